@@ -169,6 +169,7 @@ def run():
         compare("tiny-llama", name, [stored(name)])
     compare("tiny-llama", "two", [stored("lora"), stored("rslora")])
     compare("tiny-llama", "two_weighted", [stored("lora", 0.5), stored("rslora", -1.25)])
+    compare("tiny-llama", "dora_lora", [stored("dora"), stored("lora")])
     zero = HERE / "tiny-zero-row"
     compare("tiny-zero-row", "base")
     for name in ("dora", "dora_zero_norm"):
@@ -183,10 +184,31 @@ def run():
 
 
 def check_gguf(stored):
-    """The values in the two GGUF files, read with gguf-py and mapped back to Hugging Face's names and row order."""
+    """The values in the GGUF files, read with gguf-py and mapped back to Hugging Face's names and row order; and llama.cpp
+    itself on the same files, which computes with f16 caches and so agrees less closely."""
     from make_gguf import weights_of
 
     weights = {k: v.astype(np.float64) for k, v in weights_of(HERE / "gguf" / "tiny-llama.gguf").items()}
     tokens = HERE / "tiny-llama"
     compare("tiny-llama", "base", expected="gguf", tokens=tokens, weights=weights, name="tiny-llama.gguf")
     compare("tiny-llama", "lora", [stored("lora")], expected="gguf", tokens=tokens, weights=weights, name="tiny-llama.gguf")
+    llama_cpp("tiny-llama", "gguf", "base", tokens)
+    llama_cpp("tiny-llama", "gguf", "lora", tokens, adapter="lora.gguf")
+    for name in ("qwen2", "qwen3", "llama3-rope", "linear-rope"):
+        llama_cpp(name, f"tiny-variants/{name}", "base", HERE / "tiny-variants" / name)
+
+
+def llama_cpp(name, expected, variant, tokens, adapter=None):
+    from llama_cpp import Llama
+
+    path = HERE / "gguf"
+    model = Llama(
+        str(path / f"{name}.gguf"), n_ctx=64, logits_all=True, verbose=False, n_threads=1,
+        lora_path=str(path / adapter) if adapter else None,
+    )  # fmt: skip
+    ids = read_json(tokens / "tokens.json")["sequences"][0]
+    model.eval(ids)
+    want = load_file(HERE / expected / "logits.safetensors")[f"{variant}.0"]
+    worst = np.abs(model.scores[: len(ids)] - want).max() / np.abs(want).max()
+    print(f"  {name:24} {variant:14} llama.cpp itself {worst:.1e}")
+    assert worst < 2e-2

@@ -21,7 +21,7 @@ SMALL = dict(
     hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
     vocab_size=64, max_position_embeddings=64,
 )  # fmt: skip
-LENGTHS = (20, 17, 12)
+LENGTHS = (20, 14, 6)
 
 
 def config(shape, **more):
@@ -155,6 +155,11 @@ def tiny_llama():
         layer.set_scale("default", 0.5)
         layer.set_scale("second", -1.25)
     stored |= numbered("two_weighted", logits(both, sequences))
+    mixed = attach(llama(SHAPE, 100), 112, **ADAPTERS["dora"])
+    mixed = attach(mixed, 110, "second", **ADAPTERS["lora"])
+    # DoRA first: PEFT scales by k whatever the adapters before it have already added, so only this order is the plain sum.
+    mixed.base_model.set_adapter(["default", "second"])
+    stored |= numbered("dora_lora", logits(mixed, sequences[:1]))
     save_tensors(out / "logits.safetensors", stored)
 
 
