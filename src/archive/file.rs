@@ -1,0 +1,100 @@
+//! Archives in files: mapped for reading, written whole or not at all. `std` only.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::ops::Deref;
+use std::path::Path;
+
+use rkyv::Serialize;
+use rkyv::api::high::HighSerializer;
+use rkyv::rancor::Failure;
+use rkyv::ser::allocator::ArenaHandle;
+
+use super::write::{Hashed, Output, Root};
+use super::{HEADER_LEN, Header};
+use crate::error::{Error, Result};
+use crate::file::{FileError, write_whole};
+
+/// A read-only memory map of an archive file. Dereferences to its bytes, page-aligned.
+///
+/// The file must not be changed while it is mapped: replace it by rename, as [`write_file`] does.
+#[derive(Debug)]
+pub struct ArchiveFile {
+    map: memmap2::Mmap,
+}
+
+impl ArchiveFile {
+    /// Maps the file at `path`. Its content is checked by whoever opens a root from it.
+    ///
+    /// # Errors
+    /// An I/O error, or a file too short to have a header.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|error| FileError::io(path, error))?;
+        // SAFETY: the one promise this crate asks of its users: mapped files are not changed in place.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| FileError::io(path, error))?;
+        Header::parse(&map).map_err(|error| FileError::core(path, "", error))?;
+        Ok(Self { map })
+    }
+}
+
+impl Deref for ArchiveFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl AsRef<[u8]> for ArchiveFile {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Buffered output to a file that remembers the operating system's error.
+struct FileOutput<'a> {
+    file: std::io::BufWriter<&'a mut File>,
+    error: Option<std::io::Error>,
+}
+
+impl FileOutput<'_> {
+    fn keep<T>(&mut self, result: std::io::Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            self.error = Some(error);
+            Error::Write
+        })
+    }
+}
+
+impl Output for FileOutput<'_> {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let result = self.file.write_all(bytes);
+        self.keep(result)
+    }
+
+    fn set_header(&mut self, header: &[u8; HEADER_LEN]) -> Result<()> {
+        let result = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(header)).and_then(|()| self.file.flush());
+        self.keep(result)
+    }
+}
+
+/// Writes `root` to `path`: under a temporary name, synced, then renamed.
+///
+/// # Errors
+/// An I/O error that names the file; then an existing file of that name is untouched.
+#[allow(private_interfaces, reason = "the bound only says that rkyv can serialize the root")]
+pub fn write_file<R>(root: &R, content_version: u64, path: impl AsRef<Path>) -> Result<Header, FileError>
+where
+    R: Root,
+    for<'s, 'o, 'f> R: Serialize<HighSerializer<Hashed<'o, FileOutput<'f>>, ArenaHandle<'s>, Failure>>,
+{
+    let path = path.as_ref();
+    write_whole(path, |file| {
+        let mut output = FileOutput { file: std::io::BufWriter::with_capacity(1 << 20, file), error: None };
+        super::write(root, content_version, &mut output).map_err(|error| match output.error.take() {
+            Some(io) => FileError::io(path, io),
+            None => FileError::core(path, "", error),
+        })
+    })
+}

@@ -1,0 +1,124 @@
+//! The fingerprint: SHA-256, truncated to 128 bits, over what an archive means.
+//!
+//! Order: root kind, configuration, then each tensor by rising site as (rows, cols, format, block, codes in bitsandbytes' order,
+//! scales, nested scales, offset). Names, tokenizer, templates, layout and padding do not count: they change no logit.
+
+use sha2::{Digest, Sha256};
+
+use super::Fingerprint;
+use super::schema::{Adapter, Factor, Linear, Llama, Matrix};
+use crate::error::RootKind;
+use crate::quant::Layout;
+
+/// Collects the content of a root.
+#[derive(Debug)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    pub(super) fn new(kind: RootKind) -> Self {
+        let mut hasher = Self(Sha256::new());
+        hasher.numbers(&[kind.0]);
+        hasher
+    }
+
+    pub(super) fn finish(self) -> Fingerprint {
+        let digest = self.0.finalize();
+        let mut short = [0; 16];
+        short.copy_from_slice(&digest[..16]);
+        Fingerprint(short)
+    }
+
+    pub(super) fn llama(&mut self, root: &Llama<'_>) {
+        let c = &root.config;
+        self.numbers(&[c.vocab, c.dim, c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.context, c.rope_scaling]);
+        self.floats(&[c.rope_theta, c.norm_epsilon]);
+        self.floats(&c.rope_parameters);
+        for layer in root.layers {
+            for linear in [&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down] {
+                self.linear(linear);
+            }
+            for vector in [layer.attention_norm, layer.q_norm, layer.k_norm, layer.feed_forward_norm] {
+                self.floats(vector);
+            }
+        }
+        self.matrix(&root.embedding);
+        self.numbers(&[u32::from(root.head.is_some())]);
+        if let Some(head) = &root.head {
+            self.matrix(head);
+        }
+        self.floats(root.norm);
+    }
+
+    pub(super) fn adapter(&mut self, root: &Adapter<'_>) {
+        self.0.update(root.base);
+        self.numbers(&[root.targets.len() as u32, root.replaced.len() as u32]);
+        for t in root.targets {
+            self.numbers(&[t.site, t.kind.into(), t.scaling.into(), t.rank, t.inputs, t.outputs]);
+            self.floats(&[t.alpha]);
+            self.factor(&t.a);
+            self.factor(&t.b);
+            [t.bias, t.magnitude, t.gain].iter().for_each(|vector| self.floats(vector));
+        }
+        for replaced in root.replaced {
+            self.numbers(&[replaced.site]);
+            self.linear(&replaced.linear);
+        }
+        if let Some(classifier) = &root.classifier {
+            self.linear(&classifier.linear);
+        }
+    }
+
+    fn linear(&mut self, linear: &Linear<'_>) {
+        self.matrix(&linear.weight);
+        self.floats(linear.bias);
+    }
+
+    fn factor(&mut self, factor: &Factor<'_>) {
+        self.numbers(&[factor.format.into()]);
+        self.bytes(factor.values);
+        self.floats(factor.scales);
+    }
+
+    fn matrix(&mut self, matrix: &Matrix<'_>) {
+        self.numbers(&[matrix.rows, matrix.cols, matrix.format.into(), matrix.block]);
+        self.floats(&[matrix.offset]);
+        if matrix.layout == Layout::Split64 as u8 {
+            self.split_codes(matrix.codes);
+        } else {
+            self.bytes(matrix.codes);
+        }
+        self.bytes(matrix.scales);
+        self.floats(matrix.nested);
+    }
+
+    /// Codes in groups of 32 bytes (weight i low in byte i, weight i + 32 high), fed in bitsandbytes' order.
+    fn split_codes(&mut self, codes: &[u8]) {
+        self.length(codes.len());
+        for group in codes.chunks_exact(32) {
+            let mut sequential = [0; 32];
+            for i in 0..16 {
+                let (first, second) = (group[2 * i], group[2 * i + 1]);
+                sequential[i] = first << 4 | second & 15;
+                sequential[16 + i] = first & 0xf0 | second >> 4;
+            }
+            self.0.update(sequential);
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.length(bytes.len());
+        self.0.update(bytes);
+    }
+
+    fn floats(&mut self, values: &[f32]) {
+        self.bytes(bytemuck::cast_slice(values));
+    }
+
+    fn length(&mut self, length: usize) {
+        self.0.update((length as u64).to_le_bytes());
+    }
+
+    fn numbers(&mut self, numbers: &[u32]) {
+        numbers.iter().for_each(|n| self.0.update(n.to_le_bytes()));
+    }
+}

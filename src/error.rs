@@ -1,0 +1,238 @@
+//! What can go wrong in the core: one small `Copy` enum that carries numbers.
+//!
+//! [`Error::code`] never changes for a variant and maps one to one to the C interface. Errors of files and foreign formats
+//! (which need paths and keys) are `FileError`, behind `std`; they wrap this type.
+
+use core::fmt;
+
+/// A result of the core.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+macro_rules! errors {
+    ($($(#[doc = $doc:literal])+ $name:ident $({ $($field:ident : $ty:ty),+ })? = $code:literal, $message:literal;)+) => {
+        /// An error of the core, with the numbers needed to understand it.
+        ///
+        /// `Display` is a full sentence with a hint. Codes are stable: a variant keeps its number forever.
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        #[non_exhaustive]
+        pub enum Error {
+            $($(#[doc = $doc])+ #[allow(missing_docs, reason = "the message names every field")] $name $({ $($field: $ty),+ })?,)+
+        }
+
+        impl Error {
+            /// The stable number of this error; 0 is never used (it means success in C).
+            pub const fn code(&self) -> u32 {
+                match self { $(Self::$name $({ $($field: _),+ })? => $code,)+ }
+            }
+        }
+
+        impl fmt::Display for Error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self { $(Self::$name $({ $($field),+ })? => write!(f, $message),)+ }
+            }
+        }
+    };
+}
+
+errors! {
+    /// The buffer does not start on a 64-byte boundary.
+    Misaligned { remainder: usize } = 1,
+        "the buffer must start on a 64-byte boundary, this one is {remainder} bytes past one";
+    /// The buffer ends before the data does.
+    Truncated { have: u64, need: u64 } = 2,
+        "the archive is truncated or has bytes after its end: {have} bytes, its header announces {need}";
+    /// The magic number is missing.
+    NotAnArchive = 3, "this is not a lowrank archive (the magic number is missing)";
+    /// The format version is not the one this build reads.
+    FormatVersion { found: u32, supported: u32 } = 4,
+        "archive format {found} cannot be read by this build (it reads {supported}); re-import the model";
+    /// The root has another type than the caller asked for.
+    WrongRoot { found: RootKind, expected: RootKind } = 5,
+        "the archive holds {found}, {expected} was expected";
+    /// A reserved header byte is not zero.
+    Reserved { offset: usize } = 6,
+        "reserved header byte {offset} is not zero: the file is damaged or from a newer version";
+    /// The payload is not a valid archive of its root type.
+    Invalid = 7, "the archive's structure is damaged (a pointer, length or tag is out of range)";
+    /// The checksum does not match.
+    Checksum { stored: u64, computed: u64 } = 8,
+        "checksum mismatch: the header says {stored:016x}, the bytes give {computed:016x}; the file is damaged";
+    /// A configuration value is outside its range.
+    Config { field: Field, found: u64, least: u64, most: u64 } = 9,
+        "{field} is {found}, expected {least} to {most}";
+    /// A tensor has another shape than the configuration asks for.
+    Shape { site: u32, rows: u64, cols: u64, expected_rows: u64, expected_cols: u64 } = 10,
+        "tensor {site} has shape [{rows}, {cols}], expected [{expected_rows}, {expected_cols}]";
+    /// A tensor's payload has another length than its shape and format ask for.
+    PayloadLength { site: u32, have: u64, need: u64 } = 11,
+        "the payload of tensor {site} has {have} bytes, its shape and format need {need}";
+    /// A tensor names a format, layout or block size that this build does not know.
+    Format { site: u32, format: u32, layout: u32, block: u32 } = 12,
+        "tensor {site} has format {format}, layout {layout}, block size {block}: this build does not know the combination";
+    /// A value that must be finite is not.
+    NotFinite { site: u32, index: u64 } = 13,
+        "value {index} of tensor {site} is not finite";
+    /// The adapter was made for another base.
+    OtherBase { adapter: u64, base: u64 } = 14,
+        "the adapter was made for the base {adapter:016x}…, this base is {base:016x}…; import the adapter against this base";
+    /// The adapter names a place that the base does not have.
+    UnknownSite { site: u32, sites: u32 } = 15,
+        "the adapter names tensor {site}, the base has {sites}";
+    /// A rank is zero or larger than allowed.
+    Rank { found: u32, most: u32 } = 16,
+        "rank {found} does not fit: 1 to {most} is allowed";
+    /// A run-time rank was asked of a DoRA adapter.
+    RankFixed { asked: u32, rank: u32 } = 17,
+        "a DoRA adapter has one rank: {rank} was trained, {asked} was asked for (its norm was computed with all of it)";
+    /// The slot does not exist.
+    NoSuchSlot { slot: u32, slots: u32 } = 18, "slot {slot} does not exist: the set has {slots}";
+    /// The slot holds no adapter.
+    EmptySlot { slot: u32 } = 19, "slot {slot} holds no adapter";
+    /// The slot has moved on since the caller looked.
+    StaleGeneration { slot: u32, expected: u64, current: u64 } = 20,
+        "slot {slot} is at generation {current}, the caller expected {expected}: somebody replaced it";
+    /// More adapters are active than the session has room for.
+    TooManyActive { asked: usize, most: usize } = 21,
+        "{asked} active adapters asked for, the session's limit is {most} (Limits::max_active)";
+    /// The active ranks add up to more than the session has room for.
+    TotalRank { asked: usize, most: usize } = 22,
+        "the active adapters have rank {asked} together, the session's limit is {most} (Limits::max_total_rank)";
+    /// The key-value cache was filled under other adapters.
+    CacheOfOtherAdapters { sequence: usize, position: usize } = 23,
+        "sequence {sequence} holds {position} tokens that were computed under other adapters; reset it first";
+    /// The workspace is smaller than the session needs.
+    WorkspaceTooSmall { need: usize, have: usize } = 24,
+        "the workspace has {have} bytes, the session needs {need}";
+    /// A limit is zero or larger than the model allows.
+    Limit { field: Field, found: usize, most: usize } = 25,
+        "{field} is {found}, 1 to {most} is allowed";
+    /// The sequence index is outside the batch.
+    NoSuchSequence { sequence: usize, batch: usize } = 26,
+        "sequence {sequence} does not exist: the session was made for {batch}";
+    /// A token id is outside the vocabulary.
+    Token { token: u32, vocab: u32 } = 27,
+        "token {token} is outside the vocabulary of {vocab}";
+    /// The sequence is full.
+    ContextFull { asked: usize, context: usize } = 28,
+        "the context is full: {asked} tokens asked for, {context} fit (Limits::context)";
+    /// No logits have been computed for this sequence.
+    NoLogits { sequence: usize } = 29, "sequence {sequence} has no logits yet: feed it a token first";
+    /// The logits hold NaN or nothing that can be chosen.
+    BadLogits { index: usize } = 30,
+        "logit {index} is not a number: the weights are damaged, run verify";
+    /// A sampling parameter is outside its range.
+    Sampling { field: Field, found: f32 } = 31, "the sampling parameter {field} cannot be {found}";
+    /// An input slice has another length than expected.
+    Length { have: usize, need: usize } = 32, "{have} elements given, {need} expected";
+    /// A value does not fit the weight format.
+    Range { index: u64, value: f32 } = 33,
+        "value {index} is {value}, which the weight format cannot hold; use f32";
+    /// A weight given to an active adapter is not finite.
+    AdapterWeight { slot: u32, weight: f32 } = 34,
+        "slot {slot}: an adapter cannot have the weight {weight}";
+    /// The block size is not one that NF4 or int8 knows.
+    Block { found: usize } = 35,
+        "block size {found} is not a power of two from 32 to 4096";
+    /// Writing failed; the writer's owner knows why.
+    Write = 36, "the archive could not be written";
+    /// The same sequence appears twice in one step.
+    DuplicateSequence { sequence: usize } = 37,
+        "sequence {sequence} is named twice in one step";
+}
+
+impl core::error::Error for Error {}
+
+/// A named quantity in an error: a configuration field, a limit or a sampling parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the names are the documentation; Display spells them")]
+pub enum Field {
+    Vocab,
+    Dim,
+    Layers,
+    Heads,
+    KvHeads,
+    HeadDim,
+    Hidden,
+    Context,
+    RopeTheta,
+    RopeScaling,
+    NormEpsilon,
+    Batch,
+    PrefillChunk,
+    Lanes,
+    MaxActive,
+    MaxTotalRank,
+    Temperature,
+    TopK,
+    TopP,
+    RepetitionPenalty,
+    Scale,
+    Targets,
+    AddBos,
+    LayerCount,
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vocab => "the vocabulary size",
+            Self::Dim => "the model dimension",
+            Self::Layers => "the number of layers",
+            Self::Heads => "the number of attention heads",
+            Self::KvHeads => "the number of key-value heads",
+            Self::HeadDim => "the head dimension",
+            Self::Hidden => "the feed-forward dimension",
+            Self::Context => "the context length",
+            Self::RopeTheta => "the rotary base (bits of its f32)",
+            Self::RopeScaling => "the kind of rotary scaling",
+            Self::NormEpsilon => "the norm's epsilon (bits of its f32)",
+            Self::Batch => "the batch size",
+            Self::PrefillChunk => "the prefill chunk",
+            Self::Lanes => "the number of lanes",
+            Self::MaxActive => "the number of active adapters",
+            Self::MaxTotalRank => "the total rank",
+            Self::Temperature => "temperature",
+            Self::TopK => "top-k",
+            Self::TopP => "top-p",
+            Self::RepetitionPenalty => "repetition penalty",
+            Self::Scale => "the adapter's scale (bits of its f32)",
+            Self::Targets => "the number of adapter targets",
+            Self::AddBos => "the add-BOS flag",
+            Self::LayerCount => "the number of stored layers",
+        })
+    }
+}
+
+/// What an archive's root is: its kind and, for a base, its architecture. The number is stored in the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootKind(pub u32);
+
+impl RootKind {
+    /// A base of the Llama family (Llama, Qwen2, Qwen3 decoders).
+    pub const LLAMA: Self = Self(0x0001_0001);
+    /// A base of the BERT family (encoders).
+    pub const BERT: Self = Self(0x0001_0002);
+    /// A base of LSTM layers.
+    pub const LSTM: Self = Self(0x0001_0003);
+    /// A base of plain linear layers.
+    pub const MLP: Self = Self(0x0001_0004);
+    /// A low-rank adapter of any base.
+    pub const ADAPTER: Self = Self(0x0002_0000);
+    /// A training checkpoint.
+    pub const CHECKPOINT: Self = Self(0x0003_0000);
+}
+
+impl fmt::Display for RootKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match *self {
+            Self::LLAMA => "a Llama base",
+            Self::BERT => "a BERT base",
+            Self::LSTM => "an LSTM base",
+            Self::MLP => "an MLP base",
+            Self::ADAPTER => "an adapter",
+            Self::CHECKPOINT => "a training checkpoint",
+            Self(other) => return write!(f, "an unknown root ({other:#010x})"),
+        })
+    }
+}

@@ -1,0 +1,65 @@
+//! What every foreign model format offers, under the names of transformers.
+
+use crate::file::FileError;
+use crate::model::llama::Config;
+use crate::quant::OwnedMatrix;
+
+/// A tensor of a source.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tensor {
+    /// Values as f32, exactly as the source's own runtime would dequantize them.
+    Dense {
+        /// The shape, outermost first: `[out, in]` for a weight, `[n]` for a norm or bias.
+        shape: Vec<usize>,
+        /// The values, row-major.
+        values: Vec<f32>,
+    },
+    /// Codes and scales that are taken over as they are (bitsandbytes NF4).
+    Packed(OwnedMatrix),
+}
+
+/// The text border of a source; see `archive::schema::Text`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TextParts {
+    /// `tokenizer.json`, or empty if the source has none.
+    pub tokenizer: Vec<u8>,
+    /// The chat template (Jinja), or empty.
+    pub chat_template: String,
+    /// The begin-of-sequence token.
+    pub bos: Option<u32>,
+    /// Is it put before every prompt?
+    pub add_bos: bool,
+    /// Tokens that end a turn (end-of-sequence, end-of-turn).
+    pub stop: Vec<u32>,
+}
+
+/// A Llama-family model in a foreign format.
+///
+/// Tensors are asked for by transformers' names (`model.layers.0.self_attn.q_proj.weight`, `model.embed_tokens.weight`,
+/// `model.norm.weight`, `lm_head.weight`, `….bias`, `….q_norm.weight`) and come in transformers' order: a source whose
+/// format permutes rows (GGUF's q and k) undoes it.
+pub trait Source {
+    /// The model's name for people.
+    fn name(&self) -> String;
+
+    /// The numbers. Features that change the mathematics and are not supported are refused here, by name.
+    ///
+    /// # Errors
+    /// A [`FileError`] that names the key.
+    fn config(&self) -> Result<Config, FileError>;
+
+    /// Tokenizer, template and special tokens.
+    ///
+    /// # Errors
+    /// A [`FileError`] that names the key.
+    fn text(&self) -> Result<TextParts, FileError>;
+
+    /// The tensor called `name`, or `None` if the model has none of that name.
+    ///
+    /// # Errors
+    /// A [`FileError`] that names the tensor.
+    fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError>;
+
+    /// The names of all tensors, so that one that nobody asked for can be reported.
+    fn names(&self) -> Vec<String>;
+}

@@ -1,0 +1,166 @@
+//! The inner loops, one table of functions per instruction set, and the choice among them.
+//!
+//! `scalar` is the oracle: plain loops that define the answer. Every other table must agree with it within the tolerances stated
+//! in its tests. Kernels know nothing of threads, adapters or models: a product gets the columns it owns and fills them.
+//!
+//! A [`Kernels`] can only be had from [`kernels`], [`available`] or [`by_name`], which check the CPU first: holding one is the
+//! proof that its instructions may run, so its methods are safe.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod detect;
+mod scalar;
+
+use crate::quant::Matrix;
+use crate::tensor::columns::Columns;
+
+pub use detect::{available, by_name, kernels};
+
+/// How a product treats its activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Precision {
+    /// f32 activations against the weights as their format defines them: within 1e-6 of f64, relative to Σ|wᵢxᵢ|.
+    #[default]
+    Exact,
+}
+
+/// The right-hand side of a product: `n` vectors of `cols` activations.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The vectors, `[n, cols]` row-major.
+    pub x: &'a [f32],
+    /// Activations per vector.
+    pub cols: usize,
+}
+
+impl Input<'_> {
+    /// The number of vectors.
+    pub fn n(&self) -> usize {
+        self.x.len() / self.cols
+    }
+
+    /// Vector `i`, `[cols]`.
+    #[inline]
+    pub fn vector(&self, i: usize) -> &[f32] {
+        &self.x[i * self.cols..][..self.cols]
+    }
+}
+
+type Product = unsafe fn(&Matrix<'_>, &Input<'_>, &mut Columns<'_>);
+
+/// One instruction set's functions. The unsafe pointers may be called on a CPU that has the instruction set.
+#[derive(Debug)]
+pub struct Kernels {
+    name: &'static str,
+    product: Product,
+    dot: unsafe fn(&[f32], &[f32]) -> f32,
+    dot_f16: unsafe fn(&[u16], &[f32]) -> f32,
+    dot_i8: unsafe fn(&[i8], &[f32]) -> f32,
+    axpy: unsafe fn(f32, &[f32], &mut [f32]),
+    axpy_f16: unsafe fn(f32, &[u16], &mut [f32]),
+    axpy_i8: unsafe fn(f32, &[i8], &mut [f32]),
+    to_f16: unsafe fn(&[f32], &mut [u16]),
+    rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    softmax: unsafe fn(&mut [f32]),
+    silu_mul: unsafe fn(&mut [f32], &[f32]),
+}
+
+impl Kernels {
+    /// The instruction set, as `LOWRANK_ISA` spells it.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// `y[i, r] = Σ_c W[r, c] · x[i, c]` for every vector i and the rows r that `y` owns.
+    ///
+    /// # Panics
+    /// If the shapes of `weights`, `input` and `y` do not fit each other.
+    pub fn product(&self, weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
+        assert!(weights.cols() == input.cols && y.rows() == input.n() && y.range().end <= weights.rows());
+        // SAFETY: the table was handed out for this CPU; shapes were checked in the line above.
+        unsafe { (self.product)(weights, input, y) }
+    }
+
+    /// Σ aᵢ·bᵢ over the shorter length.
+    #[inline]
+    pub fn dot(&self, a: &[f32], b: &[f32]) -> f32 {
+        let n = a.len().min(b.len());
+        // SAFETY: the table was handed out for this CPU; both slices have n elements.
+        unsafe { (self.dot)(&a[..n], &b[..n]) }
+    }
+
+    /// Σ aᵢ·bᵢ with `a` as f16 bits, over the shorter length.
+    #[inline]
+    pub fn dot_f16(&self, a: &[u16], b: &[f32]) -> f32 {
+        let n = a.len().min(b.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.dot_f16)(&a[..n], &b[..n]) }
+    }
+
+    /// Σ aᵢ·bᵢ with integer `a`, over the shorter length.
+    #[inline]
+    pub fn dot_i8(&self, a: &[i8], b: &[f32]) -> f32 {
+        let n = a.len().min(b.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.dot_i8)(&a[..n], &b[..n]) }
+    }
+
+    /// yᵢ += s·aᵢ over the shorter length.
+    #[inline]
+    pub fn axpy(&self, s: f32, a: &[f32], y: &mut [f32]) {
+        let n = a.len().min(y.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.axpy)(s, &a[..n], &mut y[..n]) }
+    }
+
+    /// yᵢ += s·aᵢ with `a` as f16 bits, over the shorter length.
+    #[inline]
+    pub fn axpy_f16(&self, s: f32, a: &[u16], y: &mut [f32]) {
+        let n = a.len().min(y.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.axpy_f16)(s, &a[..n], &mut y[..n]) }
+    }
+
+    /// yᵢ += s·aᵢ with integer `a`, over the shorter length.
+    #[inline]
+    pub fn axpy_i8(&self, s: f32, a: &[i8], y: &mut [f32]) {
+        let n = a.len().min(y.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.axpy_i8)(s, &a[..n], &mut y[..n]) }
+    }
+
+    /// Rounds `x` to f16 bits, over the shorter length.
+    #[inline]
+    pub fn to_f16(&self, x: &[f32], out: &mut [u16]) {
+        let n = x.len().min(out.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.to_f16)(&x[..n], &mut out[..n]) }
+    }
+
+    /// outᵢ = xᵢ / √(mean(x²) + ε) · wᵢ (RMSNorm, arXiv 1910.07467, equation 4).
+    ///
+    /// # Panics
+    /// If the three lengths differ.
+    #[inline]
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        assert!(x.len() == weight.len() && x.len() == out.len());
+        // SAFETY: the table was handed out for this CPU; the lengths are equal.
+        unsafe { (self.rms_norm)(x, weight, epsilon, out) }
+    }
+
+    /// xᵢ ← exp(xᵢ − max x) / Σ exp(xⱼ − max x).
+    #[inline]
+    pub fn softmax(&self, x: &mut [f32]) {
+        // SAFETY: the table was handed out for this CPU.
+        unsafe { (self.softmax)(x) }
+    }
+
+    /// gateᵢ ← silu(gateᵢ) · upᵢ with silu(z) = z / (1 + e^−z), over the shorter length (SwiGLU, arXiv 2002.05202).
+    #[inline]
+    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        let n = gate.len().min(up.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.silu_mul)(&mut gate[..n], &up[..n]) }
+    }
+}

@@ -1,0 +1,3 @@
+//! Model families: what each is made of and its forward pass.
+
+pub mod llama;

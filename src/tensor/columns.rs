@@ -1,0 +1,84 @@
+//! The row split: disjoint column ranges of one output matrix, written by several lanes at once.
+//!
+//! A linear layer's output is `[n, out]` and lanes own ranges of `out`, so their parts interleave in memory and no safe slice
+//! can describe them. This is the one place that knows; kernels receive a [`Columns`] and write through it.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+
+use super::MatMut;
+
+/// Exclusive access to columns `range` of every row of an `[n, stride]` matrix.
+#[derive(Debug)]
+pub struct Columns<'a> {
+    data: *mut f32,
+    rows: usize,
+    stride: usize,
+    range: Range<usize>,
+    matrix: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Columns<'a> {
+    /// All columns of `matrix`.
+    pub fn all(matrix: &'a mut MatMut<'_>) -> Self {
+        let (rows, stride) = (matrix.rows(), matrix.cols());
+        Self { data: matrix.data().as_mut_ptr(), rows, stride, range: 0..stride, matrix: PhantomData }
+    }
+
+    /// The number of matrix rows (the batch).
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The columns this view owns, in the matrix's own numbering.
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// The owned part of row `row`.
+    #[inline]
+    pub fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: row < rows, the range lies inside the stride, and no other view owns these columns.
+        unsafe { core::slice::from_raw_parts_mut(self.data.add(row * self.stride + self.range.start), self.range.len()) }
+    }
+
+    /// Adds `value` at row `row`, column `col` (the matrix's numbering).
+    #[inline]
+    pub fn add(&mut self, row: usize, col: usize, value: f32) {
+        let start = self.range.start;
+        self.row(row)[col - start] += value;
+    }
+
+    /// Writes `value` at row `row`, column `col` (the matrix's numbering).
+    #[inline]
+    pub fn set(&mut self, row: usize, col: usize, value: f32) {
+        let start = self.range.start;
+        self.row(row)[col - start] = value;
+    }
+}
+
+/// A matrix whose columns are about to be split among lanes.
+#[derive(Debug)]
+pub(crate) struct Split<'a> {
+    whole: Columns<'a>,
+}
+
+// SAFETY: `part` is the only access, and its contract makes the parts disjoint.
+unsafe impl Sync for Split<'_> {}
+
+impl<'a> Split<'a> {
+    pub(crate) fn new(matrix: &'a mut MatMut<'_>) -> Self {
+        Self { whole: Columns::all(matrix) }
+    }
+
+    /// The columns `range`, clamped to the matrix.
+    ///
+    /// # Safety
+    /// Ranges handed out while another part is alive must not overlap.
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> Columns<'_> {
+        let end = range.end.min(self.whole.stride);
+        let range = range.start.min(end)..end;
+        Columns { data: self.whole.data, rows: self.whole.rows, stride: self.whole.stride, range, matrix: PhantomData }
+    }
+}
