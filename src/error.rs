@@ -138,6 +138,9 @@ errors! {
     /// The same sequence appears twice in one step.
     DuplicateSequence { sequence: usize } = 37,
         "sequence {sequence} is named twice in one step";
+    /// The adapter replaces whole tensors or brings a classifier, which this build does not apply.
+    ReplacedTensors { count: usize } = 38,
+        "the adapter replaces {count} whole tensors (modules_to_save), which this build cannot apply";
 }
 
 impl core::error::Error for Error {}

@@ -5,6 +5,7 @@
 #[cfg(feature = "alloc")]
 extern crate alloc;
 
+pub mod adapter;
 #[allow(unsafe_code)]
 pub mod archive;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod kernel;
 pub mod model;
 pub mod nn;
 pub mod quant;
+pub mod runtime;
 #[allow(unsafe_code)]
 pub mod tensor;
 

@@ -53,7 +53,8 @@ impl AsRef<[u8]> for ArchiveFile {
 }
 
 /// Buffered output to a file that remembers the operating system's error.
-struct FileOutput<'a> {
+#[derive(Debug)]
+pub struct FileOutput<'a> {
     file: std::io::BufWriter<&'a mut File>,
     error: Option<std::io::Error>,
 }
@@ -83,7 +84,6 @@ impl Output for FileOutput<'_> {
 ///
 /// # Errors
 /// An I/O error that names the file; then an existing file of that name is untouched.
-#[allow(private_interfaces, reason = "the bound only says that rkyv can serialize the root")]
 pub fn write_file<R>(root: &R, content_version: u64, path: impl AsRef<Path>) -> Result<Header, FileError>
 where
     R: Root,

@@ -140,7 +140,7 @@ impl ArchivedMatrix<'_> {
 }
 
 /// Exactly the lines that `bytes` need.
-fn check_lines(site: u32, lines: &ArchivedVec<Line>, bytes: u64) -> Result<()> {
+pub(crate) fn check_lines(site: u32, lines: &ArchivedVec<Line>, bytes: u64) -> Result<()> {
     let have = lines.len() as u64;
     if have == bytes.div_ceil(size_of::<Line>() as u64) {
         return Ok(());

@@ -1,5 +1,51 @@
-//! Layers: the few operations models are made of, over borrowed weights.
+//! Layers: the few operations models are made of, over borrowed weights and caller-owned activations.
 
+mod attention;
+mod embedding;
 mod linear;
+mod rope;
 
+pub(crate) use attention::{Cache, Heads, attend};
+pub use embedding::Embedding;
 pub use linear::Linear;
+pub(crate) use rope::{angles, rotate};
+
+use crate::adapter::Active;
+use crate::kernel::Kernels;
+use crate::runtime::Executor;
+
+/// What every layer of one forward pass shares.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'p, 'a> {
+    pub(crate) kernels: &'p Kernels,
+    pub(crate) executor: &'p dyn Executor,
+    /// How many parts products are split into. Results do not depend on it.
+    pub(crate) lanes: usize,
+    /// Consecutive rows that use the same adapters, covering all rows.
+    pub(crate) segments: &'p [Segment],
+    /// The adapters of all sequences, `[batch, max_active]`.
+    pub(crate) active: &'p [Option<Active<'a>>],
+    /// Adapters a sequence can have.
+    pub(crate) max_active: usize,
+}
+
+/// Rows `first .. first + rows` belong to one sequence.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Segment {
+    pub(crate) first: usize,
+    pub(crate) rows: usize,
+    pub(crate) sequence: usize,
+}
+
+impl<'p, 'a> Pass<'p, 'a> {
+    /// The adapters of `segment`'s sequence.
+    pub(crate) fn active(&self, segment: &Segment) -> impl Iterator<Item = &'p Active<'a>> + use<'p, 'a> {
+        self.active[segment.sequence * self.max_active..][..self.max_active].iter().flatten()
+    }
+
+    /// Columns `0 .. outputs` in as many parts as there are lanes, each a multiple of 8 columns wide but the last.
+    pub(crate) fn share(&self, outputs: usize, lane: usize) -> core::ops::Range<usize> {
+        let width = outputs.div_ceil(self.lanes).next_multiple_of(8);
+        (lane * width).min(outputs)..((lane + 1) * width).min(outputs)
+    }
+}

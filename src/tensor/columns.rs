@@ -82,3 +82,33 @@ impl<'a> Split<'a> {
         Columns { data: self.whole.data, rows: self.whole.rows, stride: self.whole.stride, range, matrix: PhantomData }
     }
 }
+
+/// A slice in consecutive parts of equal width, each written by one lane.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    data: *mut f32,
+    parts: usize,
+    width: usize,
+    slice: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: `part` is the only access, and its contract makes the parts disjoint.
+unsafe impl Sync for Parts<'_> {}
+
+impl<'a> Parts<'a> {
+    /// Parts of `width` elements; elements behind the last whole part are left alone.
+    pub(crate) fn new(slice: &'a mut [f32], width: usize) -> Self {
+        Self { data: slice.as_mut_ptr(), parts: slice.len() / width, width, slice: PhantomData }
+    }
+
+    /// Part `index`.
+    ///
+    /// # Safety
+    /// No two lanes may hold the same part at a time.
+    #[allow(clippy::mut_from_ref, reason = "the caller promises exclusive access")]
+    pub(crate) unsafe fn part(&self, index: usize) -> &mut [f32] {
+        assert!(index < self.parts);
+        // SAFETY: inside the slice; exclusive by the caller's promise.
+        unsafe { core::slice::from_raw_parts_mut(self.data.add(index * self.width), self.width) }
+    }
+}

@@ -3,9 +3,11 @@
 //! This file opens the archive and hands out its parts; [`Config`] has the numbers; `forward` is the forward pass.
 
 mod config;
+pub(crate) mod forward;
 
 use core::fmt;
 
+use crate::adapter::Base;
 use crate::archive::schema::{ArchivedLinear, ArchivedLlama, ArchivedText, check_vector, vector};
 use crate::archive::{self, Fingerprint, Header, check_finite};
 use crate::error::{Error, Field, Result, RootKind};
@@ -214,6 +216,26 @@ impl<'a> Llama<'a> {
     pub fn stop_tokens(&self) -> impl Iterator<Item = u32> + use<'a> {
         let text: &'a ArchivedText<'static> = &self.root.text;
         text.stop.iter().map(|id| id.to_native())
+    }
+}
+
+impl Base for Llama<'_> {
+    fn fingerprint(&self) -> Fingerprint {
+        self.header.fingerprint
+    }
+
+    fn root(&self) -> RootKind {
+        RootKind::LLAMA
+    }
+
+    fn sites(&self) -> u32 {
+        self.config.sites() as u32
+    }
+
+    fn site(&self, site: u32) -> Option<(usize, usize, bool)> {
+        let site = Site::from_number(site, self.config.layers)?;
+        let (rows, cols) = site.shape(&self.config);
+        Some((rows, cols, site == Site::Embedding))
     }
 }
 

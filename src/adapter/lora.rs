@@ -1,0 +1,342 @@
+//! An opened low-rank adapter (LoRA, rsLoRA, LoRA+, LoRA-FA, DyLoRA, DoRA: at inference they differ in numbers only).
+//!
+//! Per target layer, with x its input and y its output (LoRA: arXiv 2106.09685; DoRA: arXiv 2402.09353, equation 5):
+//!
+//! ```text
+//! y = W x + b + w · [ (k − 1) ⊙ (W x) + k ⊙ s · (B (A x) + b_B) ]
+//! ```
+//!
+//! w is the user's weight; k is 1, or m / ‖W + s·B A‖ per output row for DoRA; s is alpha / r, or alpha / √r for rsLoRA.
+//! This file checks and hands out the numbers; `nn` computes with them.
+
+use core::fmt;
+
+use half::f16;
+
+use crate::archive::schema::{ArchivedAdapter, ArchivedFactor, ArchivedTarget, check_vector, vector};
+use crate::archive::{self, Fingerprint, Header, check_finite, floats, halves, signed};
+use crate::error::{Error, Field, Result, RootKind};
+use crate::kernel::Kernels;
+use crate::quant::Format;
+use crate::tensor::math;
+
+/// An opened adapter. Borrows the archive; copying it copies a few words.
+#[derive(Clone, Copy)]
+pub struct Adapter<'a> {
+    root: &'a ArchivedAdapter<'static>,
+    fingerprint: Fingerprint,
+}
+
+impl fmt::Debug for Adapter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Adapter").field("name", &self.name()).field("method", &self.method()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Adapter<'a> {
+    /// Opens an archive in place and reads its values once.
+    ///
+    /// # Errors
+    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::UnknownSite`], [`Error::Rank`],
+    /// [`Error::Format`], [`Error::PayloadLength`], [`Error::Config`], [`Error::NotFinite`], [`Error::ReplacedTensors`].
+    pub fn open(archive: &'a [u8]) -> Result<Self> {
+        let (header, root) = archive::open_root::<ArchivedAdapter<'static>>(archive, RootKind::ADAPTER)?;
+        let adapter = Self { root, fingerprint: header.fingerprint };
+        adapter.check()?;
+        Ok(adapter)
+    }
+
+    /// As [`open`](Self::open), and compares the checksum over the whole archive.
+    ///
+    /// # Errors
+    /// [`Error::Checksum`] besides those of `open`.
+    pub fn verify(archive: &'a [u8]) -> Result<Self> {
+        archive::verify(archive)?;
+        Self::open(archive)
+    }
+
+    /// An adapter whose archive was opened before and whose header was `header`.
+    ///
+    /// # Safety
+    /// [`open`](Self::open) must have succeeded on the same, unchanged bytes.
+    #[cfg(feature = "std")]
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn reopen(archive: &'a [u8], header: &Header) -> Self {
+        // SAFETY: the caller's promise.
+        Self { root: unsafe { archive::trusted(archive) }, fingerprint: header.fingerprint }
+    }
+
+    fn check(&self) -> Result<()> {
+        let root = self.root;
+        let sites = root.index.len() as u32;
+        if !root.replaced.is_empty() || root.classifier.is_some() {
+            return Err(Error::ReplacedTensors { count: root.replaced.len() + usize::from(root.classifier.is_some()) });
+        }
+        let targets = root.targets.len() as u64;
+        let indexed = root.index.iter().filter(|index| index.to_native() != 0).count() as u64;
+        if targets != indexed || targets == 0 {
+            return Err(Error::Config { field: Field::Targets, found: targets, least: indexed.max(1), most: indexed.max(1) });
+        }
+        for (i, target) in root.targets.iter().enumerate() {
+            let site = target.site.to_native();
+            let index = root.index.get().get(site as usize).ok_or(Error::UnknownSite { site, sites })?;
+            if usize::from(index.to_native()) != i + 1 {
+                return Err(Error::UnknownSite { site, sites });
+            }
+            check_target(target)?;
+        }
+        Ok(())
+    }
+
+    /// The hash of the adapter's content.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// The fingerprint of the base it was made for.
+    pub fn base(&self) -> Fingerprint {
+        Fingerprint(self.root.base)
+    }
+
+    /// The root kind of the base it was made for.
+    pub fn base_root(&self) -> RootKind {
+        RootKind(self.root.base_root.to_native())
+    }
+
+    /// A name for people.
+    pub fn name(&self) -> &'a str {
+        &self.root.name
+    }
+
+    /// The method that made it (`lora`, `rslora`, `dora` …).
+    pub fn method(&self) -> &'a str {
+        &self.root.method
+    }
+
+    /// Training facts as JSON, or empty.
+    pub fn facts(&self) -> &'a str {
+        &self.root.facts
+    }
+
+    /// The number of sites of the base it was made for.
+    pub fn sites(&self) -> u32 {
+        self.root.index.len() as u32
+    }
+
+    /// What it changes, by rising site.
+    pub fn targets(&self) -> impl ExactSizeIterator<Item = LowRank<'a>> + use<'a> {
+        let root = self.root;
+        root.targets.iter().map(LowRank::new)
+    }
+
+    /// What it does at `site`, if anything.
+    #[inline]
+    pub fn target(&self, site: u32) -> Option<LowRank<'a>> {
+        let index = self.root.index.get().get(site as usize)?.to_native();
+        Some(LowRank::new(&self.root.targets[usize::from(index.checked_sub(1)?)]))
+    }
+
+    /// The largest rank of its targets.
+    pub fn max_rank(&self) -> usize {
+        self.targets().map(|target| target.rank).max().unwrap_or(0)
+    }
+
+    /// Does any target rescale rows (DoRA)? Then its rank cannot be chosen at run time.
+    pub fn is_dora(&self) -> bool {
+        self.targets().any(|target| !target.gain.is_empty())
+    }
+
+    /// Do the two borrow the same archive or archives of the same content?
+    pub(crate) fn same_content(&self, other: &Adapter<'_>) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+/// What an adapter does to one layer.
+#[derive(Debug, Clone, Copy)]
+pub struct LowRank<'a> {
+    /// The number of the layer in its base.
+    pub site: u32,
+    /// Is the layer an embedding (A is then `[inputs, rank]`)?
+    pub is_embedding: bool,
+    /// r.
+    pub rank: usize,
+    /// Columns of W, or the vocabulary of an embedding.
+    pub inputs: usize,
+    /// Rows of W, or the dimension of an embedding.
+    pub outputs: usize,
+    /// alpha.
+    pub alpha: f32,
+    /// Is the scale alpha / √r (rsLoRA) rather than alpha / r?
+    pub rank_stabilized: bool,
+    /// A, `[rank, inputs]`; of an embedding A transposed, `[inputs, rank]`.
+    pub a: Factor<'a>,
+    /// B transposed, `[rank, outputs]`.
+    pub b: Factor<'a>,
+    /// The bias of B, `[outputs]`, or empty.
+    pub bias: &'a [f32],
+    /// DoRA's m, `[outputs]`, or empty.
+    pub magnitude: &'a [f32],
+    /// DoRA's k, `[outputs]`, or empty.
+    pub gain: &'a [f32],
+}
+
+impl<'a> LowRank<'a> {
+    fn new(target: &'a ArchivedTarget<'static>) -> Self {
+        let (rank, inputs, outputs) =
+            (target.rank.to_native() as usize, target.inputs.to_native() as usize, target.outputs.to_native() as usize);
+        let is_embedding = target.kind == 1;
+        let (a_rows, a_width) = if is_embedding { (inputs, rank) } else { (rank, inputs) };
+        Self {
+            site: target.site.to_native(),
+            is_embedding,
+            rank,
+            inputs,
+            outputs,
+            alpha: target.alpha.to_native(),
+            rank_stabilized: target.scaling == 1,
+            a: Factor::new(&target.a, a_rows, a_width),
+            b: Factor::new(&target.b, rank, outputs),
+            bias: vector(&target.bias, outputs),
+            magnitude: vector(&target.magnitude, outputs),
+            gain: vector(&target.gain, outputs),
+        }
+    }
+
+    /// s at rank `rank` (1 to [`rank`](Self::rank)): alpha / rank, or alpha / √rank.
+    #[inline]
+    pub fn scale(&self, rank: usize) -> f32 {
+        if self.rank_stabilized { self.alpha / math::sqrt(rank as f32) } else { self.alpha / rank as f32 }
+    }
+}
+
+/// A low-rank factor, `[rows, width]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Factor<'a> {
+    width: usize,
+    values: FactorValues<'a>,
+}
+
+/// The numbers of a factor, row after row.
+#[derive(Debug, Clone, Copy)]
+pub enum FactorValues<'a> {
+    /// 32-bit floats.
+    F32(&'a [f32]),
+    /// 16-bit floats, as bits.
+    F16(&'a [u16]),
+    /// 8-bit integers with one scale per row.
+    Int8 {
+        /// The integers.
+        values: &'a [i8],
+        /// A scale per row.
+        scales: &'a [f32],
+    },
+}
+
+impl<'a> Factor<'a> {
+    fn new(factor: &'a ArchivedFactor<'static>, rows: usize, width: usize) -> Self {
+        let count = rows * width;
+        let values = match Format::from_stored(factor.format) {
+            Some(Format::F16) => FactorValues::F16(&halves(&factor.values)[..count]),
+            Some(Format::Int8) => FactorValues::Int8 { values: &signed(&factor.values)[..count], scales: &floats(&factor.scales)[..rows] },
+            _ => FactorValues::F32(&floats(&factor.values)[..count]),
+        };
+        Self { width, values }
+    }
+
+    /// The number of columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// All numbers as they are stored.
+    pub fn values(&self) -> FactorValues<'a> {
+        self.values
+    }
+
+    /// Row `row` times `x`.
+    #[inline]
+    pub(crate) fn dot(&self, kernels: &Kernels, row: usize, x: &[f32]) -> f32 {
+        let span = row * self.width..(row + 1) * self.width;
+        match self.values {
+            FactorValues::F32(values) => kernels.dot(&values[span], x),
+            FactorValues::F16(values) => kernels.dot_f16(&values[span], x),
+            FactorValues::Int8 { values, scales } => scales[row] * kernels.dot_i8(&values[span], x),
+        }
+    }
+
+    /// `y += s ·` columns `first ..` of row `row`.
+    #[inline]
+    pub(crate) fn axpy(&self, kernels: &Kernels, row: usize, first: usize, s: f32, y: &mut [f32]) {
+        let span = row * self.width + first..row * self.width + first + y.len();
+        match self.values {
+            FactorValues::F32(values) => kernels.axpy(s, &values[span], y),
+            FactorValues::F16(values) => kernels.axpy_f16(s, &values[span], y),
+            FactorValues::Int8 { values, scales } => kernels.axpy_i8(s * scales[row], &values[span], y),
+        }
+    }
+
+    /// The number at `[row, col]`.
+    pub fn get(&self, row: usize, col: usize) -> f32 {
+        let at = row * self.width + col;
+        match self.values {
+            FactorValues::F32(values) => values[at],
+            FactorValues::F16(values) => f16::from_bits(values[at]).to_f32(),
+            FactorValues::Int8 { values, scales } => scales[row] * f32::from(values[at]),
+        }
+    }
+
+    fn check_finite(&self, site: u32) -> Result<()> {
+        match self.values {
+            FactorValues::F32(values) => check_finite(site, values),
+            FactorValues::F16(values) => match values.iter().position(|&bits| !f16::from_bits(bits).is_finite()) {
+                Some(index) => Err(Error::NotFinite { site, index: index as u64 }),
+                None => Ok(()),
+            },
+            FactorValues::Int8 { scales, .. } => check_finite(site, scales),
+        }
+    }
+}
+
+/// The most a rank can be; enough for any published adapter, small enough for exact arithmetic on lengths.
+pub(crate) const MAX_RANK: u32 = 1 << 15;
+
+/// Proves what [`LowRank::new`] relies on, and that every value is finite.
+fn check_target(target: &ArchivedTarget<'static>) -> Result<()> {
+    let site = target.site.to_native();
+    let (rank, inputs, outputs) = (target.rank.to_native(), target.inputs.to_native(), target.outputs.to_native());
+    if rank == 0 || rank > MAX_RANK {
+        return Err(Error::Rank { found: rank, most: MAX_RANK });
+    }
+    let unknown = |format: u8| Error::Format { site, format: format.into(), layout: u32::from(target.kind), block: target.scaling.into() };
+    if target.kind > 1 || target.scaling > 1 {
+        return Err(unknown(target.a.format));
+    }
+    let factor = |factor: &ArchivedFactor<'static>, rows: u64, width: u64| {
+        let count = rows.saturating_mul(width);
+        let (bytes, scales) = match Format::from_stored(factor.format) {
+            Some(Format::F32) => (count.saturating_mul(4), 0),
+            Some(Format::F16) => (count.saturating_mul(2), 0),
+            Some(Format::Int8) => (count, rows),
+            _ => return Err(unknown(factor.format)),
+        };
+        archive::schema::check_lines(site, &factor.values, bytes)?;
+        archive::schema::check_lines(site, &factor.scales, scales * 4)
+    };
+    let (rows, width) = if target.kind == 1 { (inputs, rank) } else { (rank, inputs) };
+    factor(&target.a, rows.into(), width.into())?;
+    factor(&target.b, rank.into(), outputs.into())?;
+    for lines in [&target.bias, &target.magnitude, &target.gain] {
+        check_vector(site, lines, outputs as usize, true)?;
+    }
+    if target.gain.is_empty() != target.magnitude.is_empty() {
+        return Err(Error::PayloadLength { site, have: 0, need: u64::from(outputs) * 4 });
+    }
+    let low_rank = LowRank::new(target);
+    if !low_rank.alpha.is_finite() {
+        return Err(Error::NotFinite { site, index: 0 });
+    }
+    low_rank.a.check_finite(site)?;
+    low_rank.b.check_finite(site)?;
+    [low_rank.bias, low_rank.magnitude, low_rank.gain].iter().try_for_each(|values| check_finite(site, values))
+}

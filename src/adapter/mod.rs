@@ -1,0 +1,12 @@
+//! Low-rank adapters: opened archives, and the sets that sessions choose from.
+
+mod lora;
+mod set;
+#[cfg(feature = "std")]
+mod shared;
+
+pub(crate) use lora::MAX_RANK;
+pub use lora::{Adapter, Factor, FactorValues, LowRank};
+pub use set::{Active, AdapterSet, Base, Choice, Generation, Resolve, Slot, check_fit};
+#[cfg(feature = "std")]
+pub use shared::{Bytes, Pinned, SharedAdapter, SharedSet};

@@ -1,0 +1,214 @@
+//! Slots of attached adapters, with generations, in the caller's memory.
+//!
+//! A set is what an application swaps; a session copies the handles it resolves, so a swap never touches it. No locks here: the
+//! shared set behind `std` is in `shared`.
+
+use super::Adapter;
+use crate::archive::Fingerprint;
+use crate::error::{Error, Result, RootKind};
+
+/// What an adapter must fit: a base's identity and the shapes of its sites.
+pub trait Base {
+    /// The hash of its content.
+    fn fingerprint(&self) -> Fingerprint;
+    /// Its root kind.
+    fn root(&self) -> RootKind;
+    /// The number of its sites.
+    fn sites(&self) -> u32;
+    /// `[rows, cols]` of the weight at `site`, and whether it is an embedding; `None` past the end.
+    fn site(&self, site: u32) -> Option<(usize, usize, bool)>;
+}
+
+/// Checks that `adapter` fits `base`: fingerprint, sites, shapes. O(targets); reads no values.
+///
+/// # Errors
+/// [`Error::OtherBase`], [`Error::UnknownSite`], [`Error::Shape`].
+pub fn check_fit(adapter: &Adapter<'_>, base: &dyn Base) -> Result<()> {
+    if adapter.base() != base.fingerprint() || adapter.base_root() != base.root() {
+        return Err(Error::OtherBase { adapter: adapter.base().short(), base: base.fingerprint().short() });
+    }
+    let sites = base.sites();
+    if adapter.sites() != sites {
+        return Err(Error::UnknownSite { site: adapter.sites().saturating_sub(1), sites });
+    }
+    for target in adapter.targets() {
+        let site = target.site;
+        let (rows, cols, is_embedding) = base.site(site).ok_or(Error::UnknownSite { site, sites })?;
+        let expected = if is_embedding { (cols, rows) } else { (rows, cols) };
+        if (target.outputs, target.inputs) != expected || target.is_embedding != is_embedding {
+            return Err(Error::Shape {
+                site,
+                rows: target.outputs as u64,
+                cols: target.inputs as u64,
+                expected_rows: expected.0 as u64,
+                expected_cols: expected.1 as u64,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Counts the changes of a slot; never repeats.
+pub type Generation = u64;
+
+/// A place for one adapter. Make an array of [`Slot::EMPTY`] and hand it to [`AdapterSet::new`].
+#[derive(Debug, Clone, Copy)]
+pub struct Slot<'a> {
+    adapter: Option<Adapter<'a>>,
+    generation: Generation,
+}
+
+impl Slot<'_> {
+    /// A slot that holds nothing.
+    pub const EMPTY: Self = Self { adapter: None, generation: 0 };
+}
+
+/// One adapter of a selection: which slot, how strongly, at which rank.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choice {
+    /// The slot.
+    pub slot: u32,
+    /// w: 1 is as trained, 0 switches it off, other values scale its effect.
+    pub weight: f32,
+    /// A run-time rank below the trained one (DyLoRA, arXiv 2210.07558); `None` for all of it. Refused for DoRA.
+    pub rank: Option<u32>,
+}
+
+impl Choice {
+    /// The adapter in `slot` as it was trained.
+    pub const fn slot(slot: u32) -> Self {
+        Self { slot, weight: 1.0, rank: None }
+    }
+}
+
+/// A resolved choice: what a session keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Active<'a> {
+    pub(crate) adapter: Adapter<'a>,
+    pub(crate) weight: f32,
+    pub(crate) rank: Option<u32>,
+}
+
+impl<'a> Active<'a> {
+    /// Resolves `choice` to `adapter`, which was checked against the base.
+    pub(super) fn new(adapter: Adapter<'a>, choice: &Choice) -> Result<Self> {
+        if !choice.weight.is_finite() {
+            return Err(Error::AdapterWeight { slot: choice.slot, weight: choice.weight });
+        }
+        if let Some(asked) = choice.rank {
+            let most = adapter.max_rank() as u32;
+            if asked == 0 || asked > most {
+                return Err(Error::Rank { found: asked, most });
+            }
+            if adapter.is_dora() {
+                return Err(Error::RankFixed { asked, rank: most });
+            }
+        }
+        Ok(Self { adapter, weight: choice.weight, rank: choice.rank })
+    }
+
+    /// The most rank any layer sees.
+    pub(crate) fn max_rank(&self) -> usize {
+        self.adapter.max_rank().min(self.rank.map_or(usize::MAX, |rank| rank as usize))
+    }
+
+    /// Would a key-value cache computed under `other` be the same?
+    pub(crate) fn same_as(&self, other: &Active<'_>) -> bool {
+        self.adapter.same_content(&other.adapter) && self.weight == other.weight && self.rank == other.rank
+    }
+}
+
+/// Where a session finds the adapters of a selection.
+pub trait Resolve<'a> {
+    /// The adapter that `choice` names.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSlot`], [`Error::EmptySlot`], [`Error::AdapterWeight`], [`Error::Rank`], [`Error::RankFixed`].
+    fn resolve(&self, choice: &Choice) -> Result<Active<'a>>;
+
+    /// The fingerprint of the base that the adapters were checked against.
+    fn base(&self) -> Fingerprint;
+}
+
+/// Attached adapters of one base, in the caller's slots.
+pub struct AdapterSet<'s, 'a> {
+    slots: &'s mut [Slot<'a>],
+    base: &'s dyn Base,
+}
+
+impl core::fmt::Debug for AdapterSet<'_, '_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("AdapterSet").field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
+impl<'s, 'a> AdapterSet<'s, 'a> {
+    /// A set over the caller's slots for adapters of `base`.
+    pub fn new(slots: &'s mut [Slot<'a>], base: &'s dyn Base) -> Self {
+        Self { slots, base }
+    }
+
+    /// Puts an adapter into an empty slot; returns the slot's generation. Copies no weights.
+    ///
+    /// # Errors
+    /// Those of [`replace`](Self::replace); [`Error::StaleGeneration`] if the slot is taken.
+    pub fn attach(&mut self, slot: u32, adapter: Adapter<'a>) -> Result<Generation> {
+        let entry = self.entry(slot)?;
+        let (taken, current) = (entry.adapter.is_some(), entry.generation);
+        if taken {
+            return Err(Error::StaleGeneration { slot, expected: 0, current });
+        }
+        self.replace(slot, current, adapter)
+    }
+
+    /// Puts an adapter into a slot if its generation is still `expected`; returns the new generation. On an error the old one stays.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSlot`], [`Error::StaleGeneration`], [`Error::OtherBase`], [`Error::UnknownSite`], [`Error::Shape`].
+    pub fn replace(&mut self, slot: u32, expected: Generation, adapter: Adapter<'a>) -> Result<Generation> {
+        check_fit(&adapter, self.base)?;
+        self.set(slot, expected, Some(adapter))
+    }
+
+    /// Empties a slot if its generation is still `expected`; returns the new generation.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSlot`], [`Error::StaleGeneration`].
+    pub fn detach(&mut self, slot: u32, expected: Generation) -> Result<Generation> {
+        self.set(slot, expected, None)
+    }
+
+    /// The adapter in `slot` and the slot's generation.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSlot`].
+    pub fn get(&self, slot: u32) -> Result<(Option<Adapter<'a>>, Generation)> {
+        let slots = self.slots.len() as u32;
+        self.slots.get(slot as usize).map(|entry| (entry.adapter, entry.generation)).ok_or(Error::NoSuchSlot { slot, slots })
+    }
+
+    fn set(&mut self, slot: u32, expected: Generation, adapter: Option<Adapter<'a>>) -> Result<Generation> {
+        let entry = self.entry(slot)?;
+        if entry.generation != expected {
+            return Err(Error::StaleGeneration { slot, expected, current: entry.generation });
+        }
+        *entry = Slot { adapter, generation: expected + 1 };
+        Ok(entry.generation)
+    }
+
+    fn entry(&mut self, slot: u32) -> Result<&mut Slot<'a>> {
+        let slots = self.slots.len() as u32;
+        self.slots.get_mut(slot as usize).ok_or(Error::NoSuchSlot { slot, slots })
+    }
+}
+
+impl<'a> Resolve<'a> for AdapterSet<'_, 'a> {
+    fn resolve(&self, choice: &Choice) -> Result<Active<'a>> {
+        let (adapter, _) = self.get(choice.slot)?;
+        Active::new(adapter.ok_or(Error::EmptySlot { slot: choice.slot })?, choice)
+    }
+
+    fn base(&self) -> Fingerprint {
+        self.base.fingerprint()
+    }
+}

@@ -1,0 +1,178 @@
+//! How much memory a session needs, known before it exists.
+
+use super::sample::Candidate;
+use super::session::{Handle, Sequence};
+use crate::error::{Error, Field, Result};
+use crate::kernel::Precision;
+use crate::model::llama::Config;
+use crate::nn::Segment;
+
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum KvFormat {
+    /// 4 bytes a number.
+    F32,
+    /// 2 bytes a number.
+    #[default]
+    F16,
+}
+
+impl KvFormat {
+    const fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
+/// What a session must have room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest sequence, in tokens.
+    pub context: usize,
+    /// Sequences side by side.
+    pub batch: usize,
+    /// Prompt tokens computed at once.
+    pub prefill_chunk: usize,
+    /// How keys and values are kept.
+    pub kv_format: KvFormat,
+    /// How products treat their activations.
+    pub precision: Precision,
+    /// Parts that products are split into; [`Executor::lanes`](super::Executor::lanes) of the executor.
+    pub lanes: usize,
+    /// Adapters that one sequence can have at a time.
+    pub max_active: usize,
+    /// The sum of their ranks.
+    pub max_total_rank: usize,
+}
+
+impl Limits {
+    /// One sequence of `context` tokens on one lane, with up to two adapters of rank 64 together.
+    pub const fn new(context: usize) -> Self {
+        Self {
+            context,
+            batch: 1,
+            prefill_chunk: 32,
+            kv_format: KvFormat::F16,
+            precision: Precision::Exact,
+            lanes: 1,
+            max_active: 2,
+            max_total_rank: 64,
+        }
+    }
+
+    /// Checks the limits against the model's.
+    pub(super) fn check(&self, config: &Config) -> Result<()> {
+        const MANY: usize = 1 << 16;
+        let within = |field, found: usize, most: usize| {
+            if (1..=most).contains(&found) { Ok(()) } else { Err(Error::Limit { field, found, most }) }
+        };
+        within(Field::Context, self.context, config.context)?;
+        within(Field::Batch, self.batch, MANY)?;
+        within(Field::PrefillChunk, self.prefill_chunk, MANY)?;
+        within(Field::Lanes, self.lanes, 1024)?;
+        within(Field::MaxActive, self.max_active.max(1), 1024)?;
+        within(Field::MaxTotalRank, self.max_total_rank.max(1), MANY)
+    }
+}
+
+/// The size of a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Bytes, of a buffer that starts on a 64-byte boundary.
+    pub bytes: usize,
+    /// The part of them that keeps keys and values.
+    pub kv_bytes: usize,
+}
+
+/// The lengths of a session's buffers, in elements.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    /// Rows computed at once.
+    pub(super) rows: usize,
+    /// Keys (or values) of all layers.
+    pub(super) kv: usize,
+    pub(super) handles: usize,
+    pub(super) tokens: usize,
+    pub(super) x: usize,
+    pub(super) q: usize,
+    pub(super) kv_rows: usize,
+    pub(super) hidden: usize,
+    pub(super) low_rank: usize,
+    pub(super) scores: usize,
+    pub(super) frequencies: usize,
+    pub(super) angles: usize,
+    pub(super) logits: usize,
+}
+
+/// Lengths too large for the address space saturate; the total then fits nothing.
+const fn times(a: usize, b: usize) -> usize {
+    a.saturating_mul(b)
+}
+
+impl Plan {
+    pub(super) const fn new(config: &Config, limits: &Limits) -> Self {
+        let rows = if limits.prefill_chunk > limits.batch { limits.prefill_chunk } else { limits.batch };
+        let slots = times(limits.batch, limits.context);
+        Self {
+            rows,
+            kv: times(times(slots, config.layers), config.kv_dim()),
+            handles: times(limits.batch, limits.max_active),
+            tokens: slots,
+            x: times(rows, config.dim),
+            q: times(rows, config.q_dim()),
+            kv_rows: times(rows, config.kv_dim()),
+            hidden: times(rows, config.hidden),
+            low_rank: times(rows, limits.max_total_rank),
+            scores: times(limits.lanes, limits.context),
+            frequencies: config.head_dim / 2,
+            angles: times(rows, config.head_dim),
+            logits: times(limits.batch, config.vocab),
+        }
+    }
+}
+
+/// The workspace that a session over a model with `config` needs under `limits`. Exact: one byte less is an error.
+pub const fn need(config: &Config, limits: &Limits) -> Need {
+    let plan = Plan::new(config, limits);
+    let kv_bytes = times(2, round(times(plan.kv, limits.kv_format.bytes())));
+    let mut bytes = kv_bytes;
+    // One entry per buffer that the session takes, in its order.
+    let floats = [plan.x, plan.x, plan.q, plan.q, plan.kv_rows, plan.kv_rows, plan.hidden, plan.hidden];
+    let more = [plan.low_rank, plan.scores, plan.frequencies, plan.angles, plan.logits];
+    let mut i = 0;
+    while i < floats.len() {
+        bytes = bytes.saturating_add(round(times(floats[i], 4)));
+        i += 1;
+    }
+    i = 0;
+    while i < more.len() {
+        bytes = bytes.saturating_add(round(times(more[i], 4)));
+        i += 1;
+    }
+    let others = [
+        times(limits.batch, size_of::<Sequence>()),
+        times(plan.handles, size_of::<Handle<'static>>()),
+        times(plan.tokens, 4),
+        times(plan.rows, 4),
+        times(plan.rows, size_of::<usize>()),
+        times(plan.rows, size_of::<Segment>()),
+        times(config.vocab, size_of::<Candidate>()),
+    ];
+    i = 0;
+    while i < others.len() {
+        bytes = bytes.saturating_add(round(others[i]));
+        i += 1;
+    }
+    Need { bytes, kv_bytes }
+}
+
+/// Buffers start on cache lines.
+const fn round(bytes: usize) -> usize {
+    match bytes.checked_next_multiple_of(64) {
+        Some(rounded) => rounded,
+        None => usize::MAX,
+    }
+}

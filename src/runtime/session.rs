@@ -1,0 +1,361 @@
+//! A session: sequences of tokens that a model continues, each under its own adapters.
+//!
+//! All memory is the caller's and taken at the start; nothing here allocates. A session shows tokens and logits, never its
+//! key-value cache, so that a device can stand behind the same type.
+
+use super::limits::Plan;
+use super::workspace::Workspace;
+use super::{Candidate, Executor, KvFormat, Limits, Sampler, need};
+use crate::adapter::{Active, Choice, Resolve};
+use crate::error::{Error, Result};
+use crate::kernel::{Kernels, kernels};
+use crate::model::llama::{Llama, forward};
+use crate::nn::{Cache, Pass, Segment};
+
+/// An adapter of a sequence, or none.
+pub(super) type Handle<'a> = Option<Active<'a>>;
+
+/// What is known of one sequence besides its tokens and adapters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sequence {
+    /// Tokens in the cache.
+    position: usize,
+    has_logits: bool,
+}
+
+/// Sequences that a model continues, in memory that the caller lends.
+///
+/// ```
+/// # fn main() -> Result<(), lowrank::Error> {
+/// # use lowrank::{model::llama::Llama, runtime::*};
+/// # fn generate(archive: &[u8], memory: &mut [u8]) -> Result<(), lowrank::Error> {
+/// let model = Llama::open(archive)?;
+/// let limits = Limits::new(128);
+/// let mut session = Session::new(model, &limits, memory, &Serial)?;
+/// let mut sampler = Sampler::greedy();
+/// session.prefill(0, &[1, 2, 3])?;
+/// let token = session.sample(0, &mut sampler)?;
+/// session.step(&[(0, token)])?;
+/// # Ok(()) }
+/// # Ok(()) }
+/// ```
+pub struct Session<'m> {
+    model: Llama<'m>,
+    limits: Limits,
+    executor: &'m dyn Executor,
+    kernels: &'static Kernels,
+    sequences: &'m mut [Sequence],
+    active: &'m mut [Handle<'m>],
+    /// `[batch, context]`.
+    tokens: &'m mut [u32],
+    keys: Cache<'m>,
+    values: Cache<'m>,
+    rows: forward::Rows<'m>,
+    buffers: forward::Buffers<'m>,
+    /// `[batch, vocab]`.
+    logits: &'m mut [f32],
+    candidates: &'m mut [Candidate],
+}
+
+impl core::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let sequences = &self.sequences;
+        f.debug_struct("Session").field("model", &self.model).field("sequences", sequences).finish_non_exhaustive()
+    }
+}
+
+impl<'m> Session<'m> {
+    /// A session over `memory`, which starts on a 64-byte boundary and has at least [`need`] bytes; what it holds does not matter.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`].
+    pub fn new(model: Llama<'m>, limits: &Limits, memory: &'m mut [u8], executor: &'m dyn Executor) -> Result<Self> {
+        limits.check(model.config())?;
+        let config = model.config();
+        let plan = Plan::new(config, limits);
+        let mut w = Workspace::new(memory, need(config, limits).bytes)?;
+        let mut cache = || {
+            Ok(match limits.kv_format {
+                KvFormat::F32 => Cache::F32(w.numbers(plan.kv)?),
+                KvFormat::F16 => Cache::F16(w.numbers(plan.kv)?),
+            })
+        };
+        let (keys, values) = (cache()?, cache()?);
+        let buffers = forward::Buffers {
+            x: w.numbers(plan.x)?,
+            normed: w.numbers(plan.x)?,
+            q: w.numbers(plan.q)?,
+            attended: w.numbers(plan.q)?,
+            k: w.numbers(plan.kv_rows)?,
+            v: w.numbers(plan.kv_rows)?,
+            gate: w.numbers(plan.hidden)?,
+            up: w.numbers(plan.hidden)?,
+            low_rank: w.numbers(plan.low_rank)?,
+            scores: w.numbers(plan.scores)?,
+            frequencies: w.numbers(plan.frequencies)?,
+            angles: w.numbers(plan.angles)?,
+        };
+        config.frequencies(buffers.frequencies);
+        Ok(Self {
+            limits: *limits,
+            executor,
+            kernels: kernels(),
+            keys,
+            values,
+            buffers,
+            logits: w.numbers(plan.logits)?,
+            sequences: w.values(limits.batch, Sequence { position: 0, has_logits: false })?,
+            active: w.values(plan.handles, None)?,
+            tokens: w.numbers(plan.tokens)?,
+            rows: forward::Rows {
+                tokens: w.numbers(plan.rows)?,
+                positions: w.numbers(plan.rows)?,
+                segments: w.values(plan.rows, Segment::default())?,
+            },
+            candidates: w.values(config.vocab, Candidate::NONE)?,
+            model,
+        })
+    }
+
+    /// Chooses the adapters of a sequence. The session keeps the handles: later swaps in `set` do not touch it.
+    ///
+    /// # Errors
+    /// [`Error::CacheOfOtherAdapters`] if the sequence holds tokens that were computed under another selection;
+    /// [`Error::OtherBase`], [`Error::TooManyActive`], [`Error::TotalRank`], [`Error::NoSuchSequence`], and those of
+    /// [`Resolve::resolve`]. The previous selection then stays.
+    pub fn select(&mut self, sequence: usize, set: &impl Resolve<'m>, choices: &[Choice]) -> Result<()> {
+        let position = self.sequence(sequence)?.position;
+        let most = self.limits.max_active;
+        if choices.len() > most {
+            return Err(Error::TooManyActive { asked: choices.len(), most });
+        }
+        if set.base() != self.model.fingerprint() && !choices.is_empty() {
+            return Err(Error::OtherBase { adapter: set.base().short(), base: self.model.fingerprint().short() });
+        }
+        let mut rank = 0;
+        for choice in choices {
+            rank += set.resolve(choice)?.max_rank();
+        }
+        if rank > self.limits.max_total_rank {
+            return Err(Error::TotalRank { asked: rank, most: self.limits.max_total_rank });
+        }
+        let handles = &mut self.active[sequence * most..][..most];
+        if position > 0 {
+            let unchanged = handles.iter().flatten().count() == choices.len();
+            for (handle, choice) in handles.iter().flatten().zip(choices) {
+                if !unchanged || !handle.same_as(&set.resolve(choice)?) {
+                    return Err(Error::CacheOfOtherAdapters { sequence, position });
+                }
+            }
+            if !unchanged {
+                return Err(Error::CacheOfOtherAdapters { sequence, position });
+            }
+        }
+        for (i, handle) in handles.iter_mut().enumerate() {
+            *handle = choices.get(i).map(|choice| set.resolve(choice)).transpose()?;
+        }
+        Ok(())
+    }
+
+    /// Appends tokens to a sequence, [`Limits::prefill_chunk`] at a time, and computes the logits after the last one.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::Length`] for no tokens, [`Error::Token`], [`Error::ContextFull`]; then nothing changed.
+    pub fn prefill(&mut self, sequence: usize, tokens: &[u32]) -> Result<()> {
+        self.check_tokens(sequence, tokens)?;
+        let mut last_row = 0;
+        for chunk in tokens.chunks(self.limits.prefill_chunk) {
+            self.feed(sequence, chunk);
+            last_row = chunk.len() - 1;
+        }
+        self.rows.segments[0] = Segment { first: 0, rows: 1, sequence };
+        self.compute_logits(last_row..last_row + 1, 1, sequence);
+        self.sequences[sequence].has_logits = true;
+        Ok(())
+    }
+
+    /// Appends one token to each of several sequences, in one pass, and computes their logits.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::DuplicateSequence`], [`Error::Length`] for no tokens or more than the batch,
+    /// [`Error::Token`], [`Error::ContextFull`]; then nothing changed.
+    pub fn step(&mut self, tokens: &[(usize, u32)]) -> Result<()> {
+        if tokens.is_empty() || tokens.len() > self.limits.batch {
+            return Err(Error::Length { have: tokens.len(), need: self.limits.batch });
+        }
+        for (i, &(sequence, token)) in tokens.iter().enumerate() {
+            self.check_tokens(sequence, &[token])?;
+            if tokens[..i].iter().any(|&(other, _)| other == sequence) {
+                return Err(Error::DuplicateSequence { sequence });
+            }
+        }
+        for (row, &(sequence, token)) in tokens.iter().enumerate() {
+            self.append(row, sequence, token);
+            self.rows.segments[row] = Segment { first: row, rows: 1, sequence };
+        }
+        self.forward(tokens.len(), tokens.len());
+        // Neighbouring sequences have neighbouring logits: one product for each run of them.
+        let mut first = 0;
+        while first < tokens.len() {
+            let start = tokens[first].0;
+            let run = tokens[first..].iter().zip(start..).take_while(|((sequence, _), expected)| sequence == expected).count();
+            for row in 0..run {
+                self.rows.segments[row] = Segment { first: row, rows: 1, sequence: start + row };
+            }
+            self.compute_logits(first..first + run, run, start);
+            self.sequences[start..start + run].iter_mut().for_each(|sequence| sequence.has_logits = true);
+            first += run;
+        }
+        Ok(())
+    }
+
+    /// Appends tokens like [`prefill`](Self::prefill) and hands the logits after each of them to `see(index, logits)`.
+    /// The logits of other sequences are lost.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill).
+    pub fn score(&mut self, sequence: usize, tokens: &[u32], mut see: impl FnMut(usize, &[f32])) -> Result<()> {
+        self.check_tokens(sequence, tokens)?;
+        let (vocab, batch) = (self.model.config().vocab, self.limits.batch);
+        for (i, chunk) in tokens.chunks(self.limits.prefill_chunk).enumerate() {
+            self.feed(sequence, chunk);
+            for first in (0..chunk.len()).step_by(batch) {
+                let rows = batch.min(chunk.len() - first);
+                self.rows.segments[0] = Segment { first: 0, rows, sequence };
+                self.compute_logits(first..first + rows, 1, 0);
+                for (row, logits) in self.logits.chunks_exact(vocab).take(rows).enumerate() {
+                    see(i * self.limits.prefill_chunk + first + row, logits);
+                }
+            }
+        }
+        self.sequences.iter_mut().for_each(|sequence| sequence.has_logits = false);
+        Ok(())
+    }
+
+    /// The logits after the last token of a sequence, `[vocab]`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::NoLogits`].
+    pub fn logits(&self, sequence: usize) -> Result<&[f32]> {
+        if !self.sequence(sequence)?.has_logits {
+            return Err(Error::NoLogits { sequence });
+        }
+        let vocab = self.model.config().vocab;
+        Ok(&self.logits[sequence * vocab..][..vocab])
+    }
+
+    /// Chooses the next token of a sequence; does not append it.
+    ///
+    /// # Errors
+    /// Those of [`logits`](Self::logits) and [`Sampler::sample`].
+    pub fn sample(&mut self, sequence: usize, sampler: &mut Sampler) -> Result<u32> {
+        self.logits(sequence)?;
+        let vocab = self.model.config().vocab;
+        let history = &self.tokens[sequence * self.limits.context..][..self.sequences[sequence].position];
+        sampler.sample(&self.logits[sequence * vocab..][..vocab], history, self.candidates)
+    }
+
+    /// Forgets a sequence's tokens. Its adapters stay chosen.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`].
+    pub fn reset(&mut self, sequence: usize) -> Result<()> {
+        self.sequence(sequence)?;
+        self.sequences[sequence] = Sequence { position: 0, has_logits: false };
+        Ok(())
+    }
+
+    /// The tokens of a sequence.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`].
+    pub fn tokens(&self, sequence: usize) -> Result<&[u32]> {
+        let position = self.sequence(sequence)?.position;
+        Ok(&self.tokens[sequence * self.limits.context..][..position])
+    }
+
+    /// How many more tokens a sequence can take.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`].
+    pub fn room(&self, sequence: usize) -> Result<usize> {
+        Ok(self.limits.context - self.sequence(sequence)?.position)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Llama<'m> {
+        &self.model
+    }
+
+    /// The limits it was made for.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn sequence(&self, sequence: usize) -> Result<&Sequence> {
+        self.sequences.get(sequence).ok_or(Error::NoSuchSequence { sequence, batch: self.limits.batch })
+    }
+
+    fn check_tokens(&self, sequence: usize, tokens: &[u32]) -> Result<()> {
+        let (position, context) = (self.sequence(sequence)?.position, self.limits.context);
+        if tokens.is_empty() {
+            return Err(Error::Length { have: 0, need: 1 });
+        }
+        let vocab = self.model.config().vocab;
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+            return Err(Error::Token { token, vocab: vocab as u32 });
+        }
+        if tokens.len() > context - position {
+            return Err(Error::ContextFull { asked: position + tokens.len(), context });
+        }
+        Ok(())
+    }
+
+    /// Computes a chunk of one sequence.
+    fn feed(&mut self, sequence: usize, chunk: &[u32]) {
+        for (row, &token) in chunk.iter().enumerate() {
+            self.append(row, sequence, token);
+        }
+        self.rows.segments[0] = Segment { first: 0, rows: chunk.len(), sequence };
+        self.forward(chunk.len(), 1);
+    }
+
+    /// Makes `token` the next of `sequence` and row `row` of the pass.
+    fn append(&mut self, row: usize, sequence: usize, token: u32) {
+        let state = &mut self.sequences[sequence];
+        self.rows.tokens[row] = token;
+        self.rows.positions[row] = state.position;
+        self.tokens[sequence * self.limits.context + state.position] = token;
+        *state = Sequence { position: state.position + 1, has_logits: false };
+    }
+
+    fn forward(&mut self, rows: usize, segments: usize) {
+        let pass = Pass {
+            kernels: self.kernels,
+            executor: self.executor,
+            lanes: self.limits.lanes,
+            segments: &self.rows.segments[..segments],
+            active: self.active,
+            max_active: self.limits.max_active,
+        };
+        let cache =
+            forward::KeyValues { keys: &mut self.keys, values: &mut self.values, batch: self.limits.batch, context: self.limits.context };
+        forward::blocks(&self.model, &pass, &self.rows.tokens[..rows], &self.rows.positions[..rows], cache, &mut self.buffers);
+    }
+
+    /// The logits of `rows` of the last pass, of which `sequence` has the first. They become rows 0.. of the head's product, so
+    /// the first `segments` segments are numbered from there.
+    fn compute_logits(&mut self, rows: core::ops::Range<usize>, segments: usize, sequence: usize) {
+        let vocab = self.model.config().vocab;
+        let pass = Pass {
+            kernels: self.kernels,
+            executor: self.executor,
+            lanes: self.limits.lanes,
+            segments: &self.rows.segments[..segments],
+            active: self.active,
+            max_active: self.limits.max_active,
+        };
+        let logits = &mut self.logits[sequence * vocab..][..rows.len() * vocab];
+        forward::logits(&self.model, &pass, rows, &mut self.buffers, logits);
+    }
+}
