@@ -13,8 +13,10 @@ use core::fmt;
 
 use half::f16;
 
+#[cfg(feature = "std")]
+use crate::archive::Header;
 use crate::archive::schema::{ArchivedAdapter, ArchivedFactor, ArchivedTarget, check_vector, vector};
-use crate::archive::{self, Fingerprint, Header, check_finite, floats, halves, signed};
+use crate::archive::{self, Fingerprint, check_finite, floats, halves, signed};
 use crate::error::{Error, Field, Result, RootKind};
 use crate::kernel::Kernels;
 use crate::quant::Format;
@@ -37,7 +39,7 @@ impl<'a> Adapter<'a> {
     /// Opens an archive in place and reads its values once.
     ///
     /// # Errors
-    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::UnknownSite`], [`Error::Rank`],
+    /// Those of [`Header::parse`](archive::Header::parse); [`Error::WrongRoot`], [`Error::Invalid`], [`Error::UnknownSite`], [`Error::Rank`],
     /// [`Error::Format`], [`Error::PayloadLength`], [`Error::Config`], [`Error::NotFinite`], [`Error::ReplacedTensors`].
     pub fn open(archive: &'a [u8]) -> Result<Self> {
         let (header, root) = archive::open_root::<ArchivedAdapter<'static>>(archive, RootKind::ADAPTER)?;

@@ -62,7 +62,7 @@ impl OwnedMatrix {
     /// [`Error::Length`] if `weights` has another length, [`Error::Block`] for an unknown block size, [`Error::Range`] for a
     /// weight that is not finite or that the format cannot hold.
     pub fn quantize(format: Format, block: usize, rows: usize, cols: usize, weights: &[f32]) -> Result<Self> {
-        let count = rows.checked_mul(cols).unwrap_or(usize::MAX);
+        let count = rows.saturating_mul(cols);
         if weights.len() != count {
             return Err(Error::Length { have: weights.len(), need: count });
         }

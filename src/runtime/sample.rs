@@ -40,7 +40,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    pub(super) const NONE: Self = Self { weight: 0.0, token: 0 };
+    /// What scratch starts with.
+    pub const NONE: Self = Self { weight: 0.0, token: 0 };
 }
 
 /// Chooses tokens from logits.

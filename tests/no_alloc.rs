@@ -1,0 +1,79 @@
+//! Open, attach, swap and generate allocate nothing: counted by the global allocator of this test binary.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::{CONFIG, adapter, all_linear, base};
+use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
+use lowrank::model::llama::Llama;
+use lowrank::quant::Format;
+use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Serial, Session, need};
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts the allocations of each thread.
+struct Counting;
+
+// SAFETY: every call goes to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations() -> usize {
+    ALLOCATIONS.with(Cell::get)
+}
+
+#[test]
+fn open_attach_swap_and_generate_allocate_nothing() {
+    let archive = base(&CONFIG, Format::Nf4, Format::Int8, 1);
+    let archives = {
+        let model = Llama::open(&archive).unwrap();
+        [7, 8].map(|seed| adapter(&model, &all_linear(&CONFIG), 4, seed))
+    };
+    let limits = Limits::new(64);
+    let mut memory = Memory::new(need(&CONFIG, &limits));
+    let mut written = [[0; 16]; 3];
+
+    let before = allocations();
+    let model = Llama::open(&archive).unwrap();
+    Llama::verify(&archive).unwrap();
+    let mut slots = [Slot::EMPTY; 2];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let mut generation = set.attach(0, Adapter::open(&archives[0]).unwrap()).unwrap();
+    let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).unwrap();
+    let options = SamplerOptions { temperature: 0.7, top_k: 40, top_p: 0.9, repetition_penalty: 1.1, seed: 5 };
+    for (round, written) in written.iter_mut().enumerate() {
+        let mut sampler = if round == 0 { Sampler::greedy() } else { Sampler::new(options).unwrap() };
+        session.reset(0).unwrap();
+        session.select(0, &set, &[Choice::slot(0)]).unwrap();
+        session.prefill(0, &[3, 14, 15, 9, 26]).unwrap();
+        for token in written.iter_mut() {
+            *token = session.sample(0, &mut sampler).unwrap();
+            session.step(&[(0, *token)]).unwrap();
+        }
+        generation = set.replace(0, generation, Adapter::open(&archives[(round + 1) % 2]).unwrap()).unwrap();
+    }
+    assert_eq!(allocations() - before, 0);
+
+    // The counter counts, and the rounds did something.
+    let before = allocations();
+    let boxed = std::hint::black_box(Box::new(1));
+    assert_eq!((allocations() - before, *boxed), (1, 1));
+    assert!(written[0] != written[1]);
+}
