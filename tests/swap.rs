@@ -15,13 +15,13 @@ use lowrank::runtime::{Limits, Memory, Sampler, Serial, Session, Threads, need};
 
 const PROMPT: [u32; 5] = [3, 14, 15, 9, 26];
 
-fn session<'m>(model: Llama<'m>, limits: &Limits, memory: &'m mut Memory) -> Session<'m> {
+fn session<'w, 'm>(model: Llama<'m>, limits: &Limits, memory: &'w mut Memory) -> Session<'w, 'm> {
     *memory = Memory::new(need(model.config(), limits));
     Session::new(model, limits, memory.as_mut(), &Serial).unwrap()
 }
 
 /// Greedily continues sequence 0 by `count` tokens.
-fn generate(session: &mut Session<'_>, count: usize) -> Vec<u32> {
+fn generate(session: &mut Session<'_, '_>, count: usize) -> Vec<u32> {
     let mut sampler = Sampler::greedy();
     let mut tokens = Vec::new();
     for _ in 0..count {
@@ -191,7 +191,6 @@ fn a_replaced_adapter_is_released_with_its_last_session() {
     generate(&mut running, 3);
     assert_eq!(set.replace(0, first, shared(9)).unwrap_err(), Error::StaleGeneration { slot: 0, expected: first, current: second });
     assert_eq!(alive.load(Ordering::SeqCst), 2, "a refused adapter is released at once");
-    drop(running);
     drop(pinned);
     assert_eq!(alive.load(Ordering::SeqCst), 1);
     set.detach(0, second).unwrap();

@@ -23,7 +23,7 @@ pub(super) struct Sequence {
     has_logits: bool,
 }
 
-/// Sequences that a model continues, in memory that the caller lends.
+/// Sequences that a model continues, in memory that the caller lends for `'w`; model and adapters live for `'m`.
 ///
 /// ```
 /// # fn main() -> Result<(), lowrank::Error> {
@@ -39,37 +39,37 @@ pub(super) struct Sequence {
 /// # Ok(()) }
 /// # Ok(()) }
 /// ```
-pub struct Session<'m> {
+pub struct Session<'w, 'm> {
     model: Llama<'m>,
     limits: Limits,
-    executor: &'m dyn Executor,
+    executor: &'w dyn Executor,
     kernels: &'static Kernels,
-    sequences: &'m mut [Sequence],
-    active: &'m mut [Handle<'m>],
+    sequences: &'w mut [Sequence],
+    active: &'w mut [Handle<'m>],
     /// `[batch, context]`.
-    tokens: &'m mut [u32],
-    keys: Cache<'m>,
-    values: Cache<'m>,
-    rows: forward::Rows<'m>,
-    buffers: forward::Buffers<'m>,
+    tokens: &'w mut [u32],
+    keys: Cache<'w>,
+    values: Cache<'w>,
+    rows: forward::Rows<'w>,
+    buffers: forward::Buffers<'w>,
     /// `[batch, vocab]`.
-    logits: &'m mut [f32],
-    candidates: &'m mut [Candidate],
+    logits: &'w mut [f32],
+    candidates: &'w mut [Candidate],
 }
 
-impl core::fmt::Debug for Session<'_> {
+impl core::fmt::Debug for Session<'_, '_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let sequences = &self.sequences;
         f.debug_struct("Session").field("model", &self.model).field("sequences", sequences).finish_non_exhaustive()
     }
 }
 
-impl<'m> Session<'m> {
+impl<'w, 'm> Session<'w, 'm> {
     /// A session over `memory`, which starts on a 64-byte boundary and has at least [`need`] bytes; what it holds does not matter.
     ///
     /// # Errors
     /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`].
-    pub fn new(model: Llama<'m>, limits: &Limits, memory: &'m mut [u8], executor: &'m dyn Executor) -> Result<Self> {
+    pub fn new(model: Llama<'m>, limits: &Limits, memory: &'w mut [u8], executor: &'w dyn Executor) -> Result<Self> {
         limits.check(model.config())?;
         let config = model.config();
         let plan = Plan::new(config, limits);
