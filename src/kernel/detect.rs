@@ -39,12 +39,12 @@ pub fn kernels() -> &'static Kernels {
 }
 
 fn choose() -> &'static Kernels {
+    if cfg!(lowrank_isa = "scalar") {
+        return &SCALAR;
+    }
     #[cfg(feature = "std")]
     if let Ok(name) = std::env::var("LOWRANK_ISA") {
         return by_name(&name).unwrap_or(&SCALAR);
-    }
-    if cfg!(lowrank_isa = "scalar") {
-        return &SCALAR;
     }
     available().next().unwrap_or(&SCALAR)
 }

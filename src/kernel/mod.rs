@@ -10,6 +10,7 @@
 mod avx2;
 mod detect;
 mod scalar;
+mod scales;
 
 use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
@@ -34,7 +35,12 @@ pub struct Input<'a> {
     pub cols: usize,
 }
 
-impl Input<'_> {
+impl<'a> Input<'a> {
+    /// Vectors of `cols` activations.
+    pub fn new(x: &'a [f32], cols: usize) -> Self {
+        Self { x, cols }
+    }
+
     /// The number of vectors.
     pub fn n(&self) -> usize {
         self.x.len() / self.cols
@@ -77,7 +83,8 @@ impl Kernels {
     /// # Panics
     /// If the shapes of `weights`, `input` and `y` do not fit each other.
     pub fn product(&self, weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
-        assert!(weights.cols() == input.cols && y.rows() == input.n() && y.range().end <= weights.rows());
+        let fit = weights.cols() == input.cols && y.rows() == input.n() && y.range().end <= weights.rows();
+        assert!(fit, "shapes of weights, input and output do not fit");
         // SAFETY: the table was handed out for this CPU; shapes were checked in the line above.
         unsafe { (self.product)(weights, input, y) }
     }

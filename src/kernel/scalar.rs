@@ -1,33 +1,65 @@
 //! The oracle: every kernel as its formula, in portable Rust.
 //!
-//! Sums run in blocks of [`CHUNK`], which bounds the rounding error of long rows to that of 64 terms plus that of the blocks.
+//! Also what a microcontroller runs, so inner loops are free of divisions and branches: NF4 in the layout `Split64` and int8 are
+//! read group by group with the scale taken out of the loop; everything else goes through [`Matrix::read`].
+//!
+//! Sums run in groups of [`GROUP`], which bounds the rounding error of long rows to that of 64 terms plus that of the groups.
 
 use half::f16;
 
+use super::scales::{self, INT8_GROUP, NF4_GROUP};
 use super::{Input, Kernels};
-use crate::quant::Matrix;
+use crate::quant::{Layout, Matrix, Values, nf4::CODEBOOK};
 use crate::tensor::columns::Columns;
 use crate::tensor::math;
 
 /// Terms summed before they join the total.
-const CHUNK: usize = 64;
+const GROUP: usize = 64;
 
-pub(super) static SCALAR: Kernels = TABLE;
+/// silu(z) is below every f32 in magnitude from here down: a gate of −∞ counts as this and gives zero instead of −∞ / ∞.
+pub(super) const SILU_ZERO: f32 = -128.0;
 
-pub(super) const TABLE: Kernels =
+pub(super) static SCALAR: Kernels =
     Kernels { name: "scalar", product, dot, dot_f16, dot_i8, axpy, axpy_f16, axpy_i8, to_f16, rms_norm, softmax, silu_mul };
 
-/// Dequantizes one row chunk at a time and multiplies it with every vector.
-pub(super) fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
-    let mut chunk = [0.0; CHUNK];
+/// Takes one group of weights of a row at a time, unscaled, and multiplies it with every vector.
+fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
+    let mut group = [0.0; GROUP];
     for row in y.range() {
         (0..input.n()).for_each(|i| y.set(i, row, 0.0));
-        for first in (0..input.cols).step_by(CHUNK) {
-            let w = &mut chunk[..CHUNK.min(input.cols - first)];
-            weights.read(row, first, w);
+        let mut first = 0;
+        while first < input.cols {
+            let (count, scale) = read(weights, row, first, &mut group);
             for i in 0..input.n() {
-                y.add(i, row, sum(w, &input.vector(i)[first..], |w| w));
+                y.add(i, row, scale * sum(&group[..count], &input.vector(i)[first..], |w| w));
             }
+            first += count;
+        }
+    }
+}
+
+/// Weights `first ..` of a row up to the end of their group, not yet multiplied by the scale: (how many, the scale).
+fn read(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32; GROUP]) -> (usize, f32) {
+    let at = row * weights.cols() + first;
+    let mut scale = [1.0];
+    match weights.values() {
+        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => {
+            scales::nf4(&nf4, at / NF4_GROUP, &mut scale);
+            let (low, high) = out.split_at_mut(GROUP / 2);
+            for ((low, high), &byte) in low.iter_mut().zip(high).zip(&nf4.codes[at / 2..]) {
+                (*low, *high) = (CODEBOOK[usize::from(byte & 15)], CODEBOOK[usize::from(byte >> 4)]);
+            }
+            (NF4_GROUP, scale[0])
+        }
+        Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => {
+            scales::int8(&int8, at / INT8_GROUP, &mut scale);
+            out.iter_mut().zip(&int8.values[at..][..INT8_GROUP]).for_each(|(out, &q)| *out = f32::from(q));
+            (INT8_GROUP, scale[0])
+        }
+        _ => {
+            let count = GROUP.min(weights.cols() - first);
+            weights.read(row, first, &mut out[..count]);
+            (count, 1.0)
         }
     }
 }
@@ -39,7 +71,7 @@ fn sum<T: Copy>(a: &[T], b: &[f32], to_f32: impl Fn(T) -> f32) -> f32 {
 
 #[inline]
 fn dot_with<T: Copy>(a: &[T], b: &[f32], to_f32: impl Fn(T) -> f32 + Copy) -> f32 {
-    a.chunks(CHUNK).zip(b.chunks(CHUNK)).fold(0.0, |total, (a, b)| total + sum(a, b, to_f32))
+    a.chunks(GROUP).zip(b.chunks(GROUP)).fold(0.0, |total, (a, b)| total + sum(a, b, to_f32))
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -87,5 +119,8 @@ fn softmax(x: &mut [f32]) {
 }
 
 fn silu_mul(gate: &mut [f32], up: &[f32]) {
-    gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = *gate / (1.0 + math::exp(-*gate)) * up);
+    for (gate, up) in gate.iter_mut().zip(up) {
+        let z = if *gate < SILU_ZERO { SILU_ZERO } else { *gate };
+        *gate = z / (1.0 + math::exp(-z)) * up;
+    }
 }

@@ -25,6 +25,15 @@ impl<'a> Columns<'a> {
         Self { data: matrix.data().as_mut_ptr(), rows, stride, range: 0..stride, matrix: PhantomData }
     }
 
+    /// The part `range` of these columns (the matrix's numbering), for as long as this view is borrowed.
+    ///
+    /// # Panics
+    /// If the view does not own all of `range`.
+    pub fn narrow(&mut self, range: Range<usize>) -> Columns<'_> {
+        assert!(self.range.start <= range.start && range.start <= range.end && range.end <= self.range.end);
+        Columns { data: self.data, rows: self.rows, stride: self.stride, range, matrix: PhantomData }
+    }
+
     /// The number of matrix rows (the batch).
     pub fn rows(&self) -> usize {
         self.rows

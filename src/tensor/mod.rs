@@ -6,4 +6,5 @@ pub(crate) mod columns;
 pub mod math;
 mod view;
 
+pub use columns::Columns;
 pub use view::{Mat, MatMut};

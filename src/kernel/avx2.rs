@@ -1,3 +1,0 @@
-//! placeholder
-use super::Kernels;
-pub(super) static AVX2: Kernels = Kernels { name: "avx2", ..super::scalar::TABLE };

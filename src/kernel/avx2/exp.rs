@@ -1,0 +1,89 @@
+//! e^x, softmax and SwiGLU's gate on AVX2.
+//!
+//! `x = n·ln 2 + r`, n an integer, |r| ≤ ln 2 / 2; `e^x = 2ⁿ · (1 + r + r²·P(r))` with P of degree 4, the minimax polynomial of
+//! (e^r − 1 − r) / r², 4e-9 off at most; rounding makes it 2e-7. ln 2 is subtracted in two parts, the first with few enough
+//! bits that `n · HIGH` is exact. 2ⁿ is applied in two halves, so that results run through the subnormals to 0 and up to ∞.
+
+use core::arch::x86_64::*;
+
+use super::lanes::{largest, load, store, sum};
+use crate::kernel::scalar;
+
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+const P: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_745, 0.001_381_454];
+
+/// e^x in every lane; 0 at −∞, ∞ at ∞, NaN at NaN.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn exp(x: __m256) -> __m256 {
+    // The variable stands second: minimum and maximum hand on a NaN there.
+    let x = _mm256_min_ps(_mm256_set1_ps(89.0), _mm256_max_ps(_mm256_set1_ps(-104.5), x));
+    let n =
+        _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(x, _mm256_set1_ps(core::f32::consts::LOG2_E)));
+    let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(LN2_HIGH), x);
+    let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(LN2_LOW), r);
+    let mut p = _mm256_set1_ps(P[4]);
+    for k in (0..4).rev() {
+        p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(P[k]));
+    }
+    let one = _mm256_set1_ps(1.0);
+    let value = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r), one);
+    let n = _mm256_cvtps_epi32(n);
+    let half = _mm256_srai_epi32::<1>(n);
+    _mm256_mul_ps(_mm256_mul_ps(value, power_of_two(half)), power_of_two(_mm256_sub_epi32(n, half)))
+}
+
+/// 2ⁿ for n in -126 to 127.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn power_of_two(n: __m256i) -> __m256 {
+    _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(n, _mm256_set1_epi32(127))))
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::kernel) fn softmax(x: &mut [f32]) {
+    let (x8, rest) = x.as_chunks_mut::<8>();
+    let most = x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |most, x| _mm256_max_ps(load(x), most));
+    let most = rest.iter().copied().fold(largest(most), f32::max);
+    let mut total = _mm256_setzero_ps();
+    for x in x8.iter_mut() {
+        let e = exp(_mm256_sub_ps(load(x), _mm256_set1_ps(most)));
+        total = _mm256_add_ps(total, e);
+        store(x, e);
+    }
+    let mut total = sum(total);
+    for x in rest.iter_mut() {
+        *x = exp_one(*x - most);
+        total += *x;
+    }
+    x8.iter_mut().for_each(|x| store(x, _mm256_div_ps(load(x), _mm256_set1_ps(total))));
+    rest.iter_mut().for_each(|x| *x /= total);
+}
+
+/// The vector's e^x for one number, so that a number's place in a slice does not change its value.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn exp_one(x: f32) -> f32 {
+    _mm256_cvtss_f32(exp(_mm256_set1_ps(x)))
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::kernel) fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    let ((gate8, gate_rest), (up8, up_rest)) = (gate.as_chunks_mut::<8>(), up.as_chunks::<8>());
+    for (gate, up) in gate8.iter_mut().zip(up8) {
+        let value = _mm256_mul_ps(silu(load(gate)), load(up));
+        store(gate, value);
+    }
+    for (gate, up) in gate_rest.iter_mut().zip(up_rest) {
+        *gate = _mm256_cvtss_f32(silu(_mm256_set1_ps(*gate))) * up;
+    }
+}
+
+/// z / (1 + e^−z).
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn silu(z: __m256) -> __m256 {
+    let z = _mm256_max_ps(_mm256_set1_ps(scalar::SILU_ZERO), z);
+    _mm256_div_ps(z, _mm256_add_ps(_mm256_set1_ps(1.0), exp(_mm256_sub_ps(_mm256_setzero_ps(), z))))
+}

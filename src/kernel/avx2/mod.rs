@@ -1,0 +1,69 @@
+//! AVX2 with FMA and F16C: every function of the table.
+//!
+//! A matrix-vector product (decoding, bound by the bytes of the weights) walks four rows at a time and dequantizes in registers:
+//! `nf4` and `int8` say how. A matrix times several vectors (prefill, bound by arithmetic) dequantizes a tile once for all of
+//! them: `tile`. A row's sums run in the same order whether it is one of four or the rest of a lane's range: results do not
+//! depend on how rows are split among lanes.
+
+mod exp;
+mod int8;
+mod lanes;
+mod nf4;
+mod tile;
+mod vector;
+
+use super::scales::INT8_GROUP;
+use super::{Input, Kernels};
+use crate::quant::{Layout, Matrix, Values};
+use crate::tensor::columns::Columns;
+
+pub(super) static AVX2: Kernels = Kernels {
+    name: "avx2",
+    product,
+    dot: vector::dot,
+    dot_f16: vector::dot_f16,
+    dot_i8: vector::dot_i8,
+    axpy: vector::axpy,
+    axpy_f16: vector::axpy_f16,
+    axpy_i8: vector::axpy_i8,
+    to_f16: vector::to_f16,
+    rms_norm: vector::rms_norm,
+    softmax: exp::softmax,
+    silu_mul: exp::silu_mul,
+};
+
+/// y = W x for the rows that `y` owns.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
+    let (x, start, cols) = (input.x, y.range().start, input.cols);
+    match weights.values() {
+        _ if input.n() != 1 => tile::product(weights, input, y),
+        Values::F32(values) => one_row(y.row(0), |r| vector::dot(&values[(start + r) * cols..][..cols], x)),
+        Values::F16(values) => one_row(y.row(0), |r| vector::dot_f16(&values[(start + r) * cols..][..cols], x)),
+        Values::Int8(int8) if cols.is_multiple_of(INT8_GROUP) => {
+            let x = x.as_chunks().0;
+            four_rows(y.row(0), |r| int8::rows::<4>(&int8, start + r, x), |r| int8::rows::<1>(&int8, start + r, x)[0]);
+        }
+        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => {
+            let x = x.as_chunks().0;
+            four_rows(y.row(0), |r| nf4::rows::<4>(&nf4, start + r, x), |r| nf4::rows::<1>(&nf4, start + r, x)[0]);
+        }
+        _ => tile::product(weights, input, y),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn one_row(y: &mut [f32], row: impl Fn(usize) -> f32) {
+    y.iter_mut().enumerate().for_each(|(r, y)| *y = row(r));
+}
+
+/// Fills `y` by fours, and the rest one by one.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn four_rows(y: &mut [f32], four: impl Fn(usize) -> [f32; 4], one: impl Fn(usize) -> f32) {
+    let (fours, rest) = y.as_chunks_mut::<4>();
+    let done = 4 * fours.len();
+    fours.iter_mut().enumerate().for_each(|(i, y)| *y = four(4 * i));
+    rest.iter_mut().enumerate().for_each(|(r, y)| *y = one(done + r));
+}

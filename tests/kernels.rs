@@ -1,0 +1,347 @@
+//! Every kernel of every instruction set that this CPU has computes what its formula says.
+//!
+//! Products are held to f64 over the dequantized weights: |error| ≤ 1e-6 · Σ|wᵢxᵢ|. Shapes run around every vector, group, block
+//! and tile edge; outputs are filled with NaN first, so a missing element shows.
+
+use half::f16;
+use lowrank::kernel::{Input, Kernels, available, by_name, kernels};
+use lowrank::quant::{Format, Layout, OwnedMatrix};
+use lowrank::tensor::{Columns, MatMut};
+use proptest::prelude::*;
+
+/// Kernel error allowed relative to Σ|wᵢxᵢ|.
+const EXACT: f64 = 1e-6;
+
+/// The instruction sets that a test ran on are printed, and those that this CPU lacks.
+const KNOWN: [&str; 2] = ["scalar", "avx2"];
+
+fn tables() -> Vec<&'static Kernels> {
+    for name in KNOWN.iter().filter(|name| by_name(name).is_none()) {
+        eprintln!("SKIPPED: this CPU cannot run {name}");
+    }
+    available().collect()
+}
+
+/// Numbers in about -1 to 1 with a few large ones, the same for the same seed.
+fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| if next() > 0.95 { 5.0 * next() } else { next() }).collect()
+}
+
+/// Every format with every block size and layout that the shape allows.
+fn matrices(rows: usize, cols: usize) -> Vec<OwnedMatrix> {
+    let weights = numbers(rows * cols, (rows * 1000 + cols) as u64);
+    let quantize = |format, block| OwnedMatrix::quantize(format, block, rows, cols, &weights).unwrap();
+    let mut all = vec![quantize(Format::F32, 64), quantize(Format::F16, 64)];
+    for block in [32, 64, 128, 512, 4096] {
+        all.push(quantize(Format::Int8, block));
+        for format in [Format::Nf4, Format::Nf4Plain] {
+            let matrix = quantize(format, block);
+            if Layout::Split64.allows(cols, block) {
+                assert_eq!(matrix.view().layout(), Layout::Split64);
+                all.push(matrix.clone().with_layout(Layout::Sequential));
+            }
+            all.push(matrix);
+        }
+    }
+    all
+}
+
+/// (Σ w·x, Σ |w·x|) of every vector and row, in f64.
+fn reference(matrix: &OwnedMatrix, x: &[f32]) -> Vec<(f64, f64)> {
+    let view = matrix.view();
+    let (rows, cols) = (view.rows(), view.cols());
+    let mut weights = vec![0.0; rows * cols];
+    weights.chunks_mut(cols).enumerate().for_each(|(row, out)| view.read(row, 0, out));
+    let one = |x: &[f32], w: &[f32]| {
+        x.iter().zip(w).fold((0.0, 0.0), |(sum, size), (&x, &w)| {
+            let term = f64::from(x) * f64::from(w);
+            (sum + term, size + term.abs())
+        })
+    };
+    x.chunks(cols).flat_map(|x| weights.chunks(cols).map(move |w| one(x, w))).collect()
+}
+
+/// Runs a product into an output of NaNs, one part after the other.
+fn run(table: &Kernels, matrix: &OwnedMatrix, input: &Input<'_>, parts: &[std::ops::Range<usize>]) -> Vec<f32> {
+    let rows = matrix.view().rows();
+    let mut y = vec![f32::NAN; input.n() * rows];
+    let mut view = MatMut::new(&mut y, rows).unwrap();
+    let mut columns = Columns::all(&mut view);
+    for part in parts {
+        table.product(&matrix.view(), input, &mut columns.narrow(part.clone()));
+    }
+    y
+}
+
+fn describe(table: &Kernels, matrix: &OwnedMatrix, n: usize) -> String {
+    let view = matrix.view();
+    let (format, block, layout) = (view.format(), view.block(), view.layout());
+    format!("{} {format:?} block {block} {layout:?} [{}, {}] n {n}", table.name(), view.rows(), view.cols())
+}
+
+/// Holds columns `part` of the product to the reference, and the others to not having been touched.
+fn check(table: &Kernels, matrix: &OwnedMatrix, x: &[f32], expected: &[(f64, f64)], part: std::ops::Range<usize>) {
+    let view = matrix.view();
+    let input = Input::new(x, view.cols());
+    let y = run(table, matrix, &input, std::slice::from_ref(&part));
+    for (at, (&y, &(sum, size))) in y.iter().zip(expected).enumerate() {
+        let (i, row) = (at / view.rows(), at % view.rows());
+        let case = || format!("{}: vector {i}, row {row} of {part:?}", describe(table, matrix, input.n()));
+        if part.contains(&row) {
+            assert!((f64::from(y) - sum).abs() <= EXACT * size, "{}: {y} instead of {sum} (size {size})", case());
+        } else {
+            assert!(y.is_nan(), "{}: written outside the part", case());
+        }
+    }
+}
+
+#[test]
+fn products_around_every_edge() {
+    let tables = tables();
+    let cols = (1..=70).chain(96..=132).chain([192, 256, 320, 576, 768, 832, 1000, 1536]);
+    for cols in cols {
+        for rows in if cols > 200 { vec![1, 4, 7, 9] } else { (1..=9).collect() } {
+            for matrix in matrices(rows, cols) {
+                let x = numbers(9 * cols, cols as u64);
+                let expected = reference(&matrix, &x);
+                for table in &tables {
+                    for n in 1..=9 {
+                        check(table, &matrix, &x[..n * cols], &expected[..n * rows], 0..rows);
+                    }
+                    check(table, &matrix, &x[..3 * cols], &expected[..3 * rows], rows / 3..rows - rows / 4);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_do_not_depend_on_how_rows_are_split() {
+    for cols in [64, 100, 576, 2304] {
+        for matrix in matrices(23, cols) {
+            let x = numbers(7 * cols, 5);
+            for table in tables() {
+                for n in [1, 2, 3, 4, 7] {
+                    let input = Input::new(&x[..n * cols], cols);
+                    let whole = run(table, &matrix, &input, &[0..23]);
+                    for parts in [vec![0..12, 12..23], vec![0..1, 1..6, 6..6, 6..8, 8..19, 19..23], (0..23).map(|r| r..r + 1).collect()] {
+                        let split = run(table, &matrix, &input, &parts);
+                        assert!(
+                            whole.iter().zip(&split).all(|(a, b)| a.to_bits() == b.to_bits()),
+                            "{} {parts:?}",
+                            describe(table, &matrix, n)
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn products_of_any_shape(rows in 1usize..40, cols in 1usize..900, n in 1usize..14, start in 0usize..40, len in 0usize..40, seed: u64) {
+        let part = start.min(rows)..(start + len).min(rows);
+        let x = numbers(n * cols, seed);
+        let all = matrices(rows, cols);
+        let matrix = &all[seed as usize % all.len()];
+        let expected = reference(matrix, &x);
+        for table in tables() {
+            check(table, matrix, &x, &expected, part.clone());
+        }
+    }
+
+    #[test]
+    fn products_of_whole_groups(rows in 1usize..40, groups in 1usize..70, n in 1usize..14, seed: u64) {
+        let cols = 64 * groups;
+        let x = numbers(n * cols, seed);
+        let all = matrices(rows, cols);
+        let matrix = &all[seed as usize % all.len()];
+        let expected = reference(matrix, &x);
+        for table in tables() {
+            check(table, matrix, &x, &expected, 0..rows);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "shapes")]
+fn an_input_of_another_width_is_refused() {
+    let matrix = OwnedMatrix::quantize(Format::F32, 64, 2, 4, &[0.0; 8]).unwrap();
+    let _ = run(kernels(), &matrix, &Input::new(&[0.0; 6], 3), &[0..2]);
+}
+
+fn close(found: f32, expected: f64, allowed: f64, what: impl std::fmt::Display) {
+    assert!((f64::from(found) - expected).abs() <= allowed, "{what}: {found} instead of {expected} (allowed {allowed:e})");
+}
+
+#[test]
+fn dot_products_and_scaled_additions() {
+    for table in tables() {
+        for len in (0..=140).chain([576, 1000]) {
+            let (a, b) = (numbers(len, 1), numbers(len, 2));
+            let halves: Vec<u16> = a.iter().map(|&a| f16::from_f32(a).to_bits()).collect();
+            let bytes: Vec<i8> = a.iter().map(|&a| (a * 25.0) as i8).collect();
+            let of_halves: Vec<f32> = halves.iter().map(|&bits| f16::from_bits(bits).to_f32()).collect();
+            let of_bytes: Vec<f32> = bytes.iter().map(|&q| f32::from(q)).collect();
+            for (name, a, found) in [
+                ("dot", &a, table.dot(&a, &b)),
+                ("dot_f16", &of_halves, table.dot_f16(&halves, &b)),
+                ("dot_i8", &of_bytes, table.dot_i8(&bytes, &b)),
+            ] {
+                let terms = || a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b));
+                let size: f64 = terms().map(f64::abs).sum();
+                close(found, terms().sum(), EXACT * size, format_args!("{} {name} of {len}", table.name()));
+            }
+            for (name, a) in [("axpy", &a), ("axpy_f16", &of_halves), ("axpy_i8", &of_bytes)] {
+                let mut y = b.clone();
+                match name {
+                    "axpy" => table.axpy(-0.7, a, &mut y),
+                    "axpy_f16" => table.axpy_f16(-0.7, &halves, &mut y),
+                    _ => table.axpy_i8(-0.7, &bytes, &mut y),
+                }
+                for ((&y, &a), &b) in y.iter().zip(a).zip(&b) {
+                    let term = f64::from(-0.7f32) * f64::from(a);
+                    let size = term.abs() + f64::from(b).abs();
+                    close(y, f64::from(b) + term, 2e-7 * size, format_args!("{} {name} of {len}", table.name()));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_shorter_length_counts() {
+    for table in tables() {
+        assert_eq!(table.dot(&[1.0; 20], &[1.0; 9]), 9.0);
+        let mut y = [0.0; 20];
+        table.axpy(2.0, &[1.0; 9], &mut y);
+        assert_eq!(y[..9], [2.0; 9]);
+        assert_eq!(y[9..], [0.0; 11]);
+    }
+}
+
+#[test]
+fn to_f16_rounds_as_half_does() {
+    let halves = (0..0x7c00u16).map(|bits| f16::from_bits(bits).to_f32());
+    let middle = (0..0x7bffu16).map(|bits| (f16::from_bits(bits).to_f32() + f16::from_bits(bits + 1).to_f32()) / 2.0);
+    let positive = halves.chain(middle).flat_map(|x| [x.next_down(), x, x.next_up()]);
+    let extremes = [65_519.996, 65_520.0, 1e30, f32::INFINITY, f32::MIN_POSITIVE, 1e-45];
+    let x: Vec<f32> = positive.chain(extremes).flat_map(|x| [x, -x]).collect();
+    for table in tables() {
+        for x in [&x[..], &x[1..8], &x[3..16], &x[..0]] {
+            let mut out = vec![0x1234; x.len()];
+            table.to_f16(x, &mut out);
+            for (&x, &bits) in x.iter().zip(&out) {
+                assert_eq!(bits, f16::from_f32(x).to_bits(), "{} {x:e}", table.name());
+            }
+        }
+        let mut out = [0; 9];
+        table.to_f16(&[f32::NAN; 9], &mut out);
+        assert!(out.iter().all(|&bits| f16::from_bits(bits).is_nan()), "{}", table.name());
+    }
+}
+
+#[test]
+fn rms_norm_is_its_formula() {
+    for table in tables() {
+        for len in (1..=70).chain([576]) {
+            let (x, weight) = (numbers(len, 3), numbers(len, 4));
+            let mut out = vec![f32::NAN; len];
+            table.rms_norm(&x, &weight, 1e-5, &mut out);
+            let mean = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / len as f64;
+            for ((&x, &w), &found) in x.iter().zip(&weight).zip(&out) {
+                let expected = f64::from(x) / (mean + f64::from(1e-5f32)).sqrt() * f64::from(w);
+                close(found, expected, 1e-6 * expected.abs(), format_args!("{} rms_norm of {len}", table.name()));
+            }
+        }
+    }
+}
+
+#[test]
+fn softmax_is_its_formula() {
+    for table in tables() {
+        for len in (1..=70).chain([576]) {
+            for scale in [0.0, 1.0, 30.0, 1e30] {
+                let before: Vec<f32> = numbers(len, 6).iter().map(|x| x * scale).collect();
+                let mut x = before.clone();
+                table.softmax(&mut x);
+                let most = before.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                // The difference is rounded to f32 first, as the kernels do: its rounding is the input's affair.
+                let powers: Vec<f64> = before.iter().map(|&x| f64::from(x - most).exp()).collect();
+                let total: f64 = powers.iter().sum();
+                for (&x, power) in x.iter().zip(&powers) {
+                    close(x, power / total, 1e-6 * power / total + 1e-44, format_args!("{} softmax of {len}", table.name()));
+                }
+            }
+        }
+        table.softmax(&mut []);
+        let mut masked = [f32::NEG_INFINITY; 11];
+        (masked[2], masked[9]) = (3.0, 3.0);
+        table.softmax(&mut masked);
+        assert!(masked.iter().enumerate().all(|(i, &x)| x == if i == 2 || i == 9 { 0.5 } else { 0.0 }), "{}", table.name());
+    }
+}
+
+#[test]
+fn silu_mul_is_its_formula() {
+    for table in tables() {
+        let z: Vec<f32> = (-11_000..11_000).map(|i| i as f32 / 100.0).chain([1e-30, -1e-30, 1e30, -1e30]).collect();
+        for z in [&z[..], &z[..7], &z[3..12], &z[..0]] {
+            let mut gate = z.to_vec();
+            table.silu_mul(&mut gate, &vec![-1.5; z.len()]);
+            for (&z, &found) in z.iter().zip(&gate) {
+                let expected = f64::from(z) / (1.0 + f64::from(-z).exp()) * -1.5;
+                // From e^−z = ∞ on, at z < -88.7, the f32 formula gives 0 where silu is still -2.4e-37.
+                close(found, expected, 5e-7 * expected.abs() + 4e-37, format_args!("{} silu({z})", table.name()));
+            }
+        }
+        let mut limits = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, f32::MIN, f32::MAX];
+        table.silu_mul(&mut limits, &[1.0; 5]);
+        assert_eq!((limits[0], limits[1], limits[3], limits[4]), (0.0, f32::INFINITY, 0.0, f32::MAX), "{}", table.name());
+        assert!(limits[2].is_nan());
+        let mut wide = [f32::NEG_INFINITY; 8];
+        table.silu_mul(&mut wide, &[1.0; 8]);
+        assert_eq!(wide, [0.0; 8]);
+    }
+}
+
+#[test]
+fn detection_agrees_with_std() {
+    assert_eq!(available().last().map(Kernels::name), Some("scalar"));
+    assert!(by_name("no such instruction set").is_none());
+    #[cfg(target_arch = "x86_64")]
+    {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        assert_eq!(by_name("avx2").is_some(), avx2);
+    }
+}
+
+/// Prints the table in use; its parent is the next test.
+#[test]
+#[ignore = "run by a_forced_instruction_set_really_runs, with LOWRANK_ISA set"]
+fn child_prints_the_table_in_use() {
+    println!("table in use: {}.", kernels().name());
+}
+
+#[test]
+fn a_forced_instruction_set_really_runs() {
+    let child = |isa: &str| {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--ignored", "--nocapture", "child_prints_the_table_in_use"])
+            .env("LOWRANK_ISA", isa)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for table in tables() {
+        let said = child(table.name());
+        assert!(said.contains(&format!("table in use: {}.", table.name())), "LOWRANK_ISA={}: {said}", table.name());
+    }
+    assert!(child("no such instruction set").contains("table in use: scalar."));
+}
