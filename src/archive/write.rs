@@ -14,7 +14,7 @@ use xxhash_rust::xxh64::Xxh64;
 use super::fingerprint::Hasher;
 use super::line::Line;
 use super::schema;
-use super::{Fingerprint, HEADER_LEN, Header};
+use super::{HEADER_LEN, Header};
 use crate::error::{Error, Result, RootKind};
 
 /// Where an archive is written to.
@@ -79,13 +79,6 @@ where
     header.checksum = header.finish_checksum(hash);
     output.set_header(&header.to_bytes())?;
     Ok(header)
-}
-
-/// The fingerprint `root` would have as an archive.
-pub(crate) fn fingerprint<R: Root>(root: &R) -> Fingerprint {
-    let mut hasher = Hasher::new(R::KIND);
-    root.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// An output that rkyv can write to: keeps position and checksum, and the first error.

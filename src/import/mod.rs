@@ -2,6 +2,16 @@
 //!
 //! A [`Source`] is a model in a foreign format, seen through transformers' names; [`base`] turns any source into an archive.
 
+mod base;
+mod bitsandbytes;
+mod huggingface;
+mod huggingface_text;
+mod json;
+mod peft;
+mod safetensors;
 mod source;
 
+pub use base::{BaseOptions, Progress, base_to_buffer, write_base};
+pub use huggingface::HuggingFace;
+pub use peft::{PeftOptions, import_peft};
 pub use source::{Source, Tensor, TextParts};

@@ -1,5 +1,7 @@
 //! What every foreign model format offers, under the names of transformers.
 
+use std::path::Path;
+
 use crate::file::FileError;
 use crate::model::llama::Config;
 use crate::quant::OwnedMatrix;
@@ -39,6 +41,9 @@ pub struct TextParts {
 /// `model.norm.weight`, `lm_head.weight`, `….bias`, `….q_norm.weight`) and come in transformers' order: a source whose
 /// format permutes rows (GGUF's q and k) undoes it.
 pub trait Source {
+    /// The file or directory, for error messages.
+    fn path(&self) -> &Path;
+
     /// The model's name for people.
     fn name(&self) -> String;
 

@@ -1,0 +1,101 @@
+//! Reading configuration files: JSON with the file and key in every error.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::file::FileError;
+
+/// A JSON object from a file.
+#[derive(Debug, Clone)]
+pub(super) struct Json {
+    pub(super) path: PathBuf,
+    /// The keys that lead here, for messages.
+    place: String,
+    pub(super) fields: Map<String, Value>,
+}
+
+impl Json {
+    pub(super) fn read(path: &Path) -> Result<Self, FileError> {
+        let bytes = std::fs::read(path).map_err(|error| FileError::io(path, error))?;
+        let value: Value =
+            serde_json::from_slice(&bytes).map_err(|error| FileError::format(path, "", format!("not valid JSON: {error}")))?;
+        match value {
+            Value::Object(fields) => Ok(Self { path: path.to_owned(), place: String::new(), fields }),
+            _ => Err(FileError::format(path, "", "a JSON object was expected")),
+        }
+    }
+
+    /// The file if it exists.
+    pub(super) fn read_if_there(path: &Path) -> Result<Option<Self>, FileError> {
+        if path.exists() { Self::read(path).map(Some) } else { Ok(None) }
+    }
+
+    /// The value at `key`; null counts as absent.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.fields.get(key).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn error(&self, key: &str, reason: impl Into<String>) -> FileError {
+        FileError::format(&self.path, format!("{}{key}", self.place), reason)
+    }
+
+    fn expect<T>(&self, key: &str, what: &str, convert: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>, FileError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        convert(value).map(Some).ok_or_else(|| self.error(key, format!("{what} was expected, found {value}")))
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<Option<f32>, FileError> {
+        self.expect(key, "a number", |value| value.as_f64().map(|value| value as f32))
+    }
+
+    pub(super) fn count(&self, key: &str) -> Result<Option<usize>, FileError> {
+        self.expect(key, "a whole number", |value| value.as_u64().and_then(|value| usize::try_from(value).ok()))
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Result<bool, FileError> {
+        Ok(self.expect(key, "true or false", Value::as_bool)?.unwrap_or(false))
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<Option<&str>, FileError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(value) => Err(self.error(key, format!("a string was expected, found {value}"))),
+        }
+    }
+
+    pub(super) fn object(&self, key: &str) -> Result<Option<Self>, FileError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(fields)) => {
+                Ok(Some(Self { path: self.path.clone(), place: format!("{}{key}.", self.place), fields: fields.clone() }))
+            }
+            Some(value) => Err(self.error(key, format!("an object was expected, found {value}"))),
+        }
+    }
+
+    pub(super) fn required<T>(&self, key: &str, value: Option<T>) -> Result<T, FileError> {
+        value.ok_or_else(|| self.error(key, "the key is missing"))
+    }
+
+    /// Refuses `key` unless it is absent, false, 0, empty, or satisfies `harmless`.
+    pub(super) fn refuse(&self, key: &str, harmless: impl Fn(&Value) -> bool) -> Result<(), FileError> {
+        match self.get(key) {
+            Some(value) if !is_neutral(value) && !harmless(value) => Err(self.error(key, format!("{value} is not supported"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Null, false, zero and everything empty change nothing.
+pub(super) fn is_neutral(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    }
+}
