@@ -58,5 +58,7 @@ pub mod quant;
 pub mod runtime;
 #[allow(unsafe_code)]
 pub mod tensor;
+#[cfg(feature = "std")]
+pub mod text;
 
 pub use error::{Error, Field, Result, RootKind};

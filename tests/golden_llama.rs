@@ -148,4 +148,3 @@ fn other_configurations_and_the_same_from_gguf() {
         }
     }
 }
-

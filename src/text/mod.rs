@@ -1,0 +1,131 @@
+//! The text border: strings to token ids and back, and chat templates. `std` only.
+//!
+//! Everything comes from the base's archive: tokenizer, template, special tokens, and the rule about the begin-of-sequence token.
+
+mod stream;
+mod template;
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use tokenizers::Tokenizer;
+
+use crate::model::llama::Llama;
+
+pub use stream::StreamDecoder;
+pub use template::Message;
+
+/// What goes wrong at the text border; a full sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextError(pub(crate) String);
+
+impl fmt::Display for TextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TextError {}
+
+/// Encodes, decodes and renders for one base.
+#[derive(Debug)]
+pub struct TextBorder {
+    tokenizer: Tokenizer,
+    /// The same tokenizer for text in which special tokens are plain text; made when first needed.
+    plain: OnceLock<Tokenizer>,
+    template: String,
+    bos: Option<u32>,
+    leading_bos: Option<u32>,
+    stop: Vec<u32>,
+}
+
+impl TextBorder {
+    /// The text border of a base.
+    ///
+    /// # Errors
+    /// If the archive has no tokenizer, or one that cannot be read or that knows tokens outside the vocabulary.
+    pub fn new(model: &Llama<'_>) -> Result<Self, TextError> {
+        if model.tokenizer_json().is_empty() {
+            return Err(TextError("the base has no tokenizer: import it again from a source that has one".into()));
+        }
+        let tokenizer = Tokenizer::from_bytes(model.tokenizer_json());
+        let tokenizer = tokenizer.map_err(|error| TextError(format!("the base's tokenizer cannot be read: {error}")))?;
+        let (last, vocab) = (tokenizer.get_vocab(true).into_values().max().unwrap_or(0), model.config().vocab);
+        if last as usize >= vocab {
+            return Err(TextError(format!("the base's tokenizer knows token {last}, its vocabulary has {vocab}")));
+        }
+        Ok(Self {
+            tokenizer,
+            plain: OnceLock::new(),
+            template: model.chat_template().to_owned(),
+            bos: model.bos(),
+            leading_bos: model.leading_bos(),
+            stop: model.stop_tokens().collect(),
+        })
+    }
+
+    /// The ids of `text`; special tokens in it (`<|im_start|>` …) are parsed if `special`, else plain text. No token is put in front.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TextError> {
+        let tokenizer = if special { &self.tokenizer } else { self.plain() };
+        let encoding = tokenizer.encode_fast(text, false).map_err(|error| TextError(format!("the text cannot be encoded: {error}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of a prompt: [`encode`](Self::encode) behind the begin-of-sequence token where the model's rule asks for one and the
+    /// text does not begin with it.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let mut ids = self.encode(text, true)?;
+        if let Some(bos) = self.leading_bos
+            && ids.first() != Some(&bos)
+        {
+            ids.insert(0, bos);
+        }
+        Ok(ids)
+    }
+
+    /// The text of `ids`; special tokens are left out unless `special`.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    pub fn decode(&self, ids: &[u32], special: bool) -> Result<String, TextError> {
+        self.tokenizer.decode(ids, !special).map_err(|error| TextError(format!("the tokens cannot be decoded: {error}")))
+    }
+
+    /// A decoder for tokens that come one by one.
+    pub fn stream(&self) -> StreamDecoder<'_> {
+        StreamDecoder::new(self)
+    }
+
+    /// A conversation through the model's chat template, ready for [`encode_prompt`](Self::encode_prompt).
+    ///
+    /// # Errors
+    /// If the model has no template, or what the template says.
+    pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
+        let name = |id: Option<u32>| id.and_then(|id| self.tokenizer.id_to_token(id)).unwrap_or_default();
+        template::render(&self.template, messages, add_generation_prompt, &name(self.bos), &name(self.stop.first().copied()))
+    }
+
+    /// Does the model have a chat template?
+    pub fn has_template(&self) -> bool {
+        !self.template.is_empty()
+    }
+
+    /// Does this token end a turn?
+    pub fn is_stop(&self, token: u32) -> bool {
+        self.stop.contains(&token)
+    }
+
+    fn plain(&self) -> &Tokenizer {
+        self.plain.get_or_init(|| {
+            let mut tokenizer = self.tokenizer.clone();
+            tokenizer.set_encode_special_tokens(true);
+            tokenizer
+        })
+    }
+}
