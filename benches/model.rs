@@ -27,7 +27,6 @@ const SMOLLM2: Config = Config {
     norm_epsilon: 1e-5,
 };
 
-
 fn bench(c: &mut Criterion) {
     let archive = match std::env::var("LOWRANK_BASE") {
         Ok(path) => Buffer::from(&ArchiveFile::open(path).expect("an archive")[..]),

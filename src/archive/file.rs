@@ -15,6 +15,13 @@ use super::{HEADER_LEN, Header};
 use crate::error::{Error, Result};
 use crate::file::{FileError, write_whole};
 
+/// Maps the file at `path` for reading: the crate's one memory map.
+pub(crate) fn map(path: &Path) -> Result<memmap2::Mmap, FileError> {
+    let file = File::open(path).map_err(|error| FileError::io(path, error))?;
+    // SAFETY: the one promise this crate asks of its users: mapped files are not changed in place.
+    unsafe { memmap2::Mmap::map(&file) }.map_err(|error| FileError::io(path, error))
+}
+
 /// A read-only memory map of an archive file. Dereferences to its bytes, page-aligned.
 ///
 /// The file must not be changed while it is mapped: replace it by rename, as [`write_file`] does.
@@ -30,9 +37,7 @@ impl ArchiveFile {
     /// An I/O error, or a file too short to have a header.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|error| FileError::io(path, error))?;
-        // SAFETY: the one promise this crate asks of its users: mapped files are not changed in place.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| FileError::io(path, error))?;
+        let map = map(path)?;
         Header::parse(&map).map_err(|error| FileError::core(path, "", error))?;
         Ok(Self { map })
     }

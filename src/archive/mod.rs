@@ -26,6 +26,8 @@ pub mod schema;
 mod write;
 
 #[cfg(feature = "std")]
+pub(crate) use file::map;
+#[cfg(feature = "std")]
 pub use file::{ArchiveFile, write_file};
 pub use line::{Line, Lines};
 pub(crate) use line::{bytes_of, floats, halves, signed};
