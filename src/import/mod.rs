@@ -4,6 +4,7 @@
 
 mod base;
 mod bitsandbytes;
+mod gguf;
 mod huggingface;
 mod huggingface_text;
 mod json;
@@ -12,6 +13,7 @@ mod safetensors;
 mod source;
 
 pub use base::{BaseOptions, Progress, base_to_buffer, write_base};
+pub use gguf::{Gguf, GgufAdapter, GgufTarget, import_gguf_adapter};
 pub use huggingface::HuggingFace;
-pub use peft::{PeftOptions, import_peft};
+pub use peft::{AdapterOptions, import_peft};
 pub use source::{Source, Tensor, TextParts};

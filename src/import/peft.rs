@@ -18,7 +18,7 @@ use crate::quant::Format;
 
 /// How an adapter is imported.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct PeftOptions {
+pub struct AdapterOptions {
     /// The adapter's name; the folder's if `None`.
     pub name: Option<String>,
     /// How factors are stored.
@@ -29,7 +29,7 @@ pub struct PeftOptions {
 ///
 /// # Errors
 /// A [`FileError`] that names the file and the key or tensor.
-pub fn import_peft(directory: impl AsRef<Path>, base: &Llama<'_>, options: &PeftOptions) -> Result<AdapterBuilder, FileError> {
+pub fn import_peft(directory: impl AsRef<Path>, base: &Llama<'_>, options: &AdapterOptions) -> Result<AdapterBuilder, FileError> {
     let directory = directory.as_ref();
     let json = Json::read(&directory.join("adapter_config.json"))?;
     let settings = Settings::read(&json)?;

@@ -1,0 +1,140 @@
+//! The numbers of a decoder from a GGUF file's metadata. What would change the mathematics and is not supported is refused here.
+
+use super::reader::Reader;
+use super::rope;
+use crate::file::FileError;
+use crate::model::llama::{Config, RopeScaling};
+
+/// An architecture that is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Architecture {
+    Llama,
+    Qwen2,
+    Qwen3,
+}
+
+impl Architecture {
+    /// The architecture that the file names.
+    pub(super) fn of(reader: &Reader) -> Result<Self, FileError> {
+        let key = "general.architecture";
+        match reader.string(key)? {
+            Some("llama") => Ok(Self::Llama),
+            Some("qwen2") => Ok(Self::Qwen2),
+            Some("qwen3") => Ok(Self::Qwen3),
+            Some(other) => Err(reader.error(key, format!("the architecture {other:?} is not supported (llama, qwen2 and qwen3 are)"))),
+            None => Err(reader.error(key, "the key is missing")),
+        }
+    }
+
+    /// GGUF's name, which is the prefix of its keys.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+        }
+    }
+}
+
+/// Refuses another kind of file than `expected` (`model` or `adapter`).
+pub(super) fn check_type(reader: &Reader, expected: &str) -> Result<(), FileError> {
+    let key = "general.type";
+    match reader.string(key)? {
+        Some(found) if found != expected => {
+            let hint = if found == "adapter" { "; attach it to a base with `adapter import`" } else { "" };
+            Err(reader.error(key, format!("the file holds {found:?}, {expected:?} was expected{hint}")))
+        }
+        None if expected != "model" => Err(reader.error(key, format!("the key is missing, {expected:?} was expected"))),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the numbers and checks them.
+pub(super) fn config(reader: &Reader, architecture: Architecture) -> Result<Config, FileError> {
+    refuse_unsupported(reader, architecture)?;
+    let key = |name: &str| format!("{}.{name}", architecture.name());
+    let optional = |name: &str| -> Result<Option<usize>, FileError> {
+        let key = key(name);
+        let Some(value) = reader.unsigned(&key)? else { return Ok(None) };
+        usize::try_from(value).map(Some).map_err(|_| reader.error(key, format!("{value} does not fit")))
+    };
+    let required = |name: &str| optional(name)?.ok_or_else(|| reader.error(key(name), "the key is missing"));
+    let float = |name: &str| reader.float(&key(name));
+
+    let (dim, heads) = (required("embedding_length")?, required("attention.head_count")?);
+    let head_dim = match optional("attention.key_length")? {
+        Some(head_dim) => head_dim,
+        None if heads > 0 && dim.is_multiple_of(heads) => dim / heads,
+        None => return Err(reader.error(key("attention.head_count"), format!("{heads} heads do not divide the dimension {dim}"))),
+    };
+    for name in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(found) = optional(name)?.filter(|&found| found != head_dim) {
+            return Err(reader.error(key(name), format!("{found} is not supported, it must be the head dimension {head_dim}")));
+        }
+    }
+    let embedding = reader.tensors().get("token_embd.weight");
+    let vocab = embedding
+        .and_then(|tensor| tensor.shape.first().copied())
+        .ok_or_else(|| reader.error("token_embd.weight", "the tensor is missing"))?;
+    let epsilon = float("attention.layer_norm_rms_epsilon")?;
+    let mut config = Config {
+        vocab,
+        dim,
+        layers: required("block_count")?,
+        heads,
+        kv_heads: optional("attention.head_count_kv")?.unwrap_or(heads),
+        head_dim,
+        hidden: required("feed_forward_length")?,
+        context: required("context_length")?,
+        rope_theta: float("rope.freq_base")?.unwrap_or(10_000.0),
+        rope_scaling: RopeScaling::None,
+        norm_epsilon: epsilon.ok_or_else(|| reader.error(key("attention.layer_norm_rms_epsilon"), "the key is missing"))?,
+    };
+    let checked = |config: &Config| config.check().map_err(|error| FileError::core(reader.path(), architecture.name(), error));
+    checked(&config)?;
+    if let Some(window) = optional("attention.sliding_window")?.filter(|&window| window > 0 && window < config.context) {
+        let reason = format!("a sliding window of {window} tokens (context {}) is not supported", config.context);
+        return Err(reader.error(key("attention.sliding_window"), reason));
+    }
+    config.rope_scaling = rope::scaling(reader, architecture, &config)?;
+    checked(&config)?;
+    Ok(config)
+}
+
+/// Keys that change the mathematics, refused unless they say "not here".
+fn refuse_unsupported(reader: &Reader, architecture: Architecture) -> Result<(), FileError> {
+    let key = |name: &str| format!("{}.{name}", architecture.name());
+    let refuse = |key: String, value: &dyn std::fmt::Display| Err(reader.error(key, format!("{value} is not supported")));
+    // Zero means "none" to ggml; one changes nothing where it multiplies.
+    let neutral_at_one = ["logit_scale", "residual_scale", "embedding_scale", "rope.scaling.attn_factor"];
+    let neutral_at_zero = [
+        "attention.scale",
+        "attention.clamp_kqv",
+        "attention.max_alibi_bias",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "router_logit_softcapping",
+    ];
+    for (names, one) in [(&neutral_at_one[..], 1.0), (&neutral_at_zero[..], 0.0)] {
+        for name in names {
+            let key = key(name);
+            if let Some(value) = reader.float(&key)?.filter(|&value| value != 0.0 && value != one) {
+                return refuse(key, &value);
+            }
+        }
+    }
+    for (name, plain) in [("attention.causal", true), ("use_parallel_residual", false)] {
+        let key = key(name);
+        if let Some(value) = reader.boolean(&key)?.filter(|&value| value != plain) {
+            return refuse(key, &value);
+        }
+    }
+    let experts = key("expert_count");
+    if let Some(count) = reader.unsigned(&experts)?.filter(|&count| count > 0) {
+        return Err(reader.error(experts, format!("a mixture of {count} experts is not supported")));
+    }
+    if let Some(parts) = reader.unsigned("split.count")?.filter(|&parts| parts > 1) {
+        return Err(reader.error("split.count", format!("the model is split into {parts} files; merge them first")));
+    }
+    Ok(())
+}

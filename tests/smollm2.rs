@@ -1,0 +1,142 @@
+//! The main job on the real model. Needs the GGUF of SmolLM2-135M-Instruct, named by `LOWRANK_SMOLLM2` (`examples/quickstart.sh`
+//! fetches it); without it every test says that it was skipped.
+
+use std::path::{Path, PathBuf};
+
+use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
+use lowrank::archive::Buffer;
+use lowrank::import::{BaseOptions, Gguf, base_to_buffer, import_peft};
+use lowrank::model::llama::Llama;
+use lowrank::quant::Format;
+use lowrank::runtime::{KvFormat, Limits, Memory, Sampler, Session, Threads, need};
+use lowrank::text::TextBorder;
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn gguf() -> Option<PathBuf> {
+    let path = std::env::var_os("LOWRANK_SMOLLM2").map(PathBuf::from);
+    if path.is_none() {
+        eprintln!("SKIPPED: LOWRANK_SMOLLM2 does not name the GGUF of SmolLM2-135M-Instruct (examples/quickstart.sh fetches it)");
+    }
+    path
+}
+
+fn import(gguf: &Path, weights: Format, embedding: Format) -> Buffer {
+    let options = BaseOptions { weights, embedding, ..BaseOptions::default() };
+    base_to_buffer(&Gguf::open(gguf).unwrap(), &options, &mut |_| {}).unwrap()
+}
+
+fn json(path: impl AsRef<Path>) -> Value {
+    serde_json::from_slice(&std::fs::read(root().join(path)).unwrap()).unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// Exact on two lanes with f32 keys and values.
+fn with_session<T>(model: Llama<'_>, adapter: Option<&Buffer>, use_it: impl FnOnce(&mut Session<'_, '_>) -> T) -> T {
+    let limits = Limits { kv_format: KvFormat::F32, lanes: 2, batch: 8, prefill_chunk: 64, ..Limits::new(512) };
+    let threads = Threads::new(2).unwrap();
+    let mut slots = [Slot::EMPTY];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut session = Session::new(model, &limits, memory.as_mut(), &threads).unwrap();
+    if let Some(archive) = adapter {
+        set.attach(0, Adapter::open(archive).unwrap()).unwrap();
+        session.select(0, &set, &[Choice::slot(0)]).unwrap();
+    }
+    use_it(&mut session)
+}
+
+/// Non-overlapping windows, the first token of each not scored, every scored token of equal weight.
+fn perplexity(model: Llama<'_>, adapter: Option<&Buffer>, texts: &[Vec<u32>]) -> f64 {
+    let (mut nll, mut scored) = (0.0, 0usize);
+    with_session(model, adapter, |session| {
+        for window in texts.iter().flat_map(|text| text.chunks(512)).filter(|window| window.len() > 1) {
+            session.reset(0).unwrap();
+            let see = |i: usize, logits: &[f32]| {
+                let Some(&next) = window.get(i + 1) else { return };
+                let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let total: f64 = logits.iter().map(|&logit| f64::from(logit - most).exp()).sum();
+                nll += total.ln() - f64::from(logits[next as usize] - most);
+                scored += 1;
+            };
+            session.score(0, window, see).unwrap();
+        }
+    });
+    (nll / scored as f64).exp()
+}
+
+#[test]
+fn greedy_continuations_equal_those_of_transformers() {
+    let Some(gguf) = gguf() else { return };
+    let archive = import(&gguf, Format::F32, Format::F32);
+    let model = Llama::open(&archive).unwrap();
+    for case in json("tests/golden/smollm2/greedy.json").as_array().unwrap() {
+        let (prompt, expected) = (ids(&case["prompt_ids"]), ids(&case["continuation_ids"]));
+        let text = TextBorder::new(&model).unwrap();
+        assert_eq!(text.encode(case["prompt"].as_str().unwrap(), true).unwrap(), prompt);
+        let written = with_session(model, None, |session| {
+            session.prefill(0, &prompt).unwrap();
+            let next = |_| {
+                let token = session.sample(0, &mut Sampler::greedy()).unwrap();
+                session.step(&[(0, token)]).unwrap();
+                token
+            };
+            (0..expected.len()).map(next).collect::<Vec<_>>()
+        });
+        assert_eq!(written, expected, "{}", case["prompt"]);
+    }
+}
+
+#[test]
+fn perplexity_of_f32_is_that_of_transformers_and_nf4_is_near() {
+    let Some(gguf) = gguf() else { return };
+    let golden = json("tests/golden/smollm2/perplexity.json");
+    let text = std::fs::read_to_string(root().join("tests/golden/smollm2/text.txt")).unwrap();
+    let measure = |weights, embedding| {
+        let archive = import(&gguf, weights, embedding);
+        let model = Llama::open(&archive).unwrap();
+        let tokens = TextBorder::new(&model).unwrap().encode(&text, false).unwrap();
+        assert_eq!(tokens.len() as u64, golden["tokens"].as_u64().unwrap());
+        perplexity(model, None, &[tokens])
+    };
+    let (exact, nf4) = (measure(Format::F32, Format::F32), measure(Format::Nf4, Format::Int8));
+    let theirs = golden["perplexity"].as_f64().unwrap();
+    println!("perplexity: transformers f32 {theirs:.4}, f32 {exact:.4}, nf4 with int8 embedding {nf4:.4}");
+    assert!((exact / theirs - 1.0).abs() < 1e-4);
+    assert!(nf4 > exact && nf4 < 1.15 * exact);
+}
+
+#[test]
+fn each_style_adapter_is_best_at_its_own_style() {
+    let Some(gguf) = gguf() else { return };
+    let archive = import(&gguf, Format::Nf4, Format::Int8);
+    let model = Llama::open(&archive).unwrap();
+    let border = TextBorder::new(&model).unwrap();
+    let styles: Vec<PathBuf> = {
+        let entries = std::fs::read_dir(root().join("examples/style")).unwrap();
+        let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+        folders.sort();
+        folders
+    };
+    assert_eq!(styles.len(), 2);
+    let adapters: Vec<Buffer> =
+        styles.iter().map(|folder| import_peft(folder, &model, &Default::default()).unwrap().build(&model).unwrap()).collect();
+    for (own, folder) in styles.iter().enumerate() {
+        let lines = std::fs::read_to_string(folder.with_extension("held-out.jsonl")).unwrap();
+        let encode = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            border.encode(line["text"].as_str().unwrap(), true).unwrap()
+        };
+        let texts: Vec<Vec<u32>> = lines.lines().map(encode).collect();
+        let base = perplexity(model, None, &texts);
+        let adapted: Vec<f64> = adapters.iter().map(|adapter| perplexity(model, Some(adapter), &texts)).collect();
+        println!("{}: base {base:.3}, own adapter {:.3}, other {:.3}", folder.display(), adapted[own], adapted[1 - own]);
+        assert!(adapted[own] < base && adapted[own] < adapted[1 - own]);
+    }
+}
