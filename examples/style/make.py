@@ -13,8 +13,9 @@ train   one LoRA per style on the same conversations with the style prompt and t
 check   perplexity on each style's held-out texts of the base and both adapters, read back from those folders; fails
         unless each adapter is best at its own style, at least 15 % below the base. Prints a sample of each.
 
-The base is the Q4_1 GGUF dequantized to f32. Same seed, same machine, same library versions: same files. It shows a
-method on a tiny model and a few minutes of CPU time; the answers are in style, not in the right.
+The base is the Q4_1 GGUF dequantized to f32. Everything is seeded, but sampling and bfloat16
+training differ between machines and library versions, so the texts are committed beside the adapters. A tiny model and
+a few minutes of CPU time: the answers are in style, not in the right.
 """
 
 import json
