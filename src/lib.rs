@@ -47,6 +47,8 @@ pub mod adapter;
 pub mod archive;
 pub mod error;
 #[cfg(feature = "std")]
+pub mod export;
+#[cfg(feature = "std")]
 pub mod file;
 #[cfg(feature = "std")]
 pub mod import;

@@ -64,7 +64,10 @@ impl Limits {
     }
 
     /// Checks the limits against the model's.
-    pub(super) fn check(&self, config: &Config) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Limit`] with the field, the number and the most that is allowed.
+    pub fn check(&self, config: &Config) -> Result<()> {
         const MANY: usize = 1 << 16;
         let within = |field, found: usize, most: usize| {
             if (1..=most).contains(&found) { Ok(()) } else { Err(Error::Limit { field, found, most }) }

@@ -1,2 +1,87 @@
-//! The command line.
-fn main() {}
+//! The command line: argument definitions, dispatch, exit status. One file per command; none computes anything itself.
+//!
+//! Exit status 0; 1 with one line on stderr that says what and where; 2 for wrong usage.
+
+mod adapter;
+mod chat;
+mod evaluate;
+mod export;
+mod files;
+mod generate;
+mod import;
+mod inspect;
+mod logits;
+mod memory;
+mod model;
+mod progress;
+mod tokenize;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Any error: printed as one line.
+type Failure = Box<dyn std::error::Error>;
+
+/// One 4-bit base model, many small adapters, swapped while it runs.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 120)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Import a base model: a .gguf file or a Hugging Face directory (plain or bitsandbytes 4-bit)
+    Import(import::Arguments),
+    /// Import or export a low-rank adapter
+    Adapter(adapter::Arguments),
+    /// Export a base for other programs
+    Export(export::Arguments),
+    /// Show what an archive holds
+    Inspect(inspect::Arguments),
+    /// Read a whole archive and check its checksum and every scale
+    Verify(inspect::VerifyArguments),
+    /// Continue a prompt
+    Generate(generate::Arguments),
+    /// Talk to the model; /adapter NAME swaps while the conversation goes on
+    Chat(chat::Arguments),
+    /// Write the logits of given tokens to a .npy file, [tokens, vocab] f32
+    Logits(logits::Arguments),
+    /// Turn text into token ids
+    Tokenize(tokenize::Arguments),
+    /// Measure a model (and an adapter) on a data file
+    Evaluate(evaluate::Arguments),
+    /// What running a base will take, before running it
+    Memory(memory::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Import(arguments) => import::run(&arguments),
+        Command::Adapter(arguments) => adapter::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Verify(arguments) => inspect::verify(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Chat(arguments) => chat::run(&arguments),
+        Command::Logits(arguments) => logits::run(&arguments),
+        Command::Tokenize(arguments) => tokenize::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Memory(arguments) => memory::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has seen enough.
+        Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lowrank: {}", error.to_string().replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

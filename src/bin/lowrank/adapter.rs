@@ -1,0 +1,87 @@
+//! `lowrank adapter import` and `lowrank adapter export`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use lowrank::adapter::FactorFormat;
+use lowrank::export::export_peft;
+use lowrank::import::{AdapterOptions, import_gguf_adapter, import_peft};
+
+use crate::Failure;
+use crate::files::File;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A PEFT directory or a GGUF LoRA file becomes an adapter archive, bound to its base
+    Import {
+        /// A PEFT directory, or a .gguf LoRA file
+        source: PathBuf,
+        /// The base archive it was trained for
+        #[arg(long, value_name = "FILE")]
+        base: PathBuf,
+        /// The archive to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// How the factors A and B are stored
+        #[arg(long, value_enum, default_value_t = Factors::AsIs)]
+        factors: Factors,
+        /// The adapter's name; its file's or folder's if not given
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// An adapter archive becomes a PEFT directory
+    Export {
+        /// The adapter archive
+        adapter: PathBuf,
+        /// Its base archive
+        #[arg(long, value_name = "FILE")]
+        base: PathBuf,
+        /// The directory to write
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Factors {
+    /// f32 or f16, as the source has them
+    AsIs,
+    F32,
+    F16,
+    /// 8 bits with one scale per row
+    Int8,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Import { source, base, output, factors, name } => {
+            let base = File::open(base)?;
+            let model = base.base()?;
+            let format = match factors {
+                Factors::AsIs => FactorFormat::AsIs,
+                Factors::F32 => FactorFormat::F32,
+                Factors::F16 => FactorFormat::F16,
+                Factors::Int8 => FactorFormat::Int8,
+            };
+            let options = AdapterOptions { name: name.clone(), format };
+            let builder =
+                if source.is_dir() { import_peft(source, &model, &options)? } else { import_gguf_adapter(source, &model, &options)? };
+            let header = builder.write(&model, output)?;
+            let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
+            println!("{}: {bytes} bytes, {} targets, method {}", output.display(), builder.targets.len(), builder.method);
+            Ok(())
+        }
+        Command::Export { adapter, base, output } => {
+            let (adapter, base) = (File::open(adapter)?, File::open(base)?);
+            export_peft(&adapter.adapter()?, &base.base()?, output)?;
+            println!("{}", output.display());
+            Ok(())
+        }
+    }
+}

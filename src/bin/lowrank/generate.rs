@@ -1,0 +1,207 @@
+//! `lowrank generate`: continue a prompt with the base, with adapters, or with one adapter after the other in the same process.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
+use lowrank::model::llama::Llama;
+use lowrank::runtime::{Executor, Limits, Memory, Sampler, SamplerOptions, Session, need};
+use lowrank::text::{Message, TextBorder};
+
+use crate::Failure;
+use crate::files::File;
+use crate::model::{AdapterOptions, Kv, ModelOptions, name_and_file, open_adapters, with_session};
+
+/// How tokens are chosen.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingOptions {
+    /// Divides the logits; 0 always takes the most probable token
+    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    temperature: f32,
+    /// Choose among the K most probable tokens; 0 means all
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    top_k: usize,
+    /// Choose among the most probable tokens that reach this probability together
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    top_p: f32,
+    /// Make tokens that were there already less probable; 1 means no
+    #[arg(long, default_value_t = 1.0, value_name = "R")]
+    repetition_penalty: f32,
+    /// The same seed gives the same text
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    seed: u64,
+}
+
+impl SamplingOptions {
+    pub(crate) fn sampler(&self) -> lowrank::Result<Sampler> {
+        Sampler::new(SamplerOptions {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        })
+    }
+}
+
+/// Examples: `lowrank generate --base base.lrk --prompt "Once upon a time" --tokens 50`,
+/// `lowrank generate --base base.lrk --chat --prompt "How do tides work?" --swap pirate=pirate.lrk --swap notes=notes.lrk`
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    adapters: AdapterOptions,
+    /// The text to continue
+    #[arg(long, value_name = "TEXT")]
+    prompt: String,
+    /// Send the prompt as a user's message through the model's chat template
+    #[arg(long)]
+    chat: bool,
+    /// A system message for --chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    /// The most tokens to generate; the end of a turn stops earlier
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    tokens: usize,
+    #[command(flatten)]
+    sampling: SamplingOptions,
+    /// How keys and values are kept
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    kv: Kv,
+    /// Generate from the base, then swap to this adapter and generate again, in one process; may be repeated
+    #[arg(long = "swap", value_name = "NAME=FILE", value_parser = name_and_file, conflicts_with = "adapters")]
+    swaps: Vec<(String, PathBuf)>,
+    /// Print times, speeds and memory to stderr
+    #[arg(long)]
+    stats: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let base = arguments.model.open()?;
+    let model = base.base()?;
+    let border = TextBorder::new(&model).map_err(|error| format!("{}: {error}", base.path.display()))?;
+    let prompt = border.encode_prompt(&prompt_text(arguments, &border)?)?;
+    if prompt.is_empty() {
+        return Err("the prompt is empty".into());
+    }
+    let context = context(&model, prompt.len(), arguments.tokens)?;
+    let limits = Limits { kv_format: arguments.kv.into(), precision: arguments.model.precision(), ..Limits::new(context) };
+    let executor = arguments.model.executor()?;
+    if arguments.swaps.is_empty() {
+        let adapters = open_adapters(&arguments.adapters.adapters)?;
+        return with_session(model, &adapters, limits, executor.as_ref(), |session| continue_prompt(session, &border, &prompt, arguments));
+    }
+    swap(model, &border, &prompt, limits, executor.as_ref(), arguments)
+}
+
+fn prompt_text(arguments: &Arguments, border: &TextBorder) -> Result<String, Failure> {
+    if !arguments.chat {
+        return Ok(arguments.prompt.clone());
+    }
+    let system = arguments.system.iter().map(|text| Message::new("system", text));
+    let messages: Vec<_> = system.chain([Message::new("user", &arguments.prompt)]).collect();
+    Ok(border.render_chat(&messages, true)?)
+}
+
+/// Room for the prompt and what is to come, at most what the model was made for.
+fn context(model: &Llama<'_>, prompt: usize, tokens: usize) -> Result<usize, Failure> {
+    let most = model.config().context;
+    if prompt > most {
+        return Err(format!("the prompt has {prompt} tokens, the model's context is {most}").into());
+    }
+    Ok(prompt.saturating_add(tokens).min(most))
+}
+
+/// The base, then each adapter, in one session: what a swap takes is one slot, one selection, and the prompt again.
+fn swap(
+    model: Llama<'_>,
+    border: &TextBorder,
+    prompt: &[u32],
+    limits: Limits,
+    executor: &dyn Executor,
+    arguments: &Arguments,
+) -> Result<(), Failure> {
+    let files = arguments.swaps.iter().map(|(_, file)| File::open(file)).collect::<Result<Vec<_>, _>>()?;
+    let opened = files.iter().map(File::adapter).collect::<Result<Vec<Adapter<'_>>, _>>()?;
+    let rank = opened.iter().map(Adapter::max_rank).max().unwrap_or(0);
+    let limits = Limits { lanes: executor.lanes(), max_active: 1, max_total_rank: rank, ..limits };
+    let mut slots = [Slot::EMPTY; 1];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
+    println!("[base]");
+    continue_prompt(&mut session, border, prompt, arguments)?;
+    let mut generation = 0;
+    for (((name, _), file), adapter) in arguments.swaps.iter().zip(&files).zip(opened) {
+        let start = Instant::now();
+        generation = file.wrap(set.replace(0, generation, adapter))?;
+        session.reset(0)?;
+        session.select(0, &set, &[Choice::slot(0)])?;
+        println!("\n[{name}] swapped in {:.1} µs", start.elapsed().as_secs_f64() * 1e6);
+        continue_prompt(&mut session, border, prompt, arguments)?;
+    }
+    Ok(())
+}
+
+/// Feeds the prompt and prints what follows it.
+fn continue_prompt(session: &mut Session<'_, '_>, border: &TextBorder, prompt: &[u32], arguments: &Arguments) -> Result<(), Failure> {
+    let start = Instant::now();
+    session.prefill(0, prompt)?;
+    let prefill = start.elapsed();
+    let mut sampler = arguments.sampling.sampler()?;
+    let start = Instant::now();
+    let written = write_reply(session, border, &mut sampler, arguments.tokens)?;
+    println!();
+    if arguments.stats {
+        report(session, prompt.len(), prefill, written, start.elapsed());
+    }
+    Ok(())
+}
+
+/// Prints tokens as they come until the turn ends, `most` are written or the context is full; returns how many there were.
+pub(crate) fn write_reply(
+    session: &mut Session<'_, '_>,
+    border: &TextBorder,
+    sampler: &mut Sampler,
+    most: usize,
+) -> Result<usize, Failure> {
+    let mut stream = border.stream();
+    let mut out = std::io::stdout().lock();
+    let mut written = 0;
+    while written < most {
+        let token = session.sample(0, sampler)?;
+        if border.is_stop(token) {
+            break;
+        }
+        write!(out, "{}", stream.push(token)?)?;
+        out.flush()?;
+        written += 1;
+        if session.room(0)? == 0 {
+            break;
+        }
+        session.step(&[(0, token)])?;
+    }
+    write!(out, "{}", stream.finish()?)?;
+    out.flush()?;
+    Ok(written)
+}
+
+fn report(session: &Session<'_, '_>, prompt: usize, prefill: Duration, written: usize, decode: Duration) {
+    let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
+    eprintln!(
+        "prompt {prompt} tokens in {:.0} ms ({:.0} tokens/s), reply {written} tokens in {:.0} ms ({:.0} tokens/s)",
+        prefill.as_secs_f64() * 1e3,
+        rate(prompt, prefill),
+        decode.as_secs_f64() * 1e3,
+        rate(written, decode),
+    );
+    let workspace = need(session.model().config(), session.limits());
+    eprint!("workspace {:.1} MB, of which keys and values {:.1} MB", workspace.bytes as f64 / 1e6, workspace.kv_bytes as f64 / 1e6);
+    match crate::memory::peak_resident() {
+        Some(bytes) => eprintln!("; peak resident {:.1} MB, tokenizer included", bytes as f64 / 1e6),
+        None => eprintln!(),
+    }
+}

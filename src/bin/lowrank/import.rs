@@ -1,0 +1,76 @@
+//! `lowrank import`: a model from another format becomes a base archive.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use lowrank::import::{BaseOptions, Gguf, HuggingFace, Source, write_base};
+use lowrank::quant::Format;
+
+use crate::Failure;
+use crate::progress::Progress;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Weights {
+    /// 4-bit NormalFloat, double quantization: 4.127 bits per weight
+    Nf4,
+    /// 8-bit integers: 8.25 bits per weight
+    Int8,
+    /// 16 bits per weight
+    F16,
+    /// 32 bits per weight
+    F32,
+}
+
+impl From<Weights> for Format {
+    fn from(weights: Weights) -> Self {
+        match weights {
+            Weights::Nf4 => Self::Nf4,
+            Weights::Int8 => Self::Int8,
+            Weights::F16 => Self::F16,
+            Weights::F32 => Self::F32,
+        }
+    }
+}
+
+/// Examples: `lowrank import model.gguf -o base.lrk`, `lowrank import model-directory -o base.lrk --weights f16`
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A .gguf file, or a Hugging Face directory with config.json and safetensors
+    source: PathBuf,
+    /// The archive to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// The format of the linear layers
+    #[arg(long, value_enum, default_value_t = Weights::Nf4)]
+    weights: Weights,
+    /// The format of the embedding and the output head
+    #[arg(long, value_enum, default_value_t = Weights::Int8)]
+    embedding: Weights,
+    /// Weights per block of nf4 and int8: a power of two from 32 to 4096
+    #[arg(long, default_value_t = lowrank::quant::BLOCK, value_name = "N")]
+    block: usize,
+    /// Import a model that comes without a tokenizer
+    #[arg(long)]
+    without_tokenizer: bool,
+    /// The content version to write into the header
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    content_version: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let source: Box<dyn Source> =
+        if arguments.source.is_dir() { Box::new(HuggingFace::open(&arguments.source)?) } else { Box::new(Gguf::open(&arguments.source)?) };
+    let options = BaseOptions {
+        weights: arguments.weights.into(),
+        embedding: arguments.embedding.into(),
+        block: arguments.block,
+        allow_missing_tokenizer: arguments.without_tokenizer,
+        content_version: arguments.content_version,
+    };
+    let mut progress = Progress::new("importing");
+    let header = write_base(source.as_ref(), &options, &arguments.output, &mut |p| progress.show(p.done, p.total, p.name))?;
+    progress.finish();
+    let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
+    println!("{}: {bytes} bytes, fingerprint {}", arguments.output.display(), header.fingerprint);
+    Ok(())
+}

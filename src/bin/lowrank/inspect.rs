@@ -1,0 +1,109 @@
+//! `lowrank inspect` and `lowrank verify`: what an archive holds, and whether it is whole.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use lowrank::RootKind;
+use lowrank::adapter::Adapter;
+use lowrank::archive::Header;
+use lowrank::model::llama::{Llama, Site};
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::files::File;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A base or adapter archive
+    file: PathBuf,
+    /// Print JSON with stable names
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// A base or adapter archive
+    file: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let file = File::open(&arguments.file)?;
+    let header = file.wrap(Header::parse(&file.map))?;
+    let mut facts = json!({
+        "file": file.path.display().to_string(),
+        "bytes": file.map.len(),
+        "kind": header.root.to_string(),
+        "fingerprint": header.fingerprint.to_string(),
+        "content_version": header.content_version,
+    });
+    let more = match header.root {
+        RootKind::LLAMA => base(&file.base()?),
+        RootKind::ADAPTER => adapter(&file.adapter()?),
+        _ => json!({}),
+    };
+    if let (Value::Object(facts), Value::Object(more)) = (&mut facts, more) {
+        facts.extend(more);
+    }
+    if arguments.json {
+        println!("{facts:#}");
+    } else if let Value::Object(facts) = facts {
+        for (name, value) in facts {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            println!("{:<17}{text}", name.replace('_', " "));
+        }
+    }
+    Ok(())
+}
+
+fn base(model: &Llama<'_>) -> Value {
+    let c = model.config();
+    let mut formats = BTreeMap::<String, (u64, u64)>::new();
+    let mut count = |site: Site| {
+        let weight = model.weight(site);
+        let entry = formats.entry(format!("{:?}", weight.format()).to_lowercase()).or_default();
+        entry.0 += (weight.rows() * weight.cols()) as u64;
+        entry.1 += weight.bytes();
+    };
+    (0..c.sites() as u32)
+        .filter_map(|n| Site::from_number(n, c.layers))
+        .filter(|&s| s != Site::Head || !model.is_tied())
+        .for_each(&mut count);
+    let weights: serde_json::Map<String, Value> = formats
+        .into_iter()
+        .map(|(format, (weights, bytes))| {
+            let bits = bytes as f64 * 8.0 / weights as f64;
+            (format, json!({ "weights": weights, "bytes": bytes, "bits_per_weight": (bits * 1000.0).round() / 1000.0 }))
+        })
+        .collect();
+    json!({
+        "name": model.name(),
+        "vocab": c.vocab, "dim": c.dim, "layers": c.layers, "heads": c.heads, "kv_heads": c.kv_heads, "head_dim": c.head_dim,
+        "hidden": c.hidden, "context": c.context, "rope_theta": c.rope_theta, "rope_scaling": format!("{:?}", c.rope_scaling),
+        "tied_head": model.is_tied(), "weights": weights,
+        "tokenizer": !model.tokenizer_json().is_empty(), "chat_template": !model.chat_template().is_empty(),
+        "stop_tokens": model.stop_tokens().collect::<Vec<_>>(), "leading_bos": model.leading_bos(),
+    })
+}
+
+fn adapter(adapter: &Adapter<'_>) -> Value {
+    json!({
+        "name": adapter.name(), "method": adapter.method(), "base_fingerprint": adapter.base().to_string(),
+        "base_kind": adapter.base_root().to_string(), "targets": adapter.targets().len(), "max_rank": adapter.max_rank(),
+        "dora": adapter.is_dora(),
+        "parameters": adapter.targets().map(|t| t.rank * (t.inputs + t.outputs) + t.bias.len() + t.magnitude.len()).sum::<usize>(),
+    })
+}
+
+pub(crate) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
+    let file = File::open(&arguments.file)?;
+    let root = file.root()?;
+    match root {
+        RootKind::LLAMA => drop(file.wrap(Llama::verify(&file.map))?),
+        RootKind::ADAPTER => drop(file.wrap(Adapter::verify(&file.map))?),
+        _ => drop(file.wrap(lowrank::archive::verify(&file.map))?),
+    }
+    println!("{}: {root}, {} bytes, whole", file.path.display(), file.map.len());
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! What every command that runs a model shares: its options, the executor, adapters with weights.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use lowrank::adapter::{AdapterSet, Choice, Slot};
+use lowrank::kernel::{Precision, by_name};
+use lowrank::model::llama::Llama;
+use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Serial, Session, Threads, need};
+
+use crate::Failure;
+use crate::files::File;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    Cpu,
+    Cuda,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kv {
+    F32,
+    F16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionName {
+    /// f32 activations
+    Exact,
+}
+
+/// Options of every command that runs a model.
+#[derive(Debug, Args)]
+pub(crate) struct ModelOptions {
+    /// The base archive
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base: PathBuf,
+    /// Threads; 0 means one per core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
+    /// How products treat activations
+    #[arg(long, value_enum, default_value_t = PrecisionName::Exact)]
+    pub(crate) precision: PrecisionName,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
+}
+
+/// Adapters that are active together.
+#[derive(Debug, Args)]
+pub(crate) struct AdapterOptions {
+    /// An adapter archive and its weight (1 if not given); may be repeated, the contributions add up
+    #[arg(long = "adapter", value_name = "FILE[:WEIGHT]")]
+    pub(crate) adapters: Vec<String>,
+}
+
+/// `FILE:WEIGHT` or `FILE`; a colon that no number follows belongs to the file's name.
+pub(crate) fn file_and_weight(text: &str) -> (PathBuf, f32) {
+    match text.rsplit_once(':').and_then(|(file, weight)| Some((file, weight.parse::<f32>().ok()?))) {
+        Some((file, weight)) => (file.into(), weight),
+        None => (text.into(), 1.0),
+    }
+}
+
+/// `NAME=FILE`.
+pub(crate) fn name_and_file(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.into(), file.into())),
+        _ => Err("NAME=FILE was expected".into()),
+    }
+}
+
+impl ModelOptions {
+    /// Opens the base; refuses devices and instruction sets that are not there.
+    pub(crate) fn open(&self) -> Result<File, Failure> {
+        if self.device == Device::Cuda {
+            return Err("built without cuda".into());
+        }
+        if let Ok(name) = std::env::var("LOWRANK_ISA")
+            && by_name(&name).is_none()
+        {
+            let known: Vec<_> = lowrank::kernel::available().map(|kernels| kernels.name()).collect();
+            return Err(format!("LOWRANK_ISA={name}: this CPU offers {}", known.join(", ")).into());
+        }
+        Ok(File::open(&self.base)?)
+    }
+
+    pub(crate) fn executor(&self) -> Result<Box<dyn Executor>, Failure> {
+        Ok(if self.threads == 1 { Box::new(Serial) } else { Box::new(Threads::new(self.threads)?) })
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        match self.precision {
+            PrecisionName::Exact => Precision::Exact,
+        }
+    }
+}
+
+impl From<Kv> for KvFormat {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F32 => Self::F32,
+            Kv::F16 => Self::F16,
+        }
+    }
+}
+
+/// Calls `use_it` with a session in which `adapters` (with weights) are active in every sequence.
+pub(crate) fn with_session<T>(
+    model: Llama<'_>,
+    adapters: &[(File, f32)],
+    limits: Limits,
+    executor: &dyn Executor,
+    use_it: impl FnOnce(&mut Session<'_, '_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut slots = vec![Slot::EMPTY; adapters.len()];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let mut choices = Vec::new();
+    let mut rank = 0;
+    for (slot, (file, weight)) in (0..).zip(adapters) {
+        let adapter = file.adapter()?;
+        rank += adapter.max_rank();
+        file.wrap(set.attach(slot, adapter))?;
+        choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
+    }
+    let limits = Limits { lanes: executor.lanes(), max_active: adapters.len(), max_total_rank: rank, ..limits };
+    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
+    for sequence in 0..limits.batch {
+        session.select(sequence, &set, &choices)?;
+    }
+    use_it(&mut session)
+}
+
+/// Opens `FILE[:WEIGHT]` arguments.
+pub(crate) fn open_adapters(arguments: &[String]) -> Result<Vec<(File, f32)>, Failure> {
+    let open = |text: &String| {
+        let (file, weight) = file_and_weight(text);
+        Ok((File::open(file)?, weight))
+    };
+    arguments.iter().map(open).collect()
+}

@@ -1,0 +1,63 @@
+//! `lowrank tokenize`: text to token ids, as the base's archive says. Special tokens are parsed; nothing is put in front.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use lowrank::file::FileError;
+use lowrank::text::TextBorder;
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::files::File;
+
+#[derive(Debug, Args)]
+#[group(id = "input", required = true, multiple = false, args = ["text", "file"])]
+pub(crate) struct Arguments {
+    /// The base archive
+    #[arg(long, value_name = "FILE")]
+    base: PathBuf,
+    /// The text
+    text: Option<String>,
+    /// JSON lines {"text": …}; the output is one {"ids": […]} a line
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Print {"ids": […]} for TEXT too
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let base = File::open(&arguments.base)?;
+    let border = TextBorder::new(&base.base()?).map_err(|error| format!("{}: {error}", base.path.display()))?;
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    if let Some(text) = &arguments.text {
+        let ids = border.encode(text, true)?;
+        if arguments.json {
+            writeln!(out, "{}", json!({ "ids": ids }))?;
+        } else {
+            let words: Vec<_> = ids.iter().map(u32::to_string).collect();
+            writeln!(out, "{}", words.join(" "))?;
+        }
+    }
+    if let Some(path) = &arguments.file {
+        for text in texts(path)? {
+            writeln!(out, "{}", json!({ "ids": border.encode(&text?, true)? }))?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// The texts of a JSON-lines file `{"text": …}`, read line by line.
+pub(crate) fn texts(path: &PathBuf) -> Result<impl Iterator<Item = Result<String, FileError>>, FileError> {
+    let file = std::fs::File::open(path).map_err(|error| FileError::io(path, error))?;
+    let path = path.clone();
+    let lines = BufReader::new(file).lines().enumerate().filter(|(_, line)| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
+    Ok(lines.map(move |(number, line)| {
+        let line = line.map_err(|error| FileError::io(&path, error))?;
+        let wrong = |reason: String| FileError::format(&path, format!("line {}", number + 1), reason);
+        let value: Value = serde_json::from_str(&line).map_err(|error| wrong(format!("not valid JSON: {error}")))?;
+        value["text"].as_str().map(str::to_owned).ok_or_else(|| wrong("an object with a string \"text\" was expected".into()))
+    }))
+}
