@@ -1,6 +1,6 @@
 //! GGUF: llama.cpp's file format, as a source of models and of LoRA adapters.
 //!
-//! [`Gguf`] is a [`Source`](super::Source) over a memory map: [`reader`](self) checks the container, `config` and `rope` read
+//! [`Gguf`] is a [`Source`](super::Source) over a memory map: `reader` checks the container, `config` and `rope` read
 //! the numbers, `dequantize` turns one tensor at a time into f32, `text` and `tokenizer` rebuild the text border. An adapter is
 //! read by [`GgufAdapter::open`]. Nothing here writes GGUF.
 //!
