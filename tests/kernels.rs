@@ -121,6 +121,21 @@ fn products_around_every_edge() {
 }
 
 #[test]
+fn products_of_many_vectors() {
+    for (rows, cols) in [(5, 100), (9, 832)] {
+        for matrix in matrices(rows, cols) {
+            let x = numbers(140 * cols, 8);
+            let expected = reference(&matrix, &x);
+            for table in tables() {
+                for n in [65, 66, 67, 68, 132, 140] {
+                    check(table, &matrix, &x[..n * cols], &expected[..n * rows], 0..rows);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn products_do_not_depend_on_how_rows_are_split() {
     for cols in [64, 100, 576, 2304] {
         for matrix in matrices(23, cols) {
@@ -128,7 +143,7 @@ fn products_do_not_depend_on_how_rows_are_split() {
             for table in tables() {
                 for n in [1, 2, 3, 4, 7] {
                     let input = Input::new(&x[..n * cols], cols);
-                    let whole = run(table, &matrix, &input, &[0..23]);
+                    let whole = run(table, &matrix, &input, std::slice::from_ref(&(0..23)));
                     for parts in [vec![0..12, 12..23], vec![0..1, 1..6, 6..6, 6..8, 8..19, 19..23], (0..23).map(|r| r..r + 1).collect()] {
                         let split = run(table, &matrix, &input, &parts);
                         assert!(
@@ -173,7 +188,7 @@ proptest! {
 #[should_panic(expected = "shapes")]
 fn an_input_of_another_width_is_refused() {
     let matrix = OwnedMatrix::quantize(Format::F32, 64, 2, 4, &[0.0; 8]).unwrap();
-    let _ = run(kernels(), &matrix, &Input::new(&[0.0; 6], 3), &[0..2]);
+    let _ = run(kernels(), &matrix, &Input::new(&[0.0; 6], 3), &[0..1, 1..2]);
 }
 
 fn close(found: f32, expected: f64, allowed: f64, what: impl std::fmt::Display) {

@@ -87,3 +87,39 @@ fn silu(z: __m256) -> __m256 {
     let z = _mm256_max_ps(_mm256_set1_ps(scalar::SILU_ZERO), z);
     _mm256_div_ps(z, _mm256_add_ps(_mm256_set1_ps(1.0), exp(_mm256_sub_ps(_mm256_setzero_ps(), z))))
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::eprintln;
+
+    use super::*;
+
+    #[target_feature(enable = "avx2,fma")]
+    fn exp_of(x: f32) -> f32 {
+        exp_one(x)
+    }
+
+    #[test]
+    fn exp_is_within_two_units_of_f64_and_has_the_right_limits() {
+        if crate::kernel::by_name("avx2").is_none() {
+            return eprintln!("SKIPPED: this CPU cannot run avx2");
+        }
+        // SAFETY: the line above.
+        let exp = |x: f32| unsafe { exp_of(x) };
+        for i in 0..2_000_000 {
+            let x = -87.3 + i as f32 * (176.0 / 2_000_000.0);
+            let expected = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - expected).abs() / expected;
+            assert!(error <= 2e-7, "exp({x}): {error:e}");
+        }
+        for x in [-87.4f32, -90.0, -95.5, -103.0] {
+            assert!((f64::from(exp(x)) - f64::from(x).exp()).abs() <= 1.5e-45, "exp({x})");
+        }
+        assert_eq!([-104.0, -1e30, f32::NEG_INFINITY].map(exp), [0.0; 3]);
+        assert_eq!([88.73, 1e30, f32::INFINITY].map(exp), [f32::INFINITY; 3]);
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NAN).is_nan());
+    }
+}

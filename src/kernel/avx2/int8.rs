@@ -4,33 +4,38 @@
 
 use core::arch::x86_64::*;
 
-use super::lanes::{load, sums, widen_i8};
-use crate::kernel::scales::{self, INT8_GROUP};
+use super::lanes::{load, widen_i8};
+use crate::kernel::scales::INT8_GROUP;
 use crate::quant::Int8;
 
 /// Groups whose scales are expanded at once.
 const SPAN: usize = 64;
 
-/// The products of rows `first .. first + R` (at most four) with one vector.
+/// The scale of groups `first ..`, as `scales::int8` has it but converted by the hardware.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn expand_scales(int8: &Int8<'_>, first: usize, out: &mut [f32]) {
+    let shift = (int8.block / INT8_GROUP).trailing_zeros();
+    let convert = |bits: u16| _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))));
+    out.iter_mut().enumerate().for_each(|(i, out)| *out = convert(int8.scales[(first + i) >> shift]));
+}
+
+/// The lanewise sums of one row's products with one vector.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn rows<const R: usize>(int8: &Int8<'_>, first: usize, x: &[[f32; INT8_GROUP]]) -> [f32; 4] {
-    let values = &int8.values.as_chunks::<INT8_GROUP>().0[first * x.len()..][..R * x.len()];
-    let mut scale = [[0.0; SPAN]; R];
-    let mut total = [_mm256_setzero_ps(); 4];
-    for (span, x_span) in x.chunks(SPAN).enumerate() {
-        let start = span * SPAN;
-        for r in 0..R {
-            scales::int8(int8, (first + r) * x.len() + start, &mut scale[r][..x_span.len()]);
-        }
-        for (g, x_group) in x_span.iter().enumerate() {
-            for r in 0..R {
-                let sum = group_dot(&values[r * x.len() + start + g], x_group);
-                total[r] = _mm256_fmadd_ps(sum, _mm256_set1_ps(scale[r][g]), total[r]);
-            }
+pub(super) fn row(int8: &Int8<'_>, row: usize, x: &[[f32; INT8_GROUP]]) -> __m256 {
+    let first = row * x.len();
+    let values = &int8.values.as_chunks::<INT8_GROUP>().0[first..][..x.len()];
+    let mut scale = [0.0; SPAN];
+    let mut total = _mm256_setzero_ps();
+    for (span, (values, x)) in values.chunks(SPAN).zip(x.chunks(SPAN)).enumerate() {
+        let scale = &mut scale[..values.len()];
+        expand_scales(int8, first + span * SPAN, scale);
+        for ((values, x), &scale) in values.iter().zip(x).zip(&*scale) {
+            total = _mm256_fmadd_ps(group_dot(values, x), _mm256_set1_ps(scale), total);
         }
     }
-    sums(total)
+    total
 }
 
 /// The lanewise sums of 32 products.

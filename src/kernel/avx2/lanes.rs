@@ -38,14 +38,6 @@ pub(in crate::kernel) fn load_bytes(x: &[u8; 32]) -> __m256i {
     unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
 }
 
-/// 32 signed bytes.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(in crate::kernel) fn load_i8(x: &[i8; 32]) -> __m256i {
-    // SAFETY: the array is 32 readable bytes; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
-}
-
 /// Eight f16, as floats.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]

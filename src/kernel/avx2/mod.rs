@@ -1,7 +1,7 @@
 //! AVX2 with FMA and F16C: every function of the table.
 //!
-//! A matrix-vector product (decoding, bound by the bytes of the weights) walks four rows at a time and dequantizes in registers:
-//! `nf4` and `int8` say how. A matrix times several vectors (prefill, bound by arithmetic) dequantizes a tile once for all of
+//! A matrix-vector product (decoding, bound by the bytes of the weights) dequantizes in registers, row after row: `nf4` and
+//! `int8` say how. A matrix times several vectors (prefill, bound by arithmetic) dequantizes a tile once for all of
 //! them: `tile`. A row's sums run in the same order whether it is one of four or the rest of a lane's range: results do not
 //! depend on how rows are split among lanes.
 
@@ -11,6 +11,8 @@ mod lanes;
 mod nf4;
 mod tile;
 mod vector;
+
+use core::arch::x86_64::__m256;
 
 use super::scales::INT8_GROUP;
 use super::{Input, Kernels};
@@ -42,11 +44,11 @@ fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
         Values::F16(values) => one_row(y.row(0), |r| vector::dot_f16(&values[(start + r) * cols..][..cols], x)),
         Values::Int8(int8) if cols.is_multiple_of(INT8_GROUP) => {
             let x = x.as_chunks().0;
-            four_rows(y.row(0), |r| int8::rows::<4>(&int8, start + r, x), |r| int8::rows::<1>(&int8, start + r, x)[0]);
+            four_rows(y.row(0), |r| int8::row(&int8, start + r, x));
         }
         Values::Nf4(nf4) if nf4.layout == Layout::Split64 => {
             let x = x.as_chunks().0;
-            four_rows(y.row(0), |r| nf4::rows::<4>(&nf4, start + r, x), |r| nf4::rows::<1>(&nf4, start + r, x)[0]);
+            four_rows(y.row(0), |r| nf4::row(&nf4, start + r, x));
         }
         _ => tile::product(weights, input, y),
     }
@@ -58,12 +60,14 @@ fn one_row(y: &mut [f32], row: impl Fn(usize) -> f32) {
     y.iter_mut().enumerate().for_each(|(r, y)| *y = row(r));
 }
 
-/// Fills `y` by fours, and the rest one by one.
+/// Fills `y` from each row's lanewise sums, which are added up four rows together.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn four_rows(y: &mut [f32], four: impl Fn(usize) -> [f32; 4], one: impl Fn(usize) -> f32) {
+fn four_rows(y: &mut [f32], row: impl Fn(usize) -> __m256) {
     let (fours, rest) = y.as_chunks_mut::<4>();
     let done = 4 * fours.len();
-    fours.iter_mut().enumerate().for_each(|(i, y)| *y = four(4 * i));
-    rest.iter_mut().enumerate().for_each(|(r, y)| *y = one(done + r));
+    for (i, y) in fours.iter_mut().enumerate() {
+        *y = lanes::sums([row(4 * i), row(4 * i + 1), row(4 * i + 2), row(4 * i + 3)]);
+    }
+    rest.iter_mut().enumerate().for_each(|(r, y)| *y = lanes::sum(row(done + r)));
 }

@@ -9,7 +9,7 @@
 
 use core::arch::x86_64::*;
 
-use super::lanes::{load, load_bytes, sums};
+use super::lanes::{load, load_bytes};
 use crate::kernel::scales::{self, NF4_GROUP};
 use crate::quant::{Nf4, nf4::CODEBOOK};
 
@@ -72,27 +72,23 @@ impl Decoder {
 /// Groups whose scales are expanded at once.
 const SPAN: usize = 64;
 
-/// The products of rows `first .. first + R` (at most four) with one vector.
+/// The lanewise sums of one row's products with one vector.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn rows<const R: usize>(nf4: &Nf4<'_>, first: usize, x: &[[f32; NF4_GROUP]]) -> [f32; 4] {
+pub(super) fn row(nf4: &Nf4<'_>, row: usize, x: &[[f32; NF4_GROUP]]) -> __m256 {
     let decoder = Decoder::new();
-    let codes = &nf4.codes.as_chunks::<32>().0[first * x.len()..][..R * x.len()];
-    let mut scale = [[0.0; SPAN]; R];
-    let mut total = [_mm256_setzero_ps(); 4];
-    for (span, x_span) in x.chunks(SPAN).enumerate() {
-        let start = span * SPAN;
-        for r in 0..R {
-            scales::nf4(nf4, (first + r) * x.len() + start, &mut scale[r][..x_span.len()]);
-        }
-        for (g, x_group) in x_span.iter().enumerate() {
-            for r in 0..R {
-                let sum = group_dot(decoder.decode(&codes[r * x.len() + start + g]), x_group);
-                total[r] = _mm256_fmadd_ps(sum, _mm256_set1_ps(scale[r][g]), total[r]);
-            }
+    let first = row * x.len();
+    let codes = &nf4.codes.as_chunks::<32>().0[first..][..x.len()];
+    let mut scale = [0.0; SPAN];
+    let mut total = _mm256_setzero_ps();
+    for (span, (codes, x)) in codes.chunks(SPAN).zip(x.chunks(SPAN)).enumerate() {
+        let scale = &mut scale[..codes.len()];
+        scales::nf4(nf4, first + span * SPAN, scale);
+        for ((codes, x), &scale) in codes.iter().zip(x).zip(&*scale) {
+            total = _mm256_fmadd_ps(group_dot(decoder.decode(codes), x), _mm256_set1_ps(scale), total);
         }
     }
-    sums(total)
+    total
 }
 
 /// The lanewise sums of 64 products, in two chains.

@@ -7,7 +7,9 @@
 //! This is also the path of every matrix that the special loops do not know (odd row lengths, other layouts).
 
 use core::arch::x86_64::*;
+use core::ops::Range;
 
+use super::int8::expand_scales;
 use super::lanes::{load, load_some, store, sums, widen_f16, widen_i8};
 use super::nf4::Decoder;
 use crate::kernel::Input;
@@ -21,20 +23,27 @@ const ROWS: usize = 8;
 /// Columns of a tile at most; a multiple of the 64 that every special loop wants.
 const COLS: usize = 768;
 
+/// Vectors that pass over all tiles of a column range before the next range: their part of the range stays in the second-level
+/// cache meanwhile.
+const BATCH: usize = 66;
+
 /// y = W x for the rows that `y` owns and all vectors.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
     let mut tile = [[0.0; COLS]; ROWS];
     // Equal parts rather than full tiles and a short rest; they depend on the row length alone, and so do the results.
     let part = input.cols.div_ceil(input.cols.div_ceil(COLS)).next_multiple_of(64);
-    for first_row in y.range().step_by(ROWS) {
-        let rows = ROWS.min(y.range().end - first_row);
+    for batch in (0..input.n()).step_by(BATCH) {
+        let batch = batch..input.n().min(batch + BATCH);
         for first in (0..input.cols).step_by(part) {
-            let cols = part.min(input.cols - first);
-            for (r, out) in tile[..rows].iter_mut().enumerate() {
-                fill(weights, first_row + r, first, &mut out[..cols]);
+            let cols = first..input.cols.min(first + part);
+            for row in y.range().step_by(ROWS) {
+                let rows = row..y.range().end.min(row + ROWS);
+                for (row, out) in rows.clone().zip(&mut tile) {
+                    fill(weights, row, first, &mut out[..cols.len()]);
+                }
+                multiply(&tile, &rows, &cols, input, batch.clone(), y);
             }
-            multiply(&tile, first_row..first_row + rows, first..first + cols, input, y);
         }
     }
 }
@@ -66,7 +75,7 @@ fn fill_f16(values: &[u16], out: &mut [f32]) {
 fn fill_int8(int8: &Int8<'_>, at: usize, out: &mut [f32]) {
     let mut scale = [0.0; COLS / INT8_GROUP];
     let scale = &mut scale[..out.len() / INT8_GROUP];
-    scales::int8(int8, at / INT8_GROUP, scale);
+    expand_scales(int8, at / INT8_GROUP, scale);
     let groups = int8.values[at..].as_chunks::<INT8_GROUP>().0;
     for ((out, group), &scale) in out.as_chunks_mut::<INT8_GROUP>().0.iter_mut().zip(groups).zip(&*scale) {
         let scale = _mm256_set1_ps(scale);
@@ -92,21 +101,22 @@ fn fill_nf4(nf4: &Nf4<'_>, at: usize, out: &mut [f32]) {
     }
 }
 
-/// Adds the tile's share to rows `rows` of every vector; the share of column 0 replaces what was there.
+/// Adds the tile's share to rows `rows` of the vectors `batch`; the share of column 0 replaces what was there.
 #[target_feature(enable = "avx2,fma")]
 fn multiply(
     tile: &[[f32; COLS]; ROWS],
-    rows: core::ops::Range<usize>,
-    cols: core::ops::Range<usize>,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
     input: &Input<'_>,
+    batch: Range<usize>,
     y: &mut Columns<'_>,
 ) {
-    let mut i = 0;
-    while i < input.n() {
-        i += match input.n() - i {
-            1 => strip::<1>(tile, i, &rows, &cols, input, y),
-            2 => strip::<2>(tile, i, &rows, &cols, input, y),
-            _ => strip::<3>(tile, i, &rows, &cols, input, y),
+    let mut i = batch.start;
+    while i < batch.end {
+        i += match batch.end - i {
+            1 => strip::<1>(tile, i, rows, cols, input, y),
+            2 => strip::<2>(tile, i, rows, cols, input, y),
+            _ => strip::<3>(tile, i, rows, cols, input, y),
         };
     }
 }
@@ -117,15 +127,13 @@ fn multiply(
 fn strip<const V: usize>(
     tile: &[[f32; COLS]; ROWS],
     i: usize,
-    rows: &core::ops::Range<usize>,
-    cols: &core::ops::Range<usize>,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
     input: &Input<'_>,
     y: &mut Columns<'_>,
 ) -> usize {
     let mut x: [&[f32]; V] = [&[]; V];
-    for v in 0..V {
-        x[v] = &input.vector(i + v)[cols.clone()];
-    }
+    x.iter_mut().enumerate().for_each(|(v, x)| *x = &input.vector(i + v)[cols.clone()]);
     for r in (0..rows.len()).step_by(4) {
         let count = (rows.len() - r).min(4);
         let shares = if count == 4 {
@@ -138,10 +146,10 @@ fn strip<const V: usize>(
             }
             shares
         };
-        for v in 0..V {
+        for (v, shares) in shares.iter().enumerate() {
             let start = rows.start + r - y.range().start;
             let out = &mut y.row(i + v)[start..start + count];
-            for (out, share) in out.iter_mut().zip(shares[v]) {
+            for (out, &share) in out.iter_mut().zip(shares) {
                 *out = if cols.start == 0 { share } else { *out + share };
             }
         }
