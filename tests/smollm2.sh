@@ -9,6 +9,11 @@ export LOWRANK_SMOLLM2="$PWD/$work/SmolLM2-135M-Instruct.Q4_1.gguf"
 case "$work" in /*) LOWRANK_SMOLLM2="$work/SmolLM2-135M-Instruct.Q4_1.gguf" ;; esac
 cargo test --features cli --test smollm2 --test smollm2_tokens -- --nocapture --test-threads 1
 
+# A conversation in which the adapter is swapped: three answers to one question, all different.
+mapfile -t answers < <(printf '%s\n' "What is tea?" /reset "/adapter notes" "What is tea?" /reset "/adapter pirate" "What is tea?" |
+    "$target/release/lowrank" chat --base "$work/base.lrk" --adapter "pirate=$work/pirate.lrk" --adapter "notes=$work/notes.lrk" --tokens 24 2>/dev/null | tee /dev/stderr | head -c 2000 | sort | uniq)
+[ "${#answers[@]}" -ge 3 ] || { echo "chat: the adapters make no difference"; exit 1; }
+
 cargo build -q --release --example resident
 adapters=("$work"/[!b]*.lrk)
 "$target/release/examples/resident" 512 "$work/base.lrk" "${adapters[@]}" | tee "$work/resident.tsv"

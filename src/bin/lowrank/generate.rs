@@ -18,16 +18,16 @@ use crate::model::{AdapterOptions, Kv, ModelOptions, name_and_file, open_adapter
 #[derive(Debug, Args)]
 pub(crate) struct SamplingOptions {
     /// Divides the logits; 0 always takes the most probable token
-    #[arg(long, default_value_t = 0.0, value_name = "T")]
+    #[arg(long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true)]
     temperature: f32,
     /// Choose among the K most probable tokens; 0 means all
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
     /// Choose among the most probable tokens that reach this probability together
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
     top_p: f32,
     /// Make tokens that were there already less probable; 1 means no
-    #[arg(long, default_value_t = 1.0, value_name = "R")]
+    #[arg(long, default_value_t = 1.0, value_name = "R", allow_negative_numbers = true)]
     repetition_penalty: f32,
     /// The same seed gives the same text
     #[arg(long, default_value_t = 0, value_name = "S")]

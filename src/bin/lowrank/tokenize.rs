@@ -12,12 +12,12 @@ use crate::Failure;
 use crate::files::File;
 
 #[derive(Debug, Args)]
-#[group(id = "input", required = true, multiple = false, args = ["text", "file"])]
 pub(crate) struct Arguments {
     /// The base archive
     #[arg(long, value_name = "FILE")]
     base: PathBuf,
     /// The text
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
     text: Option<String>,
     /// JSON lines {"text": …}; the output is one {"ids": […]} a line
     #[arg(long, value_name = "FILE")]

@@ -1,0 +1,189 @@
+//! The command line as a user meets it: exit status, one line on stderr, stable JSON, whole files or none.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+fn lowrank(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lowrank")).args(arguments).env_remove("LOWRANK_ISA").output().unwrap()
+}
+
+fn stdout(arguments: &[&str]) -> String {
+    let output = lowrank(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one line on stderr of a command that fails with status 1.
+fn failure(arguments: &[&str]) -> String {
+    let output = lowrank(arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+    assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+    assert!(text.starts_with("lowrank: "), "{text}");
+    text
+}
+
+/// A directory with the tiny model (from GGUF, so that it has a tokenizer) and an adapter of it.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        stdout(&["import", golden("gguf/tiny-llama.gguf").to_str().unwrap(), "-o", &folder.file("base.lrk")]);
+        let adapter = golden("tiny-llama/adapters/lora");
+        stdout(&["adapter", "import", adapter.to_str().unwrap(), "--base", &folder.file("base.lrk"), "-o", &folder.file("a.lrk")]);
+        folder
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn import_inspect_verify_and_memory() {
+    let folder = Folder::new();
+    let (base, adapter) = (folder.file("base.lrk"), folder.file("a.lrk"));
+    let facts: Value = serde_json::from_str(&stdout(&["inspect", &base, "--json"])).unwrap();
+    assert_eq!((facts["kind"].as_str(), facts["layers"].as_u64()), (Some("a Llama base"), Some(2)));
+    assert_eq!(facts["bytes"].as_u64(), Some(std::fs::metadata(&base).unwrap().len()));
+    assert!(facts["weights"]["nf4"]["weights"].is_u64() && facts["weights"]["int8"]["bits_per_weight"].is_f64());
+    let facts: Value = serde_json::from_str(&stdout(&["inspect", &adapter, "--json"])).unwrap();
+    assert_eq!((facts["method"].as_str(), facts["targets"].as_u64(), facts["max_rank"].as_u64()), (Some("lora"), Some(14), Some(4)));
+    assert!(stdout(&["verify", &base]).contains("whole") && stdout(&["verify", &adapter]).contains("whole"));
+    let memory: Value =
+        serde_json::from_str(&stdout(&["memory", "--base", &base, "--adapter", &adapter, "--context", "32", "--json"])).unwrap();
+    let number = |key: &str| memory[key].as_u64().unwrap();
+    assert_eq!(number("peak_bytes"), number("workspace_bytes") + number("base_bytes") + number("adapter_bytes"));
+    assert!(failure(&["memory", "--base", &base, "--context", "65"]).contains("65"));
+}
+
+#[test]
+fn generate_is_repeatable_and_adapters_act() {
+    let folder = Folder::new();
+    let (base, adapter) = (folder.file("base.lrk"), folder.file("a.lrk"));
+    let run = |more: &[&str]| stdout(&[&["generate", "--base", &base, "--prompt", "ab", "--tokens", "12"], more].concat());
+    let plain = run(&["--threads", "1"]);
+    assert_eq!(plain, run(&["--threads", "2"]), "results do not depend on threads");
+    assert_ne!(plain, run(&["--adapter", &format!("{adapter}:8")]));
+    assert_eq!(plain, run(&["--adapter", &format!("{adapter}:0")]));
+    let drawn = |seed| run(&["--temperature", "2", "--seed", seed]);
+    assert!(drawn("1") == drawn("1") && drawn("1") != drawn("2"));
+    let swapped = run(&["--swap", &format!("x={adapter}")]);
+    assert!(swapped.starts_with(&format!("[base]\n{plain}")) && swapped.contains("[x] swapped in"), "{swapped}");
+}
+
+#[test]
+fn chat_needs_a_template() {
+    let folder = Folder::new();
+    let base = folder.file("base.lrk");
+    assert!(failure(&["chat", "--base", &base]).contains("no chat template"));
+    assert!(failure(&["generate", "--base", &base, "--chat", "--prompt", "a"]).contains("no chat template"));
+}
+
+#[test]
+fn logits_tokenize_and_evaluate() {
+    let folder = Folder::new();
+    let base = folder.file("base.lrk");
+    let npy = folder.file("out.npy");
+    stdout(&["logits", "--base", &base, "--tokens", "3,4,5", "-o", &npy]);
+    let bytes = std::fs::read(&npy).unwrap();
+    let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    assert!(bytes.starts_with(b"\x93NUMPY\x01\x00") && (10 + header) % 64 == 0);
+    assert!(String::from_utf8_lossy(&bytes[10..10 + header]).contains("'shape': (3, 96, )"));
+    assert_eq!(bytes.len(), 10 + header + 3 * 96 * 4);
+
+    let lines = folder.file("texts.jsonl");
+    std::fs::write(&lines, "{\"text\": \"ab\"}\n{\"text\": \"\"}\n").unwrap();
+    let ids: Vec<Value> =
+        stdout(&["tokenize", "--base", &base, "--file", &lines]).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(ids.len(), 2);
+    let words = stdout(&["tokenize", "--base", &base, "ab"]);
+    let expected: Vec<String> = ids[0]["ids"].as_array().unwrap().iter().map(Value::to_string).collect();
+    assert_eq!(words.split_whitespace().collect::<Vec<_>>(), expected);
+
+    let text = folder.file("text.txt");
+    std::fs::write(&text, "abcabcabdabcab".repeat(8)).unwrap();
+    let facts: Value =
+        serde_json::from_str(&stdout(&["evaluate", "--base", &base, "--data", &text, "--max-length", "32", "--json"])).unwrap();
+    let (loss, perplexity) = (facts["loss"].as_f64().unwrap(), facts["perplexity"].as_f64().unwrap());
+    assert!((loss.exp() / perplexity - 1.0).abs() < 1e-9 && facts["examples"].as_u64().unwrap() >= 1);
+}
+
+#[test]
+fn bad_input_is_one_line_that_says_what_and_where() {
+    let folder = Folder::new();
+    let (base, adapter) = (folder.file("base.lrk"), folder.file("a.lrk"));
+    let missing = folder.file("missing.lrk");
+    assert!(failure(&["inspect", &missing]).contains("missing.lrk"));
+    let text = folder.file("text.lrk");
+    std::fs::write(&text, "not an archive, but long enough to have a header".repeat(4)).unwrap();
+    assert!(failure(&["verify", &text]).contains("magic number"));
+    let damaged = folder.file("damaged.lrk");
+    let mut bytes = std::fs::read(&base).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&damaged, &bytes).unwrap();
+    assert!(failure(&["verify", &damaged]).contains("checksum"));
+    std::fs::write(&damaged, &bytes[..middle]).unwrap();
+    assert!(failure(&["generate", "--base", &damaged, "--prompt", "a"]).contains("truncated"));
+    assert!(failure(&["generate", "--base", &adapter, "--prompt", "a"]).contains("a Llama base was expected"));
+    assert!(failure(&["generate", "--base", &base, "--prompt", "a", "--adapter", &base]).contains("an adapter was expected"));
+    assert!(failure(&["generate", "--base", &base, "--prompt", "a", "--device", "cuda"]).contains("built without cuda"));
+    assert!(failure(&["generate", "--base", &base, "--prompt", "a", "--temperature", "-1"]).contains("temperature"));
+    assert!(failure(&["generate", "--base", &base, "--prompt", &"ab".repeat(200)]).contains("64"));
+    assert!(failure(&["logits", "--base", &base, "--tokens", "3,96", "-o", &missing]).contains("96"));
+    assert!(!Path::new(&missing).exists());
+    let lines = folder.file("bad.jsonl");
+    std::fs::write(&lines, "{\"text\": \"a\"}\n{\"txt\": 1}\n").unwrap();
+    assert!(failure(&["tokenize", "--base", &base, "--file", &lines]).contains("line 2"));
+
+    // An adapter of another base, and a failing import that leaves an existing file alone.
+    let other = folder.file("other.lrk");
+    stdout(&["import", golden("gguf/tiny-llama.gguf").to_str().unwrap(), "-o", &other, "--weights", "f32"]);
+    assert!(failure(&["generate", "--base", &other, "--prompt", "a", "--adapter", &adapter]).contains("another base"));
+    let before = std::fs::read(&base).unwrap();
+    assert!(failure(&["import", golden("tiny-llama").to_str().unwrap(), "-o", &base]).contains("tokenizer"));
+    assert_eq!(std::fs::read(&base).unwrap(), before);
+    assert!(failure(&["import", &text, "-o", &base]).contains("text.lrk"));
+    let nowhere = folder.file("no/such/folder/x.lrk");
+    failure(&["import", golden("gguf/tiny-llama.gguf").to_str().unwrap(), "-o", &nowhere]);
+}
+
+#[test]
+fn wrong_usage_is_status_2_and_a_forced_isa_must_exist() {
+    assert_eq!(lowrank(&["generate"]).status.code(), Some(2));
+    assert_eq!(lowrank(&["nonsense"]).status.code(), Some(2));
+    let folder = Folder::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_lowrank"))
+        .args(["generate", "--base", &folder.file("base.lrk"), "--prompt", "a"])
+        .env("LOWRANK_ISA", "abacus")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("abacus"));
+}
+
+#[test]
+fn a_full_disk_leaves_no_file() {
+    // A file size limit makes every write past it fail, as a full disk does.
+    let folder = Folder::new();
+    let output = folder.file("large.lrk");
+    let source = golden("gguf/tiny-llama.gguf");
+    let command = format!(
+        "trap '' XFSZ; ulimit -f 16; exec '{}' import '{}' -o '{output}' --weights f32 --embedding f32",
+        env!("CARGO_BIN_EXE_lowrank"),
+        source.display()
+    );
+    let result = Command::new("bash").args(["-c", &command]).output().unwrap();
+    assert_eq!(result.status.code(), Some(1), "{}", String::from_utf8_lossy(&result.stderr));
+    assert!(String::from_utf8_lossy(&result.stderr).contains("large.lrk"));
+    let left: Vec<_> = std::fs::read_dir(folder.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
