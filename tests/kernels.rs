@@ -1,10 +1,13 @@
 //! Every kernel of every instruction set that this CPU has computes what its formula says.
 //!
-//! Products are held to f64 over the dequantized weights: |error| ≤ 1e-6 · Σ|wᵢxᵢ|. Shapes run around every vector, group, block
-//! and tile edge; outputs are filled with NaN first, so a missing element shows.
+//! Products are held to f64 over the dequantized weights: |error| ≤ 1e-6 · Σ|wᵢxᵢ|, in `Precision::Fast` 1e-2, where they are also
+//! held to the scalar table's, whose integer sums are the same. Shapes run around every vector, group, block and tile edge;
+//! outputs are filled with NaN first, so a missing element shows.
+
+#![cfg(feature = "alloc")]
 
 use half::f16;
-use lowrank::kernel::{Input, Kernels, available, by_name, kernels};
+use lowrank::kernel::{GROUP, Input, Kernels, Quantized, available, by_name, kernels};
 use lowrank::quant::{Format, Layout, OwnedMatrix};
 use lowrank::tensor::{Columns, MatMut};
 use proptest::prelude::*;
@@ -12,8 +15,11 @@ use proptest::prelude::*;
 /// Kernel error allowed relative to Σ|wᵢxᵢ|.
 const EXACT: f64 = 1e-6;
 
+/// The same in `Precision::Fast`.
+const FAST: f64 = 1e-2;
+
 /// The instruction sets that a test ran on are printed, and those that this CPU lacks.
-const KNOWN: [&str; 2] = ["scalar", "avx2"];
+const KNOWN: [&str; 3] = ["scalar", "avx2", "avx512vnni"];
 
 fn tables() -> Vec<&'static Kernels> {
     for name in KNOWN.iter().filter(|name| by_name(name).is_none()) {
@@ -184,6 +190,164 @@ proptest! {
     }
 }
 
+/// Activations as one table's integers.
+struct Integers {
+    values: Vec<i8>,
+    scales: Vec<f32>,
+}
+
+impl Integers {
+    fn of(table: &Kernels, x: &[f32]) -> Self {
+        let mut integers = Self { values: vec![99; x.len()], scales: vec![f32::NAN; x.len() / GROUP] };
+        table.quantize(x, &mut integers.values, &mut integers.scales);
+        integers
+    }
+
+    fn input<'a>(&'a self, x: &'a [f32], cols: usize) -> Input<'a> {
+        let quantized = Quantized { values: &self.values[..x.len()], scales: &self.scales[..x.len() / GROUP] };
+        Input { quantized: Some(quantized), ..Input::new(x, cols) }
+    }
+}
+
+/// Holds a fast product to f64 and to the scalar table.
+fn check_fast(table: &Kernels, matrix: &OwnedMatrix, x: &[f32], expected: &[(f64, f64)]) {
+    let (rows, cols) = (matrix.view().rows(), matrix.view().cols());
+    let scalar = by_name("scalar").unwrap();
+    let integers = Integers::of(scalar, x);
+    let parts = [0..rows / 3, rows / 3..rows];
+    let y = run(table, matrix, &integers.input(x, cols), &parts);
+    let oracle = run(scalar, matrix, &integers.input(x, cols), &parts);
+    for (at, ((&y, &oracle), &(sum, size))) in y.iter().zip(&oracle).zip(expected).enumerate() {
+        let case = || format!("{}: vector {}, row {}", describe(table, matrix, x.len() / cols), at / rows, at % rows);
+        assert!((f64::from(y) - sum).abs() <= FAST * size, "{}: {y} instead of {sum} (size {size})", case());
+        assert!(f64::from((y - oracle).abs()) <= 2.0 * EXACT * size, "{}: {y}, scalar {oracle} (size {size})", case());
+    }
+}
+
+/// The matrices that have a fast form. The bound of 1e-2 is for Σ over many columns: in a single group the rounding of a few
+/// large products may not average out, so the least width here is 4 groups.
+fn fast_matrices(rows: usize, cols: usize) -> Vec<OwnedMatrix> {
+    let mut all = matrices(rows, cols);
+    all.retain(|matrix| kernels().has_fast(&matrix.view()));
+    assert_eq!(all.len(), 12, "int8 and both kinds of NF4 with blocks of 64, 128, 512 and 4096");
+    all
+}
+
+#[test]
+fn fast_products_around_every_edge() {
+    for cols in [256, 320, 576, 768, 832, 1536, 1600, 4160] {
+        for rows in [1, 2, 3, 4, 5, 15, 16, 17, 31, 33] {
+            if rows > 5 && cols > 1000 && rows != 17 {
+                continue;
+            }
+            for matrix in fast_matrices(rows, cols) {
+                let x = numbers(19 * cols, cols as u64);
+                let expected = reference(&matrix, &x);
+                for table in tables() {
+                    for n in (1..=9).chain([15, 16, 17, 19]) {
+                        check_fast(table, &matrix, &x[..n * cols], &expected[..n * rows]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn fast_products_of_many_vectors() {
+    for matrix in fast_matrices(18, 832) {
+        let x = numbers(140 * 832, 8);
+        let expected = reference(&matrix, &x);
+        for table in tables() {
+            for n in [63, 64, 65, 68, 128, 140] {
+                check_fast(table, &matrix, &x[..n * 832], &expected[..n * 18]);
+            }
+        }
+    }
+}
+
+#[test]
+fn fast_products_do_not_depend_on_how_rows_are_split() {
+    for cols in [64, 576, 2304] {
+        for matrix in fast_matrices(37, cols) {
+            let x = numbers(9 * cols, 5);
+            for table in tables() {
+                let integers = Integers::of(table, &x);
+                for n in [1, 2, 3, 4, 9] {
+                    let input = integers.input(&x[..n * cols], cols);
+                    let whole = run(table, &matrix, &input, std::slice::from_ref(&(0..37)));
+                    for parts in [vec![0..12, 12..37], vec![0..1, 1..6, 6..6, 6..24, 24..37], (0..37).map(|r| r..r + 1).collect()] {
+                        let split = run(table, &matrix, &input, &parts);
+                        assert!(
+                            whole.iter().zip(&split).all(|(a, b)| a.to_bits() == b.to_bits()),
+                            "{} {parts:?}",
+                            describe(table, &matrix, n)
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_fast_form_integers_change_nothing() {
+    for matrix in [
+        OwnedMatrix::quantize(Format::F16, 64, 3, 128, &numbers(384, 1)).unwrap(),
+        OwnedMatrix::quantize(Format::Int8, 32, 3, 128, &numbers(384, 1)).unwrap(),
+        OwnedMatrix::quantize(Format::Nf4, 32, 3, 128, &numbers(384, 1)).unwrap(),
+    ] {
+        let x = numbers(256, 2);
+        for table in tables() {
+            assert!(!table.has_fast(&matrix.view()));
+            let integers = Integers::of(table, &x);
+            let whole = std::slice::from_ref(&(0..3));
+            assert_eq!(run(table, &matrix, &integers.input(&x, 128), whole), run(table, &matrix, &Input::new(&x, 128), whole));
+        }
+    }
+}
+
+#[test]
+fn integers_are_the_nearest_and_the_same_on_every_instruction_set() {
+    let mut x = numbers(64 * 40, 3);
+    x.iter_mut().enumerate().for_each(|(i, x)| *x *= [1e-30, 1e-3, 1.0, 1e30][i / 64 % 4]);
+    x[..64].fill(0.0);
+    x[64..128].fill(-1e-38);
+    for table in tables() {
+        let found = Integers::of(table, &x);
+        let oracle = Integers::of(by_name("scalar").unwrap(), &x);
+        assert!(found.values == oracle.values && found.scales == oracle.scales, "{}", table.name());
+        for ((x, values), &scale) in x.chunks(64).zip(found.values.chunks(64)).zip(&found.scales) {
+            let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+            for (&x, &value) in x.iter().zip(values) {
+                assert!((f32::from(value) * scale - x).abs() <= most / 127.0 * 0.500_01 + 1e-37, "{} {x:e}", table.name());
+                assert_ne!(value, i8::MIN);
+            }
+        }
+        assert_eq!(found.scales[..2], [0.0; 2]);
+        x[70] = f32::NAN;
+        assert!(Integers::of(table, &x).scales[1].is_nan(), "{}: a NaN must not become a number", table.name());
+        x[70] = 0.0;
+    }
+}
+
+#[test]
+fn a_nan_activation_reaches_every_output_of_its_vector_only() {
+    let matrix = OwnedMatrix::quantize(Format::Nf4, 64, 5, 128, &numbers(640, 1)).unwrap();
+    for table in tables() {
+        for n in [1, 2, 5] {
+            for bad in [f32::NAN, f32::INFINITY] {
+                let mut x = numbers(128 * n, 2);
+                x[100] = bad;
+                let integers = Integers::of(table, &x);
+                let y = run(table, &matrix, &integers.input(&x, 128), std::slice::from_ref(&(0..5)));
+                assert!(y[..5].iter().all(|y| !y.is_finite()), "{} {bad} {y:?}", table.name());
+                assert!(y[5..].iter().all(|y| y.is_finite()), "{} {bad} {y:?}", table.name());
+            }
+        }
+    }
+}
+
 #[test]
 #[should_panic(expected = "shapes")]
 fn an_input_of_another_width_is_refused() {
@@ -334,6 +498,8 @@ fn detection_agrees_with_std() {
     {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         assert_eq!(by_name("avx2").is_some(), avx2);
+        let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
+        assert_eq!(by_name("avx512vnni").is_some(), avx2 && wide && is_x86_feature_detected!("avx512vnni"));
     }
 }
 
@@ -345,6 +511,7 @@ fn child_prints_the_table_in_use() {
 }
 
 #[test]
+#[cfg(feature = "std")]
 fn a_forced_instruction_set_really_runs() {
     let child = |isa: &str| {
         let output = std::process::Command::new(std::env::current_exe().unwrap())

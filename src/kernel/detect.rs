@@ -6,16 +6,16 @@
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use super::Kernels;
-#[cfg(target_arch = "x86_64")]
-use super::avx2::AVX2;
 use super::scalar::SCALAR;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::AVX2, avx512::AVX512_VNNI};
 
 /// The tables this CPU can run, best first; `scalar` is always the last.
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
     #[cfg(target_arch = "x86_64")]
-    let wide = [has_avx2().then_some(&AVX2)];
+    let wide = x86_64();
     #[cfg(not(target_arch = "x86_64"))]
-    let wide = [None];
+    let wide = [None; 0];
     wide.into_iter().flatten().chain([&SCALAR])
 }
 
@@ -49,13 +49,17 @@ fn choose() -> &'static Kernels {
     available().next().unwrap_or(&SCALAR)
 }
 
-/// AVX2, FMA and F16C, with the ymm state saved by the operating system.
+/// The tables of this x86-64 processor: registers that the operating system saves (XCR0), then instructions.
 #[cfg(target_arch = "x86_64")]
-fn has_avx2() -> bool {
+fn x86_64() -> [Option<&'static Kernels>; 2] {
     use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
-    const OSXSAVE_AVX_FMA_F16C: u32 = 1 << 27 | 1 << 28 | 1 << 12 | 1 << 29;
-    const AVX2: u32 = 1 << 5;
+    // Leaf 1, ecx: FMA, OSXSAVE, AVX, F16C. Leaf 7, ebx: AVX2; AVX512F, BW, VL; ecx: VNNI.
+    const LEAF1_ECX: u32 = 1 << 12 | 1 << 27 | 1 << 28 | 1 << 29;
+    const LEAF7_EBX: u32 = 1 << 5;
+    const WIDE_EBX: u32 = 1 << 16 | 1 << 30 | 1 << 31;
+    const WIDE_ECX: u32 = 1 << 11;
     const XMM_YMM: u64 = 0b110;
+    const MASKS_ZMM: u64 = 0xE0;
 
     /// # Safety
     /// CPUID must have reported OSXSAVE.
@@ -65,12 +69,19 @@ fn has_avx2() -> bool {
         unsafe { _xgetbv(0) }
     }
 
+    // Without an operating system nobody may have switched the wide registers on: trust the build's flags there.
     if cfg!(target_os = "none") && !cfg!(target_feature = "avx2") || __cpuid(0).eax < 7 {
-        return false;
+        return [None; 2];
     }
-    let leaf1 = __cpuid(1).ecx;
-    leaf1 & OSXSAVE_AVX_FMA_F16C == OSXSAVE_AVX_FMA_F16C
-        && __cpuid_count(7, 0).ebx & AVX2 != 0
-        // SAFETY: OSXSAVE was checked two lines above.
-        && unsafe { xcr0() } & XMM_YMM == XMM_YMM
+    let (leaf1, leaf7) = (__cpuid(1), __cpuid_count(7, 0));
+    if leaf1.ecx & LEAF1_ECX != LEAF1_ECX || leaf7.ebx & LEAF7_EBX == 0 {
+        return [None; 2];
+    }
+    // SAFETY: OSXSAVE is among the bits just checked.
+    let saved = unsafe { xcr0() };
+    if saved & XMM_YMM != XMM_YMM {
+        return [None; 2];
+    }
+    let wide = saved & MASKS_ZMM == MASKS_ZMM && leaf7.ebx & WIDE_EBX == WIDE_EBX && leaf7.ecx & WIDE_ECX != 0;
+    [wide.then_some(&AVX512_VNNI), Some(&AVX2)]
 }

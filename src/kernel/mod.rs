@@ -8,9 +8,14 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod detect;
+mod fast;
 mod scalar;
 mod scales;
+#[cfg(target_arch = "x86_64")]
+mod walk;
 
 use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
@@ -24,6 +29,21 @@ pub enum Precision {
     /// f32 activations against the weights as their format defines them: within 1e-6 of f64, relative to Σ|wᵢxᵢ|.
     #[default]
     Exact,
+    /// Activations rounded to 8 bits per block of 64, weights as 8-bit integers: within 1e-2 of f64, relative to Σ|wᵢxᵢ|. For NF4
+    /// and int8 matrices whose rows are whole blocks ([`Kernels::has_fast`]); all others are computed exactly.
+    Fast,
+}
+
+/// Activations that share a scale in [`Precision::Fast`].
+pub const GROUP: usize = 64;
+
+/// Activations as integers: `x ≈ value · scale`, made by [`Kernels::quantize`].
+#[derive(Debug, Clone, Copy)]
+pub struct Quantized<'a> {
+    /// The integers, `[n, cols]`.
+    pub values: &'a [i8],
+    /// The scales, `[n, cols / GROUP]`.
+    pub scales: &'a [f32],
 }
 
 /// The right-hand side of a product: `n` vectors of `cols` activations.
@@ -33,12 +53,14 @@ pub struct Input<'a> {
     pub x: &'a [f32],
     /// Activations per vector.
     pub cols: usize,
+    /// The same activations as integers: asks for [`Precision::Fast`] where the weights have it.
+    pub quantized: Option<Quantized<'a>>,
 }
 
 impl<'a> Input<'a> {
     /// Vectors of `cols` activations.
     pub fn new(x: &'a [f32], cols: usize) -> Self {
-        Self { x, cols }
+        Self { x, cols, quantized: None }
     }
 
     /// The number of vectors.
@@ -54,12 +76,15 @@ impl<'a> Input<'a> {
 }
 
 type Product = unsafe fn(&Matrix<'_>, &Input<'_>, &mut Columns<'_>);
+type ProductFast = unsafe fn(&fast::Weights<'_>, &Quantized<'_>, usize, &mut Columns<'_>);
 
 /// One instruction set's functions. The unsafe pointers may be called on a CPU that has the instruction set.
 #[derive(Debug)]
 pub struct Kernels {
     name: &'static str,
     product: Product,
+    product_fast: ProductFast,
+    quantize: unsafe fn(&[f32], &mut [i8], &mut [f32]),
     dot: unsafe fn(&[f32], &[f32]) -> f32,
     dot_f16: unsafe fn(&[u16], &[f32]) -> f32,
     dot_i8: unsafe fn(&[i8], &[f32]) -> f32,
@@ -78,15 +103,40 @@ impl Kernels {
         self.name
     }
 
-    /// `y[i, r] = Σ_c W[r, c] · x[i, c]` for every vector i and the rows r that `y` owns.
+    /// `y[i, r] = Σ_c W[r, c] · x[i, c]` for every vector i and the rows r that `y` owns; [`Precision::Fast`] if `input` has
+    /// integers and `weights` have them too.
     ///
     /// # Panics
     /// If the shapes of `weights`, `input` and `y` do not fit each other.
     pub fn product(&self, weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
         let fit = weights.cols() == input.cols && y.rows() == input.n() && y.range().end <= weights.rows();
         assert!(fit, "shapes of weights, input and output do not fit");
-        // SAFETY: the table was handed out for this CPU; shapes were checked in the line above.
+        if let Some(x) = &input.quantized
+            && let Some(weights) = fast::Weights::of(weights)
+        {
+            let whole = y.rows() * input.cols;
+            assert!(x.values.len() == whole && x.scales.len() * GROUP == whole, "shapes of floats and integers do not fit");
+            // SAFETY: the table was handed out for this CPU; shapes were checked in the lines above.
+            return unsafe { (self.product_fast)(&weights, x, input.cols, y) };
+        }
+        // SAFETY: as above.
         unsafe { (self.product)(weights, input, y) }
+    }
+
+    /// Does a product with `weights` profit from integers in its input?
+    pub fn has_fast(&self, weights: &Matrix<'_>) -> bool {
+        fast::Weights::of(weights).is_some()
+    }
+
+    /// Rounds activations to integers: per group of [`GROUP`], `scale = max |x| / 127` and `value = round(x / scale)`. A NaN makes
+    /// its group's scale NaN.
+    ///
+    /// # Panics
+    /// If `x` is not a whole number of groups, or the other lengths are not one value per activation and one scale per group.
+    pub fn quantize(&self, x: &[f32], values: &mut [i8], scales: &mut [f32]) {
+        assert!(x.len() == values.len() && x.len() == scales.len() * GROUP, "activations are not whole groups");
+        // SAFETY: the table was handed out for this CPU; the lengths fit.
+        unsafe { (self.quantize)(x, values, scales) }
     }
 
     /// Σ aᵢ·bᵢ over the shorter length.

@@ -8,19 +8,30 @@
 use half::f16;
 
 use super::scales::{self, INT8_GROUP, NF4_GROUP};
-use super::{Input, Kernels};
+use super::{GROUP, Input, Kernels, fast};
 use crate::quant::{Layout, Matrix, Values, nf4::CODEBOOK};
 use crate::tensor::columns::Columns;
 use crate::tensor::math;
 
-/// Terms summed before they join the total.
-const GROUP: usize = 64;
-
 /// silu(z) is below every f32 in magnitude from here down: a gate of −∞ counts as this and gives zero instead of −∞ / ∞.
 pub(super) const SILU_ZERO: f32 = -128.0;
 
-pub(super) static SCALAR: Kernels =
-    Kernels { name: "scalar", product, dot, dot_f16, dot_i8, axpy, axpy_f16, axpy_i8, to_f16, rms_norm, softmax, silu_mul };
+pub(super) static SCALAR: Kernels = Kernels {
+    name: "scalar",
+    product,
+    product_fast: fast::product,
+    quantize: fast::quantize,
+    dot,
+    dot_f16,
+    dot_i8,
+    axpy,
+    axpy_f16,
+    axpy_i8,
+    to_f16,
+    rms_norm,
+    softmax,
+    silu_mul,
+};
 
 /// Takes one group of weights of a row at a time, unscaled, and multiplies it with every vector.
 fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
@@ -52,7 +63,7 @@ fn read(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32; GROUP]) 
             (NF4_GROUP, scale[0])
         }
         Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => {
-            scales::int8(&int8, at / INT8_GROUP, &mut scale);
+            scales::int8::<INT8_GROUP>(&int8, at / INT8_GROUP, &mut scale);
             out.iter_mut().zip(&int8.values[at..][..INT8_GROUP]).for_each(|(out, &q)| *out = f32::from(q));
             (INT8_GROUP, scale[0])
         }

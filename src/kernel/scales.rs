@@ -1,6 +1,6 @@
 //! The scale of each group of consecutive weights, expanded into a small buffer before an inner loop needs it.
 //!
-//! Kernels walk rows in groups of 64 (NF4) or 32 (int8) weights, blocks may be larger: group g lies in block `g >> shift`.
+//! Kernels walk rows in groups of 64 or 32 weights, blocks may be larger: group g lies in block `g >> shift`.
 //! A run of groups is expanded at once, so that the nested scale and the offset stay in registers.
 
 use crate::quant::{Int8, Nf4, Scales, double};
@@ -8,7 +8,7 @@ use crate::quant::{Int8, Nf4, Scales, double};
 /// Weights per group of an NF4 matrix in the layout `Split64`.
 pub(super) const NF4_GROUP: usize = 64;
 
-/// Weights per group of an int8 matrix.
+/// The least whole part of an int8 block.
 pub(super) const INT8_GROUP: usize = 32;
 
 /// The absmax of groups `first ..` of 64 weights; the block is a multiple of 64.
@@ -37,9 +37,9 @@ fn double_run(codes: &[u8], nested: &[f32], offset: f32, first: usize, out: &mut
     }
 }
 
-/// The scale of groups `first ..` of 32 weights; the block is a multiple of 32.
+/// The scale of groups `first ..` of G weights; the block is a multiple of G.
 #[inline]
-pub(super) fn int8(int8: &Int8<'_>, first: usize, out: &mut [f32]) {
-    let shift = (int8.block / INT8_GROUP).trailing_zeros();
+pub(super) fn int8<const G: usize>(int8: &Int8<'_>, first: usize, out: &mut [f32]) {
+    let shift = (int8.block / G).trailing_zeros();
     out.iter_mut().enumerate().for_each(|(i, out)| *out = int8.scale((first + i) >> shift));
 }

@@ -34,7 +34,7 @@ impl Linear<'_> {
     #[allow(unsafe_code)]
     pub(crate) fn forward(&self, pass: &Pass<'_, '_>, x: &[f32], y: &mut [f32], u: &mut [f32]) {
         let (outputs, inputs) = (self.weight.rows(), self.weight.cols());
-        let input = Input { x, cols: inputs };
+        let input = Input::new(x, inputs);
         let width = u.len() / input.n();
         self.reduce(pass, &input, u, width);
         let u = &*u;

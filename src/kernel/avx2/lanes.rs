@@ -38,12 +38,47 @@ pub(in crate::kernel) fn load_bytes(x: &[u8; 32]) -> __m256i {
     unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
 }
 
+/// 64 signed bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn load_integers(x: &[i8; 64]) -> [__m256i; 2] {
+    // SAFETY: the array is 64 readable bytes; the loads need no alignment.
+    unsafe { [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[32..].as_ptr().cast())] }
+}
+
+/// 16 signed bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn load_codebook(x: &[i8; 16]) -> __m128i {
+    // SAFETY: the array is 16 readable bytes; the load needs no alignment.
+    unsafe { _mm_loadu_si128(x.as_ptr().cast()) }
+}
+
+/// 32 signed bytes back to memory.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn store_bytes(out: &mut [i8; 32], v: __m256i) {
+    // SAFETY: the array is 32 writable bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) }
+}
+
 /// Eight f16, as floats.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 pub(in crate::kernel) fn widen_f16(x: &[u16; 8]) -> __m256 {
     // SAFETY: the array is 16 readable bytes; the load needs no alignment.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })
+}
+
+/// f16 bits as floats. The lengths are equal.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub(in crate::kernel) fn widen_all(x: &[u16], out: &mut [f32]) {
+    let ((x, x_rest), (out, out_rest)) = (x.as_chunks(), out.as_chunks_mut());
+    out.iter_mut().zip(x).for_each(|(out, x)| store(out, widen_f16(x)));
+    for (out, &bits) in out_rest.iter_mut().zip(x_rest) {
+        *out = _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))));
+    }
 }
 
 /// Eight integers, as floats.
@@ -90,4 +125,13 @@ pub(in crate::kernel) fn largest(v: __m256) -> f32 {
     let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
     let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+}
+
+/// The largest lane of eight non-negative integers, as the float that has its bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn largest_bits(v: __m256i) -> f32 {
+    let four = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+    let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+    f32::from_bits(_mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two))) as u32)
 }

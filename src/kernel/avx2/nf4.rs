@@ -9,8 +9,9 @@
 
 use core::arch::x86_64::*;
 
-use super::lanes::{load, load_bytes};
+use super::lanes::{load, load_bytes, sums};
 use crate::kernel::scales::{self, NF4_GROUP};
+use crate::kernel::walk;
 use crate::quant::{Nf4, nf4::CODEBOOK};
 
 /// Byte `k` of each codebook value, twice: a shuffle looks up within 128-bit halves.
@@ -69,26 +70,24 @@ impl Decoder {
     }
 }
 
-/// Groups whose scales are expanded at once.
-const SPAN: usize = 64;
-
-/// The lanewise sums of one row's products with one vector.
+/// The products of rows `start ..` with one vector.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn row(nf4: &Nf4<'_>, row: usize, x: &[[f32; NF4_GROUP]]) -> __m256 {
+pub(super) fn product(nf4: &Nf4<'_>, start: usize, x: &[[f32; NF4_GROUP]], y: &mut [f32]) {
     let decoder = Decoder::new();
-    let first = row * x.len();
-    let codes = &nf4.codes.as_chunks::<32>().0[first..][..x.len()];
-    let mut scale = [0.0; SPAN];
-    let mut total = _mm256_setzero_ps();
-    for (span, (codes, x)) in codes.chunks(SPAN).zip(x.chunks(SPAN)).enumerate() {
-        let scale = &mut scale[..codes.len()];
-        scales::nf4(nf4, first + span * SPAN, scale);
-        for ((codes, x), &scale) in codes.iter().zip(x).zip(&*scale) {
-            total = _mm256_fmadd_ps(group_dot(decoder.decode(codes), x), _mm256_set1_ps(scale), total);
-        }
+    let expand = |first, out: &mut [f32]| scales::nf4(nf4, first, out);
+    let per_row = x.len();
+    for part in walk::parts(per_row) {
+        let x = &x[part.clone()];
+        let row = |codes: &[[u8; 32]], scales: &[f32]| {
+            let mut total = _mm256_setzero_ps();
+            for ((codes, x), &scale) in codes.iter().zip(x).zip(scales) {
+                total = _mm256_fmadd_ps(group_dot(decoder.decode(codes), x), _mm256_set1_ps(scale), total);
+            }
+            total
+        };
+        walk::Groups { all: nf4.codes.as_chunks().0, per_row, part }.rows(start, y, expand, row, |v| sums(v));
     }
-    total
 }
 
 /// The lanewise sums of 64 products, in two chains.

@@ -10,7 +10,7 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use super::int8::expand_scales;
-use super::lanes::{load, load_some, store, sums, widen_f16, widen_i8};
+use super::lanes::{load, load_some, store, sums, widen_all, widen_i8};
 use super::nf4::Decoder;
 use crate::kernel::Input;
 use crate::kernel::scales::{self, INT8_GROUP, NF4_GROUP};
@@ -54,7 +54,7 @@ pub(super) fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'
 fn fill(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]) {
     let at = row * weights.cols() + first;
     match weights.values() {
-        Values::F16(values) => fill_f16(&values[at..], out),
+        Values::F16(values) => widen_all(&values[at..][..out.len()], out),
         Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => fill_int8(&int8, at, out),
         Values::Nf4(nf4) if nf4.layout == Layout::Split64 => fill_nf4(&nf4, at, out),
         _ => weights.read(row, first, out),
@@ -63,19 +63,10 @@ fn fill(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn fill_f16(values: &[u16], out: &mut [f32]) {
-    let values = &values[..out.len()];
-    let ((whole, rest), (out, out_rest)) = (values.as_chunks::<8>(), out.as_chunks_mut::<8>());
-    out.iter_mut().zip(whole).for_each(|(out, values)| store(out, widen_f16(values)));
-    out_rest.iter_mut().zip(rest).for_each(|(out, &bits)| *out = half::f16::from_bits(bits).to_f32());
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
 fn fill_int8(int8: &Int8<'_>, at: usize, out: &mut [f32]) {
     let mut scale = [0.0; COLS / INT8_GROUP];
     let scale = &mut scale[..out.len() / INT8_GROUP];
-    expand_scales(int8, at / INT8_GROUP, scale);
+    expand_scales::<INT8_GROUP>(int8, at / INT8_GROUP, scale);
     let groups = int8.values[at..].as_chunks::<INT8_GROUP>().0;
     for ((out, group), &scale) in out.as_chunks_mut::<INT8_GROUP>().0.iter_mut().zip(groups).zip(&*scale) {
         let scale = _mm256_set1_ps(scale);

@@ -1,0 +1,45 @@
+//! NF4 on AVX-512, exactly: the codebook is one register, and a permute looks up 16 weights.
+//!
+//! `y[r] = Σ_g scale[r, g] · Σ_i CODEBOOK[code[r, g, i]] · x[g, i]`, groups g of 64 weights in the layout `Split64`. The permute
+//! reads four bits of each index, so the low nibble of a widened byte needs no mask and the high one only a shift.
+
+use core::arch::x86_64::*;
+
+use super::lanes::{load, sums, widen_bytes};
+use crate::kernel::scales::{self, NF4_GROUP};
+use crate::kernel::walk;
+use crate::quant::{Nf4, nf4::CODEBOOK};
+
+/// The products of rows `start ..` with one vector.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma")]
+pub(super) fn product(nf4: &Nf4<'_>, start: usize, x: &[[f32; NF4_GROUP]], y: &mut [f32]) {
+    let codebook = load(&CODEBOOK);
+    let expand = |first, out: &mut [f32]| scales::nf4(nf4, first, out);
+    let per_row = x.len();
+    for part in walk::parts(per_row) {
+        let x = &x[part.clone()];
+        let row = |codes: &[[u8; 32]], scales: &[f32]| {
+            let mut total = _mm512_setzero_ps();
+            for ((codes, x), &scale) in codes.iter().zip(x).zip(scales) {
+                total = _mm512_fmadd_ps(group_dot(codebook, codes, x), _mm512_set1_ps(scale), total);
+            }
+            total
+        };
+        walk::Groups { all: nf4.codes.as_chunks().0, per_row, part }.rows(start, y, expand, row, |v| sums(v));
+    }
+}
+
+/// The lanewise sums of 64 products, in two chains.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn group_dot(codebook: __m512, codes: &[u8; 32], x: &[f32; NF4_GROUP]) -> __m512 {
+    let (codes, x) = (codes.as_chunks::<16>().0, x.as_chunks::<16>().0);
+    let (first, second) = (widen_bytes(&codes[0]), widen_bytes(&codes[1]));
+    let weights = |codes| _mm512_permutexvar_ps(codes, codebook);
+    let low = _mm512_mul_ps(weights(first), load(&x[0]));
+    let high = _mm512_mul_ps(weights(_mm512_srli_epi32::<4>(first)), load(&x[2]));
+    let low = _mm512_fmadd_ps(weights(second), load(&x[1]), low);
+    let high = _mm512_fmadd_ps(weights(_mm512_srli_epi32::<4>(second)), load(&x[3]), high);
+    _mm512_add_ps(low, high)
+}

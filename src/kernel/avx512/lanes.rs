@@ -1,0 +1,80 @@
+//! Loads and sums of 512-bit vectors: the only `unsafe` of the AVX-512 kernels. Every function takes arrays of the size it touches.
+
+use core::arch::x86_64::*;
+
+use crate::kernel::avx2::lanes;
+
+/// Sixteen floats.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load(x: &[f32; 16]) -> __m512 {
+    // SAFETY: the array is 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+/// 64 signed bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_integers(x: &[i8; 64]) -> __m512i {
+    // SAFETY: the array is 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+/// Sixteen 32-bit integers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_words(x: &[i32; 16]) -> __m512i {
+    // SAFETY: the array is 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+/// Sixteen 32-bit integers back to memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store_words(out: &mut [i32; 16], v: __m512i) {
+    // SAFETY: the array is 64 writable bytes; the store needs no alignment.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
+}
+
+/// Four signed bytes, sixteen times.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn broadcast(x: &[i8; 4]) -> __m512i {
+    _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)))
+}
+
+/// Sixteen bytes, each widened to 32 bits.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+pub(super) fn widen_bytes(x: &[u8; 16]) -> __m512i {
+    // SAFETY: the array is 16 readable bytes; the load needs no alignment.
+    _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(x.as_ptr().cast()) })
+}
+
+/// `to[i] = v[i]` for as many lanes as `to` has (at most sixteen), or `to[i] + v[i]`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn put(to: &mut [f32], v: __m512, add: bool) {
+    let mask = (0xffffu32 >> (16 - to.len().min(16))) as __mmask16;
+    // SAFETY: lanes beyond the slice are masked off, neither read nor written.
+    unsafe {
+        let v = if add { _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to.as_ptr()), v) } else { v };
+        _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, v);
+    }
+}
+
+/// The sums of the lanes of four vectors; a sum's order of additions does not depend on what stands beside it.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+pub(super) fn sums(v: [__m512; 4]) -> [f32; 4] {
+    let [a, b, c, d] = v;
+    lanes::sums([fold(a), fold(b), fold(c), fold(d)])
+}
+
+/// Upper half plus lower half.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+fn fold(v: __m512) -> __m256 {
+    let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
+    _mm256_add_ps(_mm512_castps512_ps256(v), upper)
+}

@@ -1,0 +1,52 @@
+//! AVX-512 (F, BW, VL) with VNNI: products with NF4 weights, exact and fast, and fast ones with int8 weights.
+//!
+//! Everything else is the AVX2 table's: vectors of 512 bits gain nothing there that memory or the multiply-add units would not
+//! take back. `exact` and `fast` multiply with one vector, `panel` with several.
+
+mod exact;
+mod fast;
+mod lanes;
+mod panel;
+
+use super::avx2::{self, exp, vector};
+use super::fast::Weights;
+use super::{Input, Kernels, Quantized};
+use crate::quant::{Layout, Matrix, Values};
+use crate::tensor::columns::Columns;
+
+pub(super) static AVX512_VNNI: Kernels = Kernels {
+    name: "avx512vnni",
+    product,
+    product_fast,
+    quantize: avx2::fast::quantize,
+    dot: vector::dot,
+    dot_f16: vector::dot_f16,
+    dot_i8: vector::dot_i8,
+    axpy: vector::axpy,
+    axpy_f16: vector::axpy_f16,
+    axpy_i8: vector::axpy_i8,
+    to_f16: vector::to_f16,
+    rms_norm: vector::rms_norm,
+    softmax: exp::softmax,
+    silu_mul: exp::silu_mul,
+};
+
+/// Vectors from which packing a panel pays.
+const PANEL: usize = 4;
+
+/// y = W x for the rows that `y` owns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
+    match weights.values() {
+        Values::Nf4(nf4) if nf4.layout == Layout::Split64 && input.n() == 1 => {
+            exact::product(&nf4, y.range().start, input.x.as_chunks().0, y.row(0));
+        }
+        _ => avx2::product(weights, input, y),
+    }
+}
+
+/// y = W x over integers for the rows that `y` owns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn product_fast(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
+    if y.rows() < PANEL { fast::product(weights, x, cols, y) } else { panel::product(weights, x, cols, y) }
+}

@@ -1,0 +1,62 @@
+//! The walk of a matrix-vector product over the rows of a matrix that is made of groups, each with a scale.
+//!
+//! Scales are expanded for as many rows at once as fit a small buffer: a row of a small model has too few groups to pay for
+//! starting that loop, and a loop that reads scales just written would wait for the stores. The rows themselves are read one after
+//! the other, as memory likes it best. What a row's products are, and how its lanes are added up, the caller says.
+
+use core::ops::Range;
+
+/// Scales in the buffer: four rows of 16384 columns. Longer rows are walked in parts.
+pub(super) const SPAN: usize = 1024;
+
+/// The parts of a row of `groups` groups.
+pub(super) fn parts(groups: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..groups).step_by(SPAN).map(move |first| first..groups.min(first + SPAN))
+}
+
+/// A matrix made of groups, `per_row` to a row and side by side in memory, and which part of its rows is meant.
+pub(super) struct Groups<'a, T> {
+    pub(super) all: &'a [T],
+    pub(super) per_row: usize,
+    pub(super) part: Range<usize>,
+}
+
+impl<T> Groups<'_, T> {
+    /// Fills `y` with the products of rows `start ..`; adds to `y` if the part is not the first.
+    ///
+    /// `expand(first, out)` writes the scales of the matrix's groups `first ..`. `row(groups, scales)` multiplies the part of a row
+    /// with its activations and returns sums by lanes; `sums` adds up the lanes of four rows, each the same way whatever the
+    /// others are.
+    #[inline(always)]
+    pub(super) fn rows<V: Copy>(
+        &self,
+        start: usize,
+        y: &mut [f32],
+        expand: impl Fn(usize, &mut [f32]),
+        row: impl Fn(&[T], &[f32]) -> V,
+        sums: impl Fn([V; 4]) -> [f32; 4],
+    ) {
+        let mut buffer = [0.0; SPAN];
+        let len = self.part.len();
+        // Only whole rows lie side by side.
+        let run = if len < self.per_row { 1 } else { SPAN / len };
+        let run = if run < 4 { run } else { run / 4 * 4 };
+        let put = |y: &mut f32, sum: f32| *y = if self.part.start == 0 { sum } else { *y + sum };
+        for (i, y) in y.chunks_mut(run).enumerate() {
+            let first = (start + i * run) * self.per_row + self.part.start;
+            let scales = &mut buffer[..y.len() * len];
+            expand(first, scales);
+            let groups = &self.all[first..][..scales.len()];
+            let row = |r: usize| row(&groups[r * len..][..len], &scales[r * len..][..len]);
+            let (fours, rest) = y.as_chunks_mut::<4>();
+            let done = 4 * fours.len();
+            for (i, y) in fours.iter_mut().enumerate() {
+                let sums = sums([row(4 * i), row(4 * i + 1), row(4 * i + 2), row(4 * i + 3)]);
+                y.iter_mut().zip(sums).for_each(|(y, sum)| put(y, sum));
+            }
+            for (r, y) in rest.iter_mut().enumerate() {
+                put(y, sums([row(done + r); 4])[0]);
+            }
+        }
+    }
+}
