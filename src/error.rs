@@ -74,7 +74,7 @@ errors! {
         "value {index} of tensor {site} is not finite";
     /// The adapter was made for another base.
     OtherBase { adapter: u64, base: u64 } = 14,
-        "the adapter was made for the base {adapter:016x}…, this base is {base:016x}…; import the adapter against this base";
+        "the adapter was made for another base ({adapter:016x}…, this one is {base:016x}…); import it against this base";
     /// The adapter names a place that the base does not have.
     UnknownSite { site: u32, sites: u32 } = 15,
         "the adapter names tensor {site}, the base has {sites}";

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{CONFIG, Numbers, base};
+use lowrank::kernel::Precision;
 use lowrank::model::llama::{Config, Llama};
 use lowrank::quant::Format;
 use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Need, Sampler, SamplerOptions, Serial, Session, Threads, need};
@@ -26,6 +27,7 @@ fn need_is_exact_and_the_content_of_the_memory_does_not_matter() {
     for kv_format in [KvFormat::F32, KvFormat::F16] {
         for limits in [
             Limits { kv_format, ..Limits::new(32) },
+            Limits { kv_format, precision: Precision::Fast, batch: 2, ..Limits::new(9) },
             Limits { kv_format, batch: 3, prefill_chunk: 2, lanes: 2, max_active: 0, max_total_rank: 0, ..Limits::new(17) },
         ] {
             let bytes = need(&CONFIG, &limits).bytes;
@@ -66,6 +68,21 @@ fn results_do_not_depend_on_lanes_threads_or_chunks() {
         let worst = other.iter().zip(&reference).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
         assert!(worst <= 1e-5 * largest, "chunks of {prefill_chunk}: {worst} of {largest}");
     }
+}
+
+#[test]
+fn fast_is_near_exact_and_does_not_depend_on_lanes() {
+    let archive = base(&Config { hidden: 128, ..CONFIG }, Format::Nf4, Format::Int8, 1);
+    let model = Llama::open(&archive).unwrap();
+    let run = |precision, lanes| {
+        let limits = Limits { precision, lanes, ..Limits::new(32) };
+        logits(model, &limits, Memory::new(need(model.config(), &limits)).as_mut(), &Serial, &[3, 1, 4, 1, 5])
+    };
+    let (exact, fast) = (run(Precision::Exact, 1), run(Precision::Fast, 1));
+    let largest = exact.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    let worst = exact.iter().zip(&fast).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(worst > 0.0 && worst < 0.05 * largest, "{worst} of {largest}");
+    assert_eq!(run(Precision::Fast, 3), fast);
 }
 
 #[test]

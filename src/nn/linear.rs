@@ -10,7 +10,7 @@
 
 use super::{Pass, Segment};
 use crate::adapter::{Active, LowRank};
-use crate::kernel::Input;
+use crate::kernel::{GROUP, Input, Quantized};
 use crate::quant::Matrix;
 use crate::tensor::MatMut;
 use crate::tensor::columns::{Columns, Split};
@@ -26,18 +26,37 @@ pub struct Linear<'a> {
     pub site: u32,
 }
 
+/// What linear layers compute in passing; overwritten by each.
+#[derive(Debug)]
+pub(crate) struct Scratch<'s> {
+    /// s·A x of all active adapters, `[rows, width]`.
+    pub(crate) low_rank: &'s mut [f32],
+    /// The ranks of a row's adapters fit into it.
+    pub(crate) width: usize,
+    /// Activations as integers, `[rows, widest]`; empty in [`Precision::Exact`](crate::kernel::Precision::Exact).
+    pub(crate) values: &'s mut [i8],
+    /// Their scales, one per [`GROUP`].
+    pub(crate) scales: &'s mut [f32],
+}
+
 /// Outputs that one step of the epilogue handles on the stack.
 const STEP: usize = 128;
 
 impl Linear<'_> {
-    /// `y = W x + b` and the active adapters, for all rows: x `[n, in]`, y `[n, out]`; u is scratch, `[n, at least Σ rank]`.
+    /// `y = W x + b` and the active adapters, for all rows: x `[n, in]`, y `[n, out]`.
     #[allow(unsafe_code)]
-    pub(crate) fn forward(&self, pass: &Pass<'_, '_>, x: &[f32], y: &mut [f32], u: &mut [f32]) {
+    pub(crate) fn forward(&self, pass: &Pass<'_, '_>, x: &[f32], y: &mut [f32], scratch: &mut Scratch<'_>) {
         let (outputs, inputs) = (self.weight.rows(), self.weight.cols());
-        let input = Input::new(x, inputs);
-        let width = u.len() / input.n();
+        let Scratch { low_rank, width, values, scales } = scratch;
+        let (u, width) = (&mut low_rank[..x.len() / inputs * *width], *width);
+        let mut input = Input::new(x, inputs);
         self.reduce(pass, &input, u, width);
         let u = &*u;
+        if !values.is_empty() && pass.kernels.has_fast(&self.weight) {
+            let (values, scales) = (&mut values[..x.len()], &mut scales[..x.len() / GROUP]);
+            pass.kernels.quantize(x, values, scales);
+            input.quantized = Some(Quantized { values, scales });
+        }
         let Ok(mut y) = MatMut::new(y, outputs) else { return };
         let split = Split::new(&mut y);
         pass.executor.run(pass.lanes, &|lane| {

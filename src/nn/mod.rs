@@ -8,6 +8,7 @@ mod rope;
 pub(crate) use attention::{Cache, Heads, attend};
 pub use embedding::Embedding;
 pub use linear::Linear;
+pub(crate) use linear::Scratch;
 pub(crate) use rope::{angles, rotate};
 
 use crate::adapter::Active;

@@ -3,7 +3,7 @@
 use super::sample::Candidate;
 use super::session::{Handle, Sequence};
 use crate::error::{Error, Field, Result};
-use crate::kernel::Precision;
+use crate::kernel::{GROUP, Precision};
 use crate::model::llama::Config;
 use crate::nn::Segment;
 
@@ -104,6 +104,10 @@ pub(super) struct Plan {
     pub(super) kv_rows: usize,
     pub(super) hidden: usize,
     pub(super) low_rank: usize,
+    /// Activations as integers; none in `Precision::Exact`.
+    pub(super) quantized: usize,
+    /// Their scales.
+    pub(super) scales: usize,
     pub(super) scores: usize,
     pub(super) frequencies: usize,
     pub(super) angles: usize,
@@ -119,6 +123,10 @@ impl Plan {
     pub(super) const fn new(config: &Config, limits: &Limits) -> Self {
         let rows = if limits.prefill_chunk > limits.batch { limits.prefill_chunk } else { limits.batch };
         let slots = times(limits.batch, limits.context);
+        let quantized = match limits.precision {
+            Precision::Exact => 0,
+            Precision::Fast => times(rows, config.widest()),
+        };
         Self {
             rows,
             kv: times(times(slots, config.layers), config.kv_dim()),
@@ -129,6 +137,8 @@ impl Plan {
             kv_rows: times(rows, config.kv_dim()),
             hidden: times(rows, config.hidden),
             low_rank: times(rows, limits.max_total_rank),
+            quantized,
+            scales: quantized.div_ceil(GROUP),
             scores: times(limits.lanes, limits.context),
             frequencies: config.head_dim / 2,
             angles: times(rows, config.head_dim),
@@ -144,7 +154,7 @@ pub const fn need(config: &Config, limits: &Limits) -> Need {
     let mut bytes = kv_bytes;
     // One entry per buffer that the session takes, in its order.
     let floats = [plan.x, plan.x, plan.q, plan.q, plan.kv_rows, plan.kv_rows, plan.hidden, plan.hidden];
-    let more = [plan.low_rank, plan.scores, plan.frequencies, plan.angles, plan.logits];
+    let more = [plan.low_rank, plan.scales, plan.scores, plan.frequencies, plan.angles, plan.logits];
     let mut i = 0;
     while i < floats.len() {
         bytes = bytes.saturating_add(round(times(floats[i], 4)));
@@ -158,6 +168,7 @@ pub const fn need(config: &Config, limits: &Limits) -> Need {
     let others = [
         times(limits.batch, size_of::<Sequence>()),
         times(plan.handles, size_of::<Handle<'static>>()),
+        plan.quantized,
         times(plan.tokens, 4),
         times(plan.rows, 4),
         times(plan.rows, size_of::<usize>()),

@@ -10,7 +10,7 @@ use crate::adapter::{Active, Choice, Resolve};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernels, kernels};
 use crate::model::llama::{Llama, forward};
-use crate::nn::{Cache, Pass, Segment};
+use crate::nn::{Cache, Pass, Scratch, Segment};
 
 /// An adapter of a sequence, or none.
 pub(super) type Handle<'a> = Option<Active<'a>>;
@@ -90,7 +90,12 @@ impl<'w, 'm> Session<'w, 'm> {
             v: w.numbers(plan.kv_rows)?,
             gate: w.numbers(plan.hidden)?,
             up: w.numbers(plan.hidden)?,
-            low_rank: w.numbers(plan.low_rank)?,
+            scratch: Scratch {
+                low_rank: w.numbers(plan.low_rank)?,
+                width: limits.max_total_rank,
+                values: w.numbers(plan.quantized)?,
+                scales: w.numbers(plan.scales)?,
+            },
             scores: w.numbers(plan.scores)?,
             frequencies: w.numbers(plan.frequencies)?,
             angles: w.numbers(plan.angles)?,

@@ -27,6 +27,8 @@ pub(crate) enum Kv {
 pub(crate) enum PrecisionName {
     /// f32 activations
     Exact,
+    /// activations rounded to 8 bits per 64, integer products
+    Fast,
 }
 
 /// Options of every command that runs a model.
@@ -92,6 +94,7 @@ impl ModelOptions {
     pub(crate) fn precision(&self) -> Precision {
         match self.precision {
             PrecisionName::Exact => Precision::Exact,
+            PrecisionName::Fast => Precision::Fast,
         }
     }
 }

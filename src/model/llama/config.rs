@@ -70,6 +70,12 @@ impl Config {
         self.kv_heads * self.head_dim
     }
 
+    /// The widest activation a linear layer reads.
+    pub(crate) const fn widest(&self) -> usize {
+        let wider = if self.q_dim() > self.hidden { self.q_dim() } else { self.hidden };
+        if self.dim > wider { self.dim } else { wider }
+    }
+
     /// The number of [`Site`]s.
     pub const fn sites(&self) -> usize {
         self.layers * SITES_PER_LAYER + 2

@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use super::{Layer, Llama, Site};
-use crate::nn::{Cache, Embedding, Heads, Linear, Pass, Segment, angles, attend, rotate};
+use crate::nn::{Cache, Embedding, Heads, Linear, Pass, Scratch, Segment, angles, attend, rotate};
 
 /// The rows of a pass.
 #[derive(Debug)]
@@ -47,8 +47,7 @@ pub(crate) struct Buffers<'m> {
     pub(crate) gate: &'m mut [f32],
     /// `[rows, hidden]`.
     pub(crate) up: &'m mut [f32],
-    /// A x of all active adapters, `[rows, max_total_rank]`.
-    pub(crate) low_rank: &'m mut [f32],
+    pub(crate) scratch: Scratch<'m>,
     /// `[lanes, context]`.
     pub(crate) scores: &'m mut [f32],
     /// `[head_dim / 2]`.
@@ -69,13 +68,12 @@ pub(crate) fn blocks(
     let c = model.config();
     let n = tokens.len();
     let head = c.head_dim;
-    let low_rank_width = buffers.low_rank.len() / (buffers.x.len() / c.dim);
     let KeyValues { keys, values, batch, context } = cache;
     let [x, normed] = [&mut *buffers.x, &mut *buffers.normed].map(|buffer| &mut buffer[..n * c.dim]);
     let [q, attended] = [&mut *buffers.q, &mut *buffers.attended].map(|buffer| &mut buffer[..n * c.q_dim()]);
     let [k, v] = [&mut *buffers.k, &mut *buffers.v].map(|buffer| &mut buffer[..n * c.kv_dim()]);
     let [gate, up] = [&mut *buffers.gate, &mut *buffers.up].map(|buffer| &mut buffer[..n * c.hidden]);
-    let (u, turns) = (&mut buffers.low_rank[..n * low_rank_width], &mut buffers.angles[..n * head]);
+    let (scratch, turns) = (&mut buffers.scratch, &mut buffers.angles[..n * head]);
 
     let embedding = Embedding { table: model.embedding(), site: Site::Embedding.number(c.layers) };
     embedding.forward(pass, tokens, x);
@@ -87,9 +85,9 @@ pub(crate) fn blocks(
 
         // x ← x + O · attention(rotate(Q n), rotate(K n), V n), n = norm(x)
         norm_rows(pass, x, layer.attention_norm, c.norm_epsilon, normed);
-        layer.q.forward(pass, normed, q, u);
-        layer.k.forward(pass, normed, k, u);
-        layer.v.forward(pass, normed, v, u);
+        layer.q.forward(pass, normed, q, scratch);
+        layer.k.forward(pass, normed, k, scratch);
+        layer.v.forward(pass, normed, v, scratch);
         norm_heads(pass, &layer, c.norm_epsilon, q, k, attended);
         for (row, turn) in turns.chunks_exact(head).enumerate() {
             rotate(&mut q[row * c.q_dim()..][..c.q_dim()], turn);
@@ -99,15 +97,15 @@ pub(crate) fn blocks(
         heads.store(pass, positions, k, keys);
         heads.store(pass, positions, v, values);
         attend(pass, &heads, positions, q, keys, values, buffers.scores, attended);
-        layer.o.forward(pass, attended, normed, u);
+        layer.o.forward(pass, attended, normed, scratch);
         pass.kernels.axpy(1.0, normed, x);
 
         // x ← x + Down · (silu(Gate n) ⊙ Up n), n = norm(x)
         norm_rows(pass, x, layer.feed_forward_norm, c.norm_epsilon, normed);
-        layer.gate.forward(pass, normed, gate, u);
-        layer.up.forward(pass, normed, up, u);
+        layer.gate.forward(pass, normed, gate, scratch);
+        layer.up.forward(pass, normed, up, scratch);
         pass.kernels.silu_mul(gate, up);
-        layer.down.forward(pass, gate, normed, u);
+        layer.down.forward(pass, gate, normed, scratch);
         pass.kernels.axpy(1.0, normed, x);
     }
 }
@@ -115,12 +113,10 @@ pub(crate) fn blocks(
 /// `logits = Head · norm(x)` of some rows of the last pass, `[rows, vocab]`.
 pub(crate) fn logits(model: &Llama<'_>, pass: &Pass<'_, '_>, rows: Range<usize>, buffers: &mut Buffers<'_>, logits: &mut [f32]) {
     let c = model.config();
-    let low_rank_width = buffers.low_rank.len() / (buffers.x.len() / c.dim);
     let normed = &mut buffers.normed[..rows.len() * c.dim];
-    let u = &mut buffers.low_rank[..rows.len() * low_rank_width];
     norm_rows(pass, &buffers.x[rows.start * c.dim..rows.end * c.dim], model.norm(), c.norm_epsilon, normed);
     let head = Linear { weight: model.head(), bias: &[], site: Site::Head.number(c.layers) };
-    head.forward(pass, normed, logits, u);
+    head.forward(pass, normed, logits, &mut buffers.scratch);
 }
 
 /// The RMSNorm of every row.
