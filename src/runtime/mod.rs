@@ -4,14 +4,17 @@ mod executor;
 mod limits;
 mod sample;
 mod session;
+#[cfg(feature = "std")]
+#[allow(unsafe_code)]
+mod threads;
 #[allow(unsafe_code)]
 mod workspace;
 
-#[cfg(feature = "std")]
-pub use executor::Threads;
 pub use executor::{Executor, Serial};
 pub use limits::{KvFormat, Limits, Need, need};
 pub use sample::{Candidate, Sampler, SamplerOptions};
 pub use session::Session;
+#[cfg(feature = "std")]
+pub use threads::Threads;
 #[cfg(feature = "alloc")]
 pub use workspace::Memory;
