@@ -1,5 +1,11 @@
 //! The inner loops, one table of functions per instruction set, and the choice among them.
 //!
+//! | table | needs | products |
+//! |---|---|---|
+//! | `scalar` | nothing | one weight at a time |
+//! | `avx2` | AVX2, FMA, F16C | 8 floats, or 32 bytes, at a time |
+//! | `avx512vnni` | AVX-512 F, BW, VL, VNNI | exact NF4 16 floats at a time; fast ones with integer dot products |
+//!
 //! `scalar` is the oracle: plain loops that define the answer. Every other table must agree with it within the tolerances stated
 //! in its tests. Kernels know nothing of threads, adapters or models: a product gets the columns it owns and fills them.
 //!

@@ -60,3 +60,17 @@ impl<T> Groups<'_, T> {
         }
     }
 }
+
+/// Folds groups `0 .. len` in two chains, even and odd: one chain of multiply-adds would take turns with its own latency.
+#[inline(always)]
+pub(super) fn two_chains<V: Copy>(len: usize, zero: V, step: impl Fn(V, usize) -> V) -> [V; 2] {
+    let (mut even, mut odd) = (zero, zero);
+    for pair in 0..len / 2 {
+        even = step(even, 2 * pair);
+        odd = step(odd, 2 * pair + 1);
+    }
+    if !len.is_multiple_of(2) {
+        even = step(even, len - 1);
+    }
+    [even, odd]
+}

@@ -47,14 +47,16 @@ fn vector<T>(weights: &Weights<'_>, groups: &[T], decode: impl Fn(&T) -> [__m256
     let expand = |first, out: &mut [f32]| expand_scales(weights, first, out);
     let per_row = x.scales.len();
     for part in walk::parts(per_row) {
-        let (integers, ts) = (&x.integers[part.clone()], &x.scales[part.clone()]);
+        let integers = &x.integers[part.clone()];
+        let ts = &x.scales[part.clone()][..integers.len()];
         let row = |groups: &[T], scales: &[f32]| {
-            let mut total = _mm256_setzero_ps();
-            for (((q, p), &t), &s) in groups.iter().zip(integers).zip(ts).zip(scales) {
-                let sum = _mm256_cvtepi32_ps(group_dot(decode(q), lanes::load_integers(p)));
-                total = _mm256_fmadd_ps(_mm256_mul_ps(sum, _mm256_set1_ps(t)), _mm256_set1_ps(s), total);
-            }
-            _mm256_mul_ps(total, unit)
+            let len = integers.len();
+            let (groups, scales) = (&groups[..len], &scales[..len]);
+            let [even, odd] = walk::two_chains(len, _mm256_setzero_ps(), |total, g| {
+                let sum = _mm256_cvtepi32_ps(group_dot(decode(&groups[g]), lanes::load_integers(&integers[g])));
+                _mm256_fmadd_ps(_mm256_mul_ps(sum, _mm256_set1_ps(ts[g])), _mm256_set1_ps(scales[g]), total)
+            });
+            _mm256_mul_ps(_mm256_add_ps(even, odd), unit)
         };
         walk::Groups { all: groups, per_row, part }.rows(start, y, expand, row, |v| lanes::sums(v));
     }

@@ -46,6 +46,22 @@ pub(in crate::kernel) fn load_integers(x: &[i8; 64]) -> [__m256i; 2] {
     unsafe { [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x[32..].as_ptr().cast())] }
 }
 
+/// Eight 32-bit integers.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn load_words(x: &[i32; 8]) -> __m256i {
+    // SAFETY: the array is 32 readable bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+}
+
+/// Eight 32-bit integers back to memory.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn store_words(out: &mut [i32; 8], v: __m256i) {
+    // SAFETY: the array is 32 writable bytes; the store needs no alignment.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), v) }
+}
+
 /// 16 signed bytes.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -116,6 +132,15 @@ pub(in crate::kernel) fn sums([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
 pub(in crate::kernel) fn sum(v: __m256) -> f32 {
     let zero = _mm256_setzero_ps();
     sums([v, zero, zero, zero])[0]
+}
+
+/// The sum of eight 32-bit integers.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn sum_words(v: __m256i) -> i32 {
+    let four = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
 }
 
 /// The largest lane.

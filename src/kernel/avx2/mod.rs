@@ -10,18 +10,20 @@ pub(super) mod fast;
 mod int8;
 pub(super) mod lanes;
 mod nf4;
+mod panel;
 pub(super) mod tile;
 pub(super) mod vector;
 
+use super::fast::Weights;
 use super::scales::INT8_GROUP;
-use super::{Input, Kernels};
+use super::{Input, Kernels, Quantized};
 use crate::quant::{Layout, Matrix, Values};
 use crate::tensor::columns::Columns;
 
 pub(super) static AVX2: Kernels = Kernels {
     name: "avx2",
     product,
-    product_fast: fast::product,
+    product_fast,
     quantize: fast::quantize,
     dot: vector::dot,
     dot_f16: vector::dot_f16,
@@ -56,4 +58,13 @@ pub(super) fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'
 #[target_feature(enable = "avx2,fma,f16c")]
 fn one_row(y: &mut [f32], row: impl Fn(usize) -> f32) {
     y.iter_mut().enumerate().for_each(|(r, y)| *y = row(r));
+}
+
+/// Vectors from which packing a panel pays.
+const PANEL: usize = 3;
+
+/// y = W x over integers for the rows that `y` owns.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn product_fast(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
+    if y.rows() < PANEL { fast::product(weights, x, cols, y) } else { panel::product(weights, x, cols, y) }
 }

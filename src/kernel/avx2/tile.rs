@@ -55,7 +55,8 @@ fn fill(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]) {
     let at = row * weights.cols() + first;
     match weights.values() {
         Values::F16(values) => widen_all(&values[at..][..out.len()], out),
-        Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => fill_int8(&int8, at, out),
+        Values::Int8(int8) if weights.cols().is_multiple_of(64) && int8.block.is_multiple_of(64) => fill_int8::<64>(&int8, at, out),
+        Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => fill_int8::<INT8_GROUP>(&int8, at, out),
         Values::Nf4(nf4) if nf4.layout == Layout::Split64 => fill_nf4(&nf4, at, out),
         _ => weights.read(row, first, out),
     }
@@ -63,12 +64,12 @@ fn fill(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn fill_int8(int8: &Int8<'_>, at: usize, out: &mut [f32]) {
+fn fill_int8<const G: usize>(int8: &Int8<'_>, at: usize, out: &mut [f32]) {
     let mut scale = [0.0; COLS / INT8_GROUP];
-    let scale = &mut scale[..out.len() / INT8_GROUP];
-    expand_scales::<INT8_GROUP>(int8, at / INT8_GROUP, scale);
-    let groups = int8.values[at..].as_chunks::<INT8_GROUP>().0;
-    for ((out, group), &scale) in out.as_chunks_mut::<INT8_GROUP>().0.iter_mut().zip(groups).zip(&*scale) {
+    let scale = &mut scale[..out.len() / G];
+    expand_scales::<G>(int8, at / G, scale);
+    let groups = int8.values[at..].as_chunks::<G>().0;
+    for ((out, group), &scale) in out.as_chunks_mut::<G>().0.iter_mut().zip(groups).zip(&*scale) {
         let scale = _mm256_set1_ps(scale);
         for (out, values) in out.as_chunks_mut::<8>().0.iter_mut().zip(group.as_chunks::<8>().0) {
             store(out, _mm256_mul_ps(widen_i8(values), scale));

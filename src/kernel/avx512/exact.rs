@@ -20,11 +20,11 @@ pub(super) fn product(nf4: &Nf4<'_>, start: usize, x: &[[f32; NF4_GROUP]], y: &m
     for part in walk::parts(per_row) {
         let x = &x[part.clone()];
         let row = |codes: &[[u8; 32]], scales: &[f32]| {
-            let mut total = _mm512_setzero_ps();
-            for ((codes, x), &scale) in codes.iter().zip(x).zip(scales) {
-                total = _mm512_fmadd_ps(group_dot(codebook, codes, x), _mm512_set1_ps(scale), total);
-            }
-            total
+            let (codes, scales) = (&codes[..x.len()], &scales[..x.len()]);
+            let [even, odd] = walk::two_chains(x.len(), _mm512_setzero_ps(), |total, g| {
+                _mm512_fmadd_ps(group_dot(codebook, &codes[g], &x[g]), _mm512_set1_ps(scales[g]), total)
+            });
+            _mm512_add_ps(even, odd)
         };
         walk::Groups { all: nf4.codes.as_chunks().0, per_row, part }.rows(start, y, expand, row, |v| sums(v));
     }

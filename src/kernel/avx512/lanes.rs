@@ -12,14 +12,6 @@ pub(super) fn load(x: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
 }
 
-/// 64 signed bytes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load_integers(x: &[i8; 64]) -> __m512i {
-    // SAFETY: the array is 64 readable bytes; the load needs no alignment.
-    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
-}
-
 /// Sixteen 32-bit integers.
 #[inline]
 #[target_feature(enable = "avx512f")]

@@ -32,7 +32,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
 };
 
 /// Vectors from which packing a panel pays.
-const PANEL: usize = 4;
+const PANEL: usize = 3;
 
 /// y = W x for the rows that `y` owns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]

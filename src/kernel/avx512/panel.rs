@@ -10,11 +10,11 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use super::fast::{Decoder, correct};
+use super::fast::{correct, offset};
 use super::lanes;
 use crate::kernel::avx2::fast::expand_scales;
-use crate::kernel::avx2::lanes::{self as narrow, load_bytes};
-use crate::kernel::fast::Weights;
+use crate::kernel::avx2::lanes::{load_bytes, load_codebook, load_integers};
+use crate::kernel::fast::{INTEGERS, Part, UNIT, Weights};
 use crate::kernel::{GROUP, Quantized};
 use crate::tensor::columns::Columns;
 
@@ -36,22 +36,25 @@ struct Panel {
     scales: [[f32; ROWS]; SPAN],
 }
 
-/// A range of groups of one or more vectors.
+/// The integers of NF4's codes, made unsigned.
 #[derive(Clone, Copy)]
-struct Activations<'a> {
-    x: Quantized<'a>,
-    per_row: usize,
-    first: usize,
-    groups: usize,
+struct Decoder {
+    codebook: __m512i,
 }
 
-impl<'a> Activations<'a> {
-    fn integers(&self, i: usize) -> &'a [[i8; GROUP]] {
-        &self.x.values.as_chunks::<GROUP>().0[i * self.per_row + self.first..][..self.groups]
+impl Decoder {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx2")]
+    fn new() -> Self {
+        let codebook = _mm512_broadcast_i32x4(load_codebook(&INTEGERS));
+        Self { codebook: _mm512_add_epi8(codebook, _mm512_set1_epi8(UNIT)) }
     }
 
-    fn scales(&self, i: usize) -> &'a [f32] {
-        &self.x.scales[i * self.per_row + self.first..][..self.groups]
+    /// Codes stand one to a byte in the low four bits; the others are ignored.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn look_up(self, codes: __m512i) -> __m512i {
+        _mm512_shuffle_epi8(self.codebook, _mm512_and_si512(codes, _mm512_set1_epi8(15)))
     }
 }
 
@@ -65,9 +68,9 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
     for batch in (0..y.rows()).step_by(BATCH) {
         let batch = batch..y.rows().min(batch + BATCH);
         for first in (0..per_row).step_by(SPAN) {
-            let part = Activations { x: *x, per_row, first, groups: SPAN.min(per_row - first) };
+            let part = Part { x: *x, per_row, first, groups: SPAN.min(per_row - first) };
             for (i, starts) in batch.clone().zip(&mut starts) {
-                correct(decoder.offset(weights), part.integers(i), starts);
+                correct(offset(weights), part.integers(i), starts);
             }
             for row in y.range().step_by(ROWS) {
                 let rows = row..y.range().end.min(row + ROWS);
@@ -81,7 +84,7 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
 impl Panel {
     /// Packs the groups of `part` of rows `rows`; fewer than 16 rows leave the last one in the other lanes.
     #[target_feature(enable = "avx512f,avx512bw,avx2,f16c")]
-    fn pack(&mut self, decoder: &Decoder, weights: &Weights<'_>, rows: &Range<usize>, part: &Activations<'_>) {
+    fn pack(&mut self, decoder: &Decoder, weights: &Weights<'_>, rows: &Range<usize>, part: &Part<'_>) {
         let first = |r: usize| (rows.start + r).min(rows.end - 1) * part.per_row + part.first;
         for g in 0..part.groups {
             let (low, high) = self.integers[g].split_at_mut(GROUP / 8);
@@ -97,8 +100,10 @@ impl Panel {
                 Weights::Int8(int8) => {
                     let halves = int8.values.as_chunks::<GROUP>().0;
                     for (half, out) in [low, high].into_iter().enumerate() {
-                        let columns = transpose(|r| narrow::load_integers(&halves[first(r) + g])[half]);
-                        out.iter_mut().zip(columns).for_each(|(out, q)| lanes::store_words(out, decoder.shift(q)));
+                        let columns = transpose(|r| load_integers(&halves[first(r) + g])[half]);
+                        out.iter_mut()
+                            .zip(columns)
+                            .for_each(|(out, q)| lanes::store_words(out, _mm512_xor_si512(q, _mm512_set1_epi8(-128))));
                     }
                 }
             }
@@ -112,14 +117,7 @@ impl Panel {
 
     /// The panel against the vectors `batch`, in strips of nearly equal width.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn multiply(
-        &self,
-        part: &Activations<'_>,
-        batch: Range<usize>,
-        starts: &[[i32; SPAN]; BATCH],
-        rows: Range<usize>,
-        y: &mut Columns<'_>,
-    ) {
+    fn multiply(&self, part: &Part<'_>, batch: Range<usize>, starts: &[[i32; SPAN]; BATCH], rows: Range<usize>, y: &mut Columns<'_>) {
         let mut done = 0;
         while done < batch.len() {
             let left = batch.len() - done;
@@ -140,14 +138,7 @@ impl Panel {
     /// The panel against vectors `i .. i + V`, put into `y` or added to it; returns V.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn strip<const V: usize>(
-        &self,
-        part: &Activations<'_>,
-        i: usize,
-        starts: &[[i32; SPAN]],
-        rows: &Range<usize>,
-        y: &mut Columns<'_>,
-    ) -> usize {
+    fn strip<const V: usize>(&self, part: &Part<'_>, i: usize, starts: &[[i32; SPAN]], rows: &Range<usize>, y: &mut Columns<'_>) -> usize {
         let mut integers: [&[[i8; GROUP]]; V] = [&[]; V];
         let mut scales: [&[f32]; V] = [&[]; V];
         for v in 0..V {
