@@ -141,6 +141,9 @@ errors! {
     /// The adapter replaces whole tensors or brings a classifier, which this build does not apply.
     ReplacedTensors { count: usize } = 38,
         "the adapter replaces {count} whole tensors (modules_to_save), which this build cannot apply";
+    /// An embedding's adapter has parts that only linear layers have.
+    EmbeddingExtras { site: u32 } = 39,
+        "the adapter of the embedding (tensor {site}) has a bias or a DoRA magnitude: on embeddings only A and B can be applied";
 }
 
 impl core::error::Error for Error {}

@@ -1,19 +1,17 @@
-//! Building adapter archives: binding factors to a base and computing what DoRA needs once.
-//!
-//! `std` only. DoRA's per-row gain is `k = m / ‖W + s·B A‖` (arXiv 2402.09353, equation 5) with W as the base stores it,
-//! dequantized; rows are built one at a time, so memory stays at one row of the widest layer.
+//! Building adapter archives: factors in PEFT's orientation are checked against a base, brought into the archive's form and
+//! bound to the base's fingerprint. `std` only; opened adapters are in `lora`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use half::f16;
 
-use super::MAX_RANK;
-use crate::archive::{Buffer, Header, schema, to_buffer, write_file};
-use crate::error::{Error, Result, RootKind};
+use super::{MAX_RANK, dora};
+use crate::archive::{Buffer, Header, check_finite, schema, to_buffer, write_file};
+use crate::error::{Error, Field, Result, RootKind};
 use crate::file::FileError;
 use crate::model::llama::{Llama, Site};
-use crate::quant::{Format, Matrix};
+use crate::quant::Format;
 
 /// A factor's numbers in the form they are stored in.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +42,23 @@ impl Numbers {
             Self::F32(values) => values[index],
             Self::F16(values) => f16::from_bits(values[index]).to_f32(),
         }
+    }
+
+    /// All of them as f32.
+    fn to_f32(&self) -> Vec<f32> {
+        (0..self.len()).map(|index| self.get(index)).collect()
+    }
+
+    /// Bytes of one.
+    fn size(&self) -> usize {
+        match self {
+            Self::F32(_) => size_of::<f32>(),
+            Self::F16(_) => size_of::<u16>(),
+        }
+    }
+
+    fn first_not_finite(&self) -> Option<usize> {
+        (0..self.len()).find(|&index| !self.get(index).is_finite())
     }
 
     /// `[rows, cols]` becomes `[cols, rows]`.
@@ -114,10 +129,10 @@ pub struct AdapterBuilder {
 pub struct Place(pub u32);
 
 /// One target in the form of the archive.
-struct Finished {
+struct Finished<'p> {
     place: Place,
     is_embedding: bool,
-    parts: TargetParts,
+    parts: &'p TargetParts,
     inputs: usize,
     outputs: usize,
     a: Stored,
@@ -148,8 +163,8 @@ impl AdapterBuilder {
     /// The archive, bound to `base`.
     ///
     /// # Errors
-    /// [`Error::UnknownSite`], [`Error::Rank`], [`Error::Length`], [`Error::NotFinite`], [`Error::Range`] (a value that f16 cannot
-    /// hold), [`Error::Config`] if there are no targets.
+    /// [`Error::UnknownSite`], [`Error::Rank`], [`Error::PayloadLength`], [`Error::NotFinite`], [`Error::Range`] (a value that f16
+    /// cannot hold), [`Error::EmbeddingExtras`], [`Error::Config`] if there are no targets or alpha is not finite.
     pub fn build(&self, base: &Llama<'_>) -> Result<Buffer> {
         self.with_root(base, |root| to_buffer(root, self.content_version))?
     }
@@ -166,9 +181,10 @@ impl AdapterBuilder {
 
     fn with_root<T>(&self, base: &Llama<'_>, use_it: impl FnOnce(&schema::Adapter<'_>) -> T) -> Result<T> {
         if self.targets.is_empty() {
-            return Err(Error::Config { field: crate::Field::Targets, found: 0, least: 1, most: base.config().sites() as u64 });
+            return Err(Error::Config { field: Field::Targets, found: 0, least: 1, most: base.config().sites() as u64 });
         }
-        let finished: Vec<Finished> = self.targets.iter().map(|(&place, parts)| self.finish(base, place, parts)).collect::<Result<_>>()?;
+        let finished: Vec<Finished<'_>> =
+            self.targets.iter().map(|(&place, parts)| self.finish(base, place, parts)).collect::<Result<_>>()?;
         let mut index = vec![0; base.config().sites()];
         let mut targets = Vec::with_capacity(finished.len());
         for (i, target) in finished.iter().enumerate() {
@@ -189,62 +205,77 @@ impl AdapterBuilder {
         }))
     }
 
-    fn finish(&self, base: &Llama<'_>, place: Place, parts: &TargetParts) -> Result<Finished> {
+    fn finish<'p>(&self, base: &Llama<'_>, place: Place, parts: &'p TargetParts) -> Result<Finished<'p>> {
         let config = base.config();
         let site = Site::from_number(place.0, config.layers);
         let site = site.ok_or(Error::UnknownSite { site: place.0, sites: config.sites() as u32 })?;
         let (rows, cols) = site.shape(config);
         let is_embedding = site == Site::Embedding;
         let (outputs, inputs) = if is_embedding { (cols, rows) } else { (rows, cols) };
+        if is_embedding && !(parts.bias.is_empty() && parts.magnitude.is_empty()) {
+            return Err(Error::EmbeddingExtras { site: place.0 });
+        }
         check(place.0, parts, outputs, inputs)?;
-        let a = if is_embedding { parts.a.transposed(parts.rank, inputs) } else { parts.a.clone() };
-        let gain = if parts.magnitude.is_empty() { Vec::new() } else { gain(&base.weight(site), parts) };
-        Ok(Finished {
-            place,
-            is_embedding,
-            inputs,
-            outputs,
-            a: self.store(&a, if is_embedding { parts.rank } else { inputs })?,
-            b: self.store(&parts.b.transposed(outputs, parts.rank), outputs)?,
-            gain,
-            parts: parts.clone(),
-        })
+        let a = if is_embedding { self.store(&parts.a.transposed(parts.rank, inputs), parts.rank)? } else { self.store(&parts.a, inputs)? };
+        let b = self.store(&parts.b.transposed(outputs, parts.rank), outputs)?;
+        let gain = match parts.magnitude.as_slice() {
+            [] => Vec::new(),
+            m => dora::gain(place.0, &base.weight(site), parts.scale(), &a.values(inputs), &b.values(outputs), m)?,
+        };
+        Ok(Finished { place, is_embedding, parts, inputs, outputs, a, b, gain })
     }
 
     /// A factor with rows of `width` in the form of the archive.
     fn store(&self, numbers: &Numbers, width: usize) -> Result<Stored> {
-        let values = || (0..numbers.len()).map(|i| numbers.get(i));
-        Ok(match (self.format, numbers) {
-            (FactorFormat::AsIs, Numbers::F16(bits)) => {
-                Stored { format: Format::F16, bytes: bytemuck::cast_slice(bits).to_vec(), scales: Vec::new() }
-            }
-            (FactorFormat::AsIs | FactorFormat::F32, _) => {
-                let values: Vec<f32> = values().collect();
-                Stored { format: Format::F32, bytes: bytemuck::cast_slice(&values).to_vec(), scales: Vec::new() }
-            }
+        match (self.format, numbers) {
+            (FactorFormat::AsIs | FactorFormat::F16, Numbers::F16(bits)) => Ok(Stored::f16(bits)),
+            (FactorFormat::AsIs | FactorFormat::F32, _) => Ok(Stored::f32(&numbers.to_f32())),
             (FactorFormat::F16, _) => {
                 let half = |(index, value)| {
                     let half = f16::from_f32(value);
                     if half.is_finite() { Ok(half.to_bits()) } else { Err(Error::Range { index: index as u64, value }) }
                 };
-                let bits: Vec<u16> = values().enumerate().map(half).collect::<Result<_>>()?;
-                Stored { format: Format::F16, bytes: bytemuck::cast_slice(&bits).to_vec(), scales: Vec::new() }
+                let bits: Vec<u16> = numbers.to_f32().into_iter().enumerate().map(half).collect::<Result<_>>()?;
+                Ok(Stored::f16(&bits))
             }
-            (FactorFormat::Int8, _) => {
-                let values: Vec<f32> = values().collect();
-                let scales: Vec<f32> =
-                    values.chunks(width).map(|row| row.iter().fold(0.0f32, |most, v| most.max(v.abs())) / 127.0).collect();
-                let encode = |(row, scale): (&[f32], &f32)| -> Vec<u8> {
-                    let reciprocal = if *scale > 0.0 { 1.0 / scale } else { 0.0 };
-                    row.iter().map(|v| ((v * reciprocal).round_ties_even().clamp(-127.0, 127.0) as i8).cast_unsigned()).collect()
-                };
-                Stored { format: Format::Int8, bytes: values.chunks(width).zip(&scales).flat_map(encode).collect(), scales }
-            }
-        })
+            (FactorFormat::Int8, _) => Ok(Stored::int8(&numbers.to_f32(), width)),
+        }
     }
 }
 
-impl Finished {
+impl Stored {
+    fn f32(values: &[f32]) -> Self {
+        Self { format: Format::F32, bytes: bytemuck::cast_slice(values).to_vec(), scales: Vec::new() }
+    }
+
+    fn f16(bits: &[u16]) -> Self {
+        Self { format: Format::F16, bytes: bytemuck::cast_slice(bits).to_vec(), scales: Vec::new() }
+    }
+
+    /// `q = round(v / scale)` with `scale = absmax / 127` of each row.
+    fn int8(values: &[f32], width: usize) -> Self {
+        let absmax = |row: &[f32]| row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let scales: Vec<f32> = values.chunks(width).map(|row| absmax(row) / 127.0).collect();
+        let encode = |v: f32, scale: f32| if scale > 0.0 { (v / scale).round_ties_even().clamp(-127.0, 127.0) as i8 } else { 0 };
+        let rows = values.chunks(width).zip(&scales);
+        let bytes = rows.flat_map(|(row, &scale)| row.iter().map(move |&v| encode(v, scale).cast_unsigned())).collect();
+        Self { format: Format::Int8, bytes, scales }
+    }
+
+    /// The numbers as inference will read them; rows have `width` numbers.
+    fn values(&self, width: usize) -> Vec<f32> {
+        match self.format {
+            Format::F16 => bytemuck::pod_collect_to_vec::<u8, u16>(&self.bytes).into_iter().map(|b| f16::from_bits(b).to_f32()).collect(),
+            Format::Int8 => {
+                let rows = self.bytes.chunks(width).zip(&self.scales);
+                rows.flat_map(|(row, &scale)| row.iter().map(move |&q| scale * f32::from(q.cast_signed()))).collect()
+            }
+            _ => bytemuck::pod_collect_to_vec(&self.bytes),
+        }
+    }
+}
+
+impl Finished<'_> {
     fn schema(&self) -> schema::Target<'_> {
         fn factor(stored: &Stored) -> schema::Factor<'_> {
             schema::Factor { format: stored.format as u8, values: &stored.bytes, scales: &stored.scales }
@@ -276,42 +307,27 @@ impl TargetParts {
 /// Ranks, lengths and finite values.
 fn check(site: u32, parts: &TargetParts, outputs: usize, inputs: usize) -> Result<()> {
     if parts.rank == 0 || parts.rank > MAX_RANK as usize {
-        return Err(Error::Rank { found: parts.rank as u32, most: MAX_RANK });
+        return Err(Error::Rank { found: u32::try_from(parts.rank).unwrap_or(u32::MAX), most: MAX_RANK });
     }
-    let exact = |have: usize, need: usize| if have == need { Ok(()) } else { Err(Error::Length { have, need }) };
-    exact(parts.a.len(), parts.rank * inputs)?;
-    exact(parts.b.len(), parts.rank * outputs)?;
+    if !parts.alpha.is_finite() {
+        let (found, most) = (parts.alpha.to_bits().into(), f32::MAX.to_bits().into());
+        return Err(Error::Config { field: Field::Scale, found, least: 0, most });
+    }
+    let exact = |have: usize, need: usize, size: usize| match have == need {
+        true => Ok(()),
+        false => Err(Error::PayloadLength { site, have: have as u64 * size as u64, need: need as u64 * size as u64 }),
+    };
+    exact(parts.a.len(), parts.rank * inputs, parts.a.size())?;
+    exact(parts.b.len(), parts.rank * outputs, parts.b.size())?;
     for vector in [&parts.bias, &parts.magnitude] {
         if !vector.is_empty() {
-            exact(vector.len(), outputs)?;
+            exact(vector.len(), outputs, size_of::<f32>())?;
         }
     }
-    let finite = |len: usize, get: &dyn Fn(usize) -> f32| match (0..len).find(|&i| !get(i).is_finite()) {
-        Some(index) => Err(Error::NotFinite { site, index: index as u64 }),
-        None => Ok(()),
-    };
-    finite(1, &|_| parts.alpha)?;
-    finite(parts.a.len(), &|i| parts.a.get(i))?;
-    finite(parts.b.len(), &|i| parts.b.get(i))?;
-    finite(parts.bias.len(), &|i| parts.bias[i])?;
-    finite(parts.magnitude.len(), &|i| parts.magnitude[i])
-}
-
-/// k = m / ‖W + s·B A‖ per row, in f64; 1 where the norm is zero (the row's output is then zero whatever k is).
-fn gain(weight: &Matrix<'_>, parts: &TargetParts) -> Vec<f32> {
-    let (rank, cols, scale) = (parts.rank, weight.cols(), f64::from(parts.scale()));
-    let (mut w, mut v) = (vec![0.0; cols], vec![0.0; cols]);
-    let a: Vec<f64> = (0..parts.a.len()).map(|i| f64::from(parts.a.get(i))).collect();
-    let row_gain = |(row, &magnitude): (usize, &f32)| {
-        weight.read(row, 0, &mut w);
-        v.iter_mut().zip(&w).for_each(|(v, &w)| *v = f64::from(w));
-        for (j, a) in a.chunks_exact(cols).enumerate() {
-            let b = scale * f64::from(parts.b.get(row * rank + j));
-            v.iter_mut().zip(a).for_each(|(v, a)| *v += b * a);
-        }
-        let norm = v.iter().map(|v| v * v).sum::<f64>().sqrt();
-        let gain = (f64::from(magnitude) / norm) as f32;
-        if gain.is_finite() { gain } else { 1.0 }
-    };
-    parts.magnitude.iter().enumerate().map(row_gain).collect()
+    let not_finite = [parts.a.first_not_finite(), parts.b.first_not_finite()].into_iter().flatten().next();
+    if let Some(index) = not_finite {
+        return Err(Error::NotFinite { site, index: index as u64 });
+    }
+    check_finite(site, &parts.bias)?;
+    check_finite(site, &parts.magnitude)
 }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "std")]
 mod build;
+#[cfg(feature = "std")]
+mod dora;
 mod lora;
 mod set;
 #[cfg(feature = "std")]

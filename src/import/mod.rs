@@ -9,6 +9,8 @@ mod huggingface;
 mod huggingface_text;
 mod json;
 mod peft;
+mod peft_base;
+mod peft_config;
 mod safetensors;
 mod source;
 

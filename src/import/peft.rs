@@ -1,20 +1,18 @@
-//! PEFT adapter directories: adapter_config.json and adapter_model.safetensors.
+//! PEFT adapter directories: adapter_config.json (see `peft_config`) and adapter_model.safetensors.
 //!
-//! Every field of the configuration that changes the mathematics is honoured or refused by name, unknown ones included. Which
-//! layers are adapted is read from the tensors, not from `target_modules`.
+//! Which layers are adapted is read from the tensors, not from `target_modules`. Every tensor is used or refused by name. Factors
+//! keep their type: f16 stays f16, f32 and bf16 become f32, exactly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use regex::Regex;
-use serde_json::Value;
-
-use super::json::{Json, is_neutral};
+use super::json::Json;
+use super::peft_base::check_base;
+use super::peft_config::Settings;
 use super::safetensors::{Shards, Stored};
 use crate::adapter::{AdapterBuilder, FactorFormat, Numbers, Place, TargetParts};
 use crate::file::FileError;
 use crate::model::llama::{Llama, Site};
-use crate::quant::Format;
 
 /// How an adapter is imported.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,263 +29,203 @@ pub struct AdapterOptions {
 /// A [`FileError`] that names the file and the key or tensor.
 pub fn import_peft(directory: impl AsRef<Path>, base: &Llama<'_>, options: &AdapterOptions) -> Result<AdapterBuilder, FileError> {
     let directory = directory.as_ref();
-    let json = Json::read(&directory.join("adapter_config.json"))?;
-    let settings = Settings::read(&json)?;
+    let settings = Settings::read(&Json::read(&directory.join("adapter_config.json"))?)?;
     let file = directory.join("adapter_model.safetensors");
+    if !file.exists() && directory.join("adapter_model.bin").exists() {
+        return Err(FileError::format(directory.join("adapter_model.bin"), "", "pickled weights are not read; save them as safetensors"));
+    }
     let shards = Shards::open(std::slice::from_ref(&file))?;
     let folder = directory.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = options.name.clone().or(folder).unwrap_or_default();
     let mut builder = AdapterBuilder::new(name, settings.method());
-    builder.format = options.format;
+    (builder.format, builder.facts) = (options.format, settings.facts.clone());
+    let layers = base.config().layers;
+    let numbers = 0..base.config().sites() as u32;
+    let sites: HashMap<String, Site> =
+        numbers.filter_map(|number| Site::from_number(number, layers)).map(|site| (site.to_string(), site)).collect();
     for (module, tensors) in group(&shards, &file)? {
-        let site = site(&module, base).ok_or_else(|| {
-            FileError::format(&file, &module, "the base has no such linear layer or embedding; was the adapter made for another model?")
-        })?;
-        let target = target(&file, &module, site, &tensors, &settings, base)?;
-        builder.targets.insert(Place(site.number(base.config().layers)), target);
+        let unknown = "the base has no such linear layer or embedding; was the adapter made for another model?";
+        let site = *sites.get(&module).ok_or_else(|| FileError::format(&file, &module, unknown))?;
+        let target = Module { file: &file, path: &module, site, tensors, settings: &settings, base }.target()?;
+        builder.targets.insert(Place(site.number(layers)), target);
     }
-    if builder.targets.is_empty() {
-        return Err(FileError::format(&file, "", "the file holds no LoRA tensors"));
-    }
+    check_tying(&builder, &settings, base, &file)?;
     Ok(builder)
 }
 
-/// What adapter_config.json says about the mathematics.
-struct Settings {
-    path: std::path::PathBuf,
-    rank: usize,
-    alpha: f32,
-    rank_stabilized: bool,
-    dora: bool,
-    bias: bool,
-    rank_pattern: Vec<(Regex, f64)>,
-    alpha_pattern: Vec<(Regex, f64)>,
+/// There must be targets; and PEFT lets a tied head share the embedding's adapter only if it was told to, then both are stored.
+fn check_tying(builder: &AdapterBuilder, settings: &Settings, base: &Llama<'_>, file: &Path) -> Result<(), FileError> {
+    if builder.targets.is_empty() {
+        return Err(FileError::format(file, "", "the file holds no LoRA tensors"));
+    }
+    let has = |site: Site| builder.targets.contains_key(&Place(site.number(base.config().layers)));
+    if settings.tied && base.is_tied() && has(Site::Embedding) != has(Site::Head) {
+        let reason = "ties the adapters of embedding and head, but the file has one of them only";
+        return Err(FileError::format(&settings.path, "ensure_weight_tying", reason));
+    }
+    Ok(())
 }
 
-/// Keys that name the adapter, its training or how its tensors are found: they change no output.
-const HARMLESS: [&str; 24] = [
-    "peft_type",
-    "auto_mapping",
-    "peft_version",
-    "base_model_name_or_path",
-    "revision",
-    "task_type",
-    "inference_mode",
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "use_rslora",
-    "use_dora",
-    "lora_bias",
-    "rank_pattern",
-    "alpha_pattern",
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-    "layers_pattern",
-    "megatron_core",
-    "qalora_group_size",
-    "eva_config",
-    "init_lora_weights",
-    "runtime_config",
-];
-
-impl Settings {
-    fn read(json: &Json) -> Result<Self, FileError> {
-        match json.text("peft_type")? {
-            Some("LORA") => {}
-            other => return Err(json.error("peft_type", format!("\"{}\" is not supported; LORA is", other.unwrap_or("")))),
-        }
-        for (key, value) in &json.fields {
-            let fine =
-                is_neutral(value) || HARMLESS.contains(&key.as_str()) || key == "bias" && value == "none" || key == "ensure_weight_tying";
-            if !fine {
-                return Err(json.error(key, format!("{value} is not supported: it would change what the adapter computes")));
-            }
-        }
-        // PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and the like change the base; the others only choose where training starts.
-        let harmless = |value: &Value| value == true || matches!(value.as_str(), Some("gaussian" | "eva" | "orthogonal" | "true"));
-        json.refuse("init_lora_weights", harmless)?;
-        Ok(Self {
-            path: json.path.clone(),
-            rank: json.count("r")?.unwrap_or(8),
-            alpha: json.number("lora_alpha")?.unwrap_or(8.0),
-            rank_stabilized: json.flag("use_rslora")?,
-            dora: json.flag("use_dora")?,
-            bias: json.flag("lora_bias")?,
-            rank_pattern: patterns(json, "rank_pattern")?,
-            alpha_pattern: patterns(json, "alpha_pattern")?,
-        })
-    }
-
-    fn method(&self) -> &'static str {
-        match (self.dora, self.rank_stabilized) {
-            (true, _) => "dora",
-            (false, true) => "rslora",
-            (false, false) => "lora",
-        }
-    }
-
-    fn rank_of(&self, module: &str) -> usize {
-        first_match(&self.rank_pattern, module).map_or(self.rank, |rank| rank as usize)
-    }
-
-    fn alpha_of(&self, module: &str) -> f32 {
-        first_match(&self.alpha_pattern, module).map_or(self.alpha, |alpha| alpha as f32)
-    }
+/// What a tensor is to its module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    A,
+    B,
+    Bias,
+    Magnitude,
+    EmbeddingA,
+    EmbeddingB,
+    Base,
 }
 
-/// PEFT's rule: the key matches the end of the module path, at a dot; the first one that does wins.
-fn patterns(json: &Json, key: &str) -> Result<Vec<(Regex, f64)>, FileError> {
-    let Some(object) = json.object(key)? else { return Ok(Vec::new()) };
-    let pattern = |(name, value): (&String, &Value)| {
-        let number = value.as_f64().filter(|number| *number > 0.0);
-        let number = number.ok_or_else(|| object.error(name, format!("a number above 0 was expected, found {value}")))?;
-        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{name})$")).map_err(|error| object.error(name, error.to_string()))?;
-        Ok((regex, number))
+/// The module path and role of a tensor; `None` if it is no part of a LoRA. The adapter's name may be left in (`.default`).
+fn role(name: &str) -> Option<(&str, Role)> {
+    let path = name.strip_prefix("base_model.model.").unwrap_or(name);
+    let stem = path.strip_suffix(".weight").or_else(|| path.strip_suffix(".bias")).unwrap_or(path);
+    let tail = &path[stem.len()..];
+    let (module, marker) = stem.strip_suffix(".default").unwrap_or(stem).rsplit_once('.')?;
+    let role = match (marker, tail) {
+        ("lora_A", ".weight") => Role::A,
+        ("lora_B", ".weight") => Role::B,
+        ("lora_B", ".bias") => Role::Bias,
+        ("lora_magnitude_vector", "" | ".weight") => Role::Magnitude,
+        ("lora_embedding_A", "") => Role::EmbeddingA,
+        ("lora_embedding_B", "") => Role::EmbeddingB,
+        ("base_layer", ".weight") => Role::Base,
+        _ => return None,
     };
-    object.fields.iter().map(pattern).collect()
+    Some((module, role))
 }
 
-fn first_match(patterns: &[(Regex, f64)], module: &str) -> Option<f64> {
-    patterns.iter().find(|(regex, _)| regex.is_match(module)).map(|(_, number)| *number)
-}
-
-/// The tensors of one module.
-#[derive(Default)]
-struct Tensors<'s> {
-    a: Option<Stored<'s>>,
-    b: Option<Stored<'s>>,
-    bias: Option<Stored<'s>>,
-    magnitude: Option<Stored<'s>>,
-    base: Option<Stored<'s>>,
-    is_embedding: bool,
-}
+/// The tensors of one module with their names.
+type Tensors<'s> = BTreeMap<Role, (&'s str, Stored<'s>)>;
 
 /// All tensors by module path.
 fn group<'s>(shards: &'s Shards, file: &Path) -> Result<BTreeMap<String, Tensors<'s>>, FileError> {
     let mut modules = BTreeMap::<String, Tensors<'s>>::new();
     for name in shards.names() {
         let Some((stored, _)) = shards.get(name) else { continue };
-        let path = name.strip_prefix("base_model.model.").unwrap_or(name);
-        let ends = |suffixes: &[&str]| suffixes.iter().find_map(|suffix| path.strip_suffix(suffix)).map(str::to_owned);
-        if let Some(module) = ends(&[".lora_A.weight", ".lora_A.default.weight"]) {
-            modules.entry(module).or_default().a = Some(stored);
-        } else if let Some(module) = ends(&[".lora_B.weight", ".lora_B.default.weight"]) {
-            modules.entry(module).or_default().b = Some(stored);
-        } else if let Some(module) = ends(&[".lora_B.bias", ".lora_B.default.bias"]) {
-            modules.entry(module).or_default().bias = Some(stored);
-        } else if let Some(module) = ends(&[".lora_embedding_A", ".lora_embedding_A.default"]) {
-            let entry = modules.entry(module).or_default();
-            (entry.a, entry.is_embedding) = (Some(stored), true);
-        } else if let Some(module) = ends(&[".lora_embedding_B", ".lora_embedding_B.default"]) {
-            modules.entry(module).or_default().b = Some(stored);
-        } else if let Some(module) =
-            ends(&[".lora_magnitude_vector", ".lora_magnitude_vector.weight", ".lora_magnitude_vector.default.weight"])
-        {
-            modules.entry(module).or_default().magnitude = Some(stored);
-        } else if let Some(module) = ends(&[".base_layer.weight"]) {
-            modules.entry(module).or_default().base = Some(stored);
-        } else {
-            return Err(FileError::format(file, name, "not a LoRA tensor: replaced layers (modules_to_save) are not supported"));
+        let not_lora = "not a LoRA tensor: whole tensors that replace the base's (modules_to_save, resized embeddings) are not supported";
+        let (module, role) = role(name).ok_or_else(|| FileError::format(file, name, not_lora))?;
+        if let Some((other, _)) = modules.entry(module.to_owned()).or_default().insert(role, (name, stored)) {
+            return Err(FileError::format(file, name, format!("the file also has {other}: one of the two is too many")));
         }
     }
     Ok(modules)
 }
 
-/// The place of a module path in the base.
-fn site(module: &str, base: &Llama<'_>) -> Option<Site> {
-    let layers = base.config().layers;
-    (0..base.config().sites() as u32).filter_map(|number| Site::from_number(number, layers)).find(|site| site.to_string() == module)
-}
-
-/// Checks and assembles one module.
-fn target(
-    file: &Path,
-    module: &str,
+/// One adapted module.
+struct Module<'m> {
+    file: &'m Path,
+    path: &'m str,
     site: Site,
-    tensors: &Tensors<'_>,
-    settings: &Settings,
-    base: &Llama<'_>,
-) -> Result<TargetParts, FileError> {
-    let error = |reason: String| FileError::format(file, module, reason);
-    let (Some(a), Some(b)) = (&tensors.a, &tensors.b) else {
-        let missing = if tensors.a.is_none() { "A" } else { "B" };
-        return Err(error(format!("half a pair: {missing} is missing")));
-    };
-    let is_embedding = site == Site::Embedding;
-    if tensors.is_embedding != is_embedding {
-        return Err(error("embedding and linear tensors do not go with this layer".into()));
+    tensors: Tensors<'m>,
+    settings: &'m Settings,
+    base: &'m Llama<'m>,
+}
+
+impl Module<'_> {
+    /// Checks and assembles it.
+    fn target(&self) -> Result<TargetParts, FileError> {
+        let is_embedding = self.site == Site::Embedding;
+        let (rows, cols) = self.site.shape(self.base.config());
+        let (outputs, inputs) = if is_embedding { (cols, rows) } else { (rows, cols) };
+        let (a_role, b_role) = if is_embedding { (Role::EmbeddingA, Role::EmbeddingB) } else { (Role::A, Role::B) };
+        self.check_roles(is_embedding)?;
+        let rank = self.rank(a_role)?;
+        if let Some((name, stored)) = self.tensors.get(&Role::Base) {
+            check_base(stored, &self.base.weight(self.site)).map_err(|reason| FileError::format(self.file, *name, reason))?;
+        }
+        Ok(TargetParts {
+            rank,
+            alpha: self.settings.alpha_of(self.path),
+            rank_stabilized: self.settings.rank_stabilized,
+            a: self.factor(a_role, [rank, inputs])?,
+            b: self.factor(b_role, [outputs, rank])?,
+            bias: self.vector(Role::Bias, outputs)?,
+            magnitude: self.vector(Role::Magnitude, outputs)?,
+        })
     }
-    let rank = settings.rank_of(module);
-    let (rows, cols) = site.shape(base.config());
-    let (outputs, inputs) = if is_embedding { (cols, rows) } else { (rows, cols) };
-    for (name, stored, expected) in [("A", a, [rank, inputs]), ("B", b, [outputs, rank])] {
+
+    fn error(&self, reason: impl Into<String>) -> FileError {
+        FileError::format(self.file, self.path, reason)
+    }
+
+    /// The right kind of tensors for this module, and just those that the configuration announces.
+    fn check_roles(&self, is_embedding: bool) -> Result<(), FileError> {
+        let has = |role| self.tensors.contains_key(&role);
+        let foreign = if is_embedding { [Role::A, Role::B, Role::Bias] } else { [Role::EmbeddingA, Role::EmbeddingB, Role::EmbeddingB] };
+        if let Some((name, _)) = foreign.iter().find_map(|role| self.tensors.get(role)) {
+            let what = if is_embedding { "linear layers, this is an embedding" } else { "embeddings, this is a linear layer" };
+            return Err(FileError::format(self.file, *name, format!("such tensors belong to {what}")));
+        }
+        let Settings { dora, bias, path, .. } = self.settings;
+        if is_embedding && (*dora || has(Role::Magnitude)) {
+            return Err(self.error("DoRA on embeddings is not supported"));
+        }
+        for (key, announced, there) in [("use_dora", *dora, has(Role::Magnitude)), ("lora_bias", *bias && !is_embedding, has(Role::Bias))] {
+            if announced != there {
+                let what = if key == "use_dora" { "lora_magnitude_vector" } else { "lora_B.bias" };
+                let is = if there { "is in the file" } else { "is missing" };
+                return Err(self.error(format!("{what} {is}, but {key} is {announced} in {}", path.display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// r, as both A's shape and the configuration have it.
+    fn rank(&self, a: Role) -> Result<usize, FileError> {
+        let (name, stored) = self.tensor(a)?;
+        let expected = self.settings.rank_of(self.path);
+        match stored.shape.first() {
+            Some(&found) if found == expected => Ok(found),
+            found => {
+                let reason = format!("A has rank {}, {} says {expected}", found.unwrap_or(&0), self.settings.path.display());
+                Err(FileError::format(self.file, name, reason))
+            }
+        }
+    }
+
+    fn tensor(&self, role: Role) -> Result<(&str, Stored<'_>), FileError> {
+        let found = self.tensors.get(&role).copied();
+        found.ok_or_else(|| {
+            let missing = if matches!(role, Role::A | Role::EmbeddingA) { "A" } else { "B" };
+            self.error(format!("half a pair: {missing} is missing"))
+        })
+    }
+
+    /// A or B in its own type.
+    fn factor(&self, role: Role, expected: [usize; 2]) -> Result<Numbers, FileError> {
+        let (name, stored) = self.tensor(role)?;
         if stored.shape != expected {
-            return Err(error(format!("{name} has shape {:?}, rank {rank} and this base ask for {expected:?}", stored.shape)));
+            let reason = format!("the shape is {:?}, the base and the rank ask for {expected:?}", stored.shape);
+            return Err(FileError::format(self.file, name, reason));
         }
-    }
-    if settings.dora && is_embedding {
-        return Err(error("DoRA on embeddings is not supported".into()));
-    }
-    if settings.dora != tensors.magnitude.is_some() {
-        let (what, flag) = if settings.dora { ("is missing", "true") } else { ("is there", "false") };
-        return Err(error(format!("the magnitude vector {what}, but use_dora is {flag} in {}", settings.path.display())));
-    }
-    if settings.bias != tensors.bias.is_some() && !is_embedding {
-        let (what, flag) = if settings.bias { ("is missing", "true") } else { ("is there", "false") };
-        return Err(error(format!("the bias of B {what}, but lora_bias is {flag} in {}", settings.path.display())));
-    }
-    if let Some(stored) = &tensors.base {
-        check_base(stored, site, base).map_err(error)?;
-    }
-    let vector = |stored: &Option<Stored<'_>>| match stored {
-        None => Ok(Vec::new()),
-        Some(stored) if stored.shape.iter().product::<usize>() == outputs => {
-            stored.to_f32().ok_or_else(|| error(format!("vectors of type {:?} are not supported", stored.dtype)))
+        let values = self.values(name, stored)?;
+        if stored.dtype != safetensors::Dtype::F16 {
+            return Ok(Numbers::F32(values));
         }
-        Some(stored) => Err(error(format!("a vector has shape {:?}, [{outputs}] was expected", stored.shape))),
-    };
-    Ok(TargetParts {
-        rank,
-        alpha: settings.alpha_of(module),
-        rank_stabilized: settings.rank_stabilized,
-        a: numbers(a).map_err(error)?,
-        b: numbers(b).map_err(error)?,
-        bias: vector(&tensors.bias)?,
-        magnitude: vector(&tensors.magnitude)?,
-    })
-}
+        Ok(Numbers::F16(stored.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect()))
+    }
 
-/// f16 stays f16; f32 and bf16 become f32, exactly.
-fn numbers(stored: &Stored<'_>) -> Result<Numbers, String> {
-    if stored.dtype == safetensors::Dtype::F16 {
-        return Ok(Numbers::F16(stored.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect()));
-    }
-    stored.to_f32().map(Numbers::F32).ok_or_else(|| format!("factors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype))
-}
-
-/// PEFT stores the base's own embedding beside an adapter of it. A trained or resized one would be lost if it were ignored: its
-/// values must be the base's, up to what the base's format has rounded away.
-fn check_base(stored: &Stored<'_>, site: Site, base: &Llama<'_>) -> Result<(), String> {
-    let weight = base.weight(site);
-    if stored.shape != [weight.rows(), weight.cols()] {
-        return Err(format!("the stored base layer has shape {:?}, the base has [{}, {}]", stored.shape, weight.rows(), weight.cols()));
-    }
-    let values = stored.to_f32().ok_or_else(|| format!("base layers of type {:?} are not supported", stored.dtype))?;
-    // Relative to the row's largest weight: half a step of int8, half the widest gap of NF4's codebook, rounding of f16 and bf16.
-    let tolerance = match weight.format() {
-        Format::Nf4 | Format::Nf4Plain => 0.17,
-        Format::Int8 => 0.01,
-        _ => 0.005,
-    };
-    let mut row = vec![0.0; weight.cols()];
-    for (i, values) in values.chunks_exact(weight.cols()).enumerate() {
-        weight.read(i, 0, &mut row);
-        let most = values.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-        if let Some((stored, own)) = values.iter().zip(&row).find(|(stored, own)| (*stored - *own).abs() > tolerance * most) {
-            return Err(format!("row {i} of the stored base layer has {stored}, the base {own}: replaced layers are not supported"));
+    /// A vector of `len` numbers (also as `[len, 1]`), empty if the module has none.
+    fn vector(&self, role: Role, len: usize) -> Result<Vec<f32>, FileError> {
+        match self.tensors.get(&role) {
+            None => Ok(Vec::new()),
+            Some((name, stored)) if matches!(stored.shape, [n] | [n, 1] if *n == len) => self.values(name, *stored),
+            Some((name, stored)) => {
+                Err(FileError::format(self.file, *name, format!("the shape is {:?}, the base asks for [{len}]", stored.shape)))
+            }
         }
     }
-    Ok(())
+
+    /// Finite values as f32.
+    fn values(&self, name: &str, stored: Stored<'_>) -> Result<Vec<f32>, FileError> {
+        let unsupported = || format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype);
+        let values = stored.to_f32().ok_or_else(|| FileError::format(self.file, name, unsupported()))?;
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(index) => Err(FileError::format(self.file, name, format!("value {index} is {}", values[index]))),
+        }
+    }
 }

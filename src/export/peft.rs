@@ -1,0 +1,223 @@
+//! An adapter archive as a PEFT directory: adapter_config.json and adapter_model.safetensors.
+//!
+//! A, B and m keep their numbers: f32 and f16 as they are, int8 as the f32 it stands for. Ranks and alphas that differ among layers
+//! become patterns. DoRA's k is not written: PEFT computes it from m and its own base. Names of tensors and the meaning of patterns
+//! are those of PEFT 0.21; the base's weights are not written.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::{Dtype, View};
+use serde_json::{Map, Value, json};
+
+use crate::adapter::{Adapter, Factor, FactorValues, LowRank, check_fit};
+use crate::file::{FileError, write_whole};
+use crate::model::llama::{Llama, Site};
+
+/// Writes `adapter`, made for `base`, as the PEFT directory `directory`: both files are complete before either gets its name.
+///
+/// # Errors
+/// An adapter of another base, or one that PEFT has no form for (a bias of B beside DoRA or on an embedding, DoRA on some layers
+/// only); I/O errors.
+pub fn export_peft(adapter: &Adapter<'_>, base: &Llama<'_>, directory: &Path) -> Result<(), FileError> {
+    check_fit(adapter, base).map_err(|error| FileError::core(directory, "", error))?;
+    let layers = base.config().layers;
+    let targets: Vec<_> =
+        adapter.targets().filter_map(|target| Site::from_number(target.site, layers).map(|site| (site, target))).collect();
+    let config = config(adapter, &targets, layers).map_err(|reason| FileError::format(directory, "", reason))?;
+    let biased = targets.iter().any(|(_, target)| !target.bias.is_empty());
+    let tensors: BTreeMap<String, Tensor> = targets.iter().flat_map(|(site, target)| tensors(*site, target, biased)).collect();
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let weights = safetensors::serialize(tensors, Some(metadata))
+        .map_err(|error| FileError::format(directory.join("adapter_model.safetensors"), "", error.to_string()))?;
+    write(directory, &config, &weights)
+}
+
+/// The weights are written and synced under a temporary name before the configuration is: what can fail for want of space or
+/// rights fails before either file has its name. A directory that is new goes again with a failure.
+fn write(directory: &Path, config: &str, weights: &[u8]) -> Result<(), FileError> {
+    let is_new = !directory.exists();
+    std::fs::create_dir_all(directory).map_err(|error| FileError::io(directory, error))?;
+    let (config_path, weights_path) = (directory.join("adapter_config.json"), directory.join("adapter_model.safetensors"));
+    let written = write_whole(&weights_path, |file| {
+        let synced = file.write_all(weights).and_then(|()| file.sync_all());
+        synced.map_err(|error| FileError::io(&weights_path, error))?;
+        write_whole(&config_path, |file| file.write_all(config.as_bytes()).map_err(|error| FileError::io(&config_path, error)))
+    });
+    if written.is_err() && is_new {
+        // Fails, as it should, if somebody else has put something there.
+        let _ = std::fs::remove_dir(directory);
+    }
+    written
+}
+
+type Targets<'t> = [(Site, LowRank<'t>)];
+
+/// adapter_config.json, or why PEFT has no form for the adapter.
+fn config(adapter: &Adapter<'_>, targets: &Targets<'_>, layers: usize) -> Result<String, String> {
+    let dora = targets.iter().any(|(_, target)| !target.magnitude.is_empty());
+    let biased = targets.iter().find(|(_, target)| !target.bias.is_empty());
+    if let Some((site, _)) = targets.iter().find(|(_, target)| dora && target.magnitude.is_empty()) {
+        return Err(format!("PEFT has DoRA on all layers or on none, and {site} has no magnitude"));
+    }
+    if let Some((site, _)) = biased.filter(|_| dora) {
+        return Err(format!("PEFT has no bias of B beside DoRA, and {site} has one"));
+    }
+    if let Some((site, _)) = targets.iter().find(|(_, target)| biased.is_some() && target.is_embedding) {
+        return Err(format!("PEFT has a bias of B on all layers or on none, and none on embeddings such as {site}"));
+    }
+    // One flag for all layers: where they differ, the √r goes into alpha.
+    let rank_stabilized = targets.iter().all(|(_, target)| target.rank_stabilized);
+    let alpha = |target: &LowRank<'_>| match target.rank_stabilized == rank_stabilized {
+        true => f64::from(target.alpha),
+        false => f64::from(target.alpha) * (target.rank as f64).sqrt(),
+    };
+    let (rank, rank_pattern) = patterns(targets, layers, |target| target.rank as f64);
+    let (alpha, alpha_pattern) = patterns(targets, layers, alpha);
+    let facts: Value = serde_json::from_str(adapter.facts()).unwrap_or_default();
+    let fact = |key: &str| facts.get(key).cloned().unwrap_or_default();
+    let mut config = json!({
+        "peft_type": "LORA",
+        "task_type": facts.get("task_type").cloned().unwrap_or_else(|| "CAUSAL_LM".into()),
+        "base_model_name_or_path": fact("base_model_name_or_path"),
+        "revision": fact("revision"),
+        "inference_mode": true,
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
+        "use_rslora": rank_stabilized,
+        "use_dora": dora,
+        "target_modules": modules(targets, layers),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "init_lora_weights": true,
+        "modules_to_save": null,
+    });
+    if biased.is_some() {
+        // Older versions of PEFT refuse keys they do not know.
+        config["lora_bias"] = true.into();
+    }
+    serde_json::to_string_pretty(&config).map_err(|error| error.to_string())
+}
+
+/// The last part of a module path: what layers of all blocks have in common.
+fn part(site: Site) -> String {
+    let path = site.to_string();
+    path.rsplit('.').next().unwrap_or(&path).to_owned()
+}
+
+/// The shortest name by which PEFT finds just this layer.
+fn path(site: Site) -> String {
+    let path = site.to_string();
+    path.strip_prefix("model.").unwrap_or(&path).to_owned()
+}
+
+/// `target_modules`: the part's name where it is adapted in every block, else a path for each layer.
+fn modules(targets: &Targets<'_>, layers: usize) -> Vec<String> {
+    let mut parts = BTreeMap::<String, Vec<Site>>::new();
+    targets.iter().for_each(|(site, _)| parts.entry(part(*site)).or_default().push(*site));
+    let names = |(part, sites): (String, Vec<Site>)| {
+        let everywhere = sites.len() == layers || matches!(sites[..], [Site::Embedding | Site::Head]);
+        if everywhere { vec![part] } else { sites.into_iter().map(path).collect() }
+    };
+    parts.into_iter().flat_map(names).collect()
+}
+
+/// The commonest value, and a pattern for each part or layer that has another.
+fn patterns(targets: &Targets<'_>, layers: usize, value: impl Fn(&LowRank<'_>) -> f64) -> (Value, Map<String, Value>) {
+    let mut counts = BTreeMap::<u64, usize>::new();
+    let mut parts = BTreeMap::<String, Vec<(Site, f64)>>::new();
+    for (site, target) in targets {
+        *counts.entry(value(target).to_bits()).or_default() += 1;
+        parts.entry(part(*site)).or_default().push((*site, value(target)));
+    }
+    let common = counts.iter().rev().max_by_key(|(_, count)| **count).map_or(0.0, |(bits, _)| f64::from_bits(*bits));
+    let mut patterns = Map::new();
+    for (part, values) in parts {
+        let first = values[0].1;
+        if values.len() == layers && values.iter().all(|(_, value)| *value == first) {
+            if first != common {
+                patterns.insert(part, number(first));
+            }
+            continue;
+        }
+        patterns.extend(values.into_iter().filter(|(_, value)| *value != common).map(|(site, value)| (path(site), number(value))));
+    }
+    (number(common), patterns)
+}
+
+/// Whole numbers without a point: PEFT's r is an integer.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { (value as i64).into() } else { value.into() }
+}
+
+/// A tensor as safetensors stores it.
+struct Tensor {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for Tensor {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// A layer's tensors under PEFT's names; with a bias (of zeros, if it has none) where `biased`.
+fn tensors(site: Site, target: &LowRank<'_>, biased: bool) -> Vec<(String, Tensor)> {
+    let name = |part: &str| format!("base_model.model.{site}.{part}");
+    let (rank, inputs, outputs) = (target.rank, target.inputs, target.outputs);
+    let b = factor(&target.b, [outputs, rank], |row, col| (col, row));
+    if target.is_embedding {
+        let a = factor(&target.a, [rank, inputs], |row, col| (col, row));
+        return vec![(name("lora_embedding_A"), a), (name("lora_embedding_B"), b)];
+    }
+    let a = factor(&target.a, [rank, inputs], |row, col| (row, col));
+    let mut tensors = vec![(name("lora_A.weight"), a), (name("lora_B.weight"), b)];
+    if biased {
+        let bias = if target.bias.is_empty() { vec![0.0; outputs] } else { target.bias.to_vec() };
+        tensors.push((name("lora_B.bias"), vector(&bias)));
+    }
+    if !target.magnitude.is_empty() {
+        tensors.push((name("lora_magnitude_vector"), vector(target.magnitude)));
+    }
+    tensors
+}
+
+fn vector(values: &[f32]) -> Tensor {
+    Tensor { dtype: Dtype::F32, shape: vec![values.len()], bytes: bytemuck::cast_slice(values).to_vec() }
+}
+
+/// The matrix of `shape` whose `[row, col]` is where `place` says in `factor`.
+fn factor(factor: &Factor<'_>, shape: [usize; 2], place: impl Fn(usize, usize) -> (usize, usize)) -> Tensor {
+    let [rows, cols] = shape;
+    let places = (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))).map(|(row, col)| place(row, col));
+    let (dtype, bytes) = match factor.values() {
+        FactorValues::F16(bits) => {
+            let bits: Vec<u16> = places.map(|(row, col)| bits[row * factor.width() + col]).collect();
+            (Dtype::F16, bytemuck::cast_slice(&bits).to_vec())
+        }
+        _ => {
+            let values: Vec<f32> = places.map(|(row, col)| factor.get(row, col)).collect();
+            (Dtype::F32, bytemuck::cast_slice(&values).to_vec())
+        }
+    };
+    Tensor { dtype, shape: shape.to_vec(), bytes }
+}

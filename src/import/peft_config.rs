@@ -1,0 +1,174 @@
+//! adapter_config.json: what it says about the mathematics, and the refusal, by name, of what this build would not compute.
+//!
+//! A key that is neither known to be harmless nor absent, null, false, zero or empty is refused, so that a setting of a later PEFT
+//! can't be ignored silently.
+
+use std::path::PathBuf;
+
+use regex::Regex;
+use serde_json::{Map, Value};
+
+use super::json::{Json, is_neutral};
+use crate::file::FileError;
+
+/// What adapter_config.json says about the mathematics.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) path: PathBuf,
+    pub(super) rank_stabilized: bool,
+    pub(super) dora: bool,
+    pub(super) bias: bool,
+    /// Does the head share the embedding's adapter if the two share their weights?
+    pub(super) tied: bool,
+    /// Where the adapter comes from: JSON for the archive's facts.
+    pub(super) facts: String,
+    rank: usize,
+    alpha: f32,
+    rank_pattern: Vec<(Regex, f64)>,
+    alpha_pattern: Vec<(Regex, f64)>,
+}
+
+/// Keys that are read below.
+const READ: [&str; 9] =
+    ["peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "ensure_weight_tying"];
+
+/// Keys that name the adapter or say how it was started and trained or where its tensors go: they change no output. Which layers
+/// are adapted is read from the tensors; what `init_lora_weights` did to the base is asked below.
+const HARMLESS: [&str; 18] = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "eva_config",
+    "exclude_modules",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+];
+
+/// Keys that change what the adapter computes in a way this build does not have.
+const REFUSED: [(&str, &str); 15] = [
+    ("alora_invocation_tokens", "adapters that invocation tokens switch on (aLoRA) are not supported"),
+    ("arrow_config", "routing among adapters (Arrow) is not supported"),
+    ("bias", "trained biases of the base are not supported, only \"none\""),
+    ("enable_lora", "fused layers (MergedLinear) are not supported"),
+    ("fan_in_fan_out", "transposed weights (Conv1D) are not supported"),
+    ("kasa_config", "KaSA is not supported"),
+    ("layer_replication", "replicated layers are not supported"),
+    ("megatron_config", "Megatron's parallel layers are not supported"),
+    ("modules_to_save", "whole tensors that replace the base's are not supported"),
+    ("monteclora_config", "MonteCLoRA is not supported"),
+    ("target_parameters", "adapters on bare parameters are not supported"),
+    ("trainable_token_indices", "replaced embeddings of single tokens are not supported"),
+    ("use_bdlora", "block-diagonal factors (BD-LoRA) are not supported"),
+    ("use_qalora", "QALoRA is not supported"),
+    ("velora_config", "VeLoRA is not supported"),
+];
+
+impl Settings {
+    pub(super) fn read(json: &Json) -> Result<Self, FileError> {
+        match json.required("peft_type", json.text("peft_type")?)? {
+            "LORA" => {}
+            other => return Err(json.error("peft_type", format!("\"{other}\" is not supported; \"LORA\" is"))),
+        }
+        check_keys(json)?;
+        let (dora, bias) = (json.flag("use_dora")?, json.flag("lora_bias")?);
+        if dora && bias {
+            return Err(json.error("lora_bias", "a bias of B together with use_dora is not supported (nor by PEFT)"));
+        }
+        let alpha = json.number("lora_alpha")?.unwrap_or(8.0);
+        if !alpha.is_finite() {
+            return Err(json.error("lora_alpha", format!("{alpha} is not a scale")));
+        }
+        Ok(Self {
+            path: json.path.clone(),
+            rank_stabilized: json.flag("use_rslora")?,
+            dora,
+            bias,
+            tied: json.flag("ensure_weight_tying")?,
+            facts: facts(json),
+            rank: json.count("r")?.unwrap_or(8),
+            alpha,
+            rank_pattern: patterns(json, "rank_pattern", |rank| rank >= 1.0 && rank.fract() == 0.0, "a whole number above 0")?,
+            alpha_pattern: patterns(json, "alpha_pattern", |alpha| (alpha as f32).is_finite(), "a number")?,
+        })
+    }
+
+    /// As PEFT names it.
+    pub(super) fn method(&self) -> &'static str {
+        match (self.dora, self.rank_stabilized) {
+            (true, _) => "dora",
+            (false, true) => "rslora",
+            (false, false) => "lora",
+        }
+    }
+
+    /// r of the layer at this module path.
+    pub(super) fn rank_of(&self, module: &str) -> usize {
+        first_match(&self.rank_pattern, module).map_or(self.rank, |rank| rank as usize)
+    }
+
+    /// alpha of the layer at this module path.
+    pub(super) fn alpha_of(&self, module: &str) -> f32 {
+        first_match(&self.alpha_pattern, module).map_or(self.alpha, |alpha| alpha as f32)
+    }
+}
+
+fn check_keys(json: &Json) -> Result<(), FileError> {
+    for (key, value) in &json.fields {
+        let known = READ.contains(&key.as_str()) || HARMLESS.contains(&key.as_str());
+        if known || is_neutral(value) || key == "init_lora_weights" || key == "bias" && value == "none" {
+            continue;
+        }
+        let reason = match REFUSED.iter().find(|(name, _)| name == key) {
+            Some((_, reason)) => format!("{value}: {reason}"),
+            None => format!("{value}: this build does not know the key; it might change what the adapter computes"),
+        };
+        return Err(json.error(key, reason));
+    }
+    // PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and the like change the base; these only choose where training starts.
+    match json.get("init_lora_weights") {
+        None | Some(Value::Bool(_)) => Ok(()),
+        Some(Value::String(name)) if matches!(name.as_str(), "gaussian" | "eva" | "orthogonal" | "true" | "True") => Ok(()),
+        Some(value) => Err(json.error(
+            "init_lora_weights",
+            format!(
+                "{value} is not supported: it may have changed the base (save_pretrained of PEFT converts PiSSA, CorDA, OLoRA and \
+                 LoRA-GA with path_initial_model_for_weight_conversion)"
+            ),
+        )),
+    }
+}
+
+/// Where the adapter comes from, as far as the file says.
+fn facts(json: &Json) -> String {
+    let keys = ["base_model_name_or_path", "revision", "task_type", "peft_version", "lora_dropout"];
+    let fields: Map<String, Value> = keys.iter().filter_map(|&key| Some((key.to_owned(), json.get(key)?.clone()))).collect();
+    if fields.is_empty() { String::new() } else { Value::Object(fields).to_string() }
+}
+
+/// PEFT's rule: the key is a regular expression that matches the end of the module path, at a dot; the first that does wins.
+fn patterns(json: &Json, key: &str, fits: impl Fn(f64) -> bool, what: &str) -> Result<Vec<(Regex, f64)>, FileError> {
+    let Some(object) = json.object(key)? else { return Ok(Vec::new()) };
+    let pattern = |(name, value): (&String, &Value)| {
+        let number = value.as_f64().filter(|&number| fits(number));
+        let number = number.ok_or_else(|| object.error(name, format!("{what} was expected, found {value}")))?;
+        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{name})$"));
+        let regex = regex.map_err(|_| object.error(name, "not a regular expression that this build can read"))?;
+        Ok((regex, number))
+    };
+    object.fields.iter().map(pattern).collect()
+}
+
+fn first_match(patterns: &[(Regex, f64)], module: &str) -> Option<f64> {
+    patterns.iter().find(|(regex, _)| regex.is_match(module)).map(|(_, number)| *number)
+}
