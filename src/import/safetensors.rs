@@ -100,8 +100,11 @@ impl Stored<'_> {
     }
 }
 
+/// A shape and values.
+type Dense = (Vec<usize>, Vec<f32>);
+
 /// The values of `name` as f32 with their shape, or an error that names file and tensor.
-pub(super) fn dense(shards: &Shards, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, FileError> {
+pub(super) fn dense(shards: &Shards, name: &str) -> Result<Option<Dense>, FileError> {
     let Some((stored, path)) = shards.get(name) else { return Ok(None) };
     let unsupported =
         || FileError::format(path, name, format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype));
