@@ -24,24 +24,16 @@ pub const CODEBOOK: [f32; 16] = [
     1.0,
 ];
 
-/// Code `i + 1` is chosen for values above `THRESHOLDS[i]`; a tie takes the lower code.
-const THRESHOLDS: [f32; 15] = [
-    -0.848_096_4,
-    -0.610_632_9,
-    -0.459_995_27,
-    -0.339_679_43,
-    -0.234_607_41,
-    -0.137_911_73,
-    -0.045_525_018,
-    0.039_790_15,
-    0.120_255_25,
-    0.203_521_25,
-    0.292_013_77,
-    0.389_312_54,
-    0.501_663_4,
-    0.642_786_9,
-    0.861_478_4,
-];
+/// Code `i + 1` is chosen for values above `THRESHOLDS[i]`, the middle of two neighbours; a tie takes the lower code.
+const THRESHOLDS: [f32; 15] = {
+    let mut middles = [0.0; 15];
+    let mut i = 0;
+    while i < 15 {
+        middles[i] = (CODEBOOK[i] + CODEBOOK[i + 1]) / 2.0;
+        i += 1;
+    }
+    middles
+};
 
 /// The smallest absmax bitsandbytes divides by. A subnormal, so that a block of zeros becomes code 7 and not NaN.
 const TINY: f32 = 1e-38;
