@@ -18,6 +18,8 @@ pub mod nf4;
 mod owned;
 
 pub use matrix::{Format, Int8, Layout, Matrix, Nf4, Scales, Values};
+#[cfg(feature = "std")]
+pub(crate) use owned::reorder;
 #[cfg(feature = "alloc")]
 pub use owned::{OwnedMatrix, OwnedScales, OwnedValues};
 
