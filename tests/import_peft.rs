@@ -200,7 +200,11 @@ fn tensors_that_do_not_fit_are_refused_by_name() {
     check("dora", &|folder| drop(folder.tensors.remove(&dora_vector)), &["q_proj", "lora_magnitude_vector is missing", "use_dora is true"]);
     check("dora", &add(&dora_vector, &[65]), &["lora_magnitude_vector", "[65]", "[64]"]);
     check("lora_bias", &|folder| drop(folder.tensors.remove(&format!("{Q}.lora_B.bias"))), &["q_proj", "lora_B.bias is missing"]);
-    check("embed_head", &|folder| folder.config["use_dora"] = json!(true), &["DoRA"]);
+    let embedding_with_dora = |folder: &mut Folder| {
+        folder.tensors.retain(|name, _| name.contains("embed_tokens"));
+        folder.set("use_dora", json!(true));
+    };
+    check("embed_head", &embedding_with_dora, &["model.embed_tokens", "DoRA on embeddings"]);
 
     check("lora", &add(&a, &[4, 65]), &["q_proj.lora_A.weight", "[4, 65]", "[4, 64]"]);
     check("lora", &add(&a, &[256]), &["q_proj.lora_A.weight", "rank 256", "says 4"]);
