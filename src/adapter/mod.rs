@@ -5,14 +5,18 @@ mod build;
 #[cfg(feature = "std")]
 mod dora;
 mod lora;
+#[cfg(feature = "std")]
+mod numbers;
 mod set;
 #[cfg(feature = "std")]
 mod shared;
 
 #[cfg(feature = "std")]
-pub use build::{AdapterBuilder, FactorFormat, Numbers, Place, TargetParts};
+pub use build::{AdapterBuilder, Place, TargetParts};
 pub(crate) use lora::MAX_RANK;
 pub use lora::{Adapter, Factor, FactorValues, LowRank};
+#[cfg(feature = "std")]
+pub use numbers::{FactorFormat, Numbers};
 pub use set::{Active, AdapterSet, Base, Choice, Generation, Resolve, Slot, check_fit};
 #[cfg(feature = "std")]
 pub use shared::{Bytes, Pinned, SharedAdapter, SharedSet};
