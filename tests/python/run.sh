@@ -2,7 +2,7 @@
 # What PEFT, bitsandbytes and transformers say of our exports. Installs the pinned Python packages once, into a cache directory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-requirements=tests/golden/requirements.txt
+requirements=tests/python/requirements.txt
 key=$(sha256sum "$requirements" | cut -c1-12)
 venv="${XDG_CACHE_HOME:-$HOME/.cache}/lowrank/python-$key"
 if [ ! -f "$venv/ready" ]; then
