@@ -25,13 +25,18 @@ pub fn decode(code: u8, nested: f32, offset: f32) -> f32 {
 /// spread gets code 0.
 pub fn encode(absmax: &[f32], codes: &mut [u8], nested: &mut [f32]) -> f32 {
     let offset = mean(absmax);
+    encode_around(offset, absmax, codes, nested);
+    offset
+}
+
+/// The codes of `absmax − offset` and the scale of each group.
+fn encode_around(offset: f32, absmax: &[f32], codes: &mut [u8], nested: &mut [f32]) {
     for ((group, codes), nested) in absmax.chunks(GROUP).zip(codes.chunks_mut(GROUP)).zip(nested) {
         *nested = group.iter().fold(0.0f32, |most, &scale| most.max((scale - offset).abs()));
         for (code, &scale) in codes.iter_mut().zip(group) {
             *code = if *nested == 0.0 { 0 } else { encode_one(((scale - offset) * (1.0 / *nested)).clamp(-1.0, 1.0)) };
         }
     }
-    offset
 }
 
 /// The code of `value` in -1 to 1: the number of midpoints of the map below the centre of its bin.
@@ -128,12 +133,62 @@ const fn point(k: usize, parts: usize, step: f64) -> f32 {
 }
 
 #[cfg(test)]
+#[cfg(feature = "std")]
 mod tests {
     use super::*;
+    use safetensors::SafeTensors;
+
+    fn golden(file: &str) -> Vec<u8> {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/nf4").join(file);
+        std::fs::read(path).unwrap()
+    }
+
+    fn floats(tensors: &SafeTensors<'_>, key: &str) -> Vec<f32> {
+        tensors.tensor(key).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
 
     #[test]
     fn the_map_is_sorted_asymmetric_and_has_zero_at_127() {
         assert!(MAP.windows(2).all(|pair| pair[0] < pair[1]));
         assert_eq!((MAP[0], MAP[127], MAP[255]), (-0.992_968_74, 0.0, 1.0));
+    }
+
+    #[test]
+    fn means_are_those_of_torch_to_the_bit() {
+        let file = golden("scales.safetensors");
+        let tensors = SafeTensors::deserialize(&file).unwrap();
+        let names: Vec<String> = tensors.names().iter().filter_map(|name| name.strip_suffix(".input")).map(str::to_owned).collect();
+        assert!(names.len() > 20, "{names:?}");
+        for name in names {
+            let (input, theirs) = (floats(&tensors, &format!("{name}.input")), floats(&tensors, &format!("{name}.mean")));
+            assert_eq!(mean(&input).to_bits(), theirs[0].to_bits(), "{name}: {} {}", mean(&input), theirs[0]);
+        }
+    }
+
+    #[test]
+    fn codes_are_those_of_the_binned_quantizer() {
+        let file = golden("blockwise8.safetensors");
+        let tensors = SafeTensors::deserialize(&file).unwrap();
+        let input = floats(&tensors, "input");
+        let (mut codes, mut nested) = (vec![0; input.len()], vec![0.0; input.len().div_ceil(GROUP)]);
+        encode_around(0.0, &input, &mut codes, &mut nested);
+        assert_eq!(codes, tensors.tensor("codes").unwrap().data());
+        assert_eq!(bits(&nested), bits(&floats(&tensors, "absmax")));
+        let back: Vec<f32> = codes.iter().enumerate().map(|(i, &code)| MAP[usize::from(code)] * nested[i / GROUP]).collect();
+        assert_eq!(bits(&back), bits(&floats(&tensors, "dequantized")));
+    }
+
+    #[test]
+    fn zero_is_not_the_code_of_zero() {
+        // bitsandbytes' bins put zero beside its own code, and a group without spread at the first one.
+        assert_eq!(encode_one(0.0), 131);
+        let (mut codes, mut nested) = ([9; 3], [9.0; 1]);
+        assert_eq!(encode(&[2.5; 3], &mut codes, &mut nested), 2.5);
+        assert_eq!((codes, nested), ([0; 3], [0.0]));
+        assert_eq!(decode(codes[0], nested[0], 2.5), 2.5);
     }
 }

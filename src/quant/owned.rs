@@ -76,7 +76,7 @@ impl OwnedMatrix {
             Format::F32 => OwnedValues::F32(weights.to_vec()),
             Format::F16 => OwnedValues::F16(to_f16(weights)?),
             Format::Int8 => to_int8(weights, block)?,
-            Format::Nf4 | Format::Nf4Plain => to_nf4(weights, block, format == Format::Nf4),
+            Format::Nf4 | Format::Nf4Plain => to_nf4(weights, block, format == Format::Nf4)?,
         };
         let matrix = Self { rows, cols, values };
         let fast = matrix.view().values();
@@ -138,14 +138,14 @@ fn to_int8(weights: &[f32], block: usize) -> Result<OwnedValues> {
     let mut values = Vec::with_capacity(weights.len());
     let mut scales = Vec::with_capacity(weights.len().div_ceil(block));
     for (i, weights) in weights.chunks(block).enumerate() {
-        let scale = int8::scale(weights).ok_or(Error::Range { index: (i * block) as u64, value: weights[0] })?;
+        let scale = int8::scale(weights).ok_or_else(|| largest(weights, i * block))?;
         values.extend(weights.iter().map(|&w| int8::encode(w, scale)));
         scales.push(scale.to_bits());
     }
     Ok(OwnedValues::Int8 { values, scales, block })
 }
 
-fn to_nf4(weights: &[f32], block: usize, nested: bool) -> OwnedValues {
+fn to_nf4(weights: &[f32], block: usize, nested: bool) -> Result<OwnedValues> {
     let layout = Layout::Sequential;
     // The low nibble after an odd last weight is code 7 (zero), as bitsandbytes pads.
     let mut codes = vec![0u8; weights.len().div_ceil(2)];
@@ -160,11 +160,22 @@ fn to_nf4(weights: &[f32], block: usize, nested: bool) -> OwnedValues {
         let mut scale_codes = vec![0u8; absmax.len()];
         let mut groups = vec![0.0; absmax.len().div_ceil(double::GROUP)];
         let offset = double::encode(&absmax, &mut scale_codes, &mut groups);
+        // The sum behind the offset overflows before a single scale does.
+        let decoded = |b: usize| double::decode(scale_codes[b], groups[b / double::GROUP], offset);
+        if let Some(b) = (0..absmax.len()).find(|&b| !decoded(b).is_finite()) {
+            return Err(largest(&weights[b * block..][..block.min(weights.len() - b * block)], b * block));
+        }
         OwnedScales::Double { codes: scale_codes, nested: groups, offset }
     } else {
         OwnedScales::Plain(absmax)
     };
-    OwnedValues::Nf4 { codes, scales, block, layout }
+    Ok(OwnedValues::Nf4 { codes, scales, block, layout })
+}
+
+/// The error of a block whose scale its format cannot hold: names its largest weight. `first` is the index of `block[0]`.
+fn largest(block: &[f32], first: usize) -> Error {
+    let (at, value) = block.iter().enumerate().fold((0, 0.0f32), |most, (i, &w)| if w.abs() > most.1.abs() { (i, w) } else { most });
+    Error::Range { index: (first + at) as u64, value }
 }
 
 fn put(codes: &mut [u8], layout: Layout, index: usize, code: u8) {
