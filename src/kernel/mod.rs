@@ -18,6 +18,7 @@ mod avx2;
 mod avx512;
 mod detect;
 mod fast;
+mod precision;
 mod scalar;
 mod scales;
 #[cfg(target_arch = "x86_64")]
@@ -27,18 +28,7 @@ use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
 
 pub use detect::{available, by_name, kernels};
-
-/// How a product treats its activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Precision {
-    /// f32 activations against the weights as their format defines them: within 1e-6 of f64, relative to Σ|wᵢxᵢ|.
-    #[default]
-    Exact,
-    /// Activations rounded to 8 bits per block of 64, weights as 8-bit integers: within 1e-2 of f64, relative to Σ|wᵢxᵢ|. For NF4
-    /// and int8 matrices whose rows are whole blocks ([`Kernels::has_fast`]); all others are computed exactly.
-    Fast,
-}
+pub use precision::Precision;
 
 /// Activations that share a scale in [`Precision::Fast`].
 pub const GROUP: usize = 64;

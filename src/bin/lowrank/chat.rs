@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let executor = arguments.model.executor()?;
     let limits = Limits {
         kv_format: arguments.kv.into(),
-        precision: arguments.model.precision(),
+        precision: arguments.model.precision(&model),
         lanes: executor.lanes(),
         max_active: 1,
         max_total_rank: rank,

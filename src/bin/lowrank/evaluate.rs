@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     let limits = Limits {
         kv_format: KvFormat::F32,
-        precision: arguments.model.precision(),
+        precision: arguments.model.exact_precision(),
         batch: 8,
         prefill_chunk: 64,
         ..Limits::new(arguments.max_length)

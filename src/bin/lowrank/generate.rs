@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err("the prompt is empty".into());
     }
     let context = context(&model, prompt.len(), arguments.tokens)?;
-    let limits = Limits { kv_format: arguments.kv.into(), precision: arguments.model.precision(), ..Limits::new(context) };
+    let limits = Limits { kv_format: arguments.kv.into(), precision: arguments.model.precision(&model), ..Limits::new(context) };
     let executor = arguments.model.executor()?;
     if arguments.swaps.is_empty() {
         let adapters = open_adapters(&arguments.adapters.adapters)?;

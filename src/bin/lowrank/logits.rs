@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.base()?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
-    let limits = Limits { kv_format: KvFormat::F32, precision: arguments.model.precision(), ..Limits::new(arguments.tokens.len()) };
+    let limits = Limits { kv_format: KvFormat::F32, precision: arguments.model.exact_precision(), ..Limits::new(arguments.tokens.len()) };
     let executor = arguments.model.executor()?;
     let mut bytes = Vec::new();
     with_session(model, &adapters, limits, executor.as_ref(), |session| {

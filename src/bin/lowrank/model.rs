@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lowrank::adapter::{AdapterSet, Choice, Slot};
-use lowrank::kernel::{Precision, by_name};
+use lowrank::kernel::{Precision, by_name, kernels};
 use lowrank::model::llama::Llama;
 use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Serial, Session, Threads, need};
 
@@ -40,9 +40,9 @@ pub(crate) struct ModelOptions {
     /// Threads; 0 means one per core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) threads: usize,
-    /// How products treat activations
-    #[arg(long, value_enum, default_value_t = PrecisionName::Exact)]
-    pub(crate) precision: PrecisionName,
+    /// How products treat activations [default: exact where figures are compared, else what is measured to be as good]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
     /// Where to run
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub(crate) device: Device,
@@ -91,10 +91,23 @@ impl ModelOptions {
         Ok(if self.threads == 1 { Box::new(Serial) } else { Box::new(Threads::new(self.threads)?) })
     }
 
-    pub(crate) fn precision(&self) -> Precision {
-        match self.precision {
-            PrecisionName::Exact => Precision::Exact,
-            PrecisionName::Fast => Precision::Fast,
+    /// The precision asked for; for commands whose figures are compared, exact unless told otherwise.
+    pub(crate) fn exact_precision(&self) -> Precision {
+        self.precision.map_or(Precision::Exact, Precision::from)
+    }
+
+    /// The precision asked for, or the default of this base on this CPU.
+    pub(crate) fn precision(&self, model: &Llama<'_>) -> Precision {
+        let default = || Precision::default_for(kernels(), model.layer(0).q.weight.format());
+        self.precision.map_or_else(default, Precision::from)
+    }
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::Exact => Self::Exact,
+            PrecisionName::Fast => Self::Fast,
         }
     }
 }
