@@ -13,7 +13,8 @@ mod shared;
 
 #[cfg(feature = "std")]
 pub use build::{AdapterBuilder, Place, TargetParts};
-pub(crate) use lora::MAX_RANK;
+#[cfg(feature = "std")]
+use lora::MAX_RANK;
 pub use lora::{Adapter, Factor, FactorValues, LowRank};
 #[cfg(feature = "std")]
 pub use numbers::{FactorFormat, Numbers};
