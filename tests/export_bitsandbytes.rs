@@ -89,10 +89,10 @@ fn a_base_that_is_not_nf4_is_refused_by_name_and_leaves_nothing() {
     assert!(!directory.exists());
 }
 
-/// A source without one of its tensors.
-struct Without(HuggingFace, &'static str);
+/// A source without one of its tensors, with another text border.
+struct Changed<S>(S, &'static str, TextParts);
 
-impl Source for Without {
+impl<S: Source> Source for Changed<S> {
     fn path(&self) -> &Path {
         self.0.path()
     }
@@ -106,7 +106,7 @@ impl Source for Without {
     }
 
     fn text(&self) -> Result<TextParts, FileError> {
-        self.0.text()
+        Ok(self.2.clone())
     }
 
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError> {
@@ -119,13 +119,40 @@ impl Source for Without {
 }
 
 #[test]
+fn the_end_of_turn_is_the_one_that_the_template_writes() {
+    for (chat_template, eos) in [("{{ message }}<|eos|>", "<|eos|>"), ("", "<|bos|>")] {
+        let source = Gguf::open(golden("gguf/qwen2.gguf")).unwrap();
+        let text = TextParts { chat_template: chat_template.into(), stop: vec![1, 2], ..source.text().unwrap() };
+        let archive = import(&Changed(source, "", text), Format::Nf4, Format::F32);
+        let directory = tempfile::tempdir().unwrap();
+        export_bitsandbytes(&Llama::open(&archive).unwrap(), directory.path()).unwrap();
+        let read =
+            |name: &str| -> serde_json::Value { serde_json::from_slice(&std::fs::read(directory.path().join(name)).unwrap()).unwrap() };
+        assert_eq!(read("tokenizer_config.json")["eos_token"], eos);
+        assert_eq!(read("generation_config.json")["eos_token_id"], serde_json::json!([1, 2]));
+    }
+}
+
+#[test]
+fn a_tokenizer_that_cannot_be_read_is_refused() {
+    let text = TextParts { tokenizer: b"{}".to_vec(), ..TextParts::default() };
+    let archive = import(&Changed(HuggingFace::open(golden("tiny-llama-bnb")).unwrap(), "", text), Format::Nf4, Format::F32);
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("new");
+    let error = export_bitsandbytes(&Llama::open(&archive).unwrap(), &directory).unwrap_err().to_string();
+    assert!(error.contains("tokenizer.json"), "{error}");
+    assert!(!directory.exists());
+}
+
+#[test]
 fn biases_and_norms_that_no_architecture_has_are_refused() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("new");
     for (folder, tensor, left) in
         [("qwen2", "model.layers.0.self_attn.k_proj.bias", "q, v"), ("qwen3", "model.layers.0.self_attn.k_norm.weight", "q_norm")]
     {
-        let source = Without(HuggingFace::open(golden(&format!("tiny-variants/{folder}"))).unwrap(), tensor);
+        let source = HuggingFace::open(golden(&format!("tiny-variants/{folder}"))).unwrap();
+        let source = Changed(source, tensor, TextParts::default());
         let archive = import(&source, Format::Nf4, Format::F32);
         let error = export_bitsandbytes(&Llama::open(&archive).unwrap(), &directory).unwrap_err().to_string();
         assert!(error.ends_with(&format!(": {left}")), "{error}");

@@ -284,9 +284,12 @@ fn tokenizer_config(base: &Llama<'_>) -> Result<Option<Value>, String> {
         "add_bos_token": base.leading_bos().is_some(),
         "clean_up_tokenization_spaces": false,
     });
-    // End-of-turn tokens were added to vocabularies after end-of-text ones, and generation stops at the former.
-    for (key, id) in [("bos_token", base.bos()), ("eos_token", base.stop_tokens().last())] {
-        if let Some(text) = id.and_then(|id| tokenizer.id_to_token(id)) {
+    // Of several tokens that end a turn, the one that the chat template writes.
+    let stops: Vec<String> = base.stop_tokens().filter_map(|id| tokenizer.id_to_token(id)).collect();
+    let eos = stops.iter().find(|text| base.chat_template().contains(text.as_str())).or(stops.first()).cloned();
+    let bos = base.bos().and_then(|id| tokenizer.id_to_token(id));
+    for (key, text) in [("bos_token", bos), ("eos_token", eos)] {
+        if let Some(text) = text {
             settings[key] = text.into();
         }
     }
