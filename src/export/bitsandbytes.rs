@@ -1,33 +1,42 @@
 //! A base archive as a bitsandbytes 4-bit checkpoint: a directory that transformers loads.
 //!
 //! NF4 codes and scales go back in bitsandbytes' order exactly. Embedding, output head, norms and biases become f32 (what int8 or
-//! f16 stand for). Tensors are produced one at a time while the file is written, so memory stays at the largest of them.
+//! f16 stand for), row by row while the file is written: memory stays at the packed codes of one layer.
 
 use std::borrow::Cow;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use tokenizers::Tokenizer;
 
 use crate::file::{FileError, write_whole};
 use crate::model::llama::{Config, Layer, Llama, RopeScaling, Site};
 use crate::nn::Linear;
 use crate::quant::{Layout, Matrix, Nf4, Scales, Values, double, nf4, reorder};
 
-/// Writes `base` as the directory `directory`, each file whole or not at all.
+/// Writes `base` as the directory `directory`, each file whole or not at all. Files of the same names are replaced, others stay.
 ///
 /// # Errors
-/// A base whose linear layers are not NF4; I/O errors.
+/// A base whose linear layers are not NF4, that has biases or norms where no architecture of transformers has them, or whose
+/// tokenizer cannot be read; I/O errors.
 pub fn export_bitsandbytes(base: &Llama<'_>, directory: &Path) -> Result<(), FileError> {
     let tensors = tensors(base).map_err(|site| {
         FileError::format(directory, site.to_string(), "bitsandbytes checkpoints hold NF4 weights; import the base with --weights nf4")
     })?;
     let family = Family::of(base).map_err(|reason| FileError::format(directory, "", reason))?;
+    let tokenizer_config = tokenizer_config(base).map_err(|reason| FileError::format(directory, "tokenizer.json", reason))?;
+    let is_new = !directory.exists();
     std::fs::create_dir_all(directory).map_err(|error| FileError::io(directory, error))?;
-    write_safetensors(&directory.join("model.safetensors"), &tensors)?;
-    write_text_border(base, directory)?;
-    // Last, so that a directory with a config.json is complete.
-    write_json(&directory.join("config.json"), &config(base, family))
+    let written = write_safetensors(&directory.join("model.safetensors"), &tensors)
+        .and_then(|()| write_text_border(base, tokenizer_config.as_ref(), directory))
+        // Last, so that a directory with a config.json is complete.
+        .and_then(|()| write_json(&directory.join("config.json"), &config(base, family)));
+    if written.is_err() && is_new {
+        // Fails, as it should, if something is in it.
+        let _ = std::fs::remove_dir(directory);
+    }
+    written
 }
 
 /// A tensor of the checkpoint.
@@ -63,20 +72,22 @@ impl<'a> Tensor<'a> {
         Self { name, dtype: "F32", shape: vec![rows, cols], bytes: rows * cols * 4, data: Data::Dense(matrix) }
     }
 
-    fn produce(&self) -> Cow<'_, [u8]> {
+    fn write(&self, file: &mut impl Write) -> io::Result<()> {
         match &self.data {
-            Data::Bytes(bytes) => Cow::Borrowed(bytes),
-            Data::Codes(nf4, count) => Cow::Owned(reorder(nf4.codes, *count, nf4.layout, Layout::Sequential)),
+            Data::Bytes(bytes) => file.write_all(bytes),
+            Data::Codes(nf4, count) => file.write_all(&reorder(nf4.codes, *count, nf4.layout, Layout::Sequential)),
             Data::Dense(matrix) => {
-                let mut values = vec![0.0; matrix.rows() * matrix.cols()];
-                values.chunks_exact_mut(matrix.cols()).enumerate().for_each(|(row, out)| matrix.read(row, 0, out));
-                Cow::Owned(bytemuck::cast_slice(&values).to_vec())
+                let mut values = vec![0.0f32; matrix.cols()];
+                (0..matrix.rows()).try_for_each(|row| {
+                    matrix.read(row, 0, &mut values);
+                    file.write_all(bytemuck::cast_slice(&values))
+                })
             }
         }
     }
 }
 
-/// Every tensor of the checkpoint, or the first linear layer that is not NF4.
+/// Every tensor of the checkpoint in the order of the file, or the first linear layer that is not NF4.
 fn tensors<'a>(base: &Llama<'a>) -> Result<Vec<Tensor<'a>>, Site> {
     let mut out = vec![Tensor::dense(format!("{}.weight", Site::Embedding), base.embedding())];
     for index in 0..base.config().layers {
@@ -98,6 +109,8 @@ fn tensors<'a>(base: &Llama<'a>) -> Result<Vec<Tensor<'a>>, Site> {
     if !base.is_tied() {
         out.push(Tensor::dense(format!("{}.weight", Site::Head), base.head()));
     }
+    // As the safetensors library writes: wide types first, so that every tensor is aligned.
+    out.sort_by(|a, b| a.dtype.cmp(b.dtype).then_with(|| a.name.cmp(&b.name)));
     Ok(out)
 }
 
@@ -156,12 +169,14 @@ fn write_safetensors(path: &Path, tensors: &[Tensor<'_>]) -> Result<(), FileErro
     let mut header = Value::Object(header).to_string();
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
     write_whole(path, |file| {
-        let mut file = BufWriter::new(file);
-        let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(|error| FileError::io(path, error));
-        write(&(header.len() as u64).to_le_bytes())?;
-        write(header.as_bytes())?;
-        tensors.iter().try_for_each(|tensor| write(&tensor.produce()))?;
-        file.flush().map_err(|error| FileError::io(path, error))
+        let mut file = BufWriter::with_capacity(1 << 20, file);
+        let mut write = || {
+            file.write_all(&(header.len() as u64).to_le_bytes())?;
+            file.write_all(header.as_bytes())?;
+            tensors.iter().try_for_each(|tensor| tensor.write(&mut file))?;
+            file.flush()
+        };
+        write().map_err(|error| FileError::io(path, error))
     })
 }
 
@@ -170,25 +185,33 @@ fn write_safetensors(path: &Path, tensors: &[Tensor<'_>]) -> Result<(), FileErro
 enum Family {
     Llama { attention_bias: bool, mlp_bias: bool },
     Qwen2,
-    Qwen3,
+    Qwen3 { attention_bias: bool },
 }
 
 impl Family {
-    /// Read off the biases and norms of the blocks, which must be alike.
+    /// Read off the biases and norms of the blocks, which must be alike: transformers fills a bias that it expects and does not
+    /// find with chance, and drops one that it does not expect.
     fn of(base: &Llama<'_>) -> Result<Self, String> {
-        let kind = |layer: &Layer<'_>| {
-            let has = |linear: &Linear<'_>| !linear.bias.is_empty();
-            (has(&layer.q), has(&layer.o), has(&layer.gate), !layer.q_norm.is_empty())
+        let kind = |index: usize| {
+            let layer = base.layer(index);
+            (linears(index, &layer).map(|(_, linear)| !linear.bias.is_empty()), [layer.q_norm, layer.k_norm].map(|norm| !norm.is_empty()))
         };
-        let first = kind(&base.layer(0));
-        if (1..base.config().layers).any(|i| kind(&base.layer(i)) != first) {
-            return Err("the decoder blocks differ in biases or norms; transformers has no such model".into());
+        let first = kind(0);
+        if let Some(other) = (1..base.config().layers).find(|&index| kind(index) != first) {
+            return Err(format!("blocks 0 and {other} differ in which biases and norms they have; transformers has no such model"));
         }
         match first {
-            (false, false, false, true) => Ok(Self::Qwen3),
-            (true, false, false, false) => Ok(Self::Qwen2),
-            (attention_bias, o, mlp_bias, false) if attention_bias == o => Ok(Self::Llama { attention_bias, mlp_bias }),
-            _ => Err("transformers has no model with these biases and norms".into()),
+            ([q, k, v, o, gate, up, down], [false, false]) if [k, v, o] == [q; 3] && [up, down] == [gate; 2] => {
+                Ok(Self::Llama { attention_bias: q, mlp_bias: gate })
+            }
+            ([true, true, true, false, false, false, false], [false, false]) => Ok(Self::Qwen2),
+            ([q, k, v, o, false, false, false], [true, true]) if [k, v, o] == [q; 3] => Ok(Self::Qwen3 { attention_bias: q }),
+            (biases, norms) => {
+                let parts = ["q", "k", "v", "o", "gate", "up", "down", "q_norm", "k_norm"];
+                let has = biases.into_iter().chain(norms).zip(parts).filter(|(has, _)| *has).map(|(_, part)| part);
+                let has: Vec<_> = has.collect();
+                Err(format!("transformers has no architecture with just these biases and norms: {}", has.join(", ")))
+            }
         }
     }
 }
@@ -198,61 +221,91 @@ fn config(base: &Llama<'_>, family: Family) -> Value {
     let (class, model_type) = match family {
         Family::Llama { .. } => ("LlamaForCausalLM", "llama"),
         Family::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
-        Family::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+        Family::Qwen3 { .. } => ("Qwen3ForCausalLM", "qwen3"),
     };
-    let stop: Vec<u32> = base.stop_tokens().collect();
     let nested = matches!(base.layer(0).q.weight.values(), Values::Nf4(Nf4 { scales: Scales::Double { .. }, .. }));
     let mut config = json!({
-        "architectures": [class], "model_type": model_type, "hidden_act": "silu", "torch_dtype": "float32",
+        "_name_or_path": base.name(), "architectures": [class], "model_type": model_type, "hidden_act": "silu", "torch_dtype": "float32",
         "vocab_size": c.vocab, "hidden_size": c.dim, "num_hidden_layers": c.layers, "num_attention_heads": c.heads,
         "num_key_value_heads": c.kv_heads, "head_dim": c.head_dim, "intermediate_size": c.hidden,
-        "max_position_embeddings": c.context, "rms_norm_eps": c.norm_epsilon, "rope_theta": c.rope_theta,
+        "max_position_embeddings": c.context, "rms_norm_eps": decimal(c.norm_epsilon), "rope_theta": decimal(c.rope_theta),
         "rope_scaling": rope_scaling(c), "tie_word_embeddings": base.is_tied(),
-        "bos_token_id": base.bos(), "eos_token_id": stop,
+        "bos_token_id": base.bos(), "eos_token_id": eos(base),
         "quantization_config": {
             "quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false, "bnb_4bit_quant_type": "nf4",
             "bnb_4bit_use_double_quant": nested, "bnb_4bit_compute_dtype": "float32", "bnb_4bit_quant_storage": "uint8",
             "llm_int8_skip_modules": ["lm_head"],
         },
     });
-    if let Family::Llama { attention_bias, mlp_bias } = family {
+    if let Family::Llama { attention_bias, .. } | Family::Qwen3 { attention_bias } = family {
         config["attention_bias"] = attention_bias.into();
+    }
+    if let Family::Llama { mlp_bias, .. } = family {
         config["mlp_bias"] = mlp_bias.into();
     }
     config
 }
 
+/// The shortest decimal that reads back as `value`: 1e-5, not 0.000009999999747378752.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().ok().filter(|short: &f64| *short as f32 == value).unwrap_or(f64::from(value))
+}
+
+/// The tokens that end a turn, as transformers has them: none, one, or a list.
+fn eos(base: &Llama<'_>) -> Value {
+    let stop: Vec<u32> = base.stop_tokens().collect();
+    match stop[..] {
+        [] => Value::Null,
+        [one] => one.into(),
+        _ => stop.into(),
+    }
+}
+
 fn rope_scaling(config: &Config) -> Value {
     match config.rope_scaling {
         RopeScaling::None => Value::Null,
-        RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+        RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": decimal(factor) }),
         RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context } => json!({
-            "rope_type": "llama3", "factor": factor, "low_freq_factor": low_frequency, "high_freq_factor": high_frequency,
-            "original_max_position_embeddings": original_context as u64,
+            "rope_type": "llama3", "factor": decimal(factor), "low_freq_factor": decimal(low_frequency),
+            "high_freq_factor": decimal(high_frequency), "original_max_position_embeddings": original_context as u64,
         }),
     }
 }
 
-/// tokenizer.json as it came, and what transformers wants to know beside it.
-fn write_text_border(base: &Llama<'_>, directory: &Path) -> Result<(), FileError> {
-    let stop: Vec<u32> = base.stop_tokens().collect();
-    write_json(&directory.join("generation_config.json"), &json!({ "bos_token_id": base.bos(), "eos_token_id": stop }))?;
+/// tokenizer_config.json: what transformers wants to know beside tokenizer.json. `None` if the base has no tokenizer.
+fn tokenizer_config(base: &Llama<'_>) -> Result<Option<Value>, String> {
     if base.tokenizer_json().is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let path = directory.join("tokenizer.json");
-    write_whole(&path, |file| file.write_all(base.tokenizer_json()).map_err(|error| FileError::io(&path, error)))?;
-    let parsed: Value = serde_json::from_slice(base.tokenizer_json()).unwrap_or_default();
-    let text = |id: u32| parsed["added_tokens"].as_array()?.iter().find(|token| token["id"] == id)?["content"].as_str();
-    let mut settings = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": base.leading_bos().is_some() });
-    let named = [("bos_token", base.bos().and_then(text)), ("eos_token", stop.iter().rev().find_map(|&id| text(id)))];
-    for (key, value) in named.into_iter().filter_map(|(key, value)| Some((key, value?))) {
-        settings[key] = value.into();
+    let tokenizer =
+        Tokenizer::from_bytes(base.tokenizer_json()).map_err(|error| format!("the base's tokenizer cannot be read: {error}"))?;
+    let mut settings = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": base.leading_bos().is_some(),
+        "clean_up_tokenization_spaces": false,
+    });
+    // Of several tokens that end a turn, the one that the chat template writes.
+    let stops: Vec<String> = base.stop_tokens().filter_map(|id| tokenizer.id_to_token(id)).collect();
+    let eos = stops.iter().find(|text| base.chat_template().contains(text.as_str())).or(stops.first()).cloned();
+    let bos = base.bos().and_then(|id| tokenizer.id_to_token(id));
+    for (key, text) in [("bos_token", bos), ("eos_token", eos)] {
+        if let Some(text) = text {
+            settings[key] = text.into();
+        }
     }
     if !base.chat_template().is_empty() {
         settings["chat_template"] = base.chat_template().into();
     }
-    write_json(&directory.join("tokenizer_config.json"), &settings)
+    Ok(Some(settings))
+}
+
+/// generation_config.json, and with a tokenizer tokenizer.json as it came and tokenizer_config.json.
+fn write_text_border(base: &Llama<'_>, tokenizer_config: Option<&Value>, directory: &Path) -> Result<(), FileError> {
+    write_json(&directory.join("generation_config.json"), &json!({ "bos_token_id": base.bos(), "eos_token_id": eos(base) }))?;
+    let Some(settings) = tokenizer_config else { return Ok(()) };
+    let path = directory.join("tokenizer.json");
+    write_whole(&path, |file| file.write_all(base.tokenizer_json()).map_err(|error| FileError::io(&path, error)))?;
+    write_json(&directory.join("tokenizer_config.json"), settings)
 }
 
 fn write_json(path: &Path, value: &Value) -> Result<(), FileError> {
