@@ -331,6 +331,9 @@ fn check_target(target: &ArchivedTarget<'static>) -> Result<()> {
     for lines in [&target.bias, &target.magnitude, &target.gain] {
         check_vector(site, lines, outputs as usize, true)?;
     }
+    if target.kind == 1 && !(target.bias.is_empty() && target.magnitude.is_empty() && target.gain.is_empty()) {
+        return Err(Error::EmbeddingExtras { site });
+    }
     if target.gain.is_empty() != target.magnitude.is_empty() {
         return Err(Error::PayloadLength { site, have: 0, need: u64::from(outputs) * 4 });
     }
