@@ -159,7 +159,8 @@ fn every_code_and_scale_counts() {
     let options = in_format(Format::Nf4);
     for (folder, nested) in [("tiny-llama-bnb", true), ("tiny-llama-bnb-plain", false)] {
         let source = HuggingFace::open(golden(folder)).unwrap();
-        let changes: [&dyn Fn(&mut Vec<u8>, &mut OwnedScales); 5] = [
+        type Change<'c> = &'c dyn Fn(&mut Vec<u8>, &mut OwnedScales);
+        let changes: [Change<'_>; 5] = [
             &|_, _| (),
             &|codes, _| codes[0] ^= 0x10,
             &|codes, _| *codes.last_mut().unwrap() ^= 0x01,
@@ -184,7 +185,7 @@ fn every_code_and_scale_counts() {
         // Rows of 64 are reordered into groups, rows of 100 are not: both must count.
         for part in ["self_attn.q_proj", "mlp.down_proj"] {
             let name = format!("model.layers.1.{part}.weight");
-            let with = |change: &dyn Fn(&mut Vec<u8>, &mut OwnedScales)| {
+            let with = |change: Change<'_>| {
                 let tensor = |asked: &str, tensor: &mut Tensor| {
                     if let Tensor::Packed(matrix) = tensor
                         && asked == name
