@@ -137,7 +137,8 @@ proptest! {
             let scale = half::f16::from_f32(absmax(i) / 127.0).to_f32();
             (0.5 * scale + (w.abs() - 127.0 * scale).max(0.0)) * 1.00001
         };
-        let bounds: [(Format, &dyn Fn(usize, f32) -> f32); 4] =
+        type Bound<'b> = &'b dyn Fn(usize, f32) -> f32;
+        let bounds: [(Format, Bound<'_>); 4] =
             [(Format::F32, &|_, _| 0.0), (Format::F16, &|_, w| half(w)), (Format::Nf4Plain, &gap), (Format::Int8, &step)];
         for (format, bound) in bounds {
             let matrix = OwnedMatrix::quantize(format, block, rows, cols, &weights).unwrap();

@@ -103,6 +103,10 @@ impl Parts {
         if text.tokenizer.is_empty() && !options.allow_missing_tokenizer {
             return Err(FileError::format(source.path(), "tokenizer", "the model comes without a tokenizer"));
         }
+        if let Some(&token) = text.bos.iter().chain(&text.stop).find(|&&id| id as usize >= config.vocab) {
+            let error = Error::Token { token, vocab: config.vocab as u32 };
+            return Err(FileError::core(source.path(), "special tokens", error));
+        }
         let mut reader = Reader { source, options, config, left: source.names().into_iter().collect(), done: 0, total: 0, progress };
         reader.total = reader.left.len();
         let blocks = (0..config.layers).map(|layer| reader.block(layer)).collect::<Result<_, _>>()?;

@@ -3,6 +3,8 @@
 //! Beside `P.weight` (packed codes, whatever their declared type) lie `P.weight.absmax` (f32, or 8-bit codes if nested),
 //! `.quant_map`, `.nested_absmax`, `.nested_quant_map` and `.quant_state.bitsandbytes__nf4` (JSON in a byte tensor).
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::json::Json;
@@ -41,41 +43,110 @@ impl Quantization {
     /// The packed weight called `name`, or `None` if it is not packed.
     pub(super) fn packed(&self, shards: &Shards, name: &str) -> Result<Option<OwnedMatrix>, FileError> {
         let state_name = format!("{name}{STATE}");
-        let (Some((codes, path)), Some((state, _))) = (shards.get(name), shards.get(&state_name)) else { return Ok(None) };
-        let error = |place: &str, reason: String| FileError::format(path, place, reason);
-        let state: Value = serde_json::from_slice(state.bytes).map_err(|e| error(&state_name, format!("not valid JSON: {e}")))?;
-        let count = |key: &str| {
-            let value = state[key].as_u64().and_then(|value| usize::try_from(value).ok());
-            value.ok_or_else(|| error(&state_name, format!("\"{key}\": a whole number was expected, found {}", state[key])))
-        };
-        let shape: Option<Vec<usize>> =
-            state["shape"].as_array().and_then(|dims| dims.iter().map(|d| d.as_u64().and_then(|d| usize::try_from(d).ok())).collect());
-        let Some([rows, cols]) = shape.as_deref().and_then(|shape| <[usize; 2]>::try_from(shape).ok()) else {
-            return Err(error(&state_name, format!("\"shape\": two numbers were expected, found {}", state["shape"])));
-        };
-        let block = count("blocksize")?;
-        let absmax_name = format!("{name}.absmax");
-        let vector = |suffix: &str| {
-            let name = format!("{name}{suffix}");
-            dense(shards, &name)?.map(|(_, values)| values).ok_or_else(|| error(&name, "the tensor is missing".into()))
-        };
-        check_map(&vector(".quant_map")?, &nf4::CODEBOOK).map_err(|reason| error(&format!("{name}.quant_map"), reason))?;
-        let scales = if state.get("nested_blocksize").is_some_and(|value| !value.is_null()) {
-            if count("nested_blocksize")? != double::GROUP {
-                return Err(error(
-                    &state_name,
-                    format!("\"nested_blocksize\": {} was expected, found {}", double::GROUP, state["nested_blocksize"]),
-                ));
+        let (Some((codes, path)), Some((state, state_path))) = (shards.get(name), shards.get(&state_name)) else { return Ok(None) };
+        let state = State::read(state.bytes).map_err(|reason| FileError::format(state_path, state_name, reason))?;
+        let parts = Companions { shards, path, weight: name };
+        let codes = parts.bytes("", codes.bytes, state.count.div_ceil(2))?;
+        parts.table(".quant_map", &nf4::CODEBOOK)?;
+        let blocks = state.count.div_ceil(state.block);
+        let scales = match state.nested_offset {
+            None => OwnedScales::Plain(parts.floats(".absmax", blocks)?),
+            Some(offset) => {
+                parts.table(".nested_quant_map", &double::MAP)?;
+                let absmax_name = format!("{name}.absmax");
+                let (absmax, _) = shards.get(&absmax_name).ok_or_else(|| parts.error(".absmax", "the tensor is missing"))?;
+                OwnedScales::Double {
+                    codes: parts.bytes(".absmax", absmax.bytes, blocks)?,
+                    nested: parts.floats(".nested_absmax", blocks.div_ceil(double::GROUP))?,
+                    offset,
+                }
             }
-            check_map(&vector(".nested_quant_map")?, &double::MAP).map_err(|reason| error(&format!("{name}.nested_quant_map"), reason))?;
-            let (absmax, _) = shards.get(&absmax_name).ok_or_else(|| error(&absmax_name, "the tensor is missing".into()))?;
-            let offset = state["nested_offset"].as_f64().ok_or_else(|| error(&state_name, "\"nested_offset\" is missing".into()))?;
-            OwnedScales::Double { codes: absmax.bytes.to_vec(), nested: vector(".nested_absmax")?, offset: offset as f32 }
-        } else {
-            OwnedScales::Plain(vector(".absmax")?)
         };
-        let values = OwnedValues::Nf4 { codes: codes.bytes.to_vec(), scales, block, layout: Layout::Sequential };
-        OwnedMatrix::new(rows, cols, values).map(Some).map_err(|core| FileError::core(path, name, core))
+        let values = OwnedValues::Nf4 { codes, scales, block: state.block, layout: Layout::Sequential };
+        OwnedMatrix::new(state.rows, state.cols, values).map(Some).map_err(|core| FileError::core(path, name, core))
+    }
+}
+
+/// What the state of a packed weight says.
+struct State {
+    rows: usize,
+    cols: usize,
+    /// rows · cols.
+    count: usize,
+    block: usize,
+    /// Present if the scales are quantized themselves.
+    nested_offset: Option<f32>,
+}
+
+impl State {
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let state: Value = serde_json::from_slice(bytes).map_err(|error| format!("not valid JSON: {error}"))?;
+        let whole = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
+        let kind = &state["quant_type"];
+        if !kind.is_null() && kind != "nf4" {
+            return Err(format!("\"quant_type\": {kind} is not supported; \"nf4\" is"));
+        }
+        let shape: Option<Vec<usize>> = state["shape"].as_array().and_then(|dims| dims.iter().map(whole).collect());
+        let product = |[rows, cols]: [usize; 2]| rows.checked_mul(cols).map(|count| (rows, cols, count));
+        let shape = shape.and_then(|shape| <[usize; 2]>::try_from(shape).ok()).and_then(product);
+        let (rows, cols, count) =
+            shape.ok_or_else(|| format!("\"shape\": the two dimensions of a matrix were expected, found {}", state["shape"]))?;
+        let block = whole(&state["blocksize"]).filter(|&block| nf4::is_block_size(block));
+        let block =
+            block.ok_or_else(|| format!("\"blocksize\": a power of two from 32 to 4096 was expected, found {}", state["blocksize"]))?;
+        let nested = &state["nested_blocksize"];
+        if !nested.is_null() && whole(nested) != Some(double::GROUP) {
+            return Err(format!("\"nested_blocksize\": {} was expected, found {nested}", double::GROUP));
+        }
+        let offset = &state["nested_offset"];
+        let finite = || offset.as_f64().map(|offset| offset as f32).filter(|offset| offset.is_finite());
+        let nested_offset = match nested {
+            Value::Null => None,
+            _ => Some(finite().ok_or_else(|| format!("\"nested_offset\": a number that f32 can hold was expected, found {offset}"))?),
+        };
+        Ok(Self { rows, cols, count, block, nested_offset })
+    }
+}
+
+/// The tensors beside a packed weight, by the end of their names.
+struct Companions<'c> {
+    shards: &'c Shards,
+    path: &'c Path,
+    weight: &'c str,
+}
+
+impl Companions<'_> {
+    fn error(&self, suffix: &str, reason: impl Into<String>) -> FileError {
+        FileError::format(self.path, format!("{}{suffix}", self.weight), reason)
+    }
+
+    fn check_len(&self, suffix: &str, found: usize, expected: usize) -> Result<(), FileError> {
+        let reason = || format!("{expected} values were expected for the weight's shape and block size, found {found}");
+        if found == expected { Ok(()) } else { Err(self.error(suffix, reason())) }
+    }
+
+    fn bytes(&self, suffix: &str, bytes: &[u8], expected: usize) -> Result<Vec<u8>, FileError> {
+        self.check_len(suffix, bytes.len(), expected)?;
+        Ok(bytes.to_vec())
+    }
+
+    fn any_floats(&self, suffix: &str) -> Result<Vec<f32>, FileError> {
+        let found = dense(self.shards, &format!("{}{suffix}", self.weight))?;
+        found.map(|(_, values)| values).ok_or_else(|| self.error(suffix, "the tensor is missing"))
+    }
+
+    /// Finite scales.
+    fn floats(&self, suffix: &str, expected: usize) -> Result<Vec<f32>, FileError> {
+        let values = self.any_floats(suffix)?;
+        self.check_len(suffix, values.len(), expected)?;
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(index) => Err(self.error(suffix, format!("value {index} is {}, a finite scale was expected", values[index]))),
+        }
+    }
+
+    fn table(&self, suffix: &str, expected: &[f32]) -> Result<(), FileError> {
+        check_map(&self.any_floats(suffix)?, expected).map_err(|reason| self.error(suffix, reason))
     }
 }
 

@@ -39,7 +39,7 @@ impl HuggingFace {
             value.as_array().is_some_and(|names| names.iter().all(|name| name.as_str().is_some_and(|n| n.ends_with("ForCausalLM"))))
         };
         config.refuse("architectures", causal)?;
-        let shards = Shards::open(&weight_files(directory)?)?;
+        let shards = open_shards(directory)?;
         let quantization = config.object("quantization_config")?.map(|json| Quantization::read(&json)).transpose()?;
         // Every one of the three families unties unless told otherwise, but transformers' own default is tied.
         let is_tied = match config.get("tie_word_embeddings") {
@@ -51,12 +51,42 @@ impl HuggingFace {
         }
         Ok(Self { directory: directory.to_owned(), config, shards, quantization, is_tied })
     }
+
+    /// Biases and head norms are there if the family has them or the configuration announces them, and not otherwise: transformers
+    /// would start from random ones where they are missing, and ignore those that it does not expect.
+    fn check_announced(&self, layers: usize) -> Result<(), FileError> {
+        let family = self.config.text("model_type")?.unwrap_or_default();
+        let (attention, mlp) = (self.config.flag("attention_bias")?, self.config.flag("mlp_bias")?);
+        let (qkv, o) = (family == "qwen2" || attention, family != "qwen2" && attention);
+        let parts = [
+            ("self_attn.q_proj.bias", qkv),
+            ("self_attn.k_proj.bias", qkv),
+            ("self_attn.v_proj.bias", qkv),
+            ("self_attn.o_proj.bias", o),
+            ("self_attn.q_norm.weight", family == "qwen3"),
+            ("self_attn.k_norm.weight", family == "qwen3"),
+            ("mlp.gate_proj.bias", family == "llama" && mlp),
+            ("mlp.up_proj.bias", family == "llama" && mlp),
+            ("mlp.down_proj.bias", family == "llama" && mlp),
+        ];
+        let (announced, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|(_, announced)| *announced);
+        if let Some(name) = self.shards.names().find(|name| others.iter().any(|(part, _)| name.ends_with(part))) {
+            let reason = format!("the configuration of a {family} model announces no such tensor, transformers would ignore it");
+            return Err(FileError::format(&self.directory, name, reason));
+        }
+        let names = |layer: usize| announced.iter().map(move |(part, _)| format!("model.layers.{layer}.{part}"));
+        let layers = if announced.is_empty() { 0 } else { layers };
+        match (0..layers).flat_map(names).find(|name| self.shards.get(name).is_none()) {
+            Some(name) => Err(FileError::format(&self.directory, name, "the tensor is missing, and the configuration announces it")),
+            None => Ok(()),
+        }
+    }
 }
 
-/// The safetensors files of a directory: the shards of the index, or the single file.
-fn weight_files(directory: &Path) -> Result<Vec<PathBuf>, FileError> {
+/// The safetensors files of a directory: the shards of the index, which must hold what it announces, or the single file.
+fn open_shards(directory: &Path) -> Result<Shards, FileError> {
     let index = directory.join("model.safetensors.index.json");
-    let Some(json) = Json::read_if_there(&index)? else { return Ok(vec![directory.join("model.safetensors")]) };
+    let Some(json) = Json::read_if_there(&index)? else { return Shards::open(&[directory.join("model.safetensors")]) };
     let map = json.required("weight_map", json.object("weight_map")?)?;
     let mut files = Vec::new();
     for (tensor, file) in &map.fields {
@@ -66,7 +96,11 @@ fn weight_files(directory: &Path) -> Result<Vec<PathBuf>, FileError> {
     }
     files.sort();
     files.dedup();
-    Ok(files)
+    let shards = Shards::open(&files)?;
+    match map.fields.keys().find(|tensor| shards.get(tensor).is_none()) {
+        Some(tensor) => Err(FileError::format(&index, tensor, "the index announces the tensor, none of its files holds it")),
+        None => Ok(shards),
+    }
 }
 
 impl Source for HuggingFace {
@@ -90,10 +124,12 @@ impl Source for HuggingFace {
             None => dim.checked_div(heads).ok_or_else(|| json.error("num_attention_heads", "at least 1 was expected, found 0"))?,
         };
         let (rope_theta, rope_scaling) = rope(json)?;
+        let layers = count("num_hidden_layers")?;
+        self.check_announced(layers)?;
         Ok(Config {
             vocab: count("vocab_size")?,
             dim,
-            layers: count("num_hidden_layers")?,
+            layers,
             heads,
             kv_heads: json.count("num_key_value_heads")?.unwrap_or(heads),
             head_dim,

@@ -22,8 +22,10 @@ pub(super) fn read(directory: &Path, config: &Json) -> Result<TextParts, FileErr
 
     let mut stop = generation.as_ref().map_or_else(|| ids(config), ids)?;
     stop.extend(named("eos_token"));
+    // A tokenizer may know more tokens than the model: one that the model cannot produce ends no turn.
+    let vocab = config.count("vocab_size")?.unwrap_or(usize::MAX);
     for text in ["<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>"] {
-        stop.extend(token_id(&parsed, text));
+        stop.extend(token_id(&parsed, text).filter(|&id| (id as usize) < vocab));
     }
     stop.sort_unstable();
     stop.dedup();
