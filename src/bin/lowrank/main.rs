@@ -3,6 +3,7 @@
 //! Exit status 0; 1 with one line on stderr that says what and where; 2 for wrong usage.
 
 mod adapter;
+mod bench;
 mod chat;
 mod evaluate;
 mod export;
@@ -55,6 +56,8 @@ enum Command {
     Evaluate(evaluate::Arguments),
     /// What running a base will take, before running it
     Memory(memory::Arguments),
+    /// Tokens per second, bytes per token, and bytes per second beside what this machine's memory gives
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Tokenize(arguments) => tokenize::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Memory(arguments) => memory::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
