@@ -11,8 +11,8 @@
 //! | 48–56 | content version, counted by the owner of the file |
 //! | 56–128 | reserved, zero |
 //!
-//! All numbers are little-endian. [`open`](open::Header::parse) proves structure and memory safety in a time that depends on the
-//! number of tensors, not on their size; [`verify`](open::verify) reads everything. Files must not change while they are open:
+//! All numbers are little-endian. Opening ([`Header::parse`] and the root's own `open`) proves structure and memory safety in a time that depends on the
+//! number of tensors, not on their size; [`verify`] reads everything. Files must not change while they are open:
 //! replace them by rename.
 
 #[cfg(feature = "std")]

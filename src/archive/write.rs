@@ -161,7 +161,7 @@ impl Output for Buffer {
 /// Writes `root` into memory.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn to_buffer<R>(root: &R, content_version: u64) -> Result<Buffer>
 where
     R: Root,

@@ -1,6 +1,6 @@
 //! Importing models and adapters from the formats they are published in. `std` only.
 //!
-//! A [`Source`] is a model in a foreign format, seen through transformers' names; [`base`] turns any source into an archive.
+//! A [`Source`] is a model in a foreign format, seen through transformers' names; [`write_base`] turns any source into an archive.
 
 mod base;
 mod bitsandbytes;
