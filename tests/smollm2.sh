@@ -10,9 +10,12 @@ case "$work" in /*) LOWRANK_SMOLLM2="$work/SmolLM2-135M-Instruct.Q4_1.gguf" ;; e
 cargo test --features cli --test smollm2 --test smollm2_tokens -- --nocapture --test-threads 1
 
 # A conversation in which the adapter is swapped: three answers to one question, all different.
-mapfile -t answers < <(printf '%s\n' "What is tea?" /reset "/adapter notes" "What is tea?" /reset "/adapter pirate" "What is tea?" |
-    "$target/release/lowrank" chat --base "$work/base.lrk" --adapter "pirate=$work/pirate.lrk" --adapter "notes=$work/notes.lrk" --tokens 24 2>/dev/null | tee /dev/stderr | head -c 2000 | sort | uniq)
-[ "${#answers[@]}" -ge 3 ] || { echo "chat: the adapters make no difference"; exit 1; }
+chat=$(printf '%s\n' "What is tea?" /reset "/adapter notes" "What is tea?" /reset "/adapter pirate" "What is tea?" |
+    "$target/release/lowrank" chat --base "$work/base.lrk" --adapter "pirate=$work/pirate.lrk" --adapter "notes=$work/notes.lrk" --tokens 24 2>/dev/null)
+printf '%s\n' "$chat"
+for style in "^- " "Ahoy\|Arr\|matey"; do
+    grep -q "$style" <<<"$chat" || { echo "chat: no answer in the style of $style"; exit 1; }
+done
 
 cargo build -q --release --example resident
 adapters=("$work"/[!b]*.lrk)
