@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::CONFIG;
+use common::{CONFIG, Numbers};
 use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::llama::{Config, Llama};
 use lowrank::quant::{Format, OwnedMatrix};
@@ -96,14 +96,99 @@ fn a_stream_never_prints_half_a_character_and_loses_nothing() {
             }
             assert!(text.starts_with(&whole), "{whole:?} is not the beginning of {text:?}");
         }
-        whole += &stream.finish().unwrap();
+        whole += &stream.finish();
         assert_eq!(whole, text);
     }
-    // Bytes that are no character are shown as such, late but not never.
+}
+
+/// The text of `ids`, token by token.
+fn streamed(border: &TextBorder, ids: &[u32]) -> String {
     let mut stream = border.stream();
-    let mut whole: String = [0xff, 0xfe, 0xfd, 97, 0xe2, 0x82].iter().map(|&id| stream.push(id).unwrap()).collect();
-    whole += &stream.finish().unwrap();
-    assert_eq!(whole, border.decode(&[0xff, 0xfe, 0xfd, 97, 0xe2, 0x82], false).unwrap());
+    let pieces: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+    pieces + &stream.finish()
+}
+
+#[test]
+fn a_stream_is_the_whole_decoded_whatever_the_bytes() {
+    let border = border("", false);
+    let cases: [&[u32]; 6] = [
+        &[0xff, 0xfe, 0xfd, 97, 0xe2, 0x82],
+        // A character behind more garbage than a character is long, and behind special tokens.
+        &[0xff, 0xff, 0xff, 0xff, 0xe2, 0x82, 0xac],
+        &[256, 256, 256, 256, 256, 256, 0xe2, 0x82, 0xac],
+        &[0xf0, 0x9f, 257, 0x98, 0x80],
+        &[0xe2, 0x82, 0xe2, 0x82, 0xac, 0xc3],
+        &[999, 97],
+    ];
+    for ids in cases {
+        let bytes: Vec<u8> = ids.iter().filter_map(|&id| u8::try_from(id).ok()).collect();
+        let expected = String::from_utf8_lossy(&bytes);
+        assert_eq!((streamed(&border, ids), border.decode(ids, false).unwrap()), (expected.to_string(), expected.to_string()), "{ids:?}");
+    }
+    let mut numbers = Numbers::new(1);
+    for _ in 0..200 {
+        // Mostly beginnings and continuations of characters.
+        let ids: Vec<u32> = (0..12).map(|_| ((numbers.next() + 1.0) * 64.0) as u32 + 0x80).collect();
+        assert_eq!(streamed(&border, &ids), border.decode(&ids, false).unwrap(), "{ids:x?}");
+    }
+}
+
+#[test]
+fn sentencepiece_bytes_and_spaces_stream_exactly() {
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        ["<unk>", "<s>", "</s>", "<0xE2>", "<0x82>", "<0xAC>", "<0x0A>", "▁", "▁a", "b", "a"]
+            .iter()
+            .zip(0..)
+            .map(|(token, id)| ((*token).to_owned(), id.into()))
+            .collect();
+    let special = |id: u32, content: &str| json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "pre_tokenizer": null, "post_processor": null,
+        "added_tokens": [special(0, "<unk>"), special(1, "<s>"), special(2, "</s>")],
+        "normalizer": { "type": "Sequence", "normalizers": [
+            { "type": "Prepend", "prepend": "▁" }, { "type": "Replace", "pattern": { "String": " " }, "content": "▁" } ] },
+        "decoder": { "type": "Sequence", "decoders": [
+            { "type": "Replace", "pattern": { "String": "▁" }, "content": " " }, { "type": "ByteFallback" }, { "type": "Fuse" },
+            { "type": "Strip", "content": " ", "start": 1, "stop": 0 } ] },
+        "model": { "type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true, "vocab": vocab, "merges": [["▁", "a"]] },
+    });
+    let tokenizer = serde_json::to_vec(&tokenizer).unwrap();
+    let text = schema::Text { tokenizer: &tokenizer, bos: Some(1), add_bos: true, stop: &[2], ..Default::default() };
+    let border = TextBorder::new(&Llama::open(&base(text, 11)).unwrap()).unwrap();
+    let ids = border.encode_prompt("a a€\nb").unwrap();
+    assert_eq!(ids, [1, 8, 8, 3, 4, 5, 6, 9]);
+    assert_eq!((streamed(&border, &ids), border.decode(&ids, false).unwrap()), ("a a€\nb".into(), "a a€\nb".into()));
+    let mut stream = border.stream();
+    let pieces: Vec<String> = [8, 3, 4, 5, 8].iter().map(|&id| stream.push(id).unwrap()).collect();
+    assert_eq!(pieces, ["a", "", "", "€", " a"]);
+    assert_eq!(streamed(&border, &[8, 3, 4, 9]), "a\u{fffd}b");
+}
+
+#[test]
+fn a_prompt_is_never_cut_or_filled_up() {
+    let mut trained: serde_json::Value = serde_json::from_slice(&tokenizer()).unwrap();
+    trained["truncation"] = json!({ "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0 });
+    trained["padding"] = json!({ "strategy": { "Fixed": 16 }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "a" });
+    let trained = serde_json::to_vec(&trained).unwrap();
+    let text = schema::Text { tokenizer: &trained, ..Default::default() };
+    let border = TextBorder::new(&Llama::open(&base(text, 258)).unwrap()).unwrap();
+    assert_eq!(border.encode("abcdefgh", true).unwrap().len(), 8);
+}
+
+#[test]
+fn templates_render_as_transformers_renders_them() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/templates.json");
+    let cases: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    for case in cases.as_array().unwrap() {
+        let message = |m: &serde_json::Value| Message::new(m["role"].as_str().unwrap(), m["content"].as_str().unwrap());
+        let messages: Vec<_> = case["messages"].as_array().unwrap().iter().map(message).collect();
+        let rendered = border(case["template"].as_str().unwrap(), false).render_chat(&messages, case["add_generation_prompt"] == true);
+        assert_eq!(rendered.unwrap(), case["text"].as_str().unwrap(), "{}", case["name"]);
+    }
+    // The date depends on the day; its form does not.
+    let date = border("{{ strftime_now('%Y-%m-%d') }}", false).render_chat(&[], false).unwrap();
+    assert!(date.len() == 10 && date.bytes().filter(u8::is_ascii_digit).count() == 8, "{date}");
+    assert!(border("{{ strftime_now('%!') }}", false).render_chat(&[], false).unwrap_err().to_string().contains("strftime_now"));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! Everything comes from the base's archive: tokenizer, template, special tokens, and the rule about the begin-of-sequence token.
 
+mod pieces;
+mod python;
 mod stream;
 mod template;
 
@@ -11,6 +13,8 @@ use std::sync::OnceLock;
 use tokenizers::Tokenizer;
 
 use crate::model::llama::Llama;
+
+use pieces::{Pieces, Position};
 
 pub use stream::StreamDecoder;
 pub use template::Message;
@@ -33,6 +37,8 @@ pub struct TextBorder {
     tokenizer: Tokenizer,
     /// The same tokenizer for text in which special tokens are plain text; made when first needed.
     plain: OnceLock<Tokenizer>,
+    /// The bytes of tokens; `None` if the tokenizer's decoder does not work token by token.
+    pieces: Option<Pieces>,
     template: String,
     bos: Option<u32>,
     leading_bos: Option<u32>,
@@ -49,7 +55,11 @@ impl TextBorder {
             return Err(TextError("the base has no tokenizer: import it again from a source that has one".into()));
         }
         let tokenizer = Tokenizer::from_bytes(model.tokenizer_json());
-        let tokenizer = tokenizer.map_err(|error| TextError(format!("the base's tokenizer cannot be read: {error}")))?;
+        let unreadable = |error: &dyn fmt::Display| TextError(format!("the base's tokenizer cannot be read: {error}"));
+        let mut tokenizer = tokenizer.map_err(|error| unreadable(&error))?;
+        // Settings of a training run that some files still carry: a prompt is never cut or filled up silently.
+        tokenizer.with_truncation(None).map_err(|error| unreadable(&error))?.with_padding(None);
+        let decoder = serde_json::to_value(tokenizer.get_decoder()).map_err(|error| unreadable(&error))?;
         let (last, vocab) = (tokenizer.get_vocab(true).into_values().max().unwrap_or(0), model.config().vocab);
         if last as usize >= vocab {
             return Err(TextError(format!("the base's tokenizer knows token {last}, its vocabulary has {vocab}")));
@@ -57,6 +67,7 @@ impl TextBorder {
         Ok(Self {
             tokenizer,
             plain: OnceLock::new(),
+            pieces: Pieces::new(&decoder),
             template: model.chat_template().to_owned(),
             bos: model.bos(),
             leading_bos: model.leading_bos(),
@@ -89,12 +100,20 @@ impl TextBorder {
         Ok(ids)
     }
 
-    /// The text of `ids`; special tokens are left out unless `special`.
+    /// The text of `ids`; special tokens are left out unless `special`, ids without a token always. Bytes that are no character become
+    /// U+FFFD.
     ///
     /// # Errors
     /// What the tokenizer says.
     pub fn decode(&self, ids: &[u32], special: bool) -> Result<String, TextError> {
-        self.tokenizer.decode(ids, !special).map_err(|error| TextError(format!("the tokens cannot be decoded: {error}")))
+        if self.pieces.is_none() {
+            return self.tokenizer.decode(ids, !special).map_err(|error| TextError(format!("the tokens cannot be decoded: {error}")));
+        }
+        let (mut position, mut bytes) = (Position::start(), Vec::new());
+        for &id in ids {
+            self.append(id, special, &mut position, &mut bytes)?;
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// A decoder for tokens that come one by one.
@@ -119,6 +138,20 @@ impl TextBorder {
     /// Does this token end a turn?
     pub fn is_stop(&self, token: u32) -> bool {
         self.stop.contains(&token)
+    }
+
+    /// Appends the bytes of a token.
+    fn append(&self, id: u32, special: bool, position: &mut Position, bytes: &mut Vec<u8>) -> Result<(), TextError> {
+        let Some(pieces) = &self.pieces else {
+            return Err(TextError("the base's tokenizer has a decoder that cannot decode tokens one by one".into()));
+        };
+        let added = self.tokenizer.get_added_vocabulary();
+        if let Some(token) = self.tokenizer.id_to_token(id)
+            && (special || !added.is_special_token(&token))
+        {
+            pieces.append(&token, added.simple_id_to_token(id).is_some(), position, bytes);
+        }
+        Ok(())
     }
 
     fn plain(&self) -> &Tokenizer {

@@ -1,61 +1,65 @@
 //! Decoding tokens as they come, without ever printing half a character.
 //!
-//! A character can be spread over tokens, and what a token looks like can depend on the one before it (leading spaces). So the text
-//! of a short window of tokens is compared with and without the new one; a window that ends in the replacement character is not
-//! finished. The window moves on with every finished piece, so the cost of a token does not grow with the length of the text.
+//! A character can be spread over tokens. So tokens become bytes, and bytes become text as soon as they are a whole character; at
+//! most three bytes wait. Bytes that can be no character are shown as U+FFFD, one for each longest beginning of a character, as
+//! `String::from_utf8_lossy` does: what a stream has printed in the end is what [`TextBorder::decode`] gives, always.
 
+use super::pieces::Position;
 use super::{TextBorder, TextError};
 
-/// What an unfinished character decodes to.
-const UNFINISHED: char = '\u{fffd}';
-/// Tokens a single character can take (four bytes, and one to spare); past it the bytes are no character and are printed as they are.
-const LONGEST: usize = 5;
-
-/// Turns tokens into printable pieces of text.
+/// Turns tokens into printable pieces of text. Special tokens are left out.
 #[derive(Debug)]
 pub struct StreamDecoder<'b> {
     border: &'b TextBorder,
-    /// The tokens of the last finished piece and those that came since.
-    window: Vec<u32>,
-    /// How many of them are printed.
-    printed: usize,
+    position: Position,
+    /// The beginning of a character.
+    pending: Vec<u8>,
 }
 
 impl<'b> StreamDecoder<'b> {
     pub(super) fn new(border: &'b TextBorder) -> Self {
-        Self { border, window: Vec::new(), printed: 0 }
+        Self { border, position: Position::start(), pending: Vec::new() }
     }
 
-    /// Adds a token; returns the text that is now finished, which may be empty.
+    /// Adds a token; returns the text that is now finished, which may be empty. The time does not depend on what came before.
     ///
     /// # Errors
-    /// What the tokenizer says.
+    /// If the tokenizer is of a kind that cannot decode tokens one by one.
     pub fn push(&mut self, token: u32) -> Result<String, TextError> {
-        self.window.push(token);
-        let piece = self.piece()?;
-        let is_unfinished = piece.ends_with(UNFINISHED) && self.window.len() - self.printed < LONGEST;
-        if is_unfinished || piece.is_empty() {
-            return Ok(String::new());
-        }
-        self.window.drain(..self.printed);
-        self.printed = self.window.len();
-        Ok(piece)
+        self.border.append(token, false, &mut self.position, &mut self.pending)?;
+        Ok(take_text(&mut self.pending))
     }
 
-    /// What is left at the end, half characters included.
-    ///
-    /// # Errors
-    /// What the tokenizer says.
-    pub fn finish(&mut self) -> Result<String, TextError> {
-        let piece = self.piece()?;
-        (self.window, self.printed) = (Vec::new(), 0);
-        Ok(piece)
+    /// What is left at the end: U+FFFD for half a character, else nothing. The decoder is then as new.
+    pub fn finish(&mut self) -> String {
+        let left = String::from_utf8_lossy(&self.pending).into_owned();
+        *self = Self::new(self.border);
+        left
     }
+}
 
-    /// The text of the tokens that are not printed yet, in the context of those that are.
-    fn piece(&self) -> Result<String, TextError> {
-        let printed = self.border.decode(&self.window[..self.printed], false)?;
-        let whole = self.border.decode(&self.window, false)?;
-        Ok(whole.strip_prefix(&printed).map_or(whole.clone(), str::to_owned))
+/// Takes all but an unfinished character out of `bytes`.
+fn take_text(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    let mut rest = bytes.as_slice();
+    loop {
+        let error = match std::str::from_utf8(rest) {
+            Ok(whole) => {
+                text.push_str(whole);
+                rest = &[];
+                break;
+            }
+            Err(error) => error,
+        };
+        let (valid, after) = rest.split_at(error.valid_up_to());
+        text.push_str(&String::from_utf8_lossy(valid));
+        rest = after;
+        // Without a length the end came too early: the character may still be finished.
+        let Some(length) = error.error_len() else { break };
+        text.push(char::REPLACEMENT_CHARACTER);
+        rest = &rest[length..];
     }
+    let kept = rest.len();
+    bytes.drain(..bytes.len() - kept);
+    text
 }

@@ -1,10 +1,15 @@
-//! Chat templates, in the environment that transformers renders them in: blocks are trimmed, Python's string methods work,
-//! `raise_exception` stops with a message. `strftime_now` is not offered: a prompt that depends on the clock is not repeatable.
+//! Chat templates, in the environment that transformers renders them in: blocks are trimmed, Python's string methods and its JSON
+//! work, `raise_exception` stops with a message, `strftime_now` gives the date (so a template that asks for it renders differently
+//! tomorrow), `{% generation %}` marks what training looks at and changes nothing here. Tools and documents are `none`.
+
+use std::borrow::Cow;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 
-use super::TextError;
+use regex::Regex;
+
+use super::{TextError, python};
 
 /// A message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,15 +41,30 @@ pub(super) fn render(
         return Err(TextError("the base has no chat template: give it a plain prompt".into()));
     }
     let raise = |message: String| -> Result<String, Error> { Err(Error::new(ErrorKind::InvalidOperation, message)) };
+    let template = without_generation(template)?;
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(|error| TextError(error.to_string()))?);
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", raise);
+    environment.add_function("strftime_now", python::strftime_now);
+    environment.add_filter("tojson", python::tojson);
+    environment.add_test("iterable", python::is_iterable);
+    environment.add_test("sequence", python::is_sequence);
     let message = |m: &Message| context! { role => m.role.as_str(), content => m.content.as_str() };
     let messages: Vec<Value> = messages.iter().map(message).collect();
-    let values = context! { messages, add_generation_prompt, bos_token, eos_token };
-    let rendered = environment.render_str(template, values);
+    let values = context! { messages, add_generation_prompt, bos_token, eos_token, tools => (), documents => () };
+    let rendered = environment.render_str(&template, values);
     rendered.map_err(|error| TextError(format!("the chat template cannot be rendered: {error}")))
+}
+
+/// `{% generation %}` … `{% endgeneration %}` as a condition that always holds, so that the space around them is trimmed alike.
+fn without_generation(template: &str) -> Result<Cow<'_, str>, TextError> {
+    if !template.contains("generation") {
+        return Ok(template.into());
+    }
+    let tag = |name: &str| Regex::new(&format!(r"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}")).map_err(|error| TextError(error.to_string()));
+    let opened = tag("generation")?.replace_all(template, "{%$1 if true $2%}").into_owned();
+    Ok(tag("endgeneration")?.replace_all(&opened, "{%$1 endif $2%}").into_owned().into())
 }

@@ -184,7 +184,7 @@ pub(crate) fn write_reply(
         }
         session.step(&[(0, token)])?;
     }
-    write!(out, "{}", stream.finish()?)?;
+    write!(out, "{}", stream.finish())?;
     out.flush()?;
     Ok(written)
 }

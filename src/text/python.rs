@@ -1,0 +1,150 @@
+//! What chat templates expect of Python: `json.dumps`, `datetime.now().strftime`, and what counts as iterable and as a sequence.
+//! Methods of strings and dictionaries are minijinja-contrib's.
+
+use std::io::{self, Write};
+
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{Error, ErrorKind, Value};
+use serde::Serialize;
+use serde_json::ser::Formatter;
+
+/// The filter `tojson` as transformers defines it: `json.dumps` with `ensure_ascii`, `indent`, `separators` and `sort_keys`. (Jinja's
+/// own one escapes HTML.)
+pub(super) fn tojson(value: &Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result<String, Error> {
+    let refuse = |reason: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {reason}"));
+    let indent = match options.get::<Option<Value>>("indent")? {
+        Some(indent) if !indent.is_none() => Some(match indent.as_str() {
+            Some(text) => text.to_owned(),
+            None => " ".repeat(usize::try_from(indent).ok().filter(|&width| width <= 64).ok_or_else(|| refuse("indent is no width"))?),
+        }),
+        _ => None,
+    };
+    let (item, key) = match options.get::<Option<Vec<String>>>("separators")? {
+        None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+        Some(both) => <[String; 2]>::try_from(both).map(Into::into).map_err(|_| refuse("two separators were expected"))?,
+    };
+    let is_ascii = ensure_ascii.or(options.get("ensure_ascii")?).unwrap_or(false);
+    let is_sorted = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    options.assert_all_used()?;
+
+    let mut tree = serde_json::to_value(value).map_err(|error| refuse(&error.to_string()))?;
+    if is_sorted {
+        tree.sort_all_objects();
+    }
+    let dumps = Dumps { indent, item, key, is_ascii, depth: 0, is_filled: false };
+    let mut bytes = Vec::new();
+    let written = tree.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, dumps));
+    written.map_err(|error| refuse(&error.to_string()))?;
+    String::from_utf8(bytes).map_err(|error| refuse(&error.to_string()))
+}
+
+/// The function `strftime_now`: the local date and time.
+pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
+    let now = jiff::ZonedDateTime::now();
+    jiff::fmt::strtime::format(format, &now).map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}")))
+}
+
+/// The test `iterable`: `none` is not.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+/// The test `sequence`: strings and dictionaries are, as they have a length and elements.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    value.is_undefined() || matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+}
+
+/// The separators, indentation and escapes of `json.dumps`.
+struct Dumps {
+    indent: Option<String>,
+    item: String,
+    key: String,
+    is_ascii: bool,
+    depth: usize,
+    /// Does the array or object that ends next hold anything?
+    is_filled: bool,
+}
+
+impl Dumps {
+    fn new_line<W: ?Sized + Write>(&self, out: &mut W) -> io::Result<()> {
+        match &self.indent {
+            Some(indent) => write!(out, "\n{}", indent.repeat(self.depth)),
+            None => Ok(()),
+        }
+    }
+
+    fn open<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &str) -> io::Result<()> {
+        self.depth += 1;
+        self.is_filled = false;
+        out.write_all(bracket.as_bytes())
+    }
+
+    fn close<W: ?Sized + Write>(&mut self, out: &mut W, bracket: &str) -> io::Result<()> {
+        self.depth -= 1;
+        if self.is_filled {
+            self.new_line(out)?;
+        }
+        out.write_all(bracket.as_bytes())
+    }
+
+    fn next<W: ?Sized + Write>(&self, out: &mut W, first: bool) -> io::Result<()> {
+        if !first {
+            out.write_all(self.item.as_bytes())?;
+        }
+        self.new_line(out)
+    }
+}
+
+impl Formatter for Dumps {
+    fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.open(out, "[")
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.close(out, "]")
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.next(out, first)
+    }
+
+    fn end_array_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.is_filled = true;
+        Ok(())
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.open(out, "{")
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        self.close(out, "}")
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.next(out, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        out.write_all(self.key.as_bytes())
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.is_filled = true;
+        Ok(())
+    }
+
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+        if !self.is_ascii {
+            return out.write_all(fragment.as_bytes());
+        }
+        for c in fragment.chars() {
+            if c.is_ascii() {
+                write!(out, "{c}")?;
+            } else {
+                c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))?;
+            }
+        }
+        Ok(())
+    }
+}
