@@ -44,6 +44,7 @@ fn the_text_border_is_the_files() {
     let chat: serde_json::Value = serde_json::from_str(&chat).unwrap();
     assert_eq!(text.chat_template, chat["template"].as_str().unwrap());
     assert_eq!((text.bos, text.add_bos), (Some(1), false));
-    // <|endoftext|>, <|im_end|>, and <reponame>, which llama.cpp counts as the end of a code file.
-    assert_eq!(text.stop, [0, 2, 4]);
+    // <|im_end|>, which the file calls the end of a sequence; then <|endoftext|>, and <reponame>, which llama.cpp counts as the end of a
+    // code file.
+    assert_eq!(text.stop, [2, 0, 4]);
 }

@@ -185,7 +185,7 @@ pub struct Text<'a> {
     pub bos: Option<u32>,
     /// Is it put before every prompt?
     pub add_bos: bool,
-    /// Tokens that end a turn.
+    /// Tokens that end a turn; the end-of-sequence token first.
     #[rkyv(with = InlineAsBox)]
     pub stop: &'a [u32],
 }

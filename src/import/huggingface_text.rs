@@ -29,6 +29,9 @@ pub(super) fn read(directory: &Path, config: &Json) -> Result<TextParts, FileErr
     }
     stop.sort_unstable();
     stop.dedup();
+    // The end-of-sequence token comes first: it is what templates call eos_token.
+    let eos = named("eos_token");
+    stop.sort_by_key(|&id| Some(id) != eos);
     let bos = named("bos_token").or(id(config, "bos_token_id")?);
     let stated = settings.as_ref().and_then(|json| json.get("add_bos_token")).and_then(Value::as_bool);
     let add_bos = bos.is_some() && stated.unwrap_or_else(|| bos.is_some_and(|bos| template_begins_with(&parsed, bos)));

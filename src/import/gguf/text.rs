@@ -92,7 +92,10 @@ pub(super) fn text(reader: &Reader, vocab: usize) -> Result<TextParts, FileError
     }
     let pre = tokenizer::pre_tokenizer(reader)?;
     let mut vocabulary = vocabulary(reader, vocab)?;
-    let stop = special_tokens(reader, &mut vocabulary)?.into_iter().collect();
+    let eos = special_id(reader, "eos_token_id", vocab)?;
+    let stops = special_tokens(reader, &mut vocabulary)?;
+    // The end-of-sequence token comes first: it is what templates call eos_token.
+    let stop = stops.iter().filter(|id| Some(**id) == eos).chain(stops.iter().filter(|id| Some(**id) != eos)).copied().collect();
     let bos = special_id(reader, "bos_token_id", vocab)?;
     let key = "tokenizer.ggml.add_bos_token";
     let add_bos = reader.boolean(key)?.unwrap_or(pre.adds_bos);
