@@ -1,9 +1,10 @@
 //! The command line as a user meets it: exit status, one line on stderr, stable JSON, whole files or none.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
@@ -63,6 +64,11 @@ fn import_inspect_verify_and_memory() {
     let number = |key: &str| memory[key].as_u64().unwrap();
     assert_eq!(number("peak_bytes"), number("workspace_bytes") + number("base_bytes") + number("adapter_bytes"));
     assert!(failure(&["memory", "--base", &base, "--context", "65"]).contains("65"));
+    let workspace = |precision| {
+        let facts = stdout(&["memory", "--base", &base, "--context", "32", "--precision", precision, "--threads", "1", "--json"]);
+        serde_json::from_str::<Value>(&facts).unwrap()["workspace_bytes"].as_u64().unwrap()
+    };
+    assert!(workspace("fast") > workspace("exact"), "rounded activations take room");
 }
 
 #[test]
@@ -78,6 +84,129 @@ fn generate_is_repeatable_and_adapters_act() {
     assert!(drawn("1") == drawn("1") && drawn("1") != drawn("2"));
     let swapped = run(&["--swap", &format!("x={adapter}")]);
     assert!(swapped.starts_with(&format!("[base]\n{plain}")) && swapped.contains("[x] swapped in"), "{swapped}");
+    let arguments = ["generate", "--base", &base, "--prompt", "ab", "--tokens", "2", "--stats", "--adapter", &adapter];
+    let notes = String::from_utf8(lowrank(&arguments).stderr).unwrap();
+    assert!(notes.contains("tokens/s") && notes.contains("keys and values") && notes.contains("attached in"), "{notes}");
+}
+
+/// The tiny model from a Hugging Face directory, with a token for every printable ASCII character and a chat template.
+fn with_template(folder: &Folder) -> String {
+    let source = folder.0.path().join("hf");
+    std::fs::create_dir(&source).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(golden("tiny-llama").join(name), source.join(name)).unwrap();
+    }
+    let characters = (b' '..=b'~').map(|byte| if byte == b' ' { "Ġ".to_owned() } else { char::from(byte).to_string() });
+    let vocab: serde_json::Map<String, Value> =
+        characters.zip(1..).map(|(token, id)| (token, id.into())).chain([("<s>".to_owned(), 0.into())]).collect();
+    let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let special =
+        json!({ "id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "added_tokens": [special],
+        "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
+        "model": { "type": "BPE", "vocab": vocab, "merges": [] },
+    });
+    std::fs::write(source.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let template = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}{% if add_generation_prompt %}a:{% endif %}";
+    let settings = json!({ "eos_token": "<s>", "chat_template": template });
+    std::fs::write(source.join("tokenizer_config.json"), settings.to_string()).unwrap();
+    let base = folder.file("chat.lrk");
+    stdout(&["import", source.to_str().unwrap(), "-o", &base]);
+    base
+}
+
+/// A command that is typed to.
+fn typed(arguments: &[&str], input: &[u8], stdout: impl Into<Stdio>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    // It may have ended before it read everything.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn chat_swaps_adapters_and_survives_what_is_typed() {
+    let folder = Folder::new();
+    let base = with_template(&folder);
+    let adapter = folder.file("x.lrk");
+    let source = golden("tiny-llama/adapters/lora");
+    stdout(&["adapter", "import", source.to_str().unwrap(), "--base", &base, "-o", &adapter]);
+    let named = format!("x={adapter}");
+    let arguments = ["chat", "--base", &base, "--adapter", &named, "--tokens", "6", "--threads", "1", "--context", "48"];
+    let output = typed(&arguments, b"ab\n/adapter x\ncd\n/adapter off\n/reset\nab\n/quit\nab\n", Stdio::piped());
+    let (replies, notes) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success(), "{notes}");
+    let replies: Vec<&str> = replies.lines().collect();
+    let [first, swapped, again] = replies[..] else { panic!("{replies:?}") };
+    assert!(first == again && first != swapped, "{replies:?}");
+    assert_eq!(notes.matches("swapped; the conversation is read again").count(), 2, "{notes}");
+    let generated = stdout(&["generate", "--base", &base, "--chat", "--prompt", "ab", "--tokens", "6", "--threads", "1"]);
+    assert_eq!(generated, format!("{first}\n"));
+
+    let long = "a".repeat(60);
+    let odd = [b"/adapter y\n/nonsense\n/help\n\xff\n\n".as_slice(), long.as_bytes(), b"\nab\n"].concat();
+    let output = typed(&arguments, &odd, Stdio::piped());
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{notes}");
+    for said in ["no adapter is called \"y\"", "unknown command", "/reset", "not valid UTF-8", "--context gives more room"] {
+        assert!(notes.contains(said), "{said}: {notes}");
+    }
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{first}\n"), "a refused line leaves no trace");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_a_command_quietly_and_a_full_disk_does_not() {
+    let folder = Folder::new();
+    let (base, adapter) = (with_template(&folder), folder.file("a.lrk"));
+    let (copy, npy, text) = (folder.file("copy.lrk"), folder.file("out.npy"), folder.file("text.txt"));
+    std::fs::write(&text, "abcabc").unwrap();
+    let source = golden("gguf/tiny-llama.gguf");
+    let commands: [&[&str]; 12] = [
+        &["import", source.to_str().unwrap(), "-o", &copy],
+        &["inspect", &base],
+        &["inspect", &adapter, "--json"],
+        &["verify", &base],
+        &["memory", "--base", &base, "--context", "32"],
+        &["memory", "--base", &base, "--context", "32", "--json"],
+        &["tokenize", "--base", &base, "ab"],
+        &["generate", "--base", &base, "--prompt", "ab", "--tokens", "4"],
+        &["logits", "--base", &base, "--tokens", "1,2", "-o", &npy],
+        &["evaluate", "--base", &base, "--data", &text, "--max-length", "8"],
+        &["chat", "--base", &base, "--context", "32", "--tokens", "4"],
+        &["bench", "--base", &base, "--prompt-tokens", "4", "--tokens", "4", "--rounds", "1"],
+    ];
+    for arguments in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = typed(arguments, b"ab\nab\n", writer);
+        let notes = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {notes}");
+        assert!(!notes.contains("panicked") && !notes.contains("pipe"), "{arguments:?}: {notes}");
+        if cfg!(target_os = "linux") {
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            let output = typed(arguments, b"ab\nab\n", full);
+            let notes = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {notes}");
+            assert!(notes.trim_end().lines().last().unwrap().starts_with("lowrank: standard output: "), "{arguments:?}: {notes}");
+        }
+    }
+    assert!(stdout(&["verify", &copy]).contains("whole"), "the work was done before the line about it was lost");
+
+    // Nobody hears the notes: the work goes on.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let silent = Command::new(env!("CARGO_BIN_EXE_lowrank")).args(commands[0]).stderr(writer).output().unwrap();
+    assert_eq!(silent.status.code(), Some(0));
+}
+
+#[test]
+fn every_help_has_an_example() {
+    let commands =
+        ["import", "adapter", "export", "inspect", "verify", "generate", "chat", "logits", "tokenize", "evaluate", "memory", "bench"];
+    for command in commands {
+        assert!(stdout(&[command, "--help"]).contains("Example"), "{command}");
+    }
 }
 
 #[test]
@@ -169,6 +298,9 @@ fn wrong_usage_is_status_2_and_a_forced_isa_must_exist() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("abacus"));
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_lowrank")).args(["inspect", &folder.file("base.lrk")]).env("LOWRANK_ISA", "abacus").output();
+    assert_eq!(output.unwrap().status.code(), Some(1), "whatever the command");
 }
 
 #[test]

@@ -9,8 +9,15 @@ use lowrank::import::{AdapterOptions, import_gguf_adapter, import_peft};
 
 use crate::Failure;
 use crate::files::File;
+use crate::output::line;
+
+const EXAMPLES: &str = "Examples:
+  lowrank adapter import peft-directory --base base.lrk -o style.lrk
+  lowrank adapter import lora.gguf --base base.lrk -o style.lrk --factors int8
+  lowrank adapter export style.lrk --base base.lrk -o peft-directory";
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -74,13 +81,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 if source.is_dir() { import_peft(source, &model, &options)? } else { import_gguf_adapter(source, &model, &options)? };
             let header = builder.write(&model, output)?;
             let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
-            println!("{}: {bytes} bytes, {} targets, method {}", output.display(), builder.targets.len(), builder.method);
+            line(format_args!("{}: {bytes} bytes, {} targets, method {}", output.display(), builder.targets.len(), builder.method))?;
             Ok(())
         }
         Command::Export { adapter, base, output } => {
             let (adapter, base) = (File::open(adapter)?, File::open(base)?);
             export_peft(&adapter.adapter()?, &base.base()?, output)?;
-            println!("{}", output.display());
+            line(format_args!("{}", output.display()))?;
             Ok(())
         }
     }

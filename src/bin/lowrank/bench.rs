@@ -16,9 +16,13 @@ use serde_json::{Value, json};
 use crate::Failure;
 use crate::files::File;
 use crate::model::{AdapterOptions, ModelOptions, open_adapters};
+use crate::output::line;
 
-/// Medians over rounds; close other programs first
+const EXAMPLES: &str = "Example:
+  lowrank bench --base base.lrk --adapter style.lrk --json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
@@ -67,9 +71,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let adapter_bytes = adapter_bytes.sum::<Result<u64, Failure>>()?;
     let facts = facts(arguments, model, &plain, adapted.as_ref().map(|times| (times, adapter_bytes)), executor.as_ref());
     if arguments.json {
-        println!("{facts}");
+        line(&facts)?;
     } else {
-        print_table(&facts);
+        print_table(&facts)?;
     }
     Ok(())
 }
@@ -231,23 +235,34 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-fn print_table(facts: &Value) {
+fn print_table(facts: &Value) -> std::io::Result<()> {
     let number = |name: &str| facts[name].as_f64().unwrap_or(0.0);
     let word = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
-    println!("{} threads, {} kernels, {}; medians of {} rounds", facts["threads"], word("isa"), word("precision"), facts["rounds"]);
-    println!("{:<34}{:>10.1} tokens/s", format!("prefill of {} tokens", facts["prompt_tokens"]), number("prefill_tokens_per_s"));
-    println!("{:<34}{:>10.1} tokens/s", format!("decode of {} tokens", facts["tokens"]), number("decode_tokens_per_s"));
-    println!("{:<34}{:>10.2} MB", "weights read per token", number("weight_bytes_per_token") / 1e6);
+    line(format_args!(
+        "{} threads, {} kernels, {}; medians of {} rounds",
+        facts["threads"],
+        word("isa"),
+        word("precision"),
+        facts["rounds"]
+    ))?;
+    line(format_args!("{:<34}{:>10.1} tokens/s", format!("prefill of {} tokens", facts["prompt_tokens"]), number("prefill_tokens_per_s")))?;
+    line(format_args!("{:<34}{:>10.1} tokens/s", format!("decode of {} tokens", facts["tokens"]), number("decode_tokens_per_s")))?;
+    line(format_args!("{:<34}{:>10.2} MB", "weights read per token", number("weight_bytes_per_token") / 1e6))?;
     let (read, measured) = (number("read_gb_per_s"), number("measured_read_gb_per_s"));
-    println!("{:<34}{read:>10.2} GB/s, {:.0} % of the {measured:.2} GB/s measured here", "decode reads", 100.0 * read / measured);
+    line(format_args!(
+        "{:<34}{read:>10.2} GB/s, {:.0} % of the {measured:.2} GB/s measured here",
+        "decode reads",
+        100.0 * read / measured
+    ))?;
     if facts.get("adapter_overhead").is_some() {
-        println!("{:<34}{:>10.1} tokens/s", "prefill with the adapters", number("adapter_prefill_tokens_per_s"));
-        println!("{:<34}{:>10.1} tokens/s", "decode with the adapters", number("adapter_decode_tokens_per_s"));
+        line(format_args!("{:<34}{:>10.1} tokens/s", "prefill with the adapters", number("adapter_prefill_tokens_per_s")))?;
+        line(format_args!("{:<34}{:>10.1} tokens/s", "decode with the adapters", number("adapter_decode_tokens_per_s")))?;
         let bytes = number("adapter_bytes_per_token");
         let share = 100.0 * bytes / number("weight_bytes_per_token");
-        println!("{:<34}{:>10.2} MB, {share:.1} % of the weights", "adapters read per token", bytes / 1e6);
-        println!("{:<34}{:>+10.1} %", "decode time the adapters add", 100.0 * number("adapter_overhead"));
+        line(format_args!("{:<34}{:>10.2} MB, {share:.1} % of the weights", "adapters read per token", bytes / 1e6))?;
+        line(format_args!("{:<34}{:>+10.1} %", "decode time the adapters add", 100.0 * number("adapter_overhead")))?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

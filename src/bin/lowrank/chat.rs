@@ -12,9 +12,10 @@ use crate::Failure;
 use crate::files::File;
 use crate::generate::{SamplingOptions, write_reply};
 use crate::model::{Kv, ModelOptions, name_and_file};
+use crate::output::{line, note};
 
-/// Commands inside the conversation: /adapter NAME, /adapter off, /reset, /help, /quit
 #[derive(Debug, Args)]
+#[command(after_help = CHAT_HELP)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
@@ -37,6 +38,14 @@ pub(crate) struct Arguments {
     kv: Kv,
 }
 
+const CHAT_HELP: &str = "Inside the conversation:
+  /adapter NAME  use this adapter from now on; what was said is read again under it
+  /adapter off   use the base alone
+  /reset         forget the conversation
+  /help, /quit
+
+Example:
+  lowrank chat --base base.lrk --adapter pirate=pirate.lrk --adapter notes=notes.lrk";
 const HELP: &str = "/adapter NAME  use an adapter    /adapter off  use the base    /reset  forget the conversation    /quit";
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -69,37 +78,49 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut conversation = Conversation { arguments, border: &border, session, messages: Vec::new() };
     conversation.reset();
     let names: Vec<_> = arguments.adapters.iter().map(|(name, _)| name.as_str()).collect();
-    eprintln!("adapters: {}. /help lists the commands.", if names.is_empty() { "none".into() } else { names.join(", ") });
+    note(format_args!("adapters: {}. /help lists the commands.", if names.is_empty() { "none".into() } else { names.join(", ") }));
     loop {
         if std::io::stdin().is_terminal() {
-            eprint!("> ");
-            std::io::stderr().flush()?;
+            prompt();
         }
-        let mut line = String::new();
-        if std::io::stdin().lock().read_line(&mut line)? == 0 {
+        let mut typed = Vec::new();
+        if std::io::stdin().lock().read_until(b'\n', &mut typed)? == 0 {
             return Ok(());
         }
-        match line.trim() {
+        let Ok(typed) = String::from_utf8(typed) else {
+            note("the line is not valid UTF-8");
+            continue;
+        };
+        match typed.trim() {
             "" => {}
             "/quit" => return Ok(()),
-            "/help" => eprintln!("{HELP}"),
+            "/help" => note(HELP),
             "/reset" => conversation.reset(),
             command if command.starts_with("/adapter") => {
                 let name = command["/adapter".len()..].trim();
                 match (name, names.iter().position(|known| *known == name)) {
                     ("off", _) => conversation.select(&set, &[])?,
                     (_, Some(slot)) => conversation.select(&set, &[Choice::slot(slot as u32)])?,
-                    _ => eprintln!("no adapter is called \"{name}\"; there are: {}", names.join(", ")),
+                    _ => note(format_args!("no adapter is called \"{name}\"; there are: {}", names.join(", "))),
                 }
             }
-            command if command.starts_with('/') => eprintln!("unknown command. {HELP}"),
-            text => {
-                if let Err(error) = conversation.say(text) {
-                    eprintln!("{error}");
+            command if command.starts_with('/') => note(format_args!("unknown command. {HELP}")),
+            text => match conversation.say(text) {
+                Err(error) if error.is::<std::io::Error>() => return Err(error),
+                Err(error) if matches!(error.downcast_ref(), Some(lowrank::Error::ContextFull { .. })) => {
+                    note(format_args!("{error}; /reset starts anew, --context gives more room"));
                 }
-            }
+                Err(error) => note(error),
+                Ok(()) => {}
+            },
         }
     }
+}
+
+/// Asks for a line. A terminal that has gone away shows itself at the next read.
+fn prompt() {
+    let mut err = std::io::stderr().lock();
+    let _ = err.write_all(b"> ").and_then(|()| err.flush());
 }
 
 struct Conversation<'c, 'w, 'm> {
@@ -118,7 +139,7 @@ impl<'m> Conversation<'_, '_, 'm> {
     fn select(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> Result<(), Failure> {
         self.session.reset(0)?;
         self.session.select(0, set, choices)?;
-        eprintln!("swapped; the conversation is read again under the new adapter");
+        note("swapped; the conversation is read again under the new adapter");
         Ok(())
     }
 
@@ -149,7 +170,7 @@ impl<'m> Conversation<'_, '_, 'm> {
         self.session.prefill(0, &ids[known..])?;
         let mut sampler = self.arguments.sampling.sampler()?;
         let written = write_reply(&mut self.session, self.border, &mut sampler, self.arguments.tokens)?;
-        println!();
+        line("")?;
         let tokens = self.session.tokens(0)?;
         Ok(self.border.decode(&tokens[ids.len()..(ids.len() + written).min(tokens.len())], false)?)
     }

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::Failure;
 use crate::model::{AdapterOptions, ModelOptions, open_adapters, with_session};
+use crate::output::line;
 use crate::progress::Progress;
 use crate::tokenize::texts;
 
@@ -22,7 +23,11 @@ enum Task {
     Lm,
 }
 
+const EXAMPLES: &str = "Example:
+  lowrank evaluate --base base.lrk --adapter style.lrk --data held-out.jsonl --task lm --json";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
@@ -59,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let executor = arguments.model.executor()?;
     let mut progress = Progress::new("evaluating");
     let (mut loss, mut scored) = (0.0, 0usize);
-    with_session(model, &adapters, limits, executor.as_ref(), |session| {
+    with_session(model, &adapters, limits, executor.as_ref(), |session, _| {
         for (i, window) in windows.iter().enumerate() {
             progress.show(i, windows.len(), "");
             session.reset(0)?;
@@ -78,9 +83,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(format!("{}: the loss is not a number; run verify", base.path.display()).into());
     }
     if arguments.json {
-        println!("{}", json!({ "loss": loss, "perplexity": loss.exp(), "examples": windows.len(), "tokens": scored }));
+        line(format_args!("{}", json!({ "loss": loss, "perplexity": loss.exp(), "examples": windows.len(), "tokens": scored })))?;
     } else {
-        println!("perplexity {:.4}  loss {loss:.4}  windows {}  scored tokens {scored}", loss.exp(), windows.len());
+        line(format_args!("perplexity {:.4}  loss {loss:.4}  windows {}  scored tokens {scored}", loss.exp(), windows.len()))?;
     }
     Ok(())
 }

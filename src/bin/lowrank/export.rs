@@ -7,6 +7,7 @@ use lowrank::export::export_bitsandbytes;
 
 use crate::Failure;
 use crate::files::File;
+use crate::output::line;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -14,7 +15,11 @@ enum Format {
     Bitsandbytes,
 }
 
+const EXAMPLES: &str = "Example:
+  lowrank export base.lrk --format bitsandbytes -o directory";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The base archive
     base: PathBuf,
@@ -31,6 +36,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match arguments.format {
         Format::Bitsandbytes => export_bitsandbytes(&base.base()?, &arguments.output)?,
     }
-    println!("{}", arguments.output.display());
+    line(format_args!("{}", arguments.output.display()))?;
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! `lowrank generate`: continue a prompt with the base, with adapters, or with one adapter after the other in the same process.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use lowrank::text::{Message, TextBorder};
 use crate::Failure;
 use crate::files::File;
 use crate::model::{AdapterOptions, Kv, ModelOptions, name_and_file, open_adapters, with_session};
+use crate::output::{line, note, part};
 
 /// How tokens are chosen.
 #[derive(Debug, Args)]
@@ -46,9 +46,13 @@ impl SamplingOptions {
     }
 }
 
-/// Examples: `lowrank generate --base base.lrk --prompt "Once upon a time" --tokens 50`,
-/// `lowrank generate --base base.lrk --chat --prompt "How do tides work?" --swap pirate=pirate.lrk --swap notes=notes.lrk`
+const EXAMPLES: &str = r#"Examples:
+  lowrank generate --base base.lrk --prompt "Once upon a time" --tokens 50 --stats
+  lowrank generate --base base.lrk --adapter style.lrk:0.7 --adapter task.lrk --chat --prompt "How do tides work?"
+  lowrank generate --base base.lrk --chat --prompt "How do tides work?" --swap pirate=pirate.lrk --swap notes=notes.lrk"#;
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
@@ -92,7 +96,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let executor = arguments.model.executor()?;
     if arguments.swaps.is_empty() {
         let adapters = open_adapters(&arguments.adapters.adapters)?;
-        return with_session(model, &adapters, limits, executor.as_ref(), |session| continue_prompt(session, &border, &prompt, arguments));
+        return with_session(model, &adapters, limits, executor.as_ref(), |session, attaching| {
+            continue_prompt(session, &border, &prompt, arguments)?;
+            if arguments.stats && !adapters.is_empty() {
+                note(format_args!("{} adapters attached in {:.1} µs", adapters.len(), attaching.as_secs_f64() * 1e6));
+            }
+            Ok(())
+        });
     }
     swap(model, &border, &prompt, limits, executor.as_ref(), arguments)
 }
@@ -103,7 +113,7 @@ fn prompt_text(arguments: &Arguments, border: &TextBorder) -> Result<String, Fai
     }
     let system = arguments.system.iter().map(|text| Message::new("system", text));
     let messages: Vec<_> = system.chain([Message::new("user", &arguments.prompt)]).collect();
-    Ok(border.render_chat(&messages, true)?)
+    Ok(border.render_chat(&messages, true).map_err(|error| format!("{}: {error}", arguments.model.base.display()))?)
 }
 
 /// Room for the prompt and what is to come, at most what the model was made for.
@@ -132,7 +142,7 @@ fn swap(
     let mut set = AdapterSet::new(&mut slots, &model);
     let mut memory = Memory::new(need(model.config(), &limits));
     let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
-    println!("[base]");
+    line(format_args!("[base]"))?;
     continue_prompt(&mut session, border, prompt, arguments)?;
     let mut generation = 0;
     for (((name, _), file), adapter) in arguments.swaps.iter().zip(&files).zip(opened) {
@@ -140,7 +150,7 @@ fn swap(
         generation = file.wrap(set.replace(0, generation, adapter))?;
         session.reset(0)?;
         session.select(0, &set, &[Choice::slot(0)])?;
-        println!("\n[{name}] swapped in {:.1} µs", start.elapsed().as_secs_f64() * 1e6);
+        line(format_args!("\n[{name}] swapped in {:.1} µs", start.elapsed().as_secs_f64() * 1e6))?;
         continue_prompt(&mut session, border, prompt, arguments)?;
     }
     Ok(())
@@ -154,7 +164,7 @@ fn continue_prompt(session: &mut Session<'_, '_>, border: &TextBorder, prompt: &
     let mut sampler = arguments.sampling.sampler()?;
     let start = Instant::now();
     let written = write_reply(session, border, &mut sampler, arguments.tokens)?;
-    println!();
+    line("")?;
     if arguments.stats {
         report(session, prompt.len(), prefill, written, start.elapsed());
     }
@@ -169,39 +179,40 @@ pub(crate) fn write_reply(
     most: usize,
 ) -> Result<usize, Failure> {
     let mut stream = border.stream();
-    let mut out = std::io::stdout().lock();
     let mut written = 0;
     while written < most {
         let token = session.sample(0, sampler)?;
         if border.is_stop(token) {
             break;
         }
-        write!(out, "{}", stream.push(token)?)?;
-        out.flush()?;
+        part(stream.push(token)?)?;
         written += 1;
         if session.room(0)? == 0 {
             break;
         }
         session.step(&[(0, token)])?;
     }
-    write!(out, "{}", stream.finish())?;
-    out.flush()?;
+    part(stream.finish())?;
     Ok(written)
 }
 
 fn report(session: &Session<'_, '_>, prompt: usize, prefill: Duration, written: usize, decode: Duration) {
     let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
-    eprintln!(
+    note(format_args!(
         "prompt {prompt} tokens in {:.0} ms ({:.0} tokens/s), reply {written} tokens in {:.0} ms ({:.0} tokens/s)",
         prefill.as_secs_f64() * 1e3,
         rate(prompt, prefill),
         decode.as_secs_f64() * 1e3,
         rate(written, decode),
-    );
+    ));
     let workspace = need(session.model().config(), session.limits());
-    eprint!("workspace {:.1} MB, of which keys and values {:.1} MB", workspace.bytes as f64 / 1e6, workspace.kv_bytes as f64 / 1e6);
-    match crate::memory::peak_resident() {
-        Some(bytes) => eprintln!("; peak resident {:.1} MB, tokenizer included", bytes as f64 / 1e6),
-        None => eprintln!(),
-    }
+    let mb = |bytes: usize| bytes as f64 / 1e6;
+    let peak = crate::memory::peak_resident();
+    let peak = peak.map(|bytes| format!("; peak resident {:.1} MB, tokenizer included", mb(bytes)));
+    note(format_args!(
+        "workspace {:.1} MB, of which keys and values {:.1} MB{}",
+        mb(workspace.bytes),
+        mb(workspace.kv_bytes),
+        peak.unwrap_or_default()
+    ));
 }

@@ -7,6 +7,7 @@ use lowrank::import::{BaseOptions, Gguf, HuggingFace, Source, write_base};
 use lowrank::quant::Format;
 
 use crate::Failure;
+use crate::output::line;
 use crate::progress::Progress;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -32,8 +33,12 @@ impl From<Weights> for Format {
     }
 }
 
-/// Examples: `lowrank import model.gguf -o base.lrk`, `lowrank import model-directory -o base.lrk --weights f16`
+const EXAMPLES: &str = "Examples:
+  lowrank import model.gguf -o base.lrk
+  lowrank import model-directory -o base.lrk --weights f16 --embedding f16";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// A .gguf file, or a Hugging Face directory with config.json and safetensors
     source: PathBuf,
@@ -71,6 +76,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let header = write_base(source.as_ref(), &options, &arguments.output, &mut |p| progress.show(p.done, p.total, p.name))?;
     progress.finish();
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
-    println!("{}: {bytes} bytes, fingerprint {}", arguments.output.display(), header.fingerprint);
+    line(format_args!("{}: {bytes} bytes, fingerprint {}", arguments.output.display(), header.fingerprint))?;
     Ok(())
 }

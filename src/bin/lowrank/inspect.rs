@@ -7,13 +7,19 @@ use clap::Args;
 use lowrank::RootKind;
 use lowrank::adapter::Adapter;
 use lowrank::archive::Header;
-use lowrank::model::llama::{Llama, Site};
+use lowrank::model::llama::{Llama, RopeScaling, Site};
 use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::files::File;
+use crate::output::line;
+
+const EXAMPLES: &str = "Examples:
+  lowrank inspect base.lrk
+  lowrank inspect style.lrk --json";
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// A base or adapter archive
     file: PathBuf,
@@ -22,7 +28,11 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+const VERIFY_EXAMPLE: &str = "Example:
+  lowrank verify base.lrk";
+
 #[derive(Debug, Args)]
+#[command(after_help = VERIFY_EXAMPLE)]
 pub(crate) struct VerifyArguments {
     /// A base or adapter archive
     file: PathBuf,
@@ -47,11 +57,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         facts.extend(more);
     }
     if arguments.json {
-        println!("{facts:#}");
+        line(format_args!("{facts:#}"))?;
     } else if let Value::Object(facts) = facts {
         for (name, value) in facts {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            println!("{:<17}{text}", name.replace('_', " "));
+            line(format_args!("{:<17}{text}", name.replace('_', " ")))?;
         }
     }
     Ok(())
@@ -80,11 +90,23 @@ fn base(model: &Llama<'_>) -> Value {
     json!({
         "name": model.name(),
         "vocab": c.vocab, "dim": c.dim, "layers": c.layers, "heads": c.heads, "kv_heads": c.kv_heads, "head_dim": c.head_dim,
-        "hidden": c.hidden, "context": c.context, "rope_theta": c.rope_theta, "rope_scaling": format!("{:?}", c.rope_scaling),
+        "hidden": c.hidden, "context": c.context, "rope_theta": c.rope_theta, "rope_scaling": rope_scaling(c.rope_scaling),
         "tied_head": model.is_tied(), "weights": weights,
         "tokenizer": !model.tokenizer_json().is_empty(), "chat_template": !model.chat_template().is_empty(),
         "stop_tokens": model.stop_tokens().collect::<Vec<_>>(), "leading_bos": model.leading_bos(),
     })
+}
+
+fn rope_scaling(scaling: RopeScaling) -> Value {
+    match scaling {
+        RopeScaling::None => Value::Null,
+        RopeScaling::Linear { factor } => json!({ "type": "linear", "factor": factor }),
+        RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context } => json!({
+            "type": "llama3", "factor": factor, "low_frequency": low_frequency, "high_frequency": high_frequency,
+            "original_context": original_context,
+        }),
+        other => json!({ "type": format!("{other:?}") }),
+    }
 }
 
 fn adapter(adapter: &Adapter<'_>) -> Value {
@@ -104,6 +126,6 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
         RootKind::ADAPTER => drop(file.wrap(Adapter::verify(&file.map))?),
         _ => drop(file.wrap(lowrank::archive::verify(&file.map))?),
     }
-    println!("{}: {root}, {} bytes, whole", file.path.display(), file.map.len());
+    line(format_args!("{}: {root}, {} bytes, whole", file.path.display(), file.map.len()))?;
     Ok(())
 }

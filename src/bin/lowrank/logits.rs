@@ -1,6 +1,6 @@
 //! `lowrank logits`: the logits after each of given tokens, for comparing with other implementations.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,9 +9,13 @@ use lowrank::runtime::{KvFormat, Limits};
 
 use crate::Failure;
 use crate::model::{AdapterOptions, ModelOptions, open_adapters, with_session};
+use crate::output::line;
 
-/// Keys and values are kept in f32.
+const EXAMPLES: &str = "Example:
+  lowrank logits --base base.lrk --adapter style.lrk --tokens 1,306,4658 -o logits.npy";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
@@ -31,16 +35,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     let limits = Limits { kv_format: KvFormat::F32, precision: arguments.model.exact_precision(), ..Limits::new(arguments.tokens.len()) };
     let executor = arguments.model.executor()?;
-    let mut bytes = Vec::new();
-    with_session(model, &adapters, limits, executor.as_ref(), |session| {
-        let append = |_, logits: &[f32]| bytes.extend(logits.iter().flat_map(|logit| logit.to_le_bytes()));
-        Ok(session.score(0, &arguments.tokens, append)?)
-    })?;
     let header = npy_header(&[arguments.tokens.len(), model.config().vocab]);
-    write_whole(&arguments.output, |file| {
-        file.write_all(&header).and_then(|()| file.write_all(&bytes)).map_err(|error| FileError::io(&arguments.output, error))
+    with_session(model, &adapters, limits, executor.as_ref(), |session, _| {
+        let mut refused = None;
+        let written = write_whole(&arguments.output, |file| {
+            let mut out = BufWriter::new(file);
+            let mut written = out.write_all(&header);
+            let write = |_, logits: &[f32]| {
+                if written.is_ok() {
+                    written = logits.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()));
+                }
+            };
+            if let Err(error) = session.score(0, &arguments.tokens, write) {
+                refused = Some(error);
+                return Err(FileError::core(&arguments.output, "", error));
+            }
+            written.and_then(|()| out.flush()).map_err(|error| FileError::io(&arguments.output, error))
+        });
+        // What the model refuses is not the output file's fault.
+        Ok(refused.map_or(Ok(()), Err).map(|()| written)??)
     })?;
-    println!("{}: [{}, {}] f32", arguments.output.display(), arguments.tokens.len(), model.config().vocab);
+    line(format_args!("{}: [{}, {}] f32", arguments.output.display(), arguments.tokens.len(), model.config().vocab))?;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ mod inspect;
 mod logits;
 mod memory;
 mod model;
+mod output;
 mod progress;
 mod tokenize;
 
@@ -48,41 +49,45 @@ enum Command {
     Generate(generate::Arguments),
     /// Talk to the model; /adapter NAME swaps while the conversation goes on
     Chat(chat::Arguments),
-    /// Write the logits of given tokens to a .npy file, [tokens, vocab] f32
+    /// Write the logits after each of given tokens to a .npy file, [tokens, vocab] f32; keys and values are kept in f32
     Logits(logits::Arguments),
     /// Turn text into token ids
     Tokenize(tokenize::Arguments),
     /// Measure a model (and an adapter) on a data file
     Evaluate(evaluate::Arguments),
-    /// What running a base will take, before running it
+    /// What running a base will take, before running it: the workspace to the byte, and the archives, which are mapped
     Memory(memory::Arguments),
     /// Tokens per second, bytes per token, and bytes per second beside what this machine's memory gives
     Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
-        Command::Import(arguments) => import::run(&arguments),
-        Command::Adapter(arguments) => adapter::run(&arguments),
-        Command::Export(arguments) => export::run(&arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Verify(arguments) => inspect::verify(&arguments),
-        Command::Generate(arguments) => generate::run(&arguments),
-        Command::Chat(arguments) => chat::run(&arguments),
-        Command::Logits(arguments) => logits::run(&arguments),
-        Command::Tokenize(arguments) => tokenize::run(&arguments),
-        Command::Evaluate(arguments) => evaluate::run(&arguments),
-        Command::Memory(arguments) => memory::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
-    };
-    match outcome {
+    match run(&Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our output has seen enough.
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lowrank: {}", error.to_string().replace('\n', " "));
+            output::note(format_args!("lowrank: {}", error.to_string().replace(['\n', '\r'], " ")));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(command: &Command) -> Result<(), Failure> {
+    model::check_isa()?;
+    match command {
+        Command::Import(arguments) => import::run(arguments),
+        Command::Adapter(arguments) => adapter::run(arguments),
+        Command::Export(arguments) => export::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+        Command::Verify(arguments) => inspect::verify(arguments),
+        Command::Generate(arguments) => generate::run(arguments),
+        Command::Chat(arguments) => chat::run(arguments),
+        Command::Logits(arguments) => logits::run(arguments),
+        Command::Tokenize(arguments) => tokenize::run(arguments),
+        Command::Evaluate(arguments) => evaluate::run(arguments),
+        Command::Memory(arguments) => memory::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
     }
 }
 

@@ -8,14 +8,17 @@ use serde_json::json;
 
 use crate::Failure;
 use crate::files::File;
-use crate::model::Kv;
+use crate::model::{Kv, ModelOptions};
+use crate::output::line;
 
-/// The workspace is exact; the archive is mapped, its pages are shared and can be dropped by the system.
+const EXAMPLES: &str = "Example:
+  lowrank memory --base base.lrk --adapter style.lrk --context 2048";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The base archive
-    #[arg(long, value_name = "FILE")]
-    base: PathBuf,
+    #[command(flatten)]
+    model: ModelOptions,
     /// Adapter archives that are active together
     #[arg(long = "adapter", value_name = "FILE")]
     adapters: Vec<PathBuf>,
@@ -31,16 +34,13 @@ pub(crate) struct Arguments {
     /// How keys and values are kept
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     kv: Kv,
-    /// Lanes (threads)
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    threads: usize,
     /// Print JSON with stable names
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let base = File::open(&arguments.base)?;
+    let base = arguments.model.open()?;
     let model = base.base()?;
     let adapters = arguments.adapters.iter().map(File::open).collect::<Result<Vec<_>, _>>()?;
     let mut rank = 0;
@@ -51,7 +51,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         batch: arguments.batch,
         prefill_chunk: arguments.prefill_chunk,
         kv_format: arguments.kv.into(),
-        lanes: arguments.threads,
+        precision: arguments.model.precision(&model),
+        lanes: arguments.model.executor()?.lanes(),
         max_active: adapters.len(),
         max_total_rank: rank,
         ..Limits::new(arguments.context)
@@ -68,21 +69,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             "workspace_bytes": need.bytes, "kv_bytes": need.kv_bytes, "base_bytes": base.map.len(), "adapter_bytes": files,
             "peak_bytes": peak,
         });
-        println!("{facts}");
+        line(&facts)?;
     } else {
-        let line = |what: &str, bytes: usize| println!("{what:<28}{bytes:>14} bytes");
-        line("base (mapped)", base.map.len());
-        line("adapters (mapped)", files);
-        line("workspace", need.bytes);
-        line("  of which keys and values", need.kv_bytes);
-        line("together", peak);
+        let entries = [
+            ("base (mapped)", base.map.len()),
+            ("adapters (mapped)", files),
+            ("workspace", need.bytes),
+            ("  of which keys and values", need.kv_bytes),
+            ("together", peak),
+        ];
+        for (what, bytes) in entries {
+            line(format_args!("{what:<28}{bytes:>14} bytes"))?;
+        }
     }
     Ok(())
 }
 
 /// The most memory this process has had resident, in bytes, where the system tells.
-pub(crate) fn peak_resident() -> Option<u64> {
+pub(crate) fn peak_resident() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib * 1024)
 }

@@ -1,6 +1,7 @@
 //! What every command that runs a model shares: its options, the executor, adapters with weights.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use lowrank::adapter::{AdapterSet, Choice, Slot};
@@ -37,7 +38,7 @@ pub(crate) struct ModelOptions {
     /// The base archive
     #[arg(long, value_name = "FILE")]
     pub(crate) base: PathBuf,
-    /// Threads; 0 means one per core
+    /// Threads that compute; 0 means one per core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) threads: usize,
     /// How products treat activations [default: exact where figures are compared, else what is measured to be as good]
@@ -73,16 +74,10 @@ pub(crate) fn name_and_file(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 impl ModelOptions {
-    /// Opens the base; refuses devices and instruction sets that are not there.
+    /// Opens the base; refuses devices that are not there.
     pub(crate) fn open(&self) -> Result<File, Failure> {
         if self.device == Device::Cuda {
             return Err("built without cuda".into());
-        }
-        if let Ok(name) = std::env::var("LOWRANK_ISA")
-            && by_name(&name).is_none()
-        {
-            let known: Vec<_> = lowrank::kernel::available().map(|kernels| kernels.name()).collect();
-            return Err(format!("LOWRANK_ISA={name}: this CPU offers {}", known.join(", ")).into());
         }
         Ok(File::open(&self.base)?)
     }
@@ -121,22 +116,34 @@ impl From<Kv> for KvFormat {
     }
 }
 
-/// Calls `use_it` with a session in which `adapters` (with weights) are active in every sequence.
+/// Refuses a forced instruction set that is not there.
+pub(crate) fn check_isa() -> Result<(), Failure> {
+    let Some(name) = std::env::var_os("LOWRANK_ISA") else { return Ok(()) };
+    if name.to_str().and_then(by_name).is_some() {
+        return Ok(());
+    }
+    let known: Vec<_> = lowrank::kernel::available().map(|kernels| kernels.name()).collect();
+    Err(format!("LOWRANK_ISA={}: this CPU offers {}", name.display(), known.join(", ")).into())
+}
+
+/// Calls `use_it` with a session in which `adapters` (with weights) are active in every sequence, and the time that attaching them took.
 pub(crate) fn with_session<T>(
     model: Llama<'_>,
     adapters: &[(File, f32)],
     limits: Limits,
     executor: &dyn Executor,
-    use_it: impl FnOnce(&mut Session<'_, '_>) -> Result<T, Failure>,
+    use_it: impl FnOnce(&mut Session<'_, '_>, Duration) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut slots = vec![Slot::EMPTY; adapters.len()];
     let mut set = AdapterSet::new(&mut slots, &model);
     let mut choices = Vec::new();
-    let mut rank = 0;
+    let (mut rank, mut attaching) = (0, Duration::ZERO);
     for (slot, (file, weight)) in (0..).zip(adapters) {
         let adapter = file.adapter()?;
         rank += adapter.max_rank();
+        let start = Instant::now();
         file.wrap(set.attach(slot, adapter))?;
+        attaching += start.elapsed();
         choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
     }
     let limits = Limits { lanes: executor.lanes(), max_active: adapters.len(), max_total_rank: rank, ..limits };
@@ -145,7 +152,7 @@ pub(crate) fn with_session<T>(
     for sequence in 0..limits.batch {
         session.select(sequence, &set, &choices)?;
     }
-    use_it(&mut session)
+    use_it(&mut session, attaching)
 }
 
 /// Opens `FILE[:WEIGHT]` arguments.

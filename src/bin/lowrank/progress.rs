@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output::note;
+
 /// Shows how far something is, on stderr.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -34,7 +36,7 @@ impl Progress {
                 let tenths = (10 * done).checked_div(total).unwrap_or(0);
                 if tenths > self.tenths {
                     self.tenths = tenths;
-                    eprintln!("{} {}0 %", self.what, tenths);
+                    note(format_args!("{} {}0 %", self.what, tenths));
                 }
             }
         }

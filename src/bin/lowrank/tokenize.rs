@@ -10,8 +10,14 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::files::File;
+use crate::output::of_stdout;
+
+const EXAMPLES: &str = r#"Examples:
+  lowrank tokenize --base base.lrk "Once upon a time"
+  lowrank tokenize --base base.lrk --file texts.jsonl > ids.jsonl"#;
 
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The base archive
     #[arg(long, value_name = "FILE")]
@@ -34,18 +40,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(text) = &arguments.text {
         let ids = border.encode(text, true)?;
         if arguments.json {
-            writeln!(out, "{}", json!({ "ids": ids }))?;
+            writeln!(out, "{}", json!({ "ids": ids })).map_err(of_stdout)?;
         } else {
             let words: Vec<_> = ids.iter().map(u32::to_string).collect();
-            writeln!(out, "{}", words.join(" "))?;
+            writeln!(out, "{}", words.join(" ")).map_err(of_stdout)?;
         }
     }
     if let Some(path) = &arguments.file {
         for text in texts(path)? {
-            writeln!(out, "{}", json!({ "ids": border.encode(&text?, true)? }))?;
+            writeln!(out, "{}", json!({ "ids": border.encode(&text?, true)? })).map_err(of_stdout)?;
         }
     }
-    out.flush()?;
+    out.flush().map_err(of_stdout)?;
     Ok(())
 }
 
