@@ -99,7 +99,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return with_session(model, &adapters, limits, executor.as_ref(), |session, attaching| {
             continue_prompt(session, &border, &prompt, arguments)?;
             if arguments.stats && !adapters.is_empty() {
-                note(format_args!("{} adapters attached in {:.1} µs", adapters.len(), attaching.as_secs_f64() * 1e6));
+                note(format_args!("adapters attached in {:.1} µs", attaching.as_secs_f64() * 1e6));
             }
             Ok(())
         });
