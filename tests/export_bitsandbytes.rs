@@ -197,3 +197,22 @@ fn every_tensor_is_aligned_and_numbers_are_short() {
         assert_eq!(Llama::open(&again).unwrap().name(), model.name());
     }
 }
+
+#[test]
+fn the_tokenizer_says_what_is_put_in_front() {
+    let source = Gguf::open(golden("gguf/qwen2.gguf")).unwrap();
+    let text = TextParts { add_bos: true, ..source.text().unwrap() };
+    assert!(text.bos.is_some());
+    let archive = import(&Changed(source, "", text), Format::Nf4, Format::F32);
+    let model = Llama::open(&archive).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    export_bitsandbytes(&model, directory.path()).unwrap();
+    let again = HuggingFace::open(directory.path()).unwrap().text().unwrap();
+    assert_eq!((again.bos, again.add_bos), (model.bos(), true));
+    // What says it already goes out as it came.
+    assert_ne!(again.tokenizer, model.tokenizer_json());
+    let archive = import(&HuggingFace::open(directory.path()).unwrap(), Format::Nf4, Format::F32);
+    let second = tempfile::tempdir().unwrap();
+    export_bitsandbytes(&Llama::open(&archive).unwrap(), second.path()).unwrap();
+    assert_eq!(std::fs::read(second.path().join("tokenizer.json")).unwrap(), again.tokenizer);
+}

@@ -1,7 +1,6 @@
 //! A base's fingerprint is that of what it computes: it ignores name, tokenizer and the order of codes in bytes, and changes with
 //! every number that changes a logit.
 
-#[allow(dead_code, reason = "every test binary uses its own part")]
 mod model_folder;
 
 use std::path::Path;

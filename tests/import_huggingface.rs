@@ -137,6 +137,16 @@ fn state(weight: &str) -> String {
 }
 
 #[test]
+fn the_declared_type_of_packed_bytes_does_not_matter() {
+    let mut folder = Folder::golden("tiny-llama-bnb");
+    let original = folder.clone();
+    let packed = folder.tensors.iter_mut().filter(|(name, _)| original.tensors.contains_key(&state(name)));
+    packed.for_each(|(_, stored)| (stored.dtype, stored.shape) = (Dtype::BF16, vec![stored.bytes.len() / 2, 1]));
+    let [a, b] = [original, folder].map(|folder| folder.import(&in_format(Format::Nf4)).unwrap());
+    assert_eq!(Llama::open(&a).unwrap().fingerprint(), Llama::open(&b).unwrap().fingerprint());
+}
+
+#[test]
 fn configurations_in_the_keys_of_transformers_5_and_4() {
     let llama = Config {
         vocab: 64,
@@ -200,6 +210,86 @@ fn absent_keys_take_transformers_defaults() {
     assert!(Llama::open(&archive).unwrap().is_tied());
 }
 
+#[test]
+fn qwen_has_defaults_of_its_own() {
+    let mut folder = Folder::golden("tiny-variants/qwen3");
+    folder.config.as_object_mut().unwrap().remove("head_dim");
+    folder.refused(&exact(), &["self_attn.q_proj.weight", "[512, 32]"]);
+    let mut folder = Folder::golden("tiny-variants/qwen2");
+    folder.config["num_key_value_heads"] = Value::Null;
+    folder.refused(&exact(), &["self_attn.k_proj.bias", "[32]"]);
+    folder.config.as_object_mut().unwrap().remove("num_key_value_heads");
+    folder.refused(&exact(), &["the number of key-value heads is 32, expected 1 to 4"]);
+}
+
+#[test]
+fn windows_that_do_not_act_are_no_windows() {
+    let mut folder = Folder::golden("tiny-variants/qwen2");
+    let fields = folder.config.as_object_mut().unwrap();
+    fields.remove("use_sliding_window");
+    fields.remove("layer_types");
+    let mut set = |fields: &[(&str, Value)]| {
+        fields.iter().for_each(|(key, value)| folder.config[*key] = value.clone());
+        folder.clone()
+    };
+    // Switched off by default; from layer 28 on; as long as the model.
+    set(&[("sliding_window", json!(16))]).import(&exact()).unwrap();
+    set(&[("use_sliding_window", json!(true))]).import(&exact()).unwrap();
+    set(&[("max_window_layers", json!(0))]).refused(&exact(), &["config.json", "sliding_window", "16 of 128"]);
+    set(&[("sliding_window", json!(128))]).import(&exact()).unwrap();
+    set(&[("sliding_window", json!(16)), ("layer_types", json!(["full_attention"]))]).import(&exact()).unwrap();
+}
+
+#[test]
+fn rotary_parameters_from_every_place() {
+    let mut folder = Folder::golden("tiny-llama");
+    let mut set = |parameters: Value, scaling: Value, theta: Value| {
+        folder.config["rope_parameters"] = parameters;
+        folder.config["rope_scaling"] = scaling;
+        folder.config["rope_theta"] = theta;
+        folder.clone()
+    };
+    let rope = |folder: Folder| {
+        let archive = folder.import(&exact()).unwrap();
+        let config = *Llama::open(&archive).unwrap().config();
+        (config.rope_theta, config.rope_scaling)
+    };
+    let linear = json!({ "rope_type": "linear", "factor": 2.0 });
+    let doubled = RopeScaling::Linear { factor: 2.0 };
+    assert_eq!(rope(set(json!(null), json!(null), json!(null))), (1e4, RopeScaling::None));
+    assert_eq!(rope(set(json!({}), linear.clone(), json!(7.0))), (7.0, doubled));
+    assert_eq!(rope(set(linear.clone(), json!(null), json!(7.0))), (7.0, doubled));
+    assert_eq!(rope(set(json!({ "rope_theta": 9.0, "rope_type": "linear", "factor": 2.0 }), json!(null), json!(7.0))), (9.0, doubled));
+    // Per kind of layer.
+    assert_eq!(rope(set(json!({ "full_attention": { "rope_theta": 9.0 } }), json!(null), json!(null))), (9.0, RopeScaling::None));
+    assert_eq!(rope(set(json!({ "full_attention": linear }), json!(null), json!(7.0))), (7.0, doubled));
+    // Twice.
+    assert_eq!(rope(set(linear.clone(), linear.clone(), json!(7.0))), (7.0, doubled));
+    let other = json!({ "rope_type": "linear", "factor": 3.0 });
+    set(linear, other, json!(7.0)).refused(&exact(), &["config.json", "rope_scaling", "contradicts rope_parameters"]);
+    set(json!({ "factor": 2.0 }), json!(null), json!(7.0)).refused(&exact(), &["rope_parameters.rope_type", "missing"]);
+    let llama3 = json!({
+        "rope_type": "llama3", "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+    });
+    let mut folder = set(llama3, json!(null), json!(7.0));
+    folder.config["original_max_position_embeddings"] = json!(16);
+    folder.refused(&exact(), &["config.json", "original_max_position_embeddings", "32"]);
+}
+
+#[test]
+fn a_head_in_the_file_counts_where_it_differs() {
+    let mut folder = Folder::golden("tiny-llama");
+    let tied = |folder: &Folder| Llama::open(&folder.import(&exact()).unwrap()).unwrap().is_tied();
+    folder.config["tie_word_embeddings"] = json!(true);
+    assert!(!tied(&folder));
+    folder.tensors.insert("lm_head.weight".into(), folder.tensors["model.embed_tokens.weight"].clone());
+    assert!(tied(&folder));
+    folder.config["tie_word_embeddings"] = json!(false);
+    assert!(!tied(&folder));
+    folder.tensors.remove("lm_head.weight");
+    folder.refused(&exact(), &["lm_head.weight", "missing", "tie_word_embeddings"]);
+}
+
 /// tiny-llama in two shards with an index.
 fn sharded() -> (tempfile::TempDir, Value) {
     let folder = Folder::golden("tiny-llama");
@@ -260,7 +350,11 @@ fn damaged_indexes_and_missing_shards() {
     fs::remove_file(second).unwrap();
     refused(place.path(), &exact(), &["model-00002-of-00002.safetensors", "No such file"]);
     fs::remove_file(place.path().join(INDEX)).unwrap();
-    refused(place.path(), &exact(), &["model.safetensors", "No such file"]);
+    refused(place.path(), &exact(), &["neither model.safetensors nor model.safetensors.index.json"]);
+    // Where both are there, the single file counts, as it does for transformers.
+    folder.write(place.path());
+    fs::write(place.path().join(INDEX), "{").unwrap();
+    check_all(&Llama::open(&import(place.path(), &exact()).unwrap()).unwrap(), &folder, |name| folder.tensors[name].floats());
 }
 
 #[test]
@@ -298,7 +392,7 @@ fn tensors_that_do_not_fit_are_refused_by_name() {
         let text = value.to_string();
         with(&|folder| folder.tensor(q).put(77, value), &[q, "value 77 ", &text]);
         with(&|folder| folder.tensor("model.norm.weight").put(63, value), &["model.norm.weight", "value 63 ", &text]);
-        with(&|folder| folder.tensor("lm_head.weight").put(5, value), &["lm_head.weight", "value 5 ", &text]);
+        with(&|folder| folder.tensor("lm_head.weight").put(5, value), &["lm_head.weight", "value 5 ", &text, "finite"]);
     }
     let mut folder = original.clone();
     folder.tensor(q).put(9, -70_000.0);
@@ -359,6 +453,8 @@ fn configurations_that_are_not_supported_are_refused_by_key() {
     with("layer_types", json!(["full_attention", "sliding_attention"]), &["sliding_attention"]);
     with("pretraining_tp", json!(2), &["2"]);
     with("logits_scaling", json!(8.0), &["8"]);
+    with("clip_qkv", json!(6.0), &["6"]);
+    with("rope_interleaved", json!(true), &["true"]);
     for (value, found) in [(json!("64"), "\"64\""), (json!(-1), "-1"), (json!(6.5), "6.5"), (json!([64]), "[64]")] {
         for key in ["hidden_size", "num_attention_heads", "num_hidden_layers", "vocab_size", "num_key_value_heads", "head_dim"] {
             with(key, value.clone(), &["a whole number was expected", found]);
@@ -514,6 +610,21 @@ fn packed_weights_that_lie_are_refused_by_name() {
         &[&state(weight), "not valid JSON"],
     );
     with(&|folder| drop(folder.tensors.remove(&state(weight))), &[weight, "U8"]);
+    let fp4 = |folder: &mut Folder| {
+        let stored = folder.tensors.remove(&state(weight)).unwrap();
+        folder.tensors.insert(part(".quant_state.bitsandbytes__fp4"), stored);
+    };
+    with(&fp4, &[weight, "fp4"]);
+    // Each number is finite, the scale that they stand for is not.
+    let overflow = |folder: &mut Folder| {
+        folder.tensor(&part(".nested_absmax")).put(0, f32::MAX);
+        let stored = folder.tensor(&state(weight));
+        let mut state: Value = serde_json::from_slice(&stored.bytes).unwrap();
+        state["nested_offset"] = json!(f32::MAX);
+        stored.bytes = state.to_string().into_bytes();
+        stored.shape = vec![stored.bytes.len()];
+    };
+    with(&overflow, &[&part(".absmax"), "inf"]);
     // More codes asked for than there are; and the right number of codes, another shape than the configuration's.
     with_text("[64, 100]", "[64, 101]", &[weight, "3232", "3200"]);
     with_text("[64, 100]", "[100, 64]", &[weight, "[100, 64]", "[64, 100]"]);

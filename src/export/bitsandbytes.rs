@@ -8,8 +8,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use tokenizers::Tokenizer;
 
+use super::transformers_text::{TextFiles, eos, write_json};
 use crate::file::{FileError, write_whole};
 use crate::model::llama::{Config, Layer, Llama, RopeScaling, Site};
 use crate::nn::Linear;
@@ -25,11 +25,11 @@ pub fn export_bitsandbytes(base: &Llama<'_>, directory: &Path) -> Result<(), Fil
         FileError::format(directory, site.to_string(), "bitsandbytes checkpoints hold NF4 weights; import the base with --weights nf4")
     })?;
     let family = Family::of(base).map_err(|reason| FileError::format(directory, "", reason))?;
-    let tokenizer_config = tokenizer_config(base).map_err(|reason| FileError::format(directory, "tokenizer.json", reason))?;
+    let text = TextFiles::of(base).map_err(|reason| FileError::format(directory, "tokenizer.json", reason))?;
     let is_new = !directory.exists();
     std::fs::create_dir_all(directory).map_err(|error| FileError::io(directory, error))?;
     let written = write_safetensors(&directory.join("model.safetensors"), &tensors)
-        .and_then(|()| write_text_border(base, tokenizer_config.as_ref(), directory))
+        .and_then(|()| text.write(directory))
         // Last, so that a directory with a config.json is complete.
         .and_then(|()| write_json(&directory.join("config.json"), &config(base, family)));
     if written.is_err() && is_new {
@@ -251,16 +251,6 @@ fn decimal(value: f32) -> f64 {
     value.to_string().parse().ok().filter(|short: &f64| *short as f32 == value).unwrap_or(f64::from(value))
 }
 
-/// The tokens that end a turn, as transformers has them: none, one, or a list.
-fn eos(base: &Llama<'_>) -> Value {
-    let stop: Vec<u32> = base.stop_tokens().collect();
-    match stop[..] {
-        [] => Value::Null,
-        [one] => one.into(),
-        _ => stop.into(),
-    }
-}
-
 fn rope_scaling(config: &Config) -> Value {
     match config.rope_scaling {
         RopeScaling::None => Value::Null,
@@ -270,44 +260,4 @@ fn rope_scaling(config: &Config) -> Value {
             "high_freq_factor": decimal(high_frequency), "original_max_position_embeddings": original_context as u64,
         }),
     }
-}
-
-/// tokenizer_config.json: what transformers wants to know beside tokenizer.json. `None` if the base has no tokenizer.
-fn tokenizer_config(base: &Llama<'_>) -> Result<Option<Value>, String> {
-    if base.tokenizer_json().is_empty() {
-        return Ok(None);
-    }
-    let tokenizer =
-        Tokenizer::from_bytes(base.tokenizer_json()).map_err(|error| format!("the base's tokenizer cannot be read: {error}"))?;
-    let mut settings = json!({
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "add_bos_token": base.leading_bos().is_some(),
-        "clean_up_tokenization_spaces": false,
-    });
-    // Of several tokens that end a turn, the one that the chat template writes.
-    let stops: Vec<String> = base.stop_tokens().filter_map(|id| tokenizer.id_to_token(id)).collect();
-    let eos = stops.iter().find(|text| base.chat_template().contains(text.as_str())).or(stops.first()).cloned();
-    let bos = base.bos().and_then(|id| tokenizer.id_to_token(id));
-    for (key, text) in [("bos_token", bos), ("eos_token", eos)] {
-        if let Some(text) = text {
-            settings[key] = text.into();
-        }
-    }
-    if !base.chat_template().is_empty() {
-        settings["chat_template"] = base.chat_template().into();
-    }
-    Ok(Some(settings))
-}
-
-/// generation_config.json, and with a tokenizer tokenizer.json as it came and tokenizer_config.json.
-fn write_text_border(base: &Llama<'_>, tokenizer_config: Option<&Value>, directory: &Path) -> Result<(), FileError> {
-    write_json(&directory.join("generation_config.json"), &json!({ "bos_token_id": base.bos(), "eos_token_id": eos(base) }))?;
-    let Some(settings) = tokenizer_config else { return Ok(()) };
-    let path = directory.join("tokenizer.json");
-    write_whole(&path, |file| file.write_all(base.tokenizer_json()).map_err(|error| FileError::io(&path, error)))?;
-    write_json(&directory.join("tokenizer_config.json"), settings)
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<(), FileError> {
-    write_whole(path, |file| writeln!(file, "{value:#}").map_err(|error| FileError::io(path, error)))
 }

@@ -2,6 +2,7 @@
 
 mod bitsandbytes;
 mod peft;
+mod transformers_text;
 
 pub use bitsandbytes::export_bitsandbytes;
 pub use peft::export_peft;

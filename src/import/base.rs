@@ -190,12 +190,11 @@ impl Reader<'_> {
         let (rows, cols) = site.shape(&self.config);
         let is_edge = matches!(site, Site::Embedding | Site::Head);
         let format = if is_edge { self.options.embedding } else { self.options.weights };
-        let wrap = |error| FileError::core(self.source.path(), name.clone(), error);
         match self.take(&name)? {
             None => Ok(None),
             Some(Tensor::Dense { shape, values }) => {
                 self.check_shape(&name, &shape, &[rows, cols])?;
-                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values).map(Some).map_err(wrap)
+                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values).map(Some).map_err(|error| self.refused(&name, error))
             }
             Some(Tensor::Packed(matrix)) => {
                 let view = matrix.view();
@@ -205,7 +204,7 @@ impl Reader<'_> {
                 }
                 let mut values = vec![0.0; rows * cols];
                 values.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| view.read(row, 0, out));
-                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values).map(Some).map_err(wrap)
+                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values).map(Some).map_err(|error| self.refused(&name, error))
             }
         }
     }
@@ -226,8 +225,7 @@ impl Reader<'_> {
             }
         };
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            let error = Error::Range { index: index as u64, value: values[index] };
-            return Err(FileError::core(self.source.path(), name, error));
+            return Err(self.refused(name, Error::Range { index: index as u64, value: values[index] }));
         }
         Ok(Some(values))
     }
@@ -247,6 +245,16 @@ impl Reader<'_> {
         }
         let reason = format!("the tensor has shape {found:?}, the configuration asks for {expected:?}");
         Err(FileError::format(self.source.path(), name, reason))
+    }
+
+    /// What the core said of `name`; no format holds a value that is not finite, so none is recommended.
+    fn refused(&self, name: &str, error: Error) -> FileError {
+        match error {
+            Error::Range { index, value } if !value.is_finite() => {
+                FileError::format(self.source.path(), name, format!("value {index} is {value}; weights must be finite"))
+            }
+            other => FileError::core(self.source.path(), name, other),
+        }
     }
 
     fn missing(&self, name: &str) -> FileError {

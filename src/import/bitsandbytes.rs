@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::json::Json;
 use super::safetensors::{Shards, dense};
 use crate::file::FileError;
-use crate::quant::{Layout, OwnedMatrix, OwnedScales, OwnedValues, double, nf4};
+use crate::quant::{Layout, OwnedMatrix, OwnedScales, OwnedValues, Values, double, nf4};
 
 const STATE: &str = ".quant_state.bitsandbytes__nf4";
+const FP4_STATE: &str = ".quant_state.bitsandbytes__fp4";
 
 /// A supported `quantization_config`.
 #[derive(Debug)]
@@ -42,6 +43,9 @@ impl Quantization {
 
     /// The packed weight called `name`, or `None` if it is not packed.
     pub(super) fn packed(&self, shards: &Shards, name: &str) -> Result<Option<OwnedMatrix>, FileError> {
+        if let Some((_, path)) = shards.get(&format!("{name}{FP4_STATE}")) {
+            return Err(FileError::format(path, name, "the weight is packed as fp4; nf4 is supported"));
+        }
         let state_name = format!("{name}{STATE}");
         let (Some((codes, path)), Some((state, state_path))) = (shards.get(name), shards.get(&state_name)) else { return Ok(None) };
         let state = State::read(state.bytes).map_err(|reason| FileError::format(state_path, state_name, reason))?;
@@ -63,7 +67,13 @@ impl Quantization {
             }
         };
         let values = OwnedValues::Nf4 { codes, scales, block: state.block, layout: Layout::Sequential };
-        OwnedMatrix::new(state.rows, state.cols, values).map(Some).map_err(|core| FileError::core(path, name, core))
+        let matrix = OwnedMatrix::new(state.rows, state.cols, values).map_err(|core| FileError::core(path, name, core))?;
+        if let Values::Nf4(nf4) = matrix.view().values()
+            && let Some(index) = (0..blocks).find(|&index| !nf4.scales.get(index).is_finite())
+        {
+            return Err(parts.error(".absmax", format!("the scale of block {index} decodes to {}", nf4.scales.get(index))));
+        }
+        Ok(Some(matrix))
     }
 }
 

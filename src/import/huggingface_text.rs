@@ -1,4 +1,7 @@
 //! The text border of a Hugging Face directory: tokenizer.json, chat template, special tokens.
+//!
+//! The rules are those of transformers 5: which token is put in front of a text is read off the tokenizer's post-processor, never
+//! off `add_bos_token`. Tokenizers in other files (sentencepiece models, vocab.json with merges.txt) are not read.
 
 use std::path::Path;
 
@@ -8,52 +11,70 @@ use super::TextParts;
 use super::json::Json;
 use crate::file::FileError;
 
+/// Tokens that end a turn wherever a tokenizer has them.
+const END_OF_TURN: [&str; 5] = ["<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>"];
+
 /// Reads what is there; a directory without tokenizer.json gives parts without tokenizer.
-pub(super) fn read(directory: &Path, config: &Json) -> Result<TextParts, FileError> {
+pub(super) fn read(directory: &Path, config: &Json, vocab: usize) -> Result<TextParts, FileError> {
+    let generation = Json::read_if_there(&directory.join("generation_config.json"))?;
+    let mut stop = generation.as_ref().map_or(Ok(Vec::new()), ids)?;
+    if stop.is_empty() {
+        stop = ids(config)?;
+    }
+    let stated_bos = id(config, "bos_token_id")?;
     let path = directory.join("tokenizer.json");
     if !path.exists() {
-        return Ok(TextParts { bos: id(config, "bos_token_id")?, stop: ids(config)?, ..TextParts::default() });
+        return Ok(TextParts { bos: stated_bos, stop, ..TextParts::default() });
     }
-    let tokenizer = std::fs::read(&path).map_err(|error| FileError::io(&path, error))?;
-    let parsed = Json::read(&path)?;
+    let bytes = std::fs::read(&path).map_err(|error| FileError::io(&path, error))?;
+    let tokenizer = Json::read(&path)?;
+    tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
     let settings = Json::read_if_there(&directory.join("tokenizer_config.json"))?;
-    let generation = Json::read_if_there(&directory.join("generation_config.json"))?;
-    let named = |key: &str| settings.as_ref().and_then(|json| token_text(json, key)).and_then(|text| token_id(&parsed, &text));
+    let map = Json::read_if_there(&directory.join("special_tokens_map.json"))?;
+    let named = |key: &str| {
+        let text = [&settings, &map].into_iter().flatten().find_map(|json| token_text(json, key));
+        text.and_then(|text| token_id(&tokenizer, &text))
+    };
 
-    let mut stop = generation.as_ref().map_or_else(|| ids(config), ids)?;
-    stop.extend(named("eos_token"));
+    // The tokenizer's own end token first: chat templates call it `eos_token`.
+    let mut ordered: Vec<u32> = named("eos_token").into_iter().collect();
+    ordered.extend(stop);
     // A tokenizer may know more tokens than the model: one that the model cannot produce ends no turn.
-    let vocab = config.count("vocab_size")?.unwrap_or(usize::MAX);
-    for text in ["<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>"] {
-        stop.extend(token_id(&parsed, text).filter(|&id| (id as usize) < vocab));
-    }
-    stop.sort_unstable();
-    stop.dedup();
-    // The end-of-sequence token comes first: it is what templates call eos_token.
-    let eos = named("eos_token");
-    stop.sort_by_key(|&id| Some(id) != eos);
-    let bos = named("bos_token").or(id(config, "bos_token_id")?);
-    let stated = settings.as_ref().and_then(|json| json.get("add_bos_token")).and_then(Value::as_bool);
-    let add_bos = bos.is_some() && stated.unwrap_or_else(|| bos.is_some_and(|bos| template_begins_with(&parsed, bos)));
-    Ok(TextParts { tokenizer, chat_template: chat_template(directory, settings.as_ref())?, bos, add_bos, stop })
+    ordered.extend(END_OF_TURN.iter().filter_map(|text| token_id(&tokenizer, text)).filter(|&id| (id as usize) < vocab));
+    let mut stop = Vec::with_capacity(ordered.len());
+    ordered.into_iter().for_each(|id| {
+        if !stop.contains(&id) {
+            stop.push(id)
+        }
+    });
+
+    let post = tokenizer.get("post_processor").unwrap_or(&Value::Null);
+    let leading = leading_token(post).map_err(|reason| tokenizer.error("post_processor", reason))?;
+    // A null is a tokenizer that has none, whatever the model's configuration says.
+    let denied = settings.as_ref().is_some_and(|json| json.fields.get("bos_token").is_some_and(Value::is_null));
+    let bos = leading.or_else(|| named("bos_token")).or(if denied { None } else { stated_bos });
+    let chat_template = chat_template(directory, settings.as_ref())?;
+    Ok(TextParts { tokenizer: bytes, chat_template, bos, add_bos: leading.is_some(), stop })
 }
 
 fn id(json: &Json, key: &str) -> Result<Option<u32>, FileError> {
-    Ok(json.count(key)?.and_then(|id| u32::try_from(id).ok()))
+    let Some(value) = json.get(key) else { return Ok(None) };
+    token(value).map(Some).ok_or_else(|| json.error(key, format!("a token id was expected, found {value}")))
+}
+
+fn token(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
 /// `eos_token_id`: a number or a list of numbers.
 fn ids(json: &Json) -> Result<Vec<u32>, FileError> {
-    let number = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match json.get("eos_token_id") {
-        None => Ok(Vec::new()),
+    let key = "eos_token_id";
+    match json.get(key) {
         Some(Value::Array(items)) => {
-            let list: Option<Vec<u32>> = items.iter().map(number).collect();
-            list.ok_or_else(|| json.error("eos_token_id", "token ids were expected"))
+            let list: Option<Vec<u32>> = items.iter().map(token).collect();
+            list.ok_or_else(|| json.error(key, "token ids were expected"))
         }
-        Some(value) => {
-            number(value).map(|id| vec![id]).ok_or_else(|| json.error("eos_token_id", format!("a token id was expected, found {value}")))
-        }
+        _ => Ok(id(json, key)?.into_iter().collect()),
     }
 }
 
@@ -69,20 +90,40 @@ fn token_text(json: &Json, key: &str) -> Option<String> {
 /// The id of a token, among the added ones or in the model's vocabulary.
 fn token_id(tokenizer: &Json, text: &str) -> Option<u32> {
     let added = tokenizer.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
-    let added = added.filter(|token| token["content"] == text).find_map(|token| token["id"].as_u64());
-    let id = added.or_else(|| tokenizer.get("model")?.get("vocab")?.get(text)?.as_u64())?;
-    u32::try_from(id).ok()
+    let added = added.filter(|entry| entry["content"] == text).find_map(|entry| token(&entry["id"]));
+    added.or_else(|| token(tokenizer.get("model")?.get("vocab")?.get(text)?))
 }
 
-/// Does the post-processor put `bos` before a single sequence?
-fn template_begins_with(tokenizer: &Json, bos: u32) -> bool {
-    let Some(post) = tokenizer.get("post_processor") else { return false };
-    let nested = post["processors"].as_array().cloned().unwrap_or_default();
-    nested.iter().chain([post]).any(|processor| {
-        let first = processor["single"].get(0).and_then(|first| first["SpecialToken"]["id"].as_str());
-        let ids = first.map(|name| &processor["special_tokens"][name]["ids"]);
-        ids.is_some_and(|ids| ids.get(0).and_then(Value::as_u64) == Some(bos.into()))
-    })
+/// The token that a tokenizer's post-processor puts in front of a single text, or what is wrong with it. Tokens at other places
+/// are refused: they would be missing from every prompt.
+pub(crate) fn leading_token(post: &Value) -> Result<Option<u32>, String> {
+    if post.is_null() {
+        return Ok(None);
+    }
+    let steps = post["processors"].as_array().map_or(std::slice::from_ref(post), Vec::as_slice);
+    let mut leading = None;
+    for step in steps {
+        match step["type"].as_str() {
+            Some("ByteLevel") => continue,
+            Some("TemplateProcessing") => {}
+            other => {
+                return Err(format!("{} is not supported; ByteLevel and TemplateProcessing are", other.unwrap_or("a step without type")));
+            }
+        }
+        let pieces = step["single"].as_array().map_or(&[][..], Vec::as_slice);
+        let text = pieces.iter().position(|piece| !piece["Sequence"].is_null()).unwrap_or(pieces.len());
+        if text + 1 < pieces.len() {
+            return Err("a token behind every text is not supported".into());
+        }
+        for piece in &pieces[..text] {
+            let name = piece["SpecialToken"]["id"].as_str().unwrap_or_default();
+            match step["special_tokens"][name]["ids"].as_array().map(|ids| ids.iter().map(token).collect::<Vec<_>>()).as_deref() {
+                Some([Some(id)]) if leading.is_none() => leading = Some(*id),
+                _ => return Err("more than one token in front of every text is not supported".into()),
+            }
+        }
+    }
+    Ok(leading)
 }
 
 /// `chat_template.jinja`, or `chat_template` of tokenizer_config.json: a string, or a list of named ones of which `default` counts.

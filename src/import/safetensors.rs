@@ -35,7 +35,7 @@ pub struct Shards {
 }
 
 /// A tensor as it is stored.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stored<'s> {
     /// The element type.
     pub dtype: Dtype,

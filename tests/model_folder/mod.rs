@@ -1,4 +1,5 @@
 //! Hugging Face model folders for tests: a golden one, changed, written to a temporary place and imported. Judges nothing itself.
+#![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::collections::BTreeMap;
 use std::fs;

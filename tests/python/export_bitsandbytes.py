@@ -12,7 +12,7 @@ from pathlib import Path
 import bitsandbytes.functional as bnb
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LOWRANK = sys.argv[1]
 
@@ -57,3 +57,18 @@ for folder in ["tiny-llama-bnb", "tiny-llama-bnb-plain"]:
         dense = [{name: p for name, p in model.named_parameters() if p.dtype == torch.float32} for model in models]
         assert dense[0].keys() == dense[1].keys() and all(torch.equal(dense[0][n], dense[1][n]) for n in dense[0])
     print(f"{folder}: transformers loads the export; every weight is equal")
+
+# Other families: nothing is missing, nothing is left over, and the tokenizer reads texts as we do.
+for name in ["qwen2", "qwen3", "llama3-rope", "linear-rope"]:
+    with tempfile.TemporaryDirectory() as work:
+        base, out = f"{work}/base.lrk", f"{work}/out"
+        subprocess.run([LOWRANK, "import", f"tests/golden/gguf/{name}.gguf", "-o", base], check=True, capture_output=True)
+        subprocess.run([LOWRANK, "export", base, "--format", "bitsandbytes", "-o", out], check=True, capture_output=True)
+        model, info = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, output_loading_info=True)
+        assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), (name, info)
+        assert type(model).__name__ == {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}.get(name, "LlamaForCausalLM")
+        text = "0123 ()*+ 456"
+        ours = json.loads(subprocess.run([LOWRANK, "tokenize", "--base", base, "--json", text], check=True, capture_output=True).stdout)["ids"]
+        theirs = AutoTokenizer.from_pretrained(out)(text).input_ids
+        assert ours == theirs and len(ours) > 0, (name, ours, theirs)
+    print(f"{name}: transformers loads the export completely; token ids are equal")
