@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Makes the tiny model on the host, builds the firmware around it, runs it under QEMU, and compares the tokens.
+# Needs Debian's rustc-web, cargo-web, rust-web-src, gcc-arm-none-eabi and qemu-system-arm: installs them as root, else says
+# SKIPPED and ends with status 0. OPT_LEVEL=z (default s) is the size to optimize for. Output: flash, RAM, ticks, PASS or FAIL.
+set -euo pipefail
+cd "$(dirname "$0")"
+target=thumbv7em-none-eabihf
+host_target=${CARGO_TARGET_DIR:-../../target}
+build=$host_target/firmware
+mkdir -p "$build" assets
+
+missing=()
+for program in /usr/bin/rustc /usr/bin/cargo arm-none-eabi-ld arm-none-eabi-size qemu-system-arm; do
+    command -v "$program" >/dev/null 2>&1 || missing+=("$program")
+done
+[ -e "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library/core" ] || missing+=(rust-web-src)
+if [ ${#missing[@]} -gt 0 ]; then
+    if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
+        apt-get update -qq >/dev/null 2>&1 || true
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            rustc-web cargo-web rust-web-src gcc-arm-none-eabi qemu-system-arm >/dev/null 2>&1 ||
+            { echo "SKIPPED: firmware: the packages for ${missing[*]} are not to be had"; exit 0; }
+    else
+        echo "SKIPPED: firmware: missing ${missing[*]} (Debian: rustc-web cargo-web rust-web-src gcc-arm-none-eabi qemu-system-arm)"
+        exit 0
+    fi
+fi
+
+echo "== host: the model and its tokens, with the scalar kernels and with the best ones"
+host() { cargo run --quiet --release --manifest-path ../../Cargo.toml --example tiny -- "$1"; }
+LOWRANK_ISA=scalar host assets >"$build/scalar"
+host "$build/best" >"$build/best.out"
+cat "$build/scalar"
+if ! cmp -s <(sed 's/ logits .*//' "$build/scalar") <(sed 's/ logits .*//' "$build/best.out"); then
+    echo "FAIL: the host's kernels do not agree on the tokens"
+    exit 1
+fi
+
+echo "== firmware: build for $target"
+export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
+export RUSTFLAGS="-C link-arg=-Tlink.x -C linker=arm-none-eabi-ld -C linker-flavor=ld"
+export CARGO_PROFILE_RELEASE_OPT_LEVEL=${OPT_LEVEL:-s}
+/usr/bin/cargo build --quiet --release --locked -Zbuild-std=core --target $target --target-dir "$build"
+image=$build/$target/release/lowrank-firmware
+
+# Names of crates in the graph; alloc is not among them because build-std made core alone.
+if /usr/bin/cargo tree --locked --target $target --prefix none -e normal -f '{p} {f}' | grep -E 'alloc|\bstd\b'; then
+    echo "FAIL: the dependency graph has a feature or crate named alloc or std"
+    exit 1
+fi
+if arm-none-eabi-nm "$image" | grep -E '__rust_alloc|__rdl_alloc|\bmalloc\b'; then
+    echo "FAIL: the image allocates"
+    exit 1
+fi
+
+model=$(cat assets/*.lrk | wc -c)
+read -r text data bss < <(arm-none-eabi-size "$image" | awk 'NR == 2 { print $1, $2, $3 }')
+echo "flash $((text + data)) bytes, of which model $model, code and constants $((text + data - model)) (opt-level ${OPT_LEVEL:-s})"
+echo "static RAM $((data + bss)) bytes"
+
+echo "== firmware: run (one instruction is one nanosecond: -icount shift=0; SysTick counts at 25 MHz, 40 instructions a tick)"
+timeout 240 qemu-system-arm -M mps2-an386 -nographic -semihosting -icount shift=0 -kernel "$image" </dev/null
