@@ -40,7 +40,8 @@ echo "== firmware: build for $target"
 export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="-C link-arg=-Tlink.x -C linker=arm-none-eabi-ld -C linker-flavor=ld"
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=${OPT_LEVEL:-s}
-/usr/bin/cargo build --quiet --release --locked -Zbuild-std=core --target $target --target-dir "$build"
+/usr/bin/cargo build --quiet --release --locked -Zbuild-std=core -Zbuild-std-features=optimize_for_size \
+    --target $target --target-dir "$build"
 image=$build/$target/release/lowrank-firmware
 
 # Names of crates in the graph; alloc is not among them because build-std made core alone.
@@ -56,7 +57,11 @@ fi
 model=$(cat assets/*.lrk | wc -c)
 read -r text data bss < <(arm-none-eabi-size "$image" | awk 'NR == 2 { print $1, $2, $3 }')
 echo "flash $((text + data)) bytes, of which model $model, code and constants $((text + data - model)) (opt-level ${OPT_LEVEL:-s})"
-echo "static RAM $((data + bss)) bytes"
+echo "static RAM $((data + bss)) bytes (the linker refuses more than 128 KiB)"
+if [ $((text + data - model)) -gt 65536 ]; then
+    echo "FAIL: more than 64 KiB of code"
+    exit 1
+fi
 
 echo "== firmware: run (one instruction is one nanosecond: -icount shift=0; SysTick counts at 25 MHz, 40 instructions a tick)"
 timeout 240 qemu-system-arm -M mps2-an386 -nographic -semihosting -icount shift=0 -kernel "$image" </dev/null

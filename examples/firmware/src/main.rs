@@ -44,6 +44,7 @@ fn main() -> ! {
     static mut MEMORY: Aligned = Aligned([0; WORKSPACE]);
     let Some(peripherals) = cortex_m::Peripherals::take() else { exit(false) };
     let mut clock = SysTick::new(peripherals.SYST);
+    print(&[&"SysTick: 400000 instructions take ", &clock.calibrate(), &" ticks"]);
     let passed = match task::run(BASE, ADAPTERS, &mut MEMORY.0, &mut clock) {
         Ok(rounds) => compare(&rounds),
         Err(error) => {
@@ -91,6 +92,18 @@ impl SysTick {
         Self { timer, ticks: [0; KINDS], counts: [0; KINDS], most: [0; KINDS] }
     }
 
+    /// The ticks of 400 002 instructions, so that ticks can be read as instructions: cortex-m's delay runs a loop of two
+    /// instructions once more often than it is told.
+    fn calibrate(&mut self) -> u32 {
+        self.start();
+        cortex_m::asm::delay(200_000);
+        self.elapsed()
+    }
+
+    fn elapsed(&mut self) -> u32 {
+        if self.timer.has_wrapped() { Self::RELOAD } else { Self::RELOAD.saturating_sub(SYST::get_current()) }
+    }
+
     fn report(&self) {
         for (i, name) in NAMES.iter().enumerate() {
             let mean = self.ticks[i].checked_div(self.counts[i]).unwrap_or(0);
@@ -106,7 +119,7 @@ impl Clock for SysTick {
     }
 
     fn stop(&mut self, what: What) {
-        let ticks = if self.timer.has_wrapped() { Self::RELOAD } else { Self::RELOAD.saturating_sub(SYST::get_current()) };
+        let ticks = self.elapsed();
         let kind = what as usize;
         self.ticks[kind] = self.ticks[kind].saturating_add(ticks);
         self.counts[kind] += 1;
