@@ -14,7 +14,7 @@ mod shared;
 #[cfg(feature = "std")]
 pub use build::{AdapterBuilder, Place, TargetParts};
 #[cfg(feature = "std")]
-use lora::MAX_RANK;
+pub(crate) use lora::MAX_RANK;
 pub use lora::{Adapter, Factor, FactorValues, LowRank};
 #[cfg(feature = "std")]
 pub use numbers::{FactorFormat, Numbers};

@@ -251,6 +251,13 @@ impl<'a> Matrix<'a> {
         Self { rows, cols, values }
     }
 
+    /// A matrix of this shape that holds `values` instead, `[rows, cols]`.
+    #[cfg(feature = "std")]
+    pub(crate) fn with_floats<'b>(&self, values: &'b [f32]) -> Matrix<'b> {
+        debug_assert_eq!(values.len(), self.rows * self.cols);
+        Matrix::trusted(self.rows, self.cols, Values::F32(values))
+    }
+
     /// The number of rows (outputs).
     pub fn rows(&self) -> usize {
         self.rows

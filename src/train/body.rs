@@ -1,0 +1,289 @@
+//! A model family in training, and the two heads that all families share: the next token, and a class.
+//!
+//! A family ([`Body`]) maps a batch to hidden states and carries a gradient back. What is asked of the hidden states is the
+//! same for all: [`run`] puts the language-model head or the classifier on top, computes the loss and starts the way back.
+
+use super::data::{Batch, IGNORE, Inputs, Targets};
+use super::ops;
+use super::plan::Plan;
+use super::step::{Step, sum_rows};
+use crate::adapter::{AdapterBuilder, Base};
+use crate::archive::Buffer;
+use crate::error::Result;
+use crate::nn::Linear;
+
+/// Which hidden state of a sequence a classifier sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pooling {
+    /// The mean of all.
+    Mean,
+    /// The first.
+    First,
+    /// The last.
+    Last,
+}
+
+/// What a batch for a model may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Borders {
+    /// Tokens in its vocabulary; 0 if it takes none.
+    pub(crate) tokens: usize,
+    /// Features per row; 0 if it takes none.
+    pub(crate) features: usize,
+    /// The longest sequence.
+    pub(crate) context: usize,
+}
+
+/// A model family in training.
+pub(crate) trait Body {
+    /// What the way back needs of a pass.
+    type Trace;
+
+    /// What adapters are bound to.
+    fn base(&self) -> &dyn Base;
+    /// The width of hidden states.
+    fn dim(&self) -> usize;
+    fn pooling(&self) -> Pooling;
+    /// The language-model head on the hidden states, if the family has one.
+    fn head(&self) -> Option<Linear<'_>>;
+    /// The module path of a site, as PEFT knows it.
+    fn site_name(&self, site: u32) -> String;
+    /// The layer at a site; embeddings as a layer without bias.
+    fn site_weight(&self, site: u32) -> Option<Linear<'_>>;
+    /// (head, embedding) if the two are one tensor.
+    fn tied(&self) -> Option<(u32, u32)>;
+    /// The vectors beside the linear layers (norms), by the family's numbers.
+    fn vectors(&self) -> Vec<(u32, &[f32])>;
+
+    /// What a batch may hold.
+    fn inputs(&self) -> Borders;
+    /// An adapter of this base as an archive.
+    fn build(&self, builder: &AdapterBuilder) -> Result<Buffer>;
+    /// The base with what was trained in place of its own numbers.
+    fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
+
+    /// The hidden states, `[n, dim]`; with `keep`, what the way back needs.
+    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, Self::Trace);
+    /// The way back from d_hidden, `[n, dim]`; adds to `gradients`.
+    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: Self::Trace, d_hidden: &[f32], gradients: &mut [f32]);
+}
+
+/// What a batch cost.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Outcome {
+    /// The sum of the losses of everything scored.
+    pub(crate) loss: f64,
+    /// How many tokens or sequences were scored.
+    pub(crate) scored: usize,
+    /// Classes that were right.
+    pub(crate) right: usize,
+}
+
+/// How gradients are asked for.
+pub(crate) struct Back<'g> {
+    /// What every scored item's loss is multiplied by: 1 / everything scored in the optimizer's step.
+    pub(crate) weight: f32,
+    pub(crate) label_smoothing: f32,
+    /// Gets the gradients added.
+    pub(crate) gradients: &'g mut [f32],
+}
+
+/// A model family behind one type.
+pub(crate) trait Network {
+    fn body(&self) -> &dyn Described;
+    /// The loss of a batch; with `back`, its gradients.
+    fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome;
+}
+
+/// The part of a [`Body`] that says what it is.
+pub(crate) trait Described {
+    fn base(&self) -> &dyn Base;
+    fn dim(&self) -> usize;
+    fn site_name(&self, site: u32) -> String;
+    fn site_weight(&self, site: u32) -> Option<Linear<'_>>;
+    fn head_site(&self) -> Option<u32>;
+    fn tied(&self) -> Option<(u32, u32)>;
+    fn vectors(&self) -> Vec<(u32, &[f32])>;
+    fn inputs(&self) -> Borders;
+    fn build(&self, builder: &AdapterBuilder) -> Result<Buffer>;
+    fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
+}
+
+impl<B: Body> Described for B {
+    fn base(&self) -> &dyn Base {
+        Body::base(self)
+    }
+
+    fn dim(&self) -> usize {
+        Body::dim(self)
+    }
+
+    fn site_name(&self, site: u32) -> String {
+        Body::site_name(self, site)
+    }
+
+    fn site_weight(&self, site: u32) -> Option<Linear<'_>> {
+        Body::site_weight(self, site)
+    }
+
+    fn head_site(&self) -> Option<u32> {
+        self.head().map(|head| head.site)
+    }
+
+    fn tied(&self) -> Option<(u32, u32)> {
+        Body::tied(self)
+    }
+
+    fn vectors(&self) -> Vec<(u32, &[f32])> {
+        Body::vectors(self)
+    }
+
+    fn inputs(&self) -> Borders {
+        Body::inputs(self)
+    }
+
+    fn build(&self, builder: &AdapterBuilder) -> Result<Buffer> {
+        Body::build(self, builder)
+    }
+
+    fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
+        Body::write_base(self, name, plan, values)
+    }
+}
+
+impl<B: Body> Network for B {
+    fn body(&self) -> &dyn Described {
+        self
+    }
+
+    fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome {
+        let (hidden, trace) = self.forward(step, &batch.inputs, &batch.starts, back.is_some());
+        let mut d_hidden = if back.is_some() { vec![0.0; hidden.len()] } else { Vec::new() };
+        let (outcome, back) = match &batch.targets {
+            Targets::Next(next) => next_token(self, step, &hidden, next, back, &mut d_hidden),
+            Targets::Class(classes) => classify(self, step, &hidden, &batch.starts, classes, back, &mut d_hidden),
+        };
+        drop(hidden);
+        if let Some(back) = back {
+            self.backward(step, &batch.inputs, &batch.starts, trace, &d_hidden, back.gradients);
+        }
+        outcome
+    }
+}
+
+/// Rows of logits in memory at a time: a vocabulary is wide.
+const ROWS: usize = 64;
+
+/// Cross entropy of the next token, over the rows that have one.
+fn next_token<'g>(
+    body: &impl Body,
+    step: &Step<'_>,
+    hidden: &[f32],
+    next: &[u32],
+    mut back: Option<Back<'g>>,
+    d_hidden: &mut [f32],
+) -> (Outcome, Option<Back<'g>>) {
+    let (Some(head), dim) = (body.head(), body.dim()) else { return (Outcome::default(), back) };
+    let vocab = head.weight.rows();
+    let scored: Vec<usize> = (0..next.len()).filter(|&row| next[row] != IGNORE).collect();
+    let mut outcome = Outcome { scored: scored.len(), ..Outcome::default() };
+    for rows in scored.chunks(ROWS) {
+        let x: Vec<f32> = rows.iter().flat_map(|&row| &hidden[row * dim..][..dim]).copied().collect();
+        let mut logits = vec![0.0; rows.len() * vocab];
+        let trace = step.linear(&head, &x, &mut logits);
+        let smoothing = back.as_ref().map_or(0.0, |back| back.label_smoothing);
+        let weight = back.as_ref().map_or(0.0, |back| back.weight);
+        let share = step.machine.share(rows.len());
+        let mut losses = vec![0.0; rows.len()];
+        let parts = logits.chunks_mut(share * vocab).zip(losses.chunks_mut(share)).zip(rows.chunks(share));
+        step.machine.each(parts, |((logits, losses), rows)| {
+            for ((logits, loss), &row) in logits.chunks_exact_mut(vocab).zip(losses).zip(rows) {
+                *loss = cross_entropy(step, logits, next[row], smoothing, weight).0;
+            }
+        });
+        outcome.loss += losses.iter().sum::<f64>();
+        if let Some(back) = &mut back {
+            let mut dx = vec![0.0; x.len()];
+            step.linear_back(&head, &trace, &x, &logits, Some(&mut dx), back.gradients);
+            for (&row, dx) in rows.iter().zip(dx.chunks_exact(dim)) {
+                d_hidden[row * dim..][..dim].copy_from_slice(dx);
+            }
+        }
+    }
+    (outcome, back)
+}
+
+/// Cross entropy of the class of every sequence.
+fn classify<'g>(
+    body: &impl Body,
+    step: &Step<'_>,
+    hidden: &[f32],
+    starts: &[usize],
+    classes: &[u32],
+    back: Option<Back<'g>>,
+    d_hidden: &mut [f32],
+) -> (Outcome, Option<Back<'g>>) {
+    let Some(classifier) = &step.plan.classifier else { return (Outcome::default(), back) };
+    let (dim, labels) = (body.dim(), classifier.bias.len());
+    let (weight, bias) = (&step.values[classifier.weight.clone()], &step.values[classifier.bias.clone()]);
+    let pooled = pool(body.pooling(), hidden, starts, dim);
+    let mut logits = vec![0.0; classes.len() * labels];
+    step.machine.forward(1.0, &pooled, weight, labels, 0.0, &mut logits);
+    let mut outcome = Outcome { scored: classes.len(), ..Outcome::default() };
+    let (smoothing, scale) = back.as_ref().map_or((0.0, 0.0), |back| (back.label_smoothing, back.weight));
+    for (logits, &class) in logits.chunks_exact_mut(labels).zip(classes) {
+        ops::add(&step.machine, logits, bias);
+        let (loss, best) = cross_entropy(step, logits, class, smoothing, scale);
+        outcome.loss += loss;
+        outcome.right += usize::from(best == class);
+    }
+    let Some(back) = back else { return (outcome, None) };
+    step.machine.outer(&logits, &pooled, labels, &mut back.gradients[classifier.weight.clone()]);
+    sum_rows(&logits, &mut back.gradients[classifier.bias.clone()]);
+    let mut d_pooled = vec![0.0; pooled.len()];
+    step.machine.forward_transposed(1.0, &logits, weight, labels, 0.0, &mut d_pooled);
+    for (pair, d) in starts.windows(2).zip(d_pooled.chunks_exact(dim)) {
+        let (rows, weight) = pooled_rows(body.pooling(), pair[0], pair[1]);
+        for row in rows {
+            step.machine.kernels.axpy(weight, d, &mut d_hidden[row * dim..][..dim]);
+        }
+    }
+    (outcome, Some(back))
+}
+
+/// The rows of a sequence that are pooled, and the weight of each.
+fn pooled_rows(pooling: Pooling, start: usize, end: usize) -> (std::ops::Range<usize>, f32) {
+    match pooling {
+        Pooling::Mean => (start..end, 1.0 / (end - start) as f32),
+        Pooling::First => (start..start + 1, 1.0),
+        Pooling::Last => (end - 1..end, 1.0),
+    }
+}
+
+/// The pooled vector of every sequence, `[sequences, dim]`.
+fn pool(pooling: Pooling, hidden: &[f32], starts: &[usize], dim: usize) -> Vec<f32> {
+    let mut pooled = vec![0.0; (starts.len() - 1) * dim];
+    for (pair, pooled) in starts.windows(2).zip(pooled.chunks_exact_mut(dim)) {
+        let (rows, weight) = pooled_rows(pooling, pair[0], pair[1]);
+        for hidden in hidden[rows.start * dim..rows.end * dim].chunks_exact(dim) {
+            pooled.iter_mut().zip(hidden).for_each(|(pooled, hidden)| *pooled += hidden);
+        }
+        pooled.iter_mut().for_each(|pooled| *pooled *= weight);
+    }
+    pooled
+}
+
+/// The loss `−log p[target]` without smoothing, and the most likely class; logits become the gradient
+/// `weight · (p − (1 − ε)·1[target] − ε / classes)`.
+fn cross_entropy(step: &Step<'_>, logits: &mut [f32], target: u32, smoothing: f32, weight: f32) -> (f64, u32) {
+    let target = target as usize;
+    let best = logits.iter().enumerate().fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
+    let (most, chosen) = (logits[best], logits[target]);
+    let total: f64 = logits.iter().map(|&logit| f64::from((logit - most).exp())).sum();
+    let loss = total.ln() - f64::from(chosen - most);
+    step.machine.kernels.softmax(logits);
+    logits[target] -= 1.0 - smoothing;
+    let even = smoothing / logits.len() as f32;
+    logits.iter_mut().for_each(|logit| *logit = weight * (*logit - even));
+    (loss, best as u32)
+}

@@ -1,0 +1,421 @@
+//! The Llama family, trained: `model::llama::forward` with its activations kept, and the way back.
+//!
+//! Of a block are kept: its input, q, k and v as attention sees them, the attended values, the residual stream between the halves,
+//! gate and up. Norms and the SwiGLU product are computed again from these. With checkpointing only the input of each block is
+//! kept, and the block runs again on the way back.
+
+use super::attention::{self, Shape};
+use super::body::{Body, Borders, Network, Pooling};
+use super::data::Inputs;
+use super::ops;
+use super::plan::{Change, Plan};
+use super::step::{Step, Trace};
+use super::trainer::sealed::Sealed;
+use crate::adapter::{AdapterBuilder, Base};
+use crate::archive::{Buffer, schema, to_buffer};
+use crate::error::Result;
+use crate::model::llama::{Layer, Llama, Site};
+use crate::nn::{Embedding, Linear, angles, rotate};
+
+/// A Llama-family model in training.
+pub(crate) struct LlamaBody<'a> {
+    model: Llama<'a>,
+    checkpointing: bool,
+}
+
+impl<'a> Sealed<'a> for Llama<'a> {
+    #[allow(private_interfaces, reason = "sealed")]
+    fn network(self, checkpointing: bool) -> Box<dyn Network + Send + Sync + 'a> {
+        Box::new(LlamaBody { model: self, checkpointing })
+    }
+}
+
+/// What the way back needs of one block.
+pub(crate) struct Kept {
+    /// Its input, `[n, dim]`.
+    x: Vec<f32>,
+    /// The rest, unless it is to be computed again.
+    inner: Option<Inner>,
+}
+
+struct Inner {
+    /// Before the norms of heads (Qwen3); else empty.
+    q_bare: Vec<f32>,
+    k_bare: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    attended: Vec<f32>,
+    middle: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    /// Of q, k, v, o, gate, up, down.
+    traces: [Trace; 7],
+}
+
+/// What the way back needs of a pass.
+pub(crate) struct LlamaTrace {
+    blocks: Vec<Kept>,
+    /// The residual stream behind the last block.
+    last: Vec<f32>,
+    /// cos and sin, `[n, head_dim]`.
+    turns: Vec<f32>,
+}
+
+/// The family's numbers of its vectors.
+fn vector_id(layer: usize, which: Norm) -> u32 {
+    (layer * 4 + which as usize) as u32
+}
+
+#[derive(Clone, Copy)]
+enum Norm {
+    Attention = 0,
+    FeedForward = 1,
+    Q = 2,
+    K = 3,
+}
+
+impl<'a> LlamaBody<'a> {
+    fn embedding(&self) -> Embedding<'a> {
+        Embedding { table: self.model.embedding(), site: Site::Embedding.number(self.model.config().layers) }
+    }
+
+    fn shape(&self) -> Shape {
+        let c = self.model.config();
+        Shape { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, causal: true }
+    }
+
+    fn final_norm_id(&self) -> u32 {
+        vector_id(self.model.config().layers, Norm::Attention)
+    }
+
+    /// A norm of block `index` by its number, and its weight.
+    fn norm<'s>(&self, step: &Step<'s>, index: usize, which: Norm, archived: &'s [f32]) -> &'s [f32] {
+        step.vector(vector_id(index, which), archived)
+    }
+
+    /// cos and sin of every row.
+    fn turns(&self, starts: &[usize]) -> Vec<f32> {
+        let c = self.model.config();
+        let mut frequencies = vec![0.0; c.head_dim / 2];
+        c.frequencies(&mut frequencies);
+        let rows = starts.last().copied().unwrap_or(0);
+        let mut turns = vec![0.0; rows * c.head_dim];
+        let positions = starts.windows(2).flat_map(|pair| 0..pair[1] - pair[0]);
+        for (turn, position) in turns.chunks_exact_mut(c.head_dim).zip(positions) {
+            angles(position, &frequencies, turn);
+        }
+        turns
+    }
+
+    /// Block `index`: x becomes its output.
+    fn block(&self, step: &Step<'_>, index: usize, starts: &[usize], turns: &[f32], x: &[f32]) -> (Vec<f32>, Inner) {
+        let (c, layer) = (self.model.config(), self.model.layer(index));
+        let (m, n) = (&step.machine, x.len() / c.dim);
+        let apply = |linear: &Linear<'_>, x: &[f32]| {
+            let mut y = vec![0.0; n * linear.weight.rows()];
+            let trace = step.linear(linear, x, &mut y);
+            (y, trace)
+        };
+
+        let normed = ops::rms_norm(m, x, self.norm(step, index, Norm::Attention, layer.attention_norm), c.norm_epsilon);
+        let (mut q, q_trace) = apply(&layer.q, &normed);
+        let (mut k, k_trace) = apply(&layer.k, &normed);
+        let (v, v_trace) = apply(&layer.v, &normed);
+        let q_bare = self.norm_heads(step, index, Norm::Q, layer.q_norm, &mut q);
+        let k_bare = self.norm_heads(step, index, Norm::K, layer.k_norm, &mut k);
+        turn(&mut q, turns, c.head_dim, 1.0);
+        turn(&mut k, turns, c.head_dim, 1.0);
+        let attended = attention::forward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v });
+        let (mut middle, o_trace) = apply(&layer.o, &attended);
+        ops::add(m, &mut middle, x);
+
+        let normed = ops::rms_norm(m, &middle, self.norm(step, index, Norm::FeedForward, layer.feed_forward_norm), c.norm_epsilon);
+        let (gate, gate_trace) = apply(&layer.gate, &normed);
+        let (up, up_trace) = apply(&layer.up, &normed);
+        let (mut out, down_trace) = apply(&layer.down, &ops::silu_mul(m, &gate, &up));
+        ops::add(m, &mut out, &middle);
+        let traces = [q_trace, k_trace, v_trace, o_trace, gate_trace, up_trace, down_trace];
+        (out, Inner { q_bare, k_bare, q, k, v, attended, middle, gate, up, traces })
+    }
+
+    /// The way back of block `index`: d, `[n, dim]`, becomes the gradient of its input; wrong behind it if `input` is false.
+    #[allow(clippy::too_many_arguments, reason = "the block's inputs, and the two gradients")]
+    fn block_back(
+        &self,
+        step: &Step<'_>,
+        index: usize,
+        starts: &[usize],
+        turns: &[f32],
+        kept: &Kept,
+        d: &mut Vec<f32>,
+        input: bool,
+        gradients: &mut [f32],
+    ) {
+        let again;
+        let inner = match &kept.inner {
+            Some(inner) => inner,
+            None => {
+                again = self.block(step, index, starts, turns, &kept.x).1;
+                &again
+            }
+        };
+        let (c, layer) = (self.model.config(), self.model.layer(index));
+        let m = &step.machine;
+        let [q_trace, k_trace, v_trace, o_trace, gate_trace, up_trace, down_trace] = &inner.traces;
+
+        // out = middle + Down h, h = silu(gate) ⊙ up, gate = Gate n, up = Up n, n = norm(middle)
+        let weight = self.norm(step, index, Norm::FeedForward, layer.feed_forward_norm);
+        let h = ops::silu_mul(m, &inner.gate, &inner.up);
+        let mut d_gate = vec![0.0; h.len()];
+        step.linear_back(&layer.down, down_trace, &h, d, Some(&mut d_gate), gradients);
+        drop(h);
+        let d_up = ops::silu_mul_back(m, &inner.gate, &inner.up, &mut d_gate);
+        let normed = ops::rms_norm(m, &inner.middle, weight, c.norm_epsilon);
+        let mut d_normed = vec![0.0; normed.len()];
+        step.linear_back(&layer.gate, gate_trace, &normed, &d_gate, Some(&mut d_normed), gradients);
+        step.linear_back(&layer.up, up_trace, &normed, &d_up, Some(&mut d_normed), gradients);
+        let dw = self.norm_gradient(step, index, Norm::FeedForward, gradients);
+        ops::rms_norm_back(m, &inner.middle, weight, c.norm_epsilon, &d_normed, d, dw);
+
+        // middle = x + O attended, attended = attention(q, k, v), each of norm(x)
+        let mut d_attended = vec![0.0; inner.attended.len()];
+        step.linear_back(&layer.o, o_trace, &inner.attended, d, Some(&mut d_attended), gradients);
+        let inputs = attention::Inputs { q: &inner.q, k: &inner.k, v: &inner.v };
+        let [mut dq, mut dk, dv] = attention::backward(m, self.shape(), starts, inputs, &d_attended);
+        turn(&mut dq, turns, c.head_dim, -1.0);
+        turn(&mut dk, turns, c.head_dim, -1.0);
+        self.norm_heads_back(step, index, Norm::Q, layer.q_norm, &inner.q_bare, &mut dq, gradients);
+        self.norm_heads_back(step, index, Norm::K, layer.k_norm, &inner.k_bare, &mut dk, gradients);
+        let weight = self.norm(step, index, Norm::Attention, layer.attention_norm);
+        let normed = ops::rms_norm(m, &kept.x, weight, c.norm_epsilon);
+        d_normed.fill(0.0);
+        for (linear, trace, dy) in [(&layer.q, q_trace, &dq), (&layer.k, k_trace, &dk), (&layer.v, v_trace, &dv)] {
+            step.linear_back(linear, trace, &normed, dy, input.then_some(&mut d_normed), gradients);
+        }
+        if input {
+            let dw = self.norm_gradient(step, index, Norm::Attention, gradients);
+            ops::rms_norm_back(m, &kept.x, weight, c.norm_epsilon, &d_normed, d, dw);
+        }
+    }
+
+    /// Qwen3's norm of every head, in place; returns what was there before, or nothing.
+    fn norm_heads(&self, step: &Step<'_>, index: usize, which: Norm, archived: &[f32], heads: &mut Vec<f32>) -> Vec<f32> {
+        if archived.is_empty() {
+            return Vec::new();
+        }
+        let weight = step.vector(vector_id(index, which), archived);
+        let normed = ops::rms_norm(&step.machine, heads, weight, self.model.config().norm_epsilon);
+        std::mem::replace(heads, normed)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the norm's inputs, and the two gradients")]
+    fn norm_heads_back(
+        &self,
+        step: &Step<'_>,
+        index: usize,
+        which: Norm,
+        archived: &[f32],
+        bare: &[f32],
+        d: &mut Vec<f32>,
+        gradients: &mut [f32],
+    ) {
+        if archived.is_empty() {
+            return;
+        }
+        let weight = step.vector(vector_id(index, which), archived);
+        let mut dx = vec![0.0; d.len()];
+        let dw = self.norm_gradient(step, index, which, gradients);
+        ops::rms_norm_back(&step.machine, bare, weight, self.model.config().norm_epsilon, d, &mut dx, dw);
+        *d = dx;
+    }
+
+    /// Where the gradient of a norm's weight goes; empty if it is frozen.
+    fn norm_gradient<'g>(&self, step: &Step<'_>, index: usize, which: Norm, gradients: &'g mut [f32]) -> &'g mut [f32] {
+        match step.plan.vectors.get(&vector_id(index, which)) {
+            Some(range) => &mut gradients[range.clone()],
+            None => &mut [],
+        }
+    }
+
+    /// Is anything in block `index` trained?
+    fn trains(&self, step: &Step<'_>, index: usize) -> bool {
+        linears(&self.model.layer(index)).iter().any(|linear| step.plan.trains(linear.site))
+            || [Norm::Attention, Norm::FeedForward, Norm::Q, Norm::K]
+                .iter()
+                .any(|&which| step.plan.vectors.contains_key(&vector_id(index, which)))
+    }
+}
+
+impl Body for LlamaBody<'_> {
+    type Trace = LlamaTrace;
+
+    fn base(&self) -> &dyn Base {
+        &self.model
+    }
+
+    fn dim(&self) -> usize {
+        self.model.config().dim
+    }
+
+    fn pooling(&self) -> Pooling {
+        Pooling::Last
+    }
+
+    fn head(&self) -> Option<Linear<'_>> {
+        Some(Linear { weight: self.model.head(), bias: &[], site: Site::Head.number(self.model.config().layers) })
+    }
+
+    fn site_name(&self, site: u32) -> String {
+        Site::from_number(site, self.model.config().layers).map_or_else(String::new, |site| site.to_string())
+    }
+
+    fn site_weight(&self, site: u32) -> Option<Linear<'_>> {
+        let c = self.model.config();
+        match Site::from_number(site, c.layers)? {
+            Site::Embedding => Some(Linear { weight: self.model.embedding(), bias: &[], site }),
+            Site::Head => self.head(),
+            _ => linears(&self.model.layer(site as usize / 7)).into_iter().find(|linear| linear.site == site),
+        }
+    }
+
+    fn tied(&self) -> Option<(u32, u32)> {
+        let layers = self.model.config().layers;
+        self.model.is_tied().then(|| (Site::Head.number(layers), Site::Embedding.number(layers)))
+    }
+
+    fn vectors(&self) -> Vec<(u32, &[f32])> {
+        let c = self.model.config();
+        let mut vectors = Vec::new();
+        for index in 0..c.layers {
+            let layer = self.model.layer(index);
+            vectors.push((vector_id(index, Norm::Attention), layer.attention_norm));
+            vectors.push((vector_id(index, Norm::FeedForward), layer.feed_forward_norm));
+            vectors.push((vector_id(index, Norm::Q), layer.q_norm));
+            vectors.push((vector_id(index, Norm::K), layer.k_norm));
+        }
+        vectors.push((self.final_norm_id(), self.model.norm()));
+        vectors.retain(|(_, vector)| !vector.is_empty());
+        vectors
+    }
+
+    fn inputs(&self) -> Borders {
+        let c = self.model.config();
+        Borders { tokens: c.vocab, features: 0, context: c.context }
+    }
+
+    fn build(&self, builder: &AdapterBuilder) -> Result<Buffer> {
+        builder.build(&self.model)
+    }
+
+    fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
+        let (c, model) = (self.model.config(), &self.model);
+        let vector = |index, which, archived| plan.vectors.get(&vector_id(index, which)).map_or(archived, |range| &values[range.clone()]);
+        let linear = |linear| trained(plan, values, linear);
+        let block = |index: usize| {
+            let layer = model.layer(index);
+            schema::LlamaLayer {
+                attention_norm: vector(index, Norm::Attention, layer.attention_norm),
+                q: linear(layer.q),
+                k: linear(layer.k),
+                v: linear(layer.v),
+                o: linear(layer.o),
+                q_norm: vector(index, Norm::Q, layer.q_norm),
+                k_norm: vector(index, Norm::K, layer.k_norm),
+                feed_forward_norm: vector(index, Norm::FeedForward, layer.feed_forward_norm),
+                gate: linear(layer.gate),
+                up: linear(layer.up),
+                down: linear(layer.down),
+            }
+        };
+        let embedding = self.embedding();
+        let layers: Vec<_> = (0..c.layers).map(block).collect();
+        let stop: Vec<u32> = model.stop_tokens().collect();
+        let text = schema::Text {
+            tokenizer: model.tokenizer_json(),
+            chat_template: model.chat_template(),
+            bos: model.bos(),
+            add_bos: model.leading_bos().is_some(),
+            stop: &stop,
+        };
+        let head = self.head().filter(|_| !model.is_tied());
+        let root = schema::Llama {
+            name,
+            config: c.to_schema(),
+            text,
+            embedding: linear(Linear { weight: embedding.table, bias: &[], site: embedding.site }).weight,
+            layers: &layers,
+            norm: vector(c.layers, Norm::Attention, model.norm()),
+            head: head.map(|head| linear(head).weight),
+        };
+        to_buffer(&root, 1)
+    }
+
+    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, LlamaTrace) {
+        let Inputs::Tokens(tokens) = inputs else { return (Vec::new(), LlamaTrace { blocks: vec![], last: vec![], turns: vec![] }) };
+        let c = self.model.config();
+        let turns = self.turns(starts);
+        let mut x = vec![0.0; tokens.len() * c.dim];
+        step.embed(&self.embedding(), tokens, &mut x);
+        let mut blocks = Vec::with_capacity(c.layers);
+        for index in 0..c.layers {
+            let (out, inner) = self.block(step, index, starts, &turns, &x);
+            let x_before = std::mem::replace(&mut x, out);
+            if keep {
+                blocks.push(Kept { x: x_before, inner: (!self.checkpointing).then_some(inner) });
+            }
+        }
+        let weight = step.vector(self.final_norm_id(), self.model.norm());
+        let hidden = ops::rms_norm(&step.machine, &x, weight, c.norm_epsilon);
+        (hidden, LlamaTrace { blocks, last: x, turns })
+    }
+
+    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: LlamaTrace, d_hidden: &[f32], gradients: &mut [f32]) {
+        let Inputs::Tokens(tokens) = inputs else { return };
+        let c = self.model.config();
+        let LlamaTrace { mut blocks, last, turns } = trace;
+        let weight = step.vector(self.final_norm_id(), self.model.norm());
+        let mut d = vec![0.0; last.len()];
+        let dw = match step.plan.vectors.get(&self.final_norm_id()) {
+            Some(range) => &mut gradients[range.clone()],
+            None => &mut [][..],
+        };
+        ops::rms_norm_back(&step.machine, &last, weight, c.norm_epsilon, d_hidden, &mut d, dw);
+        drop(last);
+        let embeds = step.plan.trains(self.embedding().site);
+        let lowest = if embeds { 0 } else { (0..c.layers).find(|&index| self.trains(step, index)).unwrap_or(c.layers) };
+        for index in (lowest..c.layers).rev() {
+            let Some(kept) = blocks.pop() else { return };
+            let full = step.plan.vectors.contains_key(&vector_id(index, Norm::Attention));
+            self.block_back(step, index, starts, &turns, &kept, &mut d, embeds || full || index > lowest, gradients);
+        }
+        if embeds {
+            step.embed_back(&self.embedding(), tokens, &d, gradients);
+        }
+    }
+}
+
+/// A layer with what was trained in place of its own numbers.
+fn trained<'v>(plan: &Plan, values: &'v [f32], linear: Linear<'v>) -> schema::Linear<'v> {
+    let (weight, bias) = match plan.change(linear.site) {
+        Change::Full { weight, bias } => (linear.weight.with_floats(&values[weight.clone()]), &values[bias.clone()]),
+        _ => (linear.weight, linear.bias),
+    };
+    schema::Linear { weight: weight.into(), bias }
+}
+
+fn linears<'a>(layer: &Layer<'a>) -> [Linear<'a>; 7] {
+    [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down]
+}
+
+/// Rotates every row's heads by its turn, or back with `direction` −1.
+fn turn(x: &mut [f32], turns: &[f32], head_dim: usize, direction: f32) {
+    let rows = turns.len() / head_dim;
+    let width = x.len() / rows.max(1);
+    let mut own = vec![0.0; head_dim];
+    for (x, turn) in x.chunks_exact_mut(width.max(1)).zip(turns.chunks_exact(head_dim)) {
+        own.copy_from_slice(turn);
+        own[head_dim / 2..].iter_mut().for_each(|sin| *sin *= direction);
+        rotate(x, &own);
+    }
+}

@@ -1,0 +1,28 @@
+//! Training adapters, and whole models, on the device. `std` only.
+
+mod attention;
+mod body;
+pub mod data;
+mod error;
+mod llama;
+mod method;
+mod norms;
+mod ops;
+mod optimizer;
+mod options;
+mod parallel;
+mod plan;
+mod planner;
+mod product;
+mod random;
+mod schedule;
+mod step;
+mod trainer;
+
+pub use error::TrainError;
+pub use method::Method;
+pub use optimizer::OptimizerKind;
+pub use options::{Init, Options, PatternValue, Targets};
+pub use plan::Part;
+pub use schedule::Shape;
+pub use trainer::{Parameter, StepFacts, Trainable, Trainer};

@@ -1,0 +1,80 @@
+//! Norms and activations, the way back, formula by formula. Rows are independent; lanes have rows of their own.
+
+use super::parallel::Machine;
+
+/// RMSNorm of every row: `y = x / √(mean(x²) + ε) ⊙ w`.
+pub(crate) fn rms_norm(machine: &Machine<'_>, x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
+    let width = weight.len();
+    let mut y = vec![0.0; x.len()];
+    let share = machine.share(x.len() / width) * width;
+    machine.each(y.chunks_mut(share).zip(x.chunks(share)), |(y, x)| {
+        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            machine.kernels.rms_norm(x, weight, epsilon, y);
+        }
+    });
+    y
+}
+
+/// The way back of [`rms_norm`]; adds to dx, and to dw unless it is empty. With i = 1/√(mean(x²) + ε) and g = w ⊙ dy:
+/// `dx = i·g − x·(i³/d)·Σ g ⊙ x`, `dw = Σ rows dy ⊙ x·i`.
+pub(crate) fn rms_norm_back(
+    machine: &Machine<'_>,
+    x: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+    dw: &mut [f32],
+) {
+    let width = weight.len();
+    let inverse = |x: &[f32]| 1.0 / (machine.kernels.dot(x, x) / width as f32 + epsilon).sqrt();
+    let share = machine.share(x.len() / width) * width;
+    machine.each(dx.chunks_mut(share).zip(x.chunks(share).zip(dy.chunks(share))), |(dx, (x, dy))| {
+        for ((dx, x), dy) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width)) {
+            let i = inverse(x);
+            let along: f32 = dy.iter().zip(weight).zip(x).map(|((dy, w), x)| dy * w * x).sum();
+            let back = i * i * i / width as f32 * along;
+            for (((dx, x), dy), w) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
+                *dx += i * w * dy - back * x;
+            }
+        }
+    });
+    if !dw.is_empty() {
+        for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact(width)) {
+            let i = inverse(x);
+            dw.iter_mut().zip(dy).zip(x).for_each(|((dw, dy), x)| *dw += dy * x * i);
+        }
+    }
+}
+
+/// SwiGLU: `h = silu(gate) ⊙ up`, silu(z) = z·σ(z).
+pub(crate) fn silu_mul(machine: &Machine<'_>, gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let mut h = gate.to_vec();
+    let share = machine.share(h.len());
+    machine.each(h.chunks_mut(share).zip(up.chunks(share)), |(h, up)| machine.kernels.silu_mul(h, up));
+    h
+}
+
+/// The way back of [`silu_mul`], in place: dh becomes d_gate, and d_up is returned.
+/// `d_gate = dh ⊙ up ⊙ σ(1 + gate·(1 − σ))`, `d_up = dh ⊙ silu(gate)`.
+pub(crate) fn silu_mul_back(machine: &Machine<'_>, gate: &[f32], up: &[f32], dh: &mut [f32]) -> Vec<f32> {
+    let mut d_up = vec![1.0; dh.len()];
+    let share = machine.share(dh.len());
+    let parts = dh.chunks_mut(share).zip(d_up.chunks_mut(share)).zip(gate.chunks(share).zip(up.chunks(share)));
+    machine.each(parts, |((dh, d_up), (gate, up))| {
+        let mut silu = gate.to_vec();
+        machine.kernels.silu_mul(&mut silu, d_up);
+        for ((((dh, d_up), &g), &silu), up) in dh.iter_mut().zip(d_up).zip(gate).zip(&silu).zip(up) {
+            // σ from silu(g) = g·σ, which the kernel has; around zero from its series.
+            let sigma = if g.abs() > 1e-3 { silu / g } else { 0.5 + 0.25 * g };
+            *d_up = *dh * silu;
+            *dh *= up * sigma * (1.0 + g * (1.0 - sigma));
+        }
+    });
+    d_up
+}
+
+/// `x += y`.
+pub(crate) fn add(machine: &Machine<'_>, x: &mut [f32], y: &[f32]) {
+    machine.kernels.axpy(1.0, y, x);
+}

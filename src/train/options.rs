@@ -1,0 +1,151 @@
+//! What a training run is told, with PEFT's and torch's defaults, and the check of it.
+
+use super::TrainError;
+use super::method::Method;
+use super::optimizer::OptimizerKind;
+use super::schedule::Shape;
+
+/// Which layers get adapters (full fine-tuning: are trained).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Targets {
+    /// Every linear layer but the output head (PEFT's `all-linear`).
+    AllLinear,
+    /// Layers whose module path is one of these names or ends in `.name`.
+    Names(Vec<String>),
+    /// Layers whose whole module path matches the regular expression.
+    Pattern(String),
+}
+
+/// How A is drawn; B starts at zero. An embedding's A starts at zero and its B is drawn from N(0, 1), as PEFT has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Init {
+    /// U(−1/√in, 1/√in).
+    Kaiming,
+    /// N(0, 1/r²).
+    Gaussian,
+}
+
+/// A number for layers whose module path matches: PEFT's `rank_pattern` and `alpha_pattern`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PatternValue {
+    /// A regular expression; matches the end of a path, at a dot.
+    pub pattern: String,
+    /// The rank or alpha of these layers.
+    pub value: f32,
+}
+
+/// What a training run is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// The method.
+    pub method: Method,
+    /// r.
+    pub rank: usize,
+    /// alpha.
+    pub alpha: f32,
+    /// Which layers.
+    pub targets: Targets,
+    /// Other ranks for some layers.
+    pub rank_pattern: Vec<PatternValue>,
+    /// Other alphas for some layers.
+    pub alpha_pattern: Vec<PatternValue>,
+    /// How A is drawn.
+    pub init: Init,
+    /// The probability that an activation is dropped before A, in `[0, 1)`.
+    pub dropout: f32,
+    /// LoRA+: λ, how much faster B learns than A.
+    pub lora_plus_ratio: f32,
+    /// LoRA+: the learning rate of factors of embeddings.
+    pub lora_plus_embedding_rate: f32,
+    /// DyLoRA: only the drawn rank's row and column learn.
+    pub dylora_frozen: bool,
+    /// LoRA-FA: precondition the gradient of B as PEFT's optimizer does.
+    pub lora_fa_preconditioned: bool,
+    /// The optimizer.
+    pub optimizer: OptimizerKind,
+    /// The learning rate at the top of the schedule.
+    pub learning_rate: f32,
+    /// Weight decay; biases and norms have none.
+    pub weight_decay: f32,
+    /// How the learning rate falls.
+    pub schedule: Shape,
+    /// Optimizer steps in which it rises.
+    pub warmup: u64,
+    /// The global norm that gradients are clipped to; 0 for no clipping.
+    pub max_norm: f32,
+    /// ε of label smoothing, in `[0, 1)`.
+    pub label_smoothing: f32,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Keep only the inputs of blocks and compute the rest again on the way back: less memory, a third more time.
+    pub checkpointing: bool,
+}
+
+impl Options {
+    /// `method` with the usual numbers: r 8, alpha 16, all linear layers, AdamW at 2e-4, constant, clipped at 1.
+    pub fn new(method: Method) -> Self {
+        Self {
+            method,
+            rank: 8,
+            alpha: 16.0,
+            targets: Targets::AllLinear,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            init: Init::Kaiming,
+            dropout: 0.0,
+            lora_plus_ratio: 16.0,
+            lora_plus_embedding_rate: 1e-6,
+            dylora_frozen: false,
+            lora_fa_preconditioned: false,
+            optimizer: OptimizerKind::default(),
+            learning_rate: 2e-4,
+            weight_decay: 0.0,
+            schedule: Shape::Constant,
+            warmup: 0,
+            max_norm: 1.0,
+            label_smoothing: 0.0,
+            seed: 0,
+            checkpointing: false,
+        }
+    }
+
+    /// The largest rank that any layer can have.
+    pub(crate) fn largest_rank(&self) -> usize {
+        self.rank_pattern.iter().map(|pattern| pattern.value as usize).fold(self.rank, usize::max)
+    }
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// [`TrainError::Options`] with the name, the number and what is allowed.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let most = crate::adapter::MAX_RANK as usize;
+        let ranks = std::iter::once(self.rank as f32).chain(self.rank_pattern.iter().map(|pattern| pattern.value));
+        for rank in ranks {
+            within("rank", f64::from(rank), 1.0, most as f64)?;
+            if rank.fract() != 0.0 {
+                return Err(TrainError::options(format!("rank is {rank}, a whole number was expected")));
+            }
+        }
+        let largest = f64::from(f32::MAX);
+        for alpha in std::iter::once(self.alpha).chain(self.alpha_pattern.iter().map(|pattern| pattern.value)) {
+            within("alpha", f64::from(alpha), f64::from(f32::MIN_POSITIVE), largest)?;
+        }
+        within("dropout", f64::from(self.dropout), 0.0, 0.999)?;
+        within("lora-plus-ratio", f64::from(self.lora_plus_ratio), 1.0, 1e6)?;
+        within("lora-plus-embedding-rate", f64::from(self.lora_plus_embedding_rate), 0.0, 1e3)?;
+        within("learning-rate", f64::from(self.learning_rate), f64::from(f32::MIN_POSITIVE), 1e3)?;
+        within("weight-decay", f64::from(self.weight_decay), 0.0, 1e3)?;
+        within("max-norm", f64::from(self.max_norm), 0.0, largest)?;
+        within("label-smoothing", f64::from(self.label_smoothing), 0.0, 0.999)
+    }
+}
+
+fn within(name: &str, found: f64, least: f64, most: f64) -> Result<(), TrainError> {
+    if (least..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(TrainError::options(format!("{name} is {found}, {least} to {most} was expected")))
+}

@@ -1,0 +1,343 @@
+//! A model, what is trained of it, and one optimizer step at a time. No files, no loop: those are in `run`.
+
+use std::ops::Range;
+
+use super::TrainError;
+use super::body::{Back, Network};
+use super::data::{Batch, Inputs, Targets};
+use super::norms;
+use super::optimizer::{Group, Optimizer, clip};
+use super::options::Options;
+use super::parallel::Machine;
+use super::plan::{Change, Part, Plan, Tensor};
+use super::planner;
+use super::random;
+use super::step::{Dropout, Step};
+use crate::adapter::{AdapterBuilder, Numbers, Place, TargetParts};
+use crate::archive::Buffer;
+use crate::error::Error;
+use crate::runtime::Executor;
+
+/// A base that can be trained on: a [`Llama`](crate::model::llama::Llama) or another family's opened base.
+pub trait Trainable<'a>: sealed::Sealed<'a> {}
+
+pub(crate) mod sealed {
+    use super::Network;
+
+    /// How a base becomes a network.
+    pub trait Sealed<'a> {
+        /// The base's network, with or without activation checkpointing.
+        #[allow(private_interfaces, reason = "sealed")]
+        fn network(self, checkpointing: bool) -> Box<dyn Network + Send + Sync + 'a>;
+    }
+}
+
+impl<'a, T: sealed::Sealed<'a>> Trainable<'a> for T {}
+
+/// What one optimizer step saw.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepFacts {
+    /// The mean loss of everything scored.
+    pub loss: f64,
+    /// Tokens or sequences that were scored.
+    pub scored: usize,
+    /// Sequences whose class was right.
+    pub right: usize,
+    /// The global norm of the gradient before clipping.
+    pub norm: f32,
+    /// DyLoRA: the rank that was drawn.
+    pub rank: Option<usize>,
+}
+
+/// One tensor of what is trained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// The module path of its layer.
+    pub layer: String,
+    /// What it is to its layer.
+    pub part: Part,
+    /// Where it lies in [`Trainer::values`].
+    pub range: Range<usize>,
+    /// Does it keep its values (LoRA-FA's A)?
+    pub frozen: bool,
+}
+
+/// Trains adapters (or, with [`Method::Full`](super::Method::Full), the weights) of one base.
+pub struct Trainer<'a> {
+    network: Box<dyn Network + Send + Sync + 'a>,
+    options: Options,
+    plan: Plan,
+    labels: Vec<String>,
+    values: Vec<f32>,
+    gradients: Vec<f32>,
+    optimizer: Optimizer,
+    /// Per site, ‖W‖² of DoRA's rows.
+    squared: Vec<Vec<f64>>,
+    /// Optimizer steps taken.
+    steps: u64,
+}
+
+impl std::fmt::Debug for Trainer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer").field("options", &self.options).field("steps", &self.steps).finish_non_exhaustive()
+    }
+}
+
+/// The stream of random numbers that dropout's seeds are drawn from.
+const DROPOUT: u64 = 0x6472_6f70;
+
+impl<'a> Trainer<'a> {
+    /// A run on `base`; with `labels`, a classifier is trained too, else the next token.
+    ///
+    /// # Errors
+    /// [`TrainError::Options`] for options that cannot be or do not fit the base.
+    pub fn new(base: impl Trainable<'a>, options: Options, labels: Vec<String>) -> Result<Self, TrainError> {
+        let network = base.network(options.checkpointing);
+        if labels.len() == 1 {
+            return Err(TrainError::options(format!("a classifier needs two labels, there is only '{}'", labels[0])));
+        }
+        if labels.is_empty() && network.body().head_site().is_none() {
+            return Err(TrainError::options("this model has no language-model head: it can only be trained to classify"));
+        }
+        let (plan, values) = planner::plan(network.body(), &options, labels.len())?;
+        let rules = options.method.rules();
+        let group = |tensor: &Tensor| Group {
+            range: tensor.range.clone(),
+            rate: rules.rate(tensor, &options),
+            decay: match tensor.part {
+                Part::Bias | Part::Vector | Part::ClassifierBias => 0.0,
+                _ => options.weight_decay,
+            },
+        };
+        let groups = plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor)).map(group).collect();
+        let optimizer = Optimizer::new(options.optimizer, groups, plan.len());
+        let squared = norms::squared_of(&plan, |site| network.body().site_weight(site));
+        let gradients = vec![0.0; values.len()];
+        Ok(Self { network, options, plan, labels, values, gradients, optimizer, squared, steps: 0 })
+    }
+
+    /// What the run was told.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The label names of the classifier; empty for language models.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// Optimizer steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// How many numbers are trained.
+    pub fn trainable_parameters(&self) -> usize {
+        self.plan.trainable()
+    }
+
+    /// Everything that is trained, in the order of the arena.
+    pub fn parameters(&self) -> impl Iterator<Item = Parameter> + '_ {
+        self.plan.tensors.iter().map(|tensor| Parameter {
+            layer: match tensor.part {
+                Part::Vector => format!("vector {}", tensor.place),
+                Part::ClassifierWeight | Part::ClassifierBias => "classifier".into(),
+                _ => self.network.body().site_name(tensor.place),
+            },
+            part: tensor.part,
+            range: tensor.range.clone(),
+            frozen: self.plan.is_frozen(tensor),
+        })
+    }
+
+    /// The arena.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// Replaces the arena.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for another number of values, [`Error::NotFinite`].
+    pub fn set_values(&mut self, values: &[f32]) -> Result<(), TrainError> {
+        if values.len() != self.values.len() {
+            return Err(Error::Length { have: values.len(), need: self.values.len() }.into());
+        }
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            return Err(Error::NotFinite { site: 0, index: index as u64 }.into());
+        }
+        self.values.copy_from_slice(values);
+        Ok(())
+    }
+
+    /// The gradient of the last [`backward`](Self::backward), like the arena.
+    pub fn gradients(&self) -> &[f32] {
+        &self.gradients
+    }
+
+    /// One optimizer step: [`backward`](Self::backward), then [`apply`](Self::apply).
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn step(&mut self, executor: &dyn Executor, batches: &[Batch], factor: f32) -> Result<StepFacts, TrainError> {
+        let facts = self.backward(executor, batches)?;
+        self.apply(facts, factor)
+    }
+
+    /// The gradient of the mean loss over everything scored in `batches` (more than one: gradient accumulation).
+    ///
+    /// # Errors
+    /// [`Error::Token`], [`Error::Length`], [`Error::ContextFull`] for batches that do not fit the model.
+    pub fn backward(&mut self, executor: &dyn Executor, batches: &[Batch]) -> Result<StepFacts, TrainError> {
+        batches.iter().try_for_each(|batch| self.check(batch))?;
+        let scored: usize = batches.iter().map(scored).sum();
+        let rank = self.options.method.rules().rank(&self.options, self.steps);
+        let machine = Machine::new(executor);
+        let norms = self.norms(&machine);
+        self.gradients.fill(0.0);
+        let mut facts = StepFacts { loss: 0.0, scored, right: 0, norm: 0.0, rank };
+        for (index, batch) in batches.iter().enumerate() {
+            let seed = random::bits(self.options.seed, DROPOUT, self.steps << 16 | index as u64);
+            let dropout = (self.options.dropout > 0.0).then_some(Dropout { p: self.options.dropout, seed });
+            let step = Step { machine, plan: &self.plan, values: &self.values, norms: &norms, rank, dropout };
+            let weight = 1.0 / scored.max(1) as f32;
+            let back = Back { weight, label_smoothing: self.options.label_smoothing, gradients: &mut self.gradients };
+            let outcome = self.network.run(&step, batch, Some(back));
+            facts.loss += outcome.loss / scored.max(1) as f64;
+            facts.right += outcome.right;
+        }
+        Ok(facts)
+    }
+
+    /// Lets the optimizer apply the gradient of [`backward`](Self::backward) at `factor` times the learning rate.
+    ///
+    /// # Errors
+    /// [`TrainError::Diverged`] if loss or gradient are not finite: then nothing has changed.
+    pub fn apply(&mut self, facts: StepFacts, factor: f32) -> Result<StepFacts, TrainError> {
+        let rules = self.options.method.rules();
+        rules.adjust(&self.plan, &self.options, facts.rank, &self.values, &mut self.gradients);
+        let most = if self.options.max_norm > 0.0 { self.options.max_norm } else { f32::INFINITY };
+        let norm = clip(&mut self.gradients, most);
+        if !facts.loss.is_finite() || !norm.is_finite() {
+            return Err(TrainError::Diverged { step: self.steps + 1, loss: facts.loss });
+        }
+        self.optimizer.step(self.options.learning_rate * factor, &mut self.values, &self.gradients);
+        self.steps += 1;
+        Ok(StepFacts { norm, ..facts })
+    }
+
+    /// The loss of a batch as it is trained, but without dropout; at `rank` if one is given (DyLoRA).
+    ///
+    /// # Errors
+    /// [`Error::Token`], [`Error::Length`] for a batch that does not fit the model.
+    pub fn loss(&self, executor: &dyn Executor, batch: &Batch, rank: Option<usize>) -> Result<StepFacts, TrainError> {
+        self.check(batch)?;
+        let machine = Machine::new(executor);
+        let norms = self.norms(&machine);
+        let step = Step { machine, plan: &self.plan, values: &self.values, norms: &norms, rank, dropout: None };
+        let outcome = self.network.run(&step, batch, None);
+        let loss = outcome.loss / outcome.scored.max(1) as f64;
+        Ok(StepFacts { loss, scored: outcome.scored, right: outcome.right, norm: 0.0, rank })
+    }
+
+    /// Per site, DoRA's C.
+    fn norms(&self, machine: &Machine<'_>) -> Vec<Vec<f32>> {
+        let of = |(site, squared): (usize, &Vec<f64>)| match (self.plan.change(site as u32), self.network.body().site_weight(site as u32)) {
+            (Change::LowRank(low), Some(linear)) if !squared.is_empty() => {
+                norms::norms(machine, &linear.weight, squared, low, &self.values)
+            }
+            _ => Vec::new(),
+        };
+        self.squared.iter().enumerate().map(of).collect()
+    }
+
+    /// Everything the forward pass relies on.
+    fn check(&self, batch: &Batch) -> Result<(), TrainError> {
+        let body = self.network.body();
+        let rows = match &batch.inputs {
+            Inputs::Tokens(tokens) => {
+                let vocab = body.inputs().tokens;
+                if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+                    return Err(Error::Token { token, vocab: vocab as u32 }.into());
+                }
+                tokens.len()
+            }
+            Inputs::Features { values, width } => {
+                let need = body.inputs().features;
+                if *width != need || need == 0 || !values.len().is_multiple_of(need) {
+                    return Err(Error::Length { have: *width, need }.into());
+                }
+                values.len() / need
+            }
+        };
+        let covers = batch.starts.first() == Some(&0) && batch.starts.last() == Some(&rows) && rows > 0;
+        let longest = batch.starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(0);
+        if !covers || batch.starts.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return Err(Error::Length { have: batch.starts.last().copied().unwrap_or(0), need: rows }.into());
+        }
+        let context = body.inputs().context;
+        if longest > context {
+            return Err(Error::ContextFull { asked: longest, context }.into());
+        }
+        let (have, need, classes) = match &batch.targets {
+            Targets::Next(next) => (next.len(), rows, body.inputs().tokens),
+            Targets::Class(classes) => (classes.len(), batch.starts.len() - 1, self.labels.len()),
+        };
+        if have != need {
+            return Err(Error::Length { have, need }.into());
+        }
+        let (Targets::Next(targets) | Targets::Class(targets)) = &batch.targets;
+        match targets.iter().find(|&&target| target != super::data::IGNORE && target as usize >= classes) {
+            Some(&token) => Err(Error::Token { token, vocab: classes as u32 }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The adapter as it is now, at `rank` if one is given (DyLoRA: alpha stays, so that the scale becomes alpha / rank).
+    pub fn adapter(&self, name: &str, rank: Option<usize>) -> AdapterBuilder {
+        let mut builder = AdapterBuilder::new(name, self.options.method.name());
+        for (site, change) in self.plan.changes.iter().enumerate() {
+            let Change::LowRank(low) = change else { continue };
+            let rank = low.rank(rank);
+            let (a, b) = (&self.values[low.a.clone()], &self.values[low.b.clone()]);
+            let a = if low.embedding {
+                let vocab = a.len() / low.rank;
+                (0..rank).flat_map(|j| (0..vocab).map(move |token| a[token * low.rank + j])).collect()
+            } else {
+                a[..a.len() / low.rank * rank].to_vec()
+            };
+            let outputs = b.len() / low.rank;
+            let b = (0..outputs).flat_map(|row| (0..rank).map(move |j| b[j * outputs + row])).collect();
+            let parts = TargetParts {
+                rank,
+                alpha: low.alpha,
+                rank_stabilized: low.rank_stabilized,
+                a: Numbers::F32(a),
+                b: Numbers::F32(b),
+                bias: Vec::new(),
+                magnitude: self.values[low.magnitude.clone()].to_vec(),
+            };
+            builder.targets.insert(Place(site as u32), parts);
+        }
+        builder
+    }
+
+    /// What was trained, as an archive in memory: an adapter, or with full fine-tuning a base.
+    ///
+    /// # Errors
+    /// What the writers say.
+    pub fn archive(&self, name: &str, rank: Option<usize>) -> Result<Buffer, TrainError> {
+        if self.options.method.rules().is_full() {
+            return Ok(self.network.body().write_base(name, &self.plan, &self.values)?);
+        }
+        Ok(self.network.body().build(&self.adapter(name, rank))?)
+    }
+}
+
+/// Everything in a batch that has a target.
+fn scored(batch: &Batch) -> usize {
+    match &batch.targets {
+        Targets::Next(next) => next.iter().filter(|&&token| token != super::data::IGNORE).count(),
+        Targets::Class(classes) => classes.len(),
+    }
+}

@@ -1,0 +1,150 @@
+//! Training against PEFT and torch: every gradient, and every parameter after ten optimizer steps, within 1e-4 of the largest of
+//! its tensor. The golden files start from A and B that are not zero.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use lowrank::import::{BaseOptions, HuggingFace, base_to_buffer};
+use lowrank::model::llama::Llama;
+use lowrank::quant::Format;
+use lowrank::runtime::Threads;
+use lowrank::train::data::{Batch, IGNORE, Inputs, Targets};
+use lowrank::train::{Method, Options, OptimizerKind, Part, Trainer};
+use safetensors::SafeTensors;
+
+const TOLERANCE: f32 = 1e-4;
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+/// The tensors of a file, flattened; B transposed to `[r, out]` as the arena has it.
+fn tensors(file: &str) -> (BTreeMap<String, Vec<f32>>, Vec<f64>) {
+    let bytes = std::fs::read(golden(file)).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut out = BTreeMap::new();
+    let mut losses = Vec::new();
+    for (name, view) in file.tensors() {
+        if name == "losses" {
+            losses = view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect();
+            continue;
+        }
+        let mut values: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        if name.ends_with("|B") {
+            let (rows, cols) = (view.shape()[0], view.shape()[1]);
+            values = (0..cols).flat_map(|c| (0..rows).map(move |r| (r, c))).map(|(r, c)| values[r * cols + c]).collect();
+        }
+        out.insert(name, values);
+    }
+    (out, losses)
+}
+
+fn key(prefix: &str, layer: &str, part: Part) -> String {
+    let part = match part {
+        Part::A => "A",
+        Part::B => "B",
+        Part::Magnitude => "m",
+        other => panic!("{other:?}"),
+    };
+    format!("{prefix}.{layer}|{part}")
+}
+
+/// Every trained tensor of `ours` against `prefix` in `theirs`.
+fn compare(method: &str, prefix: &str, trainer: &Trainer<'_>, ours: &[f32], theirs: &BTreeMap<String, Vec<f32>>) {
+    let mut compared = 0;
+    for parameter in trainer.parameters().filter(|parameter| !parameter.frozen) {
+        let expected = &theirs[&key(prefix, &parameter.layer, parameter.part)];
+        let found = &ours[parameter.range.clone()];
+        assert_eq!(found.len(), expected.len());
+        let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let worst = found.iter().zip(expected).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        let name = key(prefix, &parameter.layer, parameter.part);
+        assert!(worst <= TOLERANCE * largest, "{method}: {name} off by {worst:e}, its largest value is {largest}");
+        compared += 1;
+    }
+    assert!(compared >= 14, "{method}: {compared} tensors");
+}
+
+fn check(file: &str, method: Method, change: impl Fn(&mut Options)) {
+    let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(golden("train/facts.json")).unwrap()).unwrap();
+    let sequences: Vec<Vec<u32>> = serde_json::from_value(facts["tokens"].clone()).unwrap();
+    let number = |name: &str| facts[name].as_f64().unwrap();
+    let (theirs, losses) = tensors(&format!("train/{file}.safetensors"));
+
+    let source = HuggingFace::open(golden("tiny-llama")).unwrap();
+    let import = BaseOptions { weights: Format::F32, embedding: Format::F32, allow_missing_tokenizer: true, ..BaseOptions::default() };
+    let archive = base_to_buffer(&source, &import, &mut |_| {}).unwrap();
+    let base = Llama::open(&archive).unwrap();
+
+    for (lanes, checkpointing) in [(1, false), (2, true)] {
+        let mut options = Options {
+            rank: number("rank") as usize,
+            alpha: number("alpha") as f32,
+            learning_rate: number("rate") as f32,
+            lora_plus_ratio: number("ratio") as f32,
+            weight_decay: 0.01,
+            max_norm: 0.0,
+            checkpointing,
+            ..Options::new(method)
+        };
+        change(&mut options);
+        let mut trainer = Trainer::new(base, options, Vec::new()).unwrap();
+        let mut values = trainer.values().to_vec();
+        for parameter in trainer.parameters() {
+            values[parameter.range.clone()].copy_from_slice(&theirs[&key("init", &parameter.layer, parameter.part)]);
+        }
+        trainer.set_values(&values).unwrap();
+
+        let length = sequences[0].len();
+        let next = |sequence: &Vec<u32>| sequence[1..].iter().copied().chain([IGNORE]).collect::<Vec<_>>();
+        let batch = Batch {
+            inputs: Inputs::Tokens(sequences.concat()),
+            starts: (0..=sequences.len()).map(|i| i * length).collect(),
+            targets: Targets::Next(sequences.iter().flat_map(next).collect()),
+        };
+        let executor = Threads::new(lanes).unwrap();
+        for (step, expected) in losses.iter().enumerate() {
+            let facts = trainer.backward(&executor, std::slice::from_ref(&batch)).unwrap();
+            assert!((facts.loss - expected).abs() <= 1e-4 * expected.abs(), "{file} step {step}: loss {} for {expected}", facts.loss);
+            if step == 0 {
+                compare(file, "grad", &trainer, trainer.gradients(), &theirs);
+            }
+            trainer.apply(facts, 1.0).unwrap();
+        }
+        compare(file, "after", &trainer, trainer.values(), &theirs);
+    }
+}
+
+#[test]
+fn lora() {
+    check("lora", Method::Lora, |_| ());
+}
+
+#[test]
+fn rslora() {
+    check("rslora", Method::RsLora, |options| options.alpha = 2.0);
+}
+
+#[test]
+fn dora() {
+    check("dora", Method::Dora, |_| ());
+}
+
+#[test]
+fn lora_plus() {
+    check("lora+", Method::LoraPlus, |options| options.weight_decay = 0.0);
+}
+
+#[test]
+fn lora_fa() {
+    check("lora-fa", Method::LoraFa, |_| ());
+}
+
+#[test]
+fn lora_fa_preconditioned() {
+    check("lora-fa-preconditioned", Method::LoraFa, |options| {
+        options.lora_fa_preconditioned = true;
+        options.weight_decay = 0.0;
+        options.optimizer = OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-6 };
+    });
+}
