@@ -62,5 +62,7 @@ pub mod runtime;
 pub mod tensor;
 #[cfg(feature = "std")]
 pub mod text;
+#[cfg(feature = "std")]
+pub mod train;
 
 pub use error::{Error, Field, Result, RootKind};
