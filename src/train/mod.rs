@@ -3,19 +3,20 @@
 mod attention;
 mod body;
 pub mod data;
+mod eight_bit;
 mod error;
 mod llama;
 mod method;
 mod norms;
 mod ops;
-mod optimizer;
+pub mod optimizer;
 mod options;
 mod parallel;
 mod plan;
 mod planner;
 mod product;
-mod random;
-mod schedule;
+pub mod random;
+pub mod schedule;
 mod step;
 mod trainer;
 

@@ -221,6 +221,9 @@ impl<'a> Trainer<'a> {
         if !facts.loss.is_finite() || !norm.is_finite() {
             return Err(TrainError::Diverged { step: self.steps + 1, loss: facts.loss });
         }
+        if let Some(epsilon) = rules.epsilon(&self.options, self.steps + 1) {
+            self.optimizer.set_epsilon(epsilon);
+        }
         self.optimizer.step(self.options.learning_rate * factor, &mut self.values, &self.gradients);
         self.steps += 1;
         Ok(StepFacts { norm, ..facts })

@@ -1,9 +1,11 @@
 //! LoRA-FA (arXiv 2308.03303): A keeps what it was drawn as, only B learns; of a layer's input nothing but A x is needed on the way
 //! back.
 //!
-//! Plain: the optimizer gets dB as it is. Preconditioned (PEFT's optimizer): `dB ← dB·(A Aᵀ + 1e-8·I)⁻¹ / s²`.
+//! Plain: the optimizer gets dB as it is. Preconditioned (PEFT's optimizer): `dB ← dB·(A Aᵀ + 1e-8·I)⁻¹ / s²`, and ε is added to √v
+//! before the bias of v is corrected.
 
 use super::Rules;
+use crate::train::optimizer::OptimizerKind;
 use crate::train::options::Options;
 use crate::train::plan::{Change, Plan};
 
@@ -15,6 +17,17 @@ const RIDGE: f64 = 1e-8;
 impl Rules for LoraFa {
     fn freezes_a(&self) -> bool {
         true
+    }
+
+    fn epsilon(&self, options: &Options, step: u64) -> Option<f64> {
+        match options.optimizer {
+            OptimizerKind::AdamW { beta2, epsilon, .. } | OptimizerKind::AdamW8Bit { beta2, epsilon, .. }
+                if options.lora_fa_preconditioned =>
+            {
+                Some(epsilon / (1.0 - beta2.powf(step as f64)).sqrt())
+            }
+            _ => None,
+        }
     }
 
     fn adjust(&self, plan: &Plan, options: &Options, _: Option<usize>, values: &[f32], gradients: &mut [f32]) {

@@ -63,6 +63,11 @@ pub(crate) trait Rules {
         None
     }
 
+    /// Another ε for Adam in its step `step`, from 1.
+    fn epsilon(&self, _options: &Options, _step: u64) -> Option<f64> {
+        None
+    }
+
     /// Changes the gradients before they are clipped and applied.
     fn adjust(&self, _plan: &Plan, _options: &Options, _rank: Option<usize>, _values: &[f32], _gradients: &mut [f32]) {}
 }
