@@ -138,12 +138,23 @@ errors! {
     /// The same sequence appears twice in one step.
     DuplicateSequence { sequence: usize } = 37,
         "sequence {sequence} is named twice in one step";
-    /// The adapter replaces whole tensors or brings a classifier, which this build does not apply.
+    /// The adapter replaces whole tensors, which this build does not apply.
     ReplacedTensors { count: usize } = 38,
         "the adapter replaces {count} whole tensors (modules_to_save), which this build cannot apply";
     /// An embedding's adapter has parts that only linear layers have.
     EmbeddingExtras { site: u32 } = 39,
         "the adapter of the embedding (tensor {site}) has a bias or a DoRA magnitude: on embeddings only A and B can be applied";
+    /// A token type is outside the model's.
+    TokenType { found: u32, types: u32 } = 50, "token type {found} is outside the model's {types}";
+    /// No text has been encoded in this sequence under its adapters.
+    NotEncoded { sequence: usize } = 51, "sequence {sequence} holds no encoded text: encode one first (choosing adapters forgets it)";
+    /// The pooler was asked for and the base has none.
+    NoPooler = 52, "the base has no pooler: ask for the mean or the first token";
+    /// Not exactly one of a sequence's adapters brings a classifier.
+    Classifiers { sequence: usize, found: usize } = 53,
+        "{found} of the adapters of sequence {sequence} bring a classifier, exactly one is needed";
+    /// A classifier's label names are not one per row, or one is empty.
+    Labels { names: u64, rows: u64 } = 54, "the classifier has {rows} rows and {names} usable label names: one each is needed";
 }
 
 impl core::error::Error for Error {}
@@ -177,6 +188,12 @@ pub enum Field {
     Targets,
     AddBos,
     LayerCount,
+    TokenTypes,
+    Activation,
+    Pooling,
+    Normalize,
+    MaxLength,
+    Tokens,
 }
 
 impl fmt::Display for Field {
@@ -206,6 +223,12 @@ impl fmt::Display for Field {
             Self::Targets => "the number of adapter targets",
             Self::AddBos => "the add-BOS flag",
             Self::LayerCount => "the number of stored layers",
+            Self::TokenTypes => "the number of token types",
+            Self::Activation => "the kind of activation",
+            Self::Pooling => "the kind of pooling",
+            Self::Normalize => "the normalize flag",
+            Self::MaxLength => "the length that texts are cut to",
+            Self::Tokens => "the number of tokens encoded at once",
         })
     }
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::numbers::{FactorFormat, Numbers, Stored};
-use super::{MAX_RANK, dora};
+use super::{Base, MAX_RANK, dora};
 use crate::archive::{Buffer, Header, check_finite, schema, to_buffer, write_file};
-use crate::error::{Error, Field, Result, RootKind};
+use crate::error::{Error, Field, Result};
 use crate::file::FileError;
-use crate::model::llama::{Llama, Site};
+use crate::quant::{Matrix, Values};
 
 /// What an adapter does to one layer, in PEFT's orientation.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,17 @@ pub struct TargetParts {
     pub magnitude: Vec<f32>,
 }
 
+/// A classifier over a base's pooled hidden state: `logits = W h + b`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassifierParts {
+    /// W, `[labels, dim]`.
+    pub weight: Vec<f32>,
+    /// b, `[labels]`, or empty.
+    pub bias: Vec<f32>,
+    /// A name per label: not empty, without line feeds, no two the same.
+    pub labels: Vec<String>,
+}
+
 /// An adapter that is about to be bound to a base.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterBuilder {
@@ -41,6 +52,8 @@ pub struct AdapterBuilder {
     pub facts: String,
     /// What it changes.
     pub targets: BTreeMap<Place, TargetParts>,
+    /// What reads the base's hidden state, if it classifies.
+    pub classifier: Option<ClassifierParts>,
     /// How factors are stored.
     pub format: FactorFormat,
     /// The content version in the header.
@@ -71,6 +84,7 @@ impl AdapterBuilder {
             method: method.into(),
             facts: String::new(),
             targets: BTreeMap::new(),
+            classifier: None,
             format: FactorFormat::AsIs,
             content_version: 1,
         }
@@ -80,8 +94,8 @@ impl AdapterBuilder {
     ///
     /// # Errors
     /// [`Error::UnknownSite`], [`Error::Rank`], [`Error::PayloadLength`], [`Error::NotFinite`], [`Error::Range`] (a value that f16
-    /// cannot hold), [`Error::EmbeddingExtras`], [`Error::Config`] if there are no targets or alpha is not finite.
-    pub fn build(&self, base: &Llama<'_>) -> Result<Buffer> {
+    /// cannot hold), [`Error::EmbeddingExtras`], [`Error::Labels`], [`Error::Config`] if it would change nothing or alpha is not finite.
+    pub fn build(&self, base: &dyn Base) -> Result<Buffer> {
         self.with_root(base, |root| to_buffer(root, self.content_version))?
     }
 
@@ -89,44 +103,44 @@ impl AdapterBuilder {
     ///
     /// # Errors
     /// As [`build`](Self::build), or an I/O error.
-    pub fn write(&self, base: &Llama<'_>, path: impl AsRef<Path>) -> Result<Header, FileError> {
+    pub fn write(&self, base: &dyn Base, path: impl AsRef<Path>) -> Result<Header, FileError> {
         let path = path.as_ref();
         let written = self.with_root(base, |root| write_file(root, self.content_version, path));
         written.map_err(|error| FileError::core(path, "", error))?
     }
 
-    fn with_root<T>(&self, base: &Llama<'_>, use_it: impl FnOnce(&schema::Adapter<'_>) -> T) -> Result<T> {
-        if self.targets.is_empty() {
-            return Err(Error::Config { field: Field::Targets, found: 0, least: 1, most: base.config().sites() as u64 });
+    fn with_root<T>(&self, base: &dyn Base, use_it: impl FnOnce(&schema::Adapter<'_>) -> T) -> Result<T> {
+        let sites = base.sites();
+        if self.targets.is_empty() && self.classifier.is_none() {
+            return Err(Error::Config { field: Field::Targets, found: 0, least: 1, most: sites.into() });
         }
         let finished: Vec<Finished<'_>> =
             self.targets.iter().map(|(&place, parts)| self.finish(base, place, parts)).collect::<Result<_>>()?;
-        let mut index = vec![0; base.config().sites()];
+        let mut index = vec![0; sites as usize];
         let mut targets = Vec::with_capacity(finished.len());
         for (i, target) in finished.iter().enumerate() {
             let number = u16::try_from(i + 1).map_err(|_| Error::UnknownSite { site: target.place.0, sites: u16::MAX.into() })?;
             index[target.place.0 as usize] = number;
             targets.push(target.schema());
         }
+        let labels = self.classifier.as_ref().map(|classifier| classifier.labels.join("\n")).unwrap_or_default();
+        let classifier = self.classifier.as_ref().map(|parts| parts.schema(base, &labels)).transpose()?;
         Ok(use_it(&schema::Adapter {
             base: base.fingerprint().0,
-            base_root: RootKind::LLAMA.0,
+            base_root: base.root().0,
             name: &self.name,
             method: &self.method,
             facts: &self.facts,
             index: &index,
             targets: &targets,
             replaced: &[],
-            classifier: None,
+            classifier,
         }))
     }
 
-    fn finish<'p>(&self, base: &Llama<'_>, place: Place, parts: &'p TargetParts) -> Result<Finished<'p>> {
-        let config = base.config();
-        let site = Site::from_number(place.0, config.layers);
-        let site = site.ok_or(Error::UnknownSite { site: place.0, sites: config.sites() as u32 })?;
-        let (rows, cols) = site.shape(config);
-        let is_embedding = site == Site::Embedding;
+    fn finish<'p>(&self, base: &dyn Base, place: Place, parts: &'p TargetParts) -> Result<Finished<'p>> {
+        let unknown = Error::UnknownSite { site: place.0, sites: base.sites() };
+        let (rows, cols, is_embedding) = base.site(place.0).ok_or(unknown)?;
         let (outputs, inputs) = if is_embedding { (cols, rows) } else { (rows, cols) };
         if is_embedding && !(parts.bias.is_empty() && parts.magnitude.is_empty()) {
             return Err(Error::EmbeddingExtras { site: place.0 });
@@ -140,9 +154,32 @@ impl AdapterBuilder {
         let b = Stored::new(&parts.b.transposed(outputs, parts.rank), outputs, self.format)?;
         let gain = match parts.magnitude.as_slice() {
             [] => Vec::new(),
-            m => dora::gain(place.0, &base.weight(site), parts.scale(), &a.values(inputs), &b.values(outputs), m)?,
+            m => {
+                let weight = base.weight_at(place.0).ok_or(unknown)?;
+                dora::gain(place.0, &weight, parts.scale(), &a.values(inputs), &b.values(outputs), m)?
+            }
         };
         Ok(Finished { place, is_embedding, parts, inputs, outputs, a, b, gain })
+    }
+}
+
+impl ClassifierParts {
+    /// Checked against `base`; `joined` are its label names.
+    fn schema<'p>(&'p self, base: &dyn Base, joined: &'p str) -> Result<schema::Classifier<'p>> {
+        let (site, rows, dim) = (base.sites(), self.labels.len(), base.dim());
+        let usable = |(i, name): &(usize, &String)| !name.is_empty() && !name.contains('\n') && !self.labels[..*i].contains(name);
+        let names = self.labels.iter().enumerate().filter(usable).count();
+        if names != rows || rows == 0 {
+            return Err(Error::Labels { names: names as u64, rows: rows as u64 });
+        }
+        exact(site, self.weight.len(), rows * dim, size_of::<f32>())?;
+        if !self.bias.is_empty() {
+            exact(site, self.bias.len(), rows, size_of::<f32>())?;
+        }
+        check_finite(site, &self.weight)?;
+        check_finite(site, &self.bias)?;
+        let weight = Matrix::new(rows, dim, Values::F32(&self.weight))?;
+        Ok(schema::Classifier { linear: schema::Linear { weight: weight.into(), bias: &self.bias }, labels: joined })
     }
 }
 
@@ -181,15 +218,11 @@ fn check(site: u32, parts: &TargetParts, outputs: usize, inputs: usize) -> Resul
         let (found, most) = (parts.alpha.to_bits().into(), f32::MAX.to_bits().into());
         return Err(Error::Config { field: Field::Scale, found, least: 0, most });
     }
-    let exact = |have: usize, need: usize, size: usize| match have == need {
-        true => Ok(()),
-        false => Err(Error::PayloadLength { site, have: have as u64 * size as u64, need: need as u64 * size as u64 }),
-    };
-    exact(parts.a.len(), parts.rank * inputs, parts.a.size())?;
-    exact(parts.b.len(), parts.rank * outputs, parts.b.size())?;
+    exact(site, parts.a.len(), parts.rank * inputs, parts.a.size())?;
+    exact(site, parts.b.len(), parts.rank * outputs, parts.b.size())?;
     for vector in [&parts.bias, &parts.magnitude] {
         if !vector.is_empty() {
-            exact(vector.len(), outputs, size_of::<f32>())?;
+            exact(site, vector.len(), outputs, size_of::<f32>())?;
         }
     }
     let not_finite = [parts.a.first_not_finite(), parts.b.first_not_finite()].into_iter().flatten().next();
@@ -198,4 +231,12 @@ fn check(site: u32, parts: &TargetParts, outputs: usize, inputs: usize) -> Resul
     }
     check_finite(site, &parts.bias)?;
     check_finite(site, &parts.magnitude)
+}
+
+/// `have` numbers of `size` bytes are just what is needed.
+fn exact(site: u32, have: usize, need: usize, size: usize) -> Result<()> {
+    if have == need {
+        return Ok(());
+    }
+    Err(Error::PayloadLength { site, have: have as u64 * size as u64, need: need as u64 * size as u64 })
 }

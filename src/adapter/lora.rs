@@ -22,6 +22,8 @@ use crate::kernel::Kernels;
 use crate::quant::Format;
 use crate::tensor::math;
 
+use super::classifier::{self, Classifier};
+
 /// An opened adapter. Borrows the archive; copying it copies a few words.
 #[derive(Clone, Copy)]
 pub struct Adapter<'a> {
@@ -40,7 +42,8 @@ impl<'a> Adapter<'a> {
     ///
     /// # Errors
     /// Those of [`Header::parse`](archive::Header::parse); [`Error::WrongRoot`], [`Error::Invalid`], [`Error::UnknownSite`], [`Error::Rank`],
-    /// [`Error::Format`], [`Error::PayloadLength`], [`Error::Config`], [`Error::NotFinite`], [`Error::ReplacedTensors`].
+    /// [`Error::Format`], [`Error::PayloadLength`], [`Error::Config`], [`Error::NotFinite`], [`Error::ReplacedTensors`],
+    /// [`Error::Labels`].
     pub fn open(archive: &'a [u8]) -> Result<Self> {
         let (header, root) = archive::open_root::<ArchivedAdapter<'static>>(archive, RootKind::ADAPTER)?;
         let adapter = Self { root, fingerprint: header.fingerprint };
@@ -71,13 +74,16 @@ impl<'a> Adapter<'a> {
     fn check(&self) -> Result<()> {
         let root = self.root;
         let sites = root.index.len() as u32;
-        if !root.replaced.is_empty() || root.classifier.is_some() {
-            return Err(Error::ReplacedTensors { count: root.replaced.len() + usize::from(root.classifier.is_some()) });
+        if !root.replaced.is_empty() {
+            return Err(Error::ReplacedTensors { count: root.replaced.len() });
         }
+        root.classifier.as_ref().map_or(Ok(()), |classifier| classifier::check(sites, classifier))?;
         let targets = root.targets.len() as u64;
         let indexed = root.index.iter().filter(|index| index.to_native() != 0).count() as u64;
-        if targets != indexed || targets == 0 {
-            return Err(Error::Config { field: Field::Targets, found: targets, least: indexed.max(1), most: indexed.max(1) });
+        // A classifier alone is an adapter too.
+        let least = u64::from(root.classifier.is_none());
+        if targets != indexed || targets < least {
+            return Err(Error::Config { field: Field::Targets, found: targets, least: indexed.max(least), most: indexed.max(least) });
         }
         for (i, target) in root.targets.iter().enumerate() {
             let site = target.site.to_native();
@@ -136,6 +142,12 @@ impl<'a> Adapter<'a> {
     pub fn target(&self, site: u32) -> Option<LowRank<'a>> {
         let index = self.root.index.get().get(site as usize)?.to_native();
         Some(LowRank::new(&self.root.targets[usize::from(index.checked_sub(1)?)]))
+    }
+
+    /// The classifier it brings, if any.
+    pub fn classifier(&self) -> Option<Classifier<'a>> {
+        let root = self.root;
+        root.classifier.as_ref().map(Classifier::new)
     }
 
     /// The largest rank of its targets.

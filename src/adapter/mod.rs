@@ -2,6 +2,7 @@
 
 #[cfg(feature = "std")]
 mod build;
+mod classifier;
 #[cfg(feature = "std")]
 mod dora;
 mod lora;
@@ -12,7 +13,8 @@ mod set;
 mod shared;
 
 #[cfg(feature = "std")]
-pub use build::{AdapterBuilder, Place, TargetParts};
+pub use build::{AdapterBuilder, ClassifierParts, Place, TargetParts};
+pub use classifier::Classifier;
 #[cfg(feature = "std")]
 pub(crate) use lora::MAX_RANK;
 pub use lora::{Adapter, Factor, FactorValues, LowRank};

@@ -3,11 +3,14 @@
 //! A set is what an application swaps; a session copies the handles it resolves, so a swap never touches it. No locks here: the
 //! shared set behind `std` is in `shared`.
 
+use core::fmt;
+
 use super::Adapter;
 use crate::archive::Fingerprint;
 use crate::error::{Error, Result, RootKind};
+use crate::quant::Matrix;
 
-/// What an adapter must fit: a base's identity and the shapes of its sites.
+/// What an adapter must fit: a base's identity, the shapes of its sites, and the weights that building one asks for.
 pub trait Base {
     /// The hash of its content.
     fn fingerprint(&self) -> Fingerprint;
@@ -17,6 +20,19 @@ pub trait Base {
     fn sites(&self) -> u32;
     /// `[rows, cols]` of the weight at `site`, and whether it is an embedding; `None` past the end.
     fn site(&self, site: u32) -> Option<(usize, usize, bool)>;
+    /// The dimension of its hidden states: what a classifier reads.
+    fn dim(&self) -> usize;
+    /// The weight at `site`; `None` where [`site`](Self::site) is.
+    fn weight_at(&self, site: u32) -> Option<Matrix<'_>>;
+    /// Writes the module path of `site` as transformers has it; nothing past the end.
+    ///
+    /// # Errors
+    /// What `out` says.
+    fn write_path(&self, site: u32, out: &mut dyn fmt::Write) -> fmt::Result;
+    /// The embedding's site and the output head's, if the two share one weight.
+    fn tied(&self) -> Option<(u32, u32)> {
+        None
+    }
 }
 
 /// Checks that `adapter` fits `base`: fingerprint, sites, shapes. O(targets); reads no values.
@@ -30,6 +46,12 @@ pub fn check_fit(adapter: &Adapter<'_>, base: &dyn Base) -> Result<()> {
     let sites = base.sites();
     if adapter.sites() != sites {
         return Err(Error::UnknownSite { site: adapter.sites().saturating_sub(1), sites });
+    }
+    if let Some(classifier) = adapter.classifier() {
+        let (rows, cols, dim) = (classifier.weight().rows() as u64, classifier.weight().cols() as u64, base.dim() as u64);
+        if cols != dim {
+            return Err(Error::Shape { site: sites, rows, cols, expected_rows: rows, expected_cols: dim });
+        }
     }
     for target in adapter.targets() {
         let site = target.site;
@@ -136,8 +158,8 @@ pub struct AdapterSet<'s, 'a> {
     base: &'s dyn Base,
 }
 
-impl core::fmt::Debug for AdapterSet<'_, '_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Debug for AdapterSet<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdapterSet").field("slots", &self.slots).finish_non_exhaustive()
     }
 }

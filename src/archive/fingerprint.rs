@@ -6,6 +6,7 @@
 use sha2::{Digest, Sha256};
 
 use super::Fingerprint;
+use super::schema::bert::{Bert, LayerNorm};
 use super::schema::{Adapter, Factor, Linear, Llama, Matrix};
 use crate::error::RootKind;
 use crate::quant::Layout;
@@ -49,6 +50,24 @@ impl Hasher {
         self.floats(root.norm);
     }
 
+    /// Pooling counts, it decides what is embedded; the length a text is cut to does not.
+    pub(super) fn bert(&mut self, root: &Bert<'_>) {
+        let c = &root.config;
+        self.numbers(&[c.vocab, c.dim, c.layers, c.heads, c.hidden, c.context, c.token_types]);
+        self.numbers(&[c.activation, c.pooling, c.normalize]);
+        self.floats(&[c.norm_epsilon]);
+        for layer in root.layers {
+            [&layer.q, &layer.k, &layer.v, &layer.o, &layer.up, &layer.down].iter().for_each(|linear| self.linear(linear));
+            [&layer.attention_norm, &layer.output_norm].iter().for_each(|norm| self.layer_norm(norm));
+        }
+        [&root.embedding, &root.positions, &root.token_types].iter().for_each(|matrix| self.matrix(matrix));
+        self.layer_norm(&root.embedding_norm);
+        self.numbers(&[u32::from(root.pooler.is_some())]);
+        if let Some(pooler) = &root.pooler {
+            self.linear(pooler);
+        }
+    }
+
     pub(super) fn adapter(&mut self, root: &Adapter<'_>) {
         self.0.update(root.base);
         self.numbers(&[root.targets.len() as u32, root.replaced.len() as u32]);
@@ -71,6 +90,11 @@ impl Hasher {
     fn linear(&mut self, linear: &Linear<'_>) {
         self.matrix(&linear.weight);
         self.floats(linear.bias);
+    }
+
+    fn layer_norm(&mut self, norm: &LayerNorm<'_>) {
+        self.floats(norm.weight);
+        self.floats(norm.bias);
     }
 
     fn factor(&mut self, factor: &Factor<'_>) {

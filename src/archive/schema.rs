@@ -4,6 +4,8 @@
 //! length. Lengths and meanings are checked by the `check` of each part, called when a root is opened, so that the views
 //! handed out afterwards need no checks.
 
+pub mod bert;
+
 use rkyv::rend::{f32_le, u16_le, u32_le};
 use rkyv::vec::ArchivedVec;
 use rkyv::with::InlineAsBox;

@@ -48,6 +48,14 @@ impl Root for schema::Llama<'_> {
     }
 }
 
+impl Root for schema::bert::Bert<'_> {
+    const KIND: RootKind = RootKind::BERT;
+
+    fn hash(&self, hasher: &mut Hasher) {
+        hasher.bert(self);
+    }
+}
+
 impl Root for schema::Adapter<'_> {
     const KIND: RootKind = RootKind::ADAPTER;
 

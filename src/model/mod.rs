@@ -1,3 +1,4 @@
 //! Model families: what each is made of and its forward pass.
 
+pub mod bert;
 pub mod llama;

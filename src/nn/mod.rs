@@ -1,14 +1,21 @@
 //! Layers: the few operations models are made of, over borrowed weights and caller-owned activations.
 
+mod activation;
 mod attention;
+mod both_ways;
 mod embedding;
 mod linear;
+mod norm;
 mod rope;
 
+pub use activation::Activation;
+pub(crate) use activation::activate;
 pub(crate) use attention::{Cache, Heads, attend};
+pub(crate) use both_ways::attend_both_ways;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub(crate) use linear::Scratch;
+pub use norm::LayerNorm;
 pub(crate) use rope::{angles, rotate};
 
 use crate::adapter::Active;

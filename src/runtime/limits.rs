@@ -1,7 +1,8 @@
 //! How much memory a session needs, known before it exists.
 
 use super::sample::Candidate;
-use super::session::{Handle, Sequence};
+use super::selection::Handle;
+use super::session::Sequence;
 use crate::error::{Error, Field, Result};
 use crate::kernel::{GROUP, Precision};
 use crate::model::llama::Config;
@@ -115,7 +116,7 @@ pub(super) struct Plan {
 }
 
 /// Lengths too large for the address space saturate; the total then fits nothing.
-const fn times(a: usize, b: usize) -> usize {
+pub(super) const fn times(a: usize, b: usize) -> usize {
     a.saturating_mul(b)
 }
 
@@ -184,7 +185,7 @@ pub const fn need(config: &Config, limits: &Limits) -> Need {
 }
 
 /// Buffers start on cache lines.
-const fn round(bytes: usize) -> usize {
+pub(super) const fn round(bytes: usize) -> usize {
     match bytes.checked_next_multiple_of(64) {
         Some(rounded) => rounded,
         None => usize::MAX,

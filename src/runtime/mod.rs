@@ -1,8 +1,11 @@
 //! Running models: memory known beforehand, sessions, sampling, lanes.
 
+mod encoder;
+mod encoder_limits;
 mod executor;
 mod limits;
 mod sample;
+mod selection;
 mod session;
 #[cfg(feature = "std")]
 #[allow(unsafe_code)]
@@ -10,6 +13,8 @@ mod threads;
 #[allow(unsafe_code)]
 mod workspace;
 
+pub use encoder::Encoder;
+pub use encoder_limits::{EncoderLimits, encoder_need};
 pub use executor::{Executor, Serial};
 pub use limits::{KvFormat, Limits, Need, need};
 pub use sample::{Candidate, Sampler, SamplerOptions};

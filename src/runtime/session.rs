@@ -4,16 +4,14 @@
 //! key-value cache, so that a device can stand behind the same type.
 
 use super::limits::Plan;
+use super::selection::{self, Handle};
 use super::workspace::Workspace;
 use super::{Candidate, Executor, KvFormat, Limits, Sampler, need};
-use crate::adapter::{Active, Choice, Resolve};
+use crate::adapter::{Choice, Resolve};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernels, kernels};
 use crate::model::llama::{Llama, forward};
 use crate::nn::{Cache, Pass, Scratch, Segment};
-
-/// An adapter of a sequence, or none.
-pub(super) type Handle<'a> = Option<Active<'a>>;
 
 /// What is known of one sequence besides its tokens and adapters.
 #[derive(Debug, Clone, Copy)]
@@ -131,19 +129,7 @@ impl<'w, 'm> Session<'w, 'm> {
     pub fn select(&mut self, sequence: usize, set: &impl Resolve<'m>, choices: &[Choice]) -> Result<()> {
         let position = self.sequence(sequence)?.position;
         let most = self.limits.max_active;
-        if choices.len() > most {
-            return Err(Error::TooManyActive { asked: choices.len(), most });
-        }
-        if set.base() != self.model.fingerprint() && !choices.is_empty() {
-            return Err(Error::OtherBase { adapter: set.base().short(), base: self.model.fingerprint().short() });
-        }
-        let mut rank = 0;
-        for choice in choices {
-            rank += set.resolve(choice)?.max_rank();
-        }
-        if rank > self.limits.max_total_rank {
-            return Err(Error::TotalRank { asked: rank, most: self.limits.max_total_rank });
-        }
+        selection::check(set, choices, self.model.fingerprint(), most, self.limits.max_total_rank)?;
         let handles = &mut self.active[sequence * most..][..most];
         if position > 0 {
             let unchanged = handles.iter().flatten().count() == choices.len();

@@ -1,4 +1,4 @@
-//! `exp`, `sqrt`, `sin`, `cos` and `pow` for `f32`, through libm, so that results are the same with and without `std`.
+//! `exp`, `sqrt`, `sin`, `cos`, `pow`, `erf` and `tanh` for `f32`, through libm, so that results are the same with and without `std`.
 //!
 //! Correctly rounded to about one unit in the last place; the vectorized versions live in `kernel` and are tested against these.
 
@@ -30,4 +30,16 @@ pub fn pow(x: f32, y: f32) -> f32 {
 #[inline]
 pub fn ln(x: f32) -> f32 {
     libm::logf(x)
+}
+
+/// The error function, 2/√π ∫₀ˣ e^−t² dt.
+#[inline]
+pub fn erf(x: f32) -> f32 {
+    libm::erff(x)
+}
+
+/// The hyperbolic tangent of x.
+#[inline]
+pub fn tanh(x: f32) -> f32 {
+    libm::tanhf(x)
 }

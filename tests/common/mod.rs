@@ -1,6 +1,10 @@
 //! Small random bases and adapters for tests, built through the public writer. Not a fixture of any promise itself.
 #![allow(dead_code, reason = "every test binary uses its own part")]
+#![allow(unused_imports, reason = "as above")]
 
+mod bert;
+
+pub use bert::{BERT, all_bert_linear, bert, bert_adapter};
 use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::llama::{Config, Llama, RopeScaling, Site};
 use lowrank::quant::{Format, OwnedMatrix};

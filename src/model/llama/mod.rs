@@ -237,6 +237,23 @@ impl Base for Llama<'_> {
         let (rows, cols) = site.shape(&self.config);
         Some((rows, cols, site == Site::Embedding))
     }
+
+    fn dim(&self) -> usize {
+        self.config.dim
+    }
+
+    fn weight_at(&self, site: u32) -> Option<Matrix<'_>> {
+        Site::from_number(site, self.config.layers).map(|site| self.weight(site))
+    }
+
+    fn write_path(&self, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
+        Site::from_number(site, self.config.layers).map_or(Ok(()), |site| write!(out, "{site}"))
+    }
+
+    fn tied(&self) -> Option<(u32, u32)> {
+        let layers = self.config.layers;
+        self.is_tied().then(|| (Site::Embedding.number(layers), Site::Head.number(layers)))
+    }
 }
 
 type ArchivedLayer = archive::schema::ArchivedLlamaLayer<'static>;

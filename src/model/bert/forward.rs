@@ -1,0 +1,109 @@
+//! The forward pass of a BERT-family encoder, top to bottom. Allocates nothing; every buffer is named in [`Buffers`].
+//!
+//! Works on rows: a row is one token. The texts of a batch lie one after the other without padding, each a segment of the pass;
+//! attention stays inside a segment, so none needs a mask.
+
+use super::{Bert, Pooling, Site};
+use crate::nn::{Embedding, Pass, Scratch, activate, attend_both_ways};
+use crate::tensor::math;
+
+/// Every working buffer, `[rows, …]` unless told otherwise.
+#[derive(Debug)]
+pub(crate) struct Buffers<'m> {
+    /// The residual stream, `[rows, dim]`.
+    pub(crate) x: &'m mut [f32],
+    /// What a block's last projection adds to it, `[rows, dim]`.
+    pub(crate) added: &'m mut [f32],
+    /// `[rows, dim]`.
+    pub(crate) q: &'m mut [f32],
+    /// `[rows, dim]`.
+    pub(crate) k: &'m mut [f32],
+    /// `[rows, dim]`.
+    pub(crate) v: &'m mut [f32],
+    /// `[rows, dim]`.
+    pub(crate) attended: &'m mut [f32],
+    /// `[rows, hidden]`.
+    pub(crate) hidden: &'m mut [f32],
+    pub(crate) scratch: Scratch<'m>,
+    /// `[lanes, context]`.
+    pub(crate) scores: &'m mut [f32],
+    /// One text's vector, `[dim]`.
+    pub(crate) pooled: &'m mut [f32],
+}
+
+/// Encodes all rows; their last hidden states are left in `buffers.x`.
+pub(crate) fn encode(model: &Bert<'_>, pass: &Pass<'_, '_>, tokens: &[u32], types: &[u32], buffers: &mut Buffers<'_>) {
+    let c = model.config();
+    let n = tokens.len();
+    let [x, added] = [&mut *buffers.x, &mut *buffers.added].map(|buffer| &mut buffer[..n * c.dim]);
+    let [q, k, v, attended] =
+        [&mut *buffers.q, &mut *buffers.k, &mut *buffers.v, &mut *buffers.attended].map(|buffer| &mut buffer[..n * c.dim]);
+    let hidden = &mut buffers.hidden[..n * c.hidden];
+    let scratch = &mut buffers.scratch;
+
+    // x = norm(word + position + token type)
+    Embedding { table: model.embedding(), site: Site::Embedding.number(c.layers) }.forward(pass, tokens, x);
+    add_places(model, pass, types, x, &mut added[..c.dim]);
+    model.embedding_norm().forward(x);
+    for index in 0..c.layers {
+        let layer = model.layer(index);
+
+        // x ← norm(x + O · attention(Q x, K x, V x))
+        layer.q.forward(pass, x, q, scratch);
+        layer.k.forward(pass, x, k, scratch);
+        layer.v.forward(pass, x, v, scratch);
+        attend_both_ways(pass, c.head_dim(), q, k, v, buffers.scores, attended);
+        layer.o.forward(pass, attended, added, scratch);
+        pass.kernels.axpy(1.0, added, x);
+        layer.attention_norm.forward(x);
+
+        // x ← norm(x + Down · gelu(Up x))
+        layer.up.forward(pass, x, hidden, scratch);
+        activate(pass, c.activation, hidden);
+        layer.down.forward(pass, hidden, added, scratch);
+        pass.kernels.axpy(1.0, added, x);
+        layer.output_norm.forward(x);
+    }
+}
+
+/// Adds the embeddings of each row's position in its text and of its type; `row` is scratch, `[dim]`.
+fn add_places(model: &Bert<'_>, pass: &Pass<'_, '_>, types: &[u32], x: &mut [f32], row: &mut [f32]) {
+    let (positions, token_types, dim) = (model.positions(), model.token_types(), row.len());
+    for segment in pass.segments {
+        for position in 0..segment.rows {
+            let at = segment.first + position;
+            let x = &mut x[at * dim..][..dim];
+            positions.read(position, 0, row);
+            pass.kernels.axpy(1.0, row, x);
+            token_types.read(types[at] as usize, 0, row);
+            pass.kernels.axpy(1.0, row, x);
+        }
+    }
+}
+
+/// One vector of the hidden states `[rows, dim]` that lie from row `first` on in `buffers.x`, into `buffers.pooled`. The pass has
+/// one segment of one row: that of the text's sequence. False if there is no pooler.
+pub(crate) fn pool(
+    model: &Bert<'_>,
+    pass: &Pass<'_, '_>,
+    pooling: Pooling,
+    rows: core::ops::Range<usize>,
+    buffers: &mut Buffers<'_>,
+) -> bool {
+    let dim = model.config().dim;
+    let (states, pooled) = (&buffers.x[rows.start * dim..rows.end * dim], &mut *buffers.pooled);
+    match pooling {
+        Pooling::Cls => pooled.copy_from_slice(&states[..dim]),
+        Pooling::Mean => {
+            pooled.fill(0.0);
+            states.chunks_exact(dim).for_each(|state| pass.kernels.axpy(1.0, state, pooled));
+            pooled.iter_mut().for_each(|value| *value /= rows.len() as f32);
+        }
+        Pooling::Pooler => {
+            let Some(pooler) = model.pooler() else { return false };
+            pooler.forward(pass, &states[..dim], pooled, &mut buffers.scratch);
+            pooled.iter_mut().for_each(|value| *value = math::tanh(*value));
+        }
+    }
+    true
+}

@@ -1,0 +1,81 @@
+//! Activations of encoders, element by element. SwiGLU's is in the kernels.
+
+use super::Pass;
+use crate::tensor::columns::Parts;
+use crate::tensor::math;
+
+/// The function between two feed-forward layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `x · Φ(x) = x/2 · (1 + erf(x / √2))` (arXiv 1606.08415); transformers' `gelu`.
+    Gelu,
+    /// `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`; transformers' `gelu_new` and `gelu_pytorch_tanh`.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+impl Activation {
+    /// Its value at x.
+    #[inline]
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Gelu => 0.5 * x * (1.0 + math::erf(x * core::f32::consts::FRAC_1_SQRT_2)),
+            Self::GeluTanh => {
+                let inner = core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2 * (x + 0.044_715 * x * x * x);
+                0.5 * x * (1.0 + math::tanh(inner))
+            }
+            // Not `max`: NaN must stay visible.
+            Self::Relu => {
+                if x < 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
+        }
+    }
+}
+
+/// Values that a lane handles at a time.
+const PART: usize = 256;
+
+/// `x ← f(x)`, shared out among lanes.
+#[allow(unsafe_code, reason = "the split among lanes")]
+pub(crate) fn activate(pass: &Pass<'_, '_>, activation: Activation, x: &mut [f32]) {
+    let whole = x.len() - x.len() % PART;
+    let (x, rest) = x.split_at_mut(whole);
+    let (count, parts) = (whole / PART, Parts::new(x, PART));
+    pass.executor.run(pass.lanes, &|lane| {
+        for part in count * lane / pass.lanes..count * (lane + 1) / pass.lanes {
+            // SAFETY: every part belongs to one lane.
+            let part = unsafe { parts.part(part) };
+            part.iter_mut().for_each(|x| *x = activation.apply(*x));
+        }
+    });
+    rest.iter_mut().for_each(|x| *x = activation.apply(*x));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_torch_gives() {
+        // torch.nn.functional.gelu(x), approximate "none" and "tanh", in f64.
+        let known = [
+            (-3.0f32, -0.004_049_694_1, -0.003_637_392_1),
+            (-0.5, -0.154_268_77, -0.154_285_99),
+            (0.0, 0.0, 0.0),
+            (1.0, 0.841_344_7, 0.841_192),
+            (4.0, 3.999_873_3, 3.999_929_8),
+        ];
+        for (x, erf, tanh) in known {
+            assert!((Activation::Gelu.apply(x) - erf).abs() <= 3e-7, "{x}: {}", Activation::Gelu.apply(x));
+            assert!((Activation::GeluTanh.apply(x) - tanh).abs() <= 3e-7, "{x}: {}", Activation::GeluTanh.apply(x));
+            assert_eq!(Activation::Relu.apply(x), x.max(0.0));
+        }
+        assert!(Activation::Relu.apply(f32::NAN).is_nan());
+    }
+}

@@ -1,0 +1,298 @@
+//! An encoder: texts in, hidden states, vectors and labels out, each text under its own adapters.
+//!
+//! All memory is the caller's and taken at the start; nothing here allocates. The texts of a batch are packed one behind the other,
+//! so a short one costs nothing for the long one beside it, and none changes another's result.
+
+use core::ops::Range;
+
+use super::encoder_limits::Plan;
+use super::selection::{self, Handle};
+use super::workspace::Workspace;
+use super::{EncoderLimits, Executor, encoder_need};
+use crate::adapter::{Choice, Classifier, Resolve};
+use crate::error::{Error, Result};
+use crate::kernel::{Kernels, kernels};
+use crate::model::bert::{Bert, Pooling, forward};
+use crate::nn::{Pass, Scratch, Segment};
+use crate::tensor::math;
+
+/// Encodes texts with a BERT-family base, in memory that the caller lends for `'w`; model and adapters live for `'m`.
+///
+/// Text i of a batch is sequence i: it uses the adapters that were chosen for that number.
+///
+/// ```
+/// # use lowrank::{model::bert::Bert, runtime::*};
+/// # fn embed(archive: &[u8], memory: &mut [u8]) -> Result<(), lowrank::Error> {
+/// let model = Bert::open(archive)?;
+/// let limits = EncoderLimits { batch: 2, tokens: 256, ..EncoderLimits::new(128) };
+/// let mut encoder = Encoder::new(model, &limits, memory, &Serial)?;
+/// encoder.encode(&[&[101, 7592, 102], &[101, 2088, 102]])?;
+/// let vector: &[f32] = encoder.embedding(1)?;
+/// # Ok(()) }
+/// ```
+pub struct Encoder<'w, 'm> {
+    model: Bert<'m>,
+    limits: EncoderLimits,
+    executor: &'w dyn Executor,
+    kernels: &'static Kernels,
+    /// `[batch, max_active]`.
+    active: &'w mut [Handle<'m>],
+    tokens: &'w mut [u32],
+    types: &'w mut [u32],
+    /// `[batch]`; the first `encoded` are valid.
+    segments: &'w mut [Segment],
+    encoded: usize,
+    buffers: forward::Buffers<'w>,
+}
+
+impl core::fmt::Debug for Encoder<'_, '_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Encoder").field("model", &self.model).field("encoded", &self.encoded).finish_non_exhaustive()
+    }
+}
+
+impl<'w, 'm> Encoder<'w, 'm> {
+    /// An encoder over `memory`, which starts on a 64-byte boundary and has at least [`encoder_need`] bytes; what it holds does not
+    /// matter.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`].
+    pub fn new(model: Bert<'m>, limits: &EncoderLimits, memory: &'w mut [u8], executor: &'w dyn Executor) -> Result<Self> {
+        let config = model.config();
+        limits.check(config)?;
+        let plan = Plan::new(config, limits);
+        let mut w = Workspace::new(memory, encoder_need(config, limits).bytes)?;
+        let buffers = forward::Buffers {
+            x: w.numbers(plan.x)?,
+            added: w.numbers(plan.x)?,
+            q: w.numbers(plan.x)?,
+            k: w.numbers(plan.x)?,
+            v: w.numbers(plan.x)?,
+            attended: w.numbers(plan.x)?,
+            hidden: w.numbers(plan.hidden)?,
+            scratch: Scratch {
+                low_rank: w.numbers(plan.low_rank)?,
+                width: limits.max_total_rank,
+                values: w.numbers(plan.quantized)?,
+                scales: w.numbers(plan.scales)?,
+            },
+            scores: w.numbers(plan.scores)?,
+            pooled: w.numbers(config.dim)?,
+        };
+        Ok(Self {
+            limits: *limits,
+            executor,
+            kernels: kernels(),
+            buffers,
+            active: w.values(plan.handles, None)?,
+            tokens: w.numbers(limits.tokens)?,
+            types: w.numbers(limits.tokens)?,
+            segments: w.values(limits.batch, Segment::default())?,
+            encoded: 0,
+            model,
+        })
+    }
+
+    /// Chooses the adapters of sequence `sequence` for the texts to come; what was encoded is forgotten. The encoder keeps the
+    /// handles: later swaps in `set` do not touch it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::OtherBase`], [`Error::TooManyActive`], [`Error::TotalRank`], and those of
+    /// [`Resolve::resolve`]. The previous selection then stays.
+    pub fn select(&mut self, sequence: usize, set: &impl Resolve<'m>, choices: &[Choice]) -> Result<()> {
+        let EncoderLimits { batch, max_active, max_total_rank, .. } = self.limits;
+        if sequence >= batch {
+            return Err(Error::NoSuchSequence { sequence, batch });
+        }
+        selection::check(set, choices, self.model.fingerprint(), max_active, max_total_rank)?;
+        self.encoded = 0;
+        for (i, handle) in self.active[sequence * max_active..][..max_active].iter_mut().enumerate() {
+            *handle = choices.get(i).map(|choice| set.resolve(choice)).transpose()?;
+        }
+        Ok(())
+    }
+
+    /// Encodes a batch: text i is the tokens of sequence i, special tokens included, all of token type 0.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for no texts, more than the batch, an empty one, or more tokens together than
+    /// [`EncoderLimits::tokens`]; [`Error::ContextFull`] for a text that is too long; [`Error::Token`]. Nothing is encoded then.
+    pub fn encode(&mut self, texts: &[&[u32]]) -> Result<()> {
+        self.encode_with_types(texts, &[])
+    }
+
+    /// As [`encode`](Self::encode), with a token type for every token (pairs of sentences); no types at all mean type 0.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode); [`Error::Length`] if types and tokens differ in number, [`Error::TokenType`].
+    pub fn encode_with_types(&mut self, texts: &[&[u32]], types: &[&[u32]]) -> Result<()> {
+        self.encoded = 0;
+        self.check_texts(texts)?;
+        self.check_types(texts, types)?;
+        let mut first = 0;
+        for (sequence, text) in texts.iter().enumerate() {
+            let rows = first..first + text.len();
+            self.tokens[rows.clone()].copy_from_slice(text);
+            match types.get(sequence) {
+                Some(types) => self.types[rows.clone()].copy_from_slice(types),
+                None => self.types[rows.clone()].fill(0),
+            }
+            self.segments[sequence] = Segment { first, rows: text.len(), sequence };
+            first = rows.end;
+        }
+        let pass = Pass {
+            kernels: self.kernels,
+            executor: self.executor,
+            lanes: self.limits.lanes,
+            segments: &self.segments[..texts.len()],
+            active: self.active,
+            max_active: self.limits.max_active,
+        };
+        forward::encode(&self.model, &pass, &self.tokens[..first], &self.types[..first], &mut self.buffers);
+        self.encoded = texts.len();
+        Ok(())
+    }
+
+    /// The last hidden states of a text, `[tokens, dim]`.
+    ///
+    /// # Errors
+    /// [`Error::NotEncoded`].
+    pub fn hidden(&self, sequence: usize) -> Result<&[f32]> {
+        let (rows, dim) = (self.rows(sequence)?, self.model.config().dim);
+        Ok(&self.buffers.x[rows.start * dim..rows.end * dim])
+    }
+
+    /// One vector of a text, `[dim]`, not normalized.
+    ///
+    /// # Errors
+    /// [`Error::NotEncoded`], [`Error::NoPooler`].
+    pub fn pooled(&mut self, sequence: usize, pooling: Pooling) -> Result<&[f32]> {
+        let rows = self.rows(sequence)?;
+        let pass = Pass {
+            kernels: self.kernels,
+            executor: self.executor,
+            lanes: self.limits.lanes,
+            segments: &[Segment { first: 0, rows: 1, sequence }],
+            active: self.active,
+            max_active: self.limits.max_active,
+        };
+        match forward::pool(&self.model, &pass, pooling, rows, &mut self.buffers) {
+            true => Ok(self.buffers.pooled),
+            false => Err(Error::NoPooler),
+        }
+    }
+
+    /// The text's embedding, `[dim]`: pooled and normalized as the base says.
+    ///
+    /// # Errors
+    /// [`Error::NotEncoded`].
+    pub fn embedding(&mut self, sequence: usize) -> Result<&[f32]> {
+        let (pooling, normalize) = (self.model.config().pooling, self.model.config().normalize);
+        self.pooled(sequence, pooling)?;
+        let pooled = &mut *self.buffers.pooled;
+        if normalize {
+            // As torch.nn.functional.normalize: a vector of zeros stays one.
+            let length = math::sqrt(self.kernels.dot(pooled, pooled)).max(1e-12);
+            pooled.iter_mut().for_each(|value| *value /= length);
+        }
+        Ok(pooled)
+    }
+
+    /// The classifier of a sequence: that of the one adapter among its active ones which brings one.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
+    pub fn classifier(&self, sequence: usize) -> Result<Classifier<'m>> {
+        let EncoderLimits { batch, max_active, .. } = self.limits;
+        if sequence >= batch {
+            return Err(Error::NoSuchSequence { sequence, batch });
+        }
+        let handles = || self.active[sequence * max_active..][..max_active].iter().flatten();
+        let mut classifiers = handles().filter_map(|active| active.adapter.classifier());
+        match (classifiers.next(), classifiers.count()) {
+            (Some(classifier), 0) => Ok(classifier),
+            (first, more) => Err(Error::Classifiers { sequence, found: usize::from(first.is_some()) + more }),
+        }
+    }
+
+    /// The logit of each label into `logits`, `[labels]`: the classifier over [`Bert::classifier_pooling`]. The adapter's weight
+    /// does not scale it.
+    ///
+    /// # Errors
+    /// [`Error::NotEncoded`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one place per label.
+    pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
+        self.rows(sequence)?;
+        let classifier = self.classifier(sequence)?;
+        if logits.len() != classifier.len() {
+            return Err(Error::Length { have: logits.len(), need: classifier.len() });
+        }
+        self.pooled(sequence, self.model.classifier_pooling())?;
+        let pass = Pass {
+            kernels: self.kernels,
+            executor: self.executor,
+            lanes: self.limits.lanes,
+            segments: &[Segment { first: 0, rows: 1, sequence }],
+            active: self.active,
+            max_active: self.limits.max_active,
+        };
+        classifier.linear().forward(&pass, self.buffers.pooled, logits, &mut self.buffers.scratch);
+        Ok(())
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Bert<'m> {
+        &self.model
+    }
+
+    /// The limits it was made for.
+    pub fn limits(&self) -> &EncoderLimits {
+        &self.limits
+    }
+
+    fn rows(&self, sequence: usize) -> Result<Range<usize>> {
+        let segment = self.segments[..self.encoded].get(sequence).ok_or(Error::NotEncoded { sequence })?;
+        Ok(segment.first..segment.first + segment.rows)
+    }
+
+    fn check_texts(&self, texts: &[&[u32]]) -> Result<()> {
+        let EncoderLimits { context, batch, tokens, .. } = self.limits;
+        let within = |have: usize, most: usize| match have {
+            0 => Err(Error::Length { have, need: 1 }),
+            _ if have > most => Err(Error::Length { have, need: most }),
+            _ => Ok(()),
+        };
+        within(texts.len(), batch)?;
+        let vocab = self.model.config().vocab;
+        let mut together = 0usize;
+        for text in texts {
+            if text.len() > context {
+                return Err(Error::ContextFull { asked: text.len(), context });
+            }
+            within(text.len(), context)?;
+            if let Some(&token) = text.iter().find(|&&token| token as usize >= vocab) {
+                return Err(Error::Token { token, vocab: vocab as u32 });
+            }
+            together += text.len();
+        }
+        within(together, tokens)
+    }
+
+    fn check_types(&self, texts: &[&[u32]], types: &[&[u32]]) -> Result<()> {
+        if types.is_empty() {
+            return Ok(());
+        }
+        if types.len() != texts.len() {
+            return Err(Error::Length { have: types.len(), need: texts.len() });
+        }
+        let known = self.model.config().token_types as u32;
+        for (text, types) in texts.iter().zip(types) {
+            if text.len() != types.len() {
+                return Err(Error::Length { have: types.len(), need: text.len() });
+            }
+            if let Some(&found) = types.iter().find(|&&found| found >= known) {
+                return Err(Error::TokenType { found, types: known });
+            }
+        }
+        Ok(())
+    }
+}
