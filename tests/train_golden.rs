@@ -9,7 +9,7 @@ use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
 use lowrank::runtime::Threads;
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets};
-use lowrank::train::{Method, Options, OptimizerKind, Part, Trainer};
+use lowrank::train::{Method, OptimizerKind, Options, Part, Trainer};
 use safetensors::SafeTensors;
 
 const TOLERANCE: f32 = 1e-4;

@@ -66,10 +66,8 @@ fn finite_differences(method: Method, format: Format, change: impl Fn(&mut Optio
         let range = parameter.range.clone();
         let length = gradients[range.clone()].iter().map(|g| g * g).sum::<f32>().sqrt();
         // Half along the gradient, so that the slope is not lost in rounding, half anywhere.
-        let direction: Vec<f32> = gradients[range.clone()]
-            .iter()
-            .map(|g| g / length.max(1e-12) + 0.5 * numbers.next() / (range.len() as f32).sqrt())
-            .collect();
+        let direction: Vec<f32> =
+            gradients[range.clone()].iter().map(|g| g / length.max(1e-12) + 0.5 * numbers.next() / (range.len() as f32).sqrt()).collect();
         let slope: f64 = direction.iter().zip(&gradients[range.clone()]).map(|(d, g)| f64::from(*d) * f64::from(*g)).sum();
         let h = 3e-3;
         let mut at = |h: f32| {
@@ -139,7 +137,9 @@ fn the_training_loss_is_the_cores() {
     let batch = batch(&CONFIG);
     for format in [Format::F32, Format::F16, Format::Int8, Format::Nf4] {
         for method in Method::ALL {
-            if (method == Method::QLora && format != Format::Nf4) || (method == Method::Full && !matches!(format, Format::F32 | Format::F16)) {
+            if (method == Method::QLora && format != Format::Nf4)
+                || (method == Method::Full && !matches!(format, Format::F32 | Format::F16))
+            {
                 continue;
             }
             let archive = base(&CONFIG, format, format, 3);

@@ -1,27 +1,16 @@
 //! A model family in training, and the two heads that all families share: the next token, and a class.
 //!
 //! A family ([`Body`]) maps a batch to hidden states and carries a gradient back. What is asked of the hidden states is the
-//! same for all: [`run`] puts the language-model head or the classifier on top, computes the loss and starts the way back.
+//! same for all: [`Network::run`] puts the language-model head or the classifier on top, computes the loss and starts the way back.
 
 use super::data::{Batch, IGNORE, Inputs, Targets};
 use super::ops;
 use super::plan::Plan;
 use super::step::{Step, sum_rows};
-use crate::adapter::{AdapterBuilder, Base};
+use crate::adapter::Base;
 use crate::archive::Buffer;
 use crate::error::Result;
 use crate::nn::Linear;
-
-/// Which hidden state of a sequence a classifier sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pooling {
-    /// The mean of all.
-    Mean,
-    /// The first.
-    First,
-    /// The last.
-    Last,
-}
 
 /// What a batch for a model may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,27 +27,19 @@ pub(crate) struct Borders {
 pub(crate) trait Body {
     /// What the way back needs of a pass.
     type Trace;
+    /// What the way back needs of pooling.
+    type Pool;
 
     /// What adapters are bound to.
     fn base(&self) -> &dyn Base;
-    /// The width of hidden states.
-    fn dim(&self) -> usize;
-    fn pooling(&self) -> Pooling;
+    /// What a batch may hold.
+    fn borders(&self) -> Borders;
     /// The language-model head on the hidden states, if the family has one.
     fn head(&self) -> Option<Linear<'_>>;
-    /// The module path of a site, as PEFT knows it.
-    fn site_name(&self, site: u32) -> String;
     /// The layer at a site; embeddings as a layer without bias.
-    fn site_weight(&self, site: u32) -> Option<Linear<'_>>;
-    /// (head, embedding) if the two are one tensor.
-    fn tied(&self) -> Option<(u32, u32)>;
+    fn layer_at(&self, site: u32) -> Option<Linear<'_>>;
     /// The vectors beside the linear layers (norms), by the family's numbers.
     fn vectors(&self) -> Vec<(u32, &[f32])>;
-
-    /// What a batch may hold.
-    fn inputs(&self) -> Borders;
-    /// An adapter of this base as an archive.
-    fn build(&self, builder: &AdapterBuilder) -> Result<Buffer>;
     /// The base with what was trained in place of its own numbers.
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
 
@@ -66,6 +47,10 @@ pub(crate) trait Body {
     fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, Self::Trace);
     /// The way back from d_hidden, `[n, dim]`; adds to `gradients`.
     fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: Self::Trace, d_hidden: &[f32], gradients: &mut [f32]);
+    /// The vector of every sequence that a classifier reads, `[sequences, dim]`.
+    fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, Self::Pool);
+    /// The way back of [`pool`](Self::pool); adds to d_hidden and `gradients`.
+    fn pool_back(&self, step: &Step<'_>, starts: &[usize], pool: Self::Pool, d_pooled: &[f32], d_hidden: &mut [f32], gradients: &mut [f32]);
 }
 
 /// What a batch cost.
@@ -88,72 +73,41 @@ pub(crate) struct Back<'g> {
     pub(crate) gradients: &'g mut [f32],
 }
 
-/// A model family behind one type.
+/// A model family behind one type; the twin of [`Body`] without its associated types.
 pub(crate) trait Network {
-    fn body(&self) -> &dyn Described;
+    fn base(&self) -> &dyn Base;
+    fn borders(&self) -> Borders;
+    fn head_site(&self) -> Option<u32>;
+    fn layer_at(&self, site: u32) -> Option<Linear<'_>>;
+    fn vectors(&self) -> Vec<(u32, &[f32])>;
+    fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
     /// The loss of a batch; with `back`, its gradients.
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome;
 }
 
-/// The part of a [`Body`] that says what it is.
-pub(crate) trait Described {
-    fn base(&self) -> &dyn Base;
-    fn dim(&self) -> usize;
-    fn site_name(&self, site: u32) -> String;
-    fn site_weight(&self, site: u32) -> Option<Linear<'_>>;
-    fn head_site(&self) -> Option<u32>;
-    fn tied(&self) -> Option<(u32, u32)>;
-    fn vectors(&self) -> Vec<(u32, &[f32])>;
-    fn inputs(&self) -> Borders;
-    fn build(&self, builder: &AdapterBuilder) -> Result<Buffer>;
-    fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
-}
-
-impl<B: Body> Described for B {
+impl<B: Body> Network for B {
     fn base(&self) -> &dyn Base {
         Body::base(self)
     }
 
-    fn dim(&self) -> usize {
-        Body::dim(self)
-    }
-
-    fn site_name(&self, site: u32) -> String {
-        Body::site_name(self, site)
-    }
-
-    fn site_weight(&self, site: u32) -> Option<Linear<'_>> {
-        Body::site_weight(self, site)
+    fn borders(&self) -> Borders {
+        Body::borders(self)
     }
 
     fn head_site(&self) -> Option<u32> {
         self.head().map(|head| head.site)
     }
 
-    fn tied(&self) -> Option<(u32, u32)> {
-        Body::tied(self)
+    fn layer_at(&self, site: u32) -> Option<Linear<'_>> {
+        Body::layer_at(self, site)
     }
 
     fn vectors(&self) -> Vec<(u32, &[f32])> {
         Body::vectors(self)
     }
 
-    fn inputs(&self) -> Borders {
-        Body::inputs(self)
-    }
-
-    fn build(&self, builder: &AdapterBuilder) -> Result<Buffer> {
-        Body::build(self, builder)
-    }
-
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
         Body::write_base(self, name, plan, values)
-    }
-}
-
-impl<B: Body> Network for B {
-    fn body(&self) -> &dyn Described {
-        self
     }
 
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome {
@@ -183,7 +137,7 @@ fn next_token<'g>(
     mut back: Option<Back<'g>>,
     d_hidden: &mut [f32],
 ) -> (Outcome, Option<Back<'g>>) {
-    let (Some(head), dim) = (body.head(), body.dim()) else { return (Outcome::default(), back) };
+    let (Some(head), dim) = (body.head(), body.base().dim()) else { return (Outcome::default(), back) };
     let vocab = head.weight.rows();
     let scored: Vec<usize> = (0..next.len()).filter(|&row| next[row] != IGNORE).collect();
     let mut outcome = Outcome { scored: scored.len(), ..Outcome::default() };
@@ -224,9 +178,9 @@ fn classify<'g>(
     d_hidden: &mut [f32],
 ) -> (Outcome, Option<Back<'g>>) {
     let Some(classifier) = &step.plan.classifier else { return (Outcome::default(), back) };
-    let (dim, labels) = (body.dim(), classifier.bias.len());
+    let labels = classifier.bias.len();
     let (weight, bias) = (&step.values[classifier.weight.clone()], &step.values[classifier.bias.clone()]);
-    let pooled = pool(body.pooling(), hidden, starts, dim);
+    let (pooled, pool) = body.pool(step, hidden, starts);
     let mut logits = vec![0.0; classes.len() * labels];
     step.machine.forward(1.0, &pooled, weight, labels, 0.0, &mut logits);
     let mut outcome = Outcome { scored: classes.len(), ..Outcome::default() };
@@ -242,35 +196,8 @@ fn classify<'g>(
     sum_rows(&logits, &mut back.gradients[classifier.bias.clone()]);
     let mut d_pooled = vec![0.0; pooled.len()];
     step.machine.forward_transposed(1.0, &logits, weight, labels, 0.0, &mut d_pooled);
-    for (pair, d) in starts.windows(2).zip(d_pooled.chunks_exact(dim)) {
-        let (rows, weight) = pooled_rows(body.pooling(), pair[0], pair[1]);
-        for row in rows {
-            step.machine.kernels.axpy(weight, d, &mut d_hidden[row * dim..][..dim]);
-        }
-    }
+    body.pool_back(step, starts, pool, &d_pooled, d_hidden, back.gradients);
     (outcome, Some(back))
-}
-
-/// The rows of a sequence that are pooled, and the weight of each.
-fn pooled_rows(pooling: Pooling, start: usize, end: usize) -> (std::ops::Range<usize>, f32) {
-    match pooling {
-        Pooling::Mean => (start..end, 1.0 / (end - start) as f32),
-        Pooling::First => (start..start + 1, 1.0),
-        Pooling::Last => (end - 1..end, 1.0),
-    }
-}
-
-/// The pooled vector of every sequence, `[sequences, dim]`.
-fn pool(pooling: Pooling, hidden: &[f32], starts: &[usize], dim: usize) -> Vec<f32> {
-    let mut pooled = vec![0.0; (starts.len() - 1) * dim];
-    for (pair, pooled) in starts.windows(2).zip(pooled.chunks_exact_mut(dim)) {
-        let (rows, weight) = pooled_rows(pooling, pair[0], pair[1]);
-        for hidden in hidden[rows.start * dim..rows.end * dim].chunks_exact(dim) {
-            pooled.iter_mut().zip(hidden).for_each(|(pooled, hidden)| *pooled += hidden);
-        }
-        pooled.iter_mut().for_each(|pooled| *pooled *= weight);
-    }
-    pooled
 }
 
 /// The loss `−log p[target]` without smoothing, and the most likely class; logits become the gradient

@@ -5,13 +5,13 @@
 //! kept, and the block runs again on the way back.
 
 use super::attention::{self, Shape};
-use super::body::{Body, Borders, Network, Pooling};
+use super::body::{Body, Borders, Network};
 use super::data::Inputs;
 use super::ops;
 use super::plan::{Change, Plan};
 use super::step::{Step, Trace};
 use super::trainer::sealed::Sealed;
-use crate::adapter::{AdapterBuilder, Base};
+use crate::adapter::Base;
 use crate::archive::{Buffer, schema, to_buffer};
 use crate::error::Result;
 use crate::model::llama::{Layer, Llama, Site};
@@ -249,39 +249,23 @@ impl<'a> LlamaBody<'a> {
 
 impl Body for LlamaBody<'_> {
     type Trace = LlamaTrace;
+    type Pool = ();
 
     fn base(&self) -> &dyn Base {
         &self.model
-    }
-
-    fn dim(&self) -> usize {
-        self.model.config().dim
-    }
-
-    fn pooling(&self) -> Pooling {
-        Pooling::Last
     }
 
     fn head(&self) -> Option<Linear<'_>> {
         Some(Linear { weight: self.model.head(), bias: &[], site: Site::Head.number(self.model.config().layers) })
     }
 
-    fn site_name(&self, site: u32) -> String {
-        Site::from_number(site, self.model.config().layers).map_or_else(String::new, |site| site.to_string())
-    }
-
-    fn site_weight(&self, site: u32) -> Option<Linear<'_>> {
+    fn layer_at(&self, site: u32) -> Option<Linear<'_>> {
         let c = self.model.config();
         match Site::from_number(site, c.layers)? {
             Site::Embedding => Some(Linear { weight: self.model.embedding(), bias: &[], site }),
             Site::Head => self.head(),
             _ => linears(&self.model.layer(site as usize / 7)).into_iter().find(|linear| linear.site == site),
         }
-    }
-
-    fn tied(&self) -> Option<(u32, u32)> {
-        let layers = self.model.config().layers;
-        self.model.is_tied().then(|| (Site::Head.number(layers), Site::Embedding.number(layers)))
     }
 
     fn vectors(&self) -> Vec<(u32, &[f32])> {
@@ -299,13 +283,9 @@ impl Body for LlamaBody<'_> {
         vectors
     }
 
-    fn inputs(&self) -> Borders {
+    fn borders(&self) -> Borders {
         let c = self.model.config();
         Borders { tokens: c.vocab, features: 0, context: c.context }
-    }
-
-    fn build(&self, builder: &AdapterBuilder) -> Result<Buffer> {
-        builder.build(&self.model)
     }
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
@@ -391,6 +371,19 @@ impl Body for LlamaBody<'_> {
         }
         if embeds {
             step.embed_back(&self.embedding(), tokens, &d, gradients);
+        }
+    }
+
+    /// The last token's.
+    fn pool(&self, _: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, ()) {
+        let dim = self.model.config().dim;
+        (starts[1..].iter().flat_map(|end| &hidden[(end - 1) * dim..end * dim]).copied().collect(), ())
+    }
+
+    fn pool_back(&self, _: &Step<'_>, starts: &[usize], (): (), d_pooled: &[f32], d_hidden: &mut [f32], _: &mut [f32]) {
+        let dim = self.model.config().dim;
+        for (end, d) in starts[1..].iter().zip(d_pooled.chunks_exact(dim)) {
+            d_hidden[(end - 1) * dim..end * dim].copy_from_slice(d);
         }
     }
 }

@@ -30,9 +30,8 @@ pub(crate) fn norms(machine: &Machine<'_>, weight: &Matrix<'_>, squared: &[f64],
         machine.kernels.product(weight, &Input::new(a, weight.cols()), &mut Columns::all(&mut y));
     }
     let row = |i: usize| &a[i * weight.cols()..][..weight.cols()];
-    let gram: Vec<f64> = (0..rank * rank)
-        .map(|at| row(at / rank).iter().zip(row(at % rank)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum())
-        .collect();
+    let gram: Vec<f64> =
+        (0..rank * rank).map(|at| row(at / rank).iter().zip(row(at % rank)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()).collect();
     let b = |r: usize, j: usize| f64::from(b[r * rows + j]);
     let norm = |j: usize| {
         let mixed: f64 = (0..rank).map(|r| f64::from(wa[r * rows + j]) * b(r, j)).sum();

@@ -17,15 +17,7 @@ pub(crate) fn rms_norm(machine: &Machine<'_>, x: &[f32], weight: &[f32], epsilon
 
 /// The way back of [`rms_norm`]; adds to dx, and to dw unless it is empty. With i = 1/√(mean(x²) + ε) and g = w ⊙ dy:
 /// `dx = i·g − x·(i³/d)·Σ g ⊙ x`, `dw = Σ rows dy ⊙ x·i`.
-pub(crate) fn rms_norm_back(
-    machine: &Machine<'_>,
-    x: &[f32],
-    weight: &[f32],
-    epsilon: f32,
-    dy: &[f32],
-    dx: &mut [f32],
-    dw: &mut [f32],
-) {
+pub(crate) fn rms_norm_back(machine: &Machine<'_>, x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], dx: &mut [f32], dw: &mut [f32]) {
     let width = weight.len();
     let inverse = |x: &[f32]| 1.0 / (machine.kernels.dot(x, x) / width as f32 + epsilon).sqrt();
     let share = machine.share(x.len() / width) * width;

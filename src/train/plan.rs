@@ -15,10 +15,7 @@ pub(crate) enum Change {
     /// Through low-rank factors beside it.
     LowRank(LowRank),
     /// Itself: W, `[out, in]`, and its bias, `[out]` or empty.
-    Full {
-        weight: Range<usize>,
-        bias: Range<usize>,
-    },
+    Full { weight: Range<usize>, bias: Range<usize> },
 }
 
 /// Low-rank factors of one place: `ΔW = s·B·A`. An embedding's A is kept transposed, `[vocab, r]`, a linear layer's as `[r, in]`;

@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use super::TrainError;
-use super::body::Described;
+use super::body::Network;
 use super::method::Rules;
 use super::options::{Init, Options, Targets};
 use super::plan::{Change, Classifier, LowRank, Part, Plan};
@@ -15,11 +15,11 @@ const SITES: u64 = 0x1000_0000;
 const CLASSIFIER: u64 = 0x0fff_ffff;
 
 /// The plan of a run on `body`, with a classifier for `labels` labels unless that is zero, and the arena's first values.
-pub(crate) fn plan(body: &dyn Described, options: &Options, labels: usize) -> Result<(Plan, Vec<f32>), TrainError> {
+pub(crate) fn plan(body: &dyn Network, options: &Options, labels: usize) -> Result<(Plan, Vec<f32>), TrainError> {
     options.check()?;
     let rules = options.method.rules();
     let chosen = choose(body, options)?;
-    let weights: Vec<_> = chosen.iter().filter_map(|&(site, _)| body.site_weight(site)).collect();
+    let weights: Vec<_> = chosen.iter().filter_map(|&(site, _)| body.layer_at(site)).collect();
     rules.check(&weights.iter().map(|linear| linear.weight.format()).collect::<Vec<_>>())?;
     let mut plan = Plan { changes: vec![Change::Frozen; body.base().sites() as usize], ..Plan::default() };
     for ((site, name), linear) in chosen.iter().zip(&weights) {
@@ -30,7 +30,7 @@ pub(crate) fn plan(body: &dyn Described, options: &Options, labels: usize) -> Re
             low_rank(&mut plan, *site, name, &linear.weight, options, rules, embedding)?
         };
     }
-    if let (true, Some((head, embedding))) = (rules.is_full(), body.tied()) {
+    if let (true, Some((head, embedding))) = (rules.is_full(), body.base().tied()) {
         plan.changes[head as usize] = plan.changes[embedding as usize].clone();
     }
     if rules.is_full() {
@@ -40,7 +40,7 @@ pub(crate) fn plan(body: &dyn Described, options: &Options, labels: usize) -> Re
         }
     }
     if labels > 0 {
-        let weight = plan.push(0, Part::ClassifierWeight, labels * body.dim(), false);
+        let weight = plan.push(0, Part::ClassifierWeight, labels * body.base().dim(), false);
         let bias = plan.push(0, Part::ClassifierBias, labels, false);
         plan.classifier = Some(Classifier { weight, bias });
     }
@@ -48,15 +48,23 @@ pub(crate) fn plan(body: &dyn Described, options: &Options, labels: usize) -> Re
     Ok((plan, values))
 }
 
-fn is_embedding(body: &dyn Described, site: u32) -> bool {
+fn is_embedding(body: &dyn Network, site: u32) -> bool {
     body.base().site(site).is_some_and(|(_, _, embedding)| embedding)
 }
 
+/// The module path of a site, as PEFT knows it.
+pub(crate) fn path(body: &dyn Network, site: u32) -> String {
+    let mut path = String::new();
+    // Writing to a string cannot fail.
+    let _ = body.base().write_path(site, &mut path);
+    path
+}
+
 /// The sites that options name, with their paths.
-fn choose(body: &dyn Described, options: &Options) -> Result<Vec<(u32, String)>, TrainError> {
-    let tied_head = body.tied().map(|(head, _)| head);
+fn choose(body: &dyn Network, options: &Options) -> Result<Vec<(u32, String)>, TrainError> {
+    let tied_head = body.base().tied().map(|(head, _)| head);
     let full = options.method.rules().is_full();
-    let all = || (0..body.base().sites()).map(|site| (site, body.site_name(site)));
+    let all = || (0..body.base().sites()).filter(|&site| body.base().site(site).is_some()).map(|site| (site, path(body, site)));
     let pattern = match &options.targets {
         Targets::Pattern(pattern) => Some(whole("target-modules", pattern)?),
         _ => None,
@@ -98,7 +106,7 @@ fn pattern_value(option: &str, patterns: &[super::options::PatternValue], name: 
     Ok(None)
 }
 
-fn full(plan: &mut Plan, body: &dyn Described, site: u32, weight: &Matrix<'_>, bias: usize, embedding: bool) -> Change {
+fn full(plan: &mut Plan, body: &dyn Network, site: u32, weight: &Matrix<'_>, bias: usize, embedding: bool) -> Change {
     debug_assert!(site < body.base().sites());
     let weight = plan.push(site, Part::Weight, weight.rows() * weight.cols(), embedding);
     let bias = plan.push(site, Part::Bias, bias, false);
@@ -128,7 +136,7 @@ fn low_rank(
 }
 
 /// What the arena starts with.
-fn first_values(body: &dyn Described, plan: &Plan, options: &Options) -> Vec<f32> {
+fn first_values(body: &dyn Network, plan: &Plan, options: &Options) -> Vec<f32> {
     let mut values = vec![0.0; plan.len()];
     let vectors = body.vectors();
     for tensor in &plan.tensors {
@@ -150,19 +158,19 @@ fn first_values(body: &dyn Described, plan: &Plan, options: &Options) -> Vec<f32
             }
             Part::A | Part::B | Part::ClassifierBias => {}
             Part::Magnitude => {
-                if let Some(linear) = body.site_weight(tensor.place) {
+                if let Some(linear) = body.layer_at(tensor.place) {
                     let norms = super::norms::squared(&linear.weight);
                     out.iter_mut().zip(norms).for_each(|(m, squared)| *m = squared.sqrt() as f32);
                 }
             }
             Part::Weight => {
-                if let Some(linear) = body.site_weight(tensor.place) {
+                if let Some(linear) = body.layer_at(tensor.place) {
                     let cols = linear.weight.cols();
                     out.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| linear.weight.read(row, 0, out));
                 }
             }
             Part::Bias => {
-                if let Some(linear) = body.site_weight(tensor.place) {
+                if let Some(linear) = body.layer_at(tensor.place) {
                     out.copy_from_slice(linear.bias);
                 }
             }

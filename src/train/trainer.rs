@@ -13,7 +13,7 @@ use super::plan::{Change, Part, Plan, Tensor};
 use super::planner;
 use super::random;
 use super::step::{Dropout, Step};
-use crate::adapter::{AdapterBuilder, Numbers, Place, TargetParts};
+use crate::adapter::{AdapterBuilder, ClassifierParts, Numbers, Place, TargetParts};
 use crate::archive::Buffer;
 use crate::error::Error;
 use crate::runtime::Executor;
@@ -96,10 +96,10 @@ impl<'a> Trainer<'a> {
         if labels.len() == 1 {
             return Err(TrainError::options(format!("a classifier needs two labels, there is only '{}'", labels[0])));
         }
-        if labels.is_empty() && network.body().head_site().is_none() {
+        if labels.is_empty() && network.head_site().is_none() {
             return Err(TrainError::options("this model has no language-model head: it can only be trained to classify"));
         }
-        let (plan, values) = planner::plan(network.body(), &options, labels.len())?;
+        let (plan, values) = planner::plan(network.as_ref(), &options, labels.len())?;
         let rules = options.method.rules();
         let group = |tensor: &Tensor| Group {
             range: tensor.range.clone(),
@@ -111,7 +111,7 @@ impl<'a> Trainer<'a> {
         };
         let groups = plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor)).map(group).collect();
         let optimizer = Optimizer::new(options.optimizer, groups, plan.len());
-        let squared = norms::squared_of(&plan, |site| network.body().site_weight(site));
+        let squared = norms::squared_of(&plan, |site| network.layer_at(site));
         let gradients = vec![0.0; values.len()];
         Ok(Self { network, options, plan, labels, values, gradients, optimizer, squared, steps: 0 })
     }
@@ -142,7 +142,7 @@ impl<'a> Trainer<'a> {
             layer: match tensor.part {
                 Part::Vector => format!("vector {}", tensor.place),
                 Part::ClassifierWeight | Part::ClassifierBias => "classifier".into(),
-                _ => self.network.body().site_name(tensor.place),
+                _ => planner::path(self.network.as_ref(), tensor.place),
             },
             part: tensor.part,
             range: tensor.range.clone(),
@@ -245,7 +245,7 @@ impl<'a> Trainer<'a> {
 
     /// Per site, DoRA's C.
     fn norms(&self, machine: &Machine<'_>) -> Vec<Vec<f32>> {
-        let of = |(site, squared): (usize, &Vec<f64>)| match (self.plan.change(site as u32), self.network.body().site_weight(site as u32)) {
+        let of = |(site, squared): (usize, &Vec<f64>)| match (self.plan.change(site as u32), self.network.layer_at(site as u32)) {
             (Change::LowRank(low), Some(linear)) if !squared.is_empty() => {
                 norms::norms(machine, &linear.weight, squared, low, &self.values)
             }
@@ -256,17 +256,17 @@ impl<'a> Trainer<'a> {
 
     /// Everything the forward pass relies on.
     fn check(&self, batch: &Batch) -> Result<(), TrainError> {
-        let body = self.network.body();
+        let borders = self.network.borders();
         let rows = match &batch.inputs {
             Inputs::Tokens(tokens) => {
-                let vocab = body.inputs().tokens;
+                let vocab = borders.tokens;
                 if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
                     return Err(Error::Token { token, vocab: vocab as u32 }.into());
                 }
                 tokens.len()
             }
             Inputs::Features { values, width } => {
-                let need = body.inputs().features;
+                let need = borders.features;
                 if *width != need || need == 0 || !values.len().is_multiple_of(need) {
                     return Err(Error::Length { have: *width, need }.into());
                 }
@@ -278,12 +278,12 @@ impl<'a> Trainer<'a> {
         if !covers || batch.starts.windows(2).any(|pair| pair[0] >= pair[1]) {
             return Err(Error::Length { have: batch.starts.last().copied().unwrap_or(0), need: rows }.into());
         }
-        let context = body.inputs().context;
+        let context = borders.context;
         if longest > context {
             return Err(Error::ContextFull { asked: longest, context }.into());
         }
         let (have, need, classes) = match &batch.targets {
-            Targets::Next(next) => (next.len(), rows, body.inputs().tokens),
+            Targets::Next(next) => (next.len(), rows, borders.tokens),
             Targets::Class(classes) => (classes.len(), batch.starts.len() - 1, self.labels.len()),
         };
         if have != need {
@@ -322,6 +322,11 @@ impl<'a> Trainer<'a> {
             };
             builder.targets.insert(Place(site as u32), parts);
         }
+        builder.classifier = self.plan.classifier.as_ref().map(|classifier| ClassifierParts {
+            weight: self.values[classifier.weight.clone()].to_vec(),
+            bias: self.values[classifier.bias.clone()].to_vec(),
+            labels: self.labels.clone(),
+        });
         builder
     }
 
@@ -331,9 +336,9 @@ impl<'a> Trainer<'a> {
     /// What the writers say.
     pub fn archive(&self, name: &str, rank: Option<usize>) -> Result<Buffer, TrainError> {
         if self.options.method.rules().is_full() {
-            return Ok(self.network.body().write_base(name, &self.plan, &self.values)?);
+            return Ok(self.network.write_base(name, &self.plan, &self.values)?);
         }
-        Ok(self.network.body().build(&self.adapter(name, rank))?)
+        Ok(self.adapter(name, rank).build(self.network.base())?)
     }
 }
 

@@ -96,8 +96,7 @@ pub enum Method {
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 8] =
-        [Self::Lora, Self::QLora, Self::RsLora, Self::LoraPlus, Self::DyLora, Self::LoraFa, Self::Dora, Self::Full];
+    pub const ALL: [Self; 8] = [Self::Lora, Self::QLora, Self::RsLora, Self::LoraPlus, Self::DyLora, Self::LoraFa, Self::Dora, Self::Full];
 
     /// The name on the command line and in archives.
     pub const fn name(self) -> &'static str {
