@@ -1,5 +1,6 @@
 //! Training adapters, and whole models, on the device. `std` only.
 
+mod any;
 mod attention;
 mod body;
 mod checkpoint;
@@ -23,6 +24,7 @@ pub mod schedule;
 mod step;
 mod trainer;
 
+pub use any::AnyBase;
 pub use error::TrainError;
 pub use evaluate::{Measures, evaluate};
 pub use method::Method;

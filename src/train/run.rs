@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::TrainError;
 use super::checkpoint::{self, Saved};
 use super::data::{Batch, Dataset};
-use super::evaluate::{Measures, measure};
+use super::evaluate::Measures;
 use super::method::Method;
 use super::schedule::Schedule;
 use super::trainer::Trainer;
