@@ -1,6 +1,7 @@
 //! Training adapters, and whole models, on the device. `std` only.
 
 mod attention;
+mod bert;
 mod body;
 pub mod data;
 mod eight_bit;
