@@ -130,11 +130,11 @@ fn what_does_not_fit_has_one_error_each() {
         assert_eq!(encoder.hidden(0).unwrap_err(), Error::NotEncoded { sequence: 0 });
         assert_eq!(encoder.encode(&[]).unwrap_err(), Error::Length { have: 0, need: 1 });
         assert_eq!(encoder.encode(&[&[]]).unwrap_err(), Error::Length { have: 0, need: 1 });
-        assert_eq!(encoder.encode(&[&[1]; 5]).unwrap_err(), Error::Length { have: 5, need: 4 });
+        assert_eq!(encoder.encode(&[&[1][..]; 5]).unwrap_err(), Error::Length { have: 5, need: 4 });
         assert_eq!(encoder.encode(&[&[1; 25]]).unwrap_err(), Error::ContextFull { asked: 25, context: 24 });
         assert_eq!(encoder.encode(&[&[1; 21], &[1; 20]]).unwrap_err(), Error::Length { have: 41, need: 40 });
         assert_eq!(encoder.encode(&[&[60]]).unwrap_err(), Error::Token { token: 60, vocab: 60 });
-        encoder.encode(&[&[1]; 4]).unwrap();
+        encoder.encode(&[&[1][..]; 4]).unwrap();
         assert_eq!(encoder.pooled(0, Pooling::Pooler).unwrap_err(), Error::NoPooler);
         assert_eq!(encoder.hidden(4).unwrap_err(), Error::NotEncoded { sequence: 4 });
         assert_eq!(encoder.classify(0, &mut [0.0]).unwrap_err(), Error::Length { have: 1, need: 2 });

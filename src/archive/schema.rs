@@ -5,6 +5,7 @@
 //! handed out afterwards need no checks.
 
 pub mod bert;
+pub mod checkpoint;
 
 use rkyv::rend::{f32_le, u16_le, u32_le};
 use rkyv::vec::ArchivedVec;

@@ -10,6 +10,7 @@ use super::huggingface_config::Family;
 use super::json::Json;
 use super::safetensors::{Shards, dense};
 use super::{Source, Tensor, TextParts};
+use crate::error::RootKind;
 use crate::file::FileError;
 use crate::model::llama::{Config, Site};
 
@@ -79,8 +80,26 @@ fn is_tied(directory: &Path, json: &Json, shards: &Shards) -> Result<bool, FileE
     }
 }
 
+/// The name that a model states, else its folder's.
+pub(super) fn model_name(json: &Json, directory: &Path) -> String {
+    let stated = json.text("_name_or_path").ok().flatten().filter(|name| !name.is_empty());
+    let folder = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    stated.map(str::to_owned).or(folder).unwrap_or_default()
+}
+
+/// Which kind of base a model directory holds, as far as its `model_type` says; a type that is neither is left to
+/// [`HuggingFace::open`] to refuse.
+///
+/// # Errors
+/// A [`FileError`] if config.json cannot be read or has no `model_type`.
+pub fn directory_kind(directory: impl AsRef<Path>) -> Result<RootKind, FileError> {
+    let json = Json::read(&directory.as_ref().join("config.json"))?;
+    let kind = json.required("model_type", json.text("model_type")?)?;
+    Ok(if kind == "bert" { RootKind::BERT } else { RootKind::LLAMA })
+}
+
 /// The safetensors files of a directory: the single file, or the shards of the index, which must hold what it announces.
-fn open_shards(directory: &Path) -> Result<Shards, FileError> {
+pub(super) fn open_shards(directory: &Path) -> Result<Shards, FileError> {
     let (single, index) = (directory.join(FILE), directory.join(INDEX));
     if single.exists() {
         return Shards::open(&[single]);
@@ -110,9 +129,7 @@ impl Source for HuggingFace {
     }
 
     fn name(&self) -> String {
-        let stated = self.json.text("_name_or_path").ok().flatten().filter(|name| !name.is_empty());
-        let folder = self.directory.file_name().map(|name| name.to_string_lossy().into_owned());
-        stated.map(str::to_owned).or(folder).unwrap_or_default()
+        model_name(&self.json, &self.directory)
     }
 
     fn config(&self) -> Result<Config, FileError> {

@@ -24,7 +24,8 @@ impl Family {
             "llama" => Self::Llama,
             "qwen2" => Self::Qwen2,
             "qwen3" => Self::Qwen3,
-            other => return Err(json.error("model_type", format!("\"{other}\" is not supported; llama, qwen2 and qwen3 are"))),
+            "bert" => return Err(json.error("model_type", "an encoder: open it as HuggingFaceBert")),
+            other => return Err(json.error("model_type", format!("\"{other}\" is not supported; llama, qwen2, qwen3 and bert are"))),
         };
         let causal = |name: &Value| name.as_str().is_some_and(|name| name.ends_with("ForCausalLM"));
         json.refuse("architectures", |value| value.as_array().is_some_and(|names| names.iter().all(causal)))?;

@@ -57,6 +57,25 @@ pub(super) fn read(directory: &Path, config: &Json, vocab: usize) -> Result<Text
     Ok(TextParts { tokenizer: bytes, chat_template, bos, add_bos: leading.is_some(), stop })
 }
 
+/// tokenizer.json of an encoder, checked, or nothing. Its post-processor puts the special tokens around a text.
+pub(super) fn encoder_tokenizer(directory: &Path) -> Result<Vec<u8>, FileError> {
+    let path = directory.join("tokenizer.json");
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let bytes = std::fs::read(&path).map_err(|error| FileError::io(&path, error))?;
+    tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
+    // sentence-transformers lowers texts itself if told to; only a tokenizer that does it too gives the same ids.
+    let settings = Json::read_if_there(&directory.join("sentence_bert_config.json"))?;
+    if let Some(settings) = settings
+        && settings.flag("do_lower_case")?
+        && Json::read(&path)?.get("normalizer").is_none_or(|normalizer| normalizer["lowercase"] != true)
+    {
+        return Err(settings.error("do_lower_case", "true is not supported where the tokenizer does not lower texts itself"));
+    }
+    Ok(bytes)
+}
+
 fn id(json: &Json, key: &str) -> Result<Option<u32>, FileError> {
     let Some(value) = json.get(key) else { return Ok(None) };
     token(value).map(Some).ok_or_else(|| json.error(key, format!("a token id was expected, found {value}")))

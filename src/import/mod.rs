@@ -3,6 +3,8 @@
 //! A [`Source`] is a model in a foreign format, seen through transformers' names; [`write_base`] turns any source into an archive.
 
 mod base;
+mod bert;
+mod bert_config;
 mod bitsandbytes;
 mod gguf;
 mod huggingface;
@@ -11,13 +13,16 @@ mod huggingface_text;
 mod json;
 mod peft;
 mod peft_base;
+mod peft_classifier;
 mod peft_config;
+mod reader;
 mod safetensors;
 mod source;
 
 pub use base::{BaseOptions, Progress, base_to_buffer, write_base};
+pub use bert::{HuggingFaceBert, bert_to_buffer, write_bert};
 pub use gguf::{Gguf, GgufAdapter, GgufTarget, import_gguf_adapter};
-pub use huggingface::HuggingFace;
+pub use huggingface::{HuggingFace, directory_kind};
 pub(crate) use huggingface_text::leading_token;
 pub use peft::{AdapterOptions, import_peft};
 pub use source::{Source, Tensor, TextParts};

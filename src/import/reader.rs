@@ -1,0 +1,170 @@
+//! Asks a source for its tensors one by one and brings each into its final form: what the importers of all families share.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::base::{BaseOptions, Progress};
+use super::{Source, Tensor};
+use crate::archive::schema;
+use crate::error::Error;
+use crate::file::FileError;
+use crate::quant::{Format, Layout, OwnedMatrix};
+
+/// Tensors by transformers' names; see [`Source`] for what is promised of them.
+pub(super) trait Tensors {
+    fn path(&self) -> &Path;
+    fn names(&self) -> Vec<String>;
+    fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError>;
+}
+
+impl<S: Source + ?Sized> Tensors for S {
+    fn path(&self) -> &Path {
+        Source::path(self)
+    }
+
+    fn names(&self) -> Vec<String> {
+        Source::names(self)
+    }
+
+    fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError> {
+        Source::tensor(self, name)
+    }
+}
+
+/// A linear layer, finished.
+pub(super) struct Layer {
+    weight: OwnedMatrix,
+    bias: Vec<f32>,
+}
+
+impl Layer {
+    pub(super) fn view(&self) -> schema::Linear<'_> {
+        schema::Linear { weight: self.weight.view().into(), bias: &self.bias }
+    }
+}
+
+/// Asks a source for tensors and finishes them.
+pub(super) struct Reader<'r, T: ?Sized> {
+    source: &'r T,
+    options: &'r BaseOptions,
+    /// Names that nobody has asked for yet.
+    left: BTreeSet<String>,
+    done: usize,
+    total: usize,
+    progress: &'r mut dyn FnMut(Progress<'_>),
+}
+
+impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
+    pub(super) fn new(source: &'r T, options: &'r BaseOptions, progress: &'r mut dyn FnMut(Progress<'_>)) -> Self {
+        let left: BTreeSet<String> = source.names().into_iter().collect();
+        Self { source, options, total: left.len(), left, done: 0, progress }
+    }
+
+    /// The linear layer at a module path, `[rows, cols]`; its bias may be absent.
+    pub(super) fn linear(&mut self, path: &str, shape: (usize, usize)) -> Result<Layer, FileError> {
+        let bias = self.optional_vector(&format!("{path}.bias"), shape.0)?.unwrap_or_default();
+        Ok(Layer { weight: self.weight(path, shape, self.options.weights)?, bias })
+    }
+
+    /// As [`linear`](Self::linear), with a bias that must be there.
+    pub(super) fn biased_linear(&mut self, path: &str, shape: (usize, usize)) -> Result<Layer, FileError> {
+        let bias = self.vector(&format!("{path}.bias"), shape.0)?;
+        Ok(Layer { weight: self.weight(path, shape, self.options.weights)?, bias })
+    }
+
+    /// The weight at a module path in `format`.
+    pub(super) fn weight(&mut self, path: &str, shape: (usize, usize), format: Format) -> Result<OwnedMatrix, FileError> {
+        self.optional_weight(path, shape, format)?.ok_or_else(|| self.missing(&format!("{path}.weight")))
+    }
+
+    pub(super) fn optional_weight(
+        &mut self,
+        path: &str,
+        (rows, cols): (usize, usize),
+        format: Format,
+    ) -> Result<Option<OwnedMatrix>, FileError> {
+        let name = format!("{path}.weight");
+        match self.take(&name)? {
+            None => Ok(None),
+            Some(Tensor::Dense { shape, values }) => {
+                self.check_shape(&name, &shape, &[rows, cols])?;
+                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values).map(Some).map_err(|error| self.refused(&name, error))
+            }
+            Some(Tensor::Packed(matrix)) => {
+                let view = matrix.view();
+                self.check_shape(&name, &[view.rows(), view.cols()], &[rows, cols])?;
+                if matches!(format, Format::Nf4 | Format::Nf4Plain) {
+                    return Ok(Some(matrix.with_layout(Layout::Split64)));
+                }
+                let mut values = vec![0.0; rows * cols];
+                values.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| view.read(row, 0, out));
+                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values).map(Some).map_err(|error| self.refused(&name, error))
+            }
+        }
+    }
+
+    pub(super) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, FileError> {
+        self.optional_vector(name, len)?.ok_or_else(|| self.missing(name))
+    }
+
+    pub(super) fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, FileError> {
+        let values = match self.take(name)? {
+            None => return Ok(None),
+            Some(Tensor::Dense { shape, values }) => {
+                self.check_shape(name, &shape, &[len])?;
+                values
+            }
+            Some(Tensor::Packed(_)) => {
+                return Err(FileError::format(self.source.path(), name, "a norm or bias cannot be packed in 4 bits"));
+            }
+        };
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            return Err(self.refused(name, Error::Range { index: index as u64, value: values[index] }));
+        }
+        Ok(Some(values))
+    }
+
+    /// Is there a tensor of this name that nobody has asked for?
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.left.contains(name)
+    }
+
+    fn take(&mut self, name: &str) -> Result<Option<Tensor>, FileError> {
+        if !self.left.remove(name) {
+            return Ok(None);
+        }
+        (self.progress)(Progress { done: self.done, total: self.total, name });
+        self.done += 1;
+        self.source.tensor(name)
+    }
+
+    fn check_shape(&self, name: &str, found: &[usize], expected: &[usize]) -> Result<(), FileError> {
+        if found == expected {
+            return Ok(());
+        }
+        let reason = format!("the tensor has shape {found:?}, the configuration asks for {expected:?}");
+        Err(FileError::format(self.source.path(), name, reason))
+    }
+
+    /// What the core said of `name`; no format holds a value that is not finite, so none is recommended.
+    fn refused(&self, name: &str, error: Error) -> FileError {
+        match error {
+            Error::Range { index, value } if !value.is_finite() => {
+                FileError::format(self.source.path(), name, format!("value {index} is {value}; weights must be finite"))
+            }
+            other => FileError::core(self.source.path(), name, other),
+        }
+    }
+
+    fn missing(&self, name: &str) -> FileError {
+        FileError::format(self.source.path(), name, "the tensor is missing")
+    }
+
+    /// A tensor that nobody asked for would change the model silently, unless it is `harmless`.
+    pub(super) fn refuse_leftovers(&self, harmless: impl Fn(&str) -> bool) -> Result<(), FileError> {
+        match self.left.iter().find(|name| !harmless(name)) {
+            None => Ok(()),
+            Some(name) => Err(FileError::format(self.source.path(), name, "this build does not know what the tensor is for")),
+        }
+    }
+}
