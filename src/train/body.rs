@@ -12,6 +12,7 @@ use super::step::{Step, sum_rows};
 use crate::adapter::Base;
 use crate::archive::Buffer;
 use crate::error::Result;
+use crate::kernel::Precision;
 use crate::nn::Linear;
 use crate::runtime::Executor;
 
@@ -51,12 +52,14 @@ pub(crate) trait Body {
     fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>>;
     /// What the core makes of `batches` under `adapters`, on another base archive if one is given; no sequence is longer than
     /// `longest`.
+    #[allow(clippy::too_many_arguments, reason = "what is measured, on what, and how")]
     fn measure(
         &self,
         base: Option<&[u8]>,
         adapters: &[&[u8]],
         longest: usize,
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
         executor: &dyn Executor,
         tally: &mut Tally,
     ) -> Result<(), TrainError>;
@@ -100,12 +103,14 @@ pub(crate) trait Network {
     fn vectors(&self) -> Vec<(u32, &[f32])>;
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
     fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>>;
+    #[allow(clippy::too_many_arguments, reason = "what is measured, on what, and how")]
     fn measure(
         &self,
         base: Option<&[u8]>,
         adapters: &[&[u8]],
         longest: usize,
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
         executor: &dyn Executor,
         tally: &mut Tally,
     ) -> Result<(), TrainError>;
@@ -142,16 +147,18 @@ impl<B: Body> Network for B {
         Body::reopen(self, archive)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "what is measured, on what, and how")]
     fn measure(
         &self,
         base: Option<&[u8]>,
         adapters: &[&[u8]],
         longest: usize,
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
         executor: &dyn Executor,
         tally: &mut Tally,
     ) -> Result<(), TrainError> {
-        Body::measure(self, base, adapters, longest, batches, executor, tally)
+        Body::measure(self, base, adapters, longest, batches, precision, executor, tally)
     }
 
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::TrainError;
 use super::optimizer::State;
-use crate::archive::schema::checkpoint::{ArchivedCheckpoint, Checkpoint};
 use crate::archive::schema::check_lines;
+use crate::archive::schema::checkpoint::{ArchivedCheckpoint, Checkpoint};
 use crate::archive::{self, ArchiveFile, Fingerprint, bytes_of, floats, write_file};
 use crate::error::{Error, Result, RootKind};
 use crate::file::FileError;

@@ -1,9 +1,10 @@
-//! Measuring a model with the core's own forward pass, in `Exact`: what training validates with and what `lowrank evaluate` prints.
+//! Measuring a model with the core's own forward pass: what training validates with (in `Exact`) and what `lowrank evaluate` prints.
 
 use super::TrainError;
 use super::body::Network;
 use super::data::Dataset;
 use super::trainer::{Trainable, sealed::Sealed};
+use crate::kernel::Precision;
 use crate::runtime::Executor;
 
 /// Counts over a data set.
@@ -94,11 +95,12 @@ pub fn evaluate<'a>(
     base: impl Trainable<'a>,
     adapters: &[&[u8]],
     data: &Dataset<'_>,
+    precision: Precision,
     executor: &dyn Executor,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Measures, TrainError> {
     let network = Sealed::network(base, false);
-    measure(network.as_ref(), None, adapters, data, executor, progress)
+    measure(network.as_ref(), None, adapters, data, precision, executor, progress)
 }
 
 /// Sequences that are read and measured at a time.
@@ -110,6 +112,7 @@ pub(crate) fn measure(
     base: Option<&[u8]>,
     adapters: &[&[u8]],
     data: &Dataset<'_>,
+    precision: Precision,
     executor: &dyn Executor,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Measures, TrainError> {
@@ -120,7 +123,7 @@ pub(crate) fn measure(
         data.batch(examples).map_err(TrainError::from)
     });
     let mut tally = Tally { examples: data.len(), ..Tally::default() };
-    network.measure(base, adapters, data.longest(), &mut batches, executor, &mut tally)?;
+    network.measure(base, adapters, data.longest(), &mut batches, precision, executor, &mut tally)?;
     let measures = tally.measures();
     if measures.loss.is_finite() { Ok(measures) } else { Err(TrainError::NotANumber) }
 }

@@ -4,9 +4,9 @@
 //! gate and up. Norms and the SwiGLU product are computed again from these. With checkpointing only the input of each block is
 //! kept, and the block runs again on the way back.
 
+use super::TrainError;
 use super::attention::{self, Shape};
 use super::body::{Body, Borders, Network};
-use super::TrainError;
 use super::data::{Batch, IGNORE, Inputs, Targets};
 use super::evaluate::Tally;
 use super::ops;
@@ -16,8 +16,8 @@ use super::trainer::sealed::Sealed;
 use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
 use crate::archive::{Buffer, schema, to_buffer};
 use crate::error::Result;
-use crate::model::llama::{Layer, Llama, Site};
 use crate::kernel::Precision;
+use crate::model::llama::{Layer, Llama, Site};
 use crate::nn::{Embedding, Linear, angles, rotate};
 use crate::runtime::{Executor, KvFormat, Limits, Memory, Session, need};
 
@@ -345,6 +345,7 @@ impl Body for LlamaBody<'_> {
         adapters: &[&[u8]],
         longest: usize,
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
         executor: &dyn Executor,
         tally: &mut Tally,
     ) -> Result<(), TrainError> {
@@ -352,7 +353,7 @@ impl Body for LlamaBody<'_> {
         let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
         let limits = Limits {
             kv_format: KvFormat::F32,
-            precision: Precision::Exact,
+            precision,
             prefill_chunk: longest.min(64),
             lanes: executor.lanes(),
             max_active: adapters.len(),

@@ -17,6 +17,7 @@ use super::step::{Dropout, Step};
 use crate::adapter::{AdapterBuilder, ClassifierParts, Numbers, Place, TargetParts};
 use crate::archive::{Buffer, Fingerprint};
 use crate::error::Error;
+use crate::kernel::Precision;
 use crate::runtime::Executor;
 
 /// A base that can be trained on: a [`Llama`](crate::model::llama::Llama) or another family's opened base.
@@ -255,11 +256,13 @@ impl<'a> Trainer<'a> {
         let network = self.network.as_ref();
         let archive = self.archive("validation", rank)?;
         if !self.options.method.rules().is_full() {
-            return evaluate::measure(network, None, &[&archive], data, executor, &mut |_, _| ());
+            return evaluate::measure(network, None, &[&archive], data, Precision::Exact, executor, &mut |_, _| ());
         }
         match self.classifier_adapter(&archive)? {
-            Some(classifier) => evaluate::measure(network, Some(&archive), &[&classifier], data, executor, &mut |_, _| ()),
-            None => evaluate::measure(network, Some(&archive), &[], data, executor, &mut |_, _| ()),
+            Some(classifier) => {
+                evaluate::measure(network, Some(&archive), &[&classifier], data, Precision::Exact, executor, &mut |_, _| ())
+            }
+            None => evaluate::measure(network, Some(&archive), &[], data, Precision::Exact, executor, &mut |_, _| ()),
         }
     }
 
