@@ -2,6 +2,7 @@
 
 mod any;
 mod attention;
+mod bert;
 mod body;
 mod checkpoint;
 pub mod data;
