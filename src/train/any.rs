@@ -4,6 +4,7 @@ use super::body::Network;
 use super::trainer::sealed::Sealed;
 use crate::archive::Header;
 use crate::error::{Error, Result, RootKind};
+use crate::model::bert::Bert;
 use crate::model::llama::Llama;
 
 /// An opened base of any family that can be trained.
@@ -12,6 +13,8 @@ use crate::model::llama::Llama;
 pub enum AnyBase<'a> {
     /// A decoder.
     Llama(Llama<'a>),
+    /// An encoder.
+    Bert(Bert<'a>),
 }
 
 impl<'a> AnyBase<'a> {
@@ -22,6 +25,7 @@ impl<'a> AnyBase<'a> {
     pub fn open(archive: &'a [u8]) -> Result<Self> {
         match Header::parse(archive)?.root {
             RootKind::LLAMA => Ok(Self::Llama(Llama::open(archive)?)),
+            RootKind::BERT => Ok(Self::Bert(Bert::open(archive)?)),
             found => Err(Error::WrongRoot { found, expected: RootKind::LLAMA }),
         }
     }
@@ -32,6 +36,7 @@ impl<'a> Sealed<'a> for AnyBase<'a> {
     fn network(self, checkpointing: bool) -> Box<dyn Network + Send + Sync + 'a> {
         match self {
             Self::Llama(model) => model.network(checkpointing),
+            Self::Bert(model) => model.network(checkpointing),
         }
     }
 }

@@ -8,20 +8,24 @@
 
 use std::ops::Range;
 
+use super::TrainError;
 use super::attention::{self, Shape};
 use super::body::{Body, Borders, Network};
-use super::data::Inputs;
+use super::data::{Batch, Inputs, Targets};
+use super::evaluate::Tally;
 use super::ops;
 use super::plan::Plan;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
-use crate::adapter::Base;
+use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
 use crate::archive::schema::bert::{Bert as Root, BertLayer, LayerNorm as StoredNorm};
 use crate::archive::{Buffer, schema, to_buffer};
 use crate::error::Result;
+use crate::kernel::Precision;
 use crate::model::bert::{Bert, Layer, Pooling, Site};
 use crate::nn::{Embedding, LayerNorm, Linear};
 use crate::quant::{Matrix, Values};
+use crate::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
 
 /// A BERT-family encoder in training.
 pub(crate) struct BertBody<'a> {
@@ -248,7 +252,7 @@ impl Body for BertBody<'_> {
 
     fn borders(&self) -> Borders {
         let c = self.model.config();
-        Borders { tokens: c.vocab, features: 0, context: c.context }
+        Borders { tokens: c.vocab, features: 0, context: c.context, classifies: true }
     }
 
     fn head(&self) -> Option<Linear<'_>> {
@@ -317,6 +321,63 @@ impl Body for BertBody<'_> {
             pooler: model.pooler().map(linear),
         };
         to_buffer(&root, 1)
+    }
+
+    fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {
+        Ok(Box::new(Bert::open(archive)?))
+    }
+
+    fn measure(
+        &self,
+        base: Option<&[u8]>,
+        adapters: &[&[u8]],
+        longest: usize,
+        batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
+        executor: &dyn Executor,
+        tally: &mut Tally,
+    ) -> Result<(), TrainError> {
+        let model = base.map_or(Ok(self.model), Bert::open)?;
+        let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
+        let limits = EncoderLimits {
+            batch: TEXTS,
+            tokens: longest.max(TOKENS),
+            precision,
+            lanes: executor.lanes(),
+            max_active: adapters.len(),
+            max_total_rank: adapters.iter().map(Adapter::max_rank).sum(),
+            ..EncoderLimits::new(longest)
+        };
+        let mut slots = vec![Slot::EMPTY; adapters.len()];
+        let mut set = AdapterSet::new(&mut slots, &model);
+        let mut choices = Vec::new();
+        for (slot, &adapter) in (0..).zip(&adapters) {
+            set.attach(slot, adapter)?;
+            choices.push(Choice::slot(slot));
+        }
+        let mut memory = Memory::new(encoder_need(model.config(), &limits));
+        let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
+        (0..TEXTS).try_for_each(|sequence| encoder.select(sequence, &set, &choices))?;
+        let mut logits = vec![0.0; encoder.classifier(0)?.len()];
+        for batch in batches {
+            let batch = batch?;
+            let (Inputs::Tokens(tokens), Targets::Class(classes)) = (&batch.inputs, &batch.targets) else {
+                return Err(TrainError::options("an encoder is measured as a classifier (--task classify)"));
+            };
+            if let Some(class) = classes.iter().find(|&&class| class as usize >= logits.len()) {
+                return Err(TrainError::options(format!("the data has class {class}, the classifier has {} labels", logits.len())));
+            }
+            for sequences in groups(&batch.starts, limits.tokens) {
+                let texts: Vec<&[u32]> =
+                    sequences.clone().map(|sequence| &tokens[batch.starts[sequence]..batch.starts[sequence + 1]]).collect();
+                encoder.encode(&texts)?;
+                for (sequence, &class) in classes[sequences].iter().enumerate() {
+                    encoder.classify(sequence, &mut logits)?;
+                    tally.class(&logits, class);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, BertTrace) {
@@ -408,6 +469,22 @@ impl Body for BertBody<'_> {
             _ => first(d_pooled),
         }
     }
+}
+
+/// Texts that are measured at a time, and the tokens of all of them unless one alone has more.
+const TEXTS: usize = 16;
+const TOKENS: usize = 512;
+
+/// Consecutive sequences that fit into the encoder together.
+fn groups(starts: &[usize], tokens: usize) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    for sequence in 0..starts.len().saturating_sub(1) {
+        match groups.last_mut() {
+            Some(group) if group.len() < TEXTS && starts[sequence + 1] - starts[group.start] <= tokens => group.end = sequence + 1,
+            _ => groups.push(sequence..sequence + 1),
+        }
+    }
+    groups
 }
 
 /// The position of every row in its sequence.
