@@ -35,6 +35,25 @@ pub trait Tokenize: Send + Sync {
         self.end() == Some(token)
     }
 
+    /// A text to classify as the model reads it, at most `max_length` tokens with what stands around it; and whether it was cut.
+    ///
+    /// # Errors
+    /// What the tokenizer says.
+    fn classified(&self, text: &str, max_length: usize) -> Result<(Vec<u32>, bool), TextError> {
+        let mut ids = self.encode(text)?;
+        if let Some(begin) = self.begin()
+            && ids.first() != Some(&begin)
+        {
+            ids.insert(0, begin);
+        }
+        let close = self.close();
+        let room = max_length.saturating_sub(usize::from(close.is_some()));
+        let was_cut = ids.len() > room;
+        ids.truncate(room);
+        ids.extend(close);
+        Ok((ids, was_cut))
+    }
+
     /// The size of the vocabulary that ids must be in; `None` if that has been checked.
     fn vocabulary(&self) -> Option<u32> {
         None
@@ -58,6 +77,12 @@ impl Tokenize for TextBorder {
 
     fn end(&self) -> Option<u32> {
         self.end_token()
+    }
+
+    /// As the tokenizer frames it (`[CLS]` … `[SEP]`).
+    fn classified(&self, text: &str, max_length: usize) -> Result<(Vec<u32>, bool), TextError> {
+        let (ids, cut) = self.encode_text(text, max_length)?;
+        Ok((ids, cut > 0))
     }
 
     fn is_stop(&self, token: u32) -> bool {
@@ -106,7 +131,11 @@ impl Encoder<'_> {
 
     /// The ids of a text in the vocabulary, nothing in front.
     pub(super) fn ids(&self, text: &str) -> Result<Vec<u32>, String> {
-        let ids = self.tokenizer.encode(text).map_err(|error| error.to_string())?;
+        self.known(self.tokenizer.encode(text).map_err(|error| error.to_string())?)
+    }
+
+    /// These ids, if the vocabulary has them.
+    fn known(&self, ids: Vec<u32>) -> Result<Vec<u32>, String> {
         if let Some(vocabulary) = self.tokenizer.vocabulary()
             && let Some(token) = ids.iter().find(|&&id| id >= vocabulary)
         {
@@ -190,13 +219,8 @@ impl Encoder<'_> {
 
     /// A text to classify: cut inside its frame, which stays whole.
     fn classified(&self, text: &str) -> Result<Encoded, String> {
-        let mut ids = self.begun(text)?;
-        let close = self.tokenizer.close();
-        let room = self.max_length.saturating_sub(usize::from(close.is_some()));
-        let was_cut = ids.len() > room;
-        ids.truncate(room);
-        ids.extend(close);
-        Ok(Encoded { ids, scored: Vec::new(), was_cut })
+        let (ids, was_cut) = self.tokenizer.classified(text, self.max_length).map_err(|error| error.to_string())?;
+        Ok(Encoded { ids: self.known(ids)?, scored: Vec::new(), was_cut })
     }
 
     /// At most the longest sequence; the first token is never scored, nothing predicts it.
