@@ -19,7 +19,13 @@ const EXACT: f64 = 1e-6;
 const FAST: f64 = 1e-2;
 
 /// The instruction sets that a test ran on are printed, and those that this CPU lacks.
-const KNOWN: [&str; 3] = ["scalar", "avx2", "avx512vnni"];
+const KNOWN: &[&str] = if cfg!(target_arch = "x86_64") {
+    &["scalar", "avx2", "avx512vnni"]
+} else if cfg!(target_arch = "aarch64") {
+    &["scalar", "neon", "neondot"]
+} else {
+    &["scalar"]
+};
 
 fn tables() -> Vec<&'static Kernels> {
     for name in KNOWN.iter().filter(|name| by_name(name).is_none()) {
@@ -500,6 +506,11 @@ fn detection_agrees_with_std() {
         assert_eq!(by_name("avx2").is_some(), avx2);
         let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
         assert_eq!(by_name("avx512vnni").is_some(), avx2 && wide && is_x86_feature_detected!("avx512vnni"));
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        assert!(by_name("neon").is_some());
+        assert_eq!(by_name("neondot").is_some(), std::arch::is_aarch64_feature_detected!("dotprod"));
     }
 }
 
