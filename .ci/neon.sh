@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The NEON kernels, built for 64-bit Arm Linux and run under qemu: on its largest CPU, where the table must be `neondot`, and on a
-# Cortex-A53, where it must be `neon`. Arguments replace the list of tests.
+# The NEON kernels, built for 64-bit Arm Linux and run under qemu: on its largest CPU, where the best table must be `neondot`
+# and both are compared with the scalar one, and on a Cortex-A53, where it must be `neon`. Arguments replace the first tests.
 # Needs Debian and root: Debian's rustc and cargo, their arm64 library, a cross linker and qemu. Says SKIPPED without them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,19 +37,26 @@ fi
 
 export RUSTC=/usr/bin/rustc RUSTFLAGS="--sysroot $sysroot -C linker=aarch64-linux-gnu-gcc"
 on() { # CPU, arguments of cargo test
-    local cpu=$1
+    local runner="qemu-aarch64 -cpu $1 -L /usr/aarch64-linux-gnu"
     shift
-    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu" \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$runner" LOWRANK_TEST_RUNNER="$runner" \
         /usr/bin/cargo test --target "$triple" "$@"
 }
-for pair in max=neondot cortex-a53=neon; do
-    cpu=${pair%=*} table=${pair#*=}
-    printf '\n== NEON on %s\n' "$cpu"
-    said="$(on "$cpu" --test kernels -- --exact --nocapture child_prints_the_table_in_use)"
-    if ! grep -qF "table in use: $table." <<<"$said"; then
-        printf '%s\nFAIL: the table on %s is not %s\n' "$said" "$cpu" "$table"
+expect() { # CPU, table
+    local said
+    said="$(on "$1" --test kernels -- --exact --nocapture child_prints_the_table_in_use)"
+    if ! grep -qF "table in use: $2." <<<"$said"; then
+        printf '%s\nFAIL: the table on %s is not %s\n' "$said" "$1" "$2"
         exit 1
     fi
-    printf 'table in use: %s\n' "$table"
-    if [ $# -gt 0 ]; then on "$cpu" "$@"; else on "$cpu" --test kernels --test golden_llama; fi
-done
+    printf 'table in use: %s\n' "$2"
+}
+
+printf '\n== NEON with dot products\n'
+expect max neondot
+if [ $# -gt 0 ]; then on max "$@"; else on max --test kernels --test golden_llama; fi
+
+printf '\n== NEON without them\n'
+expect cortex-a53 neon
+on cortex-a53 --test kernels -- forced detection fast_products_of_many_vectors products_of_many_vectors integers
+LOWRANK_ISA=neon on max --test golden_llama

@@ -523,8 +523,13 @@ fn child_prints_the_table_in_use() {
 #[test]
 #[cfg(feature = "std")]
 fn a_forced_instruction_set_really_runs() {
+    // What a process of this program starts under where the machine cannot run it by itself: an emulator with its options.
+    let runner = std::env::var("LOWRANK_TEST_RUNNER").unwrap_or_default();
     let child = |isa: &str| {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
+        let mut command: Vec<_> = runner.split_whitespace().map(Into::into).collect();
+        command.push(std::env::current_exe().unwrap().into_os_string());
+        let output = std::process::Command::new(&command[0])
+            .args(&command[1..])
             .args(["--exact", "--nocapture", "child_prints_the_table_in_use"])
             .env("LOWRANK_ISA", isa)
             .output()
