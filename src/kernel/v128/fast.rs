@@ -26,17 +26,22 @@ const BATCH: usize = 16;
 /// The scales of groups of four rows.
 type RowScales = [[f32; ROWS]; SPAN];
 
+/// Some groups of four rows: the rows' numbers, their weights, their scales.
+struct Rows<'a, T> {
+    range: Range<usize>,
+    groups: [&'a [T]; ROWS],
+    scales: &'a RowScales,
+}
+
 /// y = W x for the rows that `y` owns and all vectors.
 pub(super) fn product<S: Simd>(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
     match weights {
         Weights::Nf4(nf4) => {
-            let (codebook, bytes) = (S::load_integers(&INTEGERS), nf4.codes.as_chunks::<32>().0);
-            rows::<S>(weights, x, cols, y, |g| codes::<S>(&bytes[g]).map(|index| S::look_up(codebook, index)));
+            let codebook = S::load_integers(&INTEGERS);
+            let look_up = |bytes: &[u8; 32]| codes::<S>(bytes).map(|index| S::look_up(codebook, index));
+            rows::<S, _>(weights, nf4.codes.as_chunks().0, x, cols, y, look_up);
         }
-        Weights::Int8(int8) => {
-            let values = int8.values.as_chunks::<GROUP>().0;
-            rows::<S>(weights, x, cols, y, |g| load::<S>(&values[g]));
-        }
+        Weights::Int8(int8) => rows::<S, _>(weights, int8.values.as_chunks().0, x, cols, y, load::<S>),
     }
 }
 
@@ -47,9 +52,16 @@ fn load<S: Simd>(x: &[i8; GROUP]) -> [S::Bytes; 4] {
     [0, 1, 2, 3].map(|k| S::load_integers(&x[k]))
 }
 
-/// The product; `decode` returns the integers of a group of the matrix.
+/// The product; `all` holds what `decode` turns into the 64 integers of a group.
 #[inline(always)]
-fn rows<S: Simd>(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>, decode: impl Fn(usize) -> [S::Bytes; 4]) {
+fn rows<S: Simd, T>(
+    weights: &Weights<'_>,
+    all: &[T],
+    x: &Quantized<'_>,
+    cols: usize,
+    y: &mut Columns<'_>,
+    decode: impl Fn(&T) -> [S::Bytes; 4],
+) {
     let per_row = cols / GROUP;
     let mut scales = [[0.0; ROWS]; SPAN];
     for batch in (0..y.rows()).step_by(BATCH) {
@@ -59,13 +71,15 @@ fn rows<S: Simd>(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut 
             for row in y.range().step_by(ROWS) {
                 let rows = row..y.range().end.min(row + ROWS);
                 expand_scales::<S>(weights, &rows, &part, &mut scales);
+                let row = |r: usize| &all[(row + r).min(rows.end - 1) * per_row + first..][..part.groups];
+                let four = Rows { range: rows.clone(), groups: [row(0), row(1), row(2), row(3)], scales: &scales };
                 let mut i = batch.start;
                 while i < batch.end {
                     i += match batch.end - i {
-                        1 => strip::<S, 1>(&part, i, &rows, &scales, y, &decode),
-                        2 => strip::<S, 2>(&part, i, &rows, &scales, y, &decode),
-                        3 => strip::<S, 3>(&part, i, &rows, &scales, y, &decode),
-                        _ => strip::<S, 4>(&part, i, &rows, &scales, y, &decode),
+                        1 => strip::<S, T, 1>(&part, i, &four, y, &decode),
+                        2 => strip::<S, T, 2>(&part, i, &four, y, &decode),
+                        3 => strip::<S, T, 3>(&part, i, &four, y, &decode),
+                        _ => strip::<S, T, 4>(&part, i, &four, y, &decode),
                     };
                 }
             }
@@ -86,37 +100,38 @@ fn expand_scales<S: Simd>(weights: &Weights<'_>, rows: &Range<usize>, part: &Par
     }
 }
 
-/// Four rows of `part` (fewer: the last one again) against vectors `i .. i + V`, put into `y` or added to it; returns V.
+/// Four rows (fewer: the last one again) against vectors `i .. i + V`, put into `y` or added to it; returns V.
 #[inline(always)]
-fn strip<S: Simd, const V: usize>(
+fn strip<S: Simd, T, const V: usize>(
     part: &Part<'_>,
     i: usize,
-    rows: &Range<usize>,
-    scales: &RowScales,
+    rows: &Rows<'_, T>,
     y: &mut Columns<'_>,
-    decode: &impl Fn(usize) -> [S::Bytes; 4],
+    decode: &impl Fn(&T) -> [S::Bytes; 4],
 ) -> usize {
+    let groups = part.groups;
     let mut integers: [&[[i8; GROUP]]; V] = [&[]; V];
     let mut ts: [&[f32]; V] = [&[]; V];
     for v in 0..V {
-        (integers[v], ts[v]) = (&part.integers(i + v)[..part.groups], &part.scales(i + v)[..part.groups]);
+        (integers[v], ts[v]) = (&part.integers(i + v)[..groups], &part.scales(i + v)[..groups]);
     }
-    let firsts = [0, 1, 2, 3].map(|r| (rows.start + r).min(rows.end - 1) * part.per_row + part.first);
+    let weights = rows.groups.map(|row| &row[..groups]);
+    let scales = &rows.scales[..groups];
     let mut total = [S::splat(0.0); V];
-    for (g, scales) in scales.iter().enumerate().take(part.groups) {
-        let q = firsts.map(|first| decode(first + g));
-        let scales = S::load(scales);
+    for g in 0..groups {
+        let q = weights.map(|row| decode(&row[g]));
+        let scales = S::load(&scales[g]);
         for v in 0..V {
             let p = load::<S>(&integers[v][g]);
             let sums = S::to_floats(S::fold_words(q.map(|q| S::dot(q, p))));
             total[v] = S::mul_add(sums, S::mul(scales, S::splat(ts[v][g])), total[v]);
         }
     }
-    let start = rows.start - y.range().start;
+    let start = rows.range.start - y.range().start;
     for (v, &total) in total.iter().enumerate() {
         let mut sums = [0.0; ROWS];
         S::store(&mut sums, total);
-        let out = &mut y.row(i + v)[start..][..rows.len()];
+        let out = &mut y.row(i + v)[start..][..rows.range.len()];
         out.iter_mut().zip(sums).for_each(|(y, sum)| *y = if part.first > 0 { *y + sum } else { sum });
     }
     V
