@@ -19,7 +19,13 @@ const EXACT: f64 = 1e-6;
 const FAST: f64 = 1e-2;
 
 /// The instruction sets that a test ran on are printed, and those that this CPU lacks.
-const KNOWN: [&str; 3] = ["scalar", "avx2", "avx512vnni"];
+const KNOWN: &[&str] = if cfg!(target_arch = "x86_64") {
+    &["scalar", "avx2", "avx512vnni"]
+} else if cfg!(target_arch = "aarch64") {
+    &["scalar", "neon", "neondot"]
+} else {
+    &["scalar"]
+};
 
 fn tables() -> Vec<&'static Kernels> {
     for name in KNOWN.iter().filter(|name| by_name(name).is_none()) {
@@ -501,6 +507,11 @@ fn detection_agrees_with_std() {
         let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
         assert_eq!(by_name("avx512vnni").is_some(), avx2 && wide && is_x86_feature_detected!("avx512vnni"));
     }
+    #[cfg(target_arch = "aarch64")]
+    {
+        assert!(by_name("neon").is_some());
+        assert_eq!(by_name("neondot").is_some(), std::arch::is_aarch64_feature_detected!("dotprod"));
+    }
 }
 
 /// Prints the table in use; the next test runs it in processes of its own.
@@ -512,8 +523,13 @@ fn child_prints_the_table_in_use() {
 #[test]
 #[cfg(feature = "std")]
 fn a_forced_instruction_set_really_runs() {
+    // What a process of this program starts under where the machine cannot run it by itself: an emulator with its options.
+    let runner = std::env::var("LOWRANK_TEST_RUNNER").unwrap_or_default();
     let child = |isa: &str| {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
+        let mut command: Vec<_> = runner.split_whitespace().map(Into::into).collect();
+        command.push(std::env::current_exe().unwrap().into_os_string());
+        let output = std::process::Command::new(&command[0])
+            .args(&command[1..])
             .args(["--exact", "--nocapture", "child_prints_the_table_in_use"])
             .env("LOWRANK_ISA", isa)
             .output()

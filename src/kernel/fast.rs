@@ -79,29 +79,6 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// A range of groups of some vectors: what a packed panel of weights is multiplied with at a time.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
-    pub(super) x: Quantized<'a>,
-    pub(super) per_row: usize,
-    pub(super) first: usize,
-    pub(super) groups: usize,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl<'a> Part<'a> {
-    /// The integers of vector `i`.
-    pub(super) fn integers(&self, i: usize) -> &'a [[i8; GROUP]] {
-        &self.x.values.as_chunks::<GROUP>().0[i * self.per_row + self.first..][..self.groups]
-    }
-
-    /// The scales of vector `i`.
-    pub(super) fn scales(&self, i: usize) -> &'a [f32] {
-        &self.x.scales[i * self.per_row + self.first..][..self.groups]
-    }
-}
-
 /// The product, group by group, each group of weights against every vector.
 pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
     let groups = cols / GROUP;

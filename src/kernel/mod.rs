@@ -5,6 +5,9 @@
 //! | `scalar` | nothing | one weight at a time |
 //! | `avx2` | AVX2, FMA, F16C | 8 floats, or 32 bytes, at a time |
 //! | `avx512vnni` | AVX-512 F, BW, VL, VNNI | exact NF4 16 floats at a time; fast ones with integer dot products |
+//! | `neon` | 64-bit Arm, little-endian | 4 floats, or 16 bytes, at a time |
+//! | `neondot` | the same and the dot-product extension | fast ones with `sdot` |
+//! | `simd128` | wasm32 built with `-C target-feature=+simd128` | 4 floats, or 16 bytes, at a time |
 //!
 //! `scalar` is the oracle: plain loops that define the answer. Every other table must agree with it within the tolerances stated
 //! in its tests. Kernels know nothing of threads, adapters or models: a product gets the columns it owns and fills them.
@@ -17,11 +20,26 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod detect;
+#[cfg(any(
+    target_arch = "x86_64",
+    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod exponential;
 mod fast;
 mod precision;
 mod scalar;
 mod scales;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod v128;
+#[cfg(any(
+    target_arch = "x86_64",
+    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 mod walk;
 
 use crate::quant::Matrix;

@@ -1,24 +1,17 @@
-//! e^x, softmax and SwiGLU's gate on AVX2.
-//!
-//! `x = n·ln 2 + r`, n an integer, |r| ≤ ln 2 / 2; `e^x = 2ⁿ · (1 + r + r²·P(r))` with P of degree 4, the minimax polynomial of
-//! (e^r − 1 − r) / r², 4e-9 off at most; rounding makes it 2e-7. ln 2 is subtracted in two parts, the first with few enough
-//! bits that `n · HIGH` is exact. 2ⁿ is applied in two halves, so that results run through the subnormals to 0 and up to ∞.
+//! e^x, softmax and SwiGLU's gate on AVX2; `kernel::exponential` has the method and its numbers.
 
 use core::arch::x86_64::*;
 
 use super::lanes::{largest, load, store, sum};
+use crate::kernel::exponential::{HIGHEST, LN2_HIGH, LN2_LOW, LOWEST, P};
 use crate::kernel::scalar;
-
-const LN2_HIGH: f32 = 0.693_359_4;
-const LN2_LOW: f32 = -2.121_944_4e-4;
-const P: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_745, 0.001_381_454];
 
 /// e^x in every lane; 0 at −∞, ∞ at ∞, NaN at NaN.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn exp(x: __m256) -> __m256 {
     // The variable stands second: minimum and maximum hand on a NaN there.
-    let x = _mm256_min_ps(_mm256_set1_ps(89.0), _mm256_max_ps(_mm256_set1_ps(-104.5), x));
+    let x = _mm256_min_ps(_mm256_set1_ps(HIGHEST), _mm256_max_ps(_mm256_set1_ps(LOWEST), x));
     let n =
         _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(x, _mm256_set1_ps(core::f32::consts::LOG2_E)));
     let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(LN2_HIGH), x);

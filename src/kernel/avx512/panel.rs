@@ -14,7 +14,8 @@ use super::fast::{correct, offset};
 use super::lanes;
 use crate::kernel::avx2::fast::expand_scales;
 use crate::kernel::avx2::lanes::{load_bytes, load_codebook, load_integers};
-use crate::kernel::fast::{INTEGERS, Part, UNIT, Weights};
+use crate::kernel::fast::{INTEGERS, UNIT, Weights};
+use crate::kernel::walk::Part;
 use crate::kernel::{GROUP, Quantized};
 use crate::tensor::columns::Columns;
 
