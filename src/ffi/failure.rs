@@ -52,6 +52,9 @@ errors! {
 /// Room for the sentence in `lowrank_error`, the NUL included.
 pub const LOWRANK_DETAIL_BYTES: usize = 192;
 
+/// The most numbers of an error.
+pub const LOWRANK_NUMBERS: usize = 5;
+
 /// What went wrong, with its numbers. A function that is given one fills it when it fails and leaves it alone otherwise; what it held
 /// does not matter. Plain data: it may be copied, and it needs no closing.
 #[repr(C)]
@@ -62,13 +65,12 @@ pub struct lowrank_error {
     /// How many of `numbers` there are.
     pub count: u32,
     /// The numbers in the order in which the sentence of `lowrank_error_message` has them; of a float its bits.
-    pub numbers: [u64; NUMBERS],
+    pub numbers: [u64; LOWRANK_NUMBERS],
     /// For text, file and thread errors: the sentence, UTF-8, with a NUL at its end, cut where room ends. Else empty.
     pub detail: [c_char; LOWRANK_DETAIL_BYTES],
 }
 
-// cbindgen writes the constant into the header as it stands here.
-const _: () = assert!(NUMBERS == 5 && size_of::<lowrank_error>() == 8 + 8 * NUMBERS + LOWRANK_DETAIL_BYTES);
+const _: () = assert!(LOWRANK_NUMBERS == NUMBERS && size_of::<lowrank_error>() == 8 + 8 * NUMBERS + LOWRANK_DETAIL_BYTES);
 
 impl fmt::Debug for lowrank_error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

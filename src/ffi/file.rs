@@ -11,7 +11,7 @@ use crate::archive::ArchiveFile;
 use crate::file::{FileError, Reason};
 use crate::runtime::{Executor, Threads};
 
-/// An archive file, mapped into memory. Only in libraries with `LOWRANK_FEATURE_STD`, like all that follows.
+/// An archive file, mapped into memory. Files, pools, texts and streams are only in libraries with `LOWRANK_FEATURE_STD`.
 #[derive(Debug)]
 pub struct lowrank_file {
     _opaque: (),
