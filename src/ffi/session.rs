@@ -11,6 +11,7 @@ use super::object::{self, Held, Kind, hold, place, region, share, size};
 use super::sampler::lowrank_sampler;
 use super::set::lowrank_set;
 use crate::adapter::Choice;
+use crate::archive::Line;
 use crate::kernel::Precision;
 use crate::runtime::{KvFormat, Limits, Need, Session, need};
 
@@ -187,8 +188,9 @@ pub unsafe extern "C" fn lowrank_session_open(
             regions[0].clear_of(value.archive, false, 3)?;
             regions[3].clear_of(value.archive, false, 3)?;
             let executor = Callback(executor.as_ref().copied().unwrap_or(lowrank_executor::SERIAL));
-            let work: &'static mut [u8] =
-                if workspace_bytes == 0 { &mut [] } else { core::slice::from_raw_parts_mut(workspace.cast(), workspace_bytes) };
+            // No bytes at all still start somewhere: on a boundary, so that the error is about their number.
+            let first = if workspace_bytes == 0 { core::ptr::without_provenance_mut(align_of::<Line>()) } else { workspace.cast() };
+            let work: &'static mut [u8] = core::slice::from_raw_parts_mut(first, workspace_bytes);
             let used = Span { start: workspace.addr(), bytes: need(value.model.config(), &limits).bytes.min(workspace_bytes) };
             let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut SessionValue| {
                 let own = &raw mut (*place).executor;

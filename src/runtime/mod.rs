@@ -11,7 +11,7 @@ mod threads;
 mod workspace;
 
 pub use executor::{Executor, Serial};
-pub use limits::{KvFormat, Limits, Need, need};
+pub use limits::{KvFormat, Limits, Need, need, need_on_32_bits};
 pub use sample::{Candidate, Sampler, SamplerOptions};
 pub use session::Session;
 #[cfg(feature = "std")]
