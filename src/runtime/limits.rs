@@ -148,8 +148,46 @@ impl Plan {
     }
 }
 
+/// The sizes of what a session keeps besides numbers; they depend on the width of pointers.
+#[derive(Clone, Copy)]
+struct Sizes {
+    sequence: usize,
+    handle: usize,
+    index: usize,
+    segment: usize,
+}
+
+impl Sizes {
+    const HERE: Self = Self {
+        sequence: size_of::<Sequence>(),
+        handle: size_of::<Handle<'static>>(),
+        index: size_of::<usize>(),
+        segment: size_of::<Segment>(),
+    };
+    /// With 32-bit pointers, as on microcontrollers. Builds for such targets compare it with what the compiler does.
+    const NARROW: Self = Self { sequence: 8, handle: 32, index: 4, segment: 12 };
+}
+
+#[cfg(target_pointer_width = "32")]
+const _: () = assert!(
+    Sizes::HERE.sequence == Sizes::NARROW.sequence
+        && Sizes::HERE.handle == Sizes::NARROW.handle
+        && Sizes::HERE.index == Sizes::NARROW.index
+        && Sizes::HERE.segment == Sizes::NARROW.segment,
+    "need_on_32_bits has other sizes than this target: change Sizes::NARROW"
+);
+
 /// The workspace that a session over a model with `config` needs under `limits`. Exact: one byte less is an error.
 pub const fn need(config: &Config, limits: &Limits) -> Need {
+    need_with(config, limits, Sizes::HERE)
+}
+
+/// The same on a target with 32-bit pointers, wherever it is asked: what a host tells about its firmware.
+pub const fn need_on_32_bits(config: &Config, limits: &Limits) -> Need {
+    need_with(config, limits, Sizes::NARROW)
+}
+
+const fn need_with(config: &Config, limits: &Limits, sizes: Sizes) -> Need {
     let plan = Plan::new(config, limits);
     let kv_bytes = times(2, round(times(plan.kv, limits.kv_format.bytes())));
     let mut bytes = kv_bytes;
@@ -167,13 +205,13 @@ pub const fn need(config: &Config, limits: &Limits) -> Need {
         i += 1;
     }
     let others = [
-        times(limits.batch, size_of::<Sequence>()),
-        times(plan.handles, size_of::<Handle<'static>>()),
+        times(limits.batch, sizes.sequence),
+        times(plan.handles, sizes.handle),
         plan.quantized,
         times(plan.tokens, 4),
         times(plan.rows, 4),
-        times(plan.rows, size_of::<usize>()),
-        times(plan.rows, size_of::<Segment>()),
+        times(plan.rows, sizes.index),
+        times(plan.rows, sizes.segment),
         times(config.vocab, size_of::<Candidate>()),
     ];
     i = 0;
