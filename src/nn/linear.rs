@@ -79,7 +79,7 @@ impl Linear<'_> {
     #[allow(unsafe_code)]
     fn prepare(&self, pass: &Pass<'_, '_>, input: &Input<'_>, u: &mut [f32], width: usize, values: &mut [i8], scales: &mut [f32]) {
         let (n, quantized) = (input.n(), !values.is_empty());
-        let (u, values, scales) = (Parts::new(u, width), Parts::new(values, input.cols), Parts::new(scales, input.cols / GROUP));
+        let (u, values, scales) = (Parts::new(u, width.max(1)), Parts::new(values, input.cols), Parts::new(scales, input.cols / GROUP));
         let row = |segment: &Segment, row: usize| {
             if width > 0 {
                 // SAFETY: every row belongs to one lane.
