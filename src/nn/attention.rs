@@ -1,4 +1,4 @@
-//! Grouped-query attention over a key-value [`Cache`] in the caller's memory.
+//! Causal grouped-query attention over a key-value [`Cache`] in the caller's memory.
 //!
 //! Per row (a token of some sequence at position p) and query head h, with its key-value head g = h / (heads / kv_heads):
 //! `out = softmax(q_h · K_g[0..=p]ᵀ / √d) · V_g[0..=p]`.
@@ -82,9 +82,8 @@ impl Attention<'_> {
     /// Rows of one segment and a range of heads, key-value head by key-value head.
     #[allow(unsafe_code, reason = "the row split")]
     fn item(&self, segment: &Segment, rows: &Range<usize>, heads: Range<usize>) {
-        let Heads { heads: all, kv_heads, head_dim, causal, .. } = *self.sizes;
+        let Heads { heads: all, kv_heads, head_dim, .. } = *self.sizes;
         let group = all / kv_heads;
-        let end = segment.first + segment.rows;
         let mut first = heads.start;
         while first < heads.end {
             let kv_head = first / group;
@@ -96,7 +95,7 @@ impl Attention<'_> {
                 pair.q = &self.q[task * head_dim..][..head_dim];
                 // SAFETY: every (row, head) belongs to one item.
                 pair.out = unsafe { self.out.part(task) };
-                pair.seen = self.positions[if causal { row } else { end - 1 }] + 1;
+                pair.seen = self.positions[row] + 1;
             }
             let count = rows.len() * (next - first);
             self.walk(self.sizes.line(segment.sequence, kv_head), next - first, &mut pairs[..count]);
@@ -192,7 +191,6 @@ mod tests {
         head_dim: usize,
         context: [usize; 2],
         rows: [usize; 2],
-        causal: bool,
         lanes: usize,
     }
 
@@ -202,10 +200,10 @@ mod tests {
 
     /// The largest error of a case in layer 1 of 2, over all instruction sets, against f64.
     fn attention(case: Case, format: usize) -> f64 {
-        let Case { heads, kv_heads, head_dim: d, context, rows, causal, lanes } = case;
+        let Case { heads, kv_heads, head_dim: d, context, rows, lanes } = case;
         let room = room(context[0].max(context[1]));
         let (layers, kv_dim) = (2, kv_heads * d);
-        let sizes = Heads { heads, kv_heads, head_dim: d, room, first_line: 2 * kv_heads, causal };
+        let sizes = Heads { heads, kv_heads, head_dim: d, room, first_line: 2 * kv_heads };
         let tensors = context.map(|n| [wave(n * kv_dim, 0.7), wave(n * kv_dim, 0.31)]);
         let mut worst = 0.0f64;
         for kernels in available() {
@@ -235,7 +233,7 @@ mod tests {
             for (row, &position) in positions.iter().enumerate() {
                 let sequence = usize::from(row >= rows[0]);
                 let [k, v] = &tensors[sequence];
-                let seen = if causal { position + 1 } else { context[sequence] };
+                let seen = position + 1;
                 for head in 0..heads {
                     let at = |t: usize| t * kv_dim + head / (heads / kv_heads) * d;
                     let q = &q[(row * heads + head) * d..][..d];
@@ -258,8 +256,8 @@ mod tests {
     fn attention_is_its_formula_in_every_format_and_shape() {
         for (heads, kv_heads, head_dim) in [(1, 1, 64), (9, 3, 64), (4, 2, 16), (6, 6, 20), (32, 1, 8), (3, 1, 5), (8, 2, 128)] {
             for (context, rows) in [([1, 1], [1, 1]), ([1, 70], [1, 1]), ([33, 17], [33, 2]), ([64, 65], [3, 64]), ([150, 129], [40, 9])] {
-                for (causal, lanes) in [(true, 1), (true, 3), (false, 1), (true, 50)] {
-                    let case = Case { heads, kv_heads, head_dim, context, rows, causal, lanes };
+                for lanes in [1, 3, 50] {
+                    let case = Case { heads, kv_heads, head_dim, context, rows, lanes };
                     for (format, allowed) in [(0, 2e-6), (1, 6e-4), (2, 1e-2)] {
                         let worst = attention(case, format);
                         assert!(worst <= allowed, "{case:?} format {format}: {worst:e}");

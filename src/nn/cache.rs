@@ -38,8 +38,6 @@ pub(crate) struct Heads {
     pub(crate) room: usize,
     /// Where the layer's part of the cache starts, in lines.
     pub(crate) first_line: usize,
-    /// Does a row see positions up to its own only, or all that its segment has?
-    pub(crate) causal: bool,
 }
 
 impl Heads {

@@ -92,7 +92,7 @@ pub(crate) fn blocks(
             rotate(&mut k[row * c.kv_dim()..][..c.kv_dim()], turn);
         }
         let first_line = index * batch * c.kv_heads;
-        let heads = Heads { heads: c.heads, kv_heads: c.kv_heads, head_dim: head, room, first_line, causal: true };
+        let heads = Heads { heads: c.heads, kv_heads: c.kv_heads, head_dim: head, room, first_line };
         heads.store_keys(pass, positions, k, keys);
         heads.store_values(pass, positions, v, values);
         attend(pass, &heads, positions, q, keys, values, attended);
