@@ -111,7 +111,7 @@ pub(super) fn quantize(x: &[f32], values: &mut [i8], scales: &mut [f32]) {
 
 /// (t, 1 / t) of a group with this largest magnitude.
 #[inline]
-pub(super) fn scale_of(most: f32) -> (f32, f32) {
+pub(crate) fn scale_of(most: f32) -> (f32, f32) {
     if most < TINY { (0.0, 0.0) } else { (most * (1.0 / 127.0), 127.0 / most) }
 }
 

@@ -11,9 +11,9 @@ use super::{GROUP, Quantized};
 /// Scales in the buffer: four rows of 16384 columns. Longer rows are walked in parts.
 pub(super) const SPAN: usize = 1024;
 
-/// The parts of a row of `groups` groups.
-pub(super) fn parts(groups: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..groups).step_by(SPAN).map(move |first| first..groups.min(first + SPAN))
+/// The parts of a row of `groups` groups, of `span` groups (at most [`SPAN`]) each but the last.
+pub(super) fn parts(groups: usize, span: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..groups).step_by(span).map(move |first| first..groups.min(first + span))
 }
 
 /// A matrix made of groups, `per_row` to a row and side by side in memory, and which part of its rows is meant.

@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use super::lanes::{largest, load, store, sum};
 use crate::kernel::exponential::{HIGHEST, LN2_HIGH, LN2_LOW, LOWEST, P};
-use crate::kernel::scalar;
+use crate::kernel::{SoftmaxStep, scalar};
 
 /// e^x in every lane; 0 at −∞, ∞ at ∞, NaN at NaN.
 #[inline]
@@ -52,6 +52,27 @@ pub(in crate::kernel) fn softmax(x: &mut [f32]) {
     }
     x8.iter_mut().for_each(|x| store(x, _mm256_div_ps(load(x), _mm256_set1_ps(total))));
     rest.iter_mut().for_each(|x| *x /= total);
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::kernel) fn softmax_step(x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep {
+    let (x8, rest) = x.as_chunks_mut::<8>();
+    let largest8 = x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |most, x| _mm256_max_ps(load(x), most));
+    let largest = rest.iter().copied().fold(largest(largest8), f32::max);
+    let largest = f32::max(most, scale * largest);
+    let (scales, shift) = (_mm256_set1_ps(scale), _mm256_set1_ps(largest));
+    let mut total = _mm256_setzero_ps();
+    for x in x8.iter_mut() {
+        let e = exp(_mm256_sub_ps(_mm256_mul_ps(load(x), scales), shift));
+        total = _mm256_add_ps(total, e);
+        store(x, e);
+    }
+    let mut total = sum(total);
+    for x in rest.iter_mut() {
+        *x = exp_one(*x * scale - largest);
+        total += *x;
+    }
+    SoftmaxStep { most: largest, total, kept: if most == largest { 1.0 } else { exp_one(most - largest) } }
 }
 
 /// The vector's e^x for one number, so that a number's place in a slice does not change its value.

@@ -19,7 +19,7 @@ mod tile;
 mod vector;
 
 use super::scales::INT8_GROUP;
-use super::{Input, Kernels};
+use super::{Input, Kernels, scalar};
 use crate::quant::{Layout, Matrix, Values};
 use crate::tensor::columns::Columns;
 
@@ -106,6 +106,13 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         to_f16: vector::to_f16::<S>,
         rms_norm: vector::rms_norm::<S>,
         softmax: exp::softmax::<S>,
+        softmax_step: scalar::softmax_step,
+        mix: scalar::mix,
+        mix_f16: scalar::mix_f16,
+        mix_i8: scalar::mix_i8,
+        dots: scalar::dots,
+        dots_f16: scalar::dots_f16,
+        dots_i8: scalar::dots_i8,
         silu_mul: exp::silu_mul::<S>,
     }
 }
