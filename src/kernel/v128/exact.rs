@@ -82,7 +82,7 @@ fn groups<S: Simd, T, const G: usize>(
     dot: impl Fn(&T, &[f32; G]) -> [S::Floats; 4],
 ) {
     let per_row = x.len();
-    for part in walk::parts(per_row) {
+    for part in walk::parts(per_row, walk::SPAN) {
         let x = &x[part.clone()];
         let row = |groups: &[T], scales: &[f32]| {
             let mut total = S::splat(0.0);
