@@ -13,6 +13,7 @@ mod huggingface_text;
 mod json;
 mod peft;
 mod peft_base;
+mod peft_classifier;
 mod peft_config;
 mod reader;
 mod safetensors;

@@ -8,11 +8,12 @@ use std::path::Path;
 
 use super::json::Json;
 use super::peft_base::check_base;
+use super::peft_classifier;
 use super::peft_config::Settings;
 use super::safetensors::{Shards, Stored};
-use crate::adapter::{AdapterBuilder, FactorFormat, Numbers, Place, TargetParts};
+use crate::adapter::{AdapterBuilder, Base, FactorFormat, Numbers, Place, TargetParts};
+use crate::error::RootKind;
 use crate::file::FileError;
-use crate::model::llama::{Llama, Site};
 
 /// How an adapter is imported.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,9 +28,10 @@ pub struct AdapterOptions {
 ///
 /// # Errors
 /// A [`FileError`] that names the file and the key or tensor.
-pub fn import_peft(directory: impl AsRef<Path>, base: &Llama<'_>, options: &AdapterOptions) -> Result<AdapterBuilder, FileError> {
+pub fn import_peft(directory: impl AsRef<Path>, base: &dyn Base, options: &AdapterOptions) -> Result<AdapterBuilder, FileError> {
     let directory = directory.as_ref();
-    let settings = Settings::read(&Json::read(&directory.join("adapter_config.json"))?)?;
+    let classifies = base.root() == RootKind::BERT;
+    let settings = Settings::read(&Json::read(&directory.join("adapter_config.json"))?, classifies)?;
     let file = directory.join("adapter_model.safetensors");
     if !file.exists() && directory.join("adapter_model.bin").exists() {
         return Err(FileError::format(directory.join("adapter_model.bin"), "", "pickled weights are not read; save them as safetensors"));
@@ -39,27 +41,41 @@ pub fn import_peft(directory: impl AsRef<Path>, base: &Llama<'_>, options: &Adap
     let name = options.name.clone().or(folder).unwrap_or_default();
     let mut builder = AdapterBuilder::new(name, settings.method());
     (builder.format, builder.facts) = (options.format, settings.facts.clone());
-    let layers = base.config().layers;
-    let numbers = 0..base.config().sites() as u32;
-    let sites: HashMap<String, Site> =
-        numbers.filter_map(|number| Site::from_number(number, layers)).map(|site| (site.to_string(), site)).collect();
-    for (module, tensors) in group(&shards, &file)? {
+    let sites = sites(base);
+    let (modules, classifier) = group(&shards, &file, classifies)?;
+    for (module, tensors) in modules {
+        // Task models put their encoder behind this prefix.
+        let path = if classifies { module.strip_prefix("bert.").unwrap_or(&module) } else { &module };
         let unknown = "the base has no such linear layer or embedding; was the adapter made for another model?";
-        let site = *sites.get(&module).ok_or_else(|| FileError::format(&file, &module, unknown))?;
+        let site = *sites.get(path).ok_or_else(|| FileError::format(&file, &module, unknown))?;
         let target = Module { file: &file, path: &module, site, tensors, settings: &settings, base }.target()?;
-        builder.targets.insert(Place(site.number(layers)), target);
+        if builder.targets.insert(Place(site), target).is_some() {
+            return Err(FileError::format(&file, &module, "the file has this module twice, with and without \"bert.\" in front"));
+        }
     }
+    builder.classifier = peft_classifier::read(&file, &classifier, &settings, base, sites.contains_key("pooler.dense"))?;
     check_tying(&builder, &settings, base, &file)?;
     Ok(builder)
 }
 
+/// The base's sites by module path.
+fn sites(base: &dyn Base) -> HashMap<String, u32> {
+    let path = |site: u32| {
+        let mut path = String::new();
+        base.site(site)?;
+        base.write_path(site, &mut path).ok()?;
+        Some((path, site))
+    };
+    (0..base.sites()).filter_map(path).collect()
+}
+
 /// There must be targets; and PEFT lets a tied head share the embedding's adapter only if it was told to, then both are stored.
-fn check_tying(builder: &AdapterBuilder, settings: &Settings, base: &Llama<'_>, file: &Path) -> Result<(), FileError> {
+fn check_tying(builder: &AdapterBuilder, settings: &Settings, base: &dyn Base, file: &Path) -> Result<(), FileError> {
     if builder.targets.is_empty() {
         return Err(FileError::format(file, "", "the file holds no LoRA tensors"));
     }
-    let has = |site: Site| builder.targets.contains_key(&Place(site.number(base.config().layers)));
-    if settings.tied && base.is_tied() && has(Site::Embedding) != has(Site::Head) {
+    let has = |site: u32| builder.targets.contains_key(&Place(site));
+    if settings.tied && base.tied().is_some_and(|(embedding, head)| has(embedding) != has(head)) {
         let reason = "ties the adapters of embedding and head, but the file has one of them only";
         return Err(FileError::format(&settings.path, "ensure_weight_tying", reason));
     }
@@ -100,41 +116,49 @@ fn role(name: &str) -> Option<(&str, Role)> {
 /// The tensors of one module with their names.
 type Tensors<'s> = BTreeMap<Role, (&'s str, Stored<'s>)>;
 
-/// All tensors by module path.
-fn group<'s>(shards: &'s Shards, file: &Path) -> Result<BTreeMap<String, Tensors<'s>>, FileError> {
-    let mut modules = BTreeMap::<String, Tensors<'s>>::new();
+/// All LoRA tensors by module path; and the classifier's, if the base's models can have one.
+fn group<'s>(
+    shards: &'s Shards,
+    file: &Path,
+    classifies: bool,
+) -> Result<(BTreeMap<String, Tensors<'s>>, BTreeMap<&'s str, Stored<'s>>), FileError> {
+    let (mut modules, mut classifier) = (BTreeMap::<String, Tensors<'s>>::new(), BTreeMap::new());
     for name in shards.names() {
         let Some((stored, _)) = shards.get(name) else { continue };
+        if classifies && peft_classifier::PARTS.contains(&name) {
+            classifier.insert(name, stored);
+            continue;
+        }
         let not_lora = "not a LoRA tensor: whole tensors that replace the base's (modules_to_save, resized embeddings) are not supported";
         let (module, role) = role(name).ok_or_else(|| FileError::format(file, name, not_lora))?;
         if let Some((other, _)) = modules.entry(module.to_owned()).or_default().insert(role, (name, stored)) {
             return Err(FileError::format(file, name, format!("the file also has {other}: one of the two is too many")));
         }
     }
-    Ok(modules)
+    Ok((modules, classifier))
 }
 
 /// One adapted module.
 struct Module<'m> {
     file: &'m Path,
     path: &'m str,
-    site: Site,
+    site: u32,
     tensors: Tensors<'m>,
     settings: &'m Settings,
-    base: &'m Llama<'m>,
+    base: &'m dyn Base,
 }
 
 impl Module<'_> {
     /// Checks and assembles it.
     fn target(&self) -> Result<TargetParts, FileError> {
-        let is_embedding = self.site == Site::Embedding;
-        let (rows, cols) = self.site.shape(self.base.config());
+        let place = || self.base.site(self.site).zip(self.base.weight_at(self.site));
+        let ((rows, cols, is_embedding), weight) = place().ok_or_else(|| self.error("the base has no such place"))?;
         let (outputs, inputs) = if is_embedding { (cols, rows) } else { (rows, cols) };
         let (a_role, b_role) = if is_embedding { (Role::EmbeddingA, Role::EmbeddingB) } else { (Role::A, Role::B) };
         self.check_roles(is_embedding)?;
         let rank = self.rank(a_role)?;
         if let Some((name, stored)) = self.tensors.get(&Role::Base) {
-            check_base(stored, &self.base.weight(self.site)).map_err(|reason| FileError::format(self.file, *name, reason))?;
+            check_base(stored, &weight).map_err(|reason| FileError::format(self.file, *name, reason))?;
         }
         Ok(TargetParts {
             rank,

@@ -20,6 +20,8 @@ pub(super) struct Settings {
     pub(super) bias: bool,
     /// Does the head share the embedding's adapter if the two share their weights?
     pub(super) tied: bool,
+    /// Is a classifier saved beside the adapter?
+    pub(super) classifier: bool,
     /// Where the adapter comes from: JSON for the archive's facts.
     pub(super) facts: String,
     rank: usize,
@@ -75,12 +77,17 @@ const REFUSED: [(&str, &str); 15] = [
 ];
 
 impl Settings {
-    pub(super) fn read(json: &Json) -> Result<Self, FileError> {
+    /// `classifies`: may the adapter bring a classifier (PEFT's SEQ_CLS)?
+    pub(super) fn read(json: &Json, classifies: bool) -> Result<Self, FileError> {
         match json.required("peft_type", json.text("peft_type")?)? {
             "LORA" => {}
             other => return Err(json.error("peft_type", format!("\"{other}\" is not supported; \"LORA\" is"))),
         }
-        check_keys(json)?;
+        // PEFT lists the two names that classifiers have in transformers, whichever the model uses.
+        let is_head = |name: &Value| name == "classifier" || name == "score";
+        let saved = json.get("modules_to_save").and_then(Value::as_array).filter(|saved| classifies && saved.iter().all(is_head));
+        let classifier = saved.is_some_and(|saved| saved.iter().any(|name| name == "classifier"));
+        check_keys(json, saved.is_some())?;
         let (dora, bias) = (json.flag("use_dora")?, json.flag("lora_bias")?);
         if dora && bias {
             return Err(json.error("lora_bias", "a bias of B together with use_dora is not supported (nor by PEFT)"));
@@ -95,6 +102,7 @@ impl Settings {
             dora,
             bias,
             tied: json.flag("ensure_weight_tying")?,
+            classifier,
             facts: facts(json),
             rank: json.count("r")?.unwrap_or(8),
             alpha,
@@ -123,9 +131,9 @@ impl Settings {
     }
 }
 
-fn check_keys(json: &Json) -> Result<(), FileError> {
+fn check_keys(json: &Json, heads_only: bool) -> Result<(), FileError> {
     for (key, value) in &json.fields {
-        let known = READ.contains(&key.as_str()) || HARMLESS.contains(&key.as_str());
+        let known = READ.contains(&key.as_str()) || HARMLESS.contains(&key.as_str()) || heads_only && key == "modules_to_save";
         if known || is_neutral(value) || key == "init_lora_weights" || key == "bias" && value == "none" {
             continue;
         }

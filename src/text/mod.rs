@@ -10,8 +10,9 @@ mod template;
 use std::fmt;
 use std::sync::OnceLock;
 
-use tokenizers::Tokenizer;
+use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
 
+use crate::model::bert::Bert;
 use crate::model::llama::Llama;
 
 use pieces::{Pieces, Position};
@@ -51,16 +52,34 @@ impl TextBorder {
     /// # Errors
     /// If the archive has no tokenizer, or one that cannot be read or that knows tokens outside the vocabulary.
     pub fn new(model: &Llama<'_>) -> Result<Self, TextError> {
-        if model.tokenizer_json().is_empty() {
+        Ok(Self {
+            template: model.chat_template().to_owned(),
+            bos: model.bos(),
+            leading_bos: model.leading_bos(),
+            stop: model.stop_tokens().collect(),
+            ..Self::from_tokenizer(model.tokenizer_json(), model.config().vocab)?
+        })
+    }
+
+    /// The text border of an encoder; it has neither template nor tokens that end a turn.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_encoder(model: &Bert<'_>) -> Result<Self, TextError> {
+        Self::from_tokenizer(model.tokenizer_json(), model.config().vocab)
+    }
+
+    fn from_tokenizer(json: &[u8], vocab: usize) -> Result<Self, TextError> {
+        if json.is_empty() {
             return Err(TextError("the base has no tokenizer: import it again from a source that has one".into()));
         }
-        let tokenizer = Tokenizer::from_bytes(model.tokenizer_json());
+        let tokenizer = Tokenizer::from_bytes(json);
         let unreadable = |error: &dyn fmt::Display| TextError(format!("the base's tokenizer cannot be read: {error}"));
         let mut tokenizer = tokenizer.map_err(|error| unreadable(&error))?;
         // Settings of a training run that some files still carry: a prompt is never cut or filled up silently.
         tokenizer.with_truncation(None).map_err(|error| unreadable(&error))?.with_padding(None);
         let decoder = serde_json::to_value(tokenizer.get_decoder()).map_err(|error| unreadable(&error))?;
-        let (last, vocab) = (tokenizer.get_vocab(true).into_values().max().unwrap_or(0), model.config().vocab);
+        let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         if last as usize >= vocab {
             return Err(TextError(format!("the base's tokenizer knows token {last}, its vocabulary has {vocab}")));
         }
@@ -68,11 +87,31 @@ impl TextBorder {
             tokenizer,
             plain: OnceLock::new(),
             pieces: Pieces::new(&decoder),
-            template: model.chat_template().to_owned(),
-            bos: model.bos(),
-            leading_bos: model.leading_bos(),
-            stop: model.stop_tokens().collect(),
+            template: String::new(),
+            bos: None,
+            leading_bos: None,
+            stop: Vec::new(),
         })
+    }
+
+    /// The ids of a text as an encoder reads it, with the special tokens that belong around it (`[CLS]` … `[SEP]`), at most
+    /// `max_length` together; and how many of the text's own tokens were cut off for that.
+    ///
+    /// # Errors
+    /// If the special tokens leave no room, or what the tokenizer says.
+    pub fn encode_text(&self, text: &str, max_length: usize) -> Result<(Vec<u32>, usize), TextError> {
+        let refused = |error: &dyn fmt::Display| TextError(format!("the text cannot be encoded: {error}"));
+        let mut encoding = self.tokenizer.encode_fast(text, false).map_err(|error| refused(&error))?;
+        let added = self.tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false));
+        let Some(room) = max_length.checked_sub(added).filter(|&room| room > 0) else {
+            return Err(TextError(format!("{max_length} tokens leave no room beside the {added} special ones around every text")));
+        };
+        let cut = encoding.len().saturating_sub(room);
+        if cut > 0 {
+            encoding.truncate(room, 0, TruncationDirection::Right);
+        }
+        let encoding = self.tokenizer.post_process(encoding, None, true).map_err(|error| refused(&error))?;
+        Ok((encoding.get_ids().to_vec(), cut))
     }
 
     /// The ids of `text`; special tokens in it (`<|im_start|>` …) are parsed if `special`, else plain text. No token is put in front.

@@ -69,7 +69,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Import { source, base, output, factors, name } => {
             let base = File::open(base)?;
-            let model = base.base()?;
             let format = match factors {
                 Factors::AsIs => FactorFormat::AsIs,
                 Factors::F32 => FactorFormat::F32,
@@ -77,9 +76,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 Factors::Int8 => FactorFormat::Int8,
             };
             let options = AdapterOptions { name: name.clone(), format };
-            let builder =
-                if source.is_dir() { import_peft(source, &model, &options)? } else { import_gguf_adapter(source, &model, &options)? };
-            let header = builder.write(&model, output)?;
+            let model = base.any_base()?;
+            let builder = match source.is_dir() {
+                true => import_peft(source, model.as_ref(), &options)?,
+                false => import_gguf_adapter(source, &base.base()?, &options)?,
+            };
+            let header = builder.write(model.as_ref(), output)?;
             let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
             line(format_args!("{}: {bytes} bytes, {} targets, method {}", output.display(), builder.targets.len(), builder.method))?;
             Ok(())

@@ -3,10 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use lowrank::RootKind;
-use lowrank::adapter::Adapter;
+use lowrank::adapter::{Adapter, Base};
 use lowrank::archive::{ArchiveFile, Header};
 use lowrank::file::FileError;
+use lowrank::model::bert::Bert;
 use lowrank::model::llama::Llama;
+use lowrank::text::TextBorder;
+
+use crate::Failure;
 
 /// A mapped archive with its path.
 #[derive(Debug)]
@@ -27,6 +31,27 @@ impl File {
 
     pub(crate) fn base(&self) -> Result<Llama<'_>, FileError> {
         self.wrap(Llama::open(&self.map))
+    }
+
+    pub(crate) fn encoder(&self) -> Result<Bert<'_>, FileError> {
+        self.wrap(Bert::open(&self.map))
+    }
+
+    /// The base, of whatever family, for adapters.
+    pub(crate) fn any_base(&self) -> Result<Box<dyn Base + '_>, FileError> {
+        Ok(match self.root()? {
+            RootKind::BERT => Box::new(self.encoder()?),
+            _ => Box::new(self.base()?),
+        })
+    }
+
+    /// The text border of the base, of whatever family.
+    pub(crate) fn text(&self) -> Result<TextBorder, Failure> {
+        let border = match self.root()? {
+            RootKind::BERT => TextBorder::for_encoder(&self.encoder()?),
+            _ => TextBorder::new(&self.base()?),
+        };
+        Ok(border.map_err(|error| format!("{}: {error}", self.path.display()))?)
     }
 
     pub(crate) fn adapter(&self) -> Result<Adapter<'_>, FileError> {

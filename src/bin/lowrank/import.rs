@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use lowrank::import::{BaseOptions, Gguf, HuggingFace, Source, write_base};
+use lowrank::RootKind;
+use lowrank::import::{BaseOptions, Gguf, HuggingFace, HuggingFaceBert, directory_kind, write_base, write_bert};
 use lowrank::quant::Format;
 
 use crate::Failure;
@@ -48,7 +49,7 @@ pub(crate) struct Arguments {
     /// The format of the linear layers
     #[arg(long, value_enum, default_value_t = Weights::Nf4)]
     weights: Weights,
-    /// The format of the embedding and the output head
+    /// The format of the embedding of tokens and the output head
     #[arg(long, value_enum, default_value_t = Weights::Int8)]
     embedding: Weights,
     /// Weights per block of nf4 and int8: a power of two from 32 to 4096
@@ -63,8 +64,6 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let source: Box<dyn Source> =
-        if arguments.source.is_dir() { Box::new(HuggingFace::open(&arguments.source)?) } else { Box::new(Gguf::open(&arguments.source)?) };
     let options = BaseOptions {
         weights: arguments.weights.into(),
         embedding: arguments.embedding.into(),
@@ -73,7 +72,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         content_version: arguments.content_version,
     };
     let mut progress = Progress::new("importing");
-    let header = write_base(source.as_ref(), &options, &arguments.output, &mut |p| progress.show(p.done, p.total, p.name))?;
+    let (source, output) = (&arguments.source, &arguments.output);
+    let mut show = |p: lowrank::import::Progress<'_>| progress.show(p.done, p.total, p.name);
+    let header = if !source.is_dir() {
+        write_base(&Gguf::open(source)?, &options, output, &mut show)?
+    } else if directory_kind(source)? == RootKind::BERT {
+        write_bert(&HuggingFaceBert::open(source)?, &options, output, &mut show)?
+    } else {
+        write_base(&HuggingFace::open(source)?, &options, output, &mut show)?
+    };
     progress.finish();
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
     line(format_args!("{}: {bytes} bytes, fingerprint {}", arguments.output.display(), header.fingerprint))?;

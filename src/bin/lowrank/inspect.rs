@@ -7,7 +7,9 @@ use clap::Args;
 use lowrank::RootKind;
 use lowrank::adapter::Adapter;
 use lowrank::archive::Header;
+use lowrank::model::bert::{self, Bert};
 use lowrank::model::llama::{Llama, RopeScaling, Site};
+use lowrank::quant::Matrix;
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -50,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     });
     let more = match header.root {
         RootKind::LLAMA => base(&file.base()?),
+        RootKind::BERT => encoder(&file.encoder()?),
         RootKind::ADAPTER => adapter(&file.adapter()?),
         _ => json!({}),
     };
@@ -69,24 +72,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn base(model: &Llama<'_>) -> Value {
     let c = model.config();
-    let mut formats = BTreeMap::<String, (u64, u64)>::new();
-    let mut count = |site: Site| {
-        let weight = model.weight(site);
-        let entry = formats.entry(format!("{:?}", weight.format()).to_lowercase()).or_default();
-        entry.0 += (weight.rows() * weight.cols()) as u64;
-        entry.1 += weight.bytes();
-    };
-    (0..c.sites() as u32)
-        .filter_map(|n| Site::from_number(n, c.layers))
-        .filter(|&s| s != Site::Head || !model.is_tied())
-        .for_each(&mut count);
-    let weights: serde_json::Map<String, Value> = formats
-        .into_iter()
-        .map(|(format, (weights, bytes))| {
-            let bits = bytes as f64 * 8.0 / weights as f64;
-            (format, json!({ "weights": weights, "bytes": bytes, "bits_per_weight": (bits * 1000.0).round() / 1000.0 }))
-        })
-        .collect();
+    let sites = (0..c.sites() as u32).filter_map(|n| Site::from_number(n, c.layers)).filter(|&s| s != Site::Head || !model.is_tied());
+    let weights = weights(sites.map(|site| model.weight(site)));
     json!({
         "name": model.name(),
         "vocab": c.vocab, "dim": c.dim, "layers": c.layers, "heads": c.heads, "kv_heads": c.kv_heads, "head_dim": c.head_dim,
@@ -95,6 +82,34 @@ fn base(model: &Llama<'_>) -> Value {
         "tokenizer": !model.tokenizer_json().is_empty(), "chat_template": !model.chat_template().is_empty(),
         "stop_tokens": model.stop_tokens().collect::<Vec<_>>(), "leading_bos": model.leading_bos(),
     })
+}
+
+fn encoder(model: &Bert<'_>) -> Value {
+    let c = model.config();
+    let sites = (0..c.sites() as u32).filter_map(|n| bert::Site::from_number(n, c.layers));
+    let weights = weights(sites.filter_map(|site| model.weight(site)).chain([model.positions(), model.token_types()]));
+    json!({
+        "name": model.name(),
+        "vocab": c.vocab, "dim": c.dim, "layers": c.layers, "heads": c.heads, "hidden": c.hidden, "context": c.context,
+        "token_types": c.token_types, "activation": format!("{:?}", c.activation).to_lowercase(),
+        "pooling": format!("{:?}", c.pooling).to_lowercase(), "normalize": c.normalize, "max_length": model.max_length(),
+        "pooler": model.pooler().is_some(), "weights": weights, "tokenizer": !model.tokenizer_json().is_empty(),
+    })
+}
+
+/// Weights, bytes and bits per weight of each format.
+fn weights<'a>(matrices: impl Iterator<Item = Matrix<'a>>) -> serde_json::Map<String, Value> {
+    let mut formats = BTreeMap::<String, (u64, u64)>::new();
+    for weight in matrices {
+        let entry = formats.entry(format!("{:?}", weight.format()).to_lowercase()).or_default();
+        entry.0 += (weight.rows() * weight.cols()) as u64;
+        entry.1 += weight.bytes();
+    }
+    let facts = |(format, (weights, bytes)): (String, (u64, u64))| {
+        let bits = bytes as f64 * 8.0 / weights as f64;
+        (format, json!({ "weights": weights, "bytes": bytes, "bits_per_weight": (bits * 1000.0).round() / 1000.0 }))
+    };
+    formats.into_iter().map(facts).collect()
 }
 
 fn rope_scaling(scaling: RopeScaling) -> Value {
@@ -113,7 +128,7 @@ fn adapter(adapter: &Adapter<'_>) -> Value {
     json!({
         "name": adapter.name(), "method": adapter.method(), "base_fingerprint": adapter.base().to_string(),
         "base_kind": adapter.base_root().to_string(), "targets": adapter.targets().len(), "max_rank": adapter.max_rank(),
-        "dora": adapter.is_dora(),
+        "dora": adapter.is_dora(), "labels": adapter.classifier().map(|classifier| classifier.labels().collect::<Vec<_>>()),
         "parameters": adapter.targets().map(|t| t.rank * (t.inputs + t.outputs) + t.bias.len() + t.magnitude.len()).sum::<usize>(),
     })
 }
@@ -122,6 +137,7 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let file = File::open(&arguments.file)?;
     let root = file.root()?;
     match root {
+        RootKind::BERT => drop(file.wrap(Bert::verify(&file.map))?),
         RootKind::LLAMA => drop(file.wrap(Llama::verify(&file.map))?),
         RootKind::ADAPTER => drop(file.wrap(Adapter::verify(&file.map))?),
         _ => drop(file.wrap(lowrank::archive::verify(&file.map))?),

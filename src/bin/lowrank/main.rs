@@ -5,6 +5,7 @@
 mod adapter;
 mod bench;
 mod chat;
+mod embed;
 mod evaluate;
 mod export;
 mod files;
@@ -51,6 +52,8 @@ enum Command {
     Chat(chat::Arguments),
     /// Write the logits after each of given tokens to a .npy file, [tokens, vocab] f32; keys and values are kept in f32
     Logits(logits::Arguments),
+    /// Turn texts into vectors with an encoder: a .npy file, [texts, dim] f32
+    Embed(embed::Arguments),
     /// Turn text into token ids
     Tokenize(tokenize::Arguments),
     /// Measure a model (and an adapter) on a data file
@@ -84,6 +87,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Generate(arguments) => generate::run(arguments),
         Command::Chat(arguments) => chat::run(arguments),
         Command::Logits(arguments) => logits::run(arguments),
+        Command::Embed(arguments) => embed::run(arguments),
         Command::Tokenize(arguments) => tokenize::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Memory(arguments) => memory::run(arguments),

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lowrank::file::FileError;
-use lowrank::text::TextBorder;
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -35,7 +34,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = File::open(&arguments.base)?;
-    let border = TextBorder::new(&base.base()?).map_err(|error| format!("{}: {error}", base.path.display()))?;
+    let border = base.text()?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     if let Some(text) = &arguments.text {
         let ids = border.encode(text, true)?;

@@ -1,0 +1,187 @@
+//! `lowrank embed`: texts become vectors. Pooling and normalization are the base's; the special tokens are its tokenizer's.
+
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use lowrank::adapter::{AdapterSet, Choice, Slot};
+use lowrank::file::{FileError, write_whole};
+use lowrank::model::bert::{Bert, Pooling};
+use lowrank::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
+
+use crate::Failure;
+use crate::files::File;
+use crate::logits::npy_header;
+use crate::model::{AdapterOptions, ModelOptions, open_adapters};
+use crate::output::{line, note};
+use crate::tokenize::texts;
+
+const EXAMPLES: &str = r#"Examples:
+  lowrank embed --base minilm.lrk --text "Knives stay sharp on wood" --text "How do I sharpen a knife?" -o vectors.npy
+  lowrank embed --base minilm.lrk --adapter domain.lrk --file texts.jsonl -o vectors.npy"#;
+
+/// Texts and tokens that are encoded at once.
+const BATCH: usize = 32;
+const TOKENS: usize = 2048;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PoolingName {
+    /// The mean of all tokens
+    Mean,
+    /// The first token
+    Cls,
+    /// BERT's pooler over the first token
+    Pooler,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    adapters: AdapterOptions,
+    /// A text; may be repeated
+    #[arg(long = "text", value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
+    texts: Vec<String>,
+    /// JSON lines {"text": …}
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Tokens of a text, special ones included; what is longer is cut [default: the base's]
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// Another pooling than the base's; the vectors are then not normalized
+    #[arg(long, value_enum)]
+    pooling: Option<PoolingName>,
+    /// The .npy file to write: [texts, dim] f32
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let base = arguments.model.open()?;
+    let model = base.encoder()?;
+    let ids = tokenize(arguments, &base, &model)?;
+    let adapters = open_adapters(&arguments.adapters.adapters)?;
+    let executor = arguments.model.executor()?;
+    let dim = model.config().dim;
+    let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
+    let limits = EncoderLimits {
+        batch: BATCH.min(ids.len()),
+        tokens: ids.iter().map(Vec::len).sum::<usize>().min(TOKENS).max(longest),
+        precision: arguments.model.exact_precision(),
+        lanes: executor.lanes(),
+        ..EncoderLimits::new(longest)
+    };
+    let pooling = arguments.pooling.map(|name| match name {
+        PoolingName::Mean => Pooling::Mean,
+        PoolingName::Cls => Pooling::Cls,
+        PoolingName::Pooler => Pooling::Pooler,
+    });
+    with_encoder(model, &adapters, limits, executor.as_ref(), |encoder| {
+        let mut refused = None;
+        let written = write_whole(&arguments.output, |file| {
+            let io = |error| FileError::io(&arguments.output, error);
+            let mut out = BufWriter::new(file);
+            out.write_all(&npy_header(&[ids.len(), dim])).map_err(io)?;
+            for batch in batches(&ids, &limits) {
+                let texts: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
+                let mut vectors = |out: &mut dyn FnMut(&[f32]) -> std::io::Result<()>| -> lowrank::Result<std::io::Result<()>> {
+                    encoder.encode(&texts)?;
+                    for sequence in 0..texts.len() {
+                        let vector = match pooling {
+                            Some(pooling) => encoder.pooled(sequence, pooling)?,
+                            None => encoder.embedding(sequence)?,
+                        };
+                        if let Err(error) = out(vector) {
+                            return Ok(Err(error));
+                        }
+                    }
+                    Ok(Ok(()))
+                };
+                let written = vectors(&mut |vector| vector.iter().try_for_each(|value| out.write_all(&value.to_le_bytes())));
+                match written {
+                    Ok(written) => written.map_err(io)?,
+                    Err(error) => {
+                        refused = Some(error);
+                        return Err(FileError::core(&arguments.output, "", error));
+                    }
+                }
+            }
+            out.flush().map_err(io)
+        });
+        // What the model refuses is not the output file's fault.
+        Ok(refused.map_or(Ok(()), Err).map(|()| written)??)
+    })?;
+    line(format_args!("{}: [{}, {dim}] f32", arguments.output.display(), ids.len()))?;
+    Ok(())
+}
+
+/// The tokens of every text; says how many texts were cut.
+fn tokenize(arguments: &Arguments, base: &File, model: &Bert<'_>) -> Result<Vec<Vec<u32>>, Failure> {
+    let (border, context) = (base.text()?, model.config().context);
+    let max_length = arguments.max_length.unwrap_or(model.max_length());
+    if max_length > context {
+        return Err(format!("--max-length {max_length}: the base has positions for {context} tokens").into());
+    }
+    let (mut ids, mut cut) = (Vec::new(), 0);
+    let mut add = |text: &str| -> Result<(), Failure> {
+        let (tokens, lost) = border.encode_text(text, max_length)?;
+        cut += usize::from(lost > 0);
+        ids.push(tokens);
+        Ok(())
+    };
+    match &arguments.file {
+        Some(path) => texts(path)?.try_for_each(|text| add(&text?))?,
+        None => arguments.texts.iter().try_for_each(|text| add(text))?,
+    }
+    if ids.is_empty() {
+        return Err("there are no texts to embed".into());
+    }
+    if cut > 0 {
+        note(format_args!("lowrank: {cut} of {} texts are longer than {max_length} tokens and were cut (--max-length)", ids.len()));
+    }
+    Ok(ids)
+}
+
+/// Consecutive texts that fit into an encoder together.
+fn batches<'i>(ids: &'i [Vec<u32>], limits: &EncoderLimits) -> impl Iterator<Item = &'i [Vec<u32>]> {
+    let (mut left, EncoderLimits { batch, tokens, .. }) = (ids, *limits);
+    std::iter::from_fn(move || {
+        let mut together = 0;
+        let fits = |text: &&Vec<u32>| {
+            together += text.len();
+            together <= tokens
+        };
+        let count = left.iter().take(batch).take_while(fits).count();
+        let (now, rest) = left.split_at(count);
+        left = rest;
+        Some(now).filter(|now| !now.is_empty())
+    })
+}
+
+/// Calls `use_it` with an encoder in which `adapters` (with weights) are active in every sequence.
+fn with_encoder<T>(
+    model: Bert<'_>,
+    adapters: &[(File, f32)],
+    limits: EncoderLimits,
+    executor: &dyn Executor,
+    use_it: impl FnOnce(&mut Encoder<'_, '_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut slots = vec![Slot::EMPTY; adapters.len()];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let (mut choices, mut rank) = (Vec::new(), 0);
+    for (slot, (file, weight)) in (0..).zip(adapters) {
+        let adapter = file.adapter()?;
+        rank += adapter.max_rank();
+        file.wrap(set.attach(slot, adapter))?;
+        choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
+    }
+    let limits = EncoderLimits { max_active: adapters.len(), max_total_rank: rank, ..limits };
+    let mut memory = Memory::new(encoder_need(model.config(), &limits));
+    let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
+    for sequence in 0..limits.batch {
+        encoder.select(sequence, &set, &choices)?;
+    }
+    use_it(&mut encoder)
+}
