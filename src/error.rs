@@ -153,6 +153,8 @@ errors! {
     /// Not exactly one of a sequence's adapters brings a classifier.
     Classifiers { sequence: usize, found: usize } = 53,
         "{found} of the adapters of sequence {sequence} bring a classifier, exactly one is needed";
+    /// The base has no head of its own.
+    NoHead = 60, "the base has no head of its own: choose an adapter that brings a classifier";
     /// A classifier's label names are not one per row, or one is empty.
     Labels { names: u64, rows: u64 } = 54, "the classifier has {rows} rows and {names} usable label names: one each is needed";
 }
@@ -194,6 +196,9 @@ pub enum Field {
     Normalize,
     MaxLength,
     Tokens,
+    Head,
+    Inputs,
+    Outputs,
 }
 
 impl fmt::Display for Field {
@@ -229,6 +234,9 @@ impl fmt::Display for Field {
             Self::Normalize => "the normalize flag",
             Self::MaxLength => "the length that texts are cut to",
             Self::Tokens => "the number of tokens encoded at once",
+            Self::Head => "the kind of head",
+            Self::Inputs => "the number of input features",
+            Self::Outputs => "the number of outputs",
         })
     }
 }

@@ -5,6 +5,8 @@
 //! handed out afterwards need no checks.
 
 pub mod bert;
+pub mod lstm;
+pub mod mlp;
 
 use rkyv::rend::{f32_le, u16_le, u32_le};
 use rkyv::vec::ArchivedVec;

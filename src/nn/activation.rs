@@ -38,6 +38,30 @@ impl Activation {
     }
 }
 
+#[cfg(feature = "std")]
+impl Activation {
+    /// Its value at x, and its slope there.
+    #[inline]
+    pub(crate) fn with_slope(self, x: f32) -> (f32, f32) {
+        match self {
+            Self::Gelu => {
+                let below = 0.5 * (1.0 + math::erf(x * core::f32::consts::FRAC_1_SQRT_2));
+                // Φ + x φ, φ(x) = e^(−x²/2) / √(2π)
+                const FACTOR: f32 = 0.5 * core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2;
+                (x * below, below + x * FACTOR * math::exp(-0.5 * x * x))
+            }
+            Self::GeluTanh => {
+                const OUTER: f32 = core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2;
+                const INNER: f32 = 0.044_715;
+                let t = math::tanh(OUTER * (x + INNER * x * x * x));
+                let rise = OUTER * (1.0 + 3.0 * INNER * x * x);
+                (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * rise)
+            }
+            Self::Relu => (self.apply(x), if x > 0.0 { 1.0 } else { 0.0 }),
+        }
+    }
+}
+
 /// Values that a lane handles at a time.
 const PART: usize = 256;
 

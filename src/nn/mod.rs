@@ -5,6 +5,7 @@ mod attention;
 mod both_ways;
 mod embedding;
 mod linear;
+mod lstm;
 mod norm;
 mod rope;
 
@@ -15,6 +16,7 @@ pub(crate) use both_ways::attend_both_ways;
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub(crate) use linear::Scratch;
+pub(crate) use lstm::cell;
 pub use norm::LayerNorm;
 pub(crate) use rope::{angles, rotate};
 

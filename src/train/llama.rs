@@ -8,8 +8,8 @@ use super::attention::{self, Shape};
 use super::body::{Body, Borders, Network};
 use super::data::Inputs;
 use super::ops;
-use super::plan::{Change, Plan};
-use super::step::{Step, Trace};
+use super::plan::Plan;
+use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::Base;
 use crate::archive::{Buffer, schema, to_buffer};
@@ -386,15 +386,6 @@ impl Body for LlamaBody<'_> {
             d_hidden[(end - 1) * dim..end * dim].copy_from_slice(d);
         }
     }
-}
-
-/// A layer with what was trained in place of its own numbers.
-fn trained<'v>(plan: &Plan, values: &'v [f32], linear: Linear<'v>) -> schema::Linear<'v> {
-    let (weight, bias) = match plan.change(linear.site) {
-        Change::Full { weight, bias } => (linear.weight.with_floats(&values[weight.clone()]), &values[bias.clone()]),
-        _ => (linear.weight, linear.bias),
-    };
-    schema::Linear { weight: weight.into(), bias }
 }
 
 fn linears<'a>(layer: &Layer<'a>) -> [Linear<'a>; 7] {

@@ -16,6 +16,7 @@ use std::ops::Range;
 use super::parallel::Machine;
 use super::plan::{Change, LowRank, Plan};
 use super::random;
+use crate::archive::schema;
 use crate::nn::{self, Linear, Pass, Scratch, Segment};
 use crate::quant::Matrix;
 
@@ -303,6 +304,15 @@ impl<'s> Step<'s> {
     fn b(&self, low: &LowRank, rank: usize, outputs: usize) -> &'s [f32] {
         &self.values[prefix(&low.b, rank * outputs)]
     }
+}
+
+/// A layer with what was trained in place of its own numbers.
+pub(crate) fn trained<'v>(plan: &Plan, values: &'v [f32], linear: Linear<'v>) -> schema::Linear<'v> {
+    let (weight, bias) = match plan.change(linear.site) {
+        Change::Full { weight, bias } => (linear.weight.with_floats(&values[weight.clone()]), &values[bias.clone()]),
+        _ => (linear.weight, linear.bias),
+    };
+    schema::Linear { weight: weight.into(), bias }
 }
 
 /// The first `len` numbers of a range.
