@@ -20,6 +20,7 @@ mod tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub(super) use tokenizer::byte_characters;
 pub use adapter::{GgufAdapter, GgufTarget, import_gguf_adapter};
 
 use self::config::Architecture;
