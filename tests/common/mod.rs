@@ -3,8 +3,10 @@
 #![allow(unused_imports, reason = "as above")]
 
 mod bert;
+mod small;
 
 pub use bert::{BERT, all_bert_linear, bert, bert_adapter};
+pub use small::{LSTM, any_adapter, lstm, mlp, names};
 use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::llama::{Config, Llama, RopeScaling, Site};
 use lowrank::quant::{Format, OwnedMatrix};
