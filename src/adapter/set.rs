@@ -8,7 +8,7 @@ use crate::archive::Fingerprint;
 use crate::error::{Error, Result, RootKind};
 
 /// What an adapter must fit: a base's identity and the shapes of its sites.
-pub trait Base {
+pub trait Base: Sync {
     /// The hash of its content.
     fn fingerprint(&self) -> Fingerprint;
     /// Its root kind.
