@@ -119,10 +119,10 @@ fn the_byte_tokenizer_reads_and_writes_any_text() {
     let model = Llama::open(&archive).unwrap();
     let text = TextBorder::new(&model).unwrap();
     let content = "Zwölf\r\n\tBoxkämpfer 🥊 \u{0} \u{ad}";
-    let ids = text.encode(content).unwrap();
+    let ids = text.encode_prompt(content).unwrap();
     assert_eq!(ids[0], 256);
     assert!(ids[1..].iter().copied().eq(content.bytes().map(u32::from)));
-    assert_eq!(text.decode(&ids).unwrap(), content);
+    assert_eq!(text.decode(&ids, false).unwrap(), content);
     assert_eq!((model.leading_bos(), model.stop_tokens().collect::<Vec<_>>()), (Some(256), vec![257]));
 }
 
@@ -138,7 +138,7 @@ fn a_tokenizer_beside_the_configuration_is_carried() {
     let archive = fresh_to_buffer(&config, 1, &floats()).unwrap();
     let model = Lstm::open(&archive).unwrap();
     assert_eq!(model.config().vocab, 3);
-    assert_eq!(TextBorder::for_lstm(&model).unwrap().encode("bad good ugly").unwrap(), [2, 1, 0]);
+    assert_eq!(TextBorder::for_lstm(&model).unwrap().encode_prompt("bad good ugly").unwrap(), [2, 1, 0]);
 }
 
 #[test]

@@ -400,7 +400,7 @@ fn an_lstm_learns_opinions_from_examples() {
 
 /// What the model writes after the first `given` bytes of `text`.
 fn continued(model: Lstm<'_>, adapter: Option<&[u8]>, text: &TextBorder, expected: &str, given: usize) -> String {
-    let ids = text.encode(expected).unwrap();
+    let ids = text.encode_prompt(expected).unwrap();
     let mut written = ids[..=given].to_vec();
     with_session(model, adapter, |session| {
         session.prefill(0, &written).unwrap();
@@ -410,7 +410,7 @@ fn continued(model: Lstm<'_>, adapter: Option<&[u8]>, text: &TextBorder, expecte
             written.push(token);
         }
     });
-    text.decode(&written).unwrap()
+    text.decode(&written, false).unwrap()
 }
 
 /// Embedding, LSTM, vocabulary head: pre-trained from nothing on one text, then an adapter for another, and each is continued.
@@ -423,7 +423,7 @@ fn an_lstm_learns_to_continue_a_text() {
     let model = Lstm::open(&archive).unwrap();
     let text = TextBorder::for_lstm(&model).unwrap();
     let batch = |text: &TextBorder, content: &str| {
-        let tokens = text.encode(content).unwrap();
+        let tokens = text.encode_prompt(content).unwrap();
         assert_eq!(tokens.len(), 1 + content.len(), "a token per byte, and <s>");
         let next = tokens[1..].iter().copied().chain([IGNORE]).collect();
         Batch { starts: vec![0, tokens.len()], inputs: Inputs::Tokens(tokens), targets: Wanted::Next(next) }
