@@ -5,6 +5,7 @@ mod model_folder;
 
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::archive::Buffer;
+use lowrank::export::export_peft;
 use lowrank::import::{BaseOptions, HuggingFaceBert, bert_to_buffer, import_peft};
 use lowrank::model::bert::{Bert, Pooling};
 use lowrank::runtime::{Encoder, EncoderLimits, Executor, Memory, Serial, Threads, encoder_need};
@@ -183,4 +184,38 @@ fn what_would_change_the_model_is_refused_by_name() {
     let source = HuggingFaceBert::open(place.path()).unwrap();
     let error = bert_to_buffer(&source, &BaseOptions::default(), &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("tokenizer.json"), "{error}");
+}
+
+#[test]
+fn adapters_go_back_to_peft_and_return_the_same() {
+    let archive = import(&Folder::golden("tiny-bert")).unwrap();
+    let model = Bert::open(&archive).unwrap();
+    for name in ["lora", "dora", "embedding", "classifier"] {
+        let first = peft(name, &model);
+        let place = tempfile::tempdir().unwrap();
+        export_peft(&Adapter::open(&first).unwrap(), &model, place.path()).unwrap();
+        let again = import_peft(place.path(), &model, &Default::default()).unwrap().build(&model).unwrap();
+        assert_eq!(Adapter::open(&again).unwrap().fingerprint(), Adapter::open(&first).unwrap().fingerprint(), "{name}");
+        // PEFT's own file has the same tensors under the same names.
+        let tensors = |folder: &std::path::Path| {
+            let bytes = std::fs::read(folder.join("adapter_model.safetensors")).unwrap();
+            let tensors = SafeTensors::deserialize(&bytes).unwrap();
+            let mut all: Vec<_> = tensors.tensors().into_iter().map(|(name, t)| (name, t.shape().to_vec(), t.data().to_vec())).collect();
+            all.sort();
+            all
+        };
+        assert!(tensors(place.path()) == tensors(&golden(&format!("tiny-bert/adapters/{name}"))), "{name}");
+        let config: serde_json::Value = serde_json::from_slice(&std::fs::read(place.path().join("adapter_config.json")).unwrap()).unwrap();
+        let mut modules: Vec<String> = serde_json::from_value(config["target_modules"].clone()).unwrap();
+        modules.sort();
+        let expected: &[&str] = match name {
+            "classifier" => &["query", "value"],
+            "embedding" => &["query", "word_embeddings"],
+            _ => &["dense", "key", "query", "value"],
+        };
+        assert_eq!(
+            (modules, config["task_type"] == "SEQ_CLS"),
+            (expected.iter().map(|&name| name.to_owned()).collect(), name == "classifier")
+        );
+    }
 }

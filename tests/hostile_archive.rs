@@ -3,12 +3,13 @@
 
 mod common;
 
-use common::{CONFIG, adapter, base};
+use common::{BERT, CONFIG, adapter, base, bert, bert_adapter};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::archive::{Buffer, HEADER_LEN};
+use lowrank::model::bert::{self, Bert, Pooling};
 use lowrank::model::llama::{Config, Llama, Site};
 use lowrank::quant::Format;
-use lowrank::runtime::{Limits, Memory, Sampler, Serial, Session, need};
+use lowrank::runtime::{Encoder, EncoderLimits, Limits, Memory, Sampler, Serial, Session, encoder_need, need};
 use lowrank::{Error, RootKind};
 
 /// Small enough that every byte can be flipped.
@@ -129,4 +130,78 @@ fn damaged_scales_are_not_a_number_in_the_logits_and_an_error_in_the_sampler() {
     let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).unwrap();
     session.prefill(0, &[1, 2]).unwrap();
     assert_eq!(session.sample(0, &mut Sampler::greedy()).unwrap_err(), Error::BadLogits { index: 0 });
+}
+
+const SMALL_BERT: bert::Config =
+    bert::Config { vocab: 10, dim: 24, layers: 1, heads: 2, hidden: 20, context: 6, pooling: Pooling::Pooler, ..BERT };
+
+/// Uses everything an encoder has; errors are fine, panics are not.
+fn exercise_bert(model: Bert<'_>, adapter: Option<&Adapter<'_>>) {
+    let limits = EncoderLimits { batch: 2, tokens: 5, ..EncoderLimits::new(4) };
+    if encoder_need(model.config(), &limits).bytes > 1 << 22 {
+        return;
+    }
+    let mut memory = Memory::new(encoder_need(model.config(), &limits));
+    let mut slots = [Slot::EMPTY];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let choices = adapter.map(|&adapter| set.attach(0, adapter).map(|_| Choice::slot(0)));
+    let Ok(mut encoder) = Encoder::new(model, &limits, memory.as_mut(), &Serial) else { return };
+    if let Some(Ok(choice)) = choices {
+        let _ = encoder.select(0, &set, &[choice]);
+    }
+    if encoder.encode_with_types(&[&[0, 1, 2], &[3]], &[&[0, 0, 0], &[0]]).is_ok() {
+        for sequence in 0..2 {
+            for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Pooler] {
+                let _ = encoder.pooled(sequence, pooling).map(<[f32]>::len);
+            }
+            let _ = (encoder.embedding(sequence).map(<[f32]>::len), encoder.hidden(sequence).map(<[f32]>::len));
+            if let Ok(classifier) = encoder.classifier(sequence)
+                && classifier.len() < 100
+            {
+                let _ = encoder.classify(sequence, &mut vec![0.0; classifier.len()]);
+                let _ = classifier.labels().count();
+            }
+        }
+    }
+    let _ = (model.name(), model.tokenizer_json(), model.max_length());
+}
+
+#[test]
+fn every_truncation_and_flipped_byte_of_an_encoder_is_refused_and_never_panics() {
+    let archive = bert(&SMALL_BERT, Format::Nf4, Format::Int8, true, 1);
+    Bert::verify(&archive).unwrap();
+    assert!(matches!(Llama::open(&archive).unwrap_err(), Error::WrongRoot { found: RootKind::BERT, expected: RootKind::LLAMA }));
+    for at in 0..archive.len() {
+        let error = Bert::open(&Buffer::from(&archive[..at])).unwrap_err();
+        assert!(matches!(error, Error::Truncated { .. } | Error::NotAnArchive), "{at} bytes: {error}");
+        for mask in [0x01, 0x80, 0xff] {
+            let mut bytes = archive.to_vec();
+            bytes[at] ^= mask;
+            let flipped = Buffer::from(&bytes[..]);
+            assert!(Bert::verify(&flipped).is_err(), "byte {at} ^ {mask:#x} was accepted");
+            if let Ok(model) = Bert::open(&flipped) {
+                exercise_bert(model, None);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_flipped_byte_of_an_adapter_with_a_classifier_is_refused_and_never_panics() {
+    let archive = bert(&SMALL_BERT, Format::Nf4, Format::Int8, true, 1);
+    let model = Bert::open(&archive).unwrap();
+    let bytes = bert_adapter(&model, &[bert::Site::Q(0), bert::Site::Pooler, bert::Site::Embedding], true, &["no", "yes"], 7);
+    exercise_bert(model, Some(&Adapter::verify(&bytes).unwrap()));
+    for at in 0..bytes.len() {
+        assert!(Adapter::open(&Buffer::from(&bytes[..at])).is_err(), "{at} bytes were accepted");
+        for mask in [0x01, 0x80, 0xff] {
+            let mut damaged = bytes.to_vec();
+            damaged[at] ^= mask;
+            let damaged = Buffer::from(&damaged[..]);
+            assert!(Adapter::verify(&damaged).is_err(), "byte {at} ^ {mask:#x} was accepted");
+            if let Ok(adapter) = Adapter::open(&damaged) {
+                exercise_bert(model, Some(&adapter));
+            }
+        }
+    }
 }

@@ -5,15 +5,16 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::{CONFIG, LSTM, adapter, all_linear, any_adapter, base, lstm, mlp};
+use common::{BERT, CONFIG, LSTM, adapter, all_bert_linear, all_linear, any_adapter, base, bert, bert_adapter, lstm, mlp};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
+use lowrank::model::bert::Bert;
 use lowrank::model::llama::Llama;
 use lowrank::model::lstm::Lstm;
 use lowrank::model::mlp::{Activation, Mlp};
 use lowrank::quant::Format;
 use lowrank::runtime::{
-    Limits, Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, SamplerOptions, Serial, Session, need, predictor_need,
-    recurrent_need,
+    Encoder, EncoderLimits, Limits, Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, SamplerOptions, Serial, Session,
+    encoder_need, need, predictor_need, recurrent_need,
 };
 
 thread_local! {
@@ -81,6 +82,31 @@ fn open_attach_swap_and_generate_allocate_nothing() {
     let boxed = std::hint::black_box(Box::new(1));
     assert_eq!((allocations() - before, *boxed), (1, 1));
     assert!(written[0] != written[1]);
+}
+
+#[test]
+fn open_attach_encode_and_classify_allocate_nothing() {
+    let archive = bert(&BERT, Format::Nf4, Format::Int8, true, 1);
+    let labelled = bert_adapter(&Bert::open(&archive).unwrap(), &all_bert_linear(&BERT), true, &["no", "yes"], 7);
+    let limits = EncoderLimits { batch: 2, tokens: 16, ..EncoderLimits::new(12) };
+    let mut memory = Memory::new(encoder_need(&BERT, &limits));
+    let (mut logits, mut length) = ([0.0; 2], 0.0);
+
+    let before = allocations();
+    let model = Bert::open(&archive).unwrap();
+    Bert::verify(&archive).unwrap();
+    let mut slots = [Slot::EMPTY];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    set.attach(0, Adapter::verify(&labelled).unwrap()).unwrap();
+    let mut encoder = Encoder::new(model, &limits, memory.as_mut(), &Serial).unwrap();
+    encoder.select(1, &set, &[Choice::slot(0)]).unwrap();
+    for _ in 0..2 {
+        encoder.encode(&[&[1, 4, 2], &[1, 9, 8, 7, 2]]).unwrap();
+        length += encoder.embedding(0).unwrap().iter().map(|v| v * v).sum::<f32>();
+        encoder.classify(1, &mut logits).unwrap();
+    }
+    assert_eq!(allocations() - before, 0);
+    assert!((length - 2.0).abs() < 1e-4 && logits[0] != logits[1]);
 }
 
 #[test]

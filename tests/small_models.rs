@@ -123,7 +123,13 @@ fn mlp_outputs_are_torchs() {
 const TEXTS: [&[u32]; 4] = [&[1, 5, 9, 33, 2], &[1], &[1, 39, 38, 37, 7, 7, 7, 3, 8, 31, 22, 2], &[4, 4]];
 
 /// Hidden state, logits and labels after each of the texts, read together one token at a time.
-fn together(model: Lstm<'_>, limits: &RecurrentLimits, executor: &dyn Executor, adapters: &[Adapter<'_>], chosen: &[&[u32]]) -> Vec<Vec<f32>> {
+fn together(
+    model: Lstm<'_>,
+    limits: &RecurrentLimits,
+    executor: &dyn Executor,
+    adapters: &[Adapter<'_>],
+    chosen: &[&[u32]],
+) -> Vec<Vec<f32>> {
     with_session(model, limits, executor, adapters, chosen, |session| {
         let mut results = vec![Vec::new(); TEXTS.len()];
         for t in 0..12 {

@@ -7,6 +7,7 @@ use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::llama::{Config, Llama};
 use lowrank::quant::{Format, OwnedMatrix};
 use lowrank::text::{Message, TextBorder};
+use lowrank::train::data::{DataOptions, Dataset, IGNORE, Inputs, Targets, Task};
 use serde_json::json;
 
 /// A byte-level tokenizer without merges: 256 tokens for the bytes, then `<s>` (256) and `</s>` (257).
@@ -78,6 +79,23 @@ fn special_tokens_and_the_rule_about_bos() {
     assert_eq!(leading.encode("a", true).unwrap(), [97]);
     assert_eq!((plain.decode(&[97, 257], true).unwrap(), plain.decode(&[97, 257], false).unwrap()), ("a</s>".into(), "a".into()));
     assert!(plain.is_stop(257) && !plain.is_stop(97));
+}
+
+#[test]
+fn conversations_become_training_data_as_the_template_renders_them() {
+    let (border, directory) = (border(TEMPLATE, true), tempfile::tempdir().unwrap());
+    let path = directory.path().join("chat.jsonl");
+    std::fs::write(&path, r#"{"messages": [{"role": "user", "content": " hi"}, {"role": "assistant", "content": "yes</s>"}]}"#).unwrap();
+    let options = DataOptions { completions_only: true, ..DataOptions::default() };
+    let dataset = Dataset::open(&path, Task::LanguageModel, Some(&border), options).unwrap();
+    let batch = dataset.batch(&[0]).unwrap();
+    let mut ids = vec![256];
+    ids.extend(b"[USER] hi\n[ASSISTANT] yes".map(u32::from));
+    ids.push(257);
+    ids.push(u32::from(b'\n'));
+    let scored = ids.len() - " yes$\n".len()..ids.len() - 1;
+    let next: Vec<u32> = (1..=ids.len()).map(|i| if scored.contains(&i) { ids[i] } else { IGNORE }).collect();
+    assert_eq!((batch.inputs, batch.targets), (Inputs::Tokens(ids), Targets::Next(next)));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::Fingerprint;
 use super::schema::bert::{Bert, LayerNorm};
+use super::schema::checkpoint::Checkpoint;
 use super::schema::lstm::Lstm;
 use super::schema::mlp::Mlp;
 use super::schema::{Adapter, Factor, Linear, Llama, Matrix};
@@ -50,6 +51,12 @@ impl Hasher {
             self.matrix(head);
         }
         self.floats(root.norm);
+    }
+
+    pub(super) fn checkpoint(&mut self, root: &Checkpoint<'_>) {
+        self.0.update(root.base);
+        self.0.update(root.steps.to_le_bytes());
+        self.floats(root.values);
     }
 
     /// Pooling counts, it decides what is embedded; the length a text is cut to does not.

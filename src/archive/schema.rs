@@ -5,6 +5,7 @@
 //! handed out afterwards need no checks.
 
 pub mod bert;
+pub mod checkpoint;
 pub mod lstm;
 pub mod mlp;
 

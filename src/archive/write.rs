@@ -80,6 +80,14 @@ impl Root for schema::Adapter<'_> {
     }
 }
 
+impl Root for schema::checkpoint::Checkpoint<'_> {
+    const KIND: RootKind = RootKind::CHECKPOINT;
+
+    fn hash(&self, hasher: &mut Hasher) {
+        hasher.checkpoint(self);
+    }
+}
+
 /// Writes `root` as an archive; returns its header.
 ///
 /// # Errors

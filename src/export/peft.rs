@@ -2,7 +2,7 @@
 //!
 //! A, B and m keep their numbers: f32 and f16 as they are, int8 as the f32 it stands for. Ranks and alphas that differ among layers
 //! become patterns. DoRA's k is not written: PEFT computes it from m and its own base. Names of tensors and the meaning of patterns
-//! are those of PEFT 0.21; the base's weights are not written.
+//! are those of PEFT 0.21; the base's weights are not written. Label names have no place in a PEFT directory.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -12,27 +12,68 @@ use std::path::Path;
 use safetensors::{Dtype, View};
 use serde_json::{Map, Value, json};
 
-use crate::adapter::{Adapter, Factor, FactorValues, LowRank, check_fit};
+use crate::adapter::{Adapter, Base, Classifier, Factor, FactorValues, LowRank, check_fit};
+use crate::error::RootKind;
 use crate::file::{FileError, write_whole};
-use crate::model::llama::{Llama, Site};
 
 /// Writes `adapter`, made for `base`, as the PEFT directory `directory`: both files are complete before either gets its name.
 ///
 /// # Errors
 /// An adapter of another base, or one that PEFT has no form for (a bias of B beside DoRA or on an embedding, DoRA on some layers
-/// only); I/O errors.
-pub fn export_peft(adapter: &Adapter<'_>, base: &Llama<'_>, directory: &Path) -> Result<(), FileError> {
+/// only, a classifier on a decoder or on an encoder without pooler); I/O errors.
+pub fn export_peft(adapter: &Adapter<'_>, base: &dyn Base, directory: &Path) -> Result<(), FileError> {
     check_fit(adapter, base).map_err(|error| FileError::core(directory, "", error))?;
-    let layers = base.config().layers;
-    let targets: Vec<_> =
-        adapter.targets().filter_map(|target| Site::from_number(target.site, layers).map(|site| (site, target))).collect();
-    let config = config(adapter, &targets, layers).map_err(|reason| FileError::format(directory, "", reason))?;
-    let biased = targets.iter().any(|(_, target)| !target.bias.is_empty());
-    let tensors: BTreeMap<String, Tensor> = targets.iter().flat_map(|(site, target)| tensors(*site, target, biased)).collect();
+    let refused = |reason: String| FileError::format(directory, "", reason);
+    let model = Model::new(adapter, base).map_err(refused)?;
+    let config = config(adapter, &model).map_err(refused)?;
+    let biased = model.targets.iter().any(|(_, target)| !target.bias.is_empty());
+    let mut tensors: BTreeMap<String, Tensor> =
+        model.targets.iter().flat_map(|(path, target)| tensors(&format!("{}{path}", model.prefix), target, biased)).collect();
+    if let Some(classifier) = adapter.classifier() {
+        tensors.extend(classifier_tensors(&classifier));
+    }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let weights = safetensors::serialize(tensors, Some(metadata))
         .map_err(|error| FileError::format(directory.join("adapter_model.safetensors"), "", error.to_string()))?;
     write(directory, &config, &weights)
+}
+
+/// The adapter beside the model that PEFT will wrap.
+struct Model<'t> {
+    /// Module path and change of each adapted layer.
+    targets: Vec<(String, LowRank<'t>)>,
+    /// The module paths of all layers that an adapter could change.
+    paths: Vec<String>,
+    /// Where transformers' model has the base.
+    prefix: &'static str,
+    task: &'static str,
+}
+
+impl<'t> Model<'t> {
+    fn new(adapter: &Adapter<'t>, base: &dyn Base) -> Result<Self, String> {
+        let path = |site: u32| {
+            let mut path = String::new();
+            base.site(site)?;
+            base.write_path(site, &mut path).ok()?;
+            Some(path)
+        };
+        let targets = adapter.targets().filter_map(|target| Some((path(target.site)?, target))).collect();
+        let paths: Vec<String> = (0..base.sites()).filter_map(path).collect();
+        let is_encoder = base.root() == RootKind::BERT;
+        let (prefix, task) = match (is_encoder, adapter.classifier().is_some()) {
+            (true, true) if paths.iter().any(|path| path == "pooler.dense") => ("bert.", "SEQ_CLS"),
+            (true, true) => return Err("the classifiers of PEFT's BERT read a pooler's output, and the base has none".into()),
+            (false, true) => return Err("classifiers on decoders cannot be exported".into()),
+            (true, false) => ("", "FEATURE_EXTRACTION"),
+            (false, false) => ("", "CAUSAL_LM"),
+        };
+        Ok(Self { targets, paths, prefix, task })
+    }
+
+    /// Are these all the layers whose path ends in `part`?
+    fn are_all(&self, part: &str, paths: &[&str]) -> bool {
+        self.paths.iter().filter(|path| last(path) == part).count() == paths.len()
+    }
 }
 
 /// The weights are written and synced under a temporary name before the configuration is: what can fail for want of space or
@@ -53,20 +94,19 @@ fn write(directory: &Path, config: &str, weights: &[u8]) -> Result<(), FileError
     written
 }
 
-type Targets<'t> = [(Site, LowRank<'t>)];
-
 /// adapter_config.json, or why PEFT has no form for the adapter.
-fn config(adapter: &Adapter<'_>, targets: &Targets<'_>, layers: usize) -> Result<String, String> {
+fn config(adapter: &Adapter<'_>, model: &Model<'_>) -> Result<String, String> {
+    let targets = &model.targets;
     let dora = targets.iter().any(|(_, target)| !target.magnitude.is_empty());
     let biased = targets.iter().find(|(_, target)| !target.bias.is_empty());
-    if let Some((site, _)) = targets.iter().find(|(_, target)| dora && target.magnitude.is_empty()) {
-        return Err(format!("PEFT has DoRA on all layers or on none, and {site} has no magnitude"));
+    if let Some((path, _)) = targets.iter().find(|(_, target)| dora && target.magnitude.is_empty()) {
+        return Err(format!("PEFT has DoRA on all layers or on none, and {path} has no magnitude"));
     }
-    if let Some((site, _)) = biased.filter(|_| dora) {
-        return Err(format!("PEFT has no bias of B beside DoRA, and {site} has one"));
+    if let Some((path, _)) = biased.filter(|_| dora) {
+        return Err(format!("PEFT has no bias of B beside DoRA, and {path} has one"));
     }
-    if let Some((site, _)) = targets.iter().find(|(_, target)| biased.is_some() && target.is_embedding) {
-        return Err(format!("PEFT has a bias of B on all layers or on none, and none on embeddings such as {site}"));
+    if let Some((path, _)) = targets.iter().find(|(_, target)| biased.is_some() && target.is_embedding) {
+        return Err(format!("PEFT has a bias of B on all layers or on none, and none on embeddings such as {path}"));
     }
     // One flag for all layers: where they differ, the √r goes into alpha.
     let rank_stabilized = targets.iter().all(|(_, target)| target.rank_stabilized);
@@ -74,13 +114,13 @@ fn config(adapter: &Adapter<'_>, targets: &Targets<'_>, layers: usize) -> Result
         true => f64::from(target.alpha),
         false => f64::from(target.alpha) * (target.rank as f64).sqrt(),
     };
-    let (rank, rank_pattern) = patterns(targets, layers, |target| target.rank as f64);
-    let (alpha, alpha_pattern) = patterns(targets, layers, alpha);
+    let (rank, rank_pattern) = patterns(model, |target| target.rank as f64);
+    let (alpha, alpha_pattern) = patterns(model, alpha);
     let facts: Value = serde_json::from_str(adapter.facts()).unwrap_or_default();
     let fact = |key: &str| facts.get(key).cloned().unwrap_or_default();
     let mut config = json!({
         "peft_type": "LORA",
-        "task_type": facts.get("task_type").cloned().unwrap_or_else(|| "CAUSAL_LM".into()),
+        "task_type": facts.get("task_type").cloned().unwrap_or_else(|| model.task.into()),
         "base_model_name_or_path": fact("base_model_name_or_path"),
         "revision": fact("revision"),
         "inference_mode": true,
@@ -90,12 +130,13 @@ fn config(adapter: &Adapter<'_>, targets: &Targets<'_>, layers: usize) -> Result
         "alpha_pattern": alpha_pattern,
         "use_rslora": rank_stabilized,
         "use_dora": dora,
-        "target_modules": modules(targets, layers),
+        "target_modules": modules(model),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": false,
         "init_lora_weights": true,
-        "modules_to_save": null,
+        // PEFT lists the two names that classifiers have in transformers, whichever the model uses.
+        "modules_to_save": adapter.classifier().map(|_| ["classifier", "score"]),
     });
     if biased.is_some() {
         // Older versions of PEFT refuse keys they do not know.
@@ -105,47 +146,45 @@ fn config(adapter: &Adapter<'_>, targets: &Targets<'_>, layers: usize) -> Result
 }
 
 /// The last part of a module path: what layers of all blocks have in common.
-fn part(site: Site) -> String {
-    let path = site.to_string();
-    path.rsplit('.').next().unwrap_or(&path).to_owned()
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
 }
 
 /// The shortest name by which PEFT finds just this layer.
-fn path(site: Site) -> String {
-    let path = site.to_string();
-    path.strip_prefix("model.").unwrap_or(&path).to_owned()
+fn short(path: &str) -> String {
+    path.strip_prefix("model.").unwrap_or(path).to_owned()
 }
 
-/// `target_modules`: the part's name where it is adapted in every block, else a path for each layer.
-fn modules(targets: &Targets<'_>, layers: usize) -> Vec<String> {
-    let mut parts = BTreeMap::<String, Vec<Site>>::new();
-    targets.iter().for_each(|(site, _)| parts.entry(part(*site)).or_default().push(*site));
-    let names = |(part, sites): (String, Vec<Site>)| {
-        let everywhere = sites.len() == layers || matches!(sites[..], [Site::Embedding | Site::Head]);
-        if everywhere { vec![part] } else { sites.into_iter().map(path).collect() }
+/// `target_modules`: the part's name where it is adapted wherever the model has it, else a path for each layer.
+fn modules(model: &Model<'_>) -> Vec<String> {
+    let mut parts = BTreeMap::<&str, Vec<&str>>::new();
+    model.targets.iter().for_each(|(path, _)| parts.entry(last(path)).or_default().push(path));
+    let names = |(part, paths): (&str, Vec<&str>)| {
+        if model.are_all(part, &paths) { vec![part.to_owned()] } else { paths.into_iter().map(short).collect() }
     };
     parts.into_iter().flat_map(names).collect()
 }
 
 /// The commonest value, and a pattern for each part or layer that has another.
-fn patterns(targets: &Targets<'_>, layers: usize, value: impl Fn(&LowRank<'_>) -> f64) -> (Value, Map<String, Value>) {
+fn patterns(model: &Model<'_>, value: impl Fn(&LowRank<'_>) -> f64) -> (Value, Map<String, Value>) {
     let mut counts = BTreeMap::<u64, usize>::new();
-    let mut parts = BTreeMap::<String, Vec<(Site, f64)>>::new();
-    for (site, target) in targets {
+    let mut parts = BTreeMap::<&str, Vec<(&str, f64)>>::new();
+    for (path, target) in &model.targets {
         *counts.entry(value(target).to_bits()).or_default() += 1;
-        parts.entry(part(*site)).or_default().push((*site, value(target)));
+        parts.entry(last(path)).or_default().push((path, value(target)));
     }
     let common = counts.iter().rev().max_by_key(|(_, count)| **count).map_or(0.0, |(bits, _)| f64::from_bits(*bits));
     let mut patterns = Map::new();
     for (part, values) in parts {
         let first = values[0].1;
-        if values.len() == layers && values.iter().all(|(_, value)| *value == first) {
+        let paths: Vec<&str> = values.iter().map(|(path, _)| *path).collect();
+        if model.are_all(part, &paths) && values.iter().all(|(_, value)| *value == first) {
             if first != common {
-                patterns.insert(part, number(first));
+                patterns.insert(part.to_owned(), number(first));
             }
             continue;
         }
-        patterns.extend(values.into_iter().filter(|(_, value)| *value != common).map(|(site, value)| (path(site), number(value))));
+        patterns.extend(values.into_iter().filter(|(_, value)| *value != common).map(|(path, value)| (short(path), number(value))));
     }
     (number(common), patterns)
 }
@@ -181,8 +220,8 @@ impl View for Tensor {
 }
 
 /// A layer's tensors under PEFT's names; with a bias (of zeros, if it has none) where `biased`.
-fn tensors(site: Site, target: &LowRank<'_>, biased: bool) -> Vec<(String, Tensor)> {
-    let name = |part: &str| format!("base_model.model.{site}.{part}");
+fn tensors(module: &str, target: &LowRank<'_>, biased: bool) -> Vec<(String, Tensor)> {
+    let name = |part: &str| format!("base_model.model.{module}.{part}");
     let (rank, inputs, outputs) = (target.rank, target.inputs, target.outputs);
     let b = factor(&target.b, [outputs, rank], |row, col| (col, row));
     if target.is_embedding {
@@ -199,6 +238,17 @@ fn tensors(site: Site, target: &LowRank<'_>, biased: bool) -> Vec<(String, Tenso
         tensors.push((name("lora_magnitude_vector"), vector(target.magnitude)));
     }
     tensors
+}
+
+/// A classifier's tensors under PEFT's names, as f32; one without bias gets zeros.
+fn classifier_tensors(classifier: &Classifier<'_>) -> [(String, Tensor); 2] {
+    let weight = classifier.weight();
+    let mut values = vec![0.0; weight.rows() * weight.cols()];
+    values.chunks_exact_mut(weight.cols()).enumerate().for_each(|(row, out)| weight.read(row, 0, out));
+    let bias = if classifier.bias().is_empty() { vec![0.0; weight.rows()] } else { classifier.bias().to_vec() };
+    let name = |part: &str| format!("base_model.model.classifier.{part}");
+    let weight = Tensor { shape: vec![weight.rows(), weight.cols()], ..vector(&values) };
+    [(name("weight"), weight), (name("bias"), vector(&bias))]
 }
 
 fn vector(values: &[f32]) -> Tensor {

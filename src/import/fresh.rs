@@ -123,8 +123,8 @@ fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Vec<u8>>, FileError>
     }
     let file = path.parent().unwrap_or(Path::new("")).join(&stated);
     let bytes = std::fs::read(&file).map_err(|error| FileError::io(&file, error))?;
-    let tokenizer =
-        tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| FileError::format(&file, "", format!("not a valid tokenizer: {error}")))?;
+    let tokenizer = tokenizers::Tokenizer::from_bytes(&bytes)
+        .map_err(|error| FileError::format(&file, "", format!("not a valid tokenizer: {error}")))?;
     let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
     default(&mut json.fields, "vocab_size", json!(u64::from(last) + 1));
     Ok(Some(bytes))
@@ -136,9 +136,7 @@ const BYTES_VOCAB: usize = 258;
 /// Token i is byte i; 256 is `<s>`, put before every text, 257 `</s>`, put behind every text that an encoder reads.
 fn byte_tokenizer(is_encoder: bool) -> Value {
     let vocab: Map<String, Value> = byte_characters().zip(0..256u32).map(|(c, id)| (c.to_string(), id.into())).collect();
-    let special = |id: u32, text: &str| {
-        json!({ "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true })
-    };
+    let special = |id: u32, text: &str| json!({ "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
     let token = |text: &str| json!({ "SpecialToken": { "id": text, "type_id": 0 } });
     let text = |name: &str, kind: u32| json!({ "Sequence": { "id": name, "type_id": kind } });
     let (mut single, mut pair) = (vec![token("<s>"), text("A", 0)], vec![token("<s>"), text("A", 0), text("B", 1)]);

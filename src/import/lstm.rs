@@ -41,7 +41,8 @@ pub(super) fn config(json: &Json) -> Result<(Config, Vec<String>), FileError> {
         other => return Err(json.error("head", format!("\"{other}\" is not supported; lm, labels and none are"))),
     };
     if (head == Head::Labels) == labels.is_empty() {
-        return Err(json.error("labels", format!("label names belong to the head \"labels\"; the head is \"{stated}\", there are {}", labels.len())));
+        return Err(json
+            .error("labels", format!("label names belong to the head \"labels\"; the head is \"{stated}\", there are {}", labels.len())));
     }
     let count = |key: &str| json.required(key, json.count(key)?);
     let vocab = count("vocab_size")?;

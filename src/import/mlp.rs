@@ -93,7 +93,11 @@ impl MlpParts {
         let mut layers = Vec::with_capacity(widths.len());
         for (index, rows) in widths.into_iter().enumerate() {
             let (path, shape) = (Site(index).to_string(), (rows, inputs));
-            layers.push(if index + 1 == config.layers { reader.edge(&path, shape, biased)? } else { reader.any_linear(&path, shape, biased)? });
+            layers.push(if index + 1 == config.layers {
+                reader.edge(&path, shape, biased)?
+            } else {
+                reader.any_linear(&path, shape, biased)?
+            });
             inputs = rows;
         }
         reader.refuse_leftovers(|_| false)?;

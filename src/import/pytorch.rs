@@ -87,9 +87,7 @@ pub fn write_pytorch(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Header, FileError> {
     match source.kind {
-        RootKind::LSTM => {
-            LstmParts::read(source, options, progress)?.with_root(|root| write_file(root, options.content_version, output))
-        }
+        RootKind::LSTM => LstmParts::read(source, options, progress)?.with_root(|root| write_file(root, options.content_version, output)),
         _ => MlpParts::read(source, options, progress)?.with_root(|root| write_file(root, options.content_version, output)),
     }
 }

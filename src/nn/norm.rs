@@ -19,15 +19,20 @@ impl LayerNorm<'_> {
     /// Normalizes every row of x, `[n, dim]`, in place.
     pub(crate) fn forward(&self, x: &mut [f32]) {
         for row in x.chunks_exact_mut(self.weight.len()) {
-            let n = row.len() as f32;
-            let mean = sum(row, |value| value) / n;
-            // Of the centred values: a difference of squares would cancel.
-            let variance = sum(row, |value| (value - mean) * (value - mean)) / n;
-            let factor = 1.0 / math::sqrt(variance + self.epsilon);
+            let (mean, factor) = self.moments(row);
             for ((x, weight), bias) in row.iter_mut().zip(self.weight).zip(self.bias) {
                 *x = (*x - mean) * factor * weight + bias;
             }
         }
+    }
+
+    /// The mean of a row and `1 / √(var + ε)`.
+    pub(crate) fn moments(&self, row: &[f32]) -> (f32, f32) {
+        let n = row.len() as f32;
+        let mean = sum(row, |value| value) / n;
+        // Of the centred values: a difference of squares would cancel.
+        let variance = sum(row, |value| (value - mean) * (value - mean)) / n;
+        (mean, 1.0 / math::sqrt(variance + self.epsilon))
     }
 }
 

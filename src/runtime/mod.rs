@@ -19,7 +19,7 @@ mod workspace;
 pub use encoder::Encoder;
 pub use encoder_limits::{EncoderLimits, encoder_need};
 pub use executor::{Executor, Serial};
-pub use limits::{KvFormat, Limits, Need, need};
+pub use limits::{KvFormat, Limits, Need, need, need_on_32_bits};
 pub use predictor::{Predictor, PredictorLimits, predictor_need};
 pub use recurrent::Recurrent;
 pub use recurrent_limits::{RecurrentLimits, recurrent_need};

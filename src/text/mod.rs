@@ -188,6 +188,16 @@ impl TextBorder {
         !self.template.is_empty()
     }
 
+    /// The token put before every prompt, if the model's rule asks for one.
+    pub fn leading_bos(&self) -> Option<u32> {
+        self.leading_bos
+    }
+
+    /// The end-of-sequence token: the first among those that end a turn.
+    pub fn end_token(&self) -> Option<u32> {
+        self.stop.first().copied()
+    }
+
     /// Does this token end a turn?
     pub fn is_stop(&self, token: u32) -> bool {
         self.stop.contains(&token)

@@ -3,14 +3,18 @@
 //! A family ([`Body`]) maps a batch to hidden states and carries a gradient back. What is asked of the hidden states is the
 //! same for all: [`Network::run`] puts the language-model head or the classifier on top, computes the loss and starts the way back.
 
+use super::TrainError;
 use super::data::{Batch, IGNORE, Inputs, Targets};
+use super::evaluate::Tally;
 use super::ops;
 use super::plan::Plan;
 use super::step::{Step, sum_rows};
 use crate::adapter::Base;
 use crate::archive::Buffer;
 use crate::error::Result;
+use crate::kernel::Precision;
 use crate::nn::Linear;
+use crate::runtime::Executor;
 
 /// What a batch for a model may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,6 +25,8 @@ pub(crate) struct Borders {
     pub(crate) features: usize,
     /// The longest sequence.
     pub(crate) context: usize,
+    /// Can the core run it with a classifier on top?
+    pub(crate) classifies: bool,
 }
 
 /// A model family in training.
@@ -46,6 +52,21 @@ pub(crate) trait Body {
     fn vectors(&self) -> Vec<(u32, &[f32])>;
     /// The base with what was trained in place of its own numbers.
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
+    /// An archive of this family as something adapters are bound to.
+    fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>>;
+    /// What the core makes of `batches` under `adapters`, on another base archive if one is given; no sequence is longer than
+    /// `longest`.
+    #[allow(clippy::too_many_arguments, reason = "what is measured, on what, and how")]
+    fn measure(
+        &self,
+        base: Option<&[u8]>,
+        adapters: &[&[u8]],
+        longest: usize,
+        batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
+        executor: &dyn Executor,
+        tally: &mut Tally,
+    ) -> Result<(), TrainError>;
 
     /// The hidden states, `[n, dim]`; with `keep`, what the way back needs.
     fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, Self::Trace);
@@ -86,6 +107,18 @@ pub(crate) trait Network {
     fn layer_at(&self, site: u32) -> Option<Linear<'_>>;
     fn vectors(&self) -> Vec<(u32, &[f32])>;
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
+    fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>>;
+    #[allow(clippy::too_many_arguments, reason = "what is measured, on what, and how")]
+    fn measure(
+        &self,
+        base: Option<&[u8]>,
+        adapters: &[&[u8]],
+        longest: usize,
+        batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
+        executor: &dyn Executor,
+        tally: &mut Tally,
+    ) -> Result<(), TrainError>;
     /// The loss of a batch; with `back`, its gradients.
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome;
 }
@@ -117,6 +150,24 @@ impl<B: Body> Network for B {
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
         Body::write_base(self, name, plan, values)
+    }
+
+    fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {
+        Body::reopen(self, archive)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what is measured, on what, and how")]
+    fn measure(
+        &self,
+        base: Option<&[u8]>,
+        adapters: &[&[u8]],
+        longest: usize,
+        batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
+        executor: &dyn Executor,
+        tally: &mut Tally,
+    ) -> Result<(), TrainError> {
+        Body::measure(self, base, adapters, longest, batches, precision, executor, tally)
     }
 
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome {

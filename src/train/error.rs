@@ -26,6 +26,8 @@ pub enum TrainError {
         /// Bytes it may take.
         limit: u64,
     },
+    /// The loss of an evaluation is not a number.
+    NotANumber,
     /// What the core says.
     Core(Error),
     /// What is wrong with a file.
@@ -52,6 +54,7 @@ impl fmt::Display for TrainError {
                 f,
                 "the run would take {need} bytes, {limit} are allowed; a smaller batch or length, checkpointing or the 8-bit optimizer take less"
             ),
+            Self::NotANumber => f.write_str("the loss is not a number: the weights are damaged, run verify"),
             Self::Core(error) => error.fmt(f),
             Self::File(error) => error.fmt(f),
             Self::Text(error) => error.fmt(f),

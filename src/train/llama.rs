@@ -4,18 +4,22 @@
 //! gate and up. Norms and the SwiGLU product are computed again from these. With checkpointing only the input of each block is
 //! kept, and the block runs again on the way back.
 
+use super::TrainError;
 use super::attention::{self, Shape};
 use super::body::{Body, Borders, Network};
-use super::data::Inputs;
+use super::data::{Batch, IGNORE, Inputs, Targets};
+use super::evaluate::Tally;
 use super::ops;
 use super::plan::Plan;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
-use crate::adapter::Base;
+use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
 use crate::archive::{Buffer, schema, to_buffer};
 use crate::error::Result;
+use crate::kernel::Precision;
 use crate::model::llama::{Layer, Llama, Site};
 use crate::nn::{Embedding, Linear, angles, rotate};
+use crate::runtime::{Executor, KvFormat, Limits, Memory, Session, need};
 
 /// A Llama-family model in training.
 pub(crate) struct LlamaBody<'a> {
@@ -285,7 +289,7 @@ impl Body for LlamaBody<'_> {
 
     fn borders(&self) -> Borders {
         let c = self.model.config();
-        Borders { tokens: c.vocab, features: 0, context: c.context }
+        Borders { tokens: c.vocab, features: 0, context: c.context, classifies: false }
     }
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
@@ -329,6 +333,59 @@ impl Body for LlamaBody<'_> {
             head: head.map(|head| linear(head).weight),
         };
         to_buffer(&root, 1)
+    }
+
+    fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {
+        Ok(Box::new(Llama::open(archive)?))
+    }
+
+    fn measure(
+        &self,
+        base: Option<&[u8]>,
+        adapters: &[&[u8]],
+        longest: usize,
+        batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
+        executor: &dyn Executor,
+        tally: &mut Tally,
+    ) -> Result<(), TrainError> {
+        let model = base.map_or(Ok(self.model), Llama::open)?;
+        let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
+        let limits = Limits {
+            kv_format: KvFormat::F32,
+            precision,
+            prefill_chunk: longest.min(64),
+            lanes: executor.lanes(),
+            max_active: adapters.len(),
+            max_total_rank: adapters.iter().map(Adapter::max_rank).sum(),
+            ..Limits::new(longest)
+        };
+        let mut slots = vec![Slot::EMPTY; adapters.len()];
+        let mut set = AdapterSet::new(&mut slots, &model);
+        let mut choices = Vec::new();
+        for (slot, &adapter) in (0..).zip(&adapters) {
+            set.attach(slot, adapter)?;
+            choices.push(Choice::slot(slot));
+        }
+        let mut memory = Memory::new(need(model.config(), &limits));
+        let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
+        session.select(0, &set, &choices)?;
+        for batch in batches {
+            let batch = batch?;
+            let (Inputs::Tokens(tokens), Targets::Next(next)) = (&batch.inputs, &batch.targets) else {
+                return Err(TrainError::options("a Llama base is measured as a language model (--task lm)"));
+            };
+            for pair in batch.starts.windows(2) {
+                session.reset(0)?;
+                session.score(0, &tokens[pair[0]..pair[1]], |position, logits| {
+                    let next = next[pair[0] + position];
+                    if next != IGNORE {
+                        tally.next(logits, next);
+                    }
+                })?;
+            }
+        }
+        Ok(())
     }
 
     fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, LlamaTrace) {

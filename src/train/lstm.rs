@@ -13,18 +13,22 @@
 //! Of a layer are kept: what it reads, its gates, c and h. With checkpointing only what it reads is kept, and the layer runs again on
 //! the way back. Dropout before a recurrent matrix's A drops the same elements at every token.
 
+use super::TrainError;
 use super::body::{Body, Borders, Network};
-use super::data::Inputs;
+use super::data::{Batch, IGNORE, Inputs, Targets};
+use super::evaluate::Tally;
 use super::plan::Plan;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
-use crate::adapter::Base;
+use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
 use crate::archive::schema::lstm::{Lstm as Root, LstmLayer};
 use crate::archive::{Buffer, schema, to_buffer};
 use crate::error::Result;
+use crate::kernel::Precision;
 use crate::model::lstm::{Config, Head, Layer, Lstm, Site};
 use crate::nn::{Embedding, Linear, cell};
 use crate::quant::{Matrix, Values};
+use crate::runtime::{Executor, Memory, Recurrent, RecurrentLimits, recurrent_need};
 
 /// The longest sequence of a batch: a state has no limit, memory has.
 const LONGEST: usize = 1 << 20;
@@ -199,7 +203,7 @@ impl Body for LstmBody<'_> {
     }
 
     fn borders(&self) -> Borders {
-        Borders { tokens: self.model.config().vocab, features: 0, context: LONGEST }
+        Borders { tokens: self.model.config().vocab, features: 0, context: LONGEST, classifies: true }
     }
 
     fn head(&self) -> Option<Linear<'_>> {
@@ -250,6 +254,74 @@ impl Body for LstmBody<'_> {
             labels: &labels,
         };
         to_buffer(&root, 1)
+    }
+
+    fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {
+        Ok(Box::new(Lstm::open(archive)?))
+    }
+
+    fn measure(
+        &self,
+        base: Option<&[u8]>,
+        adapters: &[&[u8]],
+        longest: usize,
+        batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
+        executor: &dyn Executor,
+        tally: &mut Tally,
+    ) -> Result<(), TrainError> {
+        let model = base.map_or(Ok(self.model), Lstm::open)?;
+        let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
+        let mut slots = vec![Slot::EMPTY; adapters.len()];
+        let mut set = AdapterSet::new(&mut slots, &model);
+        let mut choices = Vec::new();
+        for (slot, &adapter) in (0..).zip(&adapters) {
+            set.attach(slot, adapter)?;
+            choices.push(Choice::slot(slot));
+        }
+        let limits = RecurrentLimits {
+            precision,
+            prefill_chunk: longest.clamp(1, 64),
+            lanes: executor.lanes(),
+            max_active: adapters.len(),
+            max_total_rank: adapters.iter().map(Adapter::max_rank).sum(),
+            ..RecurrentLimits::new()
+        };
+        let mut memory = Memory::new(recurrent_need(model.config(), &limits));
+        let mut session = Recurrent::new(model, &limits, memory.as_mut(), executor)?;
+        session.select(0, &set, &choices)?;
+        let own = model.labels().count();
+        for batch in batches {
+            let batch = batch?;
+            let Inputs::Tokens(tokens) = &batch.inputs else {
+                return Err(TrainError::options("an LSTM reads text, this data holds numbers"));
+            };
+            for (sequence, pair) in batch.starts.windows(2).enumerate() {
+                let tokens = &tokens[pair[0]..pair[1]];
+                session.reset(0)?;
+                match &batch.targets {
+                    Targets::Next(next) => session.score(0, tokens, |position, logits| {
+                        let next = next[pair[0] + position];
+                        if next != IGNORE {
+                            tally.next(logits, next);
+                        }
+                    })?,
+                    Targets::Class(classes) => {
+                        session.prefill(0, tokens)?;
+                        match session.classifier(0) {
+                            Ok(classifier) => {
+                                let mut logits = vec![0.0; classifier.len()];
+                                session.classify(0, &mut logits)?;
+                                tally.class(&logits, classes[sequence])?;
+                            }
+                            Err(_) if own > 0 => tally.class(session.logits(0)?, classes[sequence])?,
+                            Err(error) => return Err(error.into()),
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, Vec<Kept>) {

@@ -6,18 +6,22 @@
 //! Of a layer are kept what it reads and the slopes of the activation behind it: `dz = dy ⊙ f'(z)`, `dx = dz W`. There is nothing to
 //! checkpoint: what a layer reads is all there is.
 
+use super::TrainError;
 use super::body::{Body, Borders, Network};
-use super::data::Inputs;
+use super::data::{Batch, Inputs, Targets};
+use super::evaluate::Tally;
 use super::plan::Plan;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
-use crate::adapter::Base;
+use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
 use crate::archive::schema::mlp::Mlp as Root;
 use crate::archive::{Buffer, schema, to_buffer};
 use crate::error::Result;
+use crate::kernel::Precision;
 use crate::model::mlp::Mlp;
 use crate::nn::Linear;
 use crate::quant::{Matrix, Values};
+use crate::runtime::{Executor, Memory, Predictor, PredictorLimits, predictor_need};
 
 /// A multilayer perceptron in training.
 pub(crate) struct MlpBody<'a> {
@@ -56,7 +60,7 @@ impl Body for MlpBody<'_> {
     }
 
     fn borders(&self) -> Borders {
-        Borders { tokens: 0, features: self.model.config().inputs, context: 1 }
+        Borders { tokens: 0, features: self.model.config().inputs, context: 1, classifies: true }
     }
 
     fn head(&self) -> Option<Linear<'_>> {
@@ -91,6 +95,59 @@ impl Body for MlpBody<'_> {
             }
         };
         to_buffer(&Root { name, config: config.to_schema(), layers: &layers, labels: &labels }, 1)
+    }
+
+    fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {
+        Ok(Box::new(Mlp::open(archive)?))
+    }
+
+    fn measure(
+        &self,
+        base: Option<&[u8]>,
+        adapters: &[&[u8]],
+        _: usize,
+        batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
+        executor: &dyn Executor,
+        tally: &mut Tally,
+    ) -> Result<(), TrainError> {
+        let model = base.map_or(Ok(self.model), Mlp::open)?;
+        let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
+        let mut slots = vec![Slot::EMPTY; adapters.len()];
+        let mut set = AdapterSet::new(&mut slots, &model);
+        let mut choices = Vec::new();
+        for (slot, &adapter) in (0..).zip(&adapters) {
+            set.attach(slot, adapter)?;
+            choices.push(Choice::slot(slot));
+        }
+        let limits = PredictorLimits {
+            precision,
+            lanes: executor.lanes(),
+            max_active: adapters.len(),
+            max_total_rank: adapters.iter().map(Adapter::max_rank).sum(),
+            ..PredictorLimits::new(1)
+        };
+        let mut memory = Memory::new(predictor_need(model.config(), &limits));
+        let mut predictor = Predictor::new(model, &limits, memory.as_mut(), executor)?;
+        predictor.select(0, &set, &choices)?;
+        for batch in batches {
+            let batch = batch?;
+            let (Inputs::Features { values, width }, Targets::Class(classes)) = (&batch.inputs, &batch.targets) else {
+                return Err(TrainError::options("an MLP is measured as a classifier of numbers (--task classify)"));
+            };
+            for (features, &class) in values.chunks_exact(*width).zip(classes) {
+                predictor.infer(features)?;
+                match predictor.classifier(0) {
+                    Ok(classifier) => {
+                        let mut logits = vec![0.0; classifier.len()];
+                        predictor.classify(0, &mut logits)?;
+                        tally.class(&logits, class)?;
+                    }
+                    Err(_) => tally.class(predictor.outputs(0)?, class)?,
+                }
+            }
+        }
+        Ok(())
     }
 
     fn forward(&self, step: &Step<'_>, inputs: &Inputs, _: &[usize], keep: bool) -> (Vec<f32>, Vec<Kept>) {

@@ -1,6 +1,7 @@
 //! Norms and activations, the way back, formula by formula. Rows are independent; lanes have rows of their own.
 
 use super::parallel::Machine;
+use crate::nn::{Activation, LayerNorm};
 
 /// RMSNorm of every row: `y = x / √(mean(x²) + ε) ⊙ w`.
 pub(crate) fn rms_norm(machine: &Machine<'_>, x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
@@ -64,6 +65,64 @@ pub(crate) fn silu_mul_back(machine: &Machine<'_>, gate: &[f32], up: &[f32], dh:
         }
     });
     d_up
+}
+
+/// LayerNorm of every row: `y = (x − mean) / √(var + ε) ⊙ w + b`.
+pub(crate) fn layer_norm(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm<'_>) -> Vec<f32> {
+    let mut y = x.to_vec();
+    let width = norm.weight.len();
+    machine.each(y.chunks_mut(machine.share(x.len() / width) * width), |y| norm.forward(y));
+    y
+}
+
+/// The way back of [`layer_norm`], in place: dy becomes dx; adds to dw and db unless they are empty. With i = 1/√(var + ε),
+/// n = (x − mean)·i and g = w ⊙ dy: `dx = i·(g − mean(g) − n·mean(g ⊙ n))`, `dw = Σ rows dy ⊙ n`, `db = Σ rows dy`.
+pub(crate) fn layer_norm_back(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm<'_>, d: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
+    let width = norm.weight.len();
+    if !dw.is_empty() && !db.is_empty() {
+        for (x, dy) in x.chunks_exact(width).zip(d.chunks_exact(width)) {
+            let (mean, i) = norm.moments(x);
+            for (((dw, db), x), dy) in dw.iter_mut().zip(&mut *db).zip(x).zip(dy) {
+                *dw += dy * (x - mean) * i;
+                *db += dy;
+            }
+        }
+    }
+    let share = machine.share(x.len() / width) * width;
+    machine.each(d.chunks_mut(share).zip(x.chunks(share)), |(d, x)| {
+        let mut normed = vec![0.0; width];
+        for (d, x) in d.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let (mean, i) = norm.moments(x);
+            normed.iter_mut().zip(x).for_each(|(n, x)| *n = (x - mean) * i);
+            let along = machine.kernels.dot(d, norm.weight) / width as f32;
+            d.iter_mut().zip(norm.weight).for_each(|(d, w)| *d *= w);
+            let turn = machine.kernels.dot(d, &normed) / width as f32;
+            d.iter_mut().zip(&normed).for_each(|(d, n)| *d = i * (*d - along - n * turn));
+        }
+    });
+}
+
+/// `f(x)`.
+pub(crate) fn activate(machine: &Machine<'_>, activation: Activation, x: &[f32]) -> Vec<f32> {
+    let mut y = x.to_vec();
+    machine.each(y.chunks_mut(machine.share(x.len())), |y| y.iter_mut().for_each(|y| *y = activation.apply(*y)));
+    y
+}
+
+/// `f(x)` and `f'(x)`.
+pub(crate) fn activate_with_slope(machine: &Machine<'_>, activation: Activation, mut x: Vec<f32>) -> (Vec<f32>, Vec<f32>) {
+    let mut y = vec![0.0; x.len()];
+    let share = machine.share(x.len());
+    machine.each(y.chunks_mut(share).zip(x.chunks_mut(share)), |(y, x)| {
+        y.iter_mut().zip(x).for_each(|(y, x)| (*y, *x) = activation.with_slope(*x));
+    });
+    (y, x)
+}
+
+/// `x ⊙= y`.
+pub(crate) fn multiply_by(machine: &Machine<'_>, x: &mut [f32], y: &[f32]) {
+    let share = machine.share(x.len());
+    machine.each(x.chunks_mut(share).zip(y.chunks(share)), |(x, y)| x.iter_mut().zip(y).for_each(|(x, y)| *x *= y));
 }
 
 /// `x += y`.

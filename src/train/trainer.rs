@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use super::TrainError;
 use super::body::{Back, Network};
-use super::data::{Batch, Inputs, Targets};
+use super::data::{Batch, Dataset, Inputs, Targets};
+use super::evaluate::{self, Measures};
 use super::norms;
-use super::optimizer::{Group, Optimizer, clip};
+use super::optimizer::{Group, Optimizer, State, clip};
 use super::options::Options;
 use super::parallel::Machine;
 use super::plan::{Change, Part, Plan, Tensor};
@@ -14,8 +15,9 @@ use super::planner;
 use super::random;
 use super::step::{Dropout, Step};
 use crate::adapter::{AdapterBuilder, ClassifierParts, Numbers, Place, TargetParts};
-use crate::archive::Buffer;
+use crate::archive::{Buffer, Fingerprint};
 use crate::error::Error;
+use crate::kernel::Precision;
 use crate::runtime::Executor;
 
 /// A base that can be trained on: a [`Llama`](crate::model::llama::Llama) or another family's opened base.
@@ -95,6 +97,9 @@ impl<'a> Trainer<'a> {
         let network = base.network(options.checkpointing);
         if labels.len() == 1 {
             return Err(TrainError::options(format!("a classifier needs two labels, there is only '{}'", labels[0])));
+        }
+        if !labels.is_empty() && !network.borders().classifies {
+            return Err(TrainError::options("this model is a language model: it cannot be trained to classify (--task lm)"));
         }
         if labels.is_empty() && network.head_site().is_none() {
             return Err(TrainError::options("this model has no language-model head: it can only be trained to classify"));
@@ -243,6 +248,66 @@ impl<'a> Trainer<'a> {
         Ok(StepFacts { loss, scored: outcome.scored, right: outcome.right, norm: 0.0, rank })
     }
 
+    /// What the core makes of `data` with what is trained now, in `Exact`; at `rank` if one is given (DyLoRA).
+    ///
+    /// # Errors
+    /// What the core or the data says.
+    pub fn measure(&self, data: &Dataset<'_>, executor: &dyn Executor, rank: Option<usize>) -> Result<Measures, TrainError> {
+        let network = self.network.as_ref();
+        let archive = self.archive("validation", rank)?;
+        if !self.options.method.rules().is_full() {
+            return evaluate::measure(network, None, &[&archive], data, Precision::Exact, executor, &mut |_, _| ());
+        }
+        match self.classifier_adapter(&archive)? {
+            Some(classifier) => {
+                evaluate::measure(network, Some(&archive), &[&classifier], data, Precision::Exact, executor, &mut |_, _| ())
+            }
+            None => evaluate::measure(network, Some(&archive), &[], data, Precision::Exact, executor, &mut |_, _| ()),
+        }
+    }
+
+    /// With full fine-tuning, the trained classifier as an adapter of the trained base `archive`; `None` for a language model.
+    ///
+    /// # Errors
+    /// What the writers say.
+    pub fn classifier_adapter(&self, archive: &[u8]) -> Result<Option<Buffer>, TrainError> {
+        let Some(classifier) = self.classifier() else { return Ok(None) };
+        let mut builder = AdapterBuilder::new("classifier", self.options.method.name());
+        builder.classifier = Some(classifier);
+        let base = self.network.reopen(archive)?;
+        Ok(Some(builder.build(base.as_ref())?))
+    }
+
+    fn classifier(&self) -> Option<ClassifierParts> {
+        self.plan.classifier.as_ref().map(|classifier| ClassifierParts {
+            weight: self.values[classifier.weight.clone()].to_vec(),
+            bias: self.values[classifier.bias.clone()].to_vec(),
+            labels: self.labels.clone(),
+        })
+    }
+
+    /// The fingerprint of the base.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.network.base().fingerprint()
+    }
+
+    /// Numbers in the arena, and bytes of the optimizer's state.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.values.len(), self.optimizer.bytes())
+    }
+
+    pub(crate) fn optimizer_state(&self) -> State {
+        self.optimizer.save()
+    }
+
+    /// Goes on from saved numbers; on an error nothing has changed.
+    pub(crate) fn restore(&mut self, steps: u64, values: &[f32], optimizer: &State) -> Result<(), TrainError> {
+        self.optimizer.load(optimizer)?;
+        self.set_values(values)?;
+        self.steps = steps;
+        Ok(())
+    }
+
     /// Per site, DoRA's C.
     fn norms(&self, machine: &Machine<'_>) -> Vec<Vec<f32>> {
         let of = |(site, squared): (usize, &Vec<f64>)| match (self.plan.change(site as u32), self.network.layer_at(site as u32)) {
@@ -322,11 +387,7 @@ impl<'a> Trainer<'a> {
             };
             builder.targets.insert(Place(site as u32), parts);
         }
-        builder.classifier = self.plan.classifier.as_ref().map(|classifier| ClassifierParts {
-            weight: self.values[classifier.weight.clone()].to_vec(),
-            bias: self.values[classifier.bias.clone()].to_vec(),
-            labels: self.labels.clone(),
-        });
+        builder.classifier = self.classifier();
         builder
     }
 

@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         Command::Export { adapter, base, output } => {
             let (adapter, base) = (File::open(adapter)?, File::open(base)?);
-            export_peft(&adapter.adapter()?, &base.base()?, output)?;
+            export_peft(&adapter.adapter()?, base.any_base()?.as_ref(), output)?;
             line(format_args!("{}", output.display()))?;
             Ok(())
         }

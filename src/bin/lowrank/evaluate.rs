@@ -1,30 +1,24 @@
-//! `lowrank evaluate --task lm`: perplexity on a text file or JSON lines.
+//! `lowrank evaluate`: perplexity of a language model, or accuracy and F1 of a classifier, on a data file.
 //!
-//! Non-overlapping windows of `--max-length` tokens, each behind the begin-of-sequence token where the model's rule asks for one;
-//! the first token of a window is not scored; all scored tokens have the same weight.
+//! Language models: `.txt` in non-overlapping windows of `--max-length` tokens, each behind the begin-of-sequence token where the
+//! model's rule asks for one; `.jsonl` example by example, as training reads it. The first token of a sequence is not scored; all
+//! scored tokens have the same weight. Classifiers: the label names come from the adapter.
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use lowrank::file::FileError;
-use lowrank::runtime::{KvFormat, Limits};
-use lowrank::text::TextBorder;
-use serde_json::json;
+use clap::Args;
+use lowrank::train::data::{DataOptions, Dataset, Tokenize};
+use lowrank::train::{AnyBase, evaluate};
 
 use crate::Failure;
-use crate::model::{AdapterOptions, ModelOptions, open_adapters, with_session};
+use crate::model::{AdapterOptions, ModelOptions, open_adapters};
 use crate::output::line;
 use crate::progress::Progress;
-use crate::tokenize::texts;
+use crate::train::{TaskName, measures_json, measures_text};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Task {
-    /// Language modelling: loss and perplexity
-    Lm,
-}
-
-const EXAMPLES: &str = "Example:
-  lowrank evaluate --base base.lrk --adapter style.lrk --data held-out.jsonl --task lm --json";
+const EXAMPLES: &str = "Examples:
+  lowrank evaluate --base base.lrk --adapter style.lrk --data held-out.jsonl --task lm --json
+  lowrank evaluate --base minilm.lrk --adapter sentiment.lrk --data dev.tsv --task classify";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -33,89 +27,63 @@ pub(crate) struct Arguments {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// A text file, or JSON lines {"text": …} if it ends in .jsonl
+    /// .txt or .jsonl; to classify .tsv, .jsonl or .csv
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     /// What to measure
-    #[arg(long, value_enum, default_value_t = Task::Lm)]
-    task: Task,
-    /// Tokens per window
+    #[arg(long, value_enum, default_value_t = TaskName::Lm)]
+    task: TaskName,
+    /// Tokens of a sequence
     #[arg(long, default_value_t = 512, value_name = "N")]
     max_length: usize,
+    /// Score completions and the assistant's turns only
+    #[arg(long)]
+    completions_only: bool,
     /// Print JSON with stable names
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Task::Lm = arguments.task;
     let base = arguments.model.open()?;
-    let model = base.base()?;
-    let border = TextBorder::new(&model).map_err(|error| format!("{}: {error}", base.path.display()))?;
-    let windows = windows(arguments, &border, model.leading_bos())?;
+    let model = base.wrap(AnyBase::open(&base.map))?;
+    let border = base.text().ok();
     let adapters = open_adapters(&arguments.adapters.adapters)?;
-    let limits = Limits {
-        kv_format: KvFormat::F32,
-        precision: arguments.model.exact_precision(),
-        batch: 8,
-        prefill_chunk: 64,
-        ..Limits::new(arguments.max_length)
-    };
-    let executor = arguments.model.executor()?;
-    let mut progress = Progress::new("evaluating");
-    let (mut loss, mut scored) = (0.0, 0usize);
-    with_session(model, &adapters, limits, executor.as_ref(), |session, _| {
-        for (i, window) in windows.iter().enumerate() {
-            progress.show(i, windows.len(), "");
-            session.reset(0)?;
-            session.score(0, window, |position, logits| {
-                if let Some(&next) = window.get(position + 1) {
-                    loss += negative_log_likelihood(logits, next);
-                    scored += 1;
-                }
-            })?;
+    let mut labels = None;
+    for (file, weight) in &adapters {
+        if *weight != 1.0 {
+            return Err(
+                format!("{}: evaluate measures adapters as they were trained, weight {weight} was asked for", file.path.display()).into()
+            );
         }
-        Ok(())
-    })?;
-    progress.finish();
-    let loss = loss / scored as f64;
-    if !loss.is_finite() {
-        return Err(format!("{}: the loss is not a number; run verify", base.path.display()).into());
+        if let Some(classifier) = file.adapter()?.classifier() {
+            labels = Some(classifier.labels().map(String::from).collect());
+        }
     }
+    let labels = labels.or_else(|| Some(model.labels()).filter(|labels| !labels.is_empty()));
+    if arguments.task == TaskName::Classify && labels.is_none() {
+        return Err("neither the base nor an adapter brings a classifier: train one with lowrank train --task classify".into());
+    }
+    let options = DataOptions {
+        max_length: arguments.max_length,
+        completions_only: arguments.completions_only,
+        labels: labels.filter(|_| arguments.task == TaskName::Classify),
+        ..DataOptions::default()
+    };
+    let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
+    let data = Dataset::open(&arguments.data, arguments.task.into(), tokenizer, options)?;
+    let executor = arguments.model.executor()?;
+    let archives: Vec<&[u8]> = adapters.iter().map(|(file, _)| &file.map[..]).collect();
+    let mut progress = Progress::new("evaluating");
+    let measured = evaluate(model, &archives, &data, arguments.model.exact_precision(), executor.as_ref(), &mut |done, total| {
+        progress.show(done, total, "")
+    });
+    progress.finish();
+    let measures = measured.map_err(|error| format!("{}: {error}", base.path.display()))?;
     if arguments.json {
-        line(format_args!("{}", json!({ "loss": loss, "perplexity": loss.exp(), "examples": windows.len(), "tokens": scored })))?;
+        line(measures_json(&measures))?
     } else {
-        line(format_args!("perplexity {:.4}  loss {loss:.4}  windows {}  scored tokens {scored}", loss.exp(), windows.len()))?;
+        line(measures_text(&measures))?
     }
     Ok(())
-}
-
-fn windows(arguments: &Arguments, border: &TextBorder, bos: Option<u32>) -> Result<Vec<Vec<u32>>, Failure> {
-    let path = &arguments.data;
-    if arguments.max_length < 2 {
-        return Err("--max-length: at least 2 tokens are needed to score one".into());
-    }
-    let texts: Vec<String> = if path.extension().is_some_and(|extension| extension == "jsonl") {
-        texts(path)?.collect::<Result<_, _>>()?
-    } else {
-        vec![std::fs::read_to_string(path).map_err(|error| FileError::io(path, error))?]
-    };
-    let room = arguments.max_length - usize::from(bos.is_some());
-    let mut windows = Vec::new();
-    for text in texts {
-        let ids = border.encode(&text, true)?;
-        windows.extend(ids.chunks(room).map(|chunk| bos.into_iter().chain(chunk.iter().copied()).collect::<Vec<_>>()));
-    }
-    windows.retain(|window| window.len() > 1);
-    if windows.is_empty() {
-        return Err(FileError::format(path, "", "the file holds no text of at least two tokens").into());
-    }
-    Ok(windows)
-}
-
-/// −log softmax(logits)[next], in f64.
-fn negative_log_likelihood(logits: &[f32], next: u32) -> f64 {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f64 = logits.iter().map(|&logit| f64::from(logit - most).exp()).sum();
-    total.ln() - f64::from(logits[next as usize] - most)
 }

@@ -19,10 +19,15 @@ mod model;
 mod output;
 mod progress;
 mod tokenize;
+mod train;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+/// Counts the heap's high-water mark.
+#[global_allocator]
+static PEAK: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
 
 /// Any error: printed as one line.
 type Failure = Box<dyn std::error::Error>;
@@ -59,6 +64,8 @@ enum Command {
     Embed(embed::Arguments),
     /// Turn text into token ids
     Tokenize(tokenize::Arguments),
+    /// Fine-tune an adapter, or a whole float base, on a data file
+    Train(train::Arguments),
     /// Measure a model (and an adapter) on a data file
     Evaluate(evaluate::Arguments),
     /// What running a base will take, before running it: the workspace to the byte, and the archives, which are mapped
@@ -93,6 +100,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Logits(arguments) => logits::run(arguments),
         Command::Embed(arguments) => embed::run(arguments),
         Command::Tokenize(arguments) => tokenize::run(arguments),
+        Command::Train(arguments) => train::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
         Command::Memory(arguments) => memory::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),

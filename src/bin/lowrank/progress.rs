@@ -42,6 +42,14 @@ impl Progress {
         }
     }
 
+    /// A line that stays.
+    pub(crate) fn note(&self, text: std::fmt::Arguments<'_>) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| note(text)),
+            None => note(text),
+        }
+    }
+
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -20,8 +20,8 @@ mod tokenizer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub(super) use tokenizer::byte_characters;
 pub use adapter::{GgufAdapter, GgufTarget, import_gguf_adapter};
+pub(super) use tokenizer::byte_characters;
 
 use self::config::Architecture;
 use self::names::Part;

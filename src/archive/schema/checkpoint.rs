@@ -1,0 +1,30 @@
+//! The root of a training checkpoint: everything a run needs to go on as if it had never stopped.
+
+use rkyv::with::InlineAsBox;
+use rkyv::{Archive, Serialize};
+
+use super::Lines;
+
+/// A training run between two steps.
+#[derive(Debug, Clone, Copy, Archive, Serialize)]
+pub struct Checkpoint<'a> {
+    /// The fingerprint of the base that is trained on.
+    pub base: [u8; 16],
+    /// What the run was told, one `name: value` a line; a run that was told something else cannot go on from here.
+    #[rkyv(with = InlineAsBox)]
+    pub settings: &'a str,
+    /// How far the run is and what it saw, JSON.
+    #[rkyv(with = InlineAsBox)]
+    pub progress: &'a str,
+    /// Optimizer steps taken.
+    pub steps: u64,
+    /// The trained numbers.
+    #[rkyv(with = Lines)]
+    pub values: &'a [f32],
+    /// The trained numbers at the best validation, or empty.
+    #[rkyv(with = Lines)]
+    pub best: &'a [f32],
+    /// The optimizer's state.
+    #[rkyv(with = Lines)]
+    pub optimizer: &'a [u8],
+}

@@ -1,0 +1,151 @@
+//! One record of a file: a line of JSON or TSV, a row of CSV. Not its tokens.
+//!
+//! Errors are sentences without the place; whoever reads the file knows the line.
+
+use serde_json::{Map, Value};
+
+use crate::text::Message;
+
+use super::Task;
+
+/// What a record says.
+#[derive(Debug, PartialEq)]
+pub(super) enum Record {
+    Text(String),
+    Completion { prompt: String, completion: String },
+    Chat(Vec<Message>),
+    Labelled { text: String, label: String },
+    Features { values: Vec<f32>, label: String },
+}
+
+impl Record {
+    /// The label, in a record that has one.
+    pub(super) fn label(&self) -> Option<&str> {
+        match self {
+            Self::Labelled { label, .. } | Self::Features { label, .. } => Some(label),
+            Self::Text(_) | Self::Completion { .. } | Self::Chat(_) => None,
+        }
+    }
+}
+
+/// A line of JSON: an object with the keys that the task asks for; others may be there.
+pub(super) fn from_json(line: &str, task: Task) -> Result<Record, String> {
+    let value: Value = serde_json::from_str(line).map_err(|error| {
+        let (column, error) = (error.column(), error.to_string());
+        let what = error.split(" at line ").next().unwrap_or_default();
+        format!("not JSON: {what} (column {column})")
+    })?;
+    let Value::Object(object) = value else { return Err("a JSON object was expected, {\"text\": …}".into()) };
+    match task {
+        Task::Classify => labelled(&string(&object, "text")?, &label(&object)?),
+        Task::LanguageModel if object.contains_key("messages") => messages(&object),
+        Task::LanguageModel if object.contains_key("prompt") || object.contains_key("completion") => {
+            let (prompt, completion) = (string(&object, "prompt")?, string(&object, "completion")?);
+            if completion.is_empty() {
+                return Err("\"completion\" is empty: there is nothing to learn".into());
+            }
+            Ok(Record::Completion { prompt, completion })
+        }
+        Task::LanguageModel if object.contains_key("text") => {
+            let text = string(&object, "text")?;
+            if text.is_empty() { Err("\"text\" is empty".into()) } else { Ok(Record::Text(text)) }
+        }
+        Task::LanguageModel => {
+            Err(format!("\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found {}", keys(&object)))
+        }
+    }
+}
+
+/// A line `text<TAB>label`.
+pub(super) fn from_tsv(line: &str) -> Result<Record, String> {
+    match line.split('\t').collect::<Vec<_>>()[..] {
+        [text, label] => labelled(text, label),
+        [_] => Err("no tab: text<TAB>label was expected".into()),
+        ref columns => Err(format!("{} tabs, 1 was expected: text<TAB>label", columns.len() - 1)),
+    }
+}
+
+/// A row of CSV: numbers, last the label.
+pub(super) fn from_csv(row: &csv::ByteRecord) -> Result<Record, String> {
+    let column = |i: usize, field: &[u8]| {
+        std::str::from_utf8(field).map(|text| text.trim().to_owned()).map_err(|_| format!("column {} is not UTF-8", i + 1))
+    };
+    let mut fields = row.iter().enumerate().map(|(i, field)| column(i, field)).collect::<Result<Vec<_>, _>>()?;
+    let label = fields.pop().unwrap_or_default();
+    if fields.is_empty() {
+        return Err("1 column: features and, last, a label were expected".into());
+    }
+    let number = |(i, field): (usize, &String)| match field.parse::<f32>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        Ok(_) => Err(format!("column {} is {field:?}, which is not finite in f32", i + 1)),
+        Err(_) => Err(format!("column {} is {field:?}, a number was expected", i + 1)),
+    };
+    let values = fields.iter().enumerate().map(number).collect::<Result<Vec<_>, _>>()?;
+    if label.is_empty() {
+        return Err(format!("column {} is empty, the label was expected", fields.len() + 1));
+    }
+    Ok(Record::Features { values, label })
+}
+
+/// Does this row name columns, so that none of its features is a number?
+pub(super) fn is_header(row: &csv::ByteRecord) -> bool {
+    let is_number = |field| std::str::from_utf8(field).is_ok_and(|text| text.trim().parse::<f32>().is_ok_and(f32::is_finite));
+    row.len() > 1 && !row.iter().take(row.len() - 1).any(is_number)
+}
+
+fn labelled(text: &str, label: &str) -> Result<Record, String> {
+    let label = label.trim();
+    match (text.trim().is_empty(), label.is_empty()) {
+        (true, _) => Err(format!("the text of label {label:?} is empty")),
+        (_, true) => Err("the label is empty".into()),
+        _ => Ok(Record::Labelled { text: text.to_owned(), label: label.to_owned() }),
+    }
+}
+
+fn string(object: &Map<String, Value>, key: &str) -> Result<String, String> {
+    match object.get(key) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => Err(format!("{key:?} is {}, a string was expected", kind(other))),
+        None => Err(format!("{key:?} is missing, found {}", keys(object))),
+    }
+}
+
+/// A label is a string, a whole number or a truth value.
+fn label(object: &Map<String, Value>) -> Result<String, String> {
+    match object.get("label") {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
+        Some(Value::Bool(truth)) => Ok(truth.to_string()),
+        Some(other) => Err(format!("\"label\" is {}, a string or a whole number was expected", kind(other))),
+        None => Err(format!("\"label\" is missing, found {}", keys(object))),
+    }
+}
+
+fn messages(object: &Map<String, Value>) -> Result<Record, String> {
+    let listed = object.get("messages").and_then(Value::as_array).filter(|listed| !listed.is_empty());
+    let listed = listed.ok_or("\"messages\" is no list of messages, [{\"role\": …, \"content\": …}, …] was expected")?;
+    let message = |(i, message): (usize, &Value)| {
+        let text = |key: &str| {
+            let text = message.get(key).and_then(Value::as_str);
+            text.map(str::to_owned).ok_or_else(|| format!("message {} has no string {key:?}", i + 1))
+        };
+        Ok(Message { role: text("role")?, content: text("content")? })
+    };
+    listed.iter().enumerate().map(message).collect::<Result<_, String>>().map(Record::Chat)
+}
+
+fn keys(object: &Map<String, Value>) -> String {
+    let names: Vec<String> = object.keys().map(|key| format!("{key:?}")).collect();
+    if names.is_empty() { "no key".into() } else { names.join(", ") }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,137 @@
+//! Measuring a model with the core's own forward pass: what training validates with (in `Exact`) and what `lowrank evaluate` prints.
+
+use super::TrainError;
+use super::body::Network;
+use super::data::Dataset;
+use super::trainer::{Trainable, sealed::Sealed};
+use crate::kernel::Precision;
+use crate::runtime::Executor;
+
+/// Counts over a data set.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tally {
+    /// The sum of the losses `−log p` of everything scored.
+    pub(crate) loss: f64,
+    /// Tokens or sequences that were scored.
+    pub(crate) scored: usize,
+    /// Examples.
+    pub(crate) examples: usize,
+    /// Of classes: how often `[true][predicted]` was seen.
+    pub(crate) confusion: Vec<Vec<usize>>,
+}
+
+/// What a model does on a data set.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measures {
+    /// The mean loss of everything scored.
+    pub loss: f64,
+    /// exp(loss).
+    pub perplexity: f64,
+    /// Tokens or sequences that were scored.
+    pub scored: usize,
+    /// Examples.
+    pub examples: usize,
+    /// Classification: the share of classes that were right.
+    pub accuracy: Option<f64>,
+    /// Classification: the mean over the classes of 2·precision·recall / (precision + recall); of two classes that of the second.
+    pub f1: Option<f64>,
+}
+
+impl Tally {
+    /// Takes a sequence of class `class` with these logits.
+    ///
+    /// # Errors
+    /// If the data knows a class that the model does not.
+    pub(crate) fn class(&mut self, logits: &[f32], class: u32) -> Result<(), TrainError> {
+        let class = class as usize;
+        if class >= logits.len() {
+            let labels = logits.len();
+            return Err(TrainError::options(format!("the data has class {class}, the model has {labels} labels (counted from 0)")));
+        }
+        self.confusion.resize(logits.len(), vec![0; logits.len()]);
+        let best = logits.iter().enumerate().fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
+        self.confusion[class][best] += 1;
+        self.next(logits, class as u32);
+        Ok(())
+    }
+
+    /// Takes the logits of one position and the token that came.
+    pub(crate) fn next(&mut self, logits: &[f32], next: u32) {
+        self.loss += negative_log_likelihood(logits, next);
+        self.scored += 1;
+    }
+
+    /// The means.
+    pub(crate) fn measures(&self) -> Measures {
+        let loss = self.loss / self.scored.max(1) as f64;
+        let classes = self.confusion.len();
+        let right: usize = (0..classes).map(|class| self.confusion[class][class]).sum();
+        Measures {
+            loss,
+            perplexity: loss.exp(),
+            scored: self.scored,
+            examples: self.examples,
+            accuracy: (classes > 0).then(|| right as f64 / self.scored.max(1) as f64),
+            f1: (classes > 0).then(|| {
+                let wanted = if classes == 2 { 1..2 } else { 0..classes };
+                let count = wanted.len() as f64;
+                wanted.map(|class| self.f1(class)).sum::<f64>() / count
+            }),
+        }
+    }
+
+    /// 2·true positives / (predicted + actual) of one class; 0 if it never occurs.
+    fn f1(&self, class: usize) -> f64 {
+        let predicted: usize = self.confusion.iter().map(|row| row[class]).sum();
+        let actual: usize = self.confusion[class].iter().sum();
+        if predicted + actual == 0 { 0.0 } else { 2.0 * self.confusion[class][class] as f64 / (predicted + actual) as f64 }
+    }
+}
+
+/// −log softmax(logits)[next], in f64.
+pub(crate) fn negative_log_likelihood(logits: &[f32], next: u32) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|&logit| f64::from(logit - most).exp()).sum();
+    total.ln() - f64::from(logits[next as usize] - most)
+}
+
+/// Measures `base` under the adapter archives in `adapters` (their classifier, where there is one to be read) on all of `data`.
+///
+/// # Errors
+/// What the core says of the archives, and what is wrong with the data; a loss that is not a number.
+pub fn evaluate<'a>(
+    base: impl Trainable<'a>,
+    adapters: &[&[u8]],
+    data: &Dataset<'_>,
+    precision: Precision,
+    executor: &dyn Executor,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Measures, TrainError> {
+    let network = Sealed::network(base, false);
+    measure(network.as_ref(), None, adapters, data, precision, executor, progress)
+}
+
+/// Sequences that are read and measured at a time.
+const BATCH: usize = 16;
+
+/// As [`evaluate`], with a base archive in place of the network's own if one is given.
+pub(crate) fn measure(
+    network: &dyn Network,
+    base: Option<&[u8]>,
+    adapters: &[&[u8]],
+    data: &Dataset<'_>,
+    precision: Precision,
+    executor: &dyn Executor,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Measures, TrainError> {
+    let plan = data.plan_in_order(BATCH);
+    let total = plan.len();
+    let mut batches = plan.iter().enumerate().map(|(done, examples)| {
+        progress(done, total);
+        data.batch(examples).map_err(TrainError::from)
+    });
+    let mut tally = Tally { examples: data.len(), ..Tally::default() };
+    network.measure(base, adapters, data.longest(), &mut batches, precision, executor, &mut tally)?;
+    let measures = tally.measures();
+    if measures.loss.is_finite() { Ok(measures) } else { Err(TrainError::NotANumber) }
+}

