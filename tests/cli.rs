@@ -365,6 +365,15 @@ fn fresh_models_of_small_families_are_made_trained_and_evaluated() {
     stdout(&["init", &file("lstm.json"), "-o", &file("lstm.lrk"), "--weights", "nf4"]);
     let facts: Value = serde_json::from_str(&stdout(&["inspect", &file("lstm.lrk"), "--json"])).unwrap();
     assert_eq!((&facts["head"], &facts["vocab"], &facts["leading_bos"]), (&json!("languagemodel"), &json!(258), &json!(256)));
+    std::fs::write(file("text.txt"), "to be, or not to be, that is the question. ".repeat(20)).unwrap();
+    let (base, data, adapter) = (file("lstm.lrk"), file("text.txt"), file("adapter.lrk"));
+    let options = ["--task", "lm", "--method", "qlora", "--steps", "20", "--max-length", "32", "--learning-rate", "1e-2"];
+    stdout(&[&["train", "--base", &base, "--data", &data, "-o", &adapter], &options[..]].concat());
+    let loss = |adapters: &[&str]| {
+        let arguments = [&["evaluate", "--base", &base, "--data", &data, "--task", "lm", "--max-length", "32", "--json"], adapters].concat();
+        serde_json::from_str::<Value>(&stdout(&arguments)).unwrap()["loss"].as_f64().unwrap()
+    };
+    assert!(loss(&["--adapter", &adapter]) < loss(&[]) - 0.1);
     let refused = failure(&["generate", "--base", &file("lstm.lrk"), "--prompt", "x"]);
     assert!(refused.contains("an LSTM base"), "{refused}");
     std::fs::write(file("bad.json"), r#"{"model_type": "mlp"}"#).unwrap();
