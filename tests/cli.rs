@@ -370,7 +370,8 @@ fn fresh_models_of_small_families_are_made_trained_and_evaluated() {
     let options = ["--task", "lm", "--method", "qlora", "--steps", "20", "--max-length", "32", "--learning-rate", "1e-2"];
     stdout(&[&["train", "--base", &base, "--data", &data, "-o", &adapter], &options[..]].concat());
     let loss = |adapters: &[&str]| {
-        let arguments = [&["evaluate", "--base", &base, "--data", &data, "--task", "lm", "--max-length", "32", "--json"], adapters].concat();
+        let arguments =
+            [&["evaluate", "--base", &base, "--data", &data, "--task", "lm", "--max-length", "32", "--json"], adapters].concat();
         serde_json::from_str::<Value>(&stdout(&arguments)).unwrap()["loss"].as_f64().unwrap()
     };
     assert!(loss(&["--adapter", &adapter]) < loss(&[]) - 0.1);

@@ -84,7 +84,8 @@ fn encoders_lstms_and_perceptrons_start_as_their_libraries_start_them() {
     let (ids, cut) = TextBorder::for_encoder(&model).unwrap().encode_text("hi", 40).unwrap();
     assert_eq!((ids, cut), (vec![256, 104, 105, 257], 0));
 
-    let lstm = r#"{"model_type": "lstm", "vocab_size": 50, "embedding_size": 40, "hidden_size": 36, "num_layers": 2, "labels": ["a", "b"]}"#;
+    let lstm =
+        r#"{"model_type": "lstm", "vocab_size": 50, "embedding_size": 40, "hidden_size": 36, "num_layers": 2, "labels": ["a", "b"]}"#;
     let archive = make(lstm, 1, &floats()).unwrap();
     let model = Lstm::verify(&archive).unwrap();
     is_normal(&model.embedding(), 1.0);

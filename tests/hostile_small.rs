@@ -10,9 +10,7 @@ use lowrank::archive::Buffer;
 use lowrank::model::lstm::{Config, Head, Lstm};
 use lowrank::model::mlp::{Activation, Mlp};
 use lowrank::quant::Format;
-use lowrank::runtime::{
-    Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, Serial, predictor_need, recurrent_need,
-};
+use lowrank::runtime::{Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, Serial, predictor_need, recurrent_need};
 
 const MOST: usize = 1 << 22;
 
@@ -55,7 +53,12 @@ fn small(head: Head, outputs: usize) -> Buffer {
 }
 
 /// Every truncation is refused by `open`, every flipped byte by `verify`; what `open` accepts goes to `use_it`.
-fn damage(archive: &Buffer, open: impl Fn(&[u8]) -> Result<(), Error>, verify: impl Fn(&[u8]) -> Result<(), Error>, use_it: impl Fn(&[u8])) {
+fn damage(
+    archive: &Buffer,
+    open: impl Fn(&[u8]) -> Result<(), Error>,
+    verify: impl Fn(&[u8]) -> Result<(), Error>,
+    use_it: impl Fn(&[u8]),
+) {
     verify(archive).unwrap();
     for len in 0..archive.len() {
         let error = open(&Buffer::from(&archive[..len])).unwrap_err();

@@ -36,9 +36,10 @@ fn save(folder: &Path, config: &str, tensors: &Tensors) {
     std::fs::write(folder.join("config.json"), config).unwrap();
     let bytes: Vec<Vec<u8>> =
         tensors.values().map(|shape| (0..shape.iter().product()).flat_map(|i: usize| (i as f32).to_le_bytes()).collect()).collect();
-    let views = tensors.iter().zip(&bytes).map(|((name, shape), bytes)| {
-        (name.as_str(), TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
-    });
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|((name, shape), bytes)| (name.as_str(), TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap()));
     safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
 }
 
@@ -55,9 +56,9 @@ fn modules_may_have_other_names() {
     let archive = import(LSTM, &lstm()).unwrap();
     let model = Lstm::verify(&archive).unwrap();
     assert_eq!((model.config().head, model.head().unwrap().bias.len(), model.layer(1).hh.bias[5]), (Head::LanguageModel, 0, 5.0));
-    let renamed = lstm().into_iter().map(|(name, shape)| {
-        (name.replace("lstm.", "encoder.rnn.").replace("embedding.", "words.").replace("head.", "decoder."), shape)
-    });
+    let renamed = lstm()
+        .into_iter()
+        .map(|(name, shape)| (name.replace("lstm.", "encoder.rnn.").replace("embedding.", "words.").replace("head.", "decoder."), shape));
     let modules = r#"{"modules": {"lstm": "encoder.rnn", "embedding": "words", "head": "decoder"}, "#;
     let other = import(&LSTM.replace("{", modules), &renamed.collect()).unwrap();
     assert_eq!(Lstm::verify(&other).unwrap().fingerprint(), model.fingerprint());

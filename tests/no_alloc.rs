@@ -13,8 +13,8 @@ use lowrank::model::lstm::Lstm;
 use lowrank::model::mlp::{Activation, Mlp};
 use lowrank::quant::Format;
 use lowrank::runtime::{
-    Encoder, EncoderLimits, Limits, Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, SamplerOptions, Serial, Session,
-    encoder_need, need, predictor_need, recurrent_need,
+    Encoder, EncoderLimits, Limits, Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, SamplerOptions, Serial,
+    Session, encoder_need, need, predictor_need, recurrent_need,
 };
 
 thread_local! {
