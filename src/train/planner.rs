@@ -161,8 +161,8 @@ fn first_values(body: &dyn Network, plan: &Plan, options: &Options) -> Vec<f32> 
             }
             Part::A | Part::B => {}
             Part::ClassifierBias => {
-                if let Some(own) = own_classifier(body, plan).filter(|own| !own.bias.is_empty()) {
-                    out.copy_from_slice(own.bias);
+                if let Some((own, rows)) = own_classifier(body, plan).filter(|(own, _)| !own.bias.is_empty()) {
+                    out.iter_mut().zip(rows).for_each(|(out, row)| *out = own.bias[row]);
                 }
             }
             Part::Magnitude => {
@@ -187,24 +187,26 @@ fn first_values(body: &dyn Network, plan: &Plan, options: &Options) -> Vec<f32> 
                     out.copy_from_slice(vector);
                 }
             }
-            Part::ClassifierWeight if own_classifier(body, plan).is_some() => {
-                if let Some(own) = own_classifier(body, plan) {
+            Part::ClassifierWeight => match own_classifier(body, plan) {
+                Some((own, rows)) => {
                     let cols = own.weight.cols();
-                    out.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| own.weight.read(row, 0, out));
+                    out.chunks_exact_mut(cols).zip(rows).for_each(|(out, row)| own.weight.read(row, 0, out));
                 }
-            }
-            Part::ClassifierWeight => {
-                let draw = |i: usize| 0.02 * random::normal(options.seed, CLASSIFIER, i as u64);
-                out.iter_mut().enumerate().for_each(|(i, v)| *v = draw(i));
-            }
+                None => {
+                    let draw = |i: usize| 0.02 * random::normal(options.seed, CLASSIFIER, i as u64);
+                    out.iter_mut().enumerate().for_each(|(i, v)| *v = draw(i));
+                }
+            },
         }
     }
     values
 }
 
-/// The base's own classifier, if it has the same labels: the new one goes on from it.
-fn own_classifier<'b>(body: &'b dyn Network, plan: &Plan) -> Option<Linear<'b>> {
+/// The base's own classifier, if it has the same labels, and its rows in the order of the new one, which goes on from it.
+fn own_classifier<'b>(body: &'b dyn Network, plan: &Plan) -> Option<(Linear<'b>, Vec<usize>)> {
     let (own, labels) = body.classifier()?;
-    let wanted = plan.classifier.as_ref()?;
-    (labels == wanted.labels).then_some(own)
+    let wanted = &plan.classifier.as_ref()?.labels;
+    let row = |label: &String| labels.iter().position(|own| own == label);
+    let rows = wanted.iter().map(row).collect::<Option<Vec<_>>>()?;
+    (rows.len() == labels.len()).then_some((own, rows))
 }
