@@ -9,7 +9,9 @@ mod norm;
 mod rope;
 
 pub use activation::Activation;
-pub(crate) use activation::activate;
+pub(crate) use activation::{activate, gelu};
+#[cfg(feature = "std")]
+pub(crate) use activation::apply_all;
 pub(crate) use attention::{Cache, Heads, attend};
 pub(crate) use both_ways::attend_both_ways;
 pub use embedding::Embedding;

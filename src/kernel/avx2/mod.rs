@@ -35,6 +35,8 @@ pub(super) static AVX2: Kernels = Kernels {
     rms_norm: vector::rms_norm,
     softmax: exp::softmax,
     silu_mul: exp::silu_mul,
+    gelu: exp::gelu,
+    gelu_with_slope: exp::gelu_with_slope,
 };
 
 /// y = W x for the rows that `y` owns.

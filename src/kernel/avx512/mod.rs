@@ -29,6 +29,8 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     rms_norm: vector::rms_norm,
     softmax: exp::softmax,
     silu_mul: exp::silu_mul,
+    gelu: exp::gelu,
+    gelu_with_slope: exp::gelu_with_slope,
 };
 
 /// Vectors from which packing a panel pays.
