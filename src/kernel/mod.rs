@@ -133,6 +133,8 @@ pub struct Kernels {
     dots_f16: Dots<u16>,
     dots_i8: Dots<i8>,
     silu_mul: unsafe fn(&mut [f32], &[f32]),
+    gelu: unsafe fn(&mut [f32]),
+    gelu_with_slope: unsafe fn(&mut [f32], &mut [f32]),
 }
 
 impl Kernels {
@@ -336,6 +338,21 @@ impl Kernels {
         let n = gate.len().min(up.len());
         // SAFETY: as in `dot`.
         unsafe { (self.silu_mul)(&mut gate[..n], &up[..n]) }
+    }
+
+    /// xᵢ ← xᵢ Φ(xᵢ) (GELU, arXiv 1606.08415). The same bits on every instruction set.
+    #[inline]
+    pub fn gelu(&self, x: &mut [f32]) {
+        // SAFETY: the table was handed out for this CPU.
+        unsafe { (self.gelu)(x) }
+    }
+
+    /// yᵢ ← GELU(xᵢ) and xᵢ ← GELU'(xᵢ), over the shorter length.
+    #[inline]
+    pub fn gelu_with_slope(&self, x: &mut [f32], y: &mut [f32]) {
+        let n = x.len().min(y.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.gelu_with_slope)(&mut x[..n], &mut y[..n]) }
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) static SCALAR: Kernels = Kernels {
     dots_f16,
     dots_i8,
     silu_mul,
+    gelu,
+    gelu_with_slope,
 };
 
 /// Takes one group of weights of a row at a time, unscaled, and multiplies it with every vector.
@@ -197,4 +199,15 @@ fn silu_mul(gate: &mut [f32], up: &[f32]) {
         let z = if *gate < SILU_ZERO { SILU_ZERO } else { *gate };
         *gate = z / (1.0 + math::exp(-z)) * up;
     }
+}
+
+/// x Φ(x); see [`crate::nn::gelu`].
+#[inline(always)]
+pub(super) fn gelu(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = crate::nn::gelu(*x).0);
+}
+
+#[inline(always)]
+pub(super) fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| (*y, *x) = crate::nn::gelu(*x));
 }

@@ -11,7 +11,9 @@ mod norm;
 mod rope;
 
 pub use activation::Activation;
-pub(crate) use activation::activate;
+#[cfg(feature = "std")]
+pub(crate) use activation::apply_all;
+pub(crate) use activation::{activate, gelu};
 pub(crate) use attention::attend;
 pub(crate) use both_ways::attend_both_ways;
 pub(crate) use cache::{Cache, Heads, room};

@@ -151,6 +151,33 @@ impl Nf4<'_> {
         if high { self.codes[byte] >> 4 } else { self.codes[byte] & 15 }
     }
 
+    /// Weights `first ..`, all of one block; whole bytes at a time where the layout allows.
+    fn read_block(&self, first: usize, scale: f32, out: &mut [f32]) {
+        let one = |(i, w): (usize, &mut f32)| *w = value(self.code(first + i), scale);
+        match self.layout {
+            Layout::Split64 if first.is_multiple_of(64) => {
+                let (groups, rest) = out.as_chunks_mut::<64>();
+                let done = 64 * groups.len();
+                for (out, codes) in groups.iter_mut().zip(self.codes[first / 2..].as_chunks::<32>().0) {
+                    let (low, high) = out.split_at_mut(32);
+                    for ((low, high), code) in low.iter_mut().zip(high).zip(codes) {
+                        (*low, *high) = (value(*code, scale), value(code >> 4, scale));
+                    }
+                }
+                rest.iter_mut().enumerate().map(|(i, w)| (done + i, w)).for_each(one);
+            }
+            Layout::Sequential if first.is_multiple_of(2) => {
+                let (pairs, rest) = out.as_chunks_mut::<2>();
+                let done = 2 * pairs.len();
+                for (out, code) in pairs.iter_mut().zip(&self.codes[first / 2..]) {
+                    *out = [value(code >> 4, scale), value(*code, scale)];
+                }
+                rest.iter_mut().enumerate().map(|(i, w)| (done + i, w)).for_each(one);
+            }
+            _ => out.iter_mut().enumerate().for_each(one),
+        }
+    }
+
     /// Weights `first ..` of the flattened tensor into `out`.
     fn read(&self, first: usize, out: &mut [f32]) {
         let (mut index, mut out) = (first, out);
@@ -158,12 +185,16 @@ impl Nf4<'_> {
             let scale = self.scales.get(index / self.block);
             let take = (self.block - index % self.block).min(out.len());
             let (now, rest) = out.split_at_mut(take);
-            for (i, w) in now.iter_mut().enumerate() {
-                *w = nf4::CODEBOOK[usize::from(self.code(index + i))] * scale;
-            }
+            self.read_block(index, scale, now);
             (index, out) = (index + take, rest);
         }
     }
+}
+
+/// Looks codes up.
+#[inline(always)]
+fn value(code: u8, scale: f32) -> f32 {
+    nf4::CODEBOOK[usize::from(code & 15)] * scale
 }
 
 /// 8-bit weights: integers and f16 block scales over the flattened tensor.

@@ -1,7 +1,7 @@
 //! Norms and activations, the way back, formula by formula. Rows are independent; lanes have rows of their own.
 
 use super::parallel::Machine;
-use crate::nn::{Activation, LayerNorm};
+use crate::nn::{self, Activation, LayerNorm};
 
 /// RMSNorm of every row: `y = x / √(mean(x²) + ε) ⊙ w`.
 pub(crate) fn rms_norm(machine: &Machine<'_>, x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
@@ -105,7 +105,7 @@ pub(crate) fn layer_norm_back(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm
 /// `f(x)`.
 pub(crate) fn activate(machine: &Machine<'_>, activation: Activation, x: &[f32]) -> Vec<f32> {
     let mut y = x.to_vec();
-    machine.each(y.chunks_mut(machine.share(x.len())), |y| y.iter_mut().for_each(|y| *y = activation.apply(*y)));
+    machine.each(y.chunks_mut(machine.share(x.len())), |y| nn::apply_all(machine.kernels, activation, y));
     y
 }
 
@@ -114,7 +114,10 @@ pub(crate) fn activate_with_slope(machine: &Machine<'_>, activation: Activation,
     let mut y = vec![0.0; x.len()];
     let share = machine.share(x.len());
     machine.each(y.chunks_mut(share).zip(x.chunks_mut(share)), |(y, x)| {
-        y.iter_mut().zip(x).for_each(|(y, x)| (*y, *x) = activation.with_slope(*x));
+        match activation {
+            Activation::Gelu => machine.kernels.gelu_with_slope(x, y),
+            other => y.iter_mut().zip(x).for_each(|(y, x)| (*y, *x) = other.with_slope(*x)),
+        }
     });
     (y, x)
 }

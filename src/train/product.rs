@@ -8,10 +8,20 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::parallel::Machine;
+use crate::kernel::Input;
 use crate::quant::{Matrix, Values};
+use crate::tensor::MatMut;
+use crate::tensor::columns::Columns;
 
-/// Rows of W in a dequantized tile: with a few thousand columns it stays in a core's second-level cache.
-const TILE: usize = 64;
+/// Weights in a dequantized tile of whole rows, half a megabyte: it stays in a core's second-level cache. Every tile reads and
+/// writes all of dX, so it has as many rows as fit.
+const TILE: usize = 128 << 10;
+
+/// Rows of a tile at most: what the float product takes as one depth.
+const ROWS: usize = 256;
+
+/// From this many outputs on a float product packs its operands; below, packing costs as much as the product.
+const SKINNY: usize = 32;
 
 /// `[rows, cols]` over the front of `data`.
 ///
@@ -39,12 +49,13 @@ impl Machine<'_> {
         self.each(dx.chunks_mut(share * inputs).zip(dy.chunks(share * outputs)), |(dx, dy)| {
             let n = dx.len() / inputs;
             let dy = matrix(dy, n, outputs);
+            let most = (TILE / inputs).clamp(8, ROWS).min(outputs);
             let mut tile = match weight.values() {
                 Values::F32(w) => return multiply(1.0, dy, matrix(w, outputs, inputs), 1.0, matrix_mut(dx, n, inputs)),
-                _ => vec![0.0; TILE.min(outputs) * inputs],
+                _ => vec![0.0; most * inputs],
             };
-            for first in (0..outputs).step_by(TILE) {
-                let rows = TILE.min(outputs - first);
+            for first in (0..outputs).step_by(most) {
+                let rows = most.min(outputs - first);
                 for (i, row) in tile.chunks_exact_mut(inputs).take(rows).enumerate() {
                     weight.read(first + i, 0, row);
                 }
@@ -60,6 +71,13 @@ impl Machine<'_> {
         let share = self.share(x.len() / inputs);
         self.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| {
             let n = y.len() / outputs;
+            if beta == 0.0
+                && outputs < SKINNY
+                && let (Ok(w), Ok(mut out)) = (Matrix::new(outputs, inputs, Values::F32(w)), MatMut::new(&mut *y, outputs))
+            {
+                self.kernels.product(&w, &Input::new(x, inputs), &mut Columns::all(&mut out));
+                return y.iter_mut().for_each(|y| *y *= alpha);
+            }
             multiply(alpha, matrix(x, n, inputs), matrix(w, outputs, inputs).reversed_axes(), beta, matrix_mut(y, n, outputs));
         });
     }
@@ -74,13 +92,30 @@ impl Machine<'_> {
         });
     }
 
-    /// `G += Dᵀ · X`, the gradient of `D = X·Gᵀ`: D `[n, out]`, X `[n, in]`, G `[out, in]`. Each lane has rows of G of its own, so
-    /// the sum over n has one order.
+    /// `G += Dᵀ · X`, the gradient of `D = X·Gᵀ`: D `[n, out]`, X `[n, in]`, G `[out, in]`. Each lane has a part of G of its own,
+    /// so the sum over n has one order.
     pub(crate) fn outer(&self, d: &[f32], x: &[f32], outputs: usize, gradient: &mut [f32]) {
         let inputs = gradient.len() / outputs;
         let n = d.len() / outputs;
-        let share = self.share(outputs);
         let (d, x) = (matrix(d, n, outputs), matrix(x, n, inputs));
+        if outputs < SKINNY {
+            // Lanes share the columns: each would pack all of X for a few rows.
+            let share = self.share(inputs);
+            let mut parts: Vec<f32> = vec![0.0; gradient.len()];
+            self.each(parts.chunks_mut(share * outputs).enumerate(), |(part, out)| {
+                let width = out.len() / outputs;
+                let x = x.slice(ndarray::s![.., part * share..part * share + width]);
+                multiply(1.0, d.reversed_axes(), x, 0.0, matrix_mut(out, outputs, width));
+            });
+            for (part, sums) in parts.chunks(share * outputs).enumerate() {
+                let width = sums.len() / outputs;
+                for (row, sums) in sums.chunks_exact(width).enumerate() {
+                    self.kernels.axpy(1.0, sums, &mut gradient[row * inputs + part * share..][..width]);
+                }
+            }
+            return;
+        }
+        let share = self.share(outputs);
         self.each(gradient.chunks_mut(share * inputs).enumerate(), |(part, gradient)| {
             let rows = gradient.len() / inputs;
             let d = d.slice(ndarray::s![.., part * share..part * share + rows]);

@@ -102,6 +102,18 @@ fn silu(z: __m256) -> __m256 {
     _mm256_div_ps(z, _mm256_add_ps(_mm256_set1_ps(1.0), exp(_mm256_sub_ps(_mm256_setzero_ps(), z))))
 }
 
+/// The portable loop, as vectors of eight.
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn gelu(x: &mut [f32]) {
+    scalar::gelu(x);
+}
+
+/// As [`gelu`].
+#[target_feature(enable = "avx2")]
+pub(in crate::kernel) fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
+    scalar::gelu_with_slope(x, y);
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;

@@ -43,6 +43,8 @@ pub(super) static AVX2: Kernels = Kernels {
     dots_f16: mix::dots_f16,
     dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
+    gelu: exp::gelu,
+    gelu_with_slope: exp::gelu_with_slope,
 };
 
 /// y = W x for the rows that `y` owns.

@@ -38,6 +38,8 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     dots_f16: mix::dots_f16,
     dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
+    gelu: exp::gelu,
+    gelu_with_slope: exp::gelu_with_slope,
 };
 
 /// Vectors from which packing a panel pays.
