@@ -258,7 +258,7 @@ mod tests {
             for (context, rows) in [([1, 1], [1, 1]), ([1, 70], [1, 1]), ([33, 17], [33, 2]), ([64, 65], [3, 64]), ([150, 129], [40, 9])] {
                 for lanes in [1, 3, 50] {
                     let case = Case { heads, kv_heads, head_dim, context, rows, lanes };
-                    for (format, allowed) in [(0, 2e-6), (1, 6e-4), (2, 1e-2)] {
+                    for (format, allowed) in [(0, 5e-6), (1, 1e-3), (2, 1e-2)] {
                         let worst = attention(case, format);
                         assert!(worst <= allowed, "{case:?} format {format}: {worst:e}");
                     }

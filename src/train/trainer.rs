@@ -347,6 +347,11 @@ impl<'a> Trainer<'a> {
         if longest > context {
             return Err(Error::ContextFull { asked: longest, context }.into());
         }
+        let classifies = matches!(batch.targets, Targets::Class(_));
+        if classifies == self.labels.is_empty() {
+            let (batch, run) = if classifies { ("classes", "the next token") } else { ("next tokens", "classes") };
+            return Err(TrainError::options(format!("the batch has {batch} as targets, this run learns {run}")));
+        }
         let (have, need, classes) = match &batch.targets {
             Targets::Next(next) => (next.len(), rows, borders.tokens),
             Targets::Class(classes) => (classes.len(), batch.starts.len() - 1, self.labels.len()),

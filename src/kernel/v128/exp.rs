@@ -2,7 +2,7 @@
 
 use super::{Simd, first, sums};
 use crate::kernel::exponential::{HIGHEST, LN2_HIGH, LN2_LOW, LOWEST, P};
-use crate::kernel::scalar;
+use crate::kernel::{SoftmaxStep, scalar};
 
 /// e^x in every lane; 0 at −∞, ∞ at ∞, NaN at NaN.
 #[inline(always)]
@@ -34,6 +34,26 @@ pub(super) fn softmax<S: Simd>(x: &mut [f32]) {
     }
     x4.iter_mut().for_each(|x| S::store(x, S::div(S::load(x), S::splat(total))));
     rest.iter_mut().for_each(|x| *x /= total);
+}
+
+pub(super) fn softmax_step<S: Simd>(x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep {
+    let (x4, rest) = x.as_chunks_mut::<4>();
+    let largest = x4.iter().fold(S::splat(f32::NEG_INFINITY), |most, x| S::max(S::load(x), most));
+    let largest = rest.iter().copied().fold(S::largest(largest), f32::max);
+    let largest = f32::max(most, scale * largest);
+    let mut total = S::splat(0.0);
+    for x in x4.iter_mut() {
+        let e = exp::<S>(S::sub(S::mul(S::load(x), S::splat(scale)), S::splat(largest)));
+        total = S::add(total, e);
+        S::store(x, e);
+    }
+    let [mut total, ..] = sums::<S>([total; 4]);
+    for x in rest.iter_mut() {
+        *x = first::<S>(exp::<S>(S::splat(*x * scale - largest)));
+        total += *x;
+    }
+    let kept = if most == largest { 1.0 } else { first::<S>(exp::<S>(S::splat(most - largest))) };
+    SoftmaxStep { most: largest, total, kept }
 }
 
 pub(super) fn silu_mul<S: Simd>(gate: &mut [f32], up: &[f32]) {

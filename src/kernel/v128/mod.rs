@@ -11,6 +11,7 @@
 mod exact;
 mod exp;
 mod fast;
+mod mix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "wasm32")]
@@ -19,7 +20,7 @@ mod tile;
 mod vector;
 
 use super::scales::INT8_GROUP;
-use super::{Input, Kernels, scalar};
+use super::{Input, Kernels};
 use crate::quant::{Layout, Matrix, Values};
 use crate::tensor::columns::Columns;
 
@@ -106,13 +107,13 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         to_f16: vector::to_f16::<S>,
         rms_norm: vector::rms_norm::<S>,
         softmax: exp::softmax::<S>,
-        softmax_step: scalar::softmax_step,
-        mix: scalar::mix,
-        mix_f16: scalar::mix_f16,
-        mix_i8: scalar::mix_i8,
-        dots: scalar::dots,
-        dots_f16: scalar::dots_f16,
-        dots_i8: scalar::dots_i8,
+        softmax_step: exp::softmax_step::<S>,
+        mix: mix::mix::<S>,
+        mix_f16: mix::mix_f16::<S>,
+        mix_i8: mix::mix_i8::<S>,
+        dots: mix::dots::<S>,
+        dots_f16: mix::dots_f16::<S>,
+        dots_i8: mix::dots_i8::<S>,
         silu_mul: exp::silu_mul::<S>,
     }
 }

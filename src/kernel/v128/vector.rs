@@ -7,14 +7,14 @@ use crate::tensor::math;
 
 /// Eight floats.
 #[inline(always)]
-fn load<S: Simd>(x: &[f32; 8]) -> [S::Floats; 2] {
+pub(super) fn load<S: Simd>(x: &[f32; 8]) -> [S::Floats; 2] {
     let x = x.as_chunks::<4>().0;
     [S::load(&x[0]), S::load(&x[1])]
 }
 
 /// Eight floats back to memory.
 #[inline(always)]
-fn store<S: Simd>(out: &mut [f32; 8], v: [S::Floats; 2]) {
+pub(super) fn store<S: Simd>(out: &mut [f32; 8], v: [S::Floats; 2]) {
     out.as_chunks_mut::<4>().0.iter_mut().zip(v).for_each(|(out, v)| S::store(out, v));
 }
 

@@ -71,6 +71,7 @@ pub extern "C" fn failures() -> u32 {
     fast_products(table, scalar);
     integers(table, scalar);
     vectors(table, scalar);
+    stored_rows(table);
     halves(table);
     exponentials(table, scalar);
     FAILED.load(Relaxed)
@@ -242,6 +243,52 @@ fn vectors(table: &Kernels, scalar: &Kernels) {
     }
 }
 
+/// Weighted sums of stored rows, and stored rows with one vector, against f64.
+fn stored_rows(table: &Kernels) {
+    for (terms, cols, stride) in [(1, 1, 1), (3, 7, 9), (5, 8, 8), (17, 40, 64), (9, 64, 192), (33, 67, 67), (4, 12, 12)] {
+        let stored = numbers(terms * stride, 5);
+        let halves: Vec<u16> = stored.iter().map(|&v| f16::from_f32(v).to_bits()).collect();
+        let bytes: Vec<i8> = stored.iter().map(|&v| (v * 25.0) as i8).collect();
+        let of_halves: Vec<f32> = halves.iter().map(|&bits| f16::from_bits(bits).to_f32()).collect();
+        let of_bytes: Vec<f32> = bytes.iter().map(|&q| f32::from(q)).collect();
+        let x = numbers(cols, 9);
+        for (format, values) in [&stored, &of_halves, &of_bytes].into_iter().enumerate() {
+            for sets in 1..=6 {
+                let weights: Vec<Vec<f32>> = (0..sets).map(|r| numbers(terms, 20 + r)).collect();
+                let w: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
+                let mut found: Vec<Vec<f32>> = (0..sets).map(|r| numbers(cols, 40 + r)).collect();
+                let before = found.clone();
+                let mut out: Vec<&mut [f32]> = found.iter_mut().map(Vec::as_mut_slice).collect();
+                match format {
+                    0 => table.mix(&w, &stored, stride, &mut out),
+                    1 => table.mix_f16(&w, &halves, stride, &mut out),
+                    _ => table.mix_i8(&w, &bytes, stride, &mut out),
+                }
+                for (r, found) in found.iter().enumerate() {
+                    for (c, &found) in found.iter().enumerate() {
+                        let term = |t: usize| f64::from(weights[r][t]) * f64::from(values[t * stride + c]);
+                        let old = f64::from(before[r][c]);
+                        let size = (0..terms).map(|t| term(t).abs()).sum::<f64>() + old.abs();
+                        let what = || format!("mix of {terms} rows of {cols} in format {format}, result {r}, column {c}");
+                        close(found, (0..terms).map(term).sum::<f64>() + old, 3e-6 * size, what);
+                    }
+                }
+            }
+            let mut found = vec![f32::NAN; terms * stride / cols];
+            match format {
+                0 => table.dots(&stored, &x, &mut found),
+                1 => table.dots_f16(&halves, &x, &mut found),
+                _ => table.dots_i8(&bytes, &x, &mut found),
+            }
+            for (j, &found) in found.iter().enumerate() {
+                let term = |i: usize| f64::from(values[j * cols + i]) * f64::from(x[i]);
+                let size: f64 = (0..cols).map(|i| term(i).abs()).sum();
+                close(found, (0..cols).map(term).sum(), EXACT * size, || format!("dots of {cols} in format {format}, row {j}"));
+            }
+        }
+    }
+}
+
 /// Every f16 to f32; every f16, every middle of two and their neighbours back.
 fn halves(table: &Kernels) {
     for first in (0..=u16::MAX).step_by(8) {
@@ -275,6 +322,13 @@ fn exponentials(table: &Kernels, scalar: &Kernels) {
         for scale in [0.0, 1.0, 30.0, 1e30] {
             let mut found: Vec<f32> = numbers(len, 6).iter().map(|x| x * scale).collect();
             let mut oracle = found.clone();
+            let mut part = found.clone();
+            let (step, expected) = (table.softmax_step(&mut found, 0.125, 0.5), scalar.softmax_step(&mut part, 0.125, 0.5));
+            hold(step.most == expected.most, || format!("softmax_step of {len}: {step:?} instead of {expected:?}"));
+            for (&found, &oracle) in found.iter().zip(&part).chain([(&step.total, &expected.total), (&step.kept, &expected.kept)]) {
+                close(found, f64::from(oracle), 2e-6 * f64::from(oracle) + 1e-44, || format!("softmax_step of {len}"));
+            }
+            found.clone_from(&oracle);
             table.softmax(&mut found);
             scalar.softmax(&mut oracle);
             for (&found, &oracle) in found.iter().zip(&oracle) {
