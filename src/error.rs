@@ -249,6 +249,7 @@ fields! {
     Head = "the kind of head",
     Inputs = "the number of input features",
     Outputs = "the number of outputs",
+    HiddenSize = "the hidden size",
 }
 
 /// What an archive's root is: its kind and, for a base, its architecture. The number is stored in the header.

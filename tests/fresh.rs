@@ -157,7 +157,7 @@ fn what_is_wrong_names_the_callers_file() {
     let lstm = r#"{"model_type": "lstm", "vocab_size": 50, "embedding_size": 40, "hidden_size": 36, "num_layers": 2}"#;
     refused(&lstm.replace("{", r#"{"bidirectional": true, "#), "bidirectional: true is not supported");
     refused(&lstm.replace("{", r#"{"proj_size": 3, "#), "proj_size: 3 is not supported");
-    refused(&lstm.replace("36", "0"), "the feed-forward dimension is 0, expected 1 to");
+    refused(&lstm.replace("36", "0"), "the hidden size is 0, expected 1 to");
     refused(&lstm.replace("{", r#"{"head": "labels", "#), "the head is \"labels\", there are 0");
     refused(&lstm.replace("{", r#"{"labels": ["a", "a"], "#), "labels: a list of different names was expected");
     refused(r#"{"model_type": "mlp", "input_size": 3}"#, "output_size: the key is missing, and there are no labels");

@@ -302,7 +302,8 @@ fn a_classifier_goes_on_from_the_bases_own() {
     assert!(same.parameters().all(|parameter| parameter.layer != "head"));
     let turned = Batch { targets: Wanted::Class(vec![0, 2, 1]), ..classes() };
     let reversed = Trainer::new(model, options(Method::Lora), ["l2", "l1", "l0"].map(String::from).to_vec()).unwrap();
-    assert_eq!(reversed.loss(&Serial, &turned, None).unwrap().loss, ours, "the same labels in another order");
+    let turned = reversed.loss(&Serial, &turned, None).unwrap().loss;
+    assert!((turned - ours).abs() <= 1e-6 * ours, "the same labels in another order: {turned} {ours}");
     let other = Trainer::new(model, options(Method::Lora), ["x", "y", "z"].map(String::from).to_vec()).unwrap();
     assert_ne!(other.loss(&Serial, &classes(), None).unwrap().loss, ours);
     let error = Trainer::new(model, options(Method::Lora), Vec::new()).unwrap_err().to_string();

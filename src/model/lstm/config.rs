@@ -69,7 +69,7 @@ impl Config {
         };
         within(Field::Vocab, self.vocab, 1, 1 << 24)?;
         within(Field::Dim, self.dim, 1, Self::MOST)?;
-        within(Field::Hidden, self.hidden, 1, Self::MOST)?;
+        within(Field::HiddenSize, self.hidden, 1, Self::MOST)?;
         within(Field::Layers, self.layers, 1, 1000)?;
         match self.head {
             Head::None => within(Field::Outputs, self.outputs, 0, 0),

@@ -3,7 +3,7 @@
 //! Works on rows: a row is one token of some sequence. A layer's input product serves all rows at once; the recurrent product
 //! goes token by token, each time for all sequences that still have one.
 
-use super::{Layer, Lstm, Site};
+use super::{Lstm, Site};
 use crate::nn::{Embedding, Pass, Scratch, Segment, cell};
 
 /// Every working buffer.
@@ -33,14 +33,15 @@ pub(crate) fn feed(model: &Lstm<'_>, pass: &Pass<'_, '_>, tokens: &[u32], states
         let layer = model.layer(index);
         let gates = &mut buffers.gates[..n * 4 * c.hidden];
         layer.ih.forward(pass, &buffers.x[..n * c.inputs(index)], gates, &mut buffers.scratch);
-        recur(&layer, pass, (index, c.layers), c.hidden, states, buffers);
+        recur(model, pass, index, states, buffers);
     }
 }
 
-/// Layer `place.0` of `place.1`, from the input part of its gates in `buffers.gates` to its h in `buffers.x`.
-fn recur(layer: &Layer<'_>, pass: &Pass<'_, '_>, place: (usize, usize), hidden: usize, states: &mut [f32], buffers: &mut Buffers<'_>) {
+/// Layer `index`, from the input part of its gates in `buffers.gates` to its h in `buffers.x`.
+fn recur(model: &Lstm<'_>, pass: &Pass<'_, '_>, index: usize, states: &mut [f32], buffers: &mut Buffers<'_>) {
+    let (hh, layers, hidden) = (model.layer(index).hh, model.config().layers, model.config().hidden);
     let longest = pass.segments.iter().map(|segment| segment.rows).max().unwrap_or(0);
-    let start = |sequence: usize| (sequence * place.1 + place.0) * 2 * hidden;
+    let start = |sequence: usize| (sequence * layers + index) * 2 * hidden;
     let width = 4 * hidden;
     for t in 0..longest {
         let running = || pass.segments.iter().filter(|segment| segment.rows > t);
@@ -52,7 +53,7 @@ fn recur(layer: &Layer<'_>, pass: &Pass<'_, '_>, place: (usize, usize), hidden: 
         }
         let step = Pass { segments: &buffers.steps[..count], ..*pass };
         let recurrent = &mut buffers.recurrent[..count * width];
-        layer.hh.forward(&step, &buffers.before[..count * hidden], recurrent, &mut buffers.scratch);
+        hh.forward(&step, &buffers.before[..count * hidden], recurrent, &mut buffers.scratch);
         for (segment, recurrent) in running().zip(recurrent.chunks_exact(width)) {
             let row = segment.first + t;
             let gates = &mut buffers.gates[row * width..][..width];
