@@ -20,7 +20,7 @@ mod tile;
 mod vector;
 
 use super::scales::INT8_GROUP;
-use super::{Input, Kernels};
+use super::{Input, Kernels, scalar};
 use crate::quant::{Layout, Matrix, Values};
 use crate::tensor::columns::Columns;
 
@@ -115,6 +115,8 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         dots_f16: mix::dots_f16::<S>,
         dots_i8: mix::dots_i8::<S>,
         silu_mul: exp::silu_mul::<S>,
+        gelu: scalar::gelu,
+        gelu_with_slope: scalar::gelu_with_slope,
     }
 }
 
