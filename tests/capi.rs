@@ -92,7 +92,8 @@ fn every_code_has_a_text_of_its_own() {
 #[test]
 fn the_chat_template_is_applied() {
     let mut folder = Folder::golden("tiny-llama");
-    let vocab: serde_json::Value = ["a", "b", "c"].iter().enumerate().map(|(i, word)| (word.to_string(), i.into())).collect();
+    let vocab: serde_json::Value =
+        ["a", "b", "c"].iter().enumerate().map(|(i, word)| (word.to_string(), serde_json::Value::from(i))).collect();
     let tokenizer = serde_json::json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "added_tokens": [],
         "pre_tokenizer": { "type": "Whitespace" }, "post_processor": null, "decoder": null,
