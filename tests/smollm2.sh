@@ -28,3 +28,6 @@ awk -F '\t' -v base="$base" -v adapter="$(stat -c %s "${adapters[1]}")" '
     $1 == "adapter 2" { more = $2 - first; if (more > adapter + 65536) { print "the second adapter added " more; exit 1 } }
     END { print "resident over the mapped base: " over " bytes; second adapter added " more " of " adapter }
 ' "$work/resident.tsv"
+
+# Serve, learn four corrections, swap, serve: the answer changes, the base is never reloaded.
+cargo run -q --release --example personalize -- "$work/base.lrk"

@@ -62,14 +62,6 @@ pub(crate) struct Trace {
     v: Vec<f32>,
 }
 
-impl Trace {
-    /// Numbers kept.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.u.len() + self.v.len()
-    }
-}
-
 impl<'s> Step<'s> {
     /// The vector `id` of the model, `archived` unless it is trained.
     pub(crate) fn vector<'v>(&self, id: u32, archived: &'v [f32]) -> &'v [f32]

@@ -104,7 +104,7 @@ impl<'a> Trainer<'a> {
         if labels.is_empty() && network.head_site().is_none() {
             return Err(TrainError::options("this model has no language-model head: it can only be trained to classify"));
         }
-        let (plan, values) = planner::plan(network.as_ref(), &options, labels.len())?;
+        let (plan, values) = planner::plan(network.as_ref(), &options, &labels)?;
         let rules = options.method.rules();
         let group = |tensor: &Tensor| Group {
             range: tensor.range.clone(),

@@ -11,6 +11,7 @@ mod export;
 mod files;
 mod generate;
 mod import;
+mod init;
 mod inspect;
 mod logits;
 mod memory;
@@ -43,6 +44,8 @@ struct Arguments {
 enum Command {
     /// Import a base model: a .gguf file or a Hugging Face directory (plain or bitsandbytes 4-bit)
     Import(import::Arguments),
+    /// Make a fresh model to pre-train: llama, bert, lstm or mlp
+    Init(init::Arguments),
     /// Import or export a low-rank adapter
     Adapter(adapter::Arguments),
     /// Export a base for other programs
@@ -87,6 +90,7 @@ fn run(command: &Command) -> Result<(), Failure> {
     model::check_isa()?;
     match command {
         Command::Import(arguments) => import::run(arguments),
+        Command::Init(arguments) => init::run(arguments),
         Command::Adapter(arguments) => adapter::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lowrank::runtime::{Limits, need};
+use lowrank::runtime::{Limits, Need, need, need_on_32_bits};
 use serde_json::json;
 
 use crate::Failure;
@@ -11,8 +11,9 @@ use crate::files::File;
 use crate::model::{Kv, ModelOptions};
 use crate::output::line;
 
-const EXAMPLES: &str = "Example:
-  lowrank memory --base base.lrk --adapter style.lrk --context 2048";
+const EXAMPLES: &str = "Examples:
+  lowrank memory --base base.lrk --adapter style.lrk --context 2048
+  lowrank memory --base tiny.lrk --adapter style.lrk --context 128 --prefill-chunk 8 --firmware";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -34,6 +35,10 @@ pub(crate) struct Arguments {
     /// How keys and values are kept
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     kv: Kv,
+    /// The workspace on a 32-bit target, and the lines that reserve it in Rust and in C; one thread and exact products unless told
+    /// otherwise
+    #[arg(long)]
+    firmware: bool,
     /// Print JSON with stable names
     #[arg(long)]
     json: bool,
@@ -47,12 +52,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for file in &adapters {
         rank += file.adapter()?.max_rank();
     }
+    let (threads, precision) = match arguments.firmware {
+        true => (arguments.model.threads.max(1), arguments.model.exact_precision()),
+        false => (arguments.model.executor()?.lanes(), arguments.model.precision(&model)),
+    };
     let limits = Limits {
         batch: arguments.batch,
         prefill_chunk: arguments.prefill_chunk,
         kv_format: arguments.kv.into(),
-        precision: arguments.model.precision(&model),
-        lanes: arguments.model.executor()?.lanes(),
+        precision,
+        lanes: threads,
         max_active: adapters.len(),
         max_total_rank: rank,
         ..Limits::new(arguments.context)
@@ -60,6 +69,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // Refuses limits that a session would refuse.
     if let Err(error @ lowrank::Error::Limit { .. }) = limits.check(model.config()) {
         return Err(error.into());
+    }
+    if arguments.firmware {
+        return report_firmware(need_on_32_bits(model.config(), &limits), need(model.config(), &limits), arguments.json);
     }
     let need = need(model.config(), &limits);
     let files: usize = adapters.iter().map(|file| file.map.len()).sum();
@@ -83,6 +95,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The static buffer of a session on a microcontroller, ready to be pasted.
+fn report_firmware(narrow: Need, here: Need, as_json: bool) -> Result<(), Failure> {
+    let bytes = narrow.bytes;
+    let rust = format!("#[repr(align(64))] struct Workspace([u8; {bytes}]); static mut WORKSPACE: Workspace = Workspace([0; {bytes}]);");
+    let c = format!("static unsigned char workspace[{bytes}] __attribute__((aligned(64)));");
+    if as_json {
+        let facts = json!({"workspace_bytes": bytes, "kv_bytes": narrow.kv_bytes, "rust": rust, "c": c});
+        return Ok(line(&facts)?);
+    }
+    line(format_args!("{:<28}{bytes:>14} bytes", "workspace, 32-bit target"))?;
+    line(format_args!("{:<28}{:>14} bytes", "  of which keys and values", narrow.kv_bytes))?;
+    line(format_args!("{:<28}{:>14} bytes", "workspace on this machine", here.bytes))?;
+    line(format_args!("Rust  {rust}"))?;
+    Ok(line(format_args!("C     {c}"))?)
 }
 
 /// The most memory this process has had resident, in bytes, where the system tells.
