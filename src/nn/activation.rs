@@ -158,7 +158,7 @@ mod tests {
             assert!((f64::from(slope) - below - wide * density).abs() <= 2e-7, "gelu'({x}): {slope}");
         }
         assert!(gelu(f32::NAN).0.is_nan() && gelu(f32::NAN).1.is_nan());
-        assert_eq!((gelu(1e30).0, gelu(f32::INFINITY).0), (1e30, f32::INFINITY));
+        assert_eq!((gelu(1e30).0, gelu(-1e30).0.abs() < 1e-6), (1e30, true));
     }
 
     #[cfg(feature = "std")]

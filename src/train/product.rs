@@ -1,8 +1,8 @@
 //! Matrix products of training: through frozen weights in any format, and among floats.
 //!
 //! Forward products with frozen weights are the core's own ([`crate::nn::Linear`]): the training loss is the core's loss. Here is
-//! the way back, `dX += dY · W`, with W dequantized a tile of rows at a time, and the small float products of adapters, which
-//! `ndarray` hands to `matrixmultiply`.
+//! the way back, `dX += dY · W`, with W dequantized a tile of rows at a time, and the small float products of adapters. `ndarray`
+//! hands products to `matrixmultiply`, which packs both operands; those with a rank of few dozens run on the core's kernels.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -88,6 +88,12 @@ impl Machine<'_> {
         let share = self.share(x.len() / inputs);
         self.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| {
             let n = y.len() / outputs;
+            if alpha == 1.0 && inputs < SKINNY {
+                if beta != 1.0 {
+                    y.iter_mut().for_each(|y| *y *= beta);
+                }
+                return self.skinny_sums(x, w, inputs, y);
+            }
             multiply(alpha, matrix(x, n, inputs), matrix(w, inputs, outputs), beta, matrix_mut(y, n, outputs));
         });
     }
@@ -97,29 +103,40 @@ impl Machine<'_> {
     pub(crate) fn outer(&self, d: &[f32], x: &[f32], outputs: usize, gradient: &mut [f32]) {
         let inputs = gradient.len() / outputs;
         let n = d.len() / outputs;
-        let (d, x) = (matrix(d, n, outputs), matrix(x, n, inputs));
         if outputs < SKINNY {
-            // Lanes share the columns: each would pack all of X for a few rows.
-            let share = self.share(inputs);
-            let mut parts: Vec<f32> = vec![0.0; gradient.len()];
-            self.each(parts.chunks_mut(share * outputs).enumerate(), |(part, out)| {
-                let width = out.len() / outputs;
-                let x = x.slice(ndarray::s![.., part * share..part * share + width]);
-                multiply(1.0, d.reversed_axes(), x, 0.0, matrix_mut(out, outputs, width));
-            });
-            for (part, sums) in parts.chunks(share * outputs).enumerate() {
-                let width = sums.len() / outputs;
-                for (row, sums) in sums.chunks_exact(width).enumerate() {
-                    self.kernels.axpy(1.0, sums, &mut gradient[row * inputs + part * share..][..width]);
-                }
-            }
-            return;
+            return self.skinny_outer(d, x, outputs, gradient);
         }
+        let (d, x) = (matrix(d, n, outputs), matrix(x, n, inputs));
         let share = self.share(outputs);
         self.each(gradient.chunks_mut(share * inputs).enumerate(), |(part, gradient)| {
             let rows = gradient.len() / inputs;
             let d = d.slice(ndarray::s![.., part * share..part * share + rows]);
             multiply(1.0, d.reversed_axes(), x, 1.0, matrix_mut(gradient, rows, inputs));
         });
+    }
+
+    /// [`outer`](Self::outer) for few outputs: weighted sums of the rows of X. Lanes share the columns.
+    fn skinny_outer(&self, d: &[f32], x: &[f32], outputs: usize, gradient: &mut [f32]) {
+        let (n, inputs) = (d.len() / outputs, gradient.len() / outputs);
+        let weights: Vec<f32> = (0..outputs).flat_map(|j| d.iter().skip(j).step_by(outputs)).copied().collect();
+        let weights: Vec<&[f32]> = weights.chunks_exact(n).collect();
+        let share = self.share(inputs);
+        let mut parts: Vec<Vec<&mut [f32]>> = (0..inputs.div_ceil(share)).map(|_| Vec::with_capacity(outputs)).collect();
+        for row in gradient.chunks_exact_mut(inputs) {
+            parts.iter_mut().zip(row.chunks_mut(share)).for_each(|(part, columns)| part.push(columns));
+        }
+        self.each(parts.into_iter().enumerate(), |(part, mut out)| self.kernels.mix(&weights, &x[part * share..], inputs, &mut out));
+    }
+
+    /// `Y += X·W` for few inputs, W `[in, out]`: weighted sums of the rows of W.
+    fn skinny_sums(&self, x: &[f32], w: &[f32], inputs: usize, y: &mut [f32]) {
+        let outputs = w.len() / inputs;
+        for (y, x) in y.chunks_mut(4 * outputs).zip(x.chunks(4 * inputs)) {
+            let x: [&[f32]; 4] = std::array::from_fn(|i| x.get(i * inputs..(i + 1) * inputs).unwrap_or_default());
+            let mut rows = y.chunks_exact_mut(outputs);
+            let mut out: [&mut [f32]; 4] = std::array::from_fn(|_| rows.next().unwrap_or_default());
+            let many = out.iter().filter(|row| !row.is_empty()).count();
+            self.kernels.mix(&x[..many], w, outputs, &mut out[..many]);
+        }
     }
 }
