@@ -79,7 +79,9 @@ impl Linear<'_> {
     #[allow(unsafe_code)]
     fn prepare(&self, pass: &Pass<'_, '_>, input: &Input<'_>, u: &mut [f32], width: usize, values: &mut [i8], scales: &mut [f32]) {
         let (n, quantized) = (input.n(), !values.is_empty());
-        let (u, values, scales) = (Parts::new(u, width.max(1)), Parts::new(values, input.cols), Parts::new(scales, input.cols / GROUP));
+        // Narrow inputs have no integers: their parts are empty, but still parts.
+        let groups = (input.cols / GROUP).max(1);
+        let (u, values, scales) = (Parts::new(u, width.max(1)), Parts::new(values, input.cols), Parts::new(scales, groups));
         let row = |segment: &Segment, row: usize| {
             if width > 0 {
                 // SAFETY: every row belongs to one lane.
