@@ -57,7 +57,8 @@ fn answer(set: &SharedSet<Llama<'_>>, model: Llama<'_>, border: &TextBorder, que
 fn learn(model: Llama<'_>, border: &TextBorder) -> Result<SharedAdapter, Failure> {
     let mut file = tempfile::Builder::new().suffix(".jsonl").tempfile()?;
     for (question, better) in CORRECTIONS {
-        let messages = [("user", question), ("assistant", better)].map(|(role, content)| serde_json::json!({"role": role, "content": content}));
+        let messages =
+            [("user", question), ("assistant", better)].map(|(role, content)| serde_json::json!({"role": role, "content": content}));
         writeln!(file, "{}", serde_json::json!({ "messages": messages }))?;
     }
     let data_options = DataOptions { max_length: 96, completions_only: true, ..DataOptions::default() };

@@ -113,11 +113,9 @@ pub(crate) fn activate(machine: &Machine<'_>, activation: Activation, x: &[f32])
 pub(crate) fn activate_with_slope(machine: &Machine<'_>, activation: Activation, mut x: Vec<f32>) -> (Vec<f32>, Vec<f32>) {
     let mut y = vec![0.0; x.len()];
     let share = machine.share(x.len());
-    machine.each(y.chunks_mut(share).zip(x.chunks_mut(share)), |(y, x)| {
-        match activation {
-            Activation::Gelu => machine.kernels.gelu_with_slope(x, y),
-            other => y.iter_mut().zip(x).for_each(|(y, x)| (*y, *x) = other.with_slope(*x)),
-        }
+    machine.each(y.chunks_mut(share).zip(x.chunks_mut(share)), |(y, x)| match activation {
+        Activation::Gelu => machine.kernels.gelu_with_slope(x, y),
+        other => y.iter_mut().zip(x).for_each(|(y, x)| (*y, *x) = other.with_slope(*x)),
     });
     (y, x)
 }
