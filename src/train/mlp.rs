@@ -10,6 +10,7 @@ use super::TrainError;
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, Inputs, Targets};
 use super::evaluate::Tally;
+use super::ops;
 use super::plan::Plan;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
@@ -160,12 +161,10 @@ impl Body for MlpBody<'_> {
             let layer = self.model.layer(index);
             let mut y = vec![0.0; n * layer.weight.rows()];
             let trace = step.linear(&layer, &x, &mut y);
-            let mut slope = if keep { vec![0.0; y.len()] } else { Vec::new() };
-            if keep {
-                y.iter_mut().zip(&mut slope).for_each(|(y, slope)| (*y, *slope) = activation.with_slope(*y));
-            } else {
-                y.iter_mut().for_each(|y| *y = activation.apply(*y));
-            }
+            let (y, slope) = match keep {
+                true => ops::activate_with_slope(&step.machine, activation, y),
+                false => (ops::activate(&step.machine, activation, &y), Vec::new()),
+            };
             let x = std::mem::replace(&mut x, y);
             if keep {
                 kept.push(Kept { x, slope, trace });
@@ -180,7 +179,7 @@ impl Body for MlpBody<'_> {
         let mut d = d_hidden.to_vec();
         for index in (lowest..inner).rev() {
             let Some(Kept { x, slope, trace }) = trace.pop() else { return };
-            d.iter_mut().zip(&slope).for_each(|(d, slope)| *d *= slope);
+            ops::multiply_by(&step.machine, &mut d, &slope);
             let input = index > lowest;
             let mut dx = if input { vec![0.0; x.len()] } else { Vec::new() };
             step.linear_back(&self.model.layer(index), &trace, &x, &d, input.then_some(&mut dx[..]), gradients);
