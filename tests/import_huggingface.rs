@@ -440,7 +440,7 @@ fn configurations_that_are_not_supported_are_refused_by_key() {
         folder.config[key] = value;
         folder.refused(&exact(), &[&["config.json", key], parts].concat());
     };
-    with("model_type", json!("mamba"), &["\"mamba\"", "llama, qwen2 and qwen3"]);
+    with("model_type", json!("mamba"), &["\"mamba\"", "llama, qwen2, qwen3 and bert"]);
     with("model_type", json!(7), &["a string was expected, found 7"]);
     with("model_type", json!(null), &["missing"]);
     with("architectures", json!(["LlamaForSequenceClassification"]), &["LlamaForSequenceClassification"]);

@@ -437,7 +437,7 @@ fn an_lstm_learns_to_continue_a_text() {
         let mut trainer = Trainer::new(model, options, Vec::new()).unwrap();
         let batch = [batch(&text, content)];
         let before = trainer.loss(&Serial, &batch[0], None).unwrap().loss;
-        for _ in 0..250 {
+        for _ in 0..400 {
             trainer.step(&Serial, &batch, 1.0).unwrap();
         }
         let after = trainer.loss(&Serial, &batch[0], None).unwrap().loss;

@@ -88,7 +88,7 @@ fn keys_and_values_cost_what_their_format_says_and_are_nearly_the_same() {
     let (bytes, reference) = run(KvFormat::F32);
     assert_eq!(bytes, 4 * numbers);
     let largest = reference.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-    for (kv_format, expected, allowed) in [(KvFormat::F16, 2 * numbers, 1e-3), (KvFormat::Int8, numbers + numbers / 16 * 4, 3e-2)] {
+    for (kv_format, expected, allowed) in [(KvFormat::F16, 2 * numbers, 4e-3), (KvFormat::Int8, numbers + numbers / 16 * 4, 3e-2)] {
         let (bytes, other) = run(kv_format);
         assert_eq!(bytes, expected, "{kv_format:?}");
         let worst = other.iter().zip(&reference).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));

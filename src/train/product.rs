@@ -23,6 +23,9 @@ const ROWS: usize = 256;
 /// From this many outputs on a float product packs its operands; below, packing costs as much as the product.
 const SKINNY: usize = 32;
 
+/// Rows that the core's kernels take at a time. How they add up may depend on how many there are, so it is never the lanes that decide.
+const BLOCK: usize = 64;
+
 /// `[rows, cols]` over the front of `data`.
 ///
 /// # Panics
@@ -68,16 +71,12 @@ impl Machine<'_> {
     /// `Y ← α·X·Wᵀ + β·Y` with float W, `[out, in]`: X `[n, in]`, Y `[n, out]`.
     pub(crate) fn forward(&self, alpha: f32, x: &[f32], w: &[f32], outputs: usize, beta: f32, y: &mut [f32]) {
         let inputs = w.len() / outputs;
+        if beta == 0.0 && outputs < SKINNY {
+            return self.skinny_forward(alpha, x, w, outputs, y);
+        }
         let share = self.share(x.len() / inputs);
         self.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| {
             let n = y.len() / outputs;
-            if beta == 0.0
-                && outputs < SKINNY
-                && let (Ok(w), Ok(mut out)) = (Matrix::new(outputs, inputs, Values::F32(w)), MatMut::new(&mut *y, outputs))
-            {
-                self.kernels.product(&w, &Input::new(x, inputs), &mut Columns::all(&mut out));
-                return y.iter_mut().for_each(|y| *y *= alpha);
-            }
             multiply(alpha, matrix(x, n, inputs), matrix(w, outputs, inputs).reversed_axes(), beta, matrix_mut(y, n, outputs));
         });
     }
@@ -85,15 +84,12 @@ impl Machine<'_> {
     /// `Y ← α·X·W + β·Y` with float W, `[in, out]`: X `[n, in]`, Y `[n, out]`.
     pub(crate) fn forward_transposed(&self, alpha: f32, x: &[f32], w: &[f32], inputs: usize, beta: f32, y: &mut [f32]) {
         let outputs = w.len() / inputs;
+        if alpha == 1.0 && inputs < SKINNY {
+            return self.skinny_sums(x, w, inputs, beta, y);
+        }
         let share = self.share(x.len() / inputs);
         self.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| {
             let n = y.len() / outputs;
-            if alpha == 1.0 && inputs < SKINNY {
-                if beta != 1.0 {
-                    y.iter_mut().for_each(|y| *y *= beta);
-                }
-                return self.skinny_sums(x, w, inputs, y);
-            }
             multiply(alpha, matrix(x, n, inputs), matrix(w, inputs, outputs), beta, matrix_mut(y, n, outputs));
         });
     }
@@ -128,15 +124,32 @@ impl Machine<'_> {
         self.each(parts.into_iter().enumerate(), |(part, mut out)| self.kernels.mix(&weights, &x[part * share..], inputs, &mut out));
     }
 
-    /// `Y += X·W` for few inputs, W `[in, out]`: weighted sums of the rows of W.
-    fn skinny_sums(&self, x: &[f32], w: &[f32], inputs: usize, y: &mut [f32]) {
+    /// `Y ← α·X·Wᵀ` for few outputs, W `[out, in]`: the core's product.
+    fn skinny_forward(&self, alpha: f32, x: &[f32], w: &[f32], outputs: usize, y: &mut [f32]) {
+        let inputs = w.len() / outputs;
+        let Ok(weights) = Matrix::new(outputs, inputs, Values::F32(w)) else { return };
+        self.each(y.chunks_mut(BLOCK * outputs).zip(x.chunks(BLOCK * inputs)), |(y, x)| {
+            if let Ok(mut out) = MatMut::new(&mut *y, outputs) {
+                self.kernels.product(&weights, &Input::new(x, inputs), &mut Columns::all(&mut out));
+            }
+            y.iter_mut().for_each(|y| *y *= alpha);
+        });
+    }
+
+    /// `Y ← X·W + β·Y` for few inputs, W `[in, out]`: weighted sums of the rows of W.
+    fn skinny_sums(&self, x: &[f32], w: &[f32], inputs: usize, beta: f32, y: &mut [f32]) {
         let outputs = w.len() / inputs;
-        for (y, x) in y.chunks_mut(4 * outputs).zip(x.chunks(4 * inputs)) {
-            let x: [&[f32]; 4] = std::array::from_fn(|i| x.get(i * inputs..(i + 1) * inputs).unwrap_or_default());
-            let mut rows = y.chunks_exact_mut(outputs);
-            let mut out: [&mut [f32]; 4] = std::array::from_fn(|_| rows.next().unwrap_or_default());
-            let many = out.iter().filter(|row| !row.is_empty()).count();
-            self.kernels.mix(&x[..many], w, outputs, &mut out[..many]);
-        }
+        self.each(y.chunks_mut(BLOCK * outputs).zip(x.chunks(BLOCK * inputs)), |(y, x)| {
+            if beta != 1.0 {
+                y.iter_mut().for_each(|y| *y *= beta);
+            }
+            for (y, x) in y.chunks_mut(4 * outputs).zip(x.chunks(4 * inputs)) {
+                let x: [&[f32]; 4] = std::array::from_fn(|i| x.get(i * inputs..(i + 1) * inputs).unwrap_or_default());
+                let mut rows = y.chunks_exact_mut(outputs);
+                let mut out: [&mut [f32]; 4] = std::array::from_fn(|_| rows.next().unwrap_or_default());
+                let many = out.iter().filter(|row| !row.is_empty()).count();
+                self.kernels.mix(&x[..many], w, outputs, &mut out[..many]);
+            }
+        });
     }
 }
