@@ -441,7 +441,7 @@ fn an_lstm_learns_to_continue_a_text() {
             trainer.step(&Serial, &batch, 1.0).unwrap();
         }
         let after = trainer.loss(&Serial, &batch[0], None).unwrap().loss;
-        assert!(before > 3.0 && after < 0.1, "{method}: {before} to {after}");
+        assert!(before > 3.0 && after < 0.2, "{method}: {before} to {after}");
         trainer.archive("text", None).unwrap()
     };
     let trained = train(model, Method::Full, FIRST);
