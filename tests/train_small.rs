@@ -437,11 +437,12 @@ fn an_lstm_learns_to_continue_a_text() {
         let mut trainer = Trainer::new(model, options, Vec::new()).unwrap();
         let batch = [batch(&text, content)];
         let before = trainer.loss(&Serial, &batch[0], None).unwrap().loss;
-        for _ in 0..400 {
-            trainer.step(&Serial, &batch, 1.0).unwrap();
+        for step in 0..400 {
+            // The rate falls: the last steps settle.
+            trainer.step(&Serial, &batch, 1.0 - step as f32 / 400.0).unwrap();
         }
         let after = trainer.loss(&Serial, &batch[0], None).unwrap().loss;
-        assert!(before > 3.0 && after < 0.2, "{method}: {before} to {after}");
+        assert!(before > 3.0 && after < 0.1, "{method}: {before} to {after}");
         trainer.archive("text", None).unwrap()
     };
     let trained = train(model, Method::Full, FIRST);
