@@ -11,7 +11,7 @@ use super::parallel::Machine;
 use crate::quant::{Matrix, Values};
 
 /// Rows of W in a dequantized tile: with a few thousand columns it stays in a core's second-level cache.
-const TILE: usize = 64;
+pub(crate) const TILE: usize = 64;
 
 /// `[rows, cols]` over the front of `data`.
 ///
