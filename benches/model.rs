@@ -1,14 +1,16 @@
 //! Tokens per second of a decoder with SmolLM2-135M's shape and random weights: prefill and decode, with and without an adapter,
-//! per instruction set (`LOWRANK_ISA`), on one and two lanes. `LOWRANK_BASE` names a real archive instead.
+//! per instruction set (`LOWRANK_ISA`), on one and two lanes; and of eight sequences at once, all under one adapter or each under its
+//! own. `LOWRANK_BASE` names a real archive instead.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
 
 use common::{adapter, all_linear, base};
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::archive::{ArchiveFile, Buffer};
-use lowrank::kernel::kernels;
+use lowrank::kernel::{Precision, kernels};
 use lowrank::model::llama::{Config, Llama, RopeScaling};
 use lowrank::quant::Format;
 use lowrank::runtime::{Executor, Limits, Memory, Serial, Session, Threads, need};
@@ -66,7 +68,41 @@ fn bench(c: &mut Criterion) {
             });
         }
     }
+    batch(&mut group, model);
     group.finish();
+}
+
+/// Eight sequences a step: with one adapter for all, and with eight different ones.
+fn batch(group: &mut BenchmarkGroup<'_, WallTime>, model: Llama<'_>) {
+    let archives: Vec<Buffer> = (0..8).map(|seed| adapter(&model, &all_linear(model.config()), 8, seed)).collect();
+    let mut slots = [Slot::EMPTY; 8];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    for (slot, archive) in (0..).zip(&archives) {
+        set.attach(slot, Adapter::open(archive).expect("an adapter")).expect("it fits");
+    }
+    for (lanes, executor) in [(1, &Serial as &dyn Executor), (2, &Threads::new(2).expect("threads"))] {
+        let limits = Limits { lanes, batch: 8, prefill_chunk: 8, precision: Precision::Fast, ..Limits::new(64) };
+        let mut memory = Memory::new(need(model.config(), &limits));
+        let mut session = Session::new(model, &limits, memory.as_mut(), executor).expect("the memory fits");
+        for different in [0, 1, 8] {
+            for sequence in 0..8 {
+                session.reset(sequence).expect("a sequence");
+                let choice = Choice::slot(if different == 8 { sequence as u32 } else { 0 });
+                let choices = if different == 0 { &[][..] } else { &[choice][..] };
+                session.select(sequence, &set, choices).expect("the adapter fits");
+            }
+            group.throughput(Throughput::Elements(16 * 8));
+            group.bench_function(format!("decode 16 of 8 sequences, {lanes} lanes, {different} adapters"), |b| {
+                b.iter(|| {
+                    (0..8).for_each(|sequence| session.reset(sequence).expect("a sequence"));
+                    for token in 0..16 {
+                        let tokens: [(usize, u32); 8] = core::array::from_fn(|sequence| (sequence, token * 97 + sequence as u32));
+                        session.step(&tokens).expect("valid tokens");
+                    }
+                });
+            });
+        }
+    }
 }
 
 criterion_group!(benches, bench);

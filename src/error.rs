@@ -8,33 +8,63 @@ use core::fmt;
 /// A result of the core.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
+/// Makes an enum of errors: variants with their fields, codes and messages. The C interface has one of its own.
 macro_rules! errors {
-    ($($(#[doc = $doc:literal])+ $name:ident $({ $($field:ident : $ty:ty),+ })? = $code:literal, $message:literal;)+) => {
-        /// An error of the core, with the numbers needed to understand it.
-        ///
-        /// `Display` is a full sentence with a hint. Codes are stable: a variant keeps its number forever.
+    ($(#[$meta:meta])* $vis:vis enum $Enum:ident;
+     $($(#[doc = $doc:literal])+ $name:ident $({ $($field:ident : $ty:ty),+ })? = $code:literal, $message:literal;)+) => {
+        $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq)]
         #[non_exhaustive]
-        pub enum Error {
+        $vis enum $Enum {
             $($(#[doc = $doc])+ #[allow(missing_docs, reason = "the message names every field")] $name $({ $($field: $ty),+ })?,)+
         }
 
-        impl Error {
+        impl $Enum {
             /// The stable number of this error; 0 is never used (it means success in C).
             pub const fn code(&self) -> u32 {
                 match self { $(Self::$name $({ $($field: _),+ })? => $code,)+ }
             }
         }
 
-        impl fmt::Display for Error {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[cfg(feature = "capi")]
+        impl $Enum {
+            /// Every code with the name of its variant and the sentence that documents it, a space before and a NUL behind it.
+            pub(crate) const CODES: &'static [(u32, &'static str, &'static str)] =
+                &[$(($code, stringify!($name), concat!($($doc,)+ "\0"))),+];
+
+            /// The numbers of this error in the order of its message, and how many there are.
+            pub(crate) fn numbers(&self) -> ([u64; $crate::error::NUMBERS], usize) {
+                match *self {
+                    $(Self::$name $({ $($field),+ })? => $crate::error::padded([$($($crate::error::Number::to_number($field)),+)?]),)+
+                }
+            }
+
+            /// The error with this code and these [`numbers`](Self::numbers), if there is one.
+            pub(crate) fn from_numbers(code: u32, numbers: &[u64; $crate::error::NUMBERS]) -> Option<Self> {
+                let mut numbers = numbers.iter();
+                let found = match code {
+                    $($code => Self::$name $({ $($field: $crate::error::Number::from_number(*numbers.next()?)?),+ })?,)+
+                    _ => return None,
+                };
+                Some(found)
+            }
+        }
+
+        impl core::fmt::Display for $Enum {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 match self { $(Self::$name $({ $($field),+ })? => write!(f, $message),)+ }
             }
         }
     };
 }
+#[cfg(feature = "capi")]
+pub(crate) use errors;
 
 errors! {
+    /// An error of the core, with the numbers needed to understand it.
+    ///
+    /// `Display` is a full sentence with a hint. Codes are stable: a variant keeps its number forever.
+    pub enum Error;
     /// The buffer does not start on a 64-byte boundary.
     Misaligned { remainder: usize } = 1,
         "the buffer must start on a 64-byte boundary, this one is {remainder} bytes past one";
@@ -159,78 +189,61 @@ errors! {
 
 impl core::error::Error for Error {}
 
-/// A named quantity in an error: a configuration field, a limit or a sampling parameter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the names are the documentation; Display spells them")]
-pub enum Field {
-    Vocab,
-    Dim,
-    Layers,
-    Heads,
-    KvHeads,
-    HeadDim,
-    Hidden,
-    Context,
-    RopeTheta,
-    RopeScaling,
-    NormEpsilon,
-    Batch,
-    PrefillChunk,
-    Lanes,
-    MaxActive,
-    MaxTotalRank,
-    Temperature,
-    TopK,
-    TopP,
-    RepetitionPenalty,
-    Scale,
-    Targets,
-    AddBos,
-    LayerCount,
-    TokenTypes,
-    Activation,
-    Pooling,
-    Normalize,
-    MaxLength,
-    Tokens,
+macro_rules! fields {
+    ($(#[$meta:meta])* $($name:ident = $text:literal,)+) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        #[allow(missing_docs, reason = "the names are the documentation; Display spells them")]
+        pub enum Field {
+            $($name,)+
+        }
+
+        impl fmt::Display for Field {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$name => $text,)+ })
+            }
+        }
+
+        #[cfg(feature = "capi")]
+        impl Field {
+            const ALL: &'static [Self] = &[$(Self::$name),+];
+        }
+    };
 }
 
-impl fmt::Display for Field {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Vocab => "the vocabulary size",
-            Self::Dim => "the model dimension",
-            Self::Layers => "the number of layers",
-            Self::Heads => "the number of attention heads",
-            Self::KvHeads => "the number of key-value heads",
-            Self::HeadDim => "the head dimension",
-            Self::Hidden => "the feed-forward dimension",
-            Self::Context => "the context length",
-            Self::RopeTheta => "the rotary base (bits of its f32)",
-            Self::RopeScaling => "the kind of rotary scaling",
-            Self::NormEpsilon => "the norm's epsilon (bits of its f32)",
-            Self::Batch => "the batch size",
-            Self::PrefillChunk => "the prefill chunk",
-            Self::Lanes => "the number of lanes",
-            Self::MaxActive => "the number of active adapters",
-            Self::MaxTotalRank => "the total rank",
-            Self::Temperature => "temperature",
-            Self::TopK => "top-k",
-            Self::TopP => "top-p",
-            Self::RepetitionPenalty => "repetition penalty",
-            Self::Scale => "the adapter's scale (bits of its f32)",
-            Self::Targets => "the number of adapter targets",
-            Self::AddBos => "the add-BOS flag",
-            Self::LayerCount => "the number of stored layers",
-            Self::TokenTypes => "the number of token types",
-            Self::Activation => "the kind of activation",
-            Self::Pooling => "the kind of pooling",
-            Self::Normalize => "the normalize flag",
-            Self::MaxLength => "the length that texts are cut to",
-            Self::Tokens => "the number of tokens encoded at once",
-        })
-    }
+fields! {
+    /// A named quantity in an error: a configuration field, a limit or a sampling parameter. New ones are added at the end.
+    Vocab = "the vocabulary size",
+    Dim = "the model dimension",
+    Layers = "the number of layers",
+    Heads = "the number of attention heads",
+    KvHeads = "the number of key-value heads",
+    HeadDim = "the head dimension",
+    Hidden = "the feed-forward dimension",
+    Context = "the context length",
+    RopeTheta = "the rotary base (bits of its f32)",
+    RopeScaling = "the kind of rotary scaling",
+    NormEpsilon = "the norm's epsilon (bits of its f32)",
+    Batch = "the batch size",
+    PrefillChunk = "the prefill chunk",
+    Lanes = "the number of lanes",
+    MaxActive = "the number of active adapters",
+    MaxTotalRank = "the total rank",
+    Temperature = "temperature",
+    TopK = "top-k",
+    TopP = "top-p",
+    RepetitionPenalty = "repetition penalty",
+    Scale = "the adapter's scale (bits of its f32)",
+    Targets = "the number of adapter targets",
+    AddBos = "the add-BOS flag",
+    LayerCount = "the number of stored layers",
+    TokenTypes = "the number of token types",
+    Activation = "the kind of activation",
+    Pooling = "the kind of pooling",
+    Normalize = "the normalize flag",
+    MaxLength = "the length that texts are cut to",
+    Tokens = "the number of tokens encoded at once",
 }
 
 /// What an archive's root is: its kind and, for a base, its architecture. The number is stored in the header.
@@ -264,4 +277,76 @@ impl fmt::Display for RootKind {
             Self(other) => return write!(f, "an unknown root ({other:#010x})"),
         })
     }
+}
+
+/// The most numbers that an error carries.
+#[cfg(feature = "capi")]
+pub(crate) const NUMBERS: usize = 5;
+
+/// Something that an error carries, as a number that C can hold.
+#[cfg(feature = "capi")]
+pub(crate) trait Number: Sized {
+    /// The value; of an f32 its bits.
+    fn to_number(self) -> u64;
+    /// The value back, if it is one.
+    fn from_number(number: u64) -> Option<Self>;
+}
+
+#[cfg(feature = "capi")]
+macro_rules! whole_numbers {
+    ($($ty:ty)+) => {$(
+        impl Number for $ty {
+            fn to_number(self) -> u64 {
+                self as u64
+            }
+
+            fn from_number(number: u64) -> Option<Self> {
+                number.try_into().ok()
+            }
+        }
+    )+};
+}
+#[cfg(feature = "capi")]
+whole_numbers!(u32 u64 usize);
+
+#[cfg(feature = "capi")]
+impl Number for f32 {
+    fn to_number(self) -> u64 {
+        self.to_bits().into()
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        u32::from_number(number).map(Self::from_bits)
+    }
+}
+
+#[cfg(feature = "capi")]
+impl Number for Field {
+    fn to_number(self) -> u64 {
+        self as u64
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+}
+
+#[cfg(feature = "capi")]
+impl Number for RootKind {
+    fn to_number(self) -> u64 {
+        self.0.into()
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        u32::from_number(number).map(Self)
+    }
+}
+
+/// `numbers` with zeros behind them, and how many they were.
+#[cfg(feature = "capi")]
+pub(crate) fn padded<const N: usize>(numbers: [u64; N]) -> ([u64; NUMBERS], usize) {
+    const { assert!(N <= NUMBERS) };
+    let mut all = [0; NUMBERS];
+    all[..N].copy_from_slice(&numbers);
+    (all, N)
 }

@@ -28,6 +28,8 @@
 //! | `alloc` | writing archives, quantizing, owned workspaces | an allocator |
 //! | `std` (default) | import, export, memory maps, threads, tokenizer and chat template, shared adapter sets | an operating system |
 //! | `cli` | the `lowrank` program | |
+//! | `capi` | the C interface, `include/lowrank.h` | with `std` also files, text and threads |
+//! | `panic-handler` | a panic handler for static C libraries without `std` | no other panic handler |
 //!
 //! Features only add. None changes the archive format. The instruction set is chosen at run time; `LOWRANK_ISA=scalar` (or
 //! `--cfg lowrank_isa="scalar"`) forces one.
@@ -48,6 +50,9 @@ pub mod archive;
 pub mod error;
 #[cfg(feature = "std")]
 pub mod export;
+#[cfg(feature = "capi")]
+#[allow(unsafe_code)]
+pub mod ffi;
 #[cfg(feature = "std")]
 pub mod file;
 #[cfg(feature = "std")]

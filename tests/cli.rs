@@ -64,6 +64,12 @@ fn import_inspect_verify_and_memory() {
     let number = |key: &str| memory[key].as_u64().unwrap();
     assert_eq!(number("peak_bytes"), number("workspace_bytes") + number("base_bytes") + number("adapter_bytes"));
     assert!(failure(&["memory", "--base", &base, "--context", "65"]).contains("65"));
+    let firmware = stdout(&["memory", "--base", &base, "--adapter", &adapter, "--context", "32", "--firmware"]);
+    let bytes = firmware.split_whitespace().find_map(|word| word.parse::<u64>().ok()).unwrap();
+    assert!(firmware.contains(&format!("static unsigned char workspace[{bytes}] __attribute__((aligned(64)));")), "{firmware}");
+    assert!(firmware.contains(&format!("static mut WORKSPACE: Workspace = Workspace([0; {bytes}]);")), "{firmware}");
+    let facts = stdout(&["memory", "--base", &base, "--adapter", &adapter, "--context", "32", "--firmware", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&facts).unwrap()["workspace_bytes"].as_u64(), Some(bytes));
     let workspace = |precision| {
         let facts = stdout(&["memory", "--base", &base, "--context", "32", "--precision", precision, "--threads", "1", "--json"]);
         serde_json::from_str::<Value>(&facts).unwrap()["workspace_bytes"].as_u64().unwrap()

@@ -19,7 +19,13 @@ const EXACT: f64 = 1e-6;
 const FAST: f64 = 1e-2;
 
 /// The instruction sets that a test ran on are printed, and those that this CPU lacks.
-const KNOWN: [&str; 3] = ["scalar", "avx2", "avx512vnni"];
+const KNOWN: &[&str] = if cfg!(target_arch = "x86_64") {
+    &["scalar", "avx2", "avx512vnni"]
+} else if cfg!(target_arch = "aarch64") {
+    &["scalar", "neon", "neondot"]
+} else {
+    &["scalar"]
+};
 
 fn tables() -> Vec<&'static Kernels> {
     for name in KNOWN.iter().filter(|name| by_name(name).is_none()) {
@@ -394,6 +400,153 @@ fn dot_products_and_scaled_additions() {
     }
 }
 
+/// Stored rows in each of the three formats, beside what they are as f32.
+struct Stored {
+    floats: Vec<f32>,
+    halves: Vec<u16>,
+    bytes: Vec<i8>,
+    of_halves: Vec<f32>,
+    of_bytes: Vec<f32>,
+}
+
+impl Stored {
+    fn new(count: usize, seed: u64) -> Self {
+        let floats = numbers(count, seed);
+        let halves: Vec<u16> = floats.iter().map(|&a| f16::from_f32(a).to_bits()).collect();
+        let bytes: Vec<i8> = floats.iter().map(|&a| (a * 25.0) as i8).collect();
+        let of_halves = halves.iter().map(|&bits| f16::from_bits(bits).to_f32()).collect();
+        let of_bytes = bytes.iter().map(|&q| f32::from(q)).collect();
+        Self { floats, halves, bytes, of_halves, of_bytes }
+    }
+}
+
+#[test]
+fn dot_products_of_several_rows() {
+    for table in tables() {
+        for len in (1..=70).chain([96, 576, 1000, 4096]) {
+            for rows in (0..=9).chain([16, 64]) {
+                if rows > 9 && len > 70 && len != 576 {
+                    continue;
+                }
+                let (a, x) = (Stored::new(rows * len, 1), numbers(len, 2));
+                for (name, values) in [("dots", &a.floats), ("dots_f16", &a.of_halves), ("dots_i8", &a.of_bytes)] {
+                    let mut out = vec![f32::NAN; rows];
+                    match name {
+                        "dots" => table.dots(&a.floats, &x, &mut out),
+                        "dots_f16" => table.dots_f16(&a.halves, &x, &mut out),
+                        _ => table.dots_i8(&a.bytes, &x, &mut out),
+                    }
+                    for (&found, row) in out.iter().zip(values.chunks(len)) {
+                        let terms = || row.iter().zip(&x).map(|(&a, &b)| f64::from(a) * f64::from(b));
+                        let size: f64 = terms().map(f64::abs).sum();
+                        close(found, terms().sum(), EXACT * size, format_args!("{} {name} of {rows} rows of {len}", table.name()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `mix` of one format: results start as `before`.
+fn mix(table: &Kernels, name: &str, w: &[Vec<f32>], rows: &Stored, stride: usize, first: usize, before: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let mut out = before.to_vec();
+    let w: Vec<&[f32]> = w.iter().map(Vec::as_slice).collect();
+    let mut views: Vec<&mut [f32]> = out.iter_mut().map(Vec::as_mut_slice).collect();
+    match name {
+        "mix" => table.mix(&w, &rows.floats[first..], stride, &mut views),
+        "mix_f16" => table.mix_f16(&w, &rows.halves[first..], stride, &mut views),
+        _ => table.mix_i8(&w, &rows.bytes[first..], stride, &mut views),
+    }
+    out
+}
+
+#[test]
+fn weighted_sums_of_stored_rows() {
+    for table in tables() {
+        for cols in (1..=40).chain([48, 63, 64, 65, 80, 100, 128, 200]) {
+            for terms in [1, 2, 7, 64] {
+                let stride = cols + 5;
+                let rows = Stored::new(terms * stride, cols as u64);
+                for results in (1..=9).chain([13, 24]) {
+                    if results > 9 && cols % 16 != 0 {
+                        continue;
+                    }
+                    let w: Vec<_> = (0..results).map(|r| numbers(terms, r as u64)).collect();
+                    let before: Vec<_> = (0..results).map(|r| numbers(cols, 50 + r as u64)).collect();
+                    for (name, values) in [("mix", &rows.floats), ("mix_f16", &rows.of_halves), ("mix_i8", &rows.of_bytes)] {
+                        let out = mix(table, name, &w, &rows, stride, 0, &before);
+                        for (r, c) in (0..results).flat_map(|r| (0..cols).map(move |c| (r, c))) {
+                            let products = || w[r].iter().enumerate().map(|(t, &w)| f64::from(w) * f64::from(values[t * stride + c]));
+                            let start = f64::from(before[r][c]);
+                            let size = start.abs() + products().map(f64::abs).sum::<f64>();
+                            let expected = start + products().sum::<f64>();
+                            let what = format_args!("{} {name} {terms} rows, result {r} of {results}, {c} of {cols}", table.name());
+                            close(out[r][c], expected, EXACT * size, what);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn weighted_sums_do_not_depend_on_what_is_computed_beside_them() {
+    let (cols, terms, results) = (123, 9, 11);
+    let rows = Stored::new(terms * cols, 1);
+    let w: Vec<_> = (0..results).map(|r| numbers(terms, r as u64)).collect();
+    let before = vec![numbers(cols, 77); results];
+    for table in tables() {
+        for name in ["mix", "mix_f16", "mix_i8"] {
+            let whole = mix(table, name, &w, &rows, cols, 0, &before);
+            for first in (0..cols).step_by(8) {
+                let before: Vec<_> = before.iter().map(|before| before[first..].to_vec()).collect();
+                let some = mix(table, name, &w[first % 5..][..1 + first % 6], &rows, cols, first, &before[..1 + first % 6]);
+                for (some, whole) in some.iter().zip(&whole[first % 5..]) {
+                    assert_eq!(some, &whole[first..], "{} {name} from column {first}", table.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_softmax_in_parts_is_the_whole() {
+    for table in tables() {
+        for len in [1, 3, 8, 15, 64, 70] {
+            let before = numbers(5 * len, 6);
+            let (mut x, mut most, mut totals) = (before.clone(), f32::MIN, 0.0f64);
+            let mut kept = Vec::new();
+            for part in x.chunks_mut(len) {
+                let step = table.softmax_step(part, 3.0, most);
+                assert!(step.most >= most);
+                totals = totals * f64::from(step.kept) + f64::from(step.total);
+                (most, _) = (step.most, kept.push(step.kept));
+            }
+            let largest = before.iter().fold(f32::MIN, |most, &x| most.max(3.0 * x));
+            assert_eq!(most, largest);
+            let powers: Vec<f64> = before.iter().map(|&x| f64::from(3.0 * x - largest).exp()).collect();
+            let total: f64 = powers.iter().sum();
+            close(totals as f32, total, 2e-6 * total, format_args!("{} total of 5 x {len}", table.name()));
+            for (i, (&x, power)) in x.iter().zip(&powers).enumerate() {
+                let x = kept[i / len + 1..].iter().fold(f64::from(x), |x, &kept| x * f64::from(kept));
+                close(x as f32, *power, 2e-6 * power + 1e-44, format_args!("{} part {} of {len}", table.name(), i / len));
+            }
+        }
+        // What −∞ hides weighs nothing, also where a whole part is hidden.
+        let mut hidden = [f32::NEG_INFINITY; 9];
+        let step = table.softmax_step(&mut hidden, 0.5, f32::MIN);
+        assert_eq!((hidden, step.total, step.kept), ([0.0; 9], 0.0, 1.0), "{}", table.name());
+        assert!(table.softmax_step(&mut [1.0, f32::NAN], 1.0, 0.0).total.is_nan(), "{}", table.name());
+    }
+}
+
+#[test]
+#[should_panic(expected = "lengths")]
+fn rows_that_are_too_short_are_refused() {
+    kernels().mix(&[&[1.0; 3]], &[0.0; 20], 8, &mut [&mut [0.0; 5]]);
+}
+
 #[test]
 fn the_shorter_length_counts() {
     for table in tables() {
@@ -501,6 +654,11 @@ fn detection_agrees_with_std() {
         let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
         assert_eq!(by_name("avx512vnni").is_some(), avx2 && wide && is_x86_feature_detected!("avx512vnni"));
     }
+    #[cfg(target_arch = "aarch64")]
+    {
+        assert!(by_name("neon").is_some());
+        assert_eq!(by_name("neondot").is_some(), std::arch::is_aarch64_feature_detected!("dotprod"));
+    }
 }
 
 /// Prints the table in use; the next test runs it in processes of its own.
@@ -512,8 +670,13 @@ fn child_prints_the_table_in_use() {
 #[test]
 #[cfg(feature = "std")]
 fn a_forced_instruction_set_really_runs() {
+    // What a process of this program starts under where the machine cannot run it by itself: an emulator with its options.
+    let runner = std::env::var("LOWRANK_TEST_RUNNER").unwrap_or_default();
     let child = |isa: &str| {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
+        let mut command: Vec<_> = runner.split_whitespace().map(Into::into).collect();
+        command.push(std::env::current_exe().unwrap().into_os_string());
+        let output = std::process::Command::new(&command[0])
+            .args(&command[1..])
             .args(["--exact", "--nocapture", "child_prints_the_table_in_use"])
             .env("LOWRANK_ISA", isa)
             .output()

@@ -56,23 +56,27 @@ fn embeddings_are_those_of_transformers() {
     let ids: Vec<Vec<u32>> = serde_json::from_slice(&golden("ids.json")).unwrap();
     let bytes = golden("embeddings.safetensors");
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let theirs: Vec<f32> =
-        tensors.tensor("embeddings").unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-    let (exact, _) = embed(&directory, Format::F32, Format::F32, Precision::Exact, &ids);
-    let worst = exact.iter().zip(&theirs).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
-    println!("f32: largest difference to transformers {worst:.2e}");
-    assert!(exact.len() == theirs.len() && worst <= 1e-5);
-    for (name, weights, embedding, precision) in [
-        ("nf4, int8 embedding (the default import)", Format::Nf4, Format::Int8, Precision::Exact),
-        ("the same, fast", Format::Nf4, Format::Int8, Precision::Fast),
-        ("int8", Format::Int8, Format::Int8, Precision::Exact),
-    ] {
-        let (quantized, size) = embed(&directory, weights, embedding, precision, &ids);
-        let (least, mean) = cosines(&quantized, &theirs);
-        println!("{name}: cosine with transformers' f32 at least {least:.4}, mean {mean:.4}; archive {size} bytes");
-        if weights == Format::Int8 {
-            assert!(least >= 0.999);
-        }
-        assert!(mean >= 0.99 || precision == Precision::Fast);
+    let golden = |name: &str| -> Vec<f32> {
+        tensors.tensor(name).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let (plain, nf4) = (golden("embeddings"), golden("nf4"));
+    println!("bitsandbytes' NF4: cosine with f32 at least {:.4}, mean {:.4}", cosines(&nf4, &plain).0, cosines(&nf4, &plain).1);
+    let measure = |name: &str, weights, embedding, precision| {
+        let (vectors, size) = embed(&directory, weights, embedding, precision, &ids);
+        let (least, mean) = cosines(&vectors, &plain);
+        println!("{name}: cosine with f32 at least {least:.4}, mean {mean:.4}; archive {size} bytes");
+        vectors
+    };
+    let exact = measure("f32", Format::F32, Format::F32, Precision::Exact);
+    let quantized = measure("nf4", Format::Nf4, Format::F32, Precision::Exact);
+    for (name, ours, theirs) in [("transformers", &exact, &plain), ("bitsandbytes' NF4 in transformers", &quantized, &nf4)] {
+        let worst = ours.iter().zip(theirs).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        println!("largest difference to {name}: {worst:.2e}");
+        assert!(ours.len() == theirs.len() && worst <= 1e-5);
     }
+    let default = measure("nf4, int8 embedding (the default import)", Format::Nf4, Format::Int8, Precision::Exact);
+    let fast = measure("the same, fast", Format::Nf4, Format::Int8, Precision::Fast);
+    let int8 = measure("int8", Format::Int8, Format::Int8, Precision::Exact);
+    // What NF4 itself costs a small model is bitsandbytes' figure above; what is added to it is ours.
+    assert!(cosines(&default, &nf4).0 >= 0.999 && cosines(&fast, &nf4).0 >= 0.99 && cosines(&int8, &plain).0 >= 0.999);
 }

@@ -39,7 +39,12 @@ fn ids(value: &Value) -> Vec<u32> {
 
 /// Exact on two lanes with f32 keys and values.
 fn with_session<T>(model: Llama<'_>, adapter: Option<&Buffer>, use_it: impl FnOnce(&mut Session<'_, '_>) -> T) -> T {
-    let limits = Limits { kv_format: KvFormat::F32, lanes: 2, batch: 8, prefill_chunk: 64, ..Limits::new(512) };
+    with_kv(model, KvFormat::F32, adapter, use_it)
+}
+
+/// The same with keys and values in any format.
+fn with_kv<T>(model: Llama<'_>, kv_format: KvFormat, adapter: Option<&Buffer>, use_it: impl FnOnce(&mut Session<'_, '_>) -> T) -> T {
+    let limits = Limits { kv_format, lanes: 2, batch: 8, prefill_chunk: 64, ..Limits::new(512) };
     let threads = Threads::new(2).unwrap();
     let mut slots = [Slot::EMPTY];
     let mut set = AdapterSet::new(&mut slots, &model);
@@ -53,9 +58,9 @@ fn with_session<T>(model: Llama<'_>, adapter: Option<&Buffer>, use_it: impl FnOn
 }
 
 /// Non-overlapping windows, the first token of each not scored, every scored token of equal weight.
-fn perplexity(model: Llama<'_>, adapter: Option<&Buffer>, texts: &[Vec<u32>]) -> f64 {
+fn perplexity(model: Llama<'_>, kv_format: KvFormat, adapter: Option<&Buffer>, texts: &[Vec<u32>]) -> f64 {
     let (mut nll, mut scored) = (0.0, 0usize);
-    with_session(model, adapter, |session| {
+    with_kv(model, kv_format, adapter, |session| {
         for window in texts.iter().flat_map(|text| text.chunks(512)).filter(|window| window.len() > 1) {
             session.reset(0).unwrap();
             let see = |i: usize, logits: &[f32]| {
@@ -134,7 +139,7 @@ fn perplexity_is_that_of_transformers_and_of_bitsandbytes() {
         let model = Llama::open(&archive).unwrap();
         let tokens = TextBorder::new(&model).unwrap().encode(&text, false).unwrap();
         assert_eq!(tokens.len() as u64, golden["tokens"].as_u64().unwrap());
-        perplexity(model, None, &[tokens])
+        perplexity(model, KvFormat::F32, None, &[tokens])
     };
     let exact = measure(Format::F32, Format::F32);
     let nf4 = measure(Format::Nf4, Format::F32);
@@ -147,6 +152,19 @@ fn perplexity_is_that_of_transformers_and_of_bitsandbytes() {
     assert!((exact / theirs - 1.0).abs() < 1e-4);
     assert!((nf4 / bitsandbytes - 1.0).abs() < 1e-4);
     assert!((default / nf4 - 1.0).abs() < 5e-3);
+}
+
+#[test]
+fn keys_and_values_in_fewer_bits_cost_little_perplexity() {
+    let Some(gguf) = gguf() else { return };
+    let archive = import(&gguf, Format::Nf4, Format::Int8);
+    let model = Llama::open(&archive).unwrap();
+    let text = std::fs::read_to_string(root().join("tests/golden/smollm2/text.txt")).unwrap();
+    let tokens = TextBorder::new(&model).unwrap().encode(&text, false).unwrap();
+    let [f32, f16, int8] = [KvFormat::F32, KvFormat::F16, KvFormat::Int8].map(|kv| perplexity(model, kv, None, &[tokens.clone()]));
+    println!("perplexity with keys and values in f32 {f32:.4}, f16 {f16:.4}, int8 {int8:.4}");
+    assert!((f16 / f32 - 1.0).abs() < 5e-4);
+    assert!((int8 / f32 - 1.0).abs() < 5e-3);
 }
 
 #[test]
@@ -171,8 +189,8 @@ fn each_style_adapter_is_best_at_its_own_style() {
             border.encode(line["text"].as_str().unwrap(), true).unwrap()
         };
         let texts: Vec<Vec<u32>> = lines.lines().map(encode).collect();
-        let base = perplexity(model, None, &texts);
-        let adapted: Vec<f64> = adapters.iter().map(|adapter| perplexity(model, Some(adapter), &texts)).collect();
+        let base = perplexity(model, KvFormat::F32, None, &texts);
+        let adapted: Vec<f64> = adapters.iter().map(|adapter| perplexity(model, KvFormat::F32, Some(adapter), &texts)).collect();
         println!("{}: base {base:.3}, own adapter {:.3}, other {:.3}", folder.display(), adapted[own], adapted[1 - own]);
         assert!(adapted[own] < base && adapted[own] < adapted[1 - own]);
     }

@@ -188,7 +188,8 @@ fn of_a_conversation_the_turns_of_the_assistant_are_scored_with_their_end() {
 
 #[test]
 fn long_examples_are_cut_and_counted_and_those_without_a_scored_token_left_out() {
-    let lines = "{\"prompt\": \"abc\", \"completion\": \"defgh\"}\n{\"prompt\": \"abcdef\", \"completion\": \"x\"}\n{\"prompt\": \"a\", \"completion\": \"b\"}";
+    let line = |(prompt, completion)| format!("{{\"prompt\": \"{prompt}\", \"completion\": \"{completion}\"}}\n");
+    let lines: String = [("abc", "defgh"), ("abcdef", "x"), ("a", "b")].map(line).concat();
     let (_directory, path) = file("a.jsonl", lines);
     let only = DataOptions { completions_only: true, ..options(6) };
     let dataset = Dataset::open(&path, Task::LanguageModel, Some(&PLAIN), only).unwrap();
@@ -237,136 +238,104 @@ fn rows_of_features_need_no_tokenizer() {
     }
 }
 
+fn error(name: &str, task: Task, content: &[u8], tokenizer: Option<&Bytes>, options: DataOptions) -> String {
+    let (_directory, path) = file(name, content);
+    let tokenizer = tokenizer.map(|tokenizer| tokenizer as &dyn Tokenize);
+    let error = Dataset::open(&path, task, tokenizer, options).unwrap_err().to_string();
+    error.strip_prefix(path.to_str().unwrap()).unwrap().strip_prefix(": ").unwrap().to_owned()
+}
+
 #[test]
-fn errors_name_the_file_the_line_and_what_was_expected() {
-    use Task::{Classify, LanguageModel};
-    let narrow = Bytes { vocabulary: Some(128), ..PLAIN };
-    let forgetful = Bytes { forgets: true, ..PLAIN };
-    let only = DataOptions { completions_only: true, ..options(100) };
-    let trained = DataOptions { labels: Some(vec!["0".into(), "1".into()]), ..options(100) };
-    let chat = CHAT.replace('\n', "");
-    let ok = "{\"text\": \"x\"}\n";
-    type Case<'c> = (&'c str, Task, &'c [u8], &'c Bytes, DataOptions, &'c str);
-    let json = |line: &str| format!("{ok}{line}").into_bytes();
-    let bad_json = json("{\"text\": \"x\"");
-    let list = json("[1]");
-    let other_keys = json("{\"txt\": \"x\", \"id\": 1}");
-    let no_key = json("{}");
-    let number = json("{\"text\": 1}");
-    let empty_text = json("{\"text\": \"\"}");
-    let no_completion = json("{\"prompt\": \"x\"}");
-    let empty_completion = json("{\"prompt\": \"x\", \"completion\": \"\"}");
-    let no_messages = json("{\"messages\": []}");
-    let no_role = json("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}, {\"content\": \"x\"}]}");
-    let no_turn = json("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}");
-    let beyond = json("{\"text\": \"é\"}");
-    let cases: Vec<Case<'_>> = vec![
-        ("a.jsonl", LanguageModel, &bad_json, &PLAIN, options(9), "line 2: not JSON: EOF while parsing an object (column 12)"),
-        ("a.jsonl", LanguageModel, &list, &PLAIN, options(9), "line 2: a JSON object was expected, {\"text\": …}"),
-        (
-            "a.jsonl",
-            LanguageModel,
-            &other_keys,
-            &PLAIN,
-            options(9),
-            "line 2: \"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found \"txt\", \"id\"",
-        ),
-        ("a.jsonl", LanguageModel, &no_key, &PLAIN, options(9), "or \"messages\" was expected, found no key"),
-        ("a.jsonl", LanguageModel, &number, &PLAIN, options(9), "line 2: \"text\" is a number, a string was expected"),
-        ("a.jsonl", LanguageModel, &empty_text, &PLAIN, options(9), "line 2: \"text\" is empty"),
-        ("a.jsonl", LanguageModel, &no_completion, &PLAIN, options(9), "line 2: \"completion\" is missing, found \"prompt\""),
-        ("a.jsonl", LanguageModel, &empty_completion, &PLAIN, options(9), "line 2: \"completion\" is empty: there is nothing to learn"),
-        ("a.jsonl", LanguageModel, &no_messages, &PLAIN, options(9), "line 2: \"messages\" is no list of messages"),
-        ("a.jsonl", LanguageModel, &no_role, &PLAIN, options(9), "line 2: message 2 has no string \"role\""),
-        (
-            "a.jsonl",
-            LanguageModel,
-            &no_turn,
-            &PLAIN,
-            only.clone(),
-            "line 2: the conversation has no turn of the assistant, and only those are scored",
-        ),
-        (
-            "a.jsonl",
-            LanguageModel,
-            chat.as_bytes(),
-            &forgetful,
-            only.clone(),
-            "line 1: the chat template changes what comes before message 2",
-        ),
-        ("a.jsonl", LanguageModel, &beyond, &narrow, options(9), "line 2: the tokenizer gives token 195, the model's vocabulary has 128"),
-        (
-            "a.jsonl",
-            LanguageModel,
-            b"{\"text\": \"x\"}\n{\"text\": \"\xff\"}",
-            &PLAIN,
-            options(9),
-            "line 2: not UTF-8: byte 11 of the line is 0xff",
-        ),
-        (
-            "a.jsonl",
-            LanguageModel,
-            b"{\"prompt\": \"abcdef\", \"completion\": \"x\"}",
-            &PLAIN,
-            DataOptions { completions_only: true, ..options(6) },
-            "a.jsonl: nothing is scored in any of its 1 records",
-        ),
-        (
-            "a.jsonl",
-            Classify,
-            b"{\"text\": \"x\", \"label\": 0.5}",
-            &PLAIN,
-            options(9),
-            "line 1: \"label\" is a number, a string or a whole number was expected",
-        ),
-        ("a.jsonl", Classify, b"{\"text\": \"x\"}", &PLAIN, options(9), "line 1: \"label\" is missing, found \"text\""),
-        ("a.txt", LanguageModel, b"a\nb\xc3", &PLAIN, options(9), "line 2: not UTF-8: byte 2 of the line is 0xc3"),
-        ("a.txt", LanguageModel, b"", &PLAIN, options(9), "a.txt: the file holds no example"),
-        ("a.jsonl", LanguageModel, b"\n\n", &PLAIN, options(9), "a.jsonl: the file holds no example"),
-        ("a.tsv", Classify, b"x\t1\ny 1", &PLAIN, options(9), "line 2: no tab: text<TAB>label was expected"),
-        ("a.tsv", Classify, b"x\ty\t1", &PLAIN, options(9), "line 1: 2 tabs, 1 was expected: text<TAB>label"),
-        ("a.tsv", Classify, b"x\t1\n \t1", &PLAIN, options(9), "line 2: the text of label \"1\" is empty"),
-        ("a.tsv", Classify, b"x\t1\ny\t ", &PLAIN, options(9), "line 2: the label is empty"),
-        ("a.tsv", Classify, b"x\t1\ny\t1", &PLAIN, options(9), "a.tsv: every example has the label \"1\": a classifier needs two"),
-        ("a.tsv", Classify, b"x\t1\ny\t2", &PLAIN, trained, "line 2: label \"2\" is not one of the training data's 2: 0, 1"),
-        ("a.csv", Classify, b"1,2,x\n1,b,y", &PLAIN, options(9), "line 2: column 2 is \"b\", a number was expected"),
-        ("a.csv", Classify, b"1,b,x\n", &PLAIN, options(9), "line 1: column 2 is \"b\", a number was expected"),
-        ("a.csv", Classify, b"1,2,x\n\n1,inf,y", &PLAIN, options(9), "line 3: column 2 is \"inf\", which is not finite in f32"),
-        (
-            "a.csv",
-            Classify,
-            b"a,b\r\n1,\"x\r\ny\"\r\n\r\n1,y\r\nz,y",
-            &PLAIN,
-            options(9),
-            "line 6: column 1 is \"z\", a number was expected",
-        ),
-        ("a.csv", Classify, b"a,b,c\n1,2,x\n1,y", &PLAIN, options(9), "line 3: 2 columns, the first row has 3"),
-        ("a.csv", Classify, b"x\ny", &PLAIN, options(9), "line 1: 1 column: features and, last, a label were expected"),
-        ("a.csv", Classify, b"1,x\n2,", &PLAIN, options(9), "line 2: column 2 is empty, the label was expected"),
-        ("a.csv", Classify, b"1,x\n2,\xff", &PLAIN, options(9), "line 2: column 2 is not UTF-8"),
-        ("a.csv", Classify, b"a,b", &PLAIN, options(9), "a.csv: the file holds no example"),
-        ("a.csv", LanguageModel, b"1,x", &PLAIN, options(9), "a.csv: a language model learns from .txt or .jsonl, not from \"csv\""),
-        ("a.TXT", Classify, b"1,x", &PLAIN, options(9), "a.TXT: a classifier learns from .tsv, .jsonl or .csv, not from \"txt\""),
-        ("a", Classify, b"1,x", &PLAIN, options(9), "a: a classifier learns from .tsv, .jsonl or .csv, not from \"\""),
-        (
-            "a.txt",
-            LanguageModel,
-            b"ab",
-            &PLAIN,
-            options(1),
-            "a.txt: sequences of at most 1 tokens hold nothing to learn: at least 2 are needed",
-        ),
-    ];
-    for (name, task, content, tokenizer, options, expected) in cases {
-        let (_directory, path) = file(name, content);
-        let error = Dataset::open(&path, task, Some(tokenizer), options).unwrap_err().to_string();
-        assert!(error.starts_with(path.to_str().unwrap()) && error.contains(expected), "{error}\n{expected}");
+fn errors_in_lines_of_json_name_the_line_and_what_was_expected() {
+    let (two, no_column) = ("{\"role\": \"user\", \"content\": \"x\"}", "a JSON object was expected, {\"text\": …}");
+    for (line, expected) in [
+        ("{\"text\": \"x\"", "not JSON: EOF while parsing an object (column 12)"),
+        ("[1]", no_column),
+        ("{\"txt\": 1, \"id\": 1}", "\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found \"txt\", \"id\""),
+        ("{}", "\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found no key"),
+        ("{\"text\": 1}", "\"text\" is a number, a string was expected"),
+        ("{\"text\": \"\"}", "\"text\" is empty"),
+        ("{\"prompt\": \"x\"}", "\"completion\" is missing, found \"prompt\""),
+        ("{\"prompt\": \"x\", \"completion\": \"\"}", "\"completion\" is empty: there is nothing to learn"),
+        ("{\"messages\": []}", "\"messages\" is no list of messages, [{\"role\": …, \"content\": …}, …] was expected"),
+        (&format!("{{\"messages\": [{two}, {{\"content\": \"x\"}}]}}"), "message 2 has no string \"role\""),
+    ] {
+        let content = format!("{{\"text\": \"x\"}}\r\n\n{line}\n");
+        let found = error("a.jsonl", Task::LanguageModel, content.as_bytes(), Some(&PLAIN), options(9));
+        assert_eq!(found, format!("line 3: {expected}"));
     }
-    let (_directory, path) = file("a.txt", "ab");
-    let error = Dataset::open(&path, LanguageModel, None, options(9)).unwrap_err().to_string();
-    assert!(error.ends_with("the model has no tokenizer, so text cannot be its input"), "{error}");
-    let error = Dataset::open(&path.with_file_name("b.txt"), LanguageModel, Some(&PLAIN), options(9)).unwrap_err().to_string();
-    assert!(error.contains("b.txt: "), "{error}");
+    for (line, expected) in [
+        ("{\"text\": \"x\", \"label\": 0.5}", "line 1: \"label\" is a number, a string or a whole number was expected"),
+        ("{\"text\": \"x\"}", "line 1: \"label\" is missing, found \"text\""),
+    ] {
+        assert_eq!(error("a.jsonl", Task::Classify, line.as_bytes(), Some(&PLAIN), options(9)), expected);
+    }
+}
+
+#[test]
+fn errors_in_conversations_and_tokens_name_the_line() {
+    let only = || DataOptions { completions_only: true, ..options(100) };
+    let lm = |content: &[u8], tokenizer: &Bytes, options| error("a.jsonl", Task::LanguageModel, content, Some(tokenizer), options);
+    let found = lm(b"{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}", &PLAIN, only());
+    assert_eq!(found, "line 1: the conversation has no turn of the assistant, and only those are scored");
+    let found = lm(CHAT.replace('\n', "").as_bytes(), &Bytes { forgets: true, ..PLAIN }, only());
+    assert!(found.starts_with("line 1: the chat template changes what comes before message 2, so its tokens"), "{found}");
+    let found = lm("{\"text\": \"a\"}\n{\"text\": \"é\"}".as_bytes(), &Bytes { vocabulary: Some(128), ..PLAIN }, only());
+    assert_eq!(found, "line 2: the tokenizer gives token 195, the model's vocabulary has 128");
+    let found = lm(b"{\"text\": \"x\"}\n{\"text\": \"\xff\"}", &PLAIN, only());
+    assert_eq!(found, "line 2: not UTF-8: byte 11 of the line is 0xff");
+    let filled = b"{\"prompt\": \"abcdef\", \"completion\": \"x\"}";
+    let found = lm(filled, &PLAIN, DataOptions { completions_only: true, ..options(6) });
+    assert_eq!(found, "nothing is scored in any of its 1 records: prompts fill the longest sequence");
+    let found = error("a.txt", Task::LanguageModel, b"a\nb\xc3", Some(&PLAIN), options(9));
+    assert_eq!(found, "line 2: not UTF-8: byte 2 of the line is 0xc3");
+}
+
+#[test]
+fn errors_in_tables_name_the_line_and_the_column() {
+    let cases: [(&str, &[u8], &str); 14] = [
+        ("a.tsv", b"x\t1\ny 1", "line 2: no tab: text<TAB>label was expected"),
+        ("a.tsv", b"x\ty\t1", "line 1: 2 tabs, 1 was expected: text<TAB>label"),
+        ("a.tsv", b"x\t1\n \t1", "line 2: the text of label \"1\" is empty"),
+        ("a.tsv", b"x\t1\ny\t ", "line 2: the label is empty"),
+        ("a.tsv", b"x\t1\ny\t1", "every example has the label \"1\": a classifier needs two"),
+        ("a.csv", b"1,2,x\n1,b,y", "line 2: column 2 is \"b\", a number was expected"),
+        ("a.csv", b"1,b,x\n", "line 1: column 2 is \"b\", a number was expected"),
+        ("a.csv", b"1,2,x\n\n1,inf,y", "line 3: column 2 is \"inf\", which is not finite in f32"),
+        ("a.csv", b"a,b\r\n1,\"x\r\ny\"\r\n\r\n1,y\r\nz,y", "line 6: column 1 is \"z\", a number was expected"),
+        ("a.csv", b"a,b,c\n1,2,x\n1,y", "line 3: 2 columns, the first row has 3"),
+        ("a.csv", b"x\ny", "line 1: 1 column: features and, last, a label were expected"),
+        ("a.csv", b"1,x\n2,", "line 2: column 2 is empty, the label was expected"),
+        ("a.csv", b"1,x\n2,\xff", "line 2: column 2 is not UTF-8"),
+        ("a.csv", b"a,b", "the file holds no example"),
+    ];
+    for (name, content, expected) in cases {
+        assert_eq!(error(name, Task::Classify, content, Some(&PLAIN), options(9)), expected);
+    }
+    let trained = DataOptions { labels: Some(vec!["0".into(), "1".into()]), ..options(100) };
+    let found = error("a.tsv", Task::Classify, b"x\t1\ny\t2", Some(&PLAIN), trained);
+    assert_eq!(found, "line 2: label \"2\" is not one of the training data's 2: 0, 1");
+}
+
+#[test]
+fn errors_about_whole_files_say_what_would_do() {
+    use Task::{Classify, LanguageModel};
+    for (name, task, content, expected) in [
+        ("a.txt", LanguageModel, "", "the file holds no example"),
+        ("a.jsonl", LanguageModel, "\n \n", "the file holds no example"),
+        ("a.csv", LanguageModel, "1,x", "a language model learns from .txt or .jsonl, not from \"csv\""),
+        ("a.TXT", Classify, "1,x", "a classifier learns from .tsv, .jsonl or .csv, not from \"txt\""),
+        ("a", Classify, "1,x", "a classifier learns from .tsv, .jsonl or .csv, not from \"\""),
+    ] {
+        assert_eq!(error(name, task, content.as_bytes(), Some(&PLAIN), options(9)), expected, "{name}");
+    }
+    let found = error("a.txt", LanguageModel, b"ab", Some(&PLAIN), options(1));
+    assert_eq!(found, "sequences of at most 1 tokens hold nothing to learn: at least 2 are needed");
+    let found = error("a.txt", LanguageModel, b"ab", None, options(9));
+    assert_eq!(found, "the model has no tokenizer, so text cannot be its input");
+    let missing = tempfile::tempdir().unwrap().path().join("b.txt");
+    let found = Dataset::open(&missing, LanguageModel, Some(&PLAIN), options(9)).unwrap_err().to_string();
+    assert!(found.starts_with(missing.to_str().unwrap()), "{found}");
 }
 
 #[test]

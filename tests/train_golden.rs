@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lowrank::import::{BaseOptions, HuggingFace, base_to_buffer};
-use lowrank::model::llama::Llama;
+use lowrank::import::{BaseOptions, HuggingFace, HuggingFaceBert, base_to_buffer, bert_to_buffer};
 use lowrank::quant::Format;
 use lowrank::runtime::Threads;
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets};
-use lowrank::train::{Method, OptimizerKind, Options, Part, Trainer};
+use lowrank::train::{AnyBase, Method, OptimizerKind, Options, Part, Trainer};
 use safetensors::SafeTensors;
 
 const TOLERANCE: f32 = 1e-4;
@@ -44,6 +43,8 @@ fn key(prefix: &str, layer: &str, part: Part) -> String {
         Part::A => "A",
         Part::B => "B",
         Part::Magnitude => "m",
+        Part::ClassifierWeight => "weight",
+        Part::ClassifierBias => "bias",
         other => panic!("{other:?}"),
     };
     format!("{prefix}.{layer}|{part}")
@@ -65,16 +66,43 @@ fn compare(method: &str, prefix: &str, trainer: &Trainer<'_>, ours: &[f32], thei
     assert!(compared >= 14, "{method}: {compared} tensors");
 }
 
+/// The facts of all files.
+fn facts() -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(golden("train/facts.json")).unwrap()).unwrap()
+}
+
 fn check(file: &str, method: Method, change: impl Fn(&mut Options)) {
-    let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(golden("train/facts.json")).unwrap()).unwrap();
-    let sequences: Vec<Vec<u32>> = serde_json::from_value(facts["tokens"].clone()).unwrap();
+    let sequences: Vec<Vec<u32>> = serde_json::from_value(facts()["tokens"].clone()).unwrap();
+    let length = sequences[0].len();
+    let next = |sequence: &Vec<u32>| sequence[1..].iter().copied().chain([IGNORE]).collect::<Vec<_>>();
+    let batch = Batch {
+        inputs: Inputs::Tokens(sequences.concat()),
+        starts: (0..=sequences.len()).map(|i| i * length).collect(),
+        targets: Targets::Next(sequences.iter().flat_map(next).collect()),
+    };
+    check_on("tiny-llama", &batch, Vec::new(), file, method, change);
+}
+
+fn check_bert(file: &str, method: Method) {
+    let texts: Vec<Vec<u32>> = serde_json::from_value(facts()["texts"].clone()).unwrap();
+    let classes = serde_json::from_value(facts()["classes"].clone()).unwrap();
+    let mut starts = vec![0];
+    texts.iter().for_each(|text| starts.push(starts[starts.len() - 1] + text.len()));
+    let batch = Batch { inputs: Inputs::Tokens(texts.concat()), starts, targets: Targets::Class(classes) };
+    check_on("tiny-bert", &batch, ["a", "b", "c"].map(String::from).to_vec(), file, method, |_| ());
+}
+
+fn check_on(base: &str, batch: &Batch, labels: Vec<String>, file: &str, method: Method, change: impl Fn(&mut Options)) {
+    let facts = facts();
     let number = |name: &str| facts[name].as_f64().unwrap();
     let (theirs, losses) = tensors(&format!("train/{file}.safetensors"));
 
-    let source = HuggingFace::open(golden("tiny-llama")).unwrap();
     let import = BaseOptions { weights: Format::F32, embedding: Format::F32, allow_missing_tokenizer: true, ..BaseOptions::default() };
-    let archive = base_to_buffer(&source, &import, &mut |_| {}).unwrap();
-    let base = Llama::open(&archive).unwrap();
+    let archive = if labels.is_empty() {
+        base_to_buffer(&HuggingFace::open(golden(base)).unwrap(), &import, &mut |_| {}).unwrap()
+    } else {
+        bert_to_buffer(&HuggingFaceBert::open(golden(base)).unwrap(), &import, &mut |_| {}).unwrap()
+    };
 
     for (lanes, checkpointing) in [(1, false), (2, true)] {
         let mut options = Options {
@@ -88,23 +116,16 @@ fn check(file: &str, method: Method, change: impl Fn(&mut Options)) {
             ..Options::new(method)
         };
         change(&mut options);
-        let mut trainer = Trainer::new(base, options, Vec::new()).unwrap();
+        let mut trainer = Trainer::new(AnyBase::open(&archive).unwrap(), options, labels.clone()).unwrap();
         let mut values = trainer.values().to_vec();
         for parameter in trainer.parameters() {
             values[parameter.range.clone()].copy_from_slice(&theirs[&key("init", &parameter.layer, parameter.part)]);
         }
         trainer.set_values(&values).unwrap();
 
-        let length = sequences[0].len();
-        let next = |sequence: &Vec<u32>| sequence[1..].iter().copied().chain([IGNORE]).collect::<Vec<_>>();
-        let batch = Batch {
-            inputs: Inputs::Tokens(sequences.concat()),
-            starts: (0..=sequences.len()).map(|i| i * length).collect(),
-            targets: Targets::Next(sequences.iter().flat_map(next).collect()),
-        };
         let executor = Threads::new(lanes).unwrap();
         for (step, expected) in losses.iter().enumerate() {
-            let facts = trainer.backward(&executor, std::slice::from_ref(&batch)).unwrap();
+            let facts = trainer.backward(&executor, std::slice::from_ref(batch)).unwrap();
             assert!((facts.loss - expected).abs() <= 1e-4 * expected.abs(), "{file} step {step}: loss {} for {expected}", facts.loss);
             if step == 0 {
                 compare(file, "grad", &trainer, trainer.gradients(), &theirs);
@@ -147,4 +168,14 @@ fn lora_fa_preconditioned() {
         options.weight_decay = 0.0;
         options.optimizer = OptimizerKind::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-6 };
     });
+}
+
+#[test]
+fn bert_lora() {
+    check_bert("bert-lora", Method::Lora);
+}
+
+#[test]
+fn bert_dora() {
+    check_bert("bert-dora", Method::Dora);
 }

@@ -24,7 +24,7 @@ fn logits(model: Llama<'_>, limits: &Limits, memory: &mut [u8], executor: &dyn E
 fn need_is_exact_and_the_content_of_the_memory_does_not_matter() {
     let archive = base(&CONFIG, Format::Nf4, Format::Int8, 1);
     let model = Llama::open(&archive).unwrap();
-    for kv_format in [KvFormat::F32, KvFormat::F16] {
+    for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
         for limits in [
             Limits { kv_format, ..Limits::new(32) },
             Limits { kv_format, precision: Precision::Fast, batch: 2, ..Limits::new(9) },
@@ -51,22 +51,48 @@ fn results_do_not_depend_on_lanes_threads_or_chunks() {
     let model = Llama::open(&archive).unwrap();
     let mut numbers = Numbers::new(3);
     let tokens: Vec<u32> = (0..23).map(|_| (numbers.next().abs() * 95.0) as u32).collect();
-    let run = |lanes, executor: &dyn Executor| {
-        let limits = Limits { lanes, prefill_chunk: 8, ..Limits::new(64) };
+    let run = |kv_format, lanes, executor: &dyn Executor| {
+        let limits = Limits { kv_format, lanes, prefill_chunk: 18, ..Limits::new(64) };
         logits(model, &limits, Memory::new(need(&CONFIG, &limits)).as_mut(), executor, &tokens)
     };
-    let reference = run(1, &Serial);
     let threads = Threads::new(3).unwrap();
-    for lanes in [2, 3, 5, 64] {
-        assert_eq!(run(lanes, &Serial), reference, "{lanes} lanes");
-        assert_eq!(run(lanes, &threads), reference, "{lanes} lanes on threads");
+    for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
+        let reference = run(kv_format, 1, &Serial);
+        for lanes in [2, 3, 5, 64] {
+            assert_eq!(run(kv_format, lanes, &Serial), reference, "{lanes} lanes");
+            assert_eq!(run(kv_format, lanes, &threads), reference, "{lanes} lanes on threads");
+        }
     }
+    let reference = run(KvFormat::F16, 1, &Serial);
     let largest = reference.iter().fold(0.0f32, |most, v| most.max(v.abs()));
     for prefill_chunk in [1, 5, 23, 32] {
         let limits = Limits { prefill_chunk, ..Limits::new(64) };
         let other = logits(model, &limits, Memory::new(need(&CONFIG, &limits)).as_mut(), &Serial, &tokens);
         let worst = other.iter().zip(&reference).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
         assert!(worst <= 1e-5 * largest, "chunks of {prefill_chunk}: {worst} of {largest}");
+    }
+}
+
+#[test]
+fn keys_and_values_cost_what_their_format_says_and_are_nearly_the_same() {
+    let archive = base(&CONFIG, Format::Nf4, Format::Int8, 1);
+    let model = Llama::open(&archive).unwrap();
+    let tokens: Vec<u32> = (0..40).map(|i| i * 7 % 96).collect();
+    let run = |kv_format| {
+        let limits = Limits { kv_format, ..Limits::new(48) };
+        let need = need(&CONFIG, &limits);
+        (need.kv_bytes, logits(model, &limits, Memory::new(need).as_mut(), &Serial, &tokens))
+    };
+    // 2 layers of 48 tokens, 2 heads of 16 numbers; two of each: keys and values.
+    let numbers = 2 * 2 * 48 * 2 * 16;
+    let (bytes, reference) = run(KvFormat::F32);
+    assert_eq!(bytes, 4 * numbers);
+    let largest = reference.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+    for (kv_format, expected, allowed) in [(KvFormat::F16, 2 * numbers, 1e-3), (KvFormat::Int8, numbers + numbers / 16 * 4, 3e-2)] {
+        let (bytes, other) = run(kv_format);
+        assert_eq!(bytes, expected, "{kv_format:?}");
+        let worst = other.iter().zip(&reference).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(worst > 0.0 && worst <= allowed * largest, "{kv_format:?}: {worst} of {largest}");
     }
 }
 

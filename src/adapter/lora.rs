@@ -268,14 +268,32 @@ impl<'a> Factor<'a> {
         self.values
     }
 
-    /// Row `row` times `x`.
+    /// `out[j] =` row j times `x`, without the scales of int8 rows.
     #[inline]
-    pub(crate) fn dot(&self, kernels: &Kernels, row: usize, x: &[f32]) -> f32 {
-        let span = row * self.width..(row + 1) * self.width;
+    pub(crate) fn dots(&self, kernels: &Kernels, x: &[f32], out: &mut [f32]) {
         match self.values {
-            FactorValues::F32(values) => kernels.dot(&values[span], x),
-            FactorValues::F16(values) => kernels.dot_f16(&values[span], x),
-            FactorValues::Int8 { values, scales } => scales[row] * kernels.dot_i8(&values[span], x),
+            FactorValues::F32(values) => kernels.dots(values, x, out),
+            FactorValues::F16(values) => kernels.dots_f16(values, x, out),
+            FactorValues::Int8 { values, .. } => kernels.dots_i8(values, x, out),
+        }
+    }
+
+    /// `out[r] += Σ_j w[r][j] ·` columns `first ..` of row j, without the scales of int8 rows.
+    #[inline]
+    pub(crate) fn mix(&self, kernels: &Kernels, first: usize, w: &[&[f32]], out: &mut [&mut [f32]]) {
+        match self.values {
+            FactorValues::F32(values) => kernels.mix(w, &values[first..], self.width, out),
+            FactorValues::F16(values) => kernels.mix_f16(w, &values[first..], self.width, out),
+            FactorValues::Int8 { values, .. } => kernels.mix_i8(w, &values[first..], self.width, out),
+        }
+    }
+
+    /// The scale of every row, if rows have scales.
+    #[inline]
+    pub(crate) fn scales(&self) -> Option<&'a [f32]> {
+        match self.values {
+            FactorValues::Int8 { scales, .. } => Some(scales),
+            FactorValues::F32(_) | FactorValues::F16(_) => None,
         }
     }
 

@@ -116,13 +116,15 @@ fn role(name: &str) -> Option<(&str, Role)> {
 /// The tensors of one module with their names.
 type Tensors<'s> = BTreeMap<Role, (&'s str, Stored<'s>)>;
 
+/// Those of all modules by path.
+type Modules<'s> = BTreeMap<String, Tensors<'s>>;
+
+/// A classifier's tensors by name.
+type Parts<'s> = BTreeMap<&'s str, Stored<'s>>;
+
 /// All LoRA tensors by module path; and the classifier's, if the base's models can have one.
-fn group<'s>(
-    shards: &'s Shards,
-    file: &Path,
-    classifies: bool,
-) -> Result<(BTreeMap<String, Tensors<'s>>, BTreeMap<&'s str, Stored<'s>>), FileError> {
-    let (mut modules, mut classifier) = (BTreeMap::<String, Tensors<'s>>::new(), BTreeMap::new());
+fn group<'s>(shards: &'s Shards, file: &Path, classifies: bool) -> Result<(Modules<'s>, Parts<'s>), FileError> {
+    let (mut modules, mut classifier) = (Modules::new(), Parts::new());
     for name in shards.names() {
         let Some((stored, _)) = shards.get(name) else { continue };
         if classifies && peft_classifier::PARTS.contains(&name) {

@@ -1,7 +1,8 @@
 //! Which instruction sets this CPU can run, and which table is used.
 //!
-//! Order of truth: `--cfg lowrank_isa="NAME"` at build time, then the environment variable `LOWRANK_ISA` (std), then CPUID.
-//! CPUID alone is not enough: XGETBV tells whether the operating system saves the wide registers.
+//! Order of truth: `--cfg lowrank_isa="NAME"` at build time, then the environment variable `LOWRANK_ISA` (std), then what the CPU has.
+//! On x86-64 CPUID alone is not enough: XGETBV tells whether the operating system saves the wide registers. On other architectures
+//! `v128` knows.
 
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -14,7 +15,16 @@ use super::{avx2::AVX2, avx512::AVX512_VNNI};
 pub fn available() -> impl Iterator<Item = &'static Kernels> {
     #[cfg(target_arch = "x86_64")]
     let wide = x86_64();
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(
+        all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+        all(target_arch = "wasm32", target_feature = "simd128")
+    ))]
+    let wide = super::v128::tables();
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+        all(target_arch = "wasm32", target_feature = "simd128")
+    )))]
     let wide = [None; 0];
     wide.into_iter().flatten().chain([&SCALAR])
 }

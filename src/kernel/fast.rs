@@ -79,29 +79,6 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// A range of groups of some vectors: what a packed panel of weights is multiplied with at a time.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy)]
-pub(super) struct Part<'a> {
-    pub(super) x: Quantized<'a>,
-    pub(super) per_row: usize,
-    pub(super) first: usize,
-    pub(super) groups: usize,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl<'a> Part<'a> {
-    /// The integers of vector `i`.
-    pub(super) fn integers(&self, i: usize) -> &'a [[i8; GROUP]] {
-        &self.x.values.as_chunks::<GROUP>().0[i * self.per_row + self.first..][..self.groups]
-    }
-
-    /// The scales of vector `i`.
-    pub(super) fn scales(&self, i: usize) -> &'a [f32] {
-        &self.x.scales[i * self.per_row + self.first..][..self.groups]
-    }
-}
-
 /// The product, group by group, each group of weights against every vector.
 pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
     let groups = cols / GROUP;
@@ -134,7 +111,7 @@ pub(super) fn quantize(x: &[f32], values: &mut [i8], scales: &mut [f32]) {
 
 /// (t, 1 / t) of a group with this largest magnitude.
 #[inline]
-pub(super) fn scale_of(most: f32) -> (f32, f32) {
+pub(crate) fn scale_of(most: f32) -> (f32, f32) {
     if most < TINY { (0.0, 0.0) } else { (most * (1.0 / 127.0), 127.0 / most) }
 }
 

@@ -5,6 +5,9 @@
 //! | `scalar` | nothing | one weight at a time |
 //! | `avx2` | AVX2, FMA, F16C | 8 floats, or 32 bytes, at a time |
 //! | `avx512vnni` | AVX-512 F, BW, VL, VNNI | exact NF4 16 floats at a time; fast ones with integer dot products |
+//! | `neon` | 64-bit Arm, little-endian | 4 floats, or 16 bytes, at a time |
+//! | `neondot` | the same and the dot-product extension | fast ones with `sdot` |
+//! | `simd128` | wasm32 built with `-C target-feature=+simd128` | 4 floats, or 16 bytes, at a time |
 //!
 //! `scalar` is the oracle: plain loops that define the answer. Every other table must agree with it within the tolerances stated
 //! in its tests. Kernels know nothing of threads, adapters or models: a product gets the columns it owns and fills them.
@@ -17,17 +20,33 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod detect;
+#[cfg(any(
+    target_arch = "x86_64",
+    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod exponential;
 mod fast;
 mod precision;
 mod scalar;
 mod scales;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod v128;
+#[cfg(any(
+    target_arch = "x86_64",
+    all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 mod walk;
 
 use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
 
 pub use detect::{available, by_name, kernels};
+pub(crate) use fast::scale_of;
 pub use precision::Precision;
 
 /// Activations that share a scale in [`Precision::Fast`].
@@ -74,6 +93,22 @@ impl<'a> Input<'a> {
 type Product = unsafe fn(&Matrix<'_>, &Input<'_>, &mut Columns<'_>);
 type ProductFast = unsafe fn(&fast::Weights<'_>, &Quantized<'_>, usize, &mut Columns<'_>);
 
+/// (weights, stored rows, their stride, results)
+type Mix<T> = unsafe fn(&[&[f32]], &[T], usize, &mut [&mut [f32]]);
+/// (stored rows, x, results)
+type Dots<T> = unsafe fn(&[T], &[f32], &mut [f32]);
+
+/// What a softmax over parts knows after a part: [`Kernels::softmax_step`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SoftmaxStep {
+    /// The largest (scaled) number so far.
+    pub most: f32,
+    /// Σ exp(scale · xᵢ − most) over the new part.
+    pub total: f32,
+    /// What everything before is worth now: exp(most before − most).
+    pub kept: f32,
+}
+
 /// One instruction set's functions. The unsafe pointers may be called on a CPU that has the instruction set.
 #[derive(Debug)]
 pub struct Kernels {
@@ -90,6 +125,13 @@ pub struct Kernels {
     to_f16: unsafe fn(&[f32], &mut [u16]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     softmax: unsafe fn(&mut [f32]),
+    softmax_step: unsafe fn(&mut [f32], f32, f32) -> SoftmaxStep,
+    mix: Mix<f32>,
+    mix_f16: Mix<u16>,
+    mix_i8: Mix<i8>,
+    dots: Dots<f32>,
+    dots_f16: Dots<u16>,
+    dots_i8: Dots<i8>,
     silu_mul: unsafe fn(&mut [f32], &[f32]),
 }
 
@@ -209,6 +251,85 @@ impl Kernels {
         unsafe { (self.softmax)(x) }
     }
 
+    /// One part of a softmax that is taken in parts: with `most` the largest of the parts before (any finite number less than what
+    /// could matter, for the first), xᵢ ← exp(scale · xᵢ − m), m the larger of `most` and the part's largest scale · xᵢ. `scale` is
+    /// positive.
+    #[inline]
+    pub fn softmax_step(&self, x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep {
+        // SAFETY: the table was handed out for this CPU.
+        unsafe { (self.softmax_step)(x, scale, most) }
+    }
+
+    /// `out[r][c] += Σ_t w[r][t] · rows[t · stride + c]`: weighted sums of stored rows, for several sets of weights at once. A column's
+    /// terms are added in the order of t, whatever else is computed beside it.
+    ///
+    /// # Panics
+    /// If there is not one result per set of weights, sets or results differ in length, or `rows` is too short.
+    #[inline]
+    pub fn mix(&self, w: &[&[f32]], rows: &[f32], stride: usize, out: &mut [&mut [f32]]) {
+        if check_mix(w, rows.len(), stride, out) {
+            // SAFETY: the table was handed out for this CPU; the line above checked the lengths.
+            unsafe { (self.mix)(w, rows, stride, out) }
+        }
+    }
+
+    /// [`mix`](Self::mix) of rows stored as f16 bits.
+    ///
+    /// # Panics
+    /// As `mix`.
+    #[inline]
+    pub fn mix_f16(&self, w: &[&[f32]], rows: &[u16], stride: usize, out: &mut [&mut [f32]]) {
+        if check_mix(w, rows.len(), stride, out) {
+            // SAFETY: as in `mix`.
+            unsafe { (self.mix_f16)(w, rows, stride, out) }
+        }
+    }
+
+    /// [`mix`](Self::mix) of rows of integers.
+    ///
+    /// # Panics
+    /// As `mix`.
+    #[inline]
+    pub fn mix_i8(&self, w: &[&[f32]], rows: &[i8], stride: usize, out: &mut [&mut [f32]]) {
+        if check_mix(w, rows.len(), stride, out) {
+            // SAFETY: as in `mix`.
+            unsafe { (self.mix_i8)(w, rows, stride, out) }
+        }
+    }
+
+    /// `out[j] = Σ_i a[j, i] · x[i]`: several stored rows, `[out.len(), x.len()]`, with one vector.
+    ///
+    /// # Panics
+    /// If `a` is shorter.
+    #[inline]
+    pub fn dots(&self, a: &[f32], x: &[f32], out: &mut [f32]) {
+        let a = &a[..out.len() * x.len()];
+        // SAFETY: the table was handed out for this CPU; the line above checked the length.
+        unsafe { (self.dots)(a, x, out) }
+    }
+
+    /// [`dots`](Self::dots) of rows stored as f16 bits.
+    ///
+    /// # Panics
+    /// As `dots`.
+    #[inline]
+    pub fn dots_f16(&self, a: &[u16], x: &[f32], out: &mut [f32]) {
+        let a = &a[..out.len() * x.len()];
+        // SAFETY: as in `dots`.
+        unsafe { (self.dots_f16)(a, x, out) }
+    }
+
+    /// [`dots`](Self::dots) of rows of integers.
+    ///
+    /// # Panics
+    /// As `dots`.
+    #[inline]
+    pub fn dots_i8(&self, a: &[i8], x: &[f32], out: &mut [f32]) {
+        let a = &a[..out.len() * x.len()];
+        // SAFETY: as in `dots`.
+        unsafe { (self.dots_i8)(a, x, out) }
+    }
+
     /// gateᵢ ← silu(gateᵢ) · upᵢ with silu(z) = z / (1 + e^−z), over the shorter length (SwiGLU, arXiv 2002.05202).
     #[inline]
     pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
@@ -216,4 +337,14 @@ impl Kernels {
         // SAFETY: as in `dot`.
         unsafe { (self.silu_mul)(&mut gate[..n], &up[..n]) }
     }
+}
+
+/// Is there anything to add? Panics unless the lengths fit.
+#[inline]
+fn check_mix(w: &[&[f32]], rows: usize, stride: usize, out: &[&mut [f32]]) -> bool {
+    let (terms, cols) = (w.first().map_or(0, |w| w.len()), out.first().map_or(0, |out| out.len()));
+    let equal = w.len() == out.len() && w.iter().all(|w| w.len() == terms) && out.iter().all(|out| out.len() == cols);
+    let fits = terms == 0 || cols <= stride && rows >= (terms - 1) * stride + cols;
+    assert!(equal && fits, "lengths of weights, rows and results do not fit");
+    terms > 0 && cols > 0
 }

@@ -8,7 +8,7 @@
 use half::f16;
 
 use super::scales::{self, INT8_GROUP, NF4_GROUP};
-use super::{GROUP, Input, Kernels, fast};
+use super::{GROUP, Input, Kernels, SoftmaxStep, fast};
 use crate::quant::{Layout, Matrix, Values, nf4::CODEBOOK};
 use crate::tensor::columns::Columns;
 use crate::tensor::math;
@@ -30,6 +30,13 @@ pub(super) static SCALAR: Kernels = Kernels {
     to_f16,
     rms_norm,
     softmax,
+    softmax_step,
+    mix,
+    mix_f16,
+    mix_i8,
+    dots,
+    dots_f16,
+    dots_i8,
     silu_mul,
 };
 
@@ -127,6 +134,62 @@ fn softmax(x: &mut [f32]) {
         total += *x;
     }
     x.iter_mut().for_each(|x| *x /= total);
+}
+
+pub(super) fn softmax_step(x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep {
+    let largest = x.iter().fold(most, |most, &x| f32::max(most, scale * x));
+    let mut total = 0.0;
+    for x in x.iter_mut() {
+        *x = math::exp(scale * *x - largest);
+        total += *x;
+    }
+    SoftmaxStep { most: largest, total, kept: math::exp(most - largest) }
+}
+
+/// Four columns at a time, their sums in registers.
+#[inline]
+fn mix_with<T: Copy>(w: &[&[f32]], rows: &[T], stride: usize, out: &mut [&mut [f32]], to_f32: impl Fn(T) -> f32 + Copy) {
+    for (w, out) in w.iter().zip(out) {
+        let (fours, rest) = out.as_chunks_mut::<4>();
+        let done = 4 * fours.len();
+        for (i, out) in fours.iter_mut().enumerate() {
+            let mut sums = *out;
+            for (&w, row) in w.iter().zip(rows[4 * i..].chunks(stride)) {
+                for (sum, &v) in sums.iter_mut().zip(row) {
+                    *sum += w * to_f32(v);
+                }
+            }
+            *out = sums;
+        }
+        for (i, out) in rest.iter_mut().enumerate() {
+            let rows = rows[done + i..].iter().step_by(stride);
+            *out = w.iter().zip(rows).fold(*out, |sum, (&w, &v)| sum + w * to_f32(v));
+        }
+    }
+}
+
+pub(super) fn mix(w: &[&[f32]], rows: &[f32], stride: usize, out: &mut [&mut [f32]]) {
+    mix_with(w, rows, stride, out, |v| v);
+}
+
+pub(super) fn mix_f16(w: &[&[f32]], rows: &[u16], stride: usize, out: &mut [&mut [f32]]) {
+    mix_with(w, rows, stride, out, |bits| f16::from_bits(bits).to_f32());
+}
+
+pub(super) fn mix_i8(w: &[&[f32]], rows: &[i8], stride: usize, out: &mut [&mut [f32]]) {
+    mix_with(w, rows, stride, out, f32::from);
+}
+
+pub(super) fn dots(a: &[f32], x: &[f32], out: &mut [f32]) {
+    out.iter_mut().zip(a.chunks_exact(x.len().max(1))).for_each(|(out, a)| *out = dot(a, x));
+}
+
+pub(super) fn dots_f16(a: &[u16], x: &[f32], out: &mut [f32]) {
+    out.iter_mut().zip(a.chunks_exact(x.len().max(1))).for_each(|(out, a)| *out = dot_f16(a, x));
+}
+
+pub(super) fn dots_i8(a: &[i8], x: &[f32], out: &mut [f32]) {
+    out.iter_mut().zip(a.chunks_exact(x.len().max(1))).for_each(|(out, a)| *out = dot_i8(a, x));
 }
 
 fn silu_mul(gate: &mut [f32], up: &[f32]) {

@@ -6,12 +6,14 @@
 
 use core::ops::Range;
 
+use super::{GROUP, Quantized};
+
 /// Scales in the buffer: four rows of 16384 columns. Longer rows are walked in parts.
 pub(super) const SPAN: usize = 1024;
 
-/// The parts of a row of `groups` groups.
-pub(super) fn parts(groups: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..groups).step_by(SPAN).map(move |first| first..groups.min(first + SPAN))
+/// The parts of a row of `groups` groups, of `span` groups (at most [`SPAN`]) each but the last.
+pub(super) fn parts(groups: usize, span: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..groups).step_by(span).map(move |first| first..groups.min(first + span))
 }
 
 /// A matrix made of groups, `per_row` to a row and side by side in memory, and which part of its rows is meant.
@@ -61,7 +63,29 @@ impl<T> Groups<'_, T> {
     }
 }
 
+/// A range of groups of some vectors: what rows of weights are multiplied with at a time.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    pub(super) x: Quantized<'a>,
+    pub(super) per_row: usize,
+    pub(super) first: usize,
+    pub(super) groups: usize,
+}
+
+impl<'a> Part<'a> {
+    /// The integers of vector `i`.
+    pub(super) fn integers(&self, i: usize) -> &'a [[i8; GROUP]] {
+        &self.x.values.as_chunks::<GROUP>().0[i * self.per_row + self.first..][..self.groups]
+    }
+
+    /// The scales of vector `i`.
+    pub(super) fn scales(&self, i: usize) -> &'a [f32] {
+        &self.x.scales[i * self.per_row + self.first..][..self.groups]
+    }
+}
+
 /// Folds groups `0 .. len` in two chains, even and odd: one chain of multiply-adds would take turns with its own latency.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn two_chains<V: Copy>(len: usize, zero: V, step: impl Fn(V, usize) -> V) -> [V; 2] {
     let (mut even, mut odd) = (zero, zero);

@@ -13,7 +13,7 @@ use crate::adapter::{Active, LowRank};
 use crate::kernel::{GROUP, Input, Quantized};
 use crate::quant::Matrix;
 use crate::tensor::MatMut;
-use crate::tensor::columns::{Columns, Split};
+use crate::tensor::columns::{Columns, Parts, Split};
 
 /// A linear layer of the base: `y = W x + b`, with the number of its place for adapters.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,12 @@ pub(crate) struct Scratch<'s> {
 /// Outputs that one step of the epilogue handles on the stack.
 const STEP: usize = 128;
 
+/// Rows that one call of the epilogue's kernel handles.
+const ROWS: usize = 6;
+
+/// Rows from which preparing the input is shared out among lanes.
+const MANY: usize = 16;
+
 impl Linear<'_> {
     /// `y = W x + b` and the active adapters, for all rows: x `[n, in]`, y `[n, out]`.
     #[allow(unsafe_code)]
@@ -50,11 +56,12 @@ impl Linear<'_> {
         let Scratch { low_rank, width, values, scales } = scratch;
         let (u, width) = (&mut low_rank[..x.len() / inputs * *width], *width);
         let mut input = Input::new(x, inputs);
-        self.reduce(pass, &input, u, width);
+        let fast = !values.is_empty() && pass.kernels.has_fast(&self.weight);
+        let count = if fast { x.len() } else { 0 };
+        let (values, scales) = (&mut values[..count], &mut scales[..count / GROUP]);
+        self.prepare(pass, &input, u, width, values, scales);
         let u = &*u;
-        if !values.is_empty() && pass.kernels.has_fast(&self.weight) {
-            let (values, scales) = (&mut values[..x.len()], &mut scales[..x.len() / GROUP]);
-            pass.kernels.quantize(x, values, scales);
+        if fast {
             input.quantized = Some(Quantized { values, scales });
         }
         let Ok(mut y) = MatMut::new(y, outputs) else { return };
@@ -67,41 +74,86 @@ impl Linear<'_> {
         });
     }
 
-    /// `u = s·A x` for every row and active adapter; the adapters of a row side by side.
-    fn reduce(&self, pass: &Pass<'_, '_>, input: &Input<'_>, u: &mut [f32], width: usize) {
-        for segment in pass.segments {
-            let mut at = 0;
-            for (active, target, rank) in self.targets(pass, segment) {
-                let scale = target.scale(rank) * active.weight;
-                for row in segment.first..segment.first + segment.rows {
-                    for (j, u) in u[row * width + at..][..rank].iter_mut().enumerate() {
-                        *u = scale * target.a.dot(pass.kernels, j, input.vector(row));
-                    }
-                }
-                at += rank;
+    /// What products need of every row of x: `u = s·A x` of the active adapters, side by side, and, unless `values` is empty,
+    /// x as integers.
+    #[allow(unsafe_code)]
+    fn prepare(&self, pass: &Pass<'_, '_>, input: &Input<'_>, u: &mut [f32], width: usize, values: &mut [i8], scales: &mut [f32]) {
+        let (n, quantized) = (input.n(), !values.is_empty());
+        let (u, values, scales) = (Parts::new(u, width.max(1)), Parts::new(values, input.cols), Parts::new(scales, input.cols / GROUP));
+        let row = |segment: &Segment, row: usize| {
+            if width > 0 {
+                // SAFETY: every row belongs to one lane.
+                self.reduce(pass, segment, input.vector(row), unsafe { u.part(row) });
             }
+            if quantized {
+                // SAFETY: as above.
+                let (values, scales) = unsafe { (values.part(row), scales.part(row)) };
+                pass.kernels.quantize(input.vector(row), values, scales);
+            }
+        };
+        let share = |mine: core::ops::Range<usize>| {
+            for segment in pass.segments {
+                let rows = mine.start.max(segment.first)..mine.end.min(segment.first + segment.rows);
+                rows.for_each(|r| row(segment, r));
+            }
+        };
+        if n < MANY || pass.lanes == 1 { share(0..n) } else { pass.executor.run(pass.lanes, &|lane| share(pass.share_rows(n, lane))) }
+    }
+
+    /// `u = s·A x` for every active adapter. Where the rows of B have scales, they are multiplied in here, once for all outputs.
+    fn reduce(&self, pass: &Pass<'_, '_>, segment: &Segment, x: &[f32], u: &mut [f32]) {
+        let mut rest = u;
+        for (active, target, rank) in self.targets(pass, segment) {
+            let (u, others) = rest.split_at_mut(rank);
+            target.a.dots(pass.kernels, x, u);
+            let scale = target.scale(rank) * active.weight;
+            u.iter_mut().for_each(|u| *u *= scale);
+            for scales in [target.a.scales(), target.b.scales()].into_iter().flatten() {
+                u.iter_mut().zip(scales).for_each(|(u, scale)| *u *= scale);
+            }
+            rest = others;
         }
     }
 
     /// Turns p into y in the lane's columns.
     fn finish(&self, pass: &Pass<'_, '_>, u: &[f32], width: usize, columns: &mut Columns<'_>) {
-        let range = columns.range();
+        let first = columns.range().start;
         for segment in pass.segments {
-            let adapted = self.targets(pass, segment).next().is_some();
-            if !adapted && self.bias.is_empty() {
-                continue;
-            }
-            for row in segment.first..segment.first + segment.rows {
-                for (i, y) in columns.row(row).chunks_mut(STEP).enumerate() {
-                    let first = range.start + i * STEP;
-                    if adapted {
-                        self.adapt(pass, segment, &u[row * width..][..width], first, y);
-                    }
-                    if !self.bias.is_empty() {
-                        pass.kernels.axpy(1.0, &self.bias[first..], y);
+            let rescales = self.targets(pass, segment).any(|(_, target, _)| !target.gain.is_empty());
+            if rescales {
+                for row in segment.first..segment.first + segment.rows {
+                    for (i, y) in columns.row(row).chunks_mut(STEP).enumerate() {
+                        self.adapt(pass, segment, &u[row * width..][..width], first + i * STEP, y);
                     }
                 }
+            } else {
+                self.add(pass, segment, u, width, columns);
             }
+            if !self.bias.is_empty() {
+                for row in segment.first..segment.first + segment.rows {
+                    pass.kernels.axpy(1.0, &self.bias[first..], columns.row(row));
+                }
+            }
+        }
+    }
+
+    /// `y += Σ (B u + w s b_B)` for the rows of `segment`, whose adapters are all without a gain; y holds p and u holds w·s·A x.
+    fn add(&self, pass: &Pass<'_, '_>, segment: &Segment, u: &[f32], width: usize, columns: &mut Columns<'_>) {
+        let first = columns.range().start;
+        let mut at = 0;
+        for (active, target, rank) in self.targets(pass, segment) {
+            for row in (segment.first..segment.first + segment.rows).step_by(ROWS) {
+                let count = ROWS.min(segment.first + segment.rows - row);
+                let mut w: [&[f32]; ROWS] = Default::default();
+                w[..count].iter_mut().zip(row..).for_each(|(w, row)| *w = &u[row * width + at..][..rank]);
+                let mut y = columns.some_rows::<ROWS>(row);
+                target.b.mix(pass.kernels, first, &w[..count], &mut y[..count]);
+                if !target.bias.is_empty() {
+                    let scale = target.scale(rank) * active.weight;
+                    y[..count].iter_mut().for_each(|y| pass.kernels.axpy(scale, &target.bias[first..], y));
+                }
+            }
+            at += rank;
         }
     }
 
@@ -114,9 +166,7 @@ impl Linear<'_> {
         for (active, target, rank) in self.targets(pass, segment) {
             let mut delta = [0.0; STEP];
             let delta = &mut delta[..y.len()];
-            for (j, &u) in u[at..at + rank].iter().enumerate() {
-                target.b.axpy(pass.kernels, j, first, u, delta);
-            }
+            target.b.mix(pass.kernels, first, &[&u[at..at + rank]], &mut [&mut *delta]);
             if !target.bias.is_empty() {
                 pass.kernels.axpy(target.scale(rank) * active.weight, &target.bias[first..], delta);
             }

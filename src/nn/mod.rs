@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod both_ways;
+mod cache;
 mod embedding;
 mod linear;
 mod norm;
@@ -10,8 +11,9 @@ mod rope;
 
 pub use activation::Activation;
 pub(crate) use activation::activate;
-pub(crate) use attention::{Cache, Heads, attend};
+pub(crate) use attention::attend;
 pub(crate) use both_ways::attend_both_ways;
+pub(crate) use cache::{Cache, Heads, room};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub(crate) use linear::Scratch;
@@ -49,6 +51,11 @@ impl<'p, 'a> Pass<'p, 'a> {
     /// The adapters of `segment`'s sequence.
     pub(crate) fn active(&self, segment: &Segment) -> impl Iterator<Item = &'p Active<'a>> + use<'p, 'a> {
         self.active[segment.sequence * self.max_active..][..self.max_active].iter().flatten()
+    }
+
+    /// Rows `0 .. n` in as many nearly equal parts as there are lanes.
+    pub(crate) fn share_rows(&self, n: usize, lane: usize) -> core::ops::Range<usize> {
+        n * lane / self.lanes..n * (lane + 1) / self.lanes
     }
 
     /// Columns `0 .. outputs` in as many parts as there are lanes, each a multiple of 8 columns wide but the last.

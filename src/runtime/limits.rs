@@ -6,7 +6,7 @@ use super::session::Sequence;
 use crate::error::{Error, Field, Result};
 use crate::kernel::{GROUP, Precision};
 use crate::model::llama::Config;
-use crate::nn::Segment;
+use crate::nn::{Segment, room};
 
 /// How keys and values are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -17,6 +17,8 @@ pub enum KvFormat {
     /// 2 bytes a number.
     #[default]
     F16,
+    /// 1 byte a number, and 4 for the scale of each token and head.
+    Int8,
 }
 
 impl KvFormat {
@@ -24,6 +26,7 @@ impl KvFormat {
         match self {
             Self::F32 => 4,
             Self::F16 => 2,
+            Self::Int8 => 1,
         }
     }
 }
@@ -98,6 +101,8 @@ pub(super) struct Plan {
     pub(super) rows: usize,
     /// Keys (or values) of all layers.
     pub(super) kv: usize,
+    /// Their scales.
+    pub(super) kv_scales: usize,
     pub(super) handles: usize,
     pub(super) tokens: usize,
     pub(super) x: usize,
@@ -109,7 +114,6 @@ pub(super) struct Plan {
     pub(super) quantized: usize,
     /// Their scales.
     pub(super) scales: usize,
-    pub(super) scores: usize,
     pub(super) frequencies: usize,
     pub(super) angles: usize,
     pub(super) logits: usize,
@@ -128,9 +132,15 @@ impl Plan {
             Precision::Exact => 0,
             Precision::Fast => times(rows, config.widest()),
         };
+        let lines = times(times(times(limits.batch, room(limits.context)), config.layers), config.kv_heads);
+        let kv_scales = match limits.kv_format {
+            KvFormat::Int8 => lines,
+            KvFormat::F32 | KvFormat::F16 => 0,
+        };
         Self {
             rows,
-            kv: times(times(slots, config.layers), config.kv_dim()),
+            kv: times(lines, config.head_dim),
+            kv_scales,
             handles: times(limits.batch, limits.max_active),
             tokens: slots,
             x: times(rows, config.dim),
@@ -140,7 +150,6 @@ impl Plan {
             low_rank: times(rows, limits.max_total_rank),
             quantized,
             scales: quantized.div_ceil(GROUP),
-            scores: times(limits.lanes, limits.context),
             frequencies: config.head_dim / 2,
             angles: times(rows, config.head_dim),
             logits: times(limits.batch, config.vocab),
@@ -148,14 +157,53 @@ impl Plan {
     }
 }
 
+/// The sizes of what a session keeps besides numbers; they depend on the width of pointers.
+#[derive(Clone, Copy)]
+struct Sizes {
+    sequence: usize,
+    handle: usize,
+    index: usize,
+    segment: usize,
+}
+
+impl Sizes {
+    const HERE: Self = Self {
+        sequence: size_of::<Sequence>(),
+        handle: size_of::<Handle<'static>>(),
+        index: size_of::<usize>(),
+        segment: size_of::<Segment>(),
+    };
+    /// With 32-bit pointers, as on microcontrollers. Builds for such targets compare it with what the compiler does.
+    const NARROW: Self = Self { sequence: 8, handle: 32, index: 4, segment: 12 };
+}
+
+#[cfg(target_pointer_width = "32")]
+const _: () = assert!(
+    Sizes::HERE.sequence == Sizes::NARROW.sequence
+        && Sizes::HERE.handle == Sizes::NARROW.handle
+        && Sizes::HERE.index == Sizes::NARROW.index
+        && Sizes::HERE.segment == Sizes::NARROW.segment,
+    "need_on_32_bits has other sizes than this target: change Sizes::NARROW"
+);
+
 /// The workspace that a session over a model with `config` needs under `limits`. Exact: one byte less is an error.
 pub const fn need(config: &Config, limits: &Limits) -> Need {
+    need_with(config, limits, Sizes::HERE)
+}
+
+/// The same on a target with 32-bit pointers, wherever it is asked: what a host tells about its firmware.
+pub const fn need_on_32_bits(config: &Config, limits: &Limits) -> Need {
+    need_with(config, limits, Sizes::NARROW)
+}
+
+const fn need_with(config: &Config, limits: &Limits, sizes: Sizes) -> Need {
     let plan = Plan::new(config, limits);
-    let kv_bytes = times(2, round(times(plan.kv, limits.kv_format.bytes())));
+    let keys = round(times(plan.kv, limits.kv_format.bytes())).saturating_add(round(times(plan.kv_scales, 4)));
+    let kv_bytes = times(2, keys);
     let mut bytes = kv_bytes;
     // One entry per buffer that the session takes, in its order.
     let floats = [plan.x, plan.x, plan.q, plan.q, plan.kv_rows, plan.kv_rows, plan.hidden, plan.hidden];
-    let more = [plan.low_rank, plan.scales, plan.scores, plan.frequencies, plan.angles, plan.logits];
+    let more = [plan.low_rank, plan.scales, plan.frequencies, plan.angles, plan.logits];
     let mut i = 0;
     while i < floats.len() {
         bytes = bytes.saturating_add(round(times(floats[i], 4)));
@@ -167,13 +215,13 @@ pub const fn need(config: &Config, limits: &Limits) -> Need {
         i += 1;
     }
     let others = [
-        times(limits.batch, size_of::<Sequence>()),
-        times(plan.handles, size_of::<Handle<'static>>()),
+        times(limits.batch, sizes.sequence),
+        times(plan.handles, sizes.handle),
         plan.quantized,
         times(plan.tokens, 4),
         times(plan.rows, 4),
-        times(plan.rows, size_of::<usize>()),
-        times(plan.rows, size_of::<Segment>()),
+        times(plan.rows, sizes.index),
+        times(plan.rows, sizes.segment),
         times(config.vocab, size_of::<Candidate>()),
     ];
     i = 0;

@@ -16,7 +16,7 @@ mod workspace;
 pub use encoder::Encoder;
 pub use encoder_limits::{EncoderLimits, encoder_need};
 pub use executor::{Executor, Serial};
-pub use limits::{KvFormat, Limits, Need, need};
+pub use limits::{KvFormat, Limits, Need, need, need_on_32_bits};
 pub use sample::{Candidate, Sampler, SamplerOptions};
 pub use session::Session;
 #[cfg(feature = "std")]

@@ -11,7 +11,7 @@ use crate::adapter::{Choice, Resolve};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernels, kernels};
 use crate::model::llama::{Llama, forward};
-use crate::nn::{Cache, Pass, Scratch, Segment};
+use crate::nn::{Cache, Pass, Scratch, Segment, room};
 
 /// What is known of one sequence besides its tokens and adapters.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +76,7 @@ impl<'w, 'm> Session<'w, 'm> {
             Ok(match limits.kv_format {
                 KvFormat::F32 => Cache::F32(w.numbers(plan.kv)?),
                 KvFormat::F16 => Cache::F16(w.numbers(plan.kv)?),
+                KvFormat::Int8 => Cache::Int8(w.numbers(plan.kv)?, w.numbers(plan.kv_scales)?),
             })
         };
         let (keys, values) = (cache()?, cache()?);
@@ -94,7 +95,6 @@ impl<'w, 'm> Session<'w, 'm> {
                 values: w.numbers(plan.quantized)?,
                 scales: w.numbers(plan.scales)?,
             },
-            scores: w.numbers(plan.scores)?,
             frequencies: w.numbers(plan.frequencies)?,
             angles: w.numbers(plan.angles)?,
         };
@@ -329,8 +329,8 @@ impl<'w, 'm> Session<'w, 'm> {
             active: self.active,
             max_active: self.limits.max_active,
         };
-        let cache =
-            forward::KeyValues { keys: &mut self.keys, values: &mut self.values, batch: self.limits.batch, context: self.limits.context };
+        let (batch, room) = (self.limits.batch, room(self.limits.context));
+        let cache = forward::KeyValues { keys: &mut self.keys, values: &mut self.values, batch, room };
         forward::blocks(&self.model, &pass, &self.rows.tokens[..rows], &self.rows.positions[..rows], cache, &mut self.buffers);
     }
 

@@ -52,6 +52,19 @@ impl<'a> Columns<'a> {
         unsafe { core::slice::from_raw_parts_mut(self.data.add(row * self.stride + self.range.start), self.range.len()) }
     }
 
+    /// The owned parts of rows `first ..`, as many as there are up to N; empty ones behind the last.
+    pub(crate) fn some_rows<const N: usize>(&mut self, first: usize) -> [&mut [f32]; N] {
+        let (data, len) = (self.data, self.range.len());
+        core::array::from_fn(|i| {
+            let row = first + i;
+            if row >= self.rows {
+                return Default::default();
+            }
+            // SAFETY: as in `row`; different rows do not overlap.
+            unsafe { core::slice::from_raw_parts_mut(data.add(row * self.stride + self.range.start), len) }
+        })
+    }
+
     /// Adds `value` at row `row`, column `col` (the matrix's numbering).
     #[inline]
     pub fn add(&mut self, row: usize, col: usize, value: f32) {
@@ -94,19 +107,19 @@ impl<'a> Split<'a> {
 
 /// A slice in consecutive parts of equal width, each written by one lane.
 #[derive(Debug)]
-pub(crate) struct Parts<'a> {
-    data: *mut f32,
+pub(crate) struct Parts<'a, T> {
+    data: *mut T,
     parts: usize,
     width: usize,
-    slice: PhantomData<&'a mut [f32]>,
+    slice: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: `part` is the only access, and its contract makes the parts disjoint.
-unsafe impl Sync for Parts<'_> {}
+unsafe impl<T: Send> Sync for Parts<'_, T> {}
 
-impl<'a> Parts<'a> {
+impl<'a, T> Parts<'a, T> {
     /// Parts of `width` elements; elements behind the last whole part are left alone.
-    pub(crate) fn new(slice: &'a mut [f32], width: usize) -> Self {
+    pub(crate) fn new(slice: &'a mut [T], width: usize) -> Self {
         Self { data: slice.as_mut_ptr(), parts: slice.len() / width, width, slice: PhantomData }
     }
 
@@ -115,7 +128,7 @@ impl<'a> Parts<'a> {
     /// # Safety
     /// No two lanes may hold the same part at a time.
     #[allow(clippy::mut_from_ref, reason = "the caller promises exclusive access")]
-    pub(crate) unsafe fn part(&self, index: usize) -> &mut [f32] {
+    pub(crate) unsafe fn part(&self, index: usize) -> &mut [T] {
         assert!(index < self.parts);
         // SAFETY: inside the slice; exclusive by the caller's promise.
         unsafe { core::slice::from_raw_parts_mut(self.data.add(index * self.width), self.width) }

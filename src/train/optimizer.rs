@@ -201,7 +201,7 @@ impl Optimizer {
         let mut left = state.bytes.as_slice();
         for part in self.groups.iter_mut().flat_map(|(_, memory)| memory.parts_mut()) {
             let bytes = match &part {
-                PartMut::Floats(floats) => size_of_val::<[f32]>(floats),
+                PartMut::Floats(floats) => size_of_val::<[f32]>(&**floats),
                 PartMut::Codes(codes) => codes.len(),
             };
             let (taken, rest) = left.split_at_checked(bytes).ok_or(Error::Length { have, need })?;

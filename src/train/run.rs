@@ -127,8 +127,8 @@ pub struct Report {
     pub rows: u64,
     /// The loss of every step.
     pub losses: Vec<f32>,
-    /// Every validation: step, loss, accuracy (NaN where there are no classes).
-    pub validations: Vec<(u64, f64, f64)>,
+    /// Every validation: step, loss, accuracy of classes.
+    pub validations: Vec<(u64, f64, Option<f64>)>,
     /// What the validation data says of the numbers that were kept.
     pub validation: Option<Measures>,
     /// DyLoRA: the validation loss of every rank, and the rank that was kept.
@@ -140,7 +140,7 @@ pub struct Report {
 /// What `run` keeps between steps.
 struct State {
     losses: Vec<f32>,
-    validations: Vec<(u64, f64, f64)>,
+    validations: Vec<(u64, f64, Option<f64>)>,
     rows: u64,
     seconds: f64,
     best: Option<(f64, Vec<f32>)>,
@@ -265,12 +265,12 @@ pub fn run(
         }
 
         stopped = watch(Event::Step { step, total: course.total, loss: facts.loss }) == Control::Stop;
+        // Also before a stop: a run that goes on does not come back to this step.
         let due = options.validate_every.map_or(course.ends_epoch(step), |every| step.is_multiple_of(every)) || step == course.total;
-        if let (Some(data), true, false) = (validation, due, stopped) {
+        if let (Some(data), true) = (validation, due) {
             let measures = trainer.measure(data, executor, None)?;
             guard.keep(trainer);
-            let accuracy = measures.accuracy.unwrap_or(f64::NAN);
-            state.validations.push((step, measures.loss, accuracy));
+            state.validations.push((step, measures.loss, measures.accuracy));
             let stop = watch(Event::Validation { step, loss: measures.loss, accuracy: measures.accuracy }) == Control::Stop;
             stopped |= stop;
             if state.enough(measures.loss, options.patience, trainer) {
@@ -415,7 +415,7 @@ impl State {
         let bits = |value: f64| value.to_bits().to_string();
         let progress = json!({
             "losses": self.losses.iter().map(|loss| loss.to_bits()).collect::<Vec<u32>>(),
-            "validations": self.validations.iter().map(|(step, loss, accuracy)| json!([step, bits(*loss), bits(*accuracy)])).collect::<Vec<_>>(),
+            "validations": self.validations.iter().map(|(step, loss, accuracy)| json!([step, bits(*loss), accuracy.map(bits)])).collect::<Vec<_>>(),
             "rows": self.rows,
             "seconds": self.seconds,
             "best": self.best.as_ref().map(|(loss, _)| bits(*loss)),
@@ -434,7 +434,7 @@ impl State {
         let damaged = || TrainError::options("the checkpoint's progress cannot be read");
         let progress: Value = serde_json::from_str(&saved.progress).map_err(|_| damaged())?;
         let bits = |value: &Value| value.as_str().and_then(|text| text.parse().ok()).map(f64::from_bits);
-        let validation = |entry: &Value| Some((entry[0].as_u64()?, bits(&entry[1])?, bits(&entry[2])?));
+        let validation = |entry: &Value| Some((entry[0].as_u64()?, bits(&entry[1])?, bits(&entry[2])));
         let list = |name: &str| progress[name].as_array().ok_or_else(damaged);
         let losses = list("losses")?.iter().map(|v| Some(f32::from_bits(u32::try_from(v.as_u64()?).ok()?)));
         let state = Self {

@@ -49,7 +49,11 @@ def optimizer(method, model):
         # On CPUs with bf16 PEFT multiplies with the inverse in bf16; the definition is the f32 branch.
         lorafa.is_bf16_available = lambda: False
         return create_lorafa_optimizer(model, r=RANK, lora_alpha=ALPHA, lr=RATE, weight_decay=0.0)
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.01)
+    # Biases do not decay, as in transformers' Trainer.
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    biases = [p for name, p in trained if name.endswith("bias")]
+    others = [p for name, p in trained if not name.endswith("bias")]
+    return torch.optim.AdamW([{"params": others}, {"params": biases, "weight_decay": 0.0}], lr=RATE, weight_decay=0.01)
 
 
 def shake(method, trained):

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::files::File;
-use crate::model::{AdapterOptions, ModelOptions, open_adapters};
+use crate::model::{AdapterOptions, Kv, ModelOptions, open_adapters};
 use crate::output::line;
 
 const EXAMPLES: &str = "Example:
@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// Prompt tokens computed at once
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
     prefill_chunk: usize,
+    /// How keys and values are kept
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    kv: Kv,
     /// Rounds, of which the medians are taken
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one)]
     rounds: usize,
@@ -95,6 +98,7 @@ fn rounds(
         choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
     }
     let limits = Limits {
+        kv_format: arguments.kv.into(),
         precision: arguments.model.precision(&model),
         prefill_chunk: arguments.prefill_chunk.min(arguments.prompt_tokens),
         lanes: executor.lanes(),

@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
     /// Refuse in advance what would take more: bytes, or 400M, 2G, 512MiB
-    #[arg(long, value_parser = crate::memory::bytes, value_name = "BYTES")]
+    #[arg(long, value_parser = crate::forecast::bytes, value_name = "BYTES")]
     memory_limit: Option<u64>,
     /// Print the table as JSON with stable names
     #[arg(long)]
@@ -158,7 +158,7 @@ impl Contest<'_> {
         let forecast = forecast(model, &options, &run_options, &workload).map_err(|error| format!("{method}: {error}"))?;
         let need = crate::PEAK.current_usage() as u64 + forecast.heap_bytes + mapped as u64;
         match arguments.memory_limit {
-            Some(limit) => Ok(crate::memory::check(limit, need).map_err(|error| format!("{method}: {error}"))?),
+            Some(limit) => Ok(crate::forecast::check(limit, need).map_err(|error| format!("{method}: {error}"))?),
             None => Ok(()),
         }
     }

@@ -85,28 +85,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let mut out = BufWriter::new(file);
             out.write_all(&npy_header(&[ids.len(), dim])).map_err(io)?;
             for batch in batches(&ids, &limits) {
-                let texts: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
-                let mut vectors = |out: &mut dyn FnMut(&[f32]) -> std::io::Result<()>| -> lowrank::Result<std::io::Result<()>> {
-                    encoder.encode(&texts)?;
-                    for sequence in 0..texts.len() {
-                        let vector = match pooling {
-                            Some(pooling) => encoder.pooled(sequence, pooling)?,
-                            None => encoder.embedding(sequence)?,
-                        };
-                        if let Err(error) = out(vector) {
-                            return Ok(Err(error));
-                        }
-                    }
-                    Ok(Ok(()))
-                };
-                let written = vectors(&mut |vector| vector.iter().try_for_each(|value| out.write_all(&value.to_le_bytes())));
-                match written {
-                    Ok(written) => written.map_err(io)?,
-                    Err(error) => {
-                        refused = Some(error);
-                        return Err(FileError::core(&arguments.output, "", error));
-                    }
-                }
+                let vectors = vectors(encoder, batch, pooling).map_err(|error| {
+                    refused = Some(error);
+                    FileError::core(&arguments.output, "", error)
+                })?;
+                vectors.iter().try_for_each(|value| out.write_all(&value.to_le_bytes())).map_err(io)?;
             }
             out.flush().map_err(io)
         });
@@ -115,6 +98,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     })?;
     line(format_args!("{}: [{}, {dim}] f32", arguments.output.display(), ids.len()))?;
     Ok(())
+}
+
+/// The vectors of a batch, `[texts, dim]`.
+fn vectors(encoder: &mut Encoder<'_, '_>, texts: &[Vec<u32>], pooling: Option<Pooling>) -> lowrank::Result<Vec<f32>> {
+    encoder.encode(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    let mut all = Vec::new();
+    for sequence in 0..texts.len() {
+        all.extend_from_slice(match pooling {
+            Some(pooling) => encoder.pooled(sequence, pooling)?,
+            None => encoder.embedding(sequence)?,
+        });
+    }
+    Ok(all)
 }
 
 /// The tokens of every text; says how many texts were cut.

@@ -10,6 +10,7 @@ mod embed;
 mod evaluate;
 mod export;
 mod files;
+mod forecast;
 mod generate;
 mod import;
 mod inspect;

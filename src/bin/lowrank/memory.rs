@@ -1,21 +1,20 @@
-//! `lowrank memory`: what running a base, or training on it, will take, before running it.
+//! `lowrank memory`: what running a base will take, before running it. Training is in `forecast`.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use lowrank::runtime::{Limits, need};
-use lowrank::train::data::Tokenize;
-use lowrank::train::{AnyBase, Forecast, Method, RunOptions, TrainError, Workload, forecast};
+use lowrank::runtime::{Limits, Need, need, need_on_32_bits};
 use serde_json::json;
 
 use crate::Failure;
 use crate::files::File;
+use crate::forecast;
 use crate::model::{Kv, ModelOptions};
 use crate::output::line;
-use crate::train::{TaskName, TrainOptions};
 
 const EXAMPLES: &str = "Examples:
   lowrank memory --base base.lrk --adapter style.lrk --context 2048
+  lowrank memory --base tiny.lrk --adapter style.lrk --context 128 --prefill-chunk 8 --firmware
   lowrank memory --base base.lrk --method qlora --batch-size 4 --max-length 256
   lowrank memory --base base.lrk --method qlora --batch-size 4 --data style.jsonl --validation held-out.jsonl
 
@@ -42,45 +41,38 @@ pub(crate) struct Arguments {
     /// How keys and values are kept
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     kv: Kv,
-    /// Predict training with this method instead
-    #[arg(long, value_parser = str::parse::<Method>, value_name = "METHOD", conflicts_with = "adapters")]
-    method: Option<Method>,
-    /// Training data, for its real batches
-    #[arg(long, value_name = "FILE", requires = "method")]
-    data: Option<PathBuf>,
-    /// Validation data
-    #[arg(long, value_name = "FILE", requires = "method")]
-    validation: Option<PathBuf>,
-    /// Labels to classify, where no data says it
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    labels: usize,
-    /// Steps between checkpoints; 0 for none
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    checkpoint_every: u64,
-    #[command(flatten, next_help_heading = "Options of training")]
-    options: TrainOptions,
-    /// Print JSON with stable names
+    /// The workspace on a 32-bit target, and the lines that reserve it in Rust and in C; one thread and exact products unless told
+    /// otherwise
     #[arg(long)]
+    firmware: bool,
+    #[command(flatten, next_help_heading = "Training")]
+    training: forecast::Arguments,
+    /// Print JSON with stable names
+    #[arg(long, help_heading = "Options")]
     json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let base = arguments.model.open()?;
-    if let Some(method) = arguments.method {
-        return training(arguments, &base, method);
+    if let Some(method) = arguments.training.method {
+        return forecast::run(&arguments.training, &arguments.model, method, arguments.json);
     }
+    let base = arguments.model.open()?;
     let model = base.base()?;
     let adapters = arguments.adapters.iter().map(File::open).collect::<Result<Vec<_>, _>>()?;
     let mut rank = 0;
     for file in &adapters {
         rank += file.adapter()?.max_rank();
     }
+    let (threads, precision) = match arguments.firmware {
+        true => (arguments.model.threads.max(1), arguments.model.exact_precision()),
+        false => (arguments.model.executor()?.lanes(), arguments.model.precision(&model)),
+    };
     let limits = Limits {
         batch: arguments.batch,
         prefill_chunk: arguments.prefill_chunk,
         kv_format: arguments.kv.into(),
-        precision: arguments.model.precision(&model),
-        lanes: arguments.model.executor()?.lanes(),
+        precision,
+        lanes: threads,
         max_active: adapters.len(),
         max_total_rank: rank,
         ..Limits::new(arguments.context)
@@ -88,6 +80,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // Refuses limits that a session would refuse.
     if let Err(error @ lowrank::Error::Limit { .. }) = limits.check(model.config()) {
         return Err(error.into());
+    }
+    if arguments.firmware {
+        return report_firmware(need_on_32_bits(model.config(), &limits), need(model.config(), &limits), arguments.json);
     }
     let need = need(model.config(), &limits);
     let files: usize = adapters.iter().map(|file| file.map.len()).sum();
@@ -113,88 +108,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens what `train` opens, trains nothing.
-fn training(arguments: &Arguments, base: &File, method: Method) -> Result<(), Failure> {
-    let model = base.wrap(AnyBase::open(&base.map))?;
-    let border = base.text().ok();
-    let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
-    let options = &arguments.options;
-    let is_classifier = options.task == TaskName::Classify;
-    let training = arguments.data.as_ref().map(|path| options.open(path, tokenizer, None)).transpose()?;
-    let labels = training.as_ref().filter(|_| is_classifier).map(|data| data.labels().to_vec());
-    let validation = arguments.validation.as_ref().map(|path| options.open(path, tokenizer, labels)).transpose()?;
-    let checkpoint = (arguments.checkpoint_every > 0).then(|| (PathBuf::new(), arguments.checkpoint_every));
-    let run_options = RunOptions { checkpoint, ..options.run() };
-    let trainer_options = options.trainer(method)?;
-    let executor = arguments.model.executor()?;
-    let workload = match &training {
-        Some(training) => Workload::of(training, validation.as_ref(), &run_options, trainer_options.seed, executor.lanes()),
-        None => Workload {
-            steps: options.steps(),
-            validation: validation.as_ref().map(|data| data.longest()),
-            ..Workload::full(options.batch_size, options.max_length, if is_classifier { arguments.labels } else { 0 }, executor.lanes())
-        },
-    };
-    let forecast = forecast(model, &trainer_options, &run_options, &workload)?;
-    let peak = peak(&forecast, base.map.len());
-    if arguments.json {
-        let facts = json!({
-            "method": method.name(),
-            "steps": workload.steps,
-            "peak_bytes": peak,
-            "trainable_parameters": forecast.trainable_parameters,
-            "base_bytes": base.map.len(),
-            "parameter_bytes": forecast.parameter_bytes,
-            "optimizer_bytes": forecast.optimizer_bytes,
-            "step_bytes": forecast.step_bytes,
-            "validation_bytes": forecast.validation_bytes,
-            "checkpoint_bytes": forecast.checkpoint_bytes,
-        });
+/// The static buffer of a session on a microcontroller, ready to be pasted.
+fn report_firmware(narrow: Need, here: Need, as_json: bool) -> Result<(), Failure> {
+    let bytes = narrow.bytes;
+    let rust = format!("#[repr(align(64))] struct Workspace([u8; {bytes}]); static mut WORKSPACE: Workspace = Workspace([0; {bytes}]);");
+    let c = format!("static unsigned char workspace[{bytes}] __attribute__((aligned(64)));");
+    if as_json {
+        let facts = json!({"workspace_bytes": bytes, "kv_bytes": narrow.kv_bytes, "rust": rust, "c": c});
         return Ok(line(&facts)?);
     }
-    let entries = [
-        ("base (mapped)", base.map.len() as u64),
-        ("tokenizer and data", crate::PEAK.current_usage() as u64),
-        ("values and gradients", forecast.parameter_bytes),
-        ("optimizer", forecast.optimizer_bytes),
-        ("then a step", forecast.step_bytes),
-        ("or a validation", forecast.validation_bytes),
-        ("or a checkpoint", forecast.checkpoint_bytes),
-        ("at most together", peak),
-    ];
-    for (what, bytes) in entries {
-        line(format_args!("{what:<28}{bytes:>14} bytes"))?;
-    }
-    line(format_args!("{:<28}{:>14}", "trained parameters", forecast.trainable_parameters))?;
-    Ok(())
-}
-
-/// A run's high-water mark, with what is held now and has been held, and a base of `mapped` bytes.
-pub(crate) fn peak(forecast: &Forecast, mapped: usize) -> u64 {
-    let (now, before) = (crate::PEAK.current_usage() as u64, crate::PEAK.peak_usage() as u64);
-    before.max(now.saturating_add(forecast.heap_bytes)).saturating_add(mapped as u64)
-}
-
-/// Refuses more than `limit`.
-pub(crate) fn check(limit: u64, need: u64) -> Result<(), TrainError> {
-    if need > limit { Err(TrainError::Memory { need, limit }) } else { Ok(()) }
-}
-
-/// Bytes as people write them: a number, with K, M, G for powers of 1000 or KiB, MiB, GiB for powers of 1024.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &text[digits.len()..] {
-        "" => 1.0,
-        "K" | "k" | "KB" | "kB" => 1e3,
-        "M" | "MB" => 1e6,
-        "G" | "GB" => 1e9,
-        "KiB" => 1024.0,
-        "MiB" => 1024.0 * 1024.0,
-        "GiB" => 1024.0 * 1024.0 * 1024.0,
-        unit => return Err(format!("'{unit}' is no unit: K, M, G, KiB, MiB, GiB or nothing was expected")),
-    };
-    let number: f64 = digits.parse().map_err(|_| format!("'{text}': bytes were expected, for example 400M or 2G"))?;
-    if number.is_finite() && number > 0.0 { Ok((number * factor) as u64) } else { Err(format!("'{text}': more than nothing was expected")) }
+    line(format_args!("{:<28}{bytes:>14} bytes", "workspace, 32-bit target"))?;
+    line(format_args!("{:<28}{:>14} bytes", "  of which keys and values", narrow.kv_bytes))?;
+    line(format_args!("{:<28}{:>14} bytes", "workspace on this machine", here.bytes))?;
+    line(format_args!("Rust  {rust}"))?;
+    Ok(line(format_args!("C     {c}"))?)
 }
 
 /// The most memory this process has had resident, in bytes, where the system tells.

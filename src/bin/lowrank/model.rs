@@ -22,6 +22,8 @@ pub(crate) enum Device {
 pub(crate) enum Kv {
     F32,
     F16,
+    /// 8 bits with one scale per token and head
+    Int8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -112,6 +114,7 @@ impl From<Kv> for KvFormat {
         match kv {
             Kv::F32 => Self::F32,
             Kv::F16 => Self::F16,
+            Kv::Int8 => Self::Int8,
         }
     }
 }

@@ -182,7 +182,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     resume: bool,
     /// Refuse in advance what would take more: bytes, or 400M, 2G, 512MiB
-    #[arg(long, value_parser = crate::memory::bytes, value_name = "BYTES")]
+    #[arg(long, value_parser = crate::forecast::bytes, value_name = "BYTES")]
     memory_limit: Option<u64>,
     /// Print JSON with stable names
     #[arg(long)]
@@ -329,7 +329,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(limit) = arguments.memory_limit {
         let workload = Workload::of(&training, validation.as_ref(), &run_options, trainer_options.seed, executor.lanes());
         let forecast = forecast(model, &trainer_options, &run_options, &workload)?;
-        crate::memory::check(limit, crate::memory::peak(&forecast, base.map.len()))?;
+        crate::forecast::check(limit, crate::forecast::peak(&forecast, base.map.len()))?;
     }
     let mut trainer = Trainer::new(model, trainer_options, labels.unwrap_or_default())?;
     let stop = Arc::new(AtomicBool::new(false));

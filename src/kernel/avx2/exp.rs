@@ -1,24 +1,17 @@
-//! e^x, softmax and SwiGLU's gate on AVX2.
-//!
-//! `x = n·ln 2 + r`, n an integer, |r| ≤ ln 2 / 2; `e^x = 2ⁿ · (1 + r + r²·P(r))` with P of degree 4, the minimax polynomial of
-//! (e^r − 1 − r) / r², 4e-9 off at most; rounding makes it 2e-7. ln 2 is subtracted in two parts, the first with few enough
-//! bits that `n · HIGH` is exact. 2ⁿ is applied in two halves, so that results run through the subnormals to 0 and up to ∞.
+//! e^x, softmax and SwiGLU's gate on AVX2; `kernel::exponential` has the method and its numbers.
 
 use core::arch::x86_64::*;
 
 use super::lanes::{largest, load, store, sum};
-use crate::kernel::scalar;
-
-const LN2_HIGH: f32 = 0.693_359_4;
-const LN2_LOW: f32 = -2.121_944_4e-4;
-const P: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_745, 0.001_381_454];
+use crate::kernel::exponential::{HIGHEST, LN2_HIGH, LN2_LOW, LOWEST, P};
+use crate::kernel::{SoftmaxStep, scalar};
 
 /// e^x in every lane; 0 at −∞, ∞ at ∞, NaN at NaN.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn exp(x: __m256) -> __m256 {
     // The variable stands second: minimum and maximum hand on a NaN there.
-    let x = _mm256_min_ps(_mm256_set1_ps(89.0), _mm256_max_ps(_mm256_set1_ps(-104.5), x));
+    let x = _mm256_min_ps(_mm256_set1_ps(HIGHEST), _mm256_max_ps(_mm256_set1_ps(LOWEST), x));
     let n =
         _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(x, _mm256_set1_ps(core::f32::consts::LOG2_E)));
     let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(LN2_HIGH), x);
@@ -59,6 +52,27 @@ pub(in crate::kernel) fn softmax(x: &mut [f32]) {
     }
     x8.iter_mut().for_each(|x| store(x, _mm256_div_ps(load(x), _mm256_set1_ps(total))));
     rest.iter_mut().for_each(|x| *x /= total);
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(in crate::kernel) fn softmax_step(x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep {
+    let (x8, rest) = x.as_chunks_mut::<8>();
+    let largest8 = x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |most, x| _mm256_max_ps(load(x), most));
+    let largest = rest.iter().copied().fold(largest(largest8), f32::max);
+    let largest = f32::max(most, scale * largest);
+    let (scales, shift) = (_mm256_set1_ps(scale), _mm256_set1_ps(largest));
+    let mut total = _mm256_setzero_ps();
+    for x in x8.iter_mut() {
+        let e = exp(_mm256_sub_ps(_mm256_mul_ps(load(x), scales), shift));
+        total = _mm256_add_ps(total, e);
+        store(x, e);
+    }
+    let mut total = sum(total);
+    for x in rest.iter_mut() {
+        *x = exp_one(*x * scale - largest);
+        total += *x;
+    }
+    SoftmaxStep { most: largest, total, kept: if most == largest { 1.0 } else { exp_one(most - largest) } }
 }
 
 /// The vector's e^x for one number, so that a number's place in a slice does not change its value.

@@ -46,7 +46,7 @@ fn vector<T>(weights: &Weights<'_>, groups: &[T], decode: impl Fn(&T) -> [__m256
     let unit = _mm256_set1_ps(weights.unit());
     let expand = |first, out: &mut [f32]| expand_scales(weights, first, out);
     let per_row = x.scales.len();
-    for part in walk::parts(per_row) {
+    for part in walk::parts(per_row, walk::SPAN) {
         let integers = &x.integers[part.clone()];
         let ts = &x.scales[part.clone()][..integers.len()];
         let row = |groups: &[T], scales: &[f32]| {

@@ -15,7 +15,7 @@ use crate::quant::Int8;
 pub(super) fn product<const G: usize>(int8: &Int8<'_>, start: usize, x: &[[f32; G]], y: &mut [f32]) {
     let expand = |first, out: &mut [f32]| expand_scales::<G>(int8, first, out);
     let per_row = x.len();
-    for part in walk::parts(per_row) {
+    for part in walk::parts(per_row, walk::SPAN) {
         let x = &x[part.clone()];
         let row = |values: &[[i8; G]], scales: &[f32]| {
             let mut total = _mm256_setzero_ps();

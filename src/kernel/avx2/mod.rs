@@ -9,6 +9,7 @@ pub(super) mod exp;
 pub(super) mod fast;
 mod int8;
 pub(super) mod lanes;
+pub(super) mod mix;
 mod nf4;
 mod panel;
 pub(super) mod tile;
@@ -34,6 +35,13 @@ pub(super) static AVX2: Kernels = Kernels {
     to_f16: vector::to_f16,
     rms_norm: vector::rms_norm,
     softmax: exp::softmax,
+    softmax_step: exp::softmax_step,
+    mix: mix::mix,
+    mix_f16: mix::mix_f16,
+    mix_i8: mix::mix_i8,
+    dots: mix::dots,
+    dots_f16: mix::dots_f16,
+    dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
 };
 

@@ -77,7 +77,7 @@ pub(super) fn product(nf4: &Nf4<'_>, start: usize, x: &[[f32; NF4_GROUP]], y: &m
     let decoder = Decoder::new();
     let expand = |first, out: &mut [f32]| scales::nf4(nf4, first, out);
     let per_row = x.len();
-    for part in walk::parts(per_row) {
+    for part in walk::parts(per_row, walk::SPAN) {
         let x = &x[part.clone()];
         let row = |codes: &[[u8; 32]], scales: &[f32]| {
             let mut total = _mm256_setzero_ps();

@@ -12,7 +12,8 @@ use core::ops::Range;
 
 use super::fast::expand_scales;
 use super::lanes::{load, load_bytes, load_codebook, load_integers, load_words, store, store_words};
-use crate::kernel::fast::{INTEGERS, Part, Weights};
+use crate::kernel::fast::{INTEGERS, Weights};
+use crate::kernel::walk::Part;
 use crate::kernel::{GROUP, Quantized};
 use crate::tensor::columns::Columns;
 

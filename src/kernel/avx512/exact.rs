@@ -6,18 +6,19 @@
 use core::arch::x86_64::*;
 
 use super::lanes::{load, sums, widen_bytes};
-use crate::kernel::scales::{self, NF4_GROUP};
+use super::scales;
+use crate::kernel::scales::NF4_GROUP;
 use crate::kernel::walk;
 use crate::quant::{Nf4, nf4::CODEBOOK};
 
 /// The products of rows `start ..` with one vector.
 #[inline]
-#[target_feature(enable = "avx512f,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
 pub(super) fn product(nf4: &Nf4<'_>, start: usize, x: &[[f32; NF4_GROUP]], y: &mut [f32]) {
     let codebook = load(&CODEBOOK);
     let expand = |first, out: &mut [f32]| scales::nf4(nf4, first, out);
     let per_row = x.len();
-    for part in walk::parts(per_row) {
+    for part in walk::parts(per_row, walk::SPAN) {
         let x = &x[part.clone()];
         let row = |codes: &[[u8; 32]], scales: &[f32]| {
             let (codes, scales) = (&codes[..x.len()], &scales[..x.len()]);

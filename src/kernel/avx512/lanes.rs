@@ -12,6 +12,69 @@ pub(super) fn load(x: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
 }
 
+/// The first `x.len()` lanes, zero in the others; at most sixteen.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_some(x: &[f32]) -> __m512 {
+    // SAFETY: lanes beyond the slice are masked off and not read.
+    unsafe { _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr()) }
+}
+
+/// The first `count` lanes, at most sixteen.
+#[inline]
+fn mask(count: usize) -> __mmask16 {
+    ((1u32 << count.min(16)) - 1) as __mmask16
+}
+
+/// Up to sixteen bytes, each widened to 32 bits; zero in the other lanes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn widen_some_bytes(x: &[u8]) -> __m512i {
+    // SAFETY: lanes beyond the slice are masked off and not read.
+    _mm512_cvtepu8_epi32(unsafe { _mm_maskz_loadu_epi8(mask(x.len()), x.as_ptr().cast()) })
+}
+
+/// 64 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_bytes(x: &[u8]) -> __m512i {
+    let x: &[u8; 64] = x.first_chunk().unwrap_or(&[0; 64]);
+    // SAFETY: the array is 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+/// 64 signed bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_integers(x: &[i8; 64]) -> __m512i {
+    // SAFETY: the array is 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+/// Sixteen floats back to memory.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn store(out: &mut [f32; 16], v: __m512) {
+    // SAFETY: the array is 64 writable bytes; the store needs no alignment.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+}
+
+/// Sixteen f16, by their bits, as floats.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+pub(super) fn widen_f16(x: &[u16; 16]) -> __m512 {
+    // SAFETY: the array is 32 readable bytes; the load needs no alignment.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(x.as_ptr().cast()) })
+}
+
+/// Sixteen integers, as floats.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+pub(super) fn widen_i8(x: &[i8; 16]) -> __m512 {
+    // SAFETY: the array is 16 readable bytes; the load needs no alignment.
+    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(x.as_ptr().cast()) }))
+}
+
 /// Sixteen 32-bit integers.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -47,7 +110,7 @@ pub(super) fn widen_bytes(x: &[u8; 16]) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn put(to: &mut [f32], v: __m512, add: bool) {
-    let mask = (0xffffu32 >> (16 - to.len().min(16))) as __mmask16;
+    let mask = mask(to.len());
     // SAFETY: lanes beyond the slice are masked off, neither read nor written.
     unsafe {
         let v = if add { _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to.as_ptr()), v) } else { v };

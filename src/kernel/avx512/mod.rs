@@ -6,7 +6,9 @@
 mod exact;
 mod fast;
 mod lanes;
+mod mix;
 mod panel;
+mod scales;
 
 use super::avx2::{self, exp, vector};
 use super::fast::Weights;
@@ -28,6 +30,13 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     to_f16: vector::to_f16,
     rms_norm: vector::rms_norm,
     softmax: exp::softmax,
+    softmax_step: exp::softmax_step,
+    mix: mix::mix,
+    mix_f16: mix::mix_f16,
+    mix_i8: mix::mix_i8,
+    dots: mix::dots,
+    dots_f16: mix::dots_f16,
+    dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
 };
 

@@ -12,9 +12,10 @@ use core::ops::Range;
 
 use super::fast::{correct, offset};
 use super::lanes;
-use crate::kernel::avx2::fast::expand_scales;
+use super::scales::expand;
 use crate::kernel::avx2::lanes::{load_bytes, load_codebook, load_integers};
-use crate::kernel::fast::{INTEGERS, Part, UNIT, Weights};
+use crate::kernel::fast::{INTEGERS, UNIT, Weights};
+use crate::kernel::walk::Part;
 use crate::kernel::{GROUP, Quantized};
 use crate::tensor::columns::Columns;
 
@@ -83,7 +84,7 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
 
 impl Panel {
     /// Packs the groups of `part` of rows `rows`; fewer than 16 rows leave the last one in the other lanes.
-    #[target_feature(enable = "avx512f,avx512bw,avx2,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
     fn pack(&mut self, decoder: &Decoder, weights: &Weights<'_>, rows: &Range<usize>, part: &Part<'_>) {
         let first = |r: usize| (rows.start + r).min(rows.end - 1) * part.per_row + part.first;
         for g in 0..part.groups {
@@ -110,7 +111,7 @@ impl Panel {
         }
         for r in 0..rows.len() {
             let mut scale = [0.0; SPAN];
-            expand_scales(weights, first(r), &mut scale[..part.groups]);
+            expand(weights, first(r), &mut scale[..part.groups]);
             self.scales.iter_mut().zip(scale).for_each(|(scales, scale)| scales[r] = scale * weights.unit());
         }
     }

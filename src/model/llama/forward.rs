@@ -17,15 +17,15 @@ pub(crate) struct Rows<'m> {
     pub(crate) segments: &'m mut [Segment],
 }
 
-/// The keys and values of all layers, `[layers, batch, context, kv_dim]` each.
+/// The keys and values of all layers, `[layers, batch, kv_heads, room, head_dim]` each.
 #[derive(Debug)]
 pub(crate) struct KeyValues<'c, 'm> {
     pub(crate) keys: &'c mut Cache<'m>,
     pub(crate) values: &'c mut Cache<'m>,
     /// Sequences in the cache.
     pub(crate) batch: usize,
-    /// Tokens each has room for.
-    pub(crate) context: usize,
+    /// Positions each has room for.
+    pub(crate) room: usize,
 }
 
 /// Every working buffer, `[rows, …]` unless told otherwise.
@@ -48,8 +48,6 @@ pub(crate) struct Buffers<'m> {
     /// `[rows, hidden]`.
     pub(crate) up: &'m mut [f32],
     pub(crate) scratch: Scratch<'m>,
-    /// `[lanes, context]`.
-    pub(crate) scores: &'m mut [f32],
     /// `[head_dim / 2]`.
     pub(crate) frequencies: &'m mut [f32],
     /// cos and sin, `[rows, head_dim]`.
@@ -68,7 +66,7 @@ pub(crate) fn blocks(
     let c = model.config();
     let n = tokens.len();
     let head = c.head_dim;
-    let KeyValues { keys, values, batch, context } = cache;
+    let KeyValues { keys, values, batch, room } = cache;
     let [x, normed] = [&mut *buffers.x, &mut *buffers.normed].map(|buffer| &mut buffer[..n * c.dim]);
     let [q, attended] = [&mut *buffers.q, &mut *buffers.attended].map(|buffer| &mut buffer[..n * c.q_dim()]);
     let [k, v] = [&mut *buffers.k, &mut *buffers.v].map(|buffer| &mut buffer[..n * c.kv_dim()]);
@@ -93,10 +91,11 @@ pub(crate) fn blocks(
             rotate(&mut q[row * c.q_dim()..][..c.q_dim()], turn);
             rotate(&mut k[row * c.kv_dim()..][..c.kv_dim()], turn);
         }
-        let heads = Heads { heads: c.heads, kv_heads: c.kv_heads, head_dim: head, context, first_slot: index * batch * context };
-        heads.store(pass, positions, k, keys);
-        heads.store(pass, positions, v, values);
-        attend(pass, &heads, positions, q, keys, values, buffers.scores, attended);
+        let first_line = index * batch * c.kv_heads;
+        let heads = Heads { heads: c.heads, kv_heads: c.kv_heads, head_dim: head, room, first_line };
+        heads.store_keys(pass, positions, k, keys);
+        heads.store_values(pass, positions, v, values);
+        attend(pass, &heads, positions, q, keys, values, attended);
         layer.o.forward(pass, attended, normed, scratch);
         pass.kernels.axpy(1.0, normed, x);
 

@@ -1,0 +1,170 @@
+//! Matrix times several vectors on 128-bit vectors: a tile of weights is dequantized once and multiplied with every vector.
+//!
+//! `y[i, r] = Σ_c W[r, c] · x[i, c]`: loop over tiles of [`ROWS`] rows and at most [`COLS`] columns; within a tile over three
+//! vectors at a time, then over four rows at a time: twelve sums in registers. A tile fits the first-level cache beside three
+//! vectors.
+//!
+//! This is also the path of every matrix that the special loops do not know (odd row lengths, other layouts).
+
+use core::ops::Range;
+
+use super::exact::{Decoder, int8_scales, widen_all};
+use super::{Simd, sums};
+use crate::kernel::Input;
+use crate::kernel::scales::{self, INT8_GROUP, NF4_GROUP};
+use crate::quant::{Int8, Layout, Matrix, Nf4, Values};
+use crate::tensor::columns::Columns;
+
+/// Rows of a tile.
+const ROWS: usize = 8;
+
+/// Columns of a tile at most; a multiple of the 64 that every special loop wants.
+const COLS: usize = 512;
+
+/// Vectors that pass over all tiles of a column range before the next range: their part of the range stays in the second-level
+/// cache meanwhile.
+const BATCH: usize = 66;
+
+/// y = W x for the rows that `y` owns and all vectors.
+pub(super) fn product<S: Simd>(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
+    let mut tile = [[0.0; COLS]; ROWS];
+    // Equal parts rather than full tiles and a short rest; they depend on the row length alone, and so do the results.
+    let part = input.cols.div_ceil(input.cols.div_ceil(COLS)).next_multiple_of(64);
+    for batch in (0..input.n()).step_by(BATCH) {
+        let batch = batch..input.n().min(batch + BATCH);
+        for first in (0..input.cols).step_by(part) {
+            let cols = first..input.cols.min(first + part);
+            for row in y.range().step_by(ROWS) {
+                let rows = row..y.range().end.min(row + ROWS);
+                for (row, out) in rows.clone().zip(&mut tile) {
+                    fill::<S>(weights, row, first, &mut out[..cols.len()]);
+                }
+                let mut i = batch.start;
+                while i < batch.end {
+                    i += match batch.end - i {
+                        1 => strip::<S, 1>(&tile, i, &rows, &cols, input, y),
+                        2 => strip::<S, 2>(&tile, i, &rows, &cols, input, y),
+                        _ => strip::<S, 3>(&tile, i, &rows, &cols, input, y),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// The dequantized weights `first ..` of a row.
+#[inline]
+fn fill<S: Simd>(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]) {
+    let at = row * weights.cols() + first;
+    match weights.values() {
+        Values::F16(values) => widen_all::<S>(&values[at..][..out.len()], out),
+        Values::Int8(int8) if weights.cols().is_multiple_of(64) && int8.block.is_multiple_of(64) => fill_int8::<S, 64>(&int8, at, out),
+        Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => fill_int8::<S, INT8_GROUP>(&int8, at, out),
+        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => fill_nf4::<S>(&nf4, at, out),
+        _ => weights.read(row, first, out),
+    }
+}
+
+#[inline]
+fn fill_int8<S: Simd, const G: usize>(int8: &Int8<'_>, at: usize, out: &mut [f32]) {
+    let mut scale = [0.0; COLS / INT8_GROUP];
+    let scale = &mut scale[..out.len() / G];
+    int8_scales::<S, G>(int8, at / G, scale);
+    let groups = int8.values[at..].as_chunks::<G>().0;
+    for ((out, group), &scale) in out.as_chunks_mut::<G>().0.iter_mut().zip(groups).zip(&*scale) {
+        let scale = S::splat(scale);
+        for (out, values) in out.as_chunks_mut::<4>().0.as_chunks_mut::<2>().0.iter_mut().zip(group.as_chunks::<8>().0) {
+            out.iter_mut().zip(S::widen_i8(values)).for_each(|(out, w)| S::store(out, S::mul(w, scale)));
+        }
+    }
+}
+
+#[inline]
+fn fill_nf4<S: Simd>(nf4: &Nf4<'_>, at: usize, out: &mut [f32]) {
+    let decoder = Decoder::<S>::new();
+    let mut scale = [0.0; COLS / NF4_GROUP];
+    let scale = &mut scale[..out.len() / NF4_GROUP];
+    scales::nf4(nf4, at / NF4_GROUP, scale);
+    let groups = &nf4.codes.as_chunks::<32>().0[at / NF4_GROUP..];
+    for ((out, group), &scale) in out.as_chunks_mut::<NF4_GROUP>().0.iter_mut().zip(groups).zip(&*scale) {
+        let scale = S::splat(scale);
+        for (out, w) in out.as_chunks_mut::<4>().0.iter_mut().zip(decoder.decode(group).as_flattened()) {
+            S::store(out, S::mul(*w, scale));
+        }
+    }
+}
+
+/// The tile against vectors `i .. i + V`, added to what earlier columns gave; returns V.
+#[inline]
+fn strip<S: Simd, const V: usize>(
+    tile: &[[f32; COLS]; ROWS],
+    i: usize,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
+    input: &Input<'_>,
+    y: &mut Columns<'_>,
+) -> usize {
+    let mut x: [&[f32]; V] = [&[]; V];
+    x.iter_mut().enumerate().for_each(|(v, x)| *x = &input.vector(i + v)[cols.clone()]);
+    for r in (0..rows.len()).step_by(4) {
+        let count = (rows.len() - r).min(4);
+        let shares = if count == 4 {
+            dots::<S, 4, V>([&tile[r], &tile[r + 1], &tile[r + 2], &tile[r + 3]], x, cols.len())
+        } else {
+            let mut shares = [[0.0; 4]; V];
+            for k in 0..count {
+                let one = dots::<S, 1, V>([&tile[r + k]], x, cols.len());
+                (0..V).for_each(|v| shares[v][k] = one[v][0]);
+            }
+            shares
+        };
+        for (v, shares) in shares.iter().enumerate() {
+            let start = rows.start + r - y.range().start;
+            let out = &mut y.row(i + v)[start..start + count];
+            for (out, &share) in out.iter_mut().zip(shares) {
+                *out = if cols.start == 0 { share } else { *out + share };
+            }
+        }
+    }
+    V
+}
+
+/// The dot products of R rows (at most four) with V vectors of `n` numbers, as `[V][row]`.
+#[inline]
+fn dots<S: Simd, const R: usize, const V: usize>(w: [&[f32; COLS]; R], x: [&[f32]; V], n: usize) -> [[f32; 4]; V] {
+    let mut acc = [[S::splat(0.0); 4]; V];
+    let whole = n / 4;
+    let mut w4: [&[[f32; 4]]; R] = [&[]; R];
+    let mut x4: [&[[f32; 4]]; V] = [&[]; V];
+    for r in 0..R {
+        w4[r] = &w[r].as_chunks::<4>().0[..whole];
+    }
+    for v in 0..V {
+        x4[v] = &x[v].as_chunks::<4>().0[..whole];
+    }
+    for j in 0..whole {
+        for r in 0..R {
+            let w = S::load(&w4[r][j]);
+            for v in 0..V {
+                acc[v][r] = S::mul_add(w, S::load(&x4[v][j]), acc[v][r]);
+            }
+        }
+    }
+    if !n.is_multiple_of(4) {
+        for r in 0..R {
+            let w = load_some::<S>(&w[r][4 * whole..n]);
+            for v in 0..V {
+                acc[v][r] = S::mul_add(w, load_some::<S>(&x[v][4 * whole..n]), acc[v][r]);
+            }
+        }
+    }
+    acc.map(sums::<S>)
+}
+
+/// The first `x.len()` lanes, zero in the others; at most four.
+#[inline]
+fn load_some<S: Simd>(x: &[f32]) -> S::Floats {
+    let mut four = [0.0; 4];
+    four.iter_mut().zip(x).for_each(|(four, x)| *four = *x);
+    S::load(&four)
+}

@@ -1,0 +1,142 @@
+//! The keys and values of all layers and sequences, in the caller's memory, in the order that attention reads them.
+//!
+//! A *line* is what one key-value head of one sequence and layer keeps of one tensor: `[room, d]` numbers, room being the
+//! context in whole blocks of 16. Values stand position by position, `[room, d]`. Keys stand in blocks of [`BLOCK`] positions,
+//! `[d, block]` each, so that the scores of neighbouring positions are neighbours too; the last block is as short as the room is.
+//! In int8 every position of a line has a scale of its own, absmax / 127.
+
+use super::{Pass, Segment};
+use crate::kernel::{Kernels, scale_of};
+
+/// Positions whose keys stand together.
+pub(crate) const BLOCK: usize = 64;
+
+/// Positions that a sequence of `context` tokens has room for.
+pub(crate) const fn room(context: usize) -> usize {
+    match context.checked_next_multiple_of(16) {
+        Some(room) => room,
+        None => usize::MAX,
+    }
+}
+
+/// Keys or values, `[layers, batch, kv_heads, room, d]`.
+#[derive(Debug)]
+pub(crate) enum Cache<'c> {
+    F32(&'c mut [f32]),
+    F16(&'c mut [u16]),
+    /// Integers, and scales `[layers, batch, kv_heads, room]`.
+    Int8(&'c mut [i8], &'c mut [f32]),
+}
+
+/// The sizes attention works with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heads {
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    /// Positions of a line.
+    pub(crate) room: usize,
+    /// Where the layer's part of the cache starts, in lines.
+    pub(crate) first_line: usize,
+}
+
+impl Heads {
+    /// The line of a key-value head of a sequence.
+    pub(super) fn line(&self, sequence: usize, kv_head: usize) -> usize {
+        self.first_line + sequence * self.kv_heads + kv_head
+    }
+
+    /// Stores the rows' keys, `[n, kv_heads · d]`.
+    pub(crate) fn store_keys(&self, pass: &Pass<'_, '_>, positions: &[usize], rows: &[f32], cache: &mut Cache<'_>) {
+        self.each(pass, positions, rows, |line, position, row| {
+            let first = position / BLOCK * BLOCK;
+            let at = (line * self.room + first) * self.head_dim + position - first;
+            cache.store(pass.kernels, line * self.room + position, at, self.block(first), row);
+        });
+    }
+
+    /// Stores the rows' values, `[n, kv_heads · d]`.
+    pub(crate) fn store_values(&self, pass: &Pass<'_, '_>, positions: &[usize], rows: &[f32], cache: &mut Cache<'_>) {
+        self.each(pass, positions, rows, |line, position, row| {
+            let token = line * self.room + position;
+            cache.store(pass.kernels, token, token * self.head_dim, 1, row);
+        });
+    }
+
+    /// Calls `store(line, position, numbers)` for every row and key-value head.
+    fn each(&self, pass: &Pass<'_, '_>, positions: &[usize], rows: &[f32], mut store: impl FnMut(usize, usize, &[f32])) {
+        for &Segment { first, rows: count, sequence } in pass.segments {
+            for row in first..first + count {
+                for kv_head in 0..self.kv_heads {
+                    let numbers = &rows[(row * self.kv_heads + kv_head) * self.head_dim..][..self.head_dim];
+                    store(self.line(sequence, kv_head), positions[row], numbers);
+                }
+            }
+        }
+    }
+
+    /// The length of the block of keys that starts at position `first`.
+    fn block(&self, first: usize) -> usize {
+        BLOCK.min(self.room - first)
+    }
+}
+
+impl Cache<'_> {
+    /// Stores `row` at `at`, `at + step` …; its scale, if it has one, at `token`.
+    fn store(&mut self, kernels: &Kernels, token: usize, at: usize, step: usize, row: &[f32]) {
+        match self {
+            Self::F32(cache) => cache[at..].iter_mut().step_by(step).zip(row).for_each(|(to, &x)| *to = x),
+            Self::F16(cache) if step == 1 => kernels.to_f16(row, &mut cache[at..][..row.len()]),
+            Self::F16(cache) => {
+                let mut halves = [0; 64];
+                for (i, row) in row.chunks(halves.len()).enumerate() {
+                    kernels.to_f16(row, &mut halves);
+                    let to = cache[at + i * halves.len() * step..].iter_mut().step_by(step);
+                    to.zip(&halves[..row.len()]).for_each(|(to, &bits)| *to = bits);
+                }
+            }
+            Self::Int8(cache, scales) => {
+                // A NaN must not become a number: it makes the scale NaN, and with it all that is read back.
+                let most = row.iter().fold(0.0f32, |most, x| if x.abs() > most || x.is_nan() { x.abs() } else { most });
+                let reciprocal;
+                (scales[token], reciprocal) = scale_of(most);
+                let to = cache[at..].iter_mut().step_by(step);
+                to.zip(row).for_each(|(to, &x)| *to = libm::roundevenf(x * reciprocal) as i8);
+            }
+        }
+    }
+
+    /// `out[r][t] = Σ_i w[r][i] · k[first + t][i]` for as many positions of a line's block `first ..` as results have room for.
+    pub(super) fn scores(&self, kernels: &Kernels, sizes: &Heads, line: usize, first: usize, w: &[&[f32]], out: &mut [&mut [f32]]) {
+        let (at, stride) = ((line * sizes.room + first) * sizes.head_dim, sizes.block(first));
+        let cols = out.first().map_or(0, |out| out.len());
+        out.iter_mut().for_each(|out| out.fill(0.0));
+        match self {
+            Self::F32(keys) => kernels.mix(w, &keys[at..], stride, out),
+            Self::F16(keys) => kernels.mix_f16(w, &keys[at..], stride, out),
+            Self::Int8(keys, scales) => {
+                kernels.mix_i8(w, &keys[at..], stride, out);
+                let scales = &scales[line * sizes.room + first..][..cols];
+                out.iter_mut().for_each(|out| out.iter_mut().zip(scales).for_each(|(score, scale)| *score *= scale));
+            }
+        }
+    }
+
+    /// `out[r] += Σ_t w[r][t] · v[first + t]` over the positions `first ..` of a line.
+    pub(super) fn mix(&self, kernels: &Kernels, sizes: &Heads, line: usize, first: usize, w: &[&[f32]], out: &mut [&mut [f32]]) {
+        let at = (line * sizes.room + first) * sizes.head_dim;
+        match self {
+            Self::F32(values) => kernels.mix(w, &values[at..], sizes.head_dim, out),
+            Self::F16(values) => kernels.mix_f16(w, &values[at..], sizes.head_dim, out),
+            Self::Int8(values, _) => kernels.mix_i8(w, &values[at..], sizes.head_dim, out),
+        }
+    }
+
+    /// The scales of the positions `first ..` of a line, if they have any.
+    pub(super) fn scales(&self, sizes: &Heads, line: usize, first: usize) -> Option<&[f32]> {
+        match self {
+            Self::Int8(_, scales) => Some(&scales[line * sizes.room + first..]),
+            _ => None,
+        }
+    }
+}
