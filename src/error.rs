@@ -183,6 +183,8 @@ errors! {
     /// Not exactly one of a sequence's adapters brings a classifier.
     Classifiers { sequence: usize, found: usize } = 53,
         "{found} of the adapters of sequence {sequence} bring a classifier, exactly one is needed";
+    /// The base has no head of its own.
+    NoHead = 60, "the base has no head of its own: choose an adapter that brings a classifier";
     /// A classifier's label names are not one per row, or one is empty.
     Labels { names: u64, rows: u64 } = 54, "the classifier has {rows} rows and {names} usable label names: one each is needed";
 }
@@ -244,6 +246,9 @@ fields! {
     Normalize = "the normalize flag",
     MaxLength = "the length that texts are cut to",
     Tokens = "the number of tokens encoded at once",
+    Head = "the kind of head",
+    Inputs = "the number of input features",
+    Outputs = "the number of outputs",
 }
 
 /// What an archive's root is: its kind and, for a base, its architecture. The number is stored in the header.

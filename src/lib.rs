@@ -12,7 +12,7 @@
 //!    checks it in microseconds.
 //! 4. [`adapter`] opens adapters and keeps them in slots.
 //! 5. [`runtime::Session`] continues sequences of tokens in memory that the caller lends; [`runtime::need`] says beforehand how
-//!    much.
+//!    much. [`runtime::Encoder`], [`runtime::Recurrent`] and [`runtime::Predictor`] do the same for encoders, LSTM and MLP.
 //! 6. [`nn`] and [`model`] are the forward pass; base and adapter meet in one place, [`nn::Linear`].
 //! 7. [`kernel`] has the inner loops, one table per instruction set.
 //!

@@ -326,3 +326,57 @@ fn a_full_disk_leaves_no_file() {
     let left: Vec<_> = std::fs::read_dir(folder.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }
+
+#[test]
+fn fresh_models_of_small_families_are_made_trained_and_evaluated() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let config = r#"{"model_type": "mlp", "input_size": 2, "hidden_sizes": [24], "labels": ["even", "odd"]}"#;
+    std::fs::write(file("mlp.json"), config).unwrap();
+    let made = stdout(&["init", &file("mlp.json"), "--seed", "3", "-o", &file("mlp.lrk")]);
+    assert!(made.contains("an MLP base, ") && made.contains("fingerprint "), "{made}");
+    let facts: Value = serde_json::from_str(&stdout(&["inspect", &file("mlp.lrk"), "--json"])).unwrap();
+    assert_eq!((&facts["inputs"], &facts["widths"], &facts["labels"]), (&json!(2), &json!([24, 2]), &json!(["even", "odd"])));
+    assert!(stdout(&["verify", &file("mlp.lrk")]).contains("an MLP base"));
+
+    // A checkerboard of 2 × 2 squares.
+    let rows = |mut state: u64| {
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let row = |_| {
+            let (x, y) = (next(), next());
+            format!("{x},{y},{}\n", if (x > 0.0) == (y > 0.0) { "even" } else { "odd" })
+        };
+        (0..400).map(row).collect::<String>()
+    };
+    std::fs::write(file("train.csv"), rows(1)).unwrap();
+    std::fs::write(file("test.csv"), rows(2)).unwrap();
+    let (base, data, trained) = (file("mlp.lrk"), file("train.csv"), file("trained.lrk"));
+    let options = ["--task", "classify", "--method", "full", "--epochs", "30", "--batch-size", "16", "--learning-rate", "1e-2"];
+    stdout(&[&["train", "--base", &base, "--data", &data, "-o", &trained], &options[..]].concat());
+    let facts = stdout(&["evaluate", "--base", &trained, "--data", &file("test.csv"), "--task", "classify", "--json"]);
+    let facts: Value = serde_json::from_str(&facts).unwrap();
+    assert!(facts["accuracy"].as_f64().unwrap() > 0.9, "{facts}");
+
+    let config = r#"{"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 8, "hidden_size": 16, "num_layers": 1}"#;
+    std::fs::write(file("lstm.json"), config).unwrap();
+    stdout(&["init", &file("lstm.json"), "-o", &file("lstm.lrk"), "--weights", "nf4"]);
+    let facts: Value = serde_json::from_str(&stdout(&["inspect", &file("lstm.lrk"), "--json"])).unwrap();
+    assert_eq!((&facts["head"], &facts["vocab"], &facts["leading_bos"]), (&json!("languagemodel"), &json!(258), &json!(256)));
+    std::fs::write(file("text.txt"), "to be, or not to be, that is the question. ".repeat(20)).unwrap();
+    let (base, data, adapter) = (file("lstm.lrk"), file("text.txt"), file("adapter.lrk"));
+    let options = ["--task", "lm", "--method", "qlora", "--steps", "20", "--max-length", "32", "--learning-rate", "1e-2"];
+    stdout(&[&["train", "--base", &base, "--data", &data, "-o", &adapter], &options[..]].concat());
+    let loss = |adapters: &[&str]| {
+        let arguments =
+            [&["evaluate", "--base", &base, "--data", &data, "--task", "lm", "--max-length", "32", "--json"], adapters].concat();
+        serde_json::from_str::<Value>(&stdout(&arguments)).unwrap()["loss"].as_f64().unwrap()
+    };
+    assert!(loss(&["--adapter", &adapter]) < loss(&[]) - 0.1);
+    let refused = failure(&["generate", "--base", &file("lstm.lrk"), "--prompt", "x"]);
+    assert!(refused.contains("an LSTM base"), "{refused}");
+    std::fs::write(file("bad.json"), r#"{"model_type": "mlp"}"#).unwrap();
+    assert!(failure(&["init", &file("bad.json"), "-o", &file("bad.lrk")]).contains("bad.json: output_size: the key is missing"));
+}

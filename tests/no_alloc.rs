@@ -5,12 +5,17 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::{BERT, CONFIG, adapter, all_bert_linear, all_linear, base, bert, bert_adapter};
+use common::{BERT, CONFIG, LSTM, adapter, all_bert_linear, all_linear, any_adapter, base, bert, bert_adapter, lstm, mlp};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::model::bert::Bert;
 use lowrank::model::llama::Llama;
+use lowrank::model::lstm::Lstm;
+use lowrank::model::mlp::{Activation, Mlp};
 use lowrank::quant::Format;
-use lowrank::runtime::{Encoder, EncoderLimits, Limits, Memory, Sampler, SamplerOptions, Serial, Session, encoder_need, need};
+use lowrank::runtime::{
+    Encoder, EncoderLimits, Limits, Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, SamplerOptions, Serial,
+    Session, encoder_need, need, predictor_need, recurrent_need,
+};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
@@ -102,4 +107,44 @@ fn open_attach_encode_and_classify_allocate_nothing() {
     }
     assert_eq!(allocations() - before, 0);
     assert!((length - 2.0).abs() < 1e-4 && logits[0] != logits[1]);
+}
+
+#[test]
+fn lstm_and_mlp_allocate_nothing() {
+    let archives = [lstm(&LSTM, Format::Nf4, Format::Int8, 1), mlp(6, &[20, 3], Activation::Gelu, Format::Nf4, true, 1)];
+    let adapters = {
+        let (lstm, mlp) = (Lstm::open(&archives[0]).unwrap(), Mlp::open(&archives[1]).unwrap());
+        [any_adapter(&lstm, &[0, 1, 2, 3, 4, 5], false, &["a", "b"], 7), any_adapter(&mlp, &[0], true, &["a", "b"], 8)]
+    };
+    let limits = RecurrentLimits::new();
+    let mut memory = [
+        Memory::new(recurrent_need(&LSTM, &limits)),
+        Memory::new(predictor_need(Mlp::open(&archives[1]).unwrap().config(), &PredictorLimits::new(2))),
+    ];
+    let [of_lstm, of_mlp] = &mut memory;
+    let mut logits = [0.0; 2];
+
+    let before = allocations();
+    let model = Lstm::verify(&archives[0]).unwrap();
+    let mut slots = [Slot::EMPTY; 1];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    set.attach(0, Adapter::open(&adapters[0]).unwrap()).unwrap();
+    let mut session = Recurrent::new(model, &limits, of_lstm.as_mut(), &Serial).unwrap();
+    session.select(0, &set, &[Choice::slot(0)]).unwrap();
+    session.prefill(0, &[3, 14, 15, 9, 26]).unwrap();
+    let token = session.sample(0, &mut Sampler::greedy(), &[3]).unwrap();
+    session.step(&[(0, token)]).unwrap();
+    session.classify(0, &mut logits).unwrap();
+    session.reset(0).unwrap();
+
+    let model = Mlp::verify(&archives[1]).unwrap();
+    let mut slots = [Slot::EMPTY; 1];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    set.attach(0, Adapter::open(&adapters[1]).unwrap()).unwrap();
+    let mut predictor = Predictor::new(model, &PredictorLimits::new(2), of_mlp.as_mut(), &Serial).unwrap();
+    predictor.select(1, &set, &[Choice::slot(0)]).unwrap();
+    predictor.infer(&[0.25; 12]).unwrap();
+    predictor.classify(1, &mut logits).unwrap();
+    assert_eq!(allocations() - before, 0);
+    assert!(predictor.outputs(0).unwrap() != predictor.outputs(1).unwrap());
 }

@@ -18,3 +18,5 @@
     archive base, "tiny.lrk"
     archive adapter_a, "tiny-a.lrk"
     archive adapter_b, "tiny-b.lrk"
+
+    .section .note.GNU-stack, "", %progbits

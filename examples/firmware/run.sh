@@ -57,6 +57,14 @@ fi
 model=$(cat assets/*.lrk | wc -c)
 read -r text data bss < <(arm-none-eabi-size "$image" | awk 'NR == 2 { print $1, $2, $3 }')
 echo "flash $((text + data)) bytes, of which model $model, code and constants $((text + data - model)) (opt-level ${OPT_LEVEL:-s})"
+# The README's table for this level; 5 % is what a change may add without saying so.
+table=$(awk -F'|' -v level="${OPT_LEVEL:-s}" \
+    '$2 ~ "^ *" level " *$" && $3 ~ /optimize_for_size/ { gsub(/[^0-9]/, "", $4); print $4; exit }' README.md)
+code=$((text + data - model))
+if [ -n "$table" ] && [ $((code * 100)) -gt $((table * 105)) ]; then
+    echo "FAIL: the code has $code bytes, README.md's table says $table: more than 5 % larger; make it smaller or update the table"
+    exit 1
+fi
 echo "static RAM $((data + bss)) bytes (the linker refuses more than 128 KiB)"
 if [ $((text + data - model)) -gt 65536 ]; then
     echo "FAIL: more than 64 KiB of code"

@@ -58,12 +58,18 @@ impl<'a> Classifier<'a> {
 pub(super) fn check(site: u32, classifier: &ArchivedClassifier<'static>) -> Result<()> {
     let linear = &classifier.linear;
     let (rows, cols) = (linear.weight.rows.to_native() as usize, linear.weight.cols.to_native() as usize);
-    let names = classifier.labels.split('\n').filter(|name| !name.is_empty()).count();
-    if rows == 0 || classifier.labels.split('\n').count() != rows || names != rows {
-        return Err(Error::Labels { names: names as u64, rows: rows as u64 });
-    }
+    check_labels(&classifier.labels, rows)?;
     linear.weight.check(site, rows, cols)?;
     check_vector(site, &linear.bias, rows, true)?;
     linear.weight.check_values(site)?;
     check_finite(site, vector(&linear.bias, rows))
+}
+
+/// Are `labels`, joined by line feeds, one name for each of `rows` rows?
+pub(crate) fn check_labels(labels: &str, rows: usize) -> Result<()> {
+    let names = labels.split('\n').filter(|name| !name.is_empty()).count();
+    if rows == 0 || labels.split('\n').count() != rows || names != rows {
+        return Err(Error::Labels { names: names as u64, rows: rows as u64 });
+    }
+    Ok(())
 }

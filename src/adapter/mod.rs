@@ -15,6 +15,7 @@ mod shared;
 #[cfg(feature = "std")]
 pub use build::{AdapterBuilder, ClassifierParts, Place, TargetParts};
 pub use classifier::Classifier;
+pub(crate) use classifier::check_labels;
 #[cfg(feature = "std")]
 pub(crate) use lora::MAX_RANK;
 pub use lora::{Adapter, Factor, FactorValues, LowRank};

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, RootKind};
 use crate::quant::Matrix;
 
 /// What an adapter must fit: a base's identity, the shapes of its sites, and the weights that building one asks for.
-pub trait Base {
+pub trait Base: Sync {
     /// The hash of its content.
     fn fingerprint(&self) -> Fingerprint;
     /// Its root kind.

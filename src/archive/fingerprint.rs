@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 use super::Fingerprint;
 use super::schema::bert::{Bert, LayerNorm};
 use super::schema::checkpoint::Checkpoint;
+use super::schema::lstm::Lstm;
+use super::schema::mlp::Mlp;
 use super::schema::{Adapter, Factor, Linear, Llama, Matrix};
 use crate::error::RootKind;
 use crate::quant::Layout;
@@ -73,6 +75,25 @@ impl Hasher {
         if let Some(pooler) = &root.pooler {
             self.linear(pooler);
         }
+    }
+
+    pub(super) fn lstm(&mut self, root: &Lstm<'_>) {
+        let c = &root.config;
+        self.numbers(&[c.vocab, c.dim, c.hidden, c.layers, c.head, c.outputs]);
+        for layer in root.layers {
+            self.linear(&layer.ih);
+            self.linear(&layer.hh);
+        }
+        self.matrix(&root.embedding);
+        if let Some(head) = &root.head {
+            self.linear(head);
+        }
+    }
+
+    pub(super) fn mlp(&mut self, root: &Mlp<'_>) {
+        let c = &root.config;
+        self.numbers(&[c.inputs, c.outputs, c.layers, c.activation]);
+        root.layers.iter().for_each(|linear| self.linear(linear));
     }
 
     pub(super) fn adapter(&mut self, root: &Adapter<'_>) {

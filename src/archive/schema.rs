@@ -6,6 +6,8 @@
 
 pub mod bert;
 pub mod checkpoint;
+pub mod lstm;
+pub mod mlp;
 
 use rkyv::rend::{f32_le, u16_le, u32_le};
 use rkyv::vec::ArchivedVec;

@@ -56,6 +56,22 @@ impl Root for schema::bert::Bert<'_> {
     }
 }
 
+impl Root for schema::lstm::Lstm<'_> {
+    const KIND: RootKind = RootKind::LSTM;
+
+    fn hash(&self, hasher: &mut Hasher) {
+        hasher.lstm(self);
+    }
+}
+
+impl Root for schema::mlp::Mlp<'_> {
+    const KIND: RootKind = RootKind::MLP;
+
+    fn hash(&self, hasher: &mut Hasher) {
+        hasher.mlp(self);
+    }
+}
+
 impl Root for schema::Adapter<'_> {
     const KIND: RootKind = RootKind::ADAPTER;
 

@@ -251,3 +251,42 @@ pub unsafe extern "C" fn lowrank_error_message(error: *const lowrank_error, buff
     });
     length
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use core::ptr::null_mut;
+
+    use super::super::object::hold;
+    use super::super::sampler::{lowrank_sampler_close, lowrank_sampler_open};
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_a_code_and_closes_what_was_held() {
+        let (mut memory, mut sampler) = ([0u64; 16], null_mut());
+        // SAFETY: plain memory of this function.
+        let panicked = unsafe {
+            assert_eq!(lowrank_sampler_open(memory.as_mut_ptr().cast(), 128, null_mut(), &mut sampler, null_mut()), 0);
+            call(null_mut(), 1, &[], || {
+                let _held = hold(sampler, 1)?;
+                panic!("as if the library had a bug (this line belongs to a test)")
+            })
+        };
+        assert_eq!(panicked, Refusal::Panicked.code());
+        // SAFETY: the memory is still there.
+        assert_eq!(unsafe { lowrank_sampler_close(sampler, null_mut()) }, Refusal::NotAnObject { argument: 1 }.code());
+    }
+
+    #[test]
+    fn numbers_make_the_error_again() {
+        let errors = [
+            Error::Shape { site: 1, rows: 2, cols: 3, expected_rows: 4, expected_cols: 5 },
+            Error::WrongRoot { found: crate::RootKind::BERT, expected: crate::RootKind::LLAMA },
+            Error::Sampling { field: crate::Field::TopP, found: -0.5 },
+            Error::NotAnArchive,
+        ];
+        for error in errors {
+            assert_eq!(Error::from_numbers(error.code(), &error.numbers().0), Some(error));
+        }
+        assert_eq!(Error::from_numbers(Error::Sampling { field: crate::Field::TopP, found: 0.0 }.code(), &[999; NUMBERS]), None);
+    }
+}

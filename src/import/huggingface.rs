@@ -95,7 +95,12 @@ pub(super) fn model_name(json: &Json, directory: &Path) -> String {
 pub fn directory_kind(directory: impl AsRef<Path>) -> Result<RootKind, FileError> {
     let json = Json::read(&directory.as_ref().join("config.json"))?;
     let kind = json.required("model_type", json.text("model_type")?)?;
-    Ok(if kind == "bert" { RootKind::BERT } else { RootKind::LLAMA })
+    Ok(match kind {
+        "bert" => RootKind::BERT,
+        "lstm" => RootKind::LSTM,
+        "mlp" => RootKind::MLP,
+        _ => RootKind::LLAMA,
+    })
 }
 
 /// The safetensors files of a directory: the single file, or the shards of the index, which must hold what it announces.

@@ -72,6 +72,18 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
         Ok(Layer { weight: self.weight(path, shape, self.options.weights)?, bias })
     }
 
+    /// [`biased_linear`](Self::biased_linear) or [`linear`](Self::linear).
+    pub(super) fn any_linear(&mut self, path: &str, shape: (usize, usize), biased: bool) -> Result<Layer, FileError> {
+        if biased { self.biased_linear(path, shape) } else { self.linear(path, shape) }
+    }
+
+    /// The linear layer at a module path in the format of embeddings and heads; unless `biased` its bias may be absent.
+    pub(super) fn edge(&mut self, path: &str, shape: (usize, usize), biased: bool) -> Result<Layer, FileError> {
+        let bias = self.optional_vector(&format!("{path}.bias"), shape.0)?;
+        let bias = if biased { bias.ok_or_else(|| self.missing(&format!("{path}.bias")))? } else { bias.unwrap_or_default() };
+        Ok(Layer { weight: self.weight(path, shape, self.options.embedding)?, bias })
+    }
+
     /// The weight at a module path in `format`.
     pub(super) fn weight(&mut self, path: &str, shape: (usize, usize), format: Format) -> Result<OwnedMatrix, FileError> {
         self.optional_weight(path, shape, format)?.ok_or_else(|| self.missing(&format!("{path}.weight")))

@@ -2,3 +2,5 @@
 
 pub mod bert;
 pub mod llama;
+pub mod lstm;
+pub mod mlp;

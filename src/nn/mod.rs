@@ -6,6 +6,7 @@ mod both_ways;
 mod cache;
 mod embedding;
 mod linear;
+mod lstm;
 mod norm;
 mod rope;
 
@@ -17,6 +18,7 @@ pub(crate) use cache::{Cache, Heads, room};
 pub use embedding::Embedding;
 pub use linear::Linear;
 pub(crate) use linear::Scratch;
+pub(crate) use lstm::cell;
 pub use norm::LayerNorm;
 pub(crate) use rope::{angles, rotate};
 

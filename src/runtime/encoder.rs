@@ -207,12 +207,7 @@ impl<'w, 'm> Encoder<'w, 'm> {
         if sequence >= batch {
             return Err(Error::NoSuchSequence { sequence, batch });
         }
-        let handles = || self.active[sequence * max_active..][..max_active].iter().flatten();
-        let mut classifiers = handles().filter_map(|active| active.adapter.classifier());
-        match (classifiers.next(), classifiers.count()) {
-            (Some(classifier), 0) => Ok(classifier),
-            (first, more) => Err(Error::Classifiers { sequence, found: usize::from(first.is_some()) + more }),
-        }
+        selection::classifier(sequence, &self.active[sequence * max_active..][..max_active])
     }
 
     /// The logit of each label into `logits`, `[labels]`: the classifier over [`Bert::classifier_pooling`]. The adapter's weight

@@ -1,6 +1,6 @@
 //! The adapters chosen for a sequence: what every kind of session checks before it takes them.
 
-use crate::adapter::{Active, Choice, Resolve};
+use crate::adapter::{Active, Choice, Classifier, Resolve};
 use crate::archive::Fingerprint;
 use crate::error::{Error, Result};
 
@@ -23,4 +23,13 @@ pub(super) fn check<'a>(set: &impl Resolve<'a>, choices: &[Choice], base: Finger
         return Err(Error::TotalRank { asked: rank, most: most_rank });
     }
     Ok(())
+}
+
+/// The classifier of a sequence with these adapters: that of the one which brings one.
+pub(super) fn classifier<'a>(sequence: usize, handles: &[Handle<'a>]) -> Result<Classifier<'a>> {
+    let mut classifiers = handles.iter().flatten().filter_map(|active| active.adapter.classifier());
+    match (classifiers.next(), classifiers.count()) {
+        (Some(classifier), 0) => Ok(classifier),
+        (first, more) => Err(Error::Classifiers { sequence, found: usize::from(first.is_some()) + more }),
+    }
 }

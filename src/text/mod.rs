@@ -14,6 +14,7 @@ use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
 
 use crate::model::bert::Bert;
 use crate::model::llama::Llama;
+use crate::model::lstm::Lstm;
 
 use pieces::{Pieces, Position};
 
@@ -67,6 +68,19 @@ impl TextBorder {
     /// As [`new`](Self::new).
     pub fn for_encoder(model: &Bert<'_>) -> Result<Self, TextError> {
         Self::from_tokenizer(model.tokenizer_json(), model.config().vocab)
+    }
+
+    /// The text border of an LSTM base; it has no template.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_lstm(model: &Lstm<'_>) -> Result<Self, TextError> {
+        Ok(Self {
+            bos: model.bos(),
+            leading_bos: model.leading_bos(),
+            stop: model.stop_tokens().collect(),
+            ..Self::from_tokenizer(model.tokenizer_json(), model.config().vocab)?
+        })
     }
 
     fn from_tokenizer(json: &[u8], vocab: usize) -> Result<Self, TextError> {

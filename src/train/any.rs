@@ -6,6 +6,8 @@ use crate::archive::Header;
 use crate::error::{Error, Result, RootKind};
 use crate::model::bert::Bert;
 use crate::model::llama::Llama;
+use crate::model::lstm::Lstm;
+use crate::model::mlp::Mlp;
 
 /// An opened base of any family that can be trained.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +17,10 @@ pub enum AnyBase<'a> {
     Llama(Llama<'a>),
     /// An encoder.
     Bert(Bert<'a>),
+    /// A recurrent model.
+    Lstm(Lstm<'a>),
+    /// Linear layers.
+    Mlp(Mlp<'a>),
 }
 
 impl<'a> AnyBase<'a> {
@@ -26,7 +32,18 @@ impl<'a> AnyBase<'a> {
         match Header::parse(archive)?.root {
             RootKind::LLAMA => Ok(Self::Llama(Llama::open(archive)?)),
             RootKind::BERT => Ok(Self::Bert(Bert::open(archive)?)),
+            RootKind::LSTM => Ok(Self::Lstm(Lstm::open(archive)?)),
+            RootKind::MLP => Ok(Self::Mlp(Mlp::open(archive)?)),
             found => Err(Error::WrongRoot { found, expected: RootKind::LLAMA }),
+        }
+    }
+
+    /// The label names that the base itself knows; none if it has no classifier of its own.
+    pub fn labels(&self) -> Vec<String> {
+        match self {
+            Self::Llama(_) | Self::Bert(_) => Vec::new(),
+            Self::Lstm(model) => model.labels().map(String::from).collect(),
+            Self::Mlp(model) => model.labels().map(String::from).collect(),
         }
     }
 }
@@ -37,6 +54,8 @@ impl<'a> Sealed<'a> for AnyBase<'a> {
         match self {
             Self::Llama(model) => model.network(checkpointing),
             Self::Bert(model) => model.network(checkpointing),
+            Self::Lstm(model) => model.network(checkpointing),
+            Self::Mlp(model) => model.network(checkpointing),
         }
     }
 }

@@ -420,16 +420,13 @@ impl Body for BertBody<'_> {
             let (Inputs::Tokens(tokens), Targets::Class(classes)) = (&batch.inputs, &batch.targets) else {
                 return Err(TrainError::options("an encoder is measured as a classifier (--task classify)"));
             };
-            if let Some(class) = classes.iter().find(|&&class| class as usize >= logits.len()) {
-                return Err(TrainError::options(format!("the data has class {class}, the classifier has {} labels", logits.len())));
-            }
             for sequences in groups(&batch.starts, limits.tokens) {
                 let texts: Vec<&[u32]> =
                     sequences.clone().map(|sequence| &tokens[batch.starts[sequence]..batch.starts[sequence + 1]]).collect();
                 encoder.encode(&texts)?;
                 for (sequence, &class) in classes[sequences].iter().enumerate() {
                     encoder.classify(sequence, &mut logits)?;
-                    tally.class(&logits, class);
+                    tally.class(&logits, class)?;
                 }
             }
         }

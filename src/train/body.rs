@@ -43,6 +43,10 @@ pub(crate) trait Body {
     fn borders(&self) -> Borders;
     /// The language-model head on the hidden states, if the family has one.
     fn head(&self) -> Option<Linear<'_>>;
+    /// The base's own classifier with its labels, if it has one: its place is taken by the one that is trained.
+    fn classifier(&self) -> Option<(Linear<'_>, Vec<String>)> {
+        None
+    }
     /// The layer at a site; embeddings as a layer without bias.
     fn layer_at(&self, site: u32) -> Option<Linear<'_>>;
     /// The vectors beside the linear layers (norms), by the family's numbers.
@@ -112,6 +116,7 @@ pub(crate) trait Network {
     fn base(&self) -> &dyn Base;
     fn borders(&self) -> Borders;
     fn head_site(&self) -> Option<u32>;
+    fn classifier(&self) -> Option<(Linear<'_>, Vec<String>)>;
     fn layer_at(&self, site: u32) -> Option<Linear<'_>>;
     fn vectors(&self) -> Vec<(u32, &[f32])>;
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
@@ -146,6 +151,10 @@ impl<B: Body> Network for B {
 
     fn head_site(&self) -> Option<u32> {
         self.head().map(|head| head.site)
+    }
+
+    fn classifier(&self) -> Option<(Linear<'_>, Vec<String>)> {
+        Body::classifier(self)
     }
 
     fn layer_at(&self, site: u32) -> Option<Linear<'_>> {

@@ -39,12 +39,20 @@ pub struct Measures {
 
 impl Tally {
     /// Takes a sequence of class `class` with these logits.
-    pub(crate) fn class(&mut self, logits: &[f32], class: u32) {
+    ///
+    /// # Errors
+    /// If the data knows a class that the model does not.
+    pub(crate) fn class(&mut self, logits: &[f32], class: u32) -> Result<(), TrainError> {
         let class = class as usize;
+        if class >= logits.len() {
+            let labels = logits.len();
+            return Err(TrainError::options(format!("the data has class {class}, the model has {labels} labels (counted from 0)")));
+        }
         self.confusion.resize(logits.len(), vec![0; logits.len()]);
         let best = logits.iter().enumerate().fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
         self.confusion[class][best] += 1;
         self.next(logits, class as u32);
+        Ok(())
     }
 
     /// Takes the logits of one position and the token that came.

@@ -97,7 +97,8 @@ pub fn forecast<'a>(
 ) -> Result<Forecast, TrainError> {
     let network = Sealed::network(base, options.checkpointing);
     check_task(network.as_ref(), workload.labels)?;
-    let plan = planner::layout(network.as_ref(), options, workload.labels)?;
+    let labels: Vec<String> = (0..workload.labels).map(|label| label.to_string()).collect();
+    let plan = planner::layout(network.as_ref(), options, &labels)?;
     let norms = dora_rows(&plan, network.as_ref());
     let copies = if run.patience.is_some() { 4 } else { 3 };
     let parameter_bytes = copies * floats(plan.len()) + 8 * norms;

@@ -86,6 +86,8 @@ pub(crate) struct Tensor {
 pub(crate) struct Classifier {
     pub(crate) weight: Range<usize>,
     pub(crate) bias: Range<usize>,
+    /// The label names, one per row.
+    pub(crate) labels: Vec<String>,
 }
 
 /// Everything that is trained.

@@ -8,21 +8,22 @@ use super::method::Rules;
 use super::options::{Init, Options, Targets};
 use super::plan::{Change, Classifier, LowRank, Part, Plan};
 use super::random;
+use crate::nn::Linear;
 use crate::quant::Matrix;
 
 /// The streams of random numbers that first values are drawn from: one per site from here on.
 const SITES: u64 = 0x1000_0000;
 const CLASSIFIER: u64 = 0x0fff_ffff;
 
-/// The plan of a run on `body`, with a classifier for `labels` labels unless that is zero, and the arena's first values.
-pub(crate) fn plan(body: &dyn Network, options: &Options, labels: usize) -> Result<(Plan, Vec<f32>), TrainError> {
+/// The plan of a run on `body`, with a classifier for `labels` unless there are none, and the arena's first values.
+pub(crate) fn plan(body: &dyn Network, options: &Options, labels: &[String]) -> Result<(Plan, Vec<f32>), TrainError> {
     let plan = layout(body, options, labels)?;
     let values = first_values(body, &plan, options);
     Ok((plan, values))
 }
 
 /// The plan alone, without a number of the arena.
-pub(crate) fn layout(body: &dyn Network, options: &Options, labels: usize) -> Result<Plan, TrainError> {
+pub(crate) fn layout(body: &dyn Network, options: &Options, labels: &[String]) -> Result<Plan, TrainError> {
     options.check()?;
     let rules = options.method.rules();
     let chosen = choose(body, options)?;
@@ -46,10 +47,10 @@ pub(crate) fn layout(body: &dyn Network, options: &Options, labels: usize) -> Re
             plan.vectors.insert(id, range);
         }
     }
-    if labels > 0 {
-        let weight = plan.push(0, Part::ClassifierWeight, labels * body.base().dim(), false);
-        let bias = plan.push(0, Part::ClassifierBias, labels, false);
-        plan.classifier = Some(Classifier { weight, bias });
+    if !labels.is_empty() {
+        let weight = plan.push(0, Part::ClassifierWeight, labels.len() * body.base().dim(), false);
+        let bias = plan.push(0, Part::ClassifierBias, labels.len(), false);
+        plan.classifier = Some(Classifier { weight, bias, labels: labels.to_vec() });
     }
     Ok(plan)
 }
@@ -70,7 +71,9 @@ pub(crate) fn path(body: &dyn Network, site: u32) -> String {
 fn choose(body: &dyn Network, options: &Options) -> Result<Vec<(u32, String)>, TrainError> {
     let tied_head = body.base().tied().map(|(head, _)| head);
     let full = options.method.rules().is_full();
-    let all = || (0..body.base().sites()).filter(|&site| body.base().site(site).is_some()).map(|site| (site, path(body, site)));
+    // A site without a layer takes no part in training: an absent one, and a base's own classifier, whose place the new one takes.
+    let takes_part = |site: &u32| body.base().site(*site).is_some() && body.layer_at(*site).is_some();
+    let all = || (0..body.base().sites()).filter(takes_part).map(|site| (site, path(body, site)));
     let pattern = match &options.targets {
         Targets::Pattern(pattern) => Some(whole("target-modules", pattern)?),
         _ => None,
@@ -162,7 +165,12 @@ fn first_values(body: &dyn Network, plan: &Plan, options: &Options) -> Vec<f32> 
             Part::B if tensor.embedding => {
                 out.iter_mut().enumerate().for_each(|(i, v)| *v = random::normal(options.seed, stream, i as u64));
             }
-            Part::A | Part::B | Part::ClassifierBias => {}
+            Part::A | Part::B => {}
+            Part::ClassifierBias => {
+                if let Some((own, rows)) = own_classifier(body, plan).filter(|(own, _)| !own.bias.is_empty()) {
+                    out.iter_mut().zip(rows).for_each(|(out, row)| *out = own.bias[row]);
+                }
+            }
             Part::Magnitude => {
                 if let Some(linear) = body.layer_at(tensor.place) {
                     let norms = super::norms::squared(&linear.weight);
@@ -185,11 +193,26 @@ fn first_values(body: &dyn Network, plan: &Plan, options: &Options) -> Vec<f32> 
                     out.copy_from_slice(vector);
                 }
             }
-            Part::ClassifierWeight => {
-                let draw = |i: usize| 0.02 * random::normal(options.seed, CLASSIFIER, i as u64);
-                out.iter_mut().enumerate().for_each(|(i, v)| *v = draw(i));
-            }
+            Part::ClassifierWeight => match own_classifier(body, plan) {
+                Some((own, rows)) => {
+                    let cols = own.weight.cols();
+                    out.chunks_exact_mut(cols).zip(rows).for_each(|(out, row)| own.weight.read(row, 0, out));
+                }
+                None => {
+                    let draw = |i: usize| 0.02 * random::normal(options.seed, CLASSIFIER, i as u64);
+                    out.iter_mut().enumerate().for_each(|(i, v)| *v = draw(i));
+                }
+            },
         }
     }
     values
+}
+
+/// The base's own classifier, if it has the same labels, and its rows in the order of the new one, which goes on from it.
+fn own_classifier<'b>(body: &'b dyn Network, plan: &Plan) -> Option<(Linear<'b>, Vec<usize>)> {
+    let (own, labels) = body.classifier()?;
+    let wanted = &plan.classifier.as_ref()?.labels;
+    let row = |label: &String| labels.iter().position(|own| own == label);
+    let rows = wanted.iter().map(row).collect::<Option<Vec<_>>>()?;
+    (rows.len() == labels.len()).then_some((own, rows))
 }

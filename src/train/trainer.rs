@@ -99,7 +99,7 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::options(format!("a classifier needs two labels, there is only '{}'", labels[0])));
         }
         check_task(network.as_ref(), labels.len())?;
-        let (plan, values) = planner::plan(network.as_ref(), &options, labels.len())?;
+        let (plan, values) = planner::plan(network.as_ref(), &options, &labels)?;
         let rules = options.method.rules();
         let group = |tensor: &Tensor| Group {
             range: tensor.range.clone(),

@@ -3,11 +3,13 @@
 #![allow(unused_imports, reason = "as above")]
 
 mod bert;
+mod small;
 
 pub use bert::{BERT, all_bert_linear, bert, bert_adapter};
 use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::llama::{Config, Llama, RopeScaling, Site};
 use lowrank::quant::{Format, OwnedMatrix};
+pub use small::{LSTM, any_adapter, lstm, mlp, names};
 
 /// A small decoder with grouped-query attention and a feed-forward width that no vector width divides.
 pub const CONFIG: Config = Config {

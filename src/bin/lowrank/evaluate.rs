@@ -60,8 +60,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             labels = Some(classifier.labels().map(String::from).collect());
         }
     }
+    let labels = labels.or_else(|| Some(model.labels()).filter(|labels| !labels.is_empty()));
     if arguments.task == TaskName::Classify && labels.is_none() {
-        return Err("no adapter brings a classifier: train one with lowrank train --task classify".into());
+        return Err("neither the base nor an adapter brings a classifier: train one with lowrank train --task classify".into());
     }
     let options = DataOptions {
         max_length: arguments.max_length,

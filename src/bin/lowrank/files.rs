@@ -8,6 +8,7 @@ use lowrank::archive::{ArchiveFile, Header};
 use lowrank::file::FileError;
 use lowrank::model::bert::Bert;
 use lowrank::model::llama::Llama;
+use lowrank::model::lstm::Lstm;
 use lowrank::text::TextBorder;
 
 use crate::Failure;
@@ -49,6 +50,7 @@ impl File {
     pub(crate) fn text(&self) -> Result<TextBorder, Failure> {
         let border = match self.root()? {
             RootKind::BERT => TextBorder::for_encoder(&self.encoder()?),
+            RootKind::LSTM => TextBorder::for_lstm(&self.wrap(Lstm::open(&self.map))?),
             _ => TextBorder::new(&self.base()?),
         };
         Ok(border.map_err(|error| format!("{}: {error}", self.path.display()))?)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use lowrank::RootKind;
-use lowrank::import::{BaseOptions, Gguf, HuggingFace, HuggingFaceBert, directory_kind, write_base, write_bert};
+use lowrank::import::{BaseOptions, Gguf, HuggingFace, HuggingFaceBert, PyTorch, directory_kind, write_base, write_bert, write_pytorch};
 use lowrank::quant::Format;
 
 use crate::Failure;
@@ -76,10 +76,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut show = |p: lowrank::import::Progress<'_>| progress.show(p.done, p.total, p.name);
     let header = if !source.is_dir() {
         write_base(&Gguf::open(source)?, &options, output, &mut show)?
-    } else if directory_kind(source)? == RootKind::BERT {
-        write_bert(&HuggingFaceBert::open(source)?, &options, output, &mut show)?
     } else {
-        write_base(&HuggingFace::open(source)?, &options, output, &mut show)?
+        match directory_kind(source)? {
+            RootKind::BERT => write_bert(&HuggingFaceBert::open(source)?, &options, output, &mut show)?,
+            RootKind::LSTM | RootKind::MLP => write_pytorch(&PyTorch::open(source)?, &options, output, &mut show)?,
+            _ => write_base(&HuggingFace::open(source)?, &options, output, &mut show)?,
+        }
     };
     progress.finish();
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;

@@ -9,6 +9,8 @@ use lowrank::adapter::Adapter;
 use lowrank::archive::Header;
 use lowrank::model::bert::{self, Bert};
 use lowrank::model::llama::{Llama, RopeScaling, Site};
+use lowrank::model::lstm::{self, Lstm};
+use lowrank::model::mlp::Mlp;
 use lowrank::quant::Matrix;
 use serde_json::{Value, json};
 
@@ -53,6 +55,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let more = match header.root {
         RootKind::LLAMA => base(&file.base()?),
         RootKind::BERT => encoder(&file.encoder()?),
+        RootKind::LSTM => recurrent(&file.wrap(Lstm::open(&file.map))?),
+        RootKind::MLP => perceptron(&file.wrap(Mlp::open(&file.map))?),
         RootKind::ADAPTER => adapter(&file.adapter()?),
         _ => json!({}),
     };
@@ -94,6 +98,28 @@ fn encoder(model: &Bert<'_>) -> Value {
         "token_types": c.token_types, "activation": format!("{:?}", c.activation).to_lowercase(),
         "pooling": format!("{:?}", c.pooling).to_lowercase(), "normalize": c.normalize, "max_length": model.max_length(),
         "pooler": model.pooler().is_some(), "weights": weights, "tokenizer": !model.tokenizer_json().is_empty(),
+    })
+}
+
+fn recurrent(model: &Lstm<'_>) -> Value {
+    let c = model.config();
+    let sites = (0..c.sites() as u32).filter_map(|n| lstm::Site::from_number(n, c.layers));
+    json!({
+        "name": model.name(),
+        "vocab": c.vocab, "dim": c.dim, "hidden": c.hidden, "layers": c.layers, "outputs": c.outputs,
+        "head": format!("{:?}", c.head).to_lowercase(), "labels": model.labels().collect::<Vec<_>>(),
+        "weights": weights(sites.filter_map(|site| model.weight(site))), "tokenizer": !model.tokenizer_json().is_empty(),
+        "stop_tokens": model.stop_tokens().collect::<Vec<_>>(), "leading_bos": model.leading_bos(),
+    })
+}
+
+fn perceptron(model: &Mlp<'_>) -> Value {
+    let c = model.config();
+    json!({
+        "name": model.name(),
+        "inputs": c.inputs, "widths": (0..c.layers).map(|i| model.layer(i).weight.rows()).collect::<Vec<_>>(), "layers": c.layers,
+        "activation": format!("{:?}", c.activation).to_lowercase(), "labels": model.labels().collect::<Vec<_>>(),
+        "weights": weights((0..c.layers).map(|i| model.layer(i).weight)),
     })
 }
 
@@ -139,6 +165,8 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     match root {
         RootKind::BERT => drop(file.wrap(Bert::verify(&file.map))?),
         RootKind::LLAMA => drop(file.wrap(Llama::verify(&file.map))?),
+        RootKind::LSTM => drop(file.wrap(Lstm::verify(&file.map))?),
+        RootKind::MLP => drop(file.wrap(Mlp::verify(&file.map))?),
         RootKind::ADAPTER => drop(file.wrap(Adapter::verify(&file.map))?),
         _ => drop(file.wrap(lowrank::archive::verify(&file.map))?),
     }

@@ -13,6 +13,7 @@ mod files;
 mod forecast;
 mod generate;
 mod import;
+mod init;
 mod inspect;
 mod logits;
 mod memory;
@@ -47,6 +48,8 @@ struct Arguments {
 enum Command {
     /// Import a base model: a .gguf file or a Hugging Face directory (plain or bitsandbytes 4-bit)
     Import(import::Arguments),
+    /// Make a fresh model to pre-train: llama, bert, lstm or mlp
+    Init(init::Arguments),
     /// Import or export a low-rank adapter
     Adapter(adapter::Arguments),
     /// Export a base for other programs
@@ -93,6 +96,7 @@ fn run(command: &Command) -> Result<(), Failure> {
     model::check_isa()?;
     match command {
         Command::Import(arguments) => import::run(arguments),
+        Command::Init(arguments) => init::run(arguments),
         Command::Adapter(arguments) => adapter::run(arguments),
         Command::Export(arguments) => export::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),

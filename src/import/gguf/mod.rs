@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use adapter::{GgufAdapter, GgufTarget, import_gguf_adapter};
+pub(super) use tokenizer::byte_characters;
 
 use self::config::Architecture;
 use self::names::Part;

@@ -115,7 +115,7 @@ fn pieces(vocabulary: &Vocabulary<'_>, pre: &PreTokenizer, byte_level: &Value) -
 }
 
 /// GPT-2's character for each byte: printable Latin-1 as it is, the others from U+0100 on, in order.
-fn byte_characters() -> impl Iterator<Item = char> {
+pub(in crate::import) fn byte_characters() -> impl Iterator<Item = char> {
     let mut next = 0x100;
     (0u8..=255).filter_map(move |byte| match byte {
         b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => Some(byte.into()),

@@ -1,0 +1,126 @@
+//! Directories with a PyTorch state dict in safetensors and a small description of it beside: LSTM and MLP bases.
+//!
+//! `config.json` states the numbers (see [`lstm`](super::lstm) and [`mlp`](super::mlp)), `model.safetensors` has the parameters under
+//! the names that PyTorch's modules give them, `tokenizer.json` belongs to models that read text.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Tensor;
+use super::base::{BaseOptions, Progress};
+use super::huggingface::{model_name, open_shards};
+use super::json::Json;
+use super::lstm::LstmParts;
+use super::mlp::MlpParts;
+use super::reader::Tensors;
+use super::safetensors::{Shards, dense};
+use crate::archive::{Buffer, Header, to_buffer, write_file};
+use crate::error::RootKind;
+use crate::file::FileError;
+
+/// A directory with an LSTM or MLP.
+#[derive(Debug)]
+pub struct PyTorch {
+    pub(super) directory: PathBuf,
+    pub(super) json: Json,
+    kind: RootKind,
+    shards: Shards,
+    /// Names as this crate knows the parts to those in the files.
+    names: BTreeMap<String, String>,
+}
+
+impl PyTorch {
+    /// Opens a directory: reads the description and maps the weights.
+    ///
+    /// # Errors
+    /// A [`FileError`] that names the file and the key or tensor: missing or damaged files, another model type, parameters that the
+    /// family does not have.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, FileError> {
+        let directory = directory.as_ref();
+        let json = Json::read(&directory.join("config.json"))?;
+        let kind = match json.required("model_type", json.text("model_type")?)? {
+            "lstm" => RootKind::LSTM,
+            "mlp" => RootKind::MLP,
+            other => return Err(json.error("model_type", format!("\"{other}\" is not supported; lstm and mlp are"))),
+        };
+        let shards = open_shards(directory)?;
+        let names = match kind {
+            RootKind::LSTM => super::lstm::names(directory, &json, &shards)?,
+            _ => super::mlp::names(directory, &shards)?,
+        };
+        Ok(Self { directory: directory.to_owned(), json, kind, shards, names })
+    }
+
+    /// What it holds: [`RootKind::LSTM`] or [`RootKind::MLP`].
+    pub fn kind(&self) -> RootKind {
+        self.kind
+    }
+
+    pub(super) fn name(&self) -> String {
+        model_name(&self.json, &self.directory)
+    }
+}
+
+impl Tensors for PyTorch {
+    fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names.keys().cloned().collect()
+    }
+
+    fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError> {
+        let Some(stored) = self.names.get(name) else { return Ok(None) };
+        Ok(dense(&self.shards, stored)?.map(|(shape, values)| Tensor::Dense { shape, values }))
+    }
+}
+
+/// Imports `source` into the file `output`, whole or not at all.
+///
+/// # Errors
+/// A [`FileError`] that names the file and the tensor or key.
+pub fn write_pytorch(
+    source: &PyTorch,
+    options: &BaseOptions,
+    output: &Path,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Header, FileError> {
+    match source.kind {
+        RootKind::LSTM => LstmParts::read(source, options, progress)?.with_root(|root| write_file(root, options.content_version, output)),
+        _ => MlpParts::read(source, options, progress)?.with_root(|root| write_file(root, options.content_version, output)),
+    }
+}
+
+/// Imports `source` into memory.
+///
+/// # Errors
+/// As [`write_pytorch`].
+pub fn pytorch_to_buffer(source: &PyTorch, options: &BaseOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Buffer, FileError> {
+    let buffer = match source.kind {
+        RootKind::LSTM => LstmParts::read(source, options, progress)?.with_root(|root| to_buffer(root, options.content_version)),
+        _ => MlpParts::read(source, options, progress)?.with_root(|root| to_buffer(root, options.content_version)),
+    };
+    buffer.map_err(|error| FileError::core(&source.directory, "", error))
+}
+
+/// The label names at `labels`: not empty, without line feeds, no two the same.
+pub(super) fn labels(json: &Json) -> Result<Vec<String>, FileError> {
+    let Some(value) = json.get("labels") else { return Ok(Vec::new()) };
+    let wrong = || json.error("labels", format!("a list of different names was expected, found {value}"));
+    let items = value.as_array().ok_or_else(wrong)?;
+    let mut labels: Vec<String> = Vec::with_capacity(items.len());
+    for item in items {
+        let name = item.as_str().filter(|name| !name.is_empty() && !name.contains('\n')).ok_or_else(wrong)?;
+        if labels.iter().any(|label| label == name) {
+            return Err(wrong());
+        }
+        labels.push(name.to_owned());
+    }
+    Ok(labels)
+}
+
+/// Does the description promise biases? PyTorch's layers have them unless told otherwise.
+pub(super) fn is_biased(json: &Json) -> Result<bool, FileError> {
+    Ok(json.get("bias").is_none() || json.flag("bias")?)
+}

@@ -1,0 +1,262 @@
+//! A predictor: rows of features in, outputs and labels out, each row under its own adapters.
+//!
+//! All memory is the caller's and taken at the start; nothing here allocates.
+
+use super::limits::{round, times};
+use super::selection::{self, Handle};
+use super::workspace::Workspace;
+use super::{Executor, Need};
+use crate::adapter::{Choice, Classifier, Resolve};
+use crate::error::{Error, Field, Result};
+use crate::kernel::{GROUP, Kernels, Precision, kernels};
+use crate::model::mlp::{Config, Mlp, forward};
+use crate::nn::{Pass, Scratch, Segment};
+
+/// What a predictor must have room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PredictorLimits {
+    /// Rows of features computed at once.
+    pub batch: usize,
+    /// How products treat their activations.
+    pub precision: Precision,
+    /// Parts that products are split into; [`Executor::lanes`] of the executor.
+    pub lanes: usize,
+    /// Adapters that one row can have at a time.
+    pub max_active: usize,
+    /// The sum of their ranks.
+    pub max_total_rank: usize,
+}
+
+impl PredictorLimits {
+    /// `batch` rows on one lane, with up to two adapters of rank 64 together.
+    pub const fn new(batch: usize) -> Self {
+        Self { batch, precision: Precision::Exact, lanes: 1, max_active: 2, max_total_rank: 64 }
+    }
+
+    /// Checks the limits.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] with the field, the number and the most that is allowed.
+    pub fn check(&self) -> Result<()> {
+        const MANY: usize = 1 << 16;
+        let within = |field, found: usize, most: usize| {
+            if (1..=most).contains(&found) { Ok(()) } else { Err(Error::Limit { field, found, most }) }
+        };
+        within(Field::Batch, self.batch, MANY)?;
+        within(Field::Lanes, self.lanes, 1024)?;
+        within(Field::MaxActive, self.max_active.max(1), 1024)?;
+        within(Field::MaxTotalRank, self.max_total_rank.max(1), MANY)
+    }
+
+    const fn quantized(&self, config: &Config) -> usize {
+        match self.precision {
+            Precision::Exact => 0,
+            Precision::Fast => times(self.batch, config.widest),
+        }
+    }
+}
+
+/// The workspace that a predictor over a model with `config` needs under `limits`. Exact: one byte less is an error.
+pub const fn predictor_need(config: &Config, limits: &PredictorLimits) -> Need {
+    let quantized = limits.quantized(config);
+    // One entry per buffer that the predictor takes, in its order.
+    let sizes = [
+        times(times(limits.batch, config.widest), 4),
+        times(times(limits.batch, config.widest), 4),
+        times(times(limits.batch, limits.max_total_rank), 4),
+        quantized,
+        times(quantized.div_ceil(GROUP), 4),
+        times(times(limits.batch, config.outputs), 4),
+        times(times(limits.batch, limits.max_active), size_of::<Handle<'static>>()),
+        times(limits.batch, size_of::<Segment>()),
+    ];
+    let (mut bytes, mut i) = (0usize, 0);
+    while i < sizes.len() {
+        bytes = bytes.saturating_add(round(sizes[i]));
+        i += 1;
+    }
+    Need { bytes, kv_bytes: 0 }
+}
+
+/// Runs rows of features through a multilayer perceptron, in memory that the caller lends for `'w`; model and adapters live for `'m`.
+///
+/// Row i of a batch is sequence i: it uses the adapters that were chosen for that number.
+///
+/// ```
+/// # use lowrank::{model::mlp::Mlp, runtime::*};
+/// # fn predict(archive: &[u8], memory: &mut [u8]) -> Result<(), lowrank::Error> {
+/// let model = Mlp::open(archive)?;
+/// let mut predictor = Predictor::new(model, &PredictorLimits::new(2), memory, &Serial)?;
+/// predictor.infer(&[5.1, 3.5, 1.4, 0.2, 6.2, 2.9, 4.3, 1.3])?;
+/// let second: &[f32] = predictor.outputs(1)?;
+/// # Ok(()) }
+/// ```
+pub struct Predictor<'w, 'm> {
+    model: Mlp<'m>,
+    limits: PredictorLimits,
+    executor: &'w dyn Executor,
+    kernels: &'static Kernels,
+    buffers: forward::Buffers<'w>,
+    /// `[batch, outputs]`; the first `rows` are valid.
+    outputs: &'w mut [f32],
+    rows: usize,
+    /// `[batch, max_active]`.
+    active: &'w mut [Handle<'m>],
+    segments: &'w mut [Segment],
+}
+
+impl core::fmt::Debug for Predictor<'_, '_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Predictor").field("model", &self.model).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl<'w, 'm> Predictor<'w, 'm> {
+    /// A predictor over `memory`, which starts on a 64-byte boundary and has at least [`predictor_need`] bytes; what it holds does
+    /// not matter.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`].
+    pub fn new(model: Mlp<'m>, limits: &PredictorLimits, memory: &'w mut [u8], executor: &'w dyn Executor) -> Result<Self> {
+        limits.check()?;
+        let config = model.config();
+        let mut w = Workspace::new(memory, predictor_need(config, limits).bytes)?;
+        let (wide, quantized) = (times(limits.batch, config.widest), limits.quantized(config));
+        Ok(Self {
+            buffers: forward::Buffers {
+                x: w.numbers(wide)?,
+                y: w.numbers(wide)?,
+                scratch: Scratch {
+                    low_rank: w.numbers(times(limits.batch, limits.max_total_rank))?,
+                    width: limits.max_total_rank,
+                    values: w.numbers(quantized)?,
+                    scales: w.numbers(quantized.div_ceil(GROUP))?,
+                },
+            },
+            outputs: w.numbers(times(limits.batch, config.outputs))?,
+            rows: 0,
+            active: w.values(times(limits.batch, limits.max_active), None)?,
+            segments: w.values(limits.batch, Segment::default())?,
+            limits: *limits,
+            executor,
+            kernels: kernels(),
+            model,
+        })
+    }
+
+    /// Chooses the adapters of row `sequence` for the batches to come; what was computed is forgotten. The predictor keeps the
+    /// handles: later swaps in `set` do not touch it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::OtherBase`], [`Error::TooManyActive`], [`Error::TotalRank`], and those of
+    /// [`Resolve::resolve`]. The previous selection then stays.
+    pub fn select(&mut self, sequence: usize, set: &impl Resolve<'m>, choices: &[Choice]) -> Result<()> {
+        let PredictorLimits { batch, max_active, max_total_rank, .. } = self.limits;
+        if sequence >= batch {
+            return Err(Error::NoSuchSequence { sequence, batch });
+        }
+        selection::check(set, choices, self.model.fingerprint(), max_active, max_total_rank)?;
+        self.rows = 0;
+        for (i, handle) in self.active[sequence * max_active..][..max_active].iter_mut().enumerate() {
+            *handle = choices.get(i).map(|choice| set.resolve(choice)).transpose()?;
+        }
+        Ok(())
+    }
+
+    /// Computes the outputs of some rows: features `[rows, inputs]`. A feature that is not finite gives outputs that are not.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for no rows, a part of one, or more than the batch; nothing is computed then.
+    pub fn infer(&mut self, features: &[f32]) -> Result<()> {
+        self.rows = 0;
+        let (inputs, outputs) = (self.model.config().inputs, self.model.config().outputs);
+        let (have, rows) = (features.len(), features.len() / inputs);
+        if rows == 0 || !have.is_multiple_of(inputs) || rows > self.limits.batch {
+            return Err(Error::Length { have, need: rows.clamp(1, self.limits.batch) * inputs });
+        }
+        for (sequence, segment) in self.segments[..rows].iter_mut().enumerate() {
+            *segment = Segment { first: sequence, rows: 1, sequence };
+        }
+        let pass = Pass {
+            kernels: self.kernels,
+            executor: self.executor,
+            lanes: self.limits.lanes,
+            segments: &self.segments[..rows],
+            active: self.active,
+            max_active: self.limits.max_active,
+        };
+        forward::run(&self.model, &pass, features, &mut self.buffers, &mut self.outputs[..rows * outputs]);
+        self.rows = rows;
+        Ok(())
+    }
+
+    /// The outputs of a row, `[outputs]`: the last layer as it is, one logit per label if the base has label names.
+    ///
+    /// # Errors
+    /// [`Error::NotEncoded`].
+    pub fn outputs(&self, sequence: usize) -> Result<&[f32]> {
+        self.check(sequence)?;
+        let outputs = self.model.config().outputs;
+        Ok(&self.outputs[sequence * outputs..][..outputs])
+    }
+
+    /// What the last layer read of a row, `[dim]`: what classifiers of adapters read too.
+    ///
+    /// # Errors
+    /// [`Error::NotEncoded`].
+    pub fn hidden(&self, sequence: usize) -> Result<&[f32]> {
+        self.check(sequence)?;
+        let dim = self.model.config().dim;
+        Ok(&self.buffers.x[sequence * dim..][..dim])
+    }
+
+    /// The classifier of a row: that of the one adapter among its active ones which brings one.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
+    pub fn classifier(&self, sequence: usize) -> Result<Classifier<'m>> {
+        let PredictorLimits { batch, max_active, .. } = self.limits;
+        if sequence >= batch {
+            return Err(Error::NoSuchSequence { sequence, batch });
+        }
+        selection::classifier(sequence, &self.active[sequence * max_active..][..max_active])
+    }
+
+    /// The logit of each label of the adapter's classifier into `logits`, `[labels]`. It takes the place of the last layer; the
+    /// adapter's weight does not scale it.
+    ///
+    /// # Errors
+    /// [`Error::NotEncoded`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one place per label.
+    pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
+        self.check(sequence)?;
+        let classifier = self.classifier(sequence)?;
+        if logits.len() != classifier.len() {
+            return Err(Error::Length { have: logits.len(), need: classifier.len() });
+        }
+        let pass = Pass {
+            kernels: self.kernels,
+            executor: self.executor,
+            lanes: self.limits.lanes,
+            segments: &[Segment { first: 0, rows: 1, sequence }],
+            active: self.active,
+            max_active: self.limits.max_active,
+        };
+        let dim = self.model.config().dim;
+        classifier.linear().forward(&pass, &self.buffers.x[sequence * dim..][..dim], logits, &mut self.buffers.scratch);
+        Ok(())
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Mlp<'m> {
+        &self.model
+    }
+
+    /// The limits it was made for.
+    pub fn limits(&self) -> &PredictorLimits {
+        &self.limits
+    }
+
+    fn check(&self, sequence: usize) -> Result<()> {
+        if sequence < self.rows { Ok(()) } else { Err(Error::NotEncoded { sequence }) }
+    }
+}

@@ -1,0 +1,198 @@
+//! Multilayer perceptrons, trained: `model::mlp::forward` with its activations kept, and the way back.
+//!
+//! What a classifier reads are the activations in front of the last layer; the classifier that is trained takes that layer's place
+//! and goes on from it if the labels are the same. A sequence of a batch is one row of features.
+//!
+//! Of a layer are kept what it reads and the slopes of the activation behind it: `dz = dy ⊙ f'(z)`, `dx = dz W`. There is nothing to
+//! checkpoint: what a layer reads is all there is.
+
+use super::TrainError;
+use super::body::{Body, Borders, Network};
+use super::data::{Batch, Inputs, Targets};
+use super::evaluate::Tally;
+use super::plan::Plan;
+use super::step::{Step, Trace, trained};
+use super::trainer::sealed::Sealed;
+use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
+use crate::archive::schema::mlp::Mlp as Root;
+use crate::archive::{Buffer, schema, to_buffer};
+use crate::error::Result;
+use crate::kernel::Precision;
+use crate::model::mlp::Mlp;
+use crate::nn::Linear;
+use crate::quant::{Matrix, Values};
+use crate::runtime::{Executor, Memory, Predictor, PredictorLimits, predictor_need};
+
+/// A multilayer perceptron in training.
+pub(crate) struct MlpBody<'a> {
+    model: Mlp<'a>,
+}
+
+impl<'a> Sealed<'a> for Mlp<'a> {
+    #[allow(private_interfaces, reason = "sealed")]
+    fn network(self, _: bool) -> Box<dyn Network + Send + Sync + 'a> {
+        Box::new(MlpBody { model: self })
+    }
+}
+
+/// What the way back needs of one layer.
+pub(crate) struct Kept {
+    /// What it reads, `[n, in]`.
+    x: Vec<f32>,
+    /// f'(z), `[n, out]`.
+    slope: Vec<f32>,
+    trace: Trace,
+}
+
+impl MlpBody<'_> {
+    /// Layers in front of the last one.
+    fn inner_layers(&self) -> usize {
+        self.model.config().layers - 1
+    }
+}
+
+impl Body for MlpBody<'_> {
+    type Trace = Vec<Kept>;
+    type Pool = ();
+
+    fn base(&self) -> &dyn Base {
+        &self.model
+    }
+
+    fn borders(&self) -> Borders {
+        Borders { tokens: 0, features: self.model.config().inputs, context: 1, classifies: true }
+    }
+
+    fn head(&self) -> Option<Linear<'_>> {
+        None
+    }
+
+    fn classifier(&self) -> Option<(Linear<'_>, Vec<String>)> {
+        Some((self.model.layer(self.inner_layers()), self.model.labels().map(str::to_owned).collect()))
+    }
+
+    fn layer_at(&self, site: u32) -> Option<Linear<'_>> {
+        ((site as usize) < self.inner_layers()).then(|| self.model.layer(site as usize))
+    }
+
+    fn vectors(&self) -> Vec<(u32, &[f32])> {
+        Vec::new()
+    }
+
+    fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
+        let (mut config, inner) = (*self.model.config(), self.inner_layers());
+        let mut layers: Vec<_> = (0..inner).map(|index| trained(plan, values, self.model.layer(index))).collect();
+        let labels = match &plan.classifier {
+            None => {
+                layers.push(trained(plan, values, self.model.layer(inner)));
+                self.model.labels().collect::<Vec<_>>().join("\n")
+            }
+            Some(classifier) => {
+                config.outputs = classifier.labels.len();
+                let weight = Matrix::new(config.outputs, config.dim, Values::F32(&values[classifier.weight.clone()]))?;
+                layers.push(schema::Linear { weight: weight.into(), bias: &values[classifier.bias.clone()] });
+                classifier.labels.join("\n")
+            }
+        };
+        to_buffer(&Root { name, config: config.to_schema(), layers: &layers, labels: &labels }, 1)
+    }
+
+    fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {
+        Ok(Box::new(Mlp::open(archive)?))
+    }
+
+    fn measure(
+        &self,
+        base: Option<&[u8]>,
+        adapters: &[&[u8]],
+        _: usize,
+        batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
+        executor: &dyn Executor,
+        tally: &mut Tally,
+    ) -> Result<(), TrainError> {
+        let model = base.map_or(Ok(self.model), Mlp::open)?;
+        let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
+        let mut slots = vec![Slot::EMPTY; adapters.len()];
+        let mut set = AdapterSet::new(&mut slots, &model);
+        let mut choices = Vec::new();
+        for (slot, &adapter) in (0..).zip(&adapters) {
+            set.attach(slot, adapter)?;
+            choices.push(Choice::slot(slot));
+        }
+        let limits = PredictorLimits {
+            precision,
+            lanes: executor.lanes(),
+            max_active: adapters.len(),
+            max_total_rank: adapters.iter().map(Adapter::max_rank).sum(),
+            ..PredictorLimits::new(1)
+        };
+        let mut memory = Memory::new(predictor_need(model.config(), &limits));
+        let mut predictor = Predictor::new(model, &limits, memory.as_mut(), executor)?;
+        predictor.select(0, &set, &choices)?;
+        for batch in batches {
+            let batch = batch?;
+            let (Inputs::Features { values, width }, Targets::Class(classes)) = (&batch.inputs, &batch.targets) else {
+                return Err(TrainError::options("an MLP is measured as a classifier of numbers (--task classify)"));
+            };
+            for (features, &class) in values.chunks_exact(*width).zip(classes) {
+                predictor.infer(features)?;
+                match predictor.classifier(0) {
+                    Ok(classifier) => {
+                        let mut logits = vec![0.0; classifier.len()];
+                        predictor.classify(0, &mut logits)?;
+                        tally.class(&logits, class)?;
+                    }
+                    Err(_) => tally.class(predictor.outputs(0)?, class)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forward(&self, step: &Step<'_>, inputs: &Inputs, _: &[usize], keep: bool) -> (Vec<f32>, Vec<Kept>) {
+        let Inputs::Features { values, .. } = inputs else { return (Vec::new(), Vec::new()) };
+        let activation = self.model.config().activation;
+        let n = values.len() / self.model.config().inputs;
+        let mut x = values.clone();
+        let mut kept = Vec::new();
+        for index in 0..self.inner_layers() {
+            let layer = self.model.layer(index);
+            let mut y = vec![0.0; n * layer.weight.rows()];
+            let trace = step.linear(&layer, &x, &mut y);
+            let mut slope = if keep { vec![0.0; y.len()] } else { Vec::new() };
+            if keep {
+                y.iter_mut().zip(&mut slope).for_each(|(y, slope)| (*y, *slope) = activation.with_slope(*y));
+            } else {
+                y.iter_mut().for_each(|y| *y = activation.apply(*y));
+            }
+            let x = std::mem::replace(&mut x, y);
+            if keep {
+                kept.push(Kept { x, slope, trace });
+            }
+        }
+        (x, kept)
+    }
+
+    fn backward(&self, step: &Step<'_>, _: &Inputs, _: &[usize], mut trace: Vec<Kept>, d_hidden: &[f32], gradients: &mut [f32]) {
+        let inner = self.inner_layers();
+        let lowest = (0..inner).find(|&index| step.plan.trains(index as u32)).unwrap_or(inner);
+        let mut d = d_hidden.to_vec();
+        for index in (lowest..inner).rev() {
+            let Some(Kept { x, slope, trace }) = trace.pop() else { return };
+            d.iter_mut().zip(&slope).for_each(|(d, slope)| *d *= slope);
+            let input = index > lowest;
+            let mut dx = if input { vec![0.0; x.len()] } else { Vec::new() };
+            step.linear_back(&self.model.layer(index), &trace, &x, &d, input.then_some(&mut dx[..]), gradients);
+            d = dx;
+        }
+    }
+
+    fn pool(&self, _: &Step<'_>, hidden: &[f32], _: &[usize]) -> (Vec<f32>, ()) {
+        (hidden.to_vec(), ())
+    }
+
+    fn pool_back(&self, _: &Step<'_>, _: &[usize], (): (), d_pooled: &[f32], d_hidden: &mut [f32], _: &mut [f32]) {
+        d_hidden.copy_from_slice(d_pooled);
+    }
+}

@@ -1,0 +1,48 @@
+//! What may move to another thread and what several may share, promised in `runtime`'s documentation: checked by the compiler.
+
+use lowrank::Error;
+use lowrank::adapter::{Active, Adapter, AdapterSet, Choice, Slot};
+use lowrank::kernel::Kernels;
+use lowrank::model::llama::Llama;
+use lowrank::runtime::{Limits, Need, Sampler, Serial, Session};
+
+const fn both<T: Send + Sync>() {}
+const fn moves<T: Send>() {}
+
+const _: () = {
+    both::<Llama<'static>>();
+    both::<Adapter<'static>>();
+    both::<Slot<'static>>();
+    both::<Choice>();
+    both::<Active<'static>>();
+    both::<AdapterSet<'static, 'static>>();
+    both::<Session<'static, 'static>>();
+    both::<Sampler>();
+    both::<Limits>();
+    both::<Need>();
+    both::<Serial>();
+    both::<&'static Kernels>();
+    both::<Error>();
+};
+
+#[cfg(feature = "std")]
+const _: () = {
+    use lowrank::adapter::{Pinned, SharedAdapter, SharedSet};
+    use lowrank::archive::ArchiveFile;
+    use lowrank::runtime::{Memory, Threads};
+    use lowrank::text::{StreamDecoder, TextBorder};
+    both::<SharedAdapter>();
+    both::<SharedSet<Llama<'static>>>();
+    both::<Pinned>();
+    both::<ArchiveFile>();
+    both::<Memory>();
+    both::<Threads>();
+    both::<TextBorder>();
+    moves::<StreamDecoder<'static>>();
+};
+
+/// The assertions above are the test; this one shows in the list that they were compiled.
+#[test]
+fn what_is_promised_compiles() {
+    moves::<Session<'static, 'static>>();
+}
