@@ -71,14 +71,10 @@ pub(crate) trait Body {
 
     /// The hidden states, `[n, dim]`; with `keep`, what the way back needs.
     fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, Self::Trace);
-    /// What `forward`, `loss` and `backward` take of memory, step by step; `None` from a family that does not know.
-    fn predict(&self, _: &mut Books<'_>, _starts: &[usize], _loss: &dyn Fn(&mut Books<'_>)) -> Option<()> {
-        None
-    }
+    /// What `forward`, `loss` and `backward` take of memory, step by step; `None` for an empty batch.
+    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()>;
     /// The bytes of [`measure`](Self::measure) beside the archives: no sequence longer than `longest`, adapters of rank `rank`.
-    fn measure_bytes(&self, _longest: usize, _lanes: usize, _rank: usize) -> u64 {
-        0
-    }
+    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64;
     /// The bytes of what a base of this family holds beside weights: tokenizer and template.
     fn text_bytes(&self) -> u64 {
         0

@@ -88,7 +88,7 @@ const EPOCHS: u64 = 4;
 /// What a run of `options` and `run` on `base` will take on the heap, beside what is held before it begins and the base itself.
 ///
 /// # Errors
-/// [`TrainError::Options`] for options that cannot be or do not fit the base, and for a family that keeps no books.
+/// [`TrainError::Options`] for options that cannot be or do not fit the base.
 pub fn forecast<'a>(
     base: impl Trainable<'a>,
     options: &Options,
@@ -103,7 +103,7 @@ pub fn forecast<'a>(
     let copies = if run.patience.is_some() { 4 } else { 3 };
     let parameter_bytes = copies * floats(plan.len()) + 8 * norms;
     let trained = plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor));
-    let optimizer_bytes = trained.map(|tensor| options.optimizer.state_bytes(tensor.range.len())).sum();
+    let optimizer_bytes: u64 = trained.map(|tensor| options.optimizer.state_bytes(tensor.range.len())).sum();
     let step_bytes = 4 * norms + step_bytes(network.as_ref(), &plan, options, workload)?;
     let validation_bytes = measure_bytes(network.as_ref(), &plan, options, workload);
     let is_saved = |every| workload.steps.is_none_or(|steps| steps >= every);
@@ -140,7 +140,7 @@ fn step_bytes(network: &dyn Network, plan: &Plan, options: &Options, workload: &
         // Tokens, targets, starts.
         books.take(8 * (rows + starts.len()) as u64);
         let walked = network.predict(&mut books, &starts);
-        walked.ok_or_else(|| TrainError::options("what training takes cannot be predicted for this family of models"))?;
+        walked.ok_or_else(|| TrainError::options("a batch without rows takes nothing"))?;
         most = most.max(books.most());
     }
     Ok(most)

@@ -13,6 +13,7 @@ use crate::output::line;
 use crate::train::{TaskName, TrainOptions};
 
 #[derive(Debug, Args)]
+#[group(skip)]
 pub(crate) struct Arguments {
     /// Predict training with this method instead
     #[arg(long, value_parser = str::parse::<Method>, value_name = "METHOD", conflicts_with_all = ["adapters", "firmware"])]
@@ -116,4 +117,19 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     };
     let number: f64 = digits.parse().map_err(|_| format!("'{text}': bytes were expected, for example 400M or 2G"))?;
     if number.is_finite() && number > 0.0 { Ok((number * factor) as u64) } else { Err(format!("'{text}': more than nothing was expected")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_are_read_as_people_write_them() {
+        for (text, expected) in [("1", 1), ("400M", 400_000_000), ("2G", 2_000_000_000), ("1.5GiB", 1_610_612_736), ("64k", 64_000)] {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for text in ["", "M", "0", "-1", "1e400", "NaN", "inf", "12Q", "4 M", "µ"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
 }

@@ -45,11 +45,11 @@ pub(crate) struct Arguments {
     /// otherwise
     #[arg(long)]
     firmware: bool,
+    /// Print JSON with stable names
+    #[arg(long)]
+    json: bool,
     #[command(flatten, next_help_heading = "Training")]
     training: forecast::Arguments,
-    /// Print JSON with stable names
-    #[arg(long, help_heading = "Options")]
-    json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {

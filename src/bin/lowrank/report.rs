@@ -114,13 +114,13 @@ impl Report<'_> {
         let others = ["trained parameters", "size", "peak memory", "seconds", "steps"];
         let mut cells: Vec<Vec<String>> = self.rows.iter().map(|row| self.cells(row)).collect();
         self.embolden(&mut cells);
-        let mut lines = vec![std::iter::once("method").chain(quality.iter().copied()).chain(others).map(String::from).collect()];
+        let mut lines: Vec<Vec<String>> = vec![std::iter::once("method").chain(quality.iter().copied()).chain(others).map(String::from).collect()];
         lines.extend(cells);
         let widths: Vec<usize> =
             (0..lines[0].len()).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
         let mut table = String::new();
         for (at, line) in lines.iter().enumerate() {
-            for (cell, width) in line.iter().zip(&widths) {
+            for (cell, &width) in line.iter().zip(&widths) {
                 let _ = write!(table, "| {cell:<width$} ");
             }
             table.push_str("|\n");
