@@ -101,16 +101,26 @@ where
     output.append(&[0; HEADER_LEN])?;
     let mut hasher = Hasher::new(R::KIND);
     root.hash(&mut hasher);
-    let mut arena = Arena::new();
-    let hashed = Hashed { output, hash: Xxh64::new(0), position: 0, error: Error::Write };
-    let mut serializer = Serializer::new(hashed, arena.acquire(), rkyv::ser::sharing::Share::new());
-    let outcome = rkyv::api::serialize_using::<_, Failure>(root, &mut serializer);
-    let Hashed { output, hash, position, error } = serializer.into_writer();
-    outcome.map_err(|_| error)?;
+    let Hashed { output, hash, position, .. } = serialize(root, output)?;
     let mut header = Header { root: R::KIND, payload: position as u64, checksum: 0, fingerprint: hasher.finish(), content_version };
     header.checksum = header.finish_checksum(hash);
     output.set_header(&header.to_bytes())?;
     Ok(header)
+}
+
+/// The payload, without header.
+fn serialize<'o, R, O>(root: &R, output: &'o mut O) -> Result<Hashed<'o, O>>
+where
+    O: Output,
+    for<'s> R: Serialize<HighSerializer<Hashed<'o, O>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
+{
+    let mut arena = Arena::new();
+    let hashed = Hashed { output, hash: Xxh64::new(0), position: 0, error: Error::Write };
+    let mut serializer = Serializer::new(hashed, arena.acquire(), rkyv::ser::sharing::Share::new());
+    let outcome = rkyv::api::serialize_using::<_, Failure>(root, &mut serializer);
+    let hashed = serializer.into_writer();
+    outcome.map_err(|_| hashed.error)?;
+    Ok(hashed)
 }
 
 /// An output that rkyv can write to: keeps position and checksum, and the first error.
@@ -198,8 +208,29 @@ pub fn to_buffer<R>(root: &R, content_version: u64) -> Result<Buffer>
 where
     R: Root,
     for<'s, 'o> R: Serialize<HighSerializer<Hashed<'o, Buffer>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
+    for<'s, 'o> R: Serialize<HighSerializer<Hashed<'o, Count>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
 {
+    // A first pass counts: a buffer that grew on the way would for a moment hold an archive twice.
+    let mut count = Count(0);
+    serialize(root, &mut count)?;
     let mut buffer = Buffer::default();
+    buffer.lines.reserve_exact((HEADER_LEN + count.0).div_ceil(size_of::<Line>()));
     write(root, content_version, &mut buffer)?;
     Ok(buffer)
+}
+
+/// An output that only counts.
+#[derive(Debug)]
+#[allow(unnameable_types, reason = "only the bound of to_buffer names it")]
+pub struct Count(usize);
+
+impl Output for Count {
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0 += bytes.len();
+        Ok(())
+    }
+
+    fn set_header(&mut self, _: &[u8; HEADER_LEN]) -> Result<()> {
+        Ok(())
+    }
 }

@@ -13,6 +13,7 @@ use super::attention::{self, Shape};
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, Inputs, Targets};
 use super::evaluate::Tally;
+use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
 use super::step::{Step, Trace, trained};
@@ -236,9 +237,71 @@ impl<'a> BertBody<'a> {
         }
     }
 
+    /// The books of [`block`](Self::block): its output and what it keeps stay in them; returns the bytes of the latter.
+    fn block_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize]) -> u64 {
+        let (c, layer, n) = (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
+        let x = books.take(floats(n * c.dim));
+        let mut kept = 0;
+        for linear in [&layer.q, &layer.k, &layer.v] {
+            kept += books.take(x) + books.linear(linear, n);
+        }
+        kept += books.attention(self.shape(), starts);
+        kept += books.take(x) + books.linear(&layer.o, n);
+        kept += books.take(floats(n * c.hidden)) + books.linear(&layer.up, n);
+        let active = books.take(floats(n * c.hidden));
+        books.take(x);
+        kept += books.linear(&layer.down, n);
+        books.give(active + x);
+        kept
+    }
+
+    /// The books of [`block_back`](Self::block_back), which frees what was `kept` when it is done.
+    fn block_back_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize], kept: u64, input: bool) {
+        let (c, layer, n) = (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
+        let before = books.held();
+        let hidden = books.take(floats(n * c.hidden));
+        books.take(hidden);
+        books.linear_back(&layer.down, n, true);
+        books.give(2 * hidden);
+        let x = books.take(floats(n * c.dim));
+        books.linear_back(&layer.up, n, true);
+        books.give(x + hidden);
+
+        books.take(x);
+        books.linear_back(&layer.o, n, true);
+        books.attention_back(self.shape(), starts);
+        books.take(x);
+        for linear in [&layer.q, &layer.k, &layer.v] {
+            books.linear_back(linear, n, input);
+        }
+        books.back_to(before.saturating_sub(kept));
+    }
+
     /// Is a linear layer of block `index` trained?
-    fn trains(&self, step: &Step<'_>, index: usize) -> bool {
-        linears(&self.model.layer(index)).iter().any(|linear| step.plan.trains(linear.site))
+    fn trains(&self, plan: &Plan, index: usize) -> bool {
+        linears(&self.model.layer(index)).iter().any(|linear| plan.trains(linear.site))
+    }
+
+    /// The lowest block that the way back has to reach, and whether it goes on to the embeddings.
+    fn lowest(&self, plan: &Plan) -> Option<(usize, bool)> {
+        // Vectors are trained all or none.
+        if !plan.vectors.is_empty() || plan.trains(self.embedding().site) {
+            return Some((0, true));
+        }
+        (0..self.model.config().layers).find(|&index| self.trains(plan, index)).map(|index| (index, false))
+    }
+
+    /// Under what limits the core measures.
+    fn limits(&self, longest: usize, precision: Precision, lanes: usize, adapters: usize, rank: usize) -> EncoderLimits {
+        EncoderLimits {
+            batch: TEXTS,
+            tokens: longest.max(TOKENS),
+            precision,
+            lanes,
+            max_active: adapters,
+            max_total_rank: rank,
+            ..EncoderLimits::new(longest)
+        }
     }
 }
 
@@ -339,15 +402,8 @@ impl Body for BertBody<'_> {
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Bert::open)?;
         let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
-        let limits = EncoderLimits {
-            batch: TEXTS,
-            tokens: longest.max(TOKENS),
-            precision,
-            lanes: executor.lanes(),
-            max_active: adapters.len(),
-            max_total_rank: adapters.iter().map(Adapter::max_rank).sum(),
-            ..EncoderLimits::new(longest)
-        };
+        let rank = adapters.iter().map(Adapter::max_rank).sum();
+        let limits = self.limits(longest, precision, executor.lanes(), adapters.len(), rank);
         let mut slots = vec![Slot::EMPTY; adapters.len()];
         let mut set = AdapterSet::new(&mut slots, &model);
         let mut choices = Vec::new();
@@ -398,10 +454,7 @@ impl Body for BertBody<'_> {
     fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: BertTrace, d_hidden: &[f32], gradients: &mut [f32]) {
         let Inputs::Tokens(tokens) = inputs else { return };
         let layers = self.model.config().layers;
-        // Vectors are trained all or none.
-        let everything = !step.plan.vectors.is_empty() || step.plan.trains(self.embedding().site);
-        let lowest = if everything { Some(0) } else { (0..layers).find(|&index| self.trains(step, index)) };
-        let Some(lowest) = lowest else { return };
+        let Some((lowest, everything)) = self.lowest(step.plan) else { return };
         let BertTrace { mut blocks, last } = trace;
         let mut d = d_hidden.to_vec();
         self.norm_back(step, self.last_norm(), &last, &mut d, gradients);
@@ -414,6 +467,45 @@ impl Body for BertBody<'_> {
             self.add_places_back(step, starts, &d, gradients);
             step.embed_back(&self.embedding(), tokens, &d, gradients);
         }
+    }
+
+    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()> {
+        let (c, n) = (self.model.config(), *starts.last()?);
+        let sum = books.take(floats(n * c.dim));
+        books.embed(self.embedding().site, n);
+        let mut kept = Vec::with_capacity(c.layers);
+        for index in 0..c.layers {
+            let inner = self.block_books(books, index, starts);
+            kept.push(if self.checkpointing { 0 } else { inner });
+            books.give(if self.checkpointing { inner } else { 0 });
+        }
+        // The hidden states and their gradient; then d, while the sum behind the last block goes.
+        books.take(2 * sum);
+        loss(books);
+        books.give(sum);
+        books.take(sum);
+        books.give(sum);
+        let Some((lowest, everything)) = self.lowest(books.plan) else { return Some(()) };
+        for index in (lowest..c.layers).rev() {
+            let mut inner = kept[index];
+            if self.checkpointing {
+                inner = self.block_books(books, index, starts);
+                books.give(sum);
+            }
+            self.block_back_books(books, index, starts, inner + sum, everything || index > lowest);
+        }
+        if everything {
+            books.embed(self.embedding().site, n);
+        }
+        Some(())
+    }
+
+    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
+        encoder_need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank)).bytes as u64
+    }
+
+    fn text_bytes(&self) -> u64 {
+        self.model.tokenizer_json().len() as u64
     }
 
     /// As [`Bert::classifier_pooling`] says.

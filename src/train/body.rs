@@ -6,6 +6,7 @@
 use super::TrainError;
 use super::data::{Batch, IGNORE, Inputs, Targets};
 use super::evaluate::Tally;
+use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
 use super::step::{Step, sum_rows};
@@ -70,6 +71,14 @@ pub(crate) trait Body {
 
     /// The hidden states, `[n, dim]`; with `keep`, what the way back needs.
     fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, Self::Trace);
+    /// What `forward`, `loss` and `backward` take of memory, step by step; `None` for an empty batch.
+    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()>;
+    /// The bytes of [`measure`](Self::measure) beside the archives: no sequence longer than `longest`, adapters of rank `rank`.
+    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64;
+    /// The bytes of what a base of this family holds beside weights: tokenizer and template.
+    fn text_bytes(&self) -> u64 {
+        0
+    }
     /// The way back from d_hidden, `[n, dim]`; adds to `gradients`.
     fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: Self::Trace, d_hidden: &[f32], gradients: &mut [f32]);
     /// The vector of every sequence that a classifier reads, `[sequences, dim]`.
@@ -121,6 +130,10 @@ pub(crate) trait Network {
     ) -> Result<(), TrainError>;
     /// The loss of a batch; with `back`, its gradients.
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome;
+    /// What [`run`](Self::run) takes of memory on the way there and back.
+    fn predict(&self, books: &mut Books<'_>, starts: &[usize]) -> Option<()>;
+    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64;
+    fn text_bytes(&self) -> u64;
 }
 
 impl<B: Body> Network for B {
@@ -183,6 +196,24 @@ impl<B: Body> Network for B {
         }
         outcome
     }
+
+    fn predict(&self, books: &mut Books<'_>, starts: &[usize]) -> Option<()> {
+        let rows = starts.last().copied().unwrap_or(0);
+        let (sequences, dim) = (starts.len().saturating_sub(1), Body::base(self).dim());
+        Body::predict(self, books, starts, &|books| match (&books.plan.classifier, self.head()) {
+            (None, Some(head)) => next_token_books(books, &head, rows),
+            // Pooled states, their gradient, and the pooler's.
+            _ => books.pass(4 * floats(sequences * dim)),
+        })
+    }
+
+    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
+        Body::measure_bytes(self, longest, lanes, rank)
+    }
+
+    fn text_bytes(&self) -> u64 {
+        Body::text_bytes(self)
+    }
 }
 
 /// Rows of logits in memory at a time: a vocabulary is wide.
@@ -225,6 +256,19 @@ fn next_token<'g>(
         }
     }
     (outcome, back)
+}
+
+/// The books of [`next_token`] on the way there and back.
+fn next_token_books(books: &mut Books<'_>, head: &Linear<'_>, rows: usize) {
+    let chunk = ROWS.min(rows);
+    let before = books.held();
+    books.take(8 * rows as u64);
+    // x, the logits, the losses; then dx.
+    books.take(floats(chunk * (head.weight.cols() + head.weight.rows() + 2)));
+    books.linear(head, chunk);
+    books.take(floats(chunk * head.weight.cols()));
+    books.linear_back(head, chunk, true);
+    books.back_to(before);
 }
 
 /// Cross entropy of the class of every sequence.

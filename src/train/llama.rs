@@ -9,6 +9,7 @@ use super::attention::{self, Shape};
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, IGNORE, Inputs, Targets};
 use super::evaluate::Tally;
+use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
 use super::step::{Step, Trace, trained};
@@ -203,6 +204,57 @@ impl<'a> LlamaBody<'a> {
         }
     }
 
+    /// The books of [`block`](Self::block): its output and what it keeps stay in them; returns the bytes of the latter.
+    fn block_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize]) -> u64 {
+        let (c, layer, n) = (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
+        let normed = books.take(floats(n * c.dim));
+        let mut kept = 0;
+        for linear in [&layer.q, &layer.k, &layer.v] {
+            kept += books.take(floats(n * linear.weight.rows())) + books.linear(linear, n);
+        }
+        for (norm, width) in [(layer.q_norm, c.q_dim()), (layer.k_norm, c.kv_dim())] {
+            kept += if norm.is_empty() { 0 } else { books.take(floats(n * width)) };
+        }
+        kept += books.attention(self.shape(), starts);
+        kept += books.take(floats(n * c.dim)) + books.linear(&layer.o, n);
+        books.take(normed);
+        for linear in [&layer.gate, &layer.up] {
+            kept += books.take(floats(n * c.hidden)) + books.linear(linear, n);
+        }
+        let product = books.take(floats(n * c.hidden));
+        books.take(floats(n * c.dim));
+        kept += books.linear(&layer.down, n);
+        books.give(product + 2 * normed);
+        kept
+    }
+
+    /// The books of [`block_back`](Self::block_back) beside what was kept.
+    fn block_back_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize], input: bool) {
+        let (c, layer, n) = (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
+        let before = books.held();
+        let hidden = books.take(floats(n * c.hidden));
+        books.take(hidden);
+        books.linear_back(&layer.down, n, true);
+        books.give(hidden);
+        books.take(hidden);
+        books.pass(hidden);
+        books.take(2 * floats(n * c.dim));
+        books.linear_back(&layer.gate, n, true);
+        books.linear_back(&layer.up, n, true);
+
+        books.take(floats(n * c.q_dim()));
+        books.linear_back(&layer.o, n, true);
+        books.attention_back(self.shape(), starts);
+        if !layer.q_norm.is_empty() {
+            books.pass(floats(n * c.q_dim()));
+        }
+        books.take(floats(n * c.dim));
+        for linear in [&layer.q, &layer.k, &layer.v] {
+            books.linear_back(linear, n, input);
+        }
+        books.back_to(before);
+    }
+
     /// Qwen3's norm of every head, in place; returns what was there before, or nothing.
     fn norm_heads(&self, step: &Step<'_>, index: usize, which: Norm, archived: &[f32], heads: &mut Vec<f32>) -> Vec<f32> {
         if archived.is_empty() {
@@ -243,11 +295,30 @@ impl<'a> LlamaBody<'a> {
     }
 
     /// Is anything in block `index` trained?
-    fn trains(&self, step: &Step<'_>, index: usize) -> bool {
-        linears(&self.model.layer(index)).iter().any(|linear| step.plan.trains(linear.site))
+    fn trains(&self, plan: &Plan, index: usize) -> bool {
+        linears(&self.model.layer(index)).iter().any(|linear| plan.trains(linear.site))
             || [Norm::Attention, Norm::FeedForward, Norm::Q, Norm::K]
                 .iter()
-                .any(|&which| step.plan.vectors.contains_key(&vector_id(index, which)))
+                .any(|&which| plan.vectors.contains_key(&vector_id(index, which)))
+    }
+
+    /// The lowest block that the way back has to reach.
+    fn lowest(&self, plan: &Plan) -> usize {
+        let layers = self.model.config().layers;
+        if plan.trains(self.embedding().site) { 0 } else { (0..layers).find(|&index| self.trains(plan, index)).unwrap_or(layers) }
+    }
+
+    /// Under what limits the core measures.
+    fn limits(&self, longest: usize, precision: Precision, lanes: usize, adapters: usize, rank: usize) -> Limits {
+        Limits {
+            kv_format: KvFormat::F32,
+            precision,
+            prefill_chunk: longest.min(64),
+            lanes,
+            max_active: adapters,
+            max_total_rank: rank,
+            ..Limits::new(longest)
+        }
     }
 }
 
@@ -351,15 +422,8 @@ impl Body for LlamaBody<'_> {
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Llama::open)?;
         let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
-        let limits = Limits {
-            kv_format: KvFormat::F32,
-            precision,
-            prefill_chunk: longest.min(64),
-            lanes: executor.lanes(),
-            max_active: adapters.len(),
-            max_total_rank: adapters.iter().map(Adapter::max_rank).sum(),
-            ..Limits::new(longest)
-        };
+        let rank = adapters.iter().map(Adapter::max_rank).sum();
+        let limits = self.limits(longest, precision, executor.lanes(), adapters.len(), rank);
         let mut slots = vec![Slot::EMPTY; adapters.len()];
         let mut set = AdapterSet::new(&mut slots, &model);
         let mut choices = Vec::new();
@@ -420,7 +484,7 @@ impl Body for LlamaBody<'_> {
         ops::rms_norm_back(&step.machine, &last, weight, c.norm_epsilon, d_hidden, &mut d, dw);
         drop(last);
         let embeds = step.plan.trains(self.embedding().site);
-        let lowest = if embeds { 0 } else { (0..c.layers).find(|&index| self.trains(step, index)).unwrap_or(c.layers) };
+        let lowest = self.lowest(step.plan);
         for index in (lowest..c.layers).rev() {
             let Some(kept) = blocks.pop() else { return };
             let full = step.plan.vectors.contains_key(&vector_id(index, Norm::Attention));
@@ -429,6 +493,47 @@ impl Body for LlamaBody<'_> {
         if embeds {
             step.embed_back(&self.embedding(), tokens, &d, gradients);
         }
+    }
+
+    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()> {
+        let (c, n) = (self.model.config(), *starts.last()?);
+        let x = floats(n * c.dim);
+        books.take(floats(n * c.head_dim) + x);
+        books.embed(self.embedding().site, n);
+        let mut kept = Vec::with_capacity(c.layers);
+        for index in 0..c.layers {
+            let inner = self.block_books(books, index, starts);
+            kept.push(if self.checkpointing { 0 } else { inner });
+            books.give(if self.checkpointing { inner } else { 0 });
+        }
+        // The hidden states and their gradient; then d, while the residual stream behind the last block goes.
+        let hidden = books.take(x);
+        books.take(x);
+        loss(books);
+        books.give(hidden);
+        books.take(x);
+        books.give(x);
+        for index in (self.lowest(books.plan)..c.layers).rev() {
+            let again = if self.checkpointing {
+                let inner = self.block_books(books, index, starts);
+                books.give(x);
+                inner
+            } else {
+                0
+            };
+            self.block_back_books(books, index, starts, true);
+            books.give(x + kept[index] + again);
+        }
+        books.embed(self.embedding().site, n);
+        Some(())
+    }
+
+    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
+        need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank)).bytes as u64
+    }
+
+    fn text_bytes(&self) -> u64 {
+        (self.model.tokenizer_json().len() + self.model.chat_template().len()) as u64
     }
 
     /// The last token's.

@@ -17,6 +17,7 @@ use super::TrainError;
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, IGNORE, Inputs, Targets};
 use super::evaluate::Tally;
+use super::memory::{Books, floats};
 use super::plan::Plan;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
@@ -135,6 +136,59 @@ impl<'a> LstmBody<'a> {
         let mut dx = if input { vec![0.0; x.len()] } else { Vec::new() };
         step.linear_back(&layer.ih, &inner.ih, x, &d_gates, input.then_some(&mut dx[..]), gradients);
         dx
+    }
+
+    /// The books of [`layer`](Self::layer): all that it returns stays in them; returns its bytes.
+    fn layer_books(&self, books: &mut Books<'_>, layer: &Layer<'_>, starts: &[usize]) -> u64 {
+        let hidden = self.model.config().hidden;
+        let n = starts.last().copied().unwrap_or(0);
+        let mut kept = books.take(floats(n * 4 * hidden)) + books.linear(&layer.ih, n);
+        kept += books.take(2 * floats(n * hidden));
+        for t in 0..longest(starts) {
+            let rows = rows_at(starts, t).len();
+            let passing = books.take(floats(rows * 5 * hidden));
+            kept += books.linear(&layer.hh, rows);
+            books.give(passing);
+        }
+        kept
+    }
+
+    /// The books of [`layer_back`](Self::layer_back) beside what was kept; what it returns stays in them.
+    fn layer_back_books(&self, books: &mut Books<'_>, layer: &Layer<'_>, starts: &[usize], input: bool) {
+        let hidden = self.model.config().hidden;
+        let n = starts.last().copied().unwrap_or(0);
+        let before = books.held();
+        books.take(floats(n * 4 * hidden + 2 * (starts.len() - 1) * hidden));
+        for t in (0..longest(starts)).rev() {
+            let rows = rows_at(starts, t).len();
+            let passing = books.take(floats(rows * 6 * hidden));
+            books.linear_back(&layer.hh, rows, t > 0);
+            books.give(passing);
+        }
+        let dx = if input { floats(n * layer.ih.weight.cols()) } else { 0 };
+        books.take(dx);
+        books.linear_back(&layer.ih, n, input);
+        books.back_to(before + dx);
+    }
+
+    /// The lowest layer that the way back has to reach, and whether it goes on to the embedding.
+    fn lowest(&self, plan: &Plan) -> (usize, bool) {
+        let layers = self.model.config().layers;
+        let trains = |index: &usize| [Site::Ih(*index), Site::Hh(*index)].iter().any(|site| plan.trains(site.number(layers)));
+        let embeds = plan.trains(self.embedding().site);
+        (if embeds { 0 } else { (0..layers).find(trains).unwrap_or(layers) }, embeds)
+    }
+
+    /// Under what limits the core measures.
+    fn limits(longest: usize, precision: Precision, lanes: usize, adapters: usize, rank: usize) -> RecurrentLimits {
+        RecurrentLimits {
+            precision,
+            prefill_chunk: longest.clamp(1, 64),
+            lanes,
+            max_active: adapters,
+            max_total_rank: rank,
+            ..RecurrentLimits::new()
+        }
     }
 
     /// The classifier that was trained, or the base's own head.
@@ -279,14 +333,8 @@ impl Body for LstmBody<'_> {
             set.attach(slot, adapter)?;
             choices.push(Choice::slot(slot));
         }
-        let limits = RecurrentLimits {
-            precision,
-            prefill_chunk: longest.clamp(1, 64),
-            lanes: executor.lanes(),
-            max_active: adapters.len(),
-            max_total_rank: adapters.iter().map(Adapter::max_rank).sum(),
-            ..RecurrentLimits::new()
-        };
+        let rank = adapters.iter().map(Adapter::max_rank).sum();
+        let limits = Self::limits(longest, precision, executor.lanes(), adapters.len(), rank);
         let mut memory = Memory::new(recurrent_need(model.config(), &limits));
         let mut session = Recurrent::new(model, &limits, memory.as_mut(), executor)?;
         session.select(0, &set, &choices)?;
@@ -345,9 +393,7 @@ impl Body for LstmBody<'_> {
     fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], mut trace: Vec<Kept>, d_hidden: &[f32], gradients: &mut [f32]) {
         let Inputs::Tokens(tokens) = inputs else { return };
         let layers = self.model.config().layers;
-        let trains = |index: usize| [Site::Ih(index), Site::Hh(index)].iter().any(|site| step.plan.trains(site.number(layers)));
-        let embeds = step.plan.trains(self.embedding().site);
-        let lowest = if embeds { 0 } else { (0..layers).find(|&index| trains(index)).unwrap_or(layers) };
+        let (lowest, embeds) = self.lowest(step.plan);
         let mut d = d_hidden.to_vec();
         for index in (lowest..layers).rev() {
             let Some(Kept { x, inner }) = trace.pop() else { return };
@@ -358,6 +404,46 @@ impl Body for LstmBody<'_> {
         if embeds {
             step.embed_back(&self.embedding(), tokens, &d, gradients);
         }
+    }
+
+    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()> {
+        let (c, n) = (self.model.config(), *starts.last()?);
+        let h = floats(n * c.hidden);
+        let mut reads = vec![books.take(floats(n * c.dim))];
+        books.embed(self.embedding().site, n);
+        let mut kept = Vec::with_capacity(c.layers);
+        for index in 0..c.layers {
+            let inner = self.layer_books(books, &self.model.layer(index), starts);
+            reads.push(books.take(h));
+            kept.push(if self.checkpointing { 0 } else { inner });
+            books.give(if self.checkpointing { inner } else { 0 });
+        }
+        // The gradient of the hidden states, which then go; a copy of it is carried back.
+        books.take(h);
+        loss(books);
+        books.give(h);
+        let mut d = books.take(h);
+        let (lowest, embeds) = self.lowest(books.plan);
+        for index in (lowest..c.layers).rev() {
+            let layer = self.model.layer(index);
+            let again = if self.checkpointing { self.layer_books(books, &layer, starts) } else { 0 };
+            let input = embeds || index > lowest;
+            self.layer_back_books(books, &layer, starts, input);
+            books.give(d + reads[index] + kept[index] + again);
+            d = if input { floats(n * layer.ih.weight.cols()) } else { 0 };
+        }
+        if embeds {
+            books.embed(self.embedding().site, n);
+        }
+        Some(())
+    }
+
+    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
+        recurrent_need(self.model.config(), &Self::limits(longest, Precision::Exact, lanes, 1, rank)).bytes as u64
+    }
+
+    fn text_bytes(&self) -> u64 {
+        self.model.tokenizer_json().len() as u64
     }
 
     /// The last token's.

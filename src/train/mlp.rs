@@ -10,6 +10,7 @@ use super::TrainError;
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, Inputs, Targets};
 use super::evaluate::Tally;
+use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
 use super::step::{Step, Trace, trained};
@@ -46,6 +47,11 @@ pub(crate) struct Kept {
 }
 
 impl MlpBody<'_> {
+    /// Under what limits the core measures.
+    fn limits(precision: Precision, lanes: usize, adapters: usize, rank: usize) -> PredictorLimits {
+        PredictorLimits { precision, lanes, max_active: adapters, max_total_rank: rank, ..PredictorLimits::new(1) }
+    }
+
     /// Layers in front of the last one.
     fn inner_layers(&self) -> usize {
         self.model.config().layers - 1
@@ -121,13 +127,8 @@ impl Body for MlpBody<'_> {
             set.attach(slot, adapter)?;
             choices.push(Choice::slot(slot));
         }
-        let limits = PredictorLimits {
-            precision,
-            lanes: executor.lanes(),
-            max_active: adapters.len(),
-            max_total_rank: adapters.iter().map(Adapter::max_rank).sum(),
-            ..PredictorLimits::new(1)
-        };
+        let rank = adapters.iter().map(Adapter::max_rank).sum();
+        let limits = Self::limits(precision, executor.lanes(), adapters.len(), rank);
         let mut memory = Memory::new(predictor_need(model.config(), &limits));
         let mut predictor = Predictor::new(model, &limits, memory.as_mut(), executor)?;
         predictor.select(0, &set, &choices)?;
@@ -185,6 +186,37 @@ impl Body for MlpBody<'_> {
             step.linear_back(&self.model.layer(index), &trace, &x, &d, input.then_some(&mut dx[..]), gradients);
             d = dx;
         }
+    }
+
+    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()> {
+        let (inner, n) = (self.inner_layers(), *starts.last()?);
+        // The features in the batch, and as the first layer reads them.
+        books.take(2 * floats(n * self.model.config().inputs));
+        let mut kept = Vec::with_capacity(inner);
+        for index in 0..inner {
+            let layer = self.model.layer(index);
+            let y = books.take(floats(n * layer.weight.rows()));
+            kept.push(books.linear(&layer, n) + books.take(y));
+        }
+        let hidden = floats(n * self.model.config().dim);
+        books.take(hidden);
+        loss(books);
+        books.give(hidden);
+        let mut d = books.take(hidden);
+        let lowest = (0..inner).find(|&index| books.plan.trains(index as u32)).unwrap_or(inner);
+        for index in (lowest..inner).rev() {
+            let layer = self.model.layer(index);
+            let x = floats(n * layer.weight.cols());
+            let dx = if index > lowest { books.take(x) } else { 0 };
+            books.linear_back(&layer, n, index > lowest);
+            books.give(d + kept[index] + x);
+            d = dx;
+        }
+        Some(())
+    }
+
+    fn measure_bytes(&self, _: usize, lanes: usize, rank: usize) -> u64 {
+        predictor_need(self.model.config(), &Self::limits(Precision::Exact, lanes, 1, rank)).bytes as u64
     }
 
     fn pool(&self, _: &Step<'_>, hidden: &[f32], _: &[usize]) -> (Vec<f32>, ()) {

@@ -61,6 +61,17 @@ pub enum OptimizerKind {
 }
 
 impl OptimizerKind {
+    /// The bytes of state of a group of `length` parameters.
+    pub(crate) fn state_bytes(self, length: usize) -> u64 {
+        let length = length as u64;
+        match self {
+            Self::Sgd { momentum: 0.0 } => 0,
+            Self::Sgd { .. } => 4 * length,
+            Self::AdamW8Bit { .. } if length >= LEAST_8_BIT as u64 => 2 * (length + 4 * length.div_ceil(BLOCK as u64)),
+            Self::AdamW { .. } | Self::AdamW8Bit { .. } => 8 * length,
+        }
+    }
+
     /// AdamW with torch's constants: β 0.9 and 0.999, ε 1e-8.
     pub const fn adamw() -> Self {
         Self::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }

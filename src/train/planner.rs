@@ -17,6 +17,13 @@ const CLASSIFIER: u64 = 0x0fff_ffff;
 
 /// The plan of a run on `body`, with a classifier for `labels` unless there are none, and the arena's first values.
 pub(crate) fn plan(body: &dyn Network, options: &Options, labels: &[String]) -> Result<(Plan, Vec<f32>), TrainError> {
+    let plan = layout(body, options, labels)?;
+    let values = first_values(body, &plan, options);
+    Ok((plan, values))
+}
+
+/// The plan alone, without a number of the arena.
+pub(crate) fn layout(body: &dyn Network, options: &Options, labels: &[String]) -> Result<Plan, TrainError> {
     options.check()?;
     let rules = options.method.rules();
     let chosen = choose(body, options)?;
@@ -45,8 +52,7 @@ pub(crate) fn plan(body: &dyn Network, options: &Options, labels: &[String]) -> 
         let bias = plan.push(0, Part::ClassifierBias, labels.len(), false);
         plan.classifier = Some(Classifier { weight, bias, labels: labels.to_vec() });
     }
-    let values = first_values(body, &plan, options);
-    Ok((plan, values))
+    Ok(plan)
 }
 
 fn is_embedding(body: &dyn Network, site: u32) -> bool {

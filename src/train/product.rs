@@ -44,6 +44,11 @@ pub(crate) fn multiply(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32
     general_mat_mul(alpha, &a, &b, beta, &mut c);
 }
 
+/// Rows of a dequantized tile of an `[outputs, inputs]` weight.
+pub(crate) fn tile_rows(outputs: usize, inputs: usize) -> usize {
+    (TILE / inputs).clamp(8, ROWS).min(outputs)
+}
+
 impl Machine<'_> {
     /// `dX += dY · W`: dY `[n, out]`, W `[out, in]`, dX `[n, in]`. Each lane has rows of dX of its own.
     pub(crate) fn back_through(&self, weight: &Matrix<'_>, dy: &[f32], dx: &mut [f32]) {
@@ -52,7 +57,7 @@ impl Machine<'_> {
         self.each(dx.chunks_mut(share * inputs).zip(dy.chunks(share * outputs)), |(dx, dy)| {
             let n = dx.len() / inputs;
             let dy = matrix(dy, n, outputs);
-            let most = (TILE / inputs).clamp(8, ROWS).min(outputs);
+            let most = tile_rows(outputs, inputs);
             let mut tile = match weight.values() {
                 Values::F32(w) => return multiply(1.0, dy, matrix(w, outputs, inputs), 1.0, matrix_mut(dx, n, inputs)),
                 _ => vec![0.0; most * inputs],

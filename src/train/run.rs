@@ -149,14 +149,24 @@ struct State {
 }
 
 /// The steps of a run and where each epoch begins.
-struct Course {
+pub(crate) struct Course {
     /// Optimizer steps before each epoch, then all of them.
     starts: Vec<u64>,
     total: u64,
 }
 
 impl Course {
-    fn new(data: &Dataset<'_>, options: &RunOptions, seed: u64) -> Self {
+    /// Epochs, the last perhaps not whole.
+    pub(crate) fn epochs(&self) -> u64 {
+        self.starts.len() as u64 - 1
+    }
+
+    /// Optimizer steps.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub(crate) fn new(data: &Dataset<'_>, options: &RunOptions, seed: u64) -> Self {
         let mut starts = vec![0];
         let mut at = 0;
         loop {

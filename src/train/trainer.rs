@@ -98,12 +98,7 @@ impl<'a> Trainer<'a> {
         if labels.len() == 1 {
             return Err(TrainError::options(format!("a classifier needs two labels, there is only '{}'", labels[0])));
         }
-        if !labels.is_empty() && !network.borders().classifies {
-            return Err(TrainError::options("this model is a language model: it cannot be trained to classify (--task lm)"));
-        }
-        if labels.is_empty() && network.head_site().is_none() {
-            return Err(TrainError::options("this model has no language-model head: it can only be trained to classify"));
-        }
+        check_task(network.as_ref(), labels.len())?;
         let (plan, values) = planner::plan(network.as_ref(), &options, &labels)?;
         let rules = options.method.rules();
         let group = |tensor: &Tensor| Group {
@@ -406,6 +401,17 @@ impl<'a> Trainer<'a> {
         }
         Ok(self.adapter(name, rank).build(self.network.base())?)
     }
+}
+
+/// Refuses a task that the family is not made for.
+pub(crate) fn check_task(network: &dyn Network, labels: usize) -> Result<(), TrainError> {
+    if labels > 0 && !network.borders().classifies {
+        return Err(TrainError::options("this model is a language model: it cannot be trained to classify (--task lm)"));
+    }
+    if labels == 0 && network.head_site().is_none() {
+        return Err(TrainError::options("this model has no language-model head: it can only be trained to classify"));
+    }
+    Ok(())
 }
 
 /// Everything in a batch that has a target.

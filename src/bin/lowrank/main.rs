@@ -5,10 +5,12 @@
 mod adapter;
 mod bench;
 mod chat;
+mod compare;
 mod embed;
 mod evaluate;
 mod export;
 mod files;
+mod forecast;
 mod generate;
 mod import;
 mod init;
@@ -17,7 +19,9 @@ mod logits;
 mod memory;
 mod model;
 mod output;
+mod plot;
 mod progress;
+mod report;
 mod tokenize;
 mod train;
 
@@ -68,7 +72,9 @@ enum Command {
     Train(train::Arguments),
     /// Measure a model (and an adapter) on a data file
     Evaluate(evaluate::Arguments),
-    /// What running a base will take, before running it: the workspace to the byte, and the archives, which are mapped
+    /// Train several methods on the same data and write a report: table, CSV and pictures
+    Compare(compare::Arguments),
+    /// What running a base, or with --method training on it, will take, before running it
     Memory(memory::Arguments),
     /// Tokens per second, bytes per token, and bytes per second beside what this machine's memory gives
     Bench(bench::Arguments),
@@ -102,6 +108,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Tokenize(arguments) => tokenize::run(arguments),
         Command::Train(arguments) => train::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Memory(arguments) => memory::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
     }

@@ -1,4 +1,4 @@
-//! `lowrank memory`: what running a base will take, before running it.
+//! `lowrank memory`: what running a base will take, before running it. Training is in `forecast`.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,18 @@ use serde_json::json;
 
 use crate::Failure;
 use crate::files::File;
+use crate::forecast;
 use crate::model::{Kv, ModelOptions};
 use crate::output::line;
 
 const EXAMPLES: &str = "Examples:
   lowrank memory --base base.lrk --adapter style.lrk --context 2048
-  lowrank memory --base tiny.lrk --adapter style.lrk --context 128 --prefill-chunk 8 --firmware";
+  lowrank memory --base tiny.lrk --adapter style.lrk --context 128 --prefill-chunk 8 --firmware
+  lowrank memory --base base.lrk --method qlora --batch-size 4 --max-length 256
+  lowrank memory --base base.lrk --method qlora --batch-size 4 --data style.jsonl --validation held-out.jsonl
+
+With --method it predicts what `lowrank train` with the same options reports: peak_bytes is the heap's high-water mark and the
+mapped base. Without --data every batch is full: batch-size sequences of max-length tokens.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -42,9 +48,14 @@ pub(crate) struct Arguments {
     /// Print JSON with stable names
     #[arg(long)]
     json: bool,
+    #[command(flatten, next_help_heading = "Training")]
+    training: forecast::Arguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(method) = arguments.training.method {
+        return forecast::run(&arguments.training, &arguments.model, method, arguments.json);
+    }
     let base = arguments.model.open()?;
     let model = base.base()?;
     let adapters = arguments.adapters.iter().map(File::open).collect::<Result<Vec<_>, _>>()?;

@@ -13,7 +13,7 @@ use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::schedule::Shape;
 use lowrank::train::{
     AnyBase, Control, Event, Init, Length, Measures, Method, Options, PatternValue, Report, RunOptions, Targets, TrainError, Trainer,
-    Warmup, run as run_training,
+    Warmup, Workload, forecast, run as run_training,
 };
 use serde_json::{Value, json};
 
@@ -181,6 +181,9 @@ pub(crate) struct Arguments {
     /// Go on from OUTPUT.checkpoint, as if the run had never stopped
     #[arg(long)]
     resume: bool,
+    /// Refuse in advance what would take more: bytes, or 400M, 2G, 512MiB
+    #[arg(long, value_parser = crate::forecast::bytes, value_name = "BYTES")]
+    memory_limit: Option<u64>,
     /// Print JSON with stable names
     #[arg(long)]
     json: bool,
@@ -239,6 +242,30 @@ impl TrainOptions {
         }
     }
 
+    /// Optimizer steps, where they and not epochs are given.
+    pub(crate) fn steps(&self) -> Option<u64> {
+        self.steps
+    }
+
+    /// What a reader of results wants to know: name and value.
+    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
+        let length = self.steps.map_or_else(|| format!("{} epochs", self.epochs), |steps| format!("{steps} steps"));
+        vec![
+            ("length", length),
+            ("batch", format!("{} × {} sequences of at most {} tokens", self.accumulation, self.batch_size, self.max_length)),
+            ("rank, alpha", format!("{}, {}", self.rank, self.alpha.unwrap_or(2.0 * self.rank as f32))),
+            ("layers", self.target_modules.clone()),
+            ("learning rate", format!("{} ({:?}, warm-up {})", self.learning_rate, self.schedule, self.warmup).to_lowercase()),
+            ("optimizer", format!("{:?}, weight decay {}", self.optimizer, self.weight_decay).to_lowercase()),
+            ("checkpointing of activations", if self.checkpointing { "yes" } else { "no" }.into()),
+        ]
+    }
+
+    /// The first seed.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// Opens a data file; a validation file takes the training file's labels.
     pub(crate) fn open<'t>(
         &self,
@@ -291,7 +318,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let training = options.open(&arguments.data, tokenizer, None)?;
     let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
     let validation = arguments.validation.as_ref().map(|path| options.open(path, tokenizer, labels.clone())).transpose()?;
-    let mut trainer = Trainer::new(model, options.trainer(arguments.method)?, labels.unwrap_or_default())?;
     let checkpoint = with_suffix(&arguments.output, "checkpoint");
     if arguments.resume && !checkpoint.exists() {
         note(format_args!("{}: no checkpoint there, the run starts anew", checkpoint.display()));
@@ -299,6 +325,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let every = if arguments.checkpoint_every == 0 { u64::MAX } else { arguments.checkpoint_every };
     let run_options = RunOptions { checkpoint: Some((checkpoint.clone(), every)), resume: arguments.resume, ..options.run() };
     let executor = arguments.model.executor()?;
+    let trainer_options = options.trainer(arguments.method)?;
+    if let Some(limit) = arguments.memory_limit {
+        let workload = Workload::of(&training, validation.as_ref(), &run_options, trainer_options.seed, executor.lanes());
+        let forecast = forecast(model, &trainer_options, &run_options, &workload)?;
+        crate::forecast::check(limit, crate::forecast::peak(&forecast, base.map.len()))?;
+    }
+    let mut trainer = Trainer::new(model, trainer_options, labels.unwrap_or_default())?;
     let stop = Arc::new(AtomicBool::new(false));
     let signalled = Arc::clone(&stop);
     ctrlc::set_handler(move || signalled.store(true, Ordering::Relaxed))?;

@@ -199,6 +199,11 @@ impl<'t> Dataset<'t> {
         self.entries.is_empty()
     }
 
+    /// What it is read for.
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
     /// The names of the classes, in the order of their indices: sorted, as numbers if all are; or as given. Empty for a language
     /// model.
     pub fn labels(&self) -> &[String] {

@@ -1,0 +1,333 @@
+//! What a training run takes of memory, before it runs. Nothing is allocated here: the books are kept that the code would fill.
+//!
+//! With P numbers in the arena, n rows in a batch, r the rank, all in bytes:
+//! ```text
+//! held        4P values + 4P gradients + 4P kept by the guard + optimizer (AdamW: 8 a trained number)
+//!             + early stopping 4P + DoRA 8 a row of its layers
+//! step        held + DoRA 4 a row + the family's walk: what forward keeps, then the most of loss and way back
+//! validation  held + factors twice + the archive + the core's workspace
+//! checkpoint  held + 4P values + optimizer
+//! peak        the largest of the three, beside what the caller holds (tokenizer, index of the data)
+//! ```
+//! A family's walk stands beside its code ([`Body::predict`](super::body::Body::predict)) and takes and gives back in the same
+//! order. What layers share is here: low-rank factors, tiles of dequantized weights, the packing buffers of matrix products.
+
+use super::TrainError;
+use super::attention::Shape;
+use super::body::Network;
+use super::data::{Dataset, Task};
+use super::options::Options;
+use super::plan::{Change, Plan};
+use super::planner;
+use super::product::tile_rows;
+use super::run::{Course, RunOptions};
+use super::trainer::{Trainable, check_task, sealed::Sealed};
+use crate::nn::Linear;
+use crate::quant::Format;
+
+/// What a run will take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Forecast {
+    /// Numbers that are trained.
+    pub trainable_parameters: usize,
+    /// Values, gradients and the copies that divergence and early stopping fall back on.
+    pub parameter_bytes: u64,
+    /// The optimizer's state.
+    pub optimizer_bytes: u64,
+    /// The most that a step takes beside them: activations, their gradients, tiles.
+    pub step_bytes: u64,
+    /// The most that a validation, or writing the result, takes beside them.
+    pub validation_bytes: u64,
+    /// What writing a checkpoint takes beside them; 0 if none is written.
+    pub checkpoint_bytes: u64,
+    /// Their high-water mark together.
+    pub heap_bytes: u64,
+}
+
+/// What a run will meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// Rows of every sequence, batch by batch.
+    pub batches: Vec<Vec<usize>>,
+    /// Optimizer steps, if they are known.
+    pub steps: Option<u64>,
+    /// The longest sequence of the validation data, if there is any.
+    pub validation: Option<usize>,
+    /// Labels of a classifier; 0 for a language model.
+    pub labels: usize,
+    /// Lanes of the executor.
+    pub lanes: usize,
+}
+
+impl Workload {
+    /// Full batches: `batch_size` sequences of `length` rows.
+    pub fn full(batch_size: usize, length: usize, labels: usize, lanes: usize) -> Self {
+        Self { batches: vec![vec![length; batch_size]], steps: None, validation: None, labels, lanes }
+    }
+
+    /// The batches that a run of `options` with `seed` makes of `training`.
+    pub fn of(training: &Dataset<'_>, validation: Option<&Dataset<'_>>, options: &RunOptions, seed: u64, lanes: usize) -> Self {
+        let course = Course::new(training, options, seed);
+        let epochs = 0..course.epochs().min(EPOCHS);
+        let plans = epochs.flat_map(|epoch| training.plan(options.batch_size, seed, epoch, options.sort_by_length));
+        let lengths = |batch: Vec<u32>| batch.into_iter().map(|example| training.length(example)).collect();
+        let labels = if training.task() == Task::Classify { training.labels().len() } else { 0 };
+        Self {
+            batches: plans.map(lengths).collect(),
+            steps: Some(course.total()),
+            validation: validation.map(Dataset::longest),
+            labels,
+            lanes,
+        }
+    }
+}
+
+/// Epochs whose batches are looked at: later ones are shuffled otherwise, not larger.
+const EPOCHS: u64 = 4;
+
+/// What a run of `options` and `run` on `base` will take on the heap, beside what is held before it begins and the base itself.
+///
+/// # Errors
+/// [`TrainError::Options`] for options that cannot be or do not fit the base.
+pub fn forecast<'a>(base: impl Trainable<'a>, options: &Options, run: &RunOptions, workload: &Workload) -> Result<Forecast, TrainError> {
+    let network = Sealed::network(base, options.checkpointing);
+    check_task(network.as_ref(), workload.labels)?;
+    let labels: Vec<String> = (0..workload.labels).map(|label| label.to_string()).collect();
+    let plan = planner::layout(network.as_ref(), options, &labels)?;
+    let norms = dora_rows(&plan, network.as_ref());
+    let copies = if run.patience.is_some() { 4 } else { 3 };
+    let parameter_bytes = copies * floats(plan.len()) + 8 * norms;
+    let trained = plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor));
+    let optimizer_bytes: u64 = trained.map(|tensor| options.optimizer.state_bytes(tensor.range.len())).sum();
+    let step_bytes = 4 * norms + step_bytes(network.as_ref(), &plan, options, workload)?;
+    let validation_bytes = measure_bytes(network.as_ref(), &plan, options, workload);
+    let is_saved = |every| workload.steps.is_none_or(|steps| steps >= every);
+    let checkpoint_bytes = match &run.checkpoint {
+        Some((_, every)) if is_saved(*every) => floats(plan.len()) + optimizer_bytes + FILE_BUFFER,
+        _ => 0,
+    };
+    let most = step_bytes.max(validation_bytes).max(checkpoint_bytes);
+    Ok(Forecast {
+        trainable_parameters: plan.trainable(),
+        parameter_bytes,
+        optimizer_bytes,
+        step_bytes,
+        validation_bytes,
+        checkpoint_bytes,
+        heap_bytes: parameter_bytes + optimizer_bytes + most,
+    })
+}
+
+/// The buffer between an archive and its file.
+const FILE_BUFFER: u64 = 1 << 20;
+
+/// The largest batch's walk.
+fn step_bytes(network: &dyn Network, plan: &Plan, options: &Options, workload: &Workload) -> Result<u64, TrainError> {
+    let mut most = 0;
+    for lengths in &workload.batches {
+        let mut starts = vec![0];
+        starts.extend(lengths.iter().scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        }));
+        let rows = starts.last().copied().unwrap_or(0);
+        let mut books = Books::new(plan, options.dropout > 0.0, workload.lanes);
+        // Tokens, targets, starts.
+        books.take(8 * (rows + starts.len()) as u64);
+        let walked = network.predict(&mut books, &starts);
+        walked.ok_or_else(|| TrainError::options("a batch without rows takes nothing"))?;
+        most = most.max(books.most());
+    }
+    Ok(most)
+}
+
+/// The numbers as an archive, and the core on top.
+fn measure_bytes(network: &dyn Network, plan: &Plan, options: &Options, workload: &Workload) -> u64 {
+    let is_full = options.method.rules().is_full();
+    let archive = if is_full { full_archive(network, plan) } else { floats(plan.len()) + 8 * u64::from(network.base().sites()) };
+    // On the way into its archive an adapter is copied once as it is and once as it is stored.
+    let writing = if is_full { archive } else { archive + 2 * floats(plan.len()) + floats(plan.len()) / 4 };
+    let rank = if is_full { 0 } else { options.largest_rank() };
+    let measuring = workload.validation.map_or(0, |longest| archive + network.measure_bytes(longest, workload.lanes, rank));
+    writing.max(measuring)
+}
+
+/// The bytes of the base that full fine-tuning writes.
+fn full_archive(network: &dyn Network, plan: &Plan) -> u64 {
+    let kept = |site: &u32| !plan.trains(*site) && network.base().tied().is_none_or(|(head, _)| *site != head);
+    let others: u64 = (0..network.base().sites()).filter(kept).filter_map(|site| Some(network.base().weight_at(site)?.bytes())).sum();
+    floats(plan.len()) + others + network.text_bytes()
+}
+
+/// Output rows of the layers that have a magnitude.
+fn dora_rows(plan: &Plan, network: &dyn Network) -> u64 {
+    let rows = |(site, change): (usize, &Change)| match change {
+        Change::LowRank(low) if !low.magnitude.is_empty() => network.layer_at(site as u32).map_or(0, |linear| linear.weight.rows() as u64),
+        _ => 0,
+    };
+    plan.changes.iter().enumerate().map(rows).sum()
+}
+
+/// The bytes of `count` f32.
+pub(crate) fn floats(count: usize) -> u64 {
+    4 * count as u64
+}
+
+/// What is held while a step goes on, and the most there was.
+pub(crate) struct Books<'p> {
+    pub(crate) plan: &'p Plan,
+    has_dropout: bool,
+    lanes: usize,
+    held: u64,
+    most: u64,
+}
+
+impl<'p> Books<'p> {
+    fn new(plan: &'p Plan, has_dropout: bool, lanes: usize) -> Self {
+        Self { plan, has_dropout, lanes: lanes.max(1), held: 0, most: 0 }
+    }
+
+    pub(crate) fn held(&self) -> u64 {
+        self.held
+    }
+
+    fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// Something is allocated; returns its bytes.
+    pub(crate) fn take(&mut self, bytes: u64) -> u64 {
+        self.held = self.held.saturating_add(bytes);
+        self.most = self.most.max(self.held);
+        bytes
+    }
+
+    /// And freed.
+    pub(crate) fn give(&mut self, bytes: u64) {
+        self.held = self.held.saturating_sub(bytes);
+    }
+
+    /// Everything since `before` is freed.
+    pub(crate) fn back_to(&mut self, before: u64) {
+        self.held = before;
+    }
+
+    /// Allocated and freed.
+    pub(crate) fn pass(&mut self, bytes: u64) {
+        self.take(bytes);
+        self.give(bytes);
+    }
+
+    /// [`Step::linear`](super::step::Step::linear) on n rows; returns what its trace keeps, which stays in the books.
+    pub(crate) fn linear(&mut self, linear: &Linear<'_>, n: usize) -> u64 {
+        let Change::LowRank(low) = self.plan.change(linear.site) else { return 0 };
+        let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
+        let dropped = if self.has_dropout { self.take(floats(n * inputs)) } else { 0 };
+        let mut kept = self.take(floats(n * low.rank));
+        self.product(n, inputs, low.rank);
+        if !low.magnitude.is_empty() {
+            kept += self.take(floats(n * outputs));
+            self.pass(floats(outputs));
+        }
+        self.product(n, low.rank, outputs);
+        self.give(dropped);
+        kept
+    }
+
+    /// [`Step::linear_back`](super::step::Step::linear_back).
+    pub(crate) fn linear_back(&mut self, linear: &Linear<'_>, n: usize, input: bool) {
+        let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
+        let before = self.held;
+        match self.plan.change(linear.site) {
+            Change::Frozen => {}
+            Change::Full { .. } => self.product(outputs, n, inputs),
+            Change::LowRank(low) => {
+                if !low.magnitude.is_empty() {
+                    self.take(floats(outputs + n * outputs));
+                }
+                self.product(low.rank, n, outputs);
+                self.take(floats(n * low.rank));
+                if !low.a_frozen {
+                    let dropped = if self.has_dropout { self.take(floats(n * inputs)) } else { 0 };
+                    self.product(low.rank, n, inputs);
+                    self.give(dropped);
+                }
+                if input && self.has_dropout {
+                    self.take(floats(n * inputs));
+                    let rest = if low.magnitude.is_empty() { 0 } else { self.take(floats(n * outputs)) };
+                    self.back_through(linear, n);
+                    self.give(rest);
+                }
+            }
+        }
+        if input {
+            self.back_through(linear, n);
+        }
+        self.back_to(before);
+    }
+
+    /// [`Machine::back_through`](super::parallel::Machine::back_through): a tile and packing buffers on every lane.
+    fn back_through(&mut self, linear: &Linear<'_>, n: usize) {
+        let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
+        let is_float = linear.weight.format() == Format::F32 || matches!(self.plan.change(linear.site), Change::Full { .. });
+        let rows = tile_rows(outputs, inputs);
+        let (tile, depth) = if is_float { (0, outputs) } else { (self.lanes_of(n) * floats(rows * inputs), rows) };
+        self.take(tile);
+        self.product(n, depth, inputs);
+        self.give(tile);
+    }
+
+    /// Vectors of `n` tokens, there or back, of an embedding of `dim` numbers.
+    pub(crate) fn embed(&mut self, site: u32, n: usize) {
+        if let Change::LowRank(low) = self.plan.change(site) {
+            self.pass(2 * floats(n * low.rank));
+        }
+    }
+
+    /// [`attention::forward`](super::attention::forward); leaves its output, whose bytes it returns.
+    pub(crate) fn attention(&mut self, shape: Shape, starts: &[usize]) -> u64 {
+        let n = starts.last().copied().unwrap_or(0);
+        let (queries, tasks) = (floats(n * shape.heads * shape.head_dim), self.attention_tasks(shape, starts, 1));
+        let parts = self.take(queries);
+        self.pass(tasks);
+        self.take(queries);
+        self.give(parts);
+        queries
+    }
+
+    /// [`attention::backward`](super::attention::backward); leaves the three gradients.
+    pub(crate) fn attention_back(&mut self, shape: Shape, starts: &[usize]) {
+        let n = starts.last().copied().unwrap_or(0);
+        let all = floats(n * (shape.heads + 2 * shape.kv_heads) * shape.head_dim);
+        let tasks = self.attention_tasks(shape, starts, 2);
+        self.take(all);
+        self.pass(tasks);
+        self.take(all);
+        self.give(all);
+    }
+
+    /// `matrices` of `[len, len]` in each of the largest tasks that the lanes work on together.
+    fn attention_tasks(&self, shape: Shape, starts: &[usize], matrices: u64) -> u64 {
+        let mut lengths: Vec<usize> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        let tasks = lengths.iter().flat_map(|&length| std::iter::repeat_n(length, shape.kv_heads)).take(self.lanes);
+        tasks.map(|length| matrices * floats(length * length) + packing(length, length, shape.head_dim.max(length))).sum()
+    }
+
+    /// A product `[m, k] · [k, n]` whose rows are shared out among lanes.
+    pub(crate) fn product(&mut self, m: usize, k: usize, n: usize) {
+        let (lanes, share) = (self.lanes_of(m), m.div_ceil(self.lanes));
+        self.pass(lanes * packing(share, k, n));
+    }
+
+    /// Lanes that have a part of `rows` rows.
+    fn lanes_of(&self, rows: usize) -> u64 {
+        self.lanes.min(rows) as u64
+    }
+}
+
+/// The packing buffers of a product by `matrixmultiply`: blocks of 64 rows, 256 deep, 1024 columns, in panels of at least 8.
+fn packing(m: usize, k: usize, n: usize) -> u64 {
+    let panel = |length: usize, most: usize| length.min(most).next_multiple_of(8);
+    floats((panel(m, 64) + panel(n, 1024)) * k.min(256))
+}

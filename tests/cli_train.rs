@@ -1,0 +1,264 @@
+//! Training on the command line: what `train` measures last is what `evaluate` measures, `compare` writes a whole report, `memory`
+//! knows both in advance, and what cannot be trained is refused in one line before anything is.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
+}
+
+fn lowrank(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lowrank")).args(arguments).env_remove("LOWRANK_ISA").output().unwrap()
+}
+
+fn stdout(arguments: &[&str]) -> String {
+    let output = lowrank(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&stdout(&[arguments, &["--json"]].concat())).unwrap()
+}
+
+/// The last line on stderr of a command that fails with `status`.
+fn failure(status: i32, arguments: &[&str]) -> String {
+    let output = lowrank(arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}: {text}");
+    if status == 1 { text.trim_end().lines().last().unwrap().to_owned() } else { text }
+}
+
+/// A byte-level tokenizer with a token for every printable ASCII character; 0 begins a text.
+fn characters() -> Value {
+    let characters = (b' '..=b'~').map(|byte| if byte == b' ' { "Ġ".to_owned() } else { char::from(byte).to_string() });
+    let vocab: serde_json::Map<String, Value> =
+        characters.zip(1..).map(|(token, id)| (token, id.into())).chain([("<s>".to_owned(), 0.into())]).collect();
+    let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let special =
+        json!({ "id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "added_tokens": [special],
+        "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
+        "model": { "type": "BPE", "vocab": vocab, "merges": [] },
+    })
+}
+
+/// A WordPiece tokenizer over the letters a to r.
+fn letters() -> Value {
+    let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"].map(str::to_owned);
+    let words = ('a'..='r').flat_map(|letter| [letter.to_string(), format!("##{letter}")]);
+    let vocab: serde_json::Map<String, Value> =
+        special.iter().cloned().chain(words).enumerate().map(|(id, word)| (word, json!(id))).collect();
+    let around = |name: &str| json!({ "SpecialToken": { "id": name, "type_id": 0 } });
+    let token = |name: &str, id: u32| json!({ "id": name, "ids": [id], "tokens": [name] });
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null, "pre_tokenizer": { "type": "BertPreTokenizer" },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [around("[CLS]"), { "Sequence": { "id": "A", "type_id": 0 } }, around("[SEP]")],
+            "pair": [around("[CLS]"), { "Sequence": { "id": "A", "type_id": 0 } }, around("[SEP]"), { "Sequence": { "id": "B", "type_id": 1 } }],
+            "special_tokens": { "[CLS]": token("[CLS]", 2), "[SEP]": token("[SEP]", 3) },
+        },
+        "decoder": null,
+        "model": { "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": vocab },
+    })
+}
+
+/// A folder with base.lrk (f32) and nf4.lrk of a tiny decoder or encoder, and data for it.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new(model: &str, tokenizer: &Value) -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let source = folder.0.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(golden(model).join(file), source.join(file)).unwrap();
+        }
+        std::fs::write(source.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+        let source = source.to_str().unwrap();
+        stdout(&["import", source, "-o", &folder.file("base.lrk"), "--weights", "f32", "--embedding", "f32"]);
+        stdout(&["import", source, "-o", &folder.file("nf4.lrk")]);
+        folder
+    }
+
+    fn decoder() -> Self {
+        let folder = Self::new("tiny-llama", &characters());
+        let line = |i: usize| format!("{}\n", json!({ "text": format!("the {} cat sat on {} mats", ["red", "old", "big"][i % 3], i) }));
+        std::fs::write(folder.file("train.jsonl"), (0..24).map(line).collect::<String>()).unwrap();
+        std::fs::write(folder.file("dev.jsonl"), (24..32).map(line).collect::<String>()).unwrap();
+        folder
+    }
+
+    fn encoder() -> Self {
+        let folder = Self::new("tiny-bert", &letters());
+        let line = |i: usize| format!("{}\t{}\n", ["a bad one", "good old", "no", "lod of am"][i % 4], ["bad", "good"][i % 2]);
+        std::fs::write(folder.file("train.tsv"), (0..24).map(line).collect::<String>()).unwrap();
+        std::fs::write(folder.file("dev.tsv"), (0..9).map(line).collect::<String>()).unwrap();
+        folder
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// `--base …  --data … --validation …  --task …` of this folder.
+    fn on(&self, base: &str, task: &str) -> Vec<String> {
+        let ending = if task == "lm" { "jsonl" } else { "tsv" };
+        let files = [("--base", base), ("--data", &format!("train.{ending}")), ("--validation", &format!("dev.{ending}"))];
+        let mut arguments: Vec<String> = files.iter().flat_map(|(flag, file)| [(*flag).to_owned(), self.file(file)]).collect();
+        arguments.extend(["--task", task, "--max-length", "40"].map(String::from));
+        arguments
+    }
+}
+
+/// `command`, the folder's files, and more.
+fn with<'a>(command: &'a str, on: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
+    std::iter::once(command).chain(on.iter().map(String::as_str)).chain(more.iter().copied()).collect()
+}
+
+#[test]
+fn the_last_validation_of_train_is_what_evaluate_says_of_the_saved_file() {
+    let cases = [(Folder::decoder(), "lm", "dev.jsonl"), (Folder::encoder(), "classify", "dev.tsv")];
+    for (folder, task, dev) in &cases {
+        let a = folder.file("a.lrk");
+        for (base, method) in [("nf4.lrk", "qlora"), ("base.lrk", "dora"), ("nf4.lrk", "dylora"), ("base.lrk", "full")] {
+            let on = folder.on(base, task);
+            let more = ["--method", method, "--epochs", "2", "--learning-rate", "1e-2", "--rank", "4", "-o", &a];
+            let trained = json(&with("train", &on, &more));
+            let base = folder.file(base);
+            let classifier = format!("{a}.classifier.lrk");
+            let mut evaluate = vec!["evaluate", "--data", "", "--task", task, "--max-length", "40", "--threads", "1", "--base"];
+            let data = folder.file(dev);
+            evaluate[2] = &data;
+            match (method, *task) {
+                ("full", "lm") => evaluate.push(&a),
+                ("full", _) => evaluate.extend([a.as_str(), "--adapter", &classifier]),
+                _ => evaluate.extend([base.as_str(), "--adapter", &a]),
+            }
+            let measured = json(&evaluate);
+            for name in ["loss", "perplexity", "accuracy", "f1", "examples"] {
+                assert_eq!(trained["validation"][name], measured[name], "{method} {task} {name}");
+            }
+            assert!(trained["loss"].as_f64().unwrap() < trained["losses"][0].as_f64().unwrap(), "{method} learns: {trained}");
+        }
+    }
+}
+
+#[test]
+fn compare_writes_a_whole_report_whose_tables_can_be_read() {
+    for (folder, task) in [(Folder::decoder(), "lm"), (Folder::encoder(), "classify")] {
+        let (on, report) = (folder.on("base.lrk", task), folder.file("report"));
+        let more = ["--methods", "lora,qlora,full", "--seeds", "2", "--steps", "6", "--learning-rate", "1e-2", "-o", &report];
+        let table = json(&with("compare", &on, &more));
+        let files: BTreeSet<String> =
+            std::fs::read_dir(&report).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let names = ["accuracy-memory.svg", "loss.svg", "losses.csv", "report.md", "results.csv"];
+        assert_eq!(files, names.map(String::from).into());
+        let read = |name: &str| std::fs::read_to_string(Path::new(&report).join(name)).unwrap();
+        let records = |name: &str| -> Vec<Vec<String>> {
+            let text = read(name);
+            text.lines().map(|line| line.split(',').map(String::from).collect()).collect()
+        };
+
+        let results = records("results.csv");
+        assert_eq!(results.len(), 1 + 3 * 2);
+        let column = |name: &str| results[0].iter().position(|title| title == name).unwrap();
+        let number = |line: &[String], name: &str| line[column(name)].parse::<f64>().unwrap();
+        for line in &results[1..] {
+            assert_eq!(line.len(), results[0].len());
+            assert_eq!(number(line, "steps"), 6.0);
+            assert!(number(line, "loss") > 0.0 && number(line, "peak_bytes") > number(line, "adapter_bytes"));
+            assert_eq!(line[column("accuracy")].is_empty(), task == "lm");
+        }
+        let losses = records("losses.csv");
+        assert_eq!((losses.len(), losses[0].len()), (7, 7));
+        assert!(losses[1..].iter().flatten().all(|cell| cell.parse::<f64>().is_ok()));
+
+        let methods = table["methods"].as_array().unwrap();
+        assert_eq!(methods.len(), 3);
+        for (row, method) in methods.iter().zip(["lora", "qlora", "full"]) {
+            assert_eq!((row["method"].as_str(), row["runs"].as_u64()), (Some(method), Some(2)));
+            let runs: Vec<f64> = results[1..].iter().filter(|line| line[0] == method).map(|line| number(line, "loss")).collect();
+            assert!((row["loss"].as_f64().unwrap() - (runs[0] + runs[1]) / 2.0).abs() < 1e-12);
+            assert!(read("report.md").contains(&format!("| {method}")) && read("loss.svg").contains(method));
+        }
+        assert!(methods[0]["steps_to_loss"].as_f64().unwrap() <= 6.0, "lora reaches what it ends at");
+        assert_eq!(methods[0]["trainable_parameters"], methods[1]["trainable_parameters"]);
+        assert!(methods[2]["trainable_parameters"].as_u64() > methods[0]["trainable_parameters"].as_u64());
+
+        // Once more over the old one; but not over something else.
+        stdout(&with("compare", &on, &["--methods", "lora", "--steps", "1", "-o", &report]));
+        assert_eq!(records("losses.csv")[0], ["step", "lora"]);
+        let line = failure(1, &with("compare", &on, &["--methods", "lora", "--steps", "1", "-o", folder.0.path().to_str().unwrap()]));
+        assert!(line.contains("no part of a report"), "{line}");
+    }
+}
+
+#[test]
+fn runs_of_compare_are_runs_of_train() {
+    let folder = Folder::decoder();
+    let (report, a) = (folder.file("report"), folder.file("a.lrk"));
+    let same = ["--steps", "5", "--learning-rate", "1e-2", "--seed", "3"];
+    let on = folder.on("base.lrk", "lm");
+    let table = json(&with("compare", &on, &[&same[..], &["--methods", "lora,qlora", "-o", &report]].concat()));
+    for (at, base, method) in [(0, "base.lrk", "lora"), (1, "nf4.lrk", "qlora")] {
+        let on = folder.on(base, "lm");
+        let trained = json(&with("train", &on, &[&same[..], &["--method", method, "-o", &a]].concat()));
+        assert_eq!(table["methods"][at]["loss"], trained["validation"]["loss"], "{method}: compare quantizes as import does");
+    }
+}
+
+#[test]
+fn memory_predicts_what_train_reports() {
+    for (folder, task) in [(Folder::decoder(), "lm"), (Folder::encoder(), "classify")] {
+        let a = folder.file("a.lrk");
+        for (base, method, batch) in [("nf4.lrk", "qlora", "8"), ("base.lrk", "dora", "2"), ("base.lrk", "full", "4")] {
+            let on = folder.on(base, task);
+            let more = ["--method", method, "--batch-size", batch, "--threads", "1"];
+            let predicted = json(&with("memory", &on, &more));
+            let trained = json(&with("train", &on, &[&more[..], &["-o", &a]].concat()));
+            assert_eq!(predicted["trainable_parameters"], trained["trainable_parameters"]);
+            assert_eq!(predicted["steps"], trained["steps"]);
+            let ratio = predicted["peak_bytes"].as_f64().unwrap() / trained["peak_bytes"].as_f64().unwrap();
+            assert!((0.9..=1.1).contains(&ratio), "{task} {method} {batch}: {ratio}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_in_advance() {
+    let folder = Folder::decoder();
+    let (a, report) = (folder.file("a.lrk"), folder.file("report"));
+    let on = folder.on("base.lrk", "lm");
+    let nf4 = folder.on("nf4.lrk", "lm");
+    let train = |on: &[String], more: &[&str]| failure(1, &with("train", on, &[more, &["-o", &a]].concat()));
+
+    let usage = failure(2, &with("train", &on, &["--method", "lor", "-o", &a]));
+    assert!(usage.contains("'lor' is not one of lora, qlora, rslora, lora+, dylora, lora-fa, dora, full"), "{usage}");
+    let usage = failure(2, &with("compare", &on, &["--methods", "lora,quora", "-o", &report]));
+    assert!(usage.contains("'quora' is not one of lora, qlora"), "{usage}");
+    let line = train(&on, &["--method", "qlora"]);
+    assert!(line.contains("qlora trains on an nf4 base") && line.contains("F32"), "{line}");
+    let line = train(&nf4, &["--method", "full"]);
+    assert!(line.contains("full fine-tuning trains a float base") && line.contains("--weights f32"), "{line}");
+    let line = failure(1, &with("compare", &nf4, &["--methods", "qlora,full", "-o", &report]));
+    assert!(line.starts_with("lowrank: full: full fine-tuning trains a float base"), "{line}");
+    let (base, data) = (folder.file("base.lrk"), folder.file("train.jsonl"));
+    let line = failure(1, &["train", "--base", &base, "--data", &data, "--method", "dylora", "--max-length", "40", "-o", &a]);
+    assert!(line.contains("dylora chooses its rank by validation data"), "{line}");
+    let line = train(&on, &["--method", "lora", "--memory-limit", "100K"]);
+    assert!(line.contains("would take") && line.contains("100000 are allowed"), "{line}");
+    let line = failure(1, &with("compare", &on, &["--methods", "lora", "--memory-limit", "100K", "-o", &report]));
+    assert!(line.contains("lora: the run would take") && line.contains("100000 are allowed"), "{line}");
+    let usage = failure(2, &with("train", &on, &["--method", "lora", "--memory-limit", "12Q", "-o", &a]));
+    assert!(usage.contains("'Q' is no unit"), "{usage}");
+    assert!(!Path::new(&a).exists() && !Path::new(&report).exists(), "nothing was written");
+    stdout(&with("train", &on, &["--method", "lora", "--steps", "1", "--memory-limit", "2G", "-o", &a]));
+}
