@@ -5,10 +5,12 @@ mod common;
 
 use std::path::Path;
 
-use common::{Numbers, base, bert};
+use common::{LSTM, Numbers, base, bert, lstm, mlp};
 use lowrank::archive::Buffer;
 use lowrank::model::bert::{Activation, Config as BertConfig, Pooling};
 use lowrank::model::llama::{Config, RopeScaling};
+use lowrank::model::lstm::Config as LstmConfig;
+use lowrank::model::mlp::Activation as MlpActivation;
 use lowrank::quant::Format;
 use lowrank::runtime::Serial;
 use lowrank::text::{Message, TextError};
@@ -72,12 +74,15 @@ fn write(folder: &Path) {
     std::fs::write(folder.join("lm.jsonl"), lines).unwrap();
     let lines: String = texts().iter().enumerate().map(|(i, text)| format!("{text}\t{}\n", ["no", "yes"][i % 2])).collect();
     std::fs::write(folder.join("classify.tsv"), lines).unwrap();
+    let row = |i: usize| format!("{}{}\n", "0.5,".repeat(40), ["no", "yes"][i % 2]);
+    std::fs::write(folder.join("numbers.csv"), (0..200).map(row).collect::<String>()).unwrap();
 }
 
 struct Case {
     name: &'static str,
     archive: Buffer,
     task: Task,
+    file: &'static str,
     method: Method,
     batch_size: usize,
     change: fn(&mut Options),
@@ -85,7 +90,7 @@ struct Case {
 
 /// Predicted and measured bytes, and both counts of trained parameters.
 fn measure(case: &Case, folder: &Path) -> [u64; 4] {
-    let file = if case.task == Task::Classify { "classify.tsv" } else { "lm.jsonl" };
+    let file = case.file;
     let data_options = |labels| DataOptions { max_length: 128, labels, ..DataOptions::default() };
     let training = Dataset::open(&folder.join(file), case.task, Some(&Bytes), data_options(None)).unwrap();
     let labels = if case.task == Task::Classify { training.labels().to_vec() } else { Vec::new() };
@@ -115,10 +120,17 @@ fn the_prediction_is_within_a_tenth_of_what_is_measured() {
     let llama = |format| base(&LLAMA, format, format, 1);
     let (float, nf4) = (Format::F32, Format::Nf4);
     let encoder = |format| bert(&BERT, format, Format::F32, false, 2);
-    let case = |name, archive, method, batch_size, change| Case { name, archive, task: Task::LanguageModel, method, batch_size, change };
+    let case = |name, archive, method, batch_size, change| {
+        let (task, file) = (Task::LanguageModel, "lm.jsonl");
+        Case { name, archive, task, file, method, batch_size, change }
+    };
     let keep: fn(&mut Options) = |_| ();
     let again: fn(&mut Options) = |options| options.checkpointing = true;
-    let classify = |case| Case { task: Task::Classify, ..case };
+    let classify = |case| Case { task: Task::Classify, file: "classify.tsv", ..case };
+    let numbers = |case| Case { task: Task::Classify, file: "numbers.csv", ..case };
+    let config = LstmConfig { vocab: 300, dim: 64, hidden: 96, outputs: 300, ..LSTM };
+    let recurrent = |format| lstm(&config, format, format, 4);
+    let layers = |format| mlp(40, &[128, 64, 2], MlpActivation::Relu, format, true, 5);
     let cases = [
         case("llama lora 1", llama(float), Method::Lora, 1, keep),
         case("llama lora 8", llama(float), Method::Lora, 8, keep),
@@ -143,6 +155,11 @@ fn the_prediction_is_within_a_tenth_of_what_is_measured() {
         classify(case("bert dora 8", encoder(nf4), Method::Dora, 8, keep)),
         classify(case("bert lora-fa 8 dropout", encoder(nf4), Method::LoraFa, 8, |options| options.dropout = 0.1)),
         classify(case("bert full 4", encoder(float), Method::Full, 4, keep)),
+        classify(case("lstm lora 4", recurrent(float), Method::Lora, 4, keep)),
+        case("lstm qlora 8", recurrent(nf4), Method::QLora, 8, keep),
+        case("lstm dora 8 checkpointing", recurrent(nf4), Method::Dora, 8, again),
+        numbers(case("mlp lora 64", layers(float), Method::Lora, 64, keep)),
+        numbers(case("mlp full 16", layers(float), Method::Full, 16, keep)),
     ];
     // Tables and thread locals that live on after the first run.
     measure(&cases[0], folder.path());

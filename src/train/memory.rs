@@ -19,7 +19,7 @@ use super::data::{Dataset, Task};
 use super::options::Options;
 use super::plan::{Change, Plan};
 use super::planner;
-use super::product::tile_rows;
+use super::product::{SKINNY, tile_rows};
 use super::run::{Course, RunOptions};
 use super::trainer::{Trainable, check_task, sealed::Sealed};
 use crate::nn::Linear;
@@ -70,10 +70,12 @@ impl Workload {
         let course = Course::new(training, options, seed);
         let epochs = 0..course.epochs().min(EPOCHS);
         let plans = epochs.flat_map(|epoch| training.plan(options.batch_size, seed, epoch, options.sort_by_length));
+        // A run of few steps does not see every batch.
+        let most = usize::try_from(course.total()).unwrap_or(usize::MAX).saturating_mul(options.accumulation);
         let lengths = |batch: Vec<u32>| batch.into_iter().map(|example| training.length(example)).collect();
         let labels = if training.task() == Task::Classify { training.labels().len() } else { 0 };
         Self {
-            batches: plans.map(lengths).collect(),
+            batches: plans.take(most).map(lengths).collect(),
             steps: Some(course.total()),
             validation: validation.map(Dataset::longest),
             labels,
@@ -240,17 +242,21 @@ impl<'p> Books<'p> {
         let before = self.held;
         match self.plan.change(linear.site) {
             Change::Frozen => {}
-            Change::Full { .. } => self.product(outputs, n, inputs),
+            Change::Full { .. } => self.outer(outputs, n, inputs),
             Change::LowRank(low) => {
                 if !low.magnitude.is_empty() {
                     self.take(floats(outputs + n * outputs));
                 }
-                self.product(low.rank, n, outputs);
+                self.outer(low.rank, n, outputs);
                 self.take(floats(n * low.rank));
+                self.product(n, outputs, low.rank);
                 if !low.a_frozen {
                     let dropped = if self.has_dropout { self.take(floats(n * inputs)) } else { 0 };
-                    self.product(low.rank, n, inputs);
+                    self.outer(low.rank, n, inputs);
                     self.give(dropped);
+                }
+                if input {
+                    self.product(n, low.rank, inputs);
                 }
                 if input && self.has_dropout {
                     self.take(floats(n * inputs));
@@ -273,8 +279,13 @@ impl<'p> Books<'p> {
         let rows = tile_rows(outputs, inputs);
         let (tile, depth) = if is_float { (0, outputs) } else { (self.lanes_of(n) * floats(rows * inputs), rows) };
         self.take(tile);
-        self.product(n, depth, inputs);
+        self.packed(n, depth, inputs);
         self.give(tile);
+    }
+
+    /// [`Machine::outer`](super::parallel::Machine::outer): the gradient of an `[outputs, inputs]` matrix from n rows.
+    fn outer(&mut self, outputs: usize, n: usize, inputs: usize) {
+        if outputs < SKINNY { self.pass(floats(outputs * n)) } else { self.packed(outputs, n, inputs) }
     }
 
     /// Vectors of `n` tokens, there or back, of an embedding of `dim` numbers.
@@ -314,8 +325,14 @@ impl<'p> Books<'p> {
         tasks.map(|length| matrices * floats(length * length) + packing(length, length, shape.head_dim.max(length))).sum()
     }
 
-    /// A product `[m, k] · [k, n]` whose rows are shared out among lanes.
-    pub(crate) fn product(&mut self, m: usize, k: usize, n: usize) {
+    /// A product `[m, k] · [k, n]` whose rows are shared out among lanes; with few columns or a small depth it packs nothing.
+    fn product(&mut self, m: usize, k: usize, n: usize) {
+        if n >= SKINNY && k >= SKINNY {
+            self.packed(m, k, n);
+        }
+    }
+
+    fn packed(&mut self, m: usize, k: usize, n: usize) {
         let (lanes, share) = (self.lanes_of(m), m.div_ceil(self.lanes));
         self.pass(lanes * packing(share, k, n));
     }

@@ -21,7 +21,7 @@ const TILE: usize = 128 << 10;
 const ROWS: usize = 256;
 
 /// From this many outputs on a float product packs its operands; below, packing costs as much as the product.
-const SKINNY: usize = 32;
+pub(crate) const SKINNY: usize = 32;
 
 /// Rows that the core's kernels take at a time. How they add up may depend on how many there are, so it is never the lanes that decide.
 const BLOCK: usize = 64;
