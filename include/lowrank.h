@@ -106,10 +106,22 @@ enum {
     LOWRANK_ERROR_WRITE = 36,
     /* The same sequence appears twice in one step. */
     LOWRANK_ERROR_DUPLICATE_SEQUENCE = 37,
-    /* The adapter replaces whole tensors or brings a classifier, which this build does not apply. */
+    /* The adapter replaces whole tensors, which this build does not apply. */
     LOWRANK_ERROR_REPLACED_TENSORS = 38,
     /* An embedding's adapter has parts that only linear layers have. */
     LOWRANK_ERROR_EMBEDDING_EXTRAS = 39,
+    /* A token type is outside the model's. */
+    LOWRANK_ERROR_TOKEN_TYPE = 50,
+    /* No text has been encoded in this sequence under its adapters. */
+    LOWRANK_ERROR_NOT_ENCODED = 51,
+    /* The pooler was asked for and the base has none. */
+    LOWRANK_ERROR_NO_POOLER = 52,
+    /* Not exactly one of a sequence's adapters brings a classifier. */
+    LOWRANK_ERROR_CLASSIFIERS = 53,
+    /* The base has no head of its own. */
+    LOWRANK_ERROR_NO_HEAD = 60,
+    /* A classifier's label names are not one per row, or one is empty. */
+    LOWRANK_ERROR_LABELS = 54,
     /* A pointer that must not be null is null. */
     LOWRANK_ERROR_NULL_POINTER = 1000,
     /* A pointer is not aligned as its type asks for. */
@@ -651,7 +663,7 @@ size_t lowrank_sampler_bytes(void);
 size_t lowrank_session_bytes(void);
 
 /**
- * Reads a whole archive, of a base or an adapter: its checksum, and every value that must be finite. Opening does not: it takes
+ * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter: its checksum, and every value that must be finite. Opening does not: it takes
  * microseconds, and a damaged archive that was opened gives wrong numbers or an error, never an access outside its bytes.
  */
 lowrank_code lowrank_verify(const void *archive,

@@ -225,6 +225,7 @@ fn rows_of_an_mlp_keep_to_their_own_adapters_whatever_the_batch() {
         };
         let batch = run(&[0, 1, 2], 1, &Serial);
         assert_eq!(batch, run(&[0, 1, 2], 3, &Threads::new(3).unwrap()));
+        #[allow(clippy::needless_range_loop, reason = "a row number for the model and for what it said")]
         for row in 0..3 {
             assert_close("row", &batch[row], &run(&[row], 1, &Serial)[0], 2e-6);
         }

@@ -161,7 +161,8 @@ fn keys_and_values_in_fewer_bits_cost_little_perplexity() {
     let model = Llama::open(&archive).unwrap();
     let text = std::fs::read_to_string(root().join("tests/golden/smollm2/text.txt")).unwrap();
     let tokens = TextBorder::new(&model).unwrap().encode(&text, false).unwrap();
-    let [f32, f16, int8] = [KvFormat::F32, KvFormat::F16, KvFormat::Int8].map(|kv| perplexity(model, kv, None, &[tokens.clone()]));
+    let [f32, f16, int8] =
+        [KvFormat::F32, KvFormat::F16, KvFormat::Int8].map(|kv| perplexity(model, kv, None, std::slice::from_ref(&tokens)));
     println!("perplexity with keys and values in f32 {f32:.4}, f16 {f16:.4}, int8 {int8:.4}");
     assert!((f16 / f32 - 1.0).abs() < 5e-4);
     assert!((int8 / f32 - 1.0).abs() < 5e-3);

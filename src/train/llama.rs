@@ -153,7 +153,7 @@ impl<'a> LlamaBody<'a> {
         starts: &[usize],
         turns: &[f32],
         kept: &Kept,
-        d: &mut Vec<f32>,
+        d: &mut [f32],
         input: bool,
         gradients: &mut [f32],
     ) {

@@ -337,7 +337,7 @@ fn check(options: &RunOptions, trainer: &Trainer<'_>, validation: Option<&Datase
     if options.patience.is_some() && validation.is_none() {
         return Err(TrainError::options("early stopping needs validation data"));
     }
-    if !(options.rank_tolerance >= 0.0) {
+    if options.rank_tolerance.is_nan() || options.rank_tolerance < 0.0 {
         return Err(TrainError::options(format!("rank-tolerance is {}, at least 0 was expected", options.rank_tolerance)));
     }
     if trainer.options().method == Method::DyLora && validation.is_none() {

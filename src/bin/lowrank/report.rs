@@ -166,6 +166,7 @@ impl Report<'_> {
     fn embolden(&self, cells: &mut [Vec<String>]) {
         let last = cells.first().map_or(0, |cells| cells.len() - 1);
         let quality = |row: &Row| row.accuracy.map_or(row.loss.mean, |accuracy| -accuracy.mean);
+        #[allow(clippy::type_complexity, reason = "a column and how it is read")]
         let columns: [(usize, &dyn Fn(&Row) -> f64); 4] = [
             (1, &quality),
             (last - 2, &|row| row.peak_bytes as f64),

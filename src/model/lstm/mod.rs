@@ -214,6 +214,7 @@ impl Base for Lstm<'_> {
         Some((rows, cols, site == Site::Embedding))
     }
 
+    #[allow(clippy::misnamed_getters, reason = "what classifiers read is as wide as h")]
     fn dim(&self) -> usize {
         self.config.hidden
     }
