@@ -5,7 +5,7 @@
 //! held        4P values + 4P gradients + 4P kept by the guard + optimizer (AdamW: 8 a trained number)
 //!             + early stopping 4P + DoRA 8 a row of its layers
 //! step        held + DoRA 4 a row + the family's walk: what forward keeps, then the most of loss and way back
-//! validation  held + factors twice + the archive + the core's workspace
+//! validation  held + the archive + the factors twice, while it is written, or the core's workspace
 //! checkpoint  held + 4P values + optimizer
 //! peak        the largest of the three, beside what the caller holds (tokenizer, index of the data)
 //! ```
@@ -97,12 +97,12 @@ pub fn forecast<'a>(base: impl Trainable<'a>, options: &Options, run: &RunOption
     let labels: Vec<String> = (0..workload.labels).map(|label| label.to_string()).collect();
     let plan = planner::layout(network.as_ref(), options, &labels)?;
     let norms = dora_rows(&plan, network.as_ref());
-    let copies = if run.patience.is_some() { 4 } else { 3 };
-    let parameter_bytes = copies * floats(plan.len()) + 8 * norms;
+    let copies = if run.patience.is_some() { 2 } else { 1 };
+    let parameter_bytes = (2 + copies) * floats(plan.len()) + 8 * norms;
     let trained = plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor));
     let optimizer_bytes: u64 = trained.map(|tensor| options.optimizer.state_bytes(tensor.range.len())).sum();
     let step_bytes = 4 * norms + step_bytes(network.as_ref(), &plan, options, workload)?;
-    let validation_bytes = measure_bytes(network.as_ref(), &plan, options, workload);
+    let validation_bytes = measure_bytes(network.as_ref(), &plan, options, workload, copies);
     let is_saved = |every| workload.steps.is_none_or(|steps| steps >= every);
     let checkpoint_bytes = match &run.checkpoint {
         Some((_, every)) if is_saved(*every) => floats(plan.len()) + optimizer_bytes + FILE_BUFFER,
@@ -144,14 +144,29 @@ fn step_bytes(network: &dyn Network, plan: &Plan, options: &Options, workload: &
 }
 
 /// The numbers as an archive, and the core on top.
-fn measure_bytes(network: &dyn Network, plan: &Plan, options: &Options, workload: &Workload) -> u64 {
+fn measure_bytes(network: &dyn Network, plan: &Plan, options: &Options, workload: &Workload, copies: u64) -> u64 {
     let is_full = options.method.rules().is_full();
     let archive = if is_full { full_archive(network, plan) } else { floats(plan.len()) + 8 * u64::from(network.base().sites()) };
-    // On the way into its archive an adapter is copied once as it is and once as it is stored.
-    let writing = if is_full { archive } else { archive + 2 * floats(plan.len()) + floats(plan.len()) / 4 };
+    // On the way into its archive an adapter is copied once as the builder takes it and once as it is stored.
+    let writing = if is_full { archive } else { archive + builder_bytes(plan) + floats(plan.len()) };
     let rank = if is_full { 0 } else { options.largest_rank() };
-    let measuring = workload.validation.map_or(0, |longest| archive + network.measure_bytes(longest, workload.lanes, rank));
-    writing.max(measuring)
+    match workload.validation {
+        Some(longest) => writing.max(archive + network.measure_bytes(longest, workload.lanes, rank)),
+        // Then it is written when the run is over, and its copies of the values are gone.
+        None => writing.saturating_sub(copies * floats(plan.len())),
+    }
+}
+
+/// The factors as [`Trainer::adapter`](super::Trainer::adapter) copies them: B is collected into a vector that doubles.
+fn builder_bytes(plan: &Plan) -> u64 {
+    let of = |change: &Change| match change {
+        Change::LowRank(low) => {
+            let outputs = low.b.len() / low.rank;
+            floats(low.a.len() + low.rank * outputs.next_power_of_two() + low.magnitude.len())
+        }
+        _ => 0,
+    };
+    plan.changes.iter().map(of).sum()
 }
 
 /// The bytes of the base that full fine-tuning writes.
