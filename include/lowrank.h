@@ -234,6 +234,11 @@ enum {
 #define LOWRANK_KV_F16 1
 
 /**
+ * `kv_format`: keys and values take 1 byte a number, and 4 for the scale of each token and head.
+ */
+#define LOWRANK_KV_INT8 2
+
+/**
  * `precision`: f32 activations; the same tokens on every target.
  */
 #define LOWRANK_PRECISION_EXACT 0
@@ -502,7 +507,7 @@ typedef struct lowrank_limits {
      */
     size_t max_total_rank;
     /**
-     * One of `LOWRANK_KV_F16`, `LOWRANK_KV_F32`.
+     * One of `LOWRANK_KV_F16`, `LOWRANK_KV_F32`, `LOWRANK_KV_INT8`.
      */
     uint32_t kv_format;
     /**
@@ -663,8 +668,9 @@ size_t lowrank_sampler_bytes(void);
 size_t lowrank_session_bytes(void);
 
 /**
- * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter: its checksum, and every value that must be finite. Opening does not: it takes
- * microseconds, and a damaged archive that was opened gives wrong numbers or an error, never an access outside its bytes.
+ * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter: its checksum, and every value that must be finite.
+ * Opening does not: it takes microseconds, and a damaged archive that was opened gives wrong numbers or an error, never an access
+ * outside its bytes.
  */
 lowrank_code lowrank_verify(const void *archive,
                             size_t archive_bytes,

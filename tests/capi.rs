@@ -13,7 +13,7 @@ use lowrank::ffi::*;
 use lowrank::import::BaseOptions;
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
-use lowrank::runtime::{Limits, Memory, need};
+use lowrank::runtime::{KvFormat, Limits, Memory, need};
 use lowrank::text::{Message, TextBorder};
 use lowrank::{Error, Field};
 use model_folder::Folder;
@@ -70,12 +70,14 @@ fn an_error_crosses_with_its_code_its_numbers_and_its_sentence() {
         assert_eq!((length, &short), (expected.to_string().len(), b"the con\0"));
     }
 
-    // A need of C is the need of Rust, and the session takes exactly that.
-    let limits = lowrank_limits_default(32);
-    // SAFETY: plain memory of this function.
-    assert_eq!(unsafe { lowrank_session_need(model, &limits, &mut needed, null_mut()) }, 0);
-    let rust = need(&CONFIG, &Limits::new(32));
-    assert_eq!((needed.bytes, needed.kv_bytes), (rust.bytes, rust.kv_bytes));
+    // A need of C is the need of Rust.
+    for (kv_format, rust) in [(LOWRANK_KV_F32, KvFormat::F32), (LOWRANK_KV_F16, KvFormat::F16), (LOWRANK_KV_INT8, KvFormat::Int8)] {
+        let limits = lowrank_limits { kv_format, ..lowrank_limits_default(32) };
+        // SAFETY: plain memory of this function.
+        assert_eq!(unsafe { lowrank_session_need(model, &limits, &mut needed, null_mut()) }, 0);
+        let rust = need(&CONFIG, &Limits { kv_format: rust, ..Limits::new(32) });
+        assert_eq!((needed.bytes, needed.kv_bytes), (rust.bytes, rust.kv_bytes));
+    }
 }
 
 #[test]

@@ -106,8 +106,9 @@ pub struct lowrank_adapter_info {
     pub name_bytes: usize,
 }
 
-/// Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter: its checksum, and every value that must be finite. Opening does not: it takes
-/// microseconds, and a damaged archive that was opened gives wrong numbers or an error, never an access outside its bytes.
+/// Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter: its checksum, and every value that must be finite.
+/// Opening does not: it takes microseconds, and a damaged archive that was opened gives wrong numbers or an error, never an access
+/// outside its bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_verify(archive: *const c_void, archive_bytes: usize, error: *mut lowrank_error) -> lowrank_code {
     call(error, 3, &[Region::reads(archive.cast::<u8>(), archive_bytes, 1)], || {

@@ -19,6 +19,8 @@ use crate::runtime::{KvFormat, Limits, Need, Session, need};
 pub const LOWRANK_KV_F32: u32 = 0;
 /// `kv_format`: keys and values take 2 bytes a number.
 pub const LOWRANK_KV_F16: u32 = 1;
+/// `kv_format`: keys and values take 1 byte a number, and 4 for the scale of each token and head.
+pub const LOWRANK_KV_INT8: u32 = 2;
 /// `precision`: f32 activations; the same tokens on every target.
 pub const LOWRANK_PRECISION_EXACT: u32 = 0;
 /// `precision`: activations rounded to 8 bits where the weights allow it; faster.
@@ -40,7 +42,7 @@ pub struct lowrank_limits {
     pub max_active: usize,
     /// The sum of their ranks.
     pub max_total_rank: usize,
-    /// One of `LOWRANK_KV_F16`, `LOWRANK_KV_F32`.
+    /// One of `LOWRANK_KV_F16`, `LOWRANK_KV_F32`, `LOWRANK_KV_INT8`.
     pub kv_format: u32,
     /// One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
     pub precision: u32,
@@ -122,6 +124,7 @@ fn limits_of(limits: &lowrank_limits, argument: u32) -> Result<Limits, Refusal> 
     let kv_format = match limits.kv_format {
         LOWRANK_KV_F32 => KvFormat::F32,
         LOWRANK_KV_F16 => KvFormat::F16,
+        LOWRANK_KV_INT8 => KvFormat::Int8,
         found => return Err(Refusal::UnknownConstant { argument, found }),
     };
     let precision = match limits.precision {
