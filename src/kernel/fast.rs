@@ -2,7 +2,7 @@
 //!
 //! `y[i, r] ≈ Σ_g s[r, g] · t[i, g] · Σ_c q[r, g, c] · p[i, g, c]`, groups g of 64 columns: integers p and one scale t per group of
 //! activations, integers q and one scale s per group of weights. Sums of integers are exact, so every instruction set gets the
-//! same ones and only the f32 sum over groups rounds differently.
+//! same ones and only the f32 scales and the f32 sum over groups round differently.
 //!
 //! Activations: `t = max |x| / 127`, `p = round(x / t)`. Int8 weights are such integers already. NF4 weights get integer codebook
 //! values `q = round(112 · c)` and `s = absmax / 112`: of all factors up to 127 the one whose rounded codebook is closest to the
