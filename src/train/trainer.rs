@@ -405,9 +405,6 @@ impl<'a> Trainer<'a> {
 
 /// Refuses a task that the family is not made for.
 pub(crate) fn check_task(network: &dyn Network, labels: usize) -> Result<(), TrainError> {
-    if labels > 0 && !network.borders().classifies {
-        return Err(TrainError::options("this model is a language model: it cannot be trained to classify (--task lm)"));
-    }
     if labels == 0 && network.head_site().is_none() {
         return Err(TrainError::options("this model has no language-model head: it can only be trained to classify"));
     }
