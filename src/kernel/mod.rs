@@ -115,6 +115,7 @@ pub struct Kernels {
     name: &'static str,
     product: Product,
     product_fast: ProductFast,
+    read_row: unsafe fn(&Matrix<'_>, usize, &mut [f32]),
     quantize: unsafe fn(&[f32], &mut [i8], &mut [f32]),
     dot: unsafe fn(&[f32], &[f32]) -> f32,
     dot_f16: unsafe fn(&[u16], &[f32]) -> f32,
@@ -166,6 +167,16 @@ impl Kernels {
     /// Does a product with `weights` profit from integers in its input?
     pub fn has_fast(&self, weights: &Matrix<'_>) -> bool {
         fast::Weights::of(weights).is_some()
+    }
+
+    /// The dequantized weights of row `row`, to the bit as [`Matrix::read`] has them.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not as long as it.
+    pub fn read_row(&self, weights: &Matrix<'_>, row: usize, out: &mut [f32]) {
+        assert!(row < weights.rows() && out.len() == weights.cols(), "row and matrix do not fit");
+        // SAFETY: the table was handed out for this CPU; the line above checked the shapes.
+        unsafe { (self.read_row)(weights, row, out) }
     }
 
     /// Rounds activations to integers: per group of [`GROUP`], `scale = max |x| / 127` and `value = round(x / scale)`. A NaN makes

@@ -24,6 +24,7 @@ mod options;
 mod parallel;
 mod plan;
 mod planner;
+mod pool;
 mod product;
 pub mod random;
 mod run;
