@@ -71,7 +71,7 @@ def main():
     lines = [*memory(load), *faster(rows, arguments.seeds), *search(load, times), *better(rows["lora"], doras, arguments.seeds)]
     print(
         f"\nall-MiniLM-L6-v2 (22.7 M parameters), SST-2, all linear layers, rank 8 where none is named, alpha twice the rank, batches of 32, "
-        f"learning rate 5e-4, {arguments.threads} threads. Memory: `peak_bytes` of two steps on the 64 longest training sentences, f32 base, "
+        f"learning rate 2e-3 (`lora+`: four times that for B), {arguments.threads} threads. Memory: `peak_bytes` of two steps on the 64 longest training sentences, f32 base, "
         f"`qlora` on NF4. The rest: {arguments.steps} steps a run ({arguments.steps * 32} of 6,920 sentences); {arguments.seeds} seeds for "
         f"losses and accuracies (dev file, 872 sentences, mean ± standard deviation), one for the search of ranks (processor time "
         f"of the commands, with validation on every fourth dev sentence).\n"

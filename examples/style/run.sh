@@ -54,5 +54,5 @@ awk '
 ' "$work/perplexity.txt"
 
 echo "-- one process: the base, then each adapter"
-"$lowrank" generate --base "$base" --chat --prompt "What is the best way to make tea?" --tokens 60 --stats \
+"$lowrank" generate --base "$base" --chat --prompt "How do I keep my kitchen knives sharp?" --tokens 60 --stats \
     --swap "pirate=$work/pirate.lrk" --swap "notes=$work/notes.lrk"
