@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Two writing styles as two adapters on one 4-bit base, from one command: trains `pirate` and `notes` on conversations that SmolLM2
 # wrote, measures base, own and other adapter on conversations that training never saw, and swaps them while generating. The base is
-# the quickstart's; without one the quickstart makes it. Options go to `lowrank train`.
+# the quickstart's; without one the quickstart makes it. Further options (--threads 4, --seed 1) go to `lowrank train`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target="${CARGO_TARGET_DIR:-target}"
