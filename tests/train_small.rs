@@ -69,7 +69,7 @@ fn gradients_of_an_lstm_are_slopes() {
     }
     let archive = lstm(&LSTM, Format::Nf4, Format::Int8, 3);
     let model = Lstm::open(&archive).unwrap();
-    let smoothing = Options { label_smoothing: 0.2, ..options(Method::QLora) };
+    let smoothing = Options { label_smoothing: 0.2, ..options(Method::Lora) };
     assert_slopes("label smoothing", Trainer::new(model, smoothing, Vec::new()).unwrap(), &model, &next_tokens(), 40);
 }
 

@@ -19,6 +19,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.utils import logging
 
 logging.disable_progress_bar()
+# transformers says that a causal model's file has no classifier: the adapter brings it.
+logging.set_verbosity_error()
 # PEFT says of a bias of B that it can't be merged into layers without one, and of tensors that it is content.
 warnings.simplefilter("ignore")
 

@@ -53,7 +53,8 @@ impl SamplingOptions {
 const EXAMPLES: &str = r#"Examples:
   lowrank generate --base base.lrk --prompt "Once upon a time" --tokens 50 --stats
   lowrank generate --base base.lrk --adapter style.lrk:0.7 --adapter task.lrk --chat --prompt "How do tides work?"
-  lowrank generate --base base.lrk --chat --prompt "How do tides work?" --swap pirate=pirate.lrk --swap notes=notes.lrk"#;
+  lowrank generate --base base.lrk --chat --prompt "How do tides work?" --swap pirate=pirate.lrk --swap notes=notes.lrk
+  lowrank generate --base lstm.lrk --prompt "to be" --tokens 200 --temperature 0.8"#;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
