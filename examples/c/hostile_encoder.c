@@ -130,7 +130,6 @@ static void hostile_training(void) {
     REFUSED(batch_size, 0, ERROR_TRAIN);
     REFUSED(accumulation, 0, ERROR_TRAIN);
     REFUSED(max_length, 0, ERROR_FILE);
-    REFUSED(max_length, 1000000, ERROR_CONTEXT_FULL);
     REFUSED(threads, ENDLESS, ERROR_LIMIT);
     REFUSED(warmup, NAN, ERROR_TRAIN);
     REFUSED(warmup, -1.0, ERROR_TRAIN);
