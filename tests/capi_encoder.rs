@@ -212,8 +212,7 @@ fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
     let open = || Dataset::open(&data, Task::LanguageModel, Some(&border), data_options.clone()).unwrap();
     let options = Options { rank: 2, alpha: 4.0, learning_rate: 1e-2, schedule: Shape::Linear, ..Options::new(Method::Lora) };
     let mut trainer = Trainer::new(AnyBase::open(&archive).unwrap(), options, Vec::new()).unwrap();
-    let run_options =
-        RunOptions { length: Length::Epochs(3), warmup: Warmup::Share(0.0), batch_size: 2, ..RunOptions::default() };
+    let run_options = RunOptions { length: Length::Epochs(3), warmup: Warmup::Share(0.0), batch_size: 2, ..RunOptions::default() };
     let report = run(&mut trainer, &open(), Some(&open()), &run_options, &Serial, &mut |_| Control::Continue).unwrap();
     let expected = finish(&trainer, &report, "user").unwrap();
 

@@ -288,7 +288,6 @@ struct Job<'a> {
     memory_limit: u64,
 }
 
-
 impl<'a> Job<'a> {
     /// Checks constants and strings; numbers are checked where they are used.
     ///

@@ -125,7 +125,17 @@ fn check(name: &str, values: Values<'_>, floats: &[f32], x: &Quantized<'_>, y: &
     let macs = (n * COUNT) as u32;
     // 40 instructions a tick.
     let tenths = |ticks: u32| ticks * 400 / macs;
-    print(&[&name, &" x ", &(n as u32), &": ", &wrong, &" results differ; instructions for ten products: ", &tenths(ours), &", plain loops ", &tenths(plainly)]);
+    print(&[
+        &name,
+        &" x ",
+        &(n as u32),
+        &": ",
+        &wrong,
+        &" results differ; instructions for ten products: ",
+        &tenths(ours),
+        &", plain loops ",
+        &tenths(plainly),
+    ]);
     wrong == 0
 }
 
