@@ -88,7 +88,9 @@ impl TwoCores {
     fn claim(&self) -> bool {
         // Where there is no swap, core 0's tasks must not call `run` in the middle of each other; elsewhere the second one is told.
         #[cfg(target_has_atomic = "8")]
-        return !self.busy.swap(true, Ordering::Acquire);
+        {
+            !self.busy.swap(true, Ordering::Acquire)
+        }
         #[cfg(not(target_has_atomic = "8"))]
         {
             let free = !self.busy.load(Ordering::Acquire);

@@ -274,14 +274,16 @@ fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
 #[test]
 fn a_run_that_diverges_leaves_its_last_good_numbers() {
     let folder = tempfile::tempdir().unwrap();
-    let archive = fresh(folder.path(), LLAMA);
+    let archive = fresh(folder.path(), &LLAMA.replace("true", "false"));
     let [data, output] = ["data.txt", "user.lrk"].map(|name| folder.path().join(name));
     std::fs::write(&data, "all work and no play makes jack a dull boy. ".repeat(20)).unwrap();
     let [c_data, c_output] = [&data, &output].map(|path| c(path));
     let options = lowrank_train_options {
         data: c_data.as_ptr(),
         output: c_output.as_ptr(),
+        target_modules: c"lm_head".as_ptr(),
         steps: 300,
+        warmup: 200.0,
         max_length: 16,
         learning_rate: 900.0,
         max_norm: 0.0,
