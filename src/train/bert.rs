@@ -315,7 +315,7 @@ impl Body for BertBody<'_> {
 
     fn borders(&self) -> Borders {
         let c = self.model.config();
-        Borders { tokens: c.vocab, features: 0, context: c.context, classifies: true }
+        Borders { tokens: c.vocab, features: 0, context: c.context, classifier_bias: true }
     }
 
     fn head(&self) -> Option<Linear<'_>> {

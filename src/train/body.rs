@@ -26,8 +26,8 @@ pub(crate) struct Borders {
     pub(crate) features: usize,
     /// The longest sequence.
     pub(crate) context: usize,
-    /// Can the core run it with a classifier on top?
-    pub(crate) classifies: bool,
+    /// Does a classifier on top of it have a bias? PEFT's on decoders have none.
+    pub(crate) classifier_bias: bool,
 }
 
 /// A model family in training.
@@ -282,7 +282,7 @@ fn classify<'g>(
     d_hidden: &mut [f32],
 ) -> (Outcome, Option<Back<'g>>) {
     let Some(classifier) = &step.plan.classifier else { return (Outcome::default(), back) };
-    let labels = classifier.bias.len();
+    let labels = classifier.labels.len();
     let (weight, bias) = (&step.values[classifier.weight.clone()], &step.values[classifier.bias.clone()]);
     let (pooled, pool) = body.pool(step, hidden, starts);
     let mut logits = vec![0.0; classes.len() * labels];
@@ -290,7 +290,9 @@ fn classify<'g>(
     let mut outcome = Outcome { scored: classes.len(), ..Outcome::default() };
     let (smoothing, scale) = back.as_ref().map_or((0.0, 0.0), |back| (back.label_smoothing, back.weight));
     for (logits, &class) in logits.chunks_exact_mut(labels).zip(classes) {
-        ops::add(&step.machine, logits, bias);
+        if !bias.is_empty() {
+            ops::add(&step.machine, logits, bias);
+        }
         let (loss, best) = cross_entropy(step, logits, class, smoothing, scale);
         outcome.loss += loss;
         outcome.right += usize::from(best == class);

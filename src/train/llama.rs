@@ -360,7 +360,7 @@ impl Body for LlamaBody<'_> {
 
     fn borders(&self) -> Borders {
         let c = self.model.config();
-        Borders { tokens: c.vocab, features: 0, context: c.context, classifies: false }
+        Borders { tokens: c.vocab, features: 0, context: c.context, classifier_bias: false }
     }
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
@@ -434,19 +434,28 @@ impl Body for LlamaBody<'_> {
         let mut memory = Memory::new(need(model.config(), &limits));
         let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
         session.select(0, &set, &choices)?;
+        let mut labels = Vec::new();
         for batch in batches {
             let batch = batch?;
-            let (Inputs::Tokens(tokens), Targets::Next(next)) = (&batch.inputs, &batch.targets) else {
-                return Err(TrainError::options("a Llama base is measured as a language model (--task lm)"));
+            let Inputs::Tokens(tokens) = &batch.inputs else {
+                return Err(TrainError::options("a decoder reads text, this data holds numbers"));
             };
-            for pair in batch.starts.windows(2) {
+            for (sequence, pair) in batch.starts.windows(2).enumerate() {
+                let tokens = &tokens[pair[0]..pair[1]];
                 session.reset(0)?;
-                session.score(0, &tokens[pair[0]..pair[1]], |position, logits| {
-                    let next = next[pair[0] + position];
-                    if next != IGNORE {
-                        tally.next(logits, next);
+                match &batch.targets {
+                    Targets::Next(next) => session.score(0, tokens, |position, logits| {
+                        let next = next[pair[0] + position];
+                        if next != IGNORE {
+                            tally.next(logits, next);
+                        }
+                    })?,
+                    Targets::Class(classes) => {
+                        labels.resize(session.classifier(0)?.len(), 0.0);
+                        session.classify(0, tokens, &mut labels)?;
+                        tally.class(&labels, classes[sequence])?;
                     }
-                })?;
+                }
             }
         }
         Ok(())
@@ -536,7 +545,7 @@ impl Body for LlamaBody<'_> {
         (self.model.tokenizer_json().len() + self.model.chat_template().len()) as u64
     }
 
-    /// The last token's.
+    /// The last token's, as [`Session::classify`] takes it.
     fn pool(&self, _: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, ()) {
         let dim = self.model.config().dim;
         (starts[1..].iter().flat_map(|end| &hidden[(end - 1) * dim..end * dim]).copied().collect(), ())

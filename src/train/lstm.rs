@@ -257,7 +257,7 @@ impl Body for LstmBody<'_> {
     }
 
     fn borders(&self) -> Borders {
-        Borders { tokens: self.model.config().vocab, features: 0, context: LONGEST, classifies: true }
+        Borders { tokens: self.model.config().vocab, features: 0, context: LONGEST, classifier_bias: true }
     }
 
     fn head(&self) -> Option<Linear<'_>> {

@@ -67,7 +67,7 @@ impl Body for MlpBody<'_> {
     }
 
     fn borders(&self) -> Borders {
-        Borders { tokens: 0, features: self.model.config().inputs, context: 1, classifies: true }
+        Borders { tokens: 0, features: self.model.config().inputs, context: 1, classifier_bias: true }
     }
 
     fn head(&self) -> Option<Linear<'_>> {

@@ -10,6 +10,7 @@ pub mod data;
 mod eight_bit;
 mod error;
 mod evaluate;
+mod facts;
 mod llama;
 mod lstm;
 mod memory;

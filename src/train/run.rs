@@ -14,6 +14,7 @@ use super::TrainError;
 use super::checkpoint::{self, Saved};
 use super::data::{Batch, Dataset};
 use super::evaluate::Measures;
+use super::facts::{self, Facts};
 use super::method::Method;
 use super::schedule::Schedule;
 use super::trainer::Trainer;
@@ -215,6 +216,7 @@ pub fn run(
     watch: &mut dyn FnMut(Event) -> Control,
 ) -> Result<Report, TrainError> {
     check(options, trainer, validation)?;
+    trainer.set_facts(Facts::new());
     let seed = trainer.options().seed;
     let course = Course::new(training, options, seed);
     let warmup = match options.warmup {
@@ -253,6 +255,7 @@ pub fn run(
         let facts = match trainer.step(executor, &batches, schedule.factor(trainer.steps())) {
             Err(error @ TrainError::Diverged { .. }) => {
                 guard.restore(trainer)?;
+                trainer.set_facts(facts::of_divergence(trainer.steps() + 1));
                 return Err(error);
             }
             facts => facts?,
@@ -263,6 +266,7 @@ pub fn run(
         let step = trainer.steps();
         if guard.exploded(&state.losses) {
             guard.restore(trainer)?;
+            trainer.set_facts(facts::of_divergence(step));
             return Err(TrainError::Diverged { step, loss: facts.loss });
         }
 
@@ -301,6 +305,7 @@ pub fn run(
         }
         report.validation = Some(trainer.measure(data, executor, report.rank)?);
     }
+    trainer.set_facts(facts::of_run(training, validation, options, course.epochs(), &report));
     Ok(report)
 }
 

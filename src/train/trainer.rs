@@ -6,6 +6,7 @@ use super::TrainError;
 use super::body::{Back, Network};
 use super::data::{Batch, Dataset, Inputs, Targets};
 use super::evaluate::{self, Measures};
+use super::facts::{self, Facts};
 use super::norms;
 use super::optimizer::{Group, Optimizer, State, clip};
 use super::options::Options;
@@ -77,6 +78,8 @@ pub struct Trainer<'a> {
     squared: Vec<Vec<f64>>,
     /// Optimizer steps taken.
     steps: u64,
+    /// What a run says of itself in the archive.
+    facts: Facts,
 }
 
 impl std::fmt::Debug for Trainer<'_> {
@@ -113,7 +116,7 @@ impl<'a> Trainer<'a> {
         let optimizer = Optimizer::new(options.optimizer, groups, plan.len());
         let squared = norms::squared_of(&plan, |site| network.layer_at(site));
         let gradients = vec![0.0; values.len()];
-        Ok(Self { network, options, plan, labels, values, gradients, optimizer, squared, steps: 0 })
+        Ok(Self { network, options, plan, labels, values, gradients, optimizer, squared, steps: 0, facts: Facts::new() })
     }
 
     /// What the run was told.
@@ -269,6 +272,7 @@ impl<'a> Trainer<'a> {
         let Some(classifier) = self.classifier() else { return Ok(None) };
         let mut builder = AdapterBuilder::new("classifier", self.options.method.name());
         builder.classifier = Some(classifier);
+        builder.facts = facts::of(&self.options, self.steps, None, &self.facts);
         let base = self.network.reopen(archive)?;
         Ok(Some(builder.build(base.as_ref())?))
     }
@@ -279,6 +283,11 @@ impl<'a> Trainer<'a> {
             bias: self.values[classifier.bias.clone()].to_vec(),
             labels: self.labels.clone(),
         })
+    }
+
+    /// What a run says of itself in the archives to come.
+    pub(crate) fn set_facts(&mut self, facts: Facts) {
+        self.facts = facts;
     }
 
     /// The fingerprint of the base.
@@ -361,7 +370,8 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// The adapter as it is now, at `rank` if one is given (DyLoRA: alpha stays, so that the scale becomes alpha / rank).
+    /// The adapter as it is now, at `rank` if one is given (DyLoRA: alpha stays, so that the scale becomes alpha / rank). Its facts are
+    /// those of the training: options, steps, and after [`run`](super::run) data, loss and validation.
     pub fn adapter(&self, name: &str, rank: Option<usize>) -> AdapterBuilder {
         let mut builder = AdapterBuilder::new(name, self.options.method.name());
         for (site, change) in self.plan.changes.iter().enumerate() {
@@ -388,6 +398,7 @@ impl<'a> Trainer<'a> {
             builder.targets.insert(Place(site as u32), parts);
         }
         builder.classifier = self.classifier();
+        builder.facts = facts::of(&self.options, self.steps, rank, &self.facts);
         builder
     }
 
@@ -405,9 +416,6 @@ impl<'a> Trainer<'a> {
 
 /// Refuses a task that the family is not made for.
 pub(crate) fn check_task(network: &dyn Network, labels: usize) -> Result<(), TrainError> {
-    if labels > 0 && !network.borders().classifies {
-        return Err(TrainError::options("this model is a language model: it cannot be trained to classify (--task lm)"));
-    }
     if labels == 0 && network.head_site().is_none() {
         return Err(TrainError::options("this model has no language-model head: it can only be trained to classify"));
     }
