@@ -9,6 +9,8 @@
 //! | `neondot` | the same and the dot-product extension | fast ones with `sdot` |
 //! | `simd128` | wasm32 built with `-C target-feature=+simd128` | 4 floats, or 16 bytes, at a time |
 //!
+//! On Arm's M profile with the DSP extension `scalar`'s fast products sum with `smlad` (`dsp`), to the same results.
+//!
 //! `scalar` is the oracle: plain loops that define the answer. Every other table must agree with it within the tolerances stated
 //! in its tests. Kernels know nothing of threads, adapters or models: a product gets the columns it owns and fills them.
 //!
@@ -20,6 +22,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod detect;
+#[cfg(all(target_arch = "arm", target_feature = "dsp", not(lowrank_isa = "scalar")))]
+mod dsp;
 #[cfg(any(
     target_arch = "x86_64",
     all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
