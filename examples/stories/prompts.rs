@@ -53,7 +53,7 @@ pub const KINDS: [Kind; 3] = [
         forms: &["SUBJECT found THING", "SUBJECT had THING", "SUBJECT saw THING", "One day, SUBJECT", "SUBJECT wanted THING", "SUBJECT"],
         until: Some("\n"),
         each: 6,
-        pairs: 480,
+        pairs: 240,
     },
     Kind {
         name: "pirate",
