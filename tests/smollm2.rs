@@ -179,7 +179,8 @@ fn each_style_adapter_is_best_at_its_own_style() {
     let border = TextBorder::new(&model).unwrap();
     let styles: Vec<PathBuf> = {
         let entries = std::fs::read_dir(root().join("examples/style")).unwrap();
-        let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("adapter_config.json").exists()).collect();
+        let mut folders: Vec<_> =
+            entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("adapter_config.json").exists()).collect();
         folders.sort();
         folders
     };
