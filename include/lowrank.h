@@ -1280,6 +1280,32 @@ lowrank_code lowrank_session_prefill(struct lowrank_session *session,
                                      struct lowrank_error *error);
 
 /**
+ * Appends `count` tokens to a sequence as `lowrank_session_prefill` does, but classifies it with the classifier that one of its adapters
+ * brings: writes the logit of each label to `logits`, their number to `*labels`, and the label with the largest one to `*label`, which
+ * may be null. If there are more than `capacity`, nothing has changed but the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with
+ * a classifier, or two, is `LOWRANK_ERROR_CLASSIFIERS`. There are no logits of a next token afterwards.
+ */
+lowrank_code lowrank_session_classify(struct lowrank_session *session,
+                                      size_t sequence,
+                                      const uint32_t *tokens,
+                                      size_t count,
+                                      float *logits,
+                                      size_t capacity,
+                                      size_t *labels,
+                                      uint32_t *label,
+                                      struct lowrank_error *error);
+
+/**
+ * Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label` does.
+ */
+lowrank_code lowrank_session_label(struct lowrank_session *session,
+                                   size_t sequence,
+                                   uint32_t label,
+                                   const char **name,
+                                   size_t *name_bytes,
+                                   struct lowrank_error *error);
+
+/**
  * Appends one token to each of `count` different sequences, in one pass, and computes their logits. On an error nothing has changed.
  */
 lowrank_code lowrank_session_step(struct lowrank_session *session,

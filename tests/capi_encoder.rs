@@ -272,6 +272,60 @@ fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
 }
 
 #[test]
+fn a_decoder_classifies_as_rust_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = fresh(folder.path(), LLAMA);
+    let [data, output] = ["data.tsv", "labels.lrk"].map(|name| folder.path().join(name));
+    std::fs::write(&data, "ab\tshort\na b\tlong\nb\tshort\n").unwrap();
+    let [c_data, c_output] = [&data, &output].map(|path| c(path));
+    let options = lowrank_train_options {
+        data: c_data.as_ptr(),
+        output: c_output.as_ptr(),
+        task: LOWRANK_TASK_CLASSIFY,
+        epochs: 6,
+        threads: 1,
+        ..lowrank_train_options_default()
+    };
+    assert_eq!(train(&archive, &options, 0).0, 0);
+    let file = ArchiveFile::open(&output).unwrap();
+    let model = Llama::open(&archive).unwrap();
+    let mut slots = [Slot::EMPTY];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    set.attach(0, Adapter::open(&file).unwrap()).unwrap();
+    let mut memory = Memory::new(need(model.config(), &Limits::new(32)));
+    let mut session = Session::new(model, &Limits::new(32), memory.as_mut(), &Serial).unwrap();
+    session.select(0, &set, &[Choice::slot(0)]).unwrap();
+    let mut expected = [0.0; 2];
+    session.classify(0, &[5, 6, 7], &mut expected).unwrap();
+    let names: Vec<&str> = session.classifier(0).unwrap().labels().collect();
+
+    let base = base_of(&archive, false);
+    let c_set = set_with(base, &file);
+    let (mut place, mut workspace) = ([0u64; LOWRANK_SESSION_BYTES / 8], Memory::new(need(model.config(), &Limits::new(32))));
+    let ((place, bytes), work) = (room(&mut place), workspace.as_mut());
+    let mut c_session = null_mut();
+    let (mut logits, mut count, mut label) = ([f32::NAN; 4], 0, 99);
+    // SAFETY: plain memory of this function.
+    unsafe {
+        let (start, len, limits, e) = (work.as_mut_ptr().cast(), work.len(), lowrank_limits_default(32), null_mut());
+        assert_eq!(lowrank_session_open(place, bytes, base, &limits, start, len, null(), &mut c_session, e), 0);
+        assert_eq!(lowrank_session_select(c_session, 0, c_set, &CHOICE, 1, e), 0);
+        let mut classify = |capacity| {
+            let to = logits.as_mut_ptr();
+            lowrank_session_classify(c_session, 0, [5, 6, 7].as_ptr(), 3, to, capacity, &mut count, &mut label, e)
+        };
+        assert_eq!(classify(1), 1007);
+        assert_eq!(classify(4), 0);
+        assert_eq!((count, &logits[..2]), (2, &expected[..]));
+        assert!(logits[label as usize] >= logits[1 - label as usize] && logits[2].is_nan());
+        let (mut text, mut bytes) = (null(), 0);
+        assert_eq!(lowrank_session_label(c_session, 0, label, &mut text, &mut bytes, e), 0);
+        assert_eq!(std::slice::from_raw_parts(text.cast::<u8>(), bytes), names[label as usize].as_bytes());
+        assert_eq!(lowrank_session_close(c_session, e), 0);
+    }
+}
+
+#[test]
 fn a_run_that_diverges_leaves_its_last_good_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let archive = fresh(folder.path(), &LLAMA.replace("true", "false"));

@@ -7,7 +7,7 @@ use super::executor::{Callback, lowrank_executor};
 use super::failure::{Outcome, Refusal, call, clear_of, lowrank_code, lowrank_error};
 use super::memory::{Region, Span, slice};
 use super::object::{self, Held, Kind, hold, place, region, share, size};
-use super::session::{Chosen, LOWRANK_PRECISION_EXACT, lowrank_choice, lowrank_need, precision_of, work_of};
+use super::session::{Chosen, LOWRANK_PRECISION_EXACT, classified, lowrank_choice, lowrank_need, precision_of, work_of};
 use super::set::lowrank_set;
 use crate::model::bert::Pooling;
 use crate::runtime::{Encoder, EncoderLimits, Need, encoder_need};
@@ -317,19 +317,7 @@ pub unsafe extern "C" fn lowrank_encoder_classify(
         unsafe {
             with_encoder(encoder, error, &regions[1..], |encoder, _| {
                 let need = encoder.classifier(sequence)?.len();
-                count.write(need);
-                if need > capacity {
-                    return Err(Refusal::BufferTooSmall { have: capacity, need }.into());
-                }
-                // What the caller's buffer holds is not a float before it is written.
-                logits.write_bytes(0, need);
-                let logits = core::slice::from_raw_parts_mut(logits, need);
-                encoder.classify(sequence, logits)?;
-                if !label.is_null() {
-                    let best = logits.iter().enumerate().fold(0, |best, (i, value)| if *value > logits[best] { i } else { best });
-                    label.write(best as u32);
-                }
-                Ok(())
+                classified(need, logits, capacity, count, label, |logits| Ok(encoder.classify(sequence, logits)?))
             })
         }
     })

@@ -1,9 +1,9 @@
 //! Sessions: limits, the memory they need, and the calls that continue sequences.
 
-use core::ffi::c_void;
+use core::ffi::{c_char, c_void};
 use core::mem::offset_of;
 
-use super::base::lowrank_base;
+use super::base::{lowrank_base, tell_label};
 use super::executor::{Callback, lowrank_executor};
 use super::failure::{Outcome, Refusal, call, clear_of, lowrank_code, lowrank_error};
 use super::memory::{Region, Span, slice};
@@ -319,6 +319,90 @@ pub unsafe extern "C" fn lowrank_session_prefill(
     call(error, 5, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { with_session(session, error, &regions[1..], |session, _| Ok(session.prefill(sequence, slice(tokens, count))?)) }
+    })
+}
+
+/// Appends `count` tokens to a sequence as `lowrank_session_prefill` does, but classifies it with the classifier that one of its adapters
+/// brings: writes the logit of each label to `logits`, their number to `*labels`, and the label with the largest one to `*label`, which
+/// may be null. If there are more than `capacity`, nothing has changed but the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with
+/// a classifier, or two, is `LOWRANK_ERROR_CLASSIFIERS`. There are no logits of a next token afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_session_classify(
+    session: *mut lowrank_session,
+    sequence: usize,
+    tokens: *const u32,
+    count: usize,
+    logits: *mut f32,
+    capacity: usize,
+    labels: *mut usize,
+    label: *mut u32,
+    error: *mut lowrank_error,
+) -> lowrank_code {
+    let regions = [
+        region(session, true, 1),
+        Region::reads(tokens, count, 3),
+        Region::writes(logits, capacity, 5),
+        Region::writes(labels, 1, 7),
+        Region::writes(label, 1, 8).optional(),
+    ];
+    call(error, 9, &regions, || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        unsafe {
+            with_session(session, error, &regions[1..], |session, _| {
+                let need = session.classifier(sequence)?.len();
+                classified(need, logits, capacity, labels, label, |logits| Ok(session.classify(sequence, slice(tokens, count), logits)?))
+            })
+        }
+    })
+}
+
+/// Lets `classify` fill `need` logits and tells their number and the largest one's label.
+///
+/// # Safety
+/// The pointers were checked: room for `capacity` logits, apart from everything else.
+pub(super) unsafe fn classified(
+    need: usize,
+    logits: *mut f32,
+    capacity: usize,
+    labels: *mut usize,
+    label: *mut u32,
+    classify: impl FnOnce(&mut [f32]) -> Outcome,
+) -> Outcome {
+    // SAFETY: the caller's promise; what the buffer holds is no float before it is written.
+    unsafe {
+        labels.write(need);
+        if need > capacity {
+            return Err(Refusal::BufferTooSmall { have: capacity, need }.into());
+        }
+        logits.write_bytes(0, need);
+        let logits = core::slice::from_raw_parts_mut(logits, need);
+        classify(logits)?;
+        if !label.is_null() {
+            let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &at)| if at > best.1 { (i, at) } else { best });
+            label.write(best.0 as u32);
+        }
+    }
+    Ok(())
+}
+
+/// Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label` does.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_session_label(
+    session: *mut lowrank_session,
+    sequence: usize,
+    label: u32,
+    name: *mut *const c_char,
+    name_bytes: *mut usize,
+    error: *mut lowrank_error,
+) -> lowrank_code {
+    let regions = [region(session, true, 1), Region::writes(name, 1, 4), Region::writes(name_bytes, 1, 5)];
+    call(error, 6, &regions, || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        unsafe {
+            with_session(session, error, &regions[1..], |session, _| {
+                tell_label(Some(session.classifier(sequence)?), label, name, name_bytes)
+            })
+        }
     })
 }
 
