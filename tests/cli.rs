@@ -132,6 +132,20 @@ fn typed(arguments: &[&str], input: &[u8], stdout: impl Into<Stdio>) -> Output {
 }
 
 #[test]
+fn a_float_archive_is_imported_to_four_bits() {
+    let folder = Folder::new();
+    let (float, direct, base) = (folder.file("float.lrk"), folder.file("base.lrk"), folder.file("again.lrk"));
+    stdout(&["import", golden("gguf/tiny-llama.gguf").to_str().unwrap(), "-o", &float, "--weights", "f32", "--embedding", "f32"]);
+    stdout(&["import", &float, "-o", &base]);
+    // The same as from the source.
+    let fingerprint = |path: &str| serde_json::from_str::<Value>(&stdout(&["inspect", path, "--json"])).unwrap()["fingerprint"].clone();
+    assert_eq!(fingerprint(&base), fingerprint(&direct));
+    assert!(failure(&["import", &base, "-o", &folder.file("x.lrk")]).contains("again.lrk: its linear layers are quantized already"));
+    assert!(failure(&["import", &float, "--weights", "int8", "-o", &folder.file("x.lrk")]).contains("default --weights"));
+    assert!(!Path::new(&folder.file("x.lrk")).exists());
+}
+
+#[test]
 fn chat_swaps_adapters_and_survives_what_is_typed() {
     let folder = Folder::new();
     let base = with_template(&folder);

@@ -25,16 +25,22 @@ pub(super) struct Sequence {
 ///
 /// ```
 /// # fn main() -> Result<(), lowrank::Error> {
-/// # use lowrank::{model::llama::Llama, runtime::*};
-/// # fn generate(archive: &[u8], memory: &mut [u8]) -> Result<(), lowrank::Error> {
-/// let model = Llama::open(archive)?;
+/// use lowrank::{model::llama::Llama, runtime::*};
+///
+/// static ARCHIVE: &[u8] = lowrank::include_archive!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny.lrk"));
+///
+/// #[repr(align(64))]
+/// struct Aligned([u8; 1 << 18]);
+/// let mut memory = Aligned([0; 1 << 18]);
+///
+/// let model = Llama::open(ARCHIVE)?;
 /// let limits = Limits::new(128);
-/// let mut session = Session::new(model, &limits, memory, &Serial)?;
+/// let mut session = Session::new(model, &limits, &mut memory.0, &Serial)?;
 /// let mut sampler = Sampler::greedy();
-/// session.prefill(0, &[1, 2, 3])?;
+/// session.prefill(0, &[256, 84, 104, 101])?; // begin, "The"
 /// let token = session.sample(0, &mut sampler)?;
+/// assert_eq!(token, u32::from(b' '));
 /// session.step(&[(0, token)])?;
-/// # Ok(()) }
 /// # Ok(()) }
 /// ```
 pub struct Session<'w, 'm> {
@@ -286,6 +292,20 @@ impl<'w, 'm> Session<'w, 'm> {
     pub fn reset(&mut self, sequence: usize) -> Result<()> {
         self.sequence(sequence)?;
         self.sequences[sequence] = Sequence { position: 0, has_logits: false };
+        Ok(())
+    }
+
+    /// Forgets all but the first `length` tokens of a sequence, whose keys and values stay: prompts that begin alike are computed
+    /// once. There are no logits until more tokens come.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`]; [`Error::Length`] if the sequence has fewer tokens.
+    pub fn rewind(&mut self, sequence: usize, length: usize) -> Result<()> {
+        let position = self.sequence(sequence)?.position;
+        if length > position {
+            return Err(Error::Length { have: position, need: length });
+        }
+        self.sequences[sequence] = Sequence { position: length, has_logits: false };
         Ok(())
     }
 

@@ -4,7 +4,8 @@
 //! step is a function of the seed and the step. So a checkpoint is the numbers, the optimizer and a step, and a resumed run ends
 //! with the same bits as one that never stopped.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use super::method::Method;
 use super::schedule::Schedule;
 use super::trainer::Trainer;
 use crate::archive::Buffer;
+use crate::file::{FileError, write_whole};
 use crate::runtime::Executor;
 
 /// How long a run is.
@@ -313,6 +315,25 @@ pub fn run(
 /// What the writers say.
 pub fn finish(trainer: &Trainer<'_>, report: &Report, name: &str) -> Result<Buffer, TrainError> {
     trainer.archive(name, report.rank)
+}
+
+/// Writes what was trained to `path` (see [`finish`]); with full fine-tuning of a classifier also its classifier, an adapter of the
+/// trained base, to `path.classifier.lrk`. Files appear whole or not at all.
+///
+/// # Errors
+/// What the writers say.
+pub fn save(trainer: &Trainer<'_>, rank: Option<usize>, name: &str, path: &Path) -> Result<(), TrainError> {
+    let put = |path: &Path, bytes: &[u8]| write_whole(path, |file| file.write_all(bytes).map_err(|error| FileError::io(path, error)));
+    let archive = trainer.archive(name, rank)?;
+    put(path, &archive)?;
+    if trainer.options().method == Method::Full
+        && let Some(classifier) = trainer.classifier_adapter(&archive)?
+    {
+        let mut second = path.file_name().unwrap_or_default().to_os_string();
+        second.push(".classifier.lrk");
+        put(&path.with_file_name(second), &classifier)?;
+    }
+    Ok(())
 }
 
 /// The smallest rank, from 1, whose loss is within `tolerance` of the best.

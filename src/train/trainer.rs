@@ -1,6 +1,7 @@
 //! A model, what is trained of it, and one optimizer step at a time. No files, no loop: those are in `run`.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::TrainError;
 use super::body::{Back, Network};
@@ -13,6 +14,7 @@ use super::options::Options;
 use super::parallel::Machine;
 use super::plan::{Change, Part, Plan, Tensor};
 use super::planner;
+use super::pool::Pool;
 use super::random;
 use super::step::{Dropout, Step};
 use crate::adapter::{AdapterBuilder, ClassifierParts, Numbers, Place, TargetParts};
@@ -74,6 +76,8 @@ pub struct Trainer<'a> {
     values: Vec<f32>,
     gradients: Vec<f32>,
     optimizer: Optimizer,
+    /// The buffers of steps.
+    pool: Arc<Pool>,
     /// Per site, ‖W‖² of DoRA's rows.
     squared: Vec<Vec<f64>>,
     /// Optimizer steps taken.
@@ -116,7 +120,19 @@ impl<'a> Trainer<'a> {
         let optimizer = Optimizer::new(options.optimizer, groups, plan.len());
         let squared = norms::squared_of(&plan, |site| network.layer_at(site));
         let gradients = vec![0.0; values.len()];
-        Ok(Self { network, options, plan, labels, values, gradients, optimizer, squared, steps: 0, facts: Facts::new() })
+        Ok(Self {
+            network,
+            options,
+            plan,
+            labels,
+            values,
+            gradients,
+            optimizer,
+            pool: Arc::default(),
+            squared,
+            steps: 0,
+            facts: Facts::new(),
+        })
     }
 
     /// What the run was told.
@@ -195,7 +211,7 @@ impl<'a> Trainer<'a> {
         batches.iter().try_for_each(|batch| self.check(batch))?;
         let scored: usize = batches.iter().map(scored).sum();
         let rank = self.options.method.rules().rank(&self.options, self.steps);
-        let machine = Machine::new(executor);
+        let machine = Machine::new(executor, &self.pool);
         let norms = self.norms(&machine);
         self.gradients.fill(0.0);
         let mut facts = StepFacts { loss: 0.0, scored, right: 0, norm: 0.0, rank };
@@ -238,7 +254,7 @@ impl<'a> Trainer<'a> {
     /// [`Error::Token`], [`Error::Length`] for a batch that does not fit the model.
     pub fn loss(&self, executor: &dyn Executor, batch: &Batch, rank: Option<usize>) -> Result<StepFacts, TrainError> {
         self.check(batch)?;
-        let machine = Machine::new(executor);
+        let machine = Machine::new(executor, &self.pool);
         let norms = self.norms(&machine);
         let step = Step { machine, plan: &self.plan, values: &self.values, norms: &norms, rank, dropout: None };
         let outcome = self.network.run(&step, batch, None);
@@ -301,6 +317,7 @@ impl<'a> Trainer<'a> {
     }
 
     pub(crate) fn optimizer_state(&self) -> State {
+        self.pool.clear();
         self.optimizer.save()
     }
 
@@ -407,6 +424,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// What the writers say.
     pub fn archive(&self, name: &str, rank: Option<usize>) -> Result<Buffer, TrainError> {
+        self.pool.clear();
         if self.options.method.rules().is_full() {
             return Ok(self.network.write_base(name, &self.plan, &self.values)?);
         }
