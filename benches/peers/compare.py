@@ -113,7 +113,7 @@ def models():
 def perplexity():
     exact, fast = (ours("evaluate", "--precision", p, "--data", TEXT, "--max-length", 512) for p in PRECISIONS)
     difference = 100 * (fast["perplexity"] / exact["perplexity"] - 1)
-    print(f"perplexity on {exact['tokens']} tokens: Exact {exact['perplexity']:.4f}, Fast {fast['perplexity']:.4f} ({difference:+.2f} %)")
+    print(f"perplexity over {exact['scored']} scored tokens: Exact {exact['perplexity']:.4f}, Fast {fast['perplexity']:.4f} ({difference:+.2f} %)")
 
 
 def adapters():

@@ -72,3 +72,7 @@ fi
 
 echo "== firmware: run (one instruction is one nanosecond: -icount shift=0; SysTick counts at 25 MHz, 40 instructions a tick)"
 timeout 240 qemu-system-arm -M mps2-an386 -nographic -semihosting -icount shift=0 -kernel "$image" </dev/null
+
+echo "== fast products with the DSP extension, against plain loops on the same processor"
+timeout 240 qemu-system-arm -M mps2-an386 -nographic -semihosting -icount shift=0 \
+    -kernel "$build/$target/release/products" </dev/null

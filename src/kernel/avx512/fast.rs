@@ -1,16 +1,19 @@
 //! `Precision::Fast` on AVX-512 VNNI, one vector.
 //!
-//! `vpdpbusd` multiplies unsigned by signed bytes and adds fours to 32-bit sums. Weights are made unsigned by an offset,
-//! `Σ q·p = Σ (q + o)·p − o·Σ p`, and a group's sums start at `−o·Σ p`, computed once for all rows.
+//! `y[r] = Σ_g f[r, g] · (first[g] + Σ_c (q[r, g, c] + o) · p[g, c])` with `f = s · t` and `first = −o · Σ_c p`: `vpdpbusd` multiplies
+//! unsigned by signed bytes and adds fours to 32-bit sums, so weights are made unsigned by an offset o, and a group's sums start
+//! at what that adds, computed once for all rows.
 //!
-//! A register of int8 weights is a group of 64. A register of NF4 codes is two of them: after the look-up one register has the first
-//! 32 integers of both, another the last 32, so the activations are put into that order once for all rows. Each half of the sums
-//! then meets its own group's scales, spread from a register that holds `s · t` of sixteen groups.
+//! A register of int8 weights is a group of 64. A register of NF4 codes is two of them: after the look-up one register has the
+//! first 32 integers of both, another the last 32, so the activations are put into that order once for all rows. Rows of an odd
+//! number of groups are walked in twos, an even and an odd one: their middle register holds the last group of the one and the
+//! first of the other. Which lanes meet which group depends on whether a row's number is odd and on nothing else.
 
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 use super::{lanes, scales};
-use crate::kernel::avx2::lanes::{load_bytes, load_codebook, load_integers, sum_words};
+use crate::kernel::avx2::lanes::{load_codebook, load_integers, sum_words};
 use crate::kernel::fast::{INTEGERS, UNIT, Weights};
 use crate::kernel::walk;
 use crate::kernel::{GROUP, Quantized};
@@ -19,14 +22,29 @@ use crate::tensor::columns::Columns;
 /// What makes int8 weights unsigned.
 const INT8_OFFSET: i8 = -128;
 
-/// Groups of a row that are walked at a time at most; a multiple of 16.
+/// Groups of a row that are walked at a time at most.
 const SPAN: usize = 64;
+
+/// Lanes of the upper group of two.
+const UPPER: __mmask16 = 0xff00;
+
+/// How many bytes ahead weights are asked for where rows lie side by side; where they are walked in parts, the next four rows are.
+/// Several rows are read in turns, which hardware does not follow well.
+const AHEAD: usize = 8192;
 
 /// The offset o of this kind of weights, as the bits of an unsigned byte.
 pub(super) fn offset(weights: &Weights<'_>) -> i8 {
     match weights {
         Weights::Nf4(_) => UNIT,
         Weights::Int8(_) => INT8_OFFSET,
+    }
+}
+
+/// Bytes of a group of weights.
+fn group_bytes(weights: &Weights<'_>) -> usize {
+    match weights {
+        Weights::Nf4(_) => GROUP / 2,
+        Weights::Int8(_) => GROUP,
     }
 }
 
@@ -39,32 +57,124 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
         let integers = &x.values.as_chunks::<GROUP>().0[i * per_row..][..per_row];
         let ts = &x.scales[i * per_row..][..per_row];
         for part in walk::parts(per_row, SPAN) {
-            let (integers, ts) = (&integers[part.clone()], &ts[part.clone()]);
-            side.fill(weights, integers, ts);
-            let expand = |first, out: &mut [f32]| scales::expand(weights, first, out);
-            let len = part.len();
+            side.fill(weights, &integers[part.clone()], &ts[part.clone()]);
+            side.ahead = if part.len() == per_row { AHEAD } else { 4 * per_row * group_bytes(weights) };
+            let rows = Rows { weights, per_row, part, start };
             match weights {
-                Weights::Nf4(nf4) => {
-                    let groups = walk::Groups { all: nf4.codes.as_chunks::<32>().0, per_row, part };
-                    groups.rows(start, y.row(i), expand, |codes, scales| side.nf4(&codes[..len], &scales[..len]), |v| lanes::sums(v));
-                }
-                Weights::Int8(int8) => {
-                    let groups = walk::Groups { all: int8.values.as_chunks::<GROUP>().0, per_row, part };
-                    groups.rows(start, y.row(i), expand, |q, scales| side.int8(&q[..len], &scales[..len]), |v| lanes::sums(v));
-                }
+                Weights::Nf4(nf4) => rows.walk(nf4.codes.as_chunks().0, &side, y.row(i), |four| side.nf4(four)),
+                Weights::Int8(int8) => rows.walk(int8.values.as_chunks().0, &side, y.row(i), |four| side.int8(four)),
             }
         }
     }
 }
 
+/// Some groups of rows `start ..`.
+struct Rows<'a> {
+    weights: &'a Weights<'a>,
+    per_row: usize,
+    part: Range<usize>,
+    start: usize,
+}
+
+impl Rows<'_> {
+    /// Fills `y` with the products of the rows, whose groups are in `all`; adds to `y` if the part is not the first. `four` multiplies
+    /// four rows, the first with an even number, by lanes.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
+    fn walk<T>(&self, all: &[T], side: &Side, y: &mut [f32], four: impl Fn(Four<'_, T>) -> [__m512; 4]) {
+        let mut buffer = [0.0; walk::SPAN];
+        let (len, mut done) = (self.part.len(), 0);
+        let place = |row: usize| (self.start + row) * self.per_row + self.part.start;
+        let put = |y: &mut f32, sum: f32| *y = if self.part.start == 0 { sum } else { *y + sum };
+        scales::prefetch(self.weights, place(0), walk::SPAN);
+        while done < y.len() {
+            // A single odd row, whole fours, what is left of them row by row.
+            let odd = (self.start + done) % 2;
+            let most = (walk::SPAN / len / 4 * 4).min((y.len() - done) / 4 * 4);
+            let count = if odd == 1 || most == 0 { 1 } else { most };
+            let factors = &mut buffer[..count * len];
+            scales::prefetch(self.weights, place(done + count), factors.len());
+            if len == self.per_row {
+                scales::factors(self.weights, place(done), &side.ts, factors);
+            } else {
+                for (row, factors) in factors.chunks_mut(len).enumerate() {
+                    scales::factors(self.weights, place(done + row), &side.ts, factors);
+                }
+            }
+            if count == 1 {
+                put(&mut y[done], lanes::sums(four(Four { groups: &all[place(done)..], factors, stride: 0, len: 0 }))[odd]);
+            } else {
+                let fours = y[done..done + count].as_chunks_mut::<4>().0;
+                for (i, (y, factors)) in fours.iter_mut().zip(factors.chunks(4 * len)).enumerate() {
+                    let sums = lanes::sums(four(Four { groups: &all[place(done + 4 * i)..], factors, stride: self.per_row, len }));
+                    put(&mut y[0], sums[0]);
+                    put(&mut y[1], sums[1]);
+                    put(&mut y[2], sums[2]);
+                    put(&mut y[3], sums[3]);
+                }
+            }
+            done += count;
+        }
+    }
+}
+
+/// Four rows: their groups begin `stride` apart, their factors `len`. Zero for both: a row four times.
+struct Four<'a, T> {
+    groups: &'a [T],
+    factors: &'a [f32],
+    stride: usize,
+    len: usize,
+}
+
+impl<'a, T> Four<'a, T> {
+    /// Row `k` of `len` groups.
+    #[inline(always)]
+    fn row(&self, k: usize, len: usize) -> (&'a [T], &'a [f32]) {
+        (&self.groups[k * self.stride..][..len], &self.factors[k * self.len..][..len])
+    }
+
+    /// What to ask for, `distance` bytes ahead, while registers `done ..` of some rows are multiplied. Rows side by side are asked for
+    /// line by line, in the order that hardware follows, not as they are read.
+    #[inline(always)]
+    fn ahead<const N: usize>(&self, distance: usize, rows: [usize; N], done: usize) -> Ahead<N> {
+        let start = self.groups.as_ptr().cast::<i8>().wrapping_add(distance);
+        let apart = self.stride * size_of::<T>();
+        if self.stride == self.len {
+            Ahead { lines: core::array::from_fn(|k| start.wrapping_add(64 * (N * done + k))), step: 64 * N }
+        } else {
+            Ahead { lines: rows.map(|row| start.wrapping_add(apart * row + 64 * done)), step: 64 }
+        }
+    }
+}
+
+/// N lines to ask for at every step.
+#[derive(Clone, Copy)]
+struct Ahead<const N: usize> {
+    lines: [*const i8; N],
+    step: usize,
+}
+
+/// What a register of weights is multiplied with.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Register {
+    /// Of two groups the first halves; of one all.
+    low: [i8; GROUP],
+    /// Of two groups the second halves.
+    high: [i8; GROUP],
+    /// What the sums start from.
+    first: [i32; 16],
+}
+
 /// What rows need of the activations of a part.
 struct Side {
-    /// A register's worth of integers for every register of weights.
-    integers: [[i8; GROUP]; SPAN],
-    /// What the sums start from.
-    firsts: [[i32; 16]; SPAN],
-    /// t times the unit of the weights' scales; zero behind the last.
-    ts: [f32; SPAN],
+    /// For int8 the registers of a row, for NF4 those of two.
+    registers: [Register; SPAN],
+    /// Groups of a row.
+    len: usize,
+    /// How many bytes ahead weights are asked for.
+    ahead: usize,
+    ts: scales::Period,
     codebook: __m512i,
 }
 
@@ -73,116 +183,122 @@ impl Side {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
     fn new() -> Self {
         let codebook = _mm512_add_epi8(_mm512_broadcast_i32x4(load_codebook(&INTEGERS)), _mm512_set1_epi8(UNIT));
-        Self { integers: [[0; GROUP]; SPAN], firsts: [[0; 16]; SPAN], ts: [0.0; SPAN], codebook }
+        let register = Register { low: [0; GROUP], high: [0; GROUP], first: [0; 16] };
+        Self { registers: [register; SPAN], len: 0, ahead: AHEAD, ts: scales::Period::default(), codebook }
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512vl,avx512vnni,avx2")]
     fn fill(&mut self, weights: &Weights<'_>, integers: &[[i8; GROUP]], ts: &[f32]) {
-        self.ts.fill(0.0);
-        self.ts.iter_mut().zip(ts).for_each(|(to, t)| *to = t * weights.unit());
+        self.len = integers.len();
+        self.ts.fill(ts, weights.unit());
         let mut firsts = [0; SPAN];
         correct(offset(weights), integers, &mut firsts);
         match weights {
             Weights::Int8(_) => {
-                self.integers[..integers.len()].copy_from_slice(integers);
-                self.firsts.iter_mut().zip(firsts).for_each(|(to, first)| to[0] = first);
+                for ((register, integers), first) in self.registers.iter_mut().zip(integers).zip(firsts) {
+                    (register.low, register.first[0]) = (*integers, first);
+                }
             }
             Weights::Nf4(_) => {
-                let (pairs, last) = integers.as_chunks::<2>();
-                for ([low, high], [a, b]) in self.integers.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
-                    for (half, to) in [low, high].into_iter().enumerate() {
-                        to[..32].copy_from_slice(&a[32 * half..][..32]);
-                        to[32..].copy_from_slice(&b[32 * half..][..32]);
+                let twice = |i: usize| if i < self.len { i } else { i - self.len };
+                for (i, register) in self.registers[..self.len].iter_mut().enumerate() {
+                    let (a, b) = (twice(2 * i), twice(2 * i + 1));
+                    for (half, to) in [&mut register.low, &mut register.high].into_iter().enumerate() {
+                        to[..32].copy_from_slice(&integers[a][32 * half..][..32]);
+                        to[32..].copy_from_slice(&integers[b][32 * half..][..32]);
                     }
-                }
-                // A group without a partner is multiplied by itself, in order.
-                if let [last] = last {
-                    self.integers[2 * pairs.len()] = *last;
-                }
-                for (to, [a, b]) in self.firsts.iter_mut().zip(firsts.as_chunks::<2>().0) {
-                    (to[0], to[8]) = (*a, *b);
+                    (register.first[0], register.first[8]) = (firsts[a], firsts[b]);
                 }
             }
         }
     }
 
-    /// s · t of sixteen groups from `first` on.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512vl")]
-    fn factors(&self, scales: &[f32], first: usize) -> __m512 {
-        let ts = self.ts[first..].first_chunk().map_or(_mm512_setzero_ps(), |ts| lanes::load(ts));
-        _mm512_mul_ps(lanes::load_some(&scales[first..]), ts)
-    }
-
-    /// The product of a row by lanes: groups in twos.
+    /// The products of four rows by lanes: two times two rows, so that activations are loaded once for both.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn nf4(&self, codes: &[[u8; 32]], scales: &[f32]) -> __m512 {
-        let (nibble, two) = (_mm512_set1_epi8(15), _mm512_set1_epi32(2));
-        let (pairs, last) = codes.as_chunks::<2>();
-        let integers = &self.integers.as_chunks::<2>().0[..pairs.len()];
-        let firsts = &self.firsts[..pairs.len()];
-        let mut total = _mm512_setzero_ps();
-        let mut i = 0;
-        while i < pairs.len() {
-            let factors = self.factors(scales, 2 * i);
-            let mut lanes_of = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
-            let end = pairs.len().min(i + 8);
-            while i < end {
-                let codes = lanes::load_bytes(pairs[i].as_flattened());
-                let (low, high) = (_mm512_and_si512(codes, nibble), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble));
-                let [p_low, p_high] = &integers[i];
-                let sum = lanes::load_words(&firsts[i]);
-                let sum = _mm512_dpbusd_epi32(sum, _mm512_shuffle_epi8(self.codebook, low), lanes::load_integers(p_low));
-                let sum = _mm512_dpbusd_epi32(sum, _mm512_shuffle_epi8(self.codebook, high), lanes::load_integers(p_high));
-                total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_permutexvar_ps(lanes_of, factors), total);
-                lanes_of = _mm512_add_epi32(lanes_of, two);
-                i += 1;
-            }
+    fn nf4(&self, four: Four<'_, [u8; 32]>) -> [__m512; 4] {
+        let (half, odd) = (self.len / 2, self.len % 2);
+        let ((a, e), (b, f)) = (four.row(0, self.len), four.row(1, self.len));
+        let ((c, g), (d, h)) = (four.row(2, self.len), four.row(3, self.len));
+        let (first, second) = self.registers[..self.len].split_at(half);
+        let (middle, second) = second.split_at(odd);
+        let [mut a_total, mut c_total] = self.strip(first, [a, c], [e, g], four.ahead(self.ahead, [0, 2], 0));
+        let [mut b_total, mut d_total] = [_mm512_setzero_ps(); 2];
+        if let [register] = middle {
+            lanes::prefetch::<_MM_HINT_T1, 2>(four.ahead(self.ahead, [0, 2], half).lines, 0);
+            (a_total, b_total) = self.middle(register, [&a[2 * half], &b[0]], [e[2 * half], f[0]], a_total);
+            (c_total, d_total) = self.middle(register, [&c[2 * half], &d[0]], [g[2 * half], h[0]], c_total);
         }
-        if let [codes] = last {
-            let at = 2 * pairs.len();
-            let rest = self.one(codes, &self.integers[at], self.firsts[pairs.len()][0], scales[at] * self.ts[at]);
-            total = _mm512_add_ps(total, _mm512_zextps256_ps512(rest));
-        }
-        total
+        let ahead = four.ahead(self.ahead, [1, 3], half + odd);
+        let [b_rest, d_rest] = self.strip(second, [&b[odd..], &d[odd..]], [&f[odd..], &h[odd..]], ahead);
+        [a_total, _mm512_add_ps(b_total, b_rest), c_total, _mm512_add_ps(d_total, d_rest)]
     }
 
-    /// The product of one group of NF4 codes by lanes.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512vl,avx512vnni,avx2")]
-    fn one(&self, codes: &[u8; 32], integers: &[i8; GROUP], first: i32, factor: f32) -> __m256 {
-        let (codes, nibble, codebook) = (load_bytes(codes), _mm256_set1_epi8(15), _mm512_castsi512_si256(self.codebook));
-        let (low, high) = (_mm256_and_si256(codes, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble));
-        let [p_low, p_high] = load_integers(integers);
-        let sum = _mm256_zextsi128_si256(_mm_cvtsi32_si128(first));
-        let sum = _mm256_dpbusd_epi32(sum, _mm256_shuffle_epi8(codebook, low), p_low);
-        let sum = _mm256_dpbusd_epi32(sum, _mm256_shuffle_epi8(codebook, high), p_high);
-        _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(factor))
-    }
-
-    /// The product of a row by lanes.
+    /// The sums of two rows over whole registers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn int8(&self, groups: &[[i8; GROUP]], scales: &[f32]) -> __m512 {
-        let (integers, firsts) = (&self.integers[..groups.len()], &self.firsts[..groups.len()]);
-        let mut total = _mm512_setzero_ps();
-        let mut i = 0;
-        while i < groups.len() {
-            let factors = self.factors(scales, i);
-            let mut lanes_of = _mm512_setzero_si512();
-            let end = groups.len().min(i + 16);
-            while i < end {
-                let q = _mm512_xor_si512(lanes::load_integers(&groups[i]), _mm512_set1_epi8(INT8_OFFSET));
-                let sum = _mm512_dpbusd_epi32(lanes::load_words(&firsts[i]), q, lanes::load_integers(&integers[i]));
-                total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_permutexvar_ps(lanes_of, factors), total);
-                lanes_of = _mm512_add_epi32(lanes_of, _mm512_set1_epi32(1));
-                i += 1;
-            }
+    fn strip(&self, registers: &[Register], [a, b]: [&[[u8; 32]]; 2], [f, g]: [&[f32]; 2], ahead: Ahead<2>) -> [__m512; 2] {
+        let mut totals = [_mm512_setzero_ps(); 2];
+        let codes = a.as_chunks::<2>().0.iter().zip(b.as_chunks::<2>().0);
+        let factors = f.as_chunks::<2>().0.iter().zip(g.as_chunks::<2>().0);
+        for (i, ((register, (a, b)), (f, g))) in registers.iter().zip(codes).zip(factors).enumerate() {
+            totals[0] = _mm512_fmadd_ps(self.dot(lanes::load_bytes(a.as_flattened()), register), lanes::halves(f), totals[0]);
+            totals[1] = _mm512_fmadd_ps(self.dot(lanes::load_bytes(b.as_flattened()), register), lanes::halves(g), totals[1]);
+            lanes::prefetch::<_MM_HINT_T1, 2>(ahead.lines, i * ahead.step);
         }
-        total
+        totals
     }
+
+    /// The register between two rows: `total` of the one with its last group added, and the sum of the first group of the other.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    fn middle(&self, register: &Register, [a, b]: [&[u8; 32]; 2], factors: [f32; 2], total: __m512) -> (__m512, __m512) {
+        let (sums, factors) = (self.dot(lanes::join(a, b), register), lanes::halves(&factors));
+        (_mm512_mask3_fmadd_ps(sums, factors, total, !UPPER), _mm512_maskz_mul_ps(UPPER, sums, factors))
+    }
+
+    /// The sums of two groups by lanes, the first in the lower eight.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn dot(&self, codes: __m512i, register: &Register) -> __m512 {
+        let nibble = _mm512_set1_epi8(15);
+        let (low, high) = (_mm512_and_si512(codes, nibble), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble));
+        let sum = lanes::load_words(&register.first);
+        let sum = _mm512_dpbusd_epi32(sum, _mm512_shuffle_epi8(self.codebook, low), lanes::load_integers(&register.low));
+        let sum = _mm512_dpbusd_epi32(sum, _mm512_shuffle_epi8(self.codebook, high), lanes::load_integers(&register.high));
+        _mm512_cvtepi32_ps(sum)
+    }
+
+    /// The products of four rows by lanes, activations loaded once for all.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    fn int8(&self, four: Four<'_, [i8; GROUP]>) -> [__m512; 4] {
+        let ((a, e), (b, f)) = (four.row(0, self.len), four.row(1, self.len));
+        let ((c, g), (d, h)) = (four.row(2, self.len), four.row(3, self.len));
+        let [mut t0, mut t1, mut t2, mut t3] = [_mm512_setzero_ps(); 4];
+        let ahead = four.ahead(self.ahead, [0, 1, 2, 3], 0);
+        let groups = a.iter().zip(b).zip(c.iter().zip(d));
+        let factors = e.iter().zip(f).zip(g.iter().zip(h));
+        for (i, ((register, ((a, b), (c, d))), ((e, f), (g, h)))) in self.registers[..self.len].iter().zip(groups).zip(factors).enumerate()
+        {
+            let (p, first) = (lanes::load_integers(&register.low), lanes::load_words(&register.first));
+            t0 = _mm512_fmadd_ps(one_group(a, p, first), _mm512_set1_ps(*e), t0);
+            t1 = _mm512_fmadd_ps(one_group(b, p, first), _mm512_set1_ps(*f), t1);
+            t2 = _mm512_fmadd_ps(one_group(c, p, first), _mm512_set1_ps(*g), t2);
+            t3 = _mm512_fmadd_ps(one_group(d, p, first), _mm512_set1_ps(*h), t3);
+            lanes::prefetch::<_MM_HINT_T0, 4>(ahead.lines, i * ahead.step);
+        }
+        [t0, t1, t2, t3]
+    }
+}
+
+/// The sums of a group of int8 weights by lanes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn one_group(q: &[i8; GROUP], p: __m512i, first: __m512i) -> __m512 {
+    let q = _mm512_xor_si512(lanes::load_integers(q), _mm512_set1_epi8(INT8_OFFSET));
+    _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(first, q, p))
 }
 
 /// `−o · Σ p` of every group.
