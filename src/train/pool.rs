@@ -169,7 +169,7 @@ mod tests {
         drop(narrow);
         let free = pool.lock();
         assert_eq!((free.used, free.peak), (0, 100 * 129));
-        assert_eq!(free.held, free.buffers.iter().map(Vec::len).sum());
+        assert_eq!(free.held, free.buffers.iter().map(Vec::len).sum::<usize>());
     }
 
     #[test]
