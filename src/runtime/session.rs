@@ -37,7 +37,7 @@ pub(super) struct Sequence {
 /// let limits = Limits::new(128);
 /// let mut session = Session::new(model, &limits, &mut memory.0, &Serial)?;
 /// let mut sampler = Sampler::greedy();
-/// session.prefill(0, &[256, 84, 104, 101])?; // begin, "The"
+/// session.prefill(0, &[256, 68, 117, 99, 107])?; // begin, "Duck"
 /// let token = session.sample(0, &mut sampler)?;
 /// assert_eq!(token, u32::from(b' '));
 /// session.step(&[(0, token)])?;

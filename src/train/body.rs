@@ -234,6 +234,7 @@ fn next_token<'g>(
     let vocab = head.weight.rows();
     let scored: Vec<usize> = (0..next.len()).filter(|&row| next[row] != IGNORE).collect();
     let mut outcome = Outcome { scored: scored.len(), ..Outcome::default() };
+    step.machine.trim();
     let mut logits = vec![0.0; scored.len().min(ROWS) * vocab];
     for rows in scored.chunks(ROWS) {
         let logits = &mut logits[..rows.len() * vocab];

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::data::Dataset;
 use super::optimizer::OptimizerKind;
 use super::options::{Options, Targets};
-use super::run::{Report, RunOptions};
+use super::run::{Length, Report, RunOptions};
 
 /// Facts of a run, by name.
 pub(crate) type Facts = Map<String, Value>;
@@ -54,16 +54,12 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
 }
 
 /// What a finished run adds.
-pub(crate) fn of_run(
-    training: &Dataset<'_>,
-    validation: Option<&Dataset<'_>>,
-    options: &RunOptions,
-    epochs: u64,
-    report: &Report,
-) -> Facts {
+pub(crate) fn of_run(training: &Dataset<'_>, validation: Option<&Dataset<'_>>, options: &RunOptions, report: &Report) -> Facts {
     let mut facts = Facts::new();
     let mut put = |name: &str, value: Value| facts.insert(name.into(), value);
-    put("epochs", epochs.into());
+    if let Length::Epochs(epochs) = options.length {
+        put("epochs", epochs.into());
+    }
     put("batch_size", options.batch_size.into());
     if options.accumulation > 1 {
         put("accumulation", options.accumulation.into());

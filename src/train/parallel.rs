@@ -27,6 +27,11 @@ impl<'m> Machine<'m> {
         self.pool.begin(rows);
     }
 
+    /// Gives the buffers that nobody uses back to the system.
+    pub(crate) fn trim(&self) {
+        self.pool.clear();
+    }
+
     /// `len` numbers of any value, to be written.
     pub(crate) fn unset(&self, len: usize) -> Floats {
         self.pool.take(len)

@@ -305,7 +305,7 @@ pub fn run(
         }
         report.validation = Some(trainer.measure(data, executor, report.rank)?);
     }
-    trainer.set_facts(facts::of_run(training, validation, options, course.epochs(), &report));
+    trainer.set_facts(facts::of_run(training, validation, options, &report));
     Ok(report)
 }
 

@@ -81,7 +81,7 @@ fn text<'t>(tokens: &[u32; COUNT], bytes: &'t mut [u8; COUNT]) -> &'t [u8] {
         *byte = found;
         count += 1;
     }
-    &bytes[..count]
+    bytes.get(..count).unwrap_or_default()
 }
 
 /// The processor's own timer: 24 bits that count down at its clock. (The cycle counter of the DWT does not count under QEMU.)

@@ -81,7 +81,7 @@ impl Rows<'_> {
     /// four rows, the first with an even number, by lanes.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
-    fn walk<T>(&self, all: &[T], side: &Side, y: &mut [f32], four: impl Fn(Four<'_, T>) -> [__m512; 4]) {
+    fn walk<T>(&self, all: &[T], side: &Side, y: &mut [f32], four: impl Fn(Four<'_, T>) -> [f32; 4]) {
         let mut buffer = [0.0; walk::SPAN];
         let (len, mut done) = (self.part.len(), 0);
         let place = |row: usize| (self.start + row) * self.per_row + self.part.start;
@@ -102,11 +102,11 @@ impl Rows<'_> {
                 }
             }
             if count == 1 {
-                put(&mut y[done], lanes::sums(four(Four { groups: &all[place(done)..], factors, stride: 0, len: 0 }))[odd]);
+                put(&mut y[done], four(Four { groups: &all[place(done)..], factors, stride: 0, len: 0 })[odd]);
             } else {
                 let fours = y[done..done + count].as_chunks_mut::<4>().0;
                 for (i, (y, factors)) in fours.iter_mut().zip(factors.chunks(4 * len)).enumerate() {
-                    let sums = lanes::sums(four(Four { groups: &all[place(done + 4 * i)..], factors, stride: self.per_row, len }));
+                    let sums = four(Four { groups: &all[place(done + 4 * i)..], factors, stride: self.per_row, len });
                     put(&mut y[0], sums[0]);
                     put(&mut y[1], sums[1]);
                     put(&mut y[2], sums[2]);
@@ -217,7 +217,7 @@ impl Side {
     /// The products of four rows by lanes: two times two rows, so that activations are loaded once for both.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn nf4(&self, four: Four<'_, [u8; 32]>) -> [__m512; 4] {
+    fn nf4(&self, four: Four<'_, [u8; 32]>) -> [f32; 4] {
         let (half, odd) = (self.len / 2, self.len % 2);
         let ((a, e), (b, f)) = (four.row(0, self.len), four.row(1, self.len));
         let ((c, g), (d, h)) = (four.row(2, self.len), four.row(3, self.len));
@@ -232,7 +232,7 @@ impl Side {
         }
         let ahead = four.ahead(self.ahead, [1, 3], half + odd);
         let [b_rest, d_rest] = self.strip(second, [&b[odd..], &d[odd..]], [&f[odd..], &h[odd..]], ahead);
-        [a_total, _mm512_add_ps(b_total, b_rest), c_total, _mm512_add_ps(d_total, d_rest)]
+        lanes::sums([a_total, _mm512_add_ps(b_total, b_rest), c_total, _mm512_add_ps(d_total, d_rest)])
     }
 
     /// The sums of two rows over whole registers.
@@ -253,9 +253,11 @@ impl Side {
     /// The register between two rows: `total` of the one with its last group added, and the sum of the first group of the other.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn middle(&self, register: &Register, [a, b]: [&[u8; 32]; 2], factors: [f32; 2], total: __m512) -> (__m512, __m512) {
-        let (sums, factors) = (self.dot(lanes::join(a, b), register), lanes::halves(&factors));
-        (_mm512_mask3_fmadd_ps(sums, factors, total, !UPPER), _mm512_maskz_mul_ps(UPPER, sums, factors))
+    fn middle(&self, register: &Register, [a, b]: [&[u8; 32]; 2], [f, g]: [f32; 2], total: __m512) -> (__m512, __m512) {
+        let sums = self.dot(lanes::join(a, b), register);
+        // Sums are finite: those of the other row vanish.
+        let (f, g) = (_mm512_maskz_broadcastss_ps(!UPPER, _mm_set_ss(f)), _mm512_maskz_broadcastss_ps(UPPER, _mm_set_ss(g)));
+        (_mm512_fmadd_ps(sums, f, total), _mm512_mul_ps(sums, g))
     }
 
     /// The sums of two groups by lanes, the first in the lower eight.
@@ -273,7 +275,7 @@ impl Side {
     /// The products of four rows by lanes, activations loaded once for all.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn int8(&self, four: Four<'_, [i8; GROUP]>) -> [__m512; 4] {
+    fn int8(&self, four: Four<'_, [i8; GROUP]>) -> [f32; 4] {
         let ((a, e), (b, f)) = (four.row(0, self.len), four.row(1, self.len));
         let ((c, g), (d, h)) = (four.row(2, self.len), four.row(3, self.len));
         let [mut t0, mut t1, mut t2, mut t3] = [_mm512_setzero_ps(); 4];
@@ -289,7 +291,7 @@ impl Side {
             t3 = _mm512_fmadd_ps(one_group(d, p, first), _mm512_set1_ps(*h), t3);
             lanes::prefetch::<_MM_HINT_T0, 4>(ahead.lines, i * ahead.step);
         }
-        [t0, t1, t2, t3]
+        lanes::sums([t0, t1, t2, t3])
     }
 }
 

@@ -108,11 +108,13 @@ pub(super) fn factors(weights: &Weights<'_>, first: usize, ts: &Period, out: &mu
         }
         _ => {
             expand(weights, first, out);
+            let (out, rest) = out.as_chunks_mut();
             let mut phase = 0;
-            for out in out.chunks_mut(16) {
-                lanes::put(out, _mm512_mul_ps(lanes::load_some(out), ts.load(phase)), false);
+            for out in out {
+                lanes::store(out, _mm512_mul_ps(load(out), ts.load(phase)));
                 phase = ts.next(phase);
             }
+            lanes::put(rest, _mm512_mul_ps(lanes::load_some(rest), ts.load(phase)), false);
         }
     }
 }
@@ -125,8 +127,8 @@ fn lines(codes: &[u8], nested: f32, offset: f32, ts: &Period, phase: usize, out:
     let (slopes, starts) = (_mm512_mul_ps(load(&LINES[0]), nested), _mm512_mul_ps(load(&LINES[1]), nested));
     let (sign, offset) = (_mm512_set1_epi32(i32::MIN), _mm512_set1_ps(offset));
     let mut phase = phase;
-    for (codes, out) in codes.chunks(16).zip(out.chunks_mut(16)) {
-        let signed = _mm512_sub_epi32(lanes::widen_some_bytes(codes), _mm512_set1_epi32(127));
+    let step = |codes: __m512i, phase| {
+        let signed = _mm512_sub_epi32(codes, _mm512_set1_epi32(127));
         let not_zero = _mm512_test_epi32_mask(signed, signed);
         let x = _mm512_cvtepi32_ps(signed);
         let exponent = _mm512_srli_epi32::<23>(_mm512_castps_si512(x));
@@ -134,8 +136,15 @@ fn lines(codes: &[u8], nested: f32, offset: f32, ts: &Period, phase: usize, out:
         // start ^ (signed & sign)
         let start = _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0x78>(start, signed, sign));
         let scale = _mm512_fmadd_ps(x, _mm512_permutexvar_ps(exponent, slopes), _mm512_add_ps(start, offset));
-        lanes::put(out, _mm512_mul_ps(scale, ts.load(phase)), false);
+        _mm512_mul_ps(scale, ts.load(phase))
+    };
+    let ((codes, rest), (out, out_rest)) = (codes.as_chunks(), out.as_chunks_mut());
+    for (codes, out) in codes.iter().zip(out) {
+        lanes::store(out, step(lanes::widen_bytes(codes), phase));
         phase = ts.next(phase);
+    }
+    if !rest.is_empty() {
+        lanes::put(out_rest, step(lanes::widen_some_bytes(rest), phase), false);
     }
 }
 
