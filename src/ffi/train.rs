@@ -295,9 +295,9 @@ impl<'a> Job<'a> {
     /// Strings were checked, and have NULs at their ends.
     unsafe fn new(c: &lowrank_train_options) -> Outcome<Self> {
         let unknown = |found| Err(Refusal::UnknownConstant { argument: 3, found }.into());
-        // SAFETY: the caller's promise.
         let path = |string: *const c_char| match string.is_null() {
             true => Ok(None),
+            // SAFETY: the caller's promise.
             false => unsafe { path_of(string, 3) }.map(Some),
         };
         // SAFETY: the caller's promise; both were checked not to be null.
