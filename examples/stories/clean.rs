@@ -54,7 +54,7 @@ fn whole_sentences(text: &str, most: usize) -> &str {
 
 /// Letters, spaces and the signs of simple prose.
 fn is_plain(text: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_alphabetic() || " .,!?'\"-".contains(c)) && text.matches('"').count() % 2 == 0
+    text.chars().all(|c| c.is_ascii_alphabetic() || " .,!?'\"-".contains(c)) && text.matches('"').count().is_multiple_of(2)
 }
 
 /// No three words in a row twice.
