@@ -205,35 +205,3 @@ mod tests {
         assert!(quality(&[("lora", f64::NAN, 0.9)], "accuracy").is_ok() && losses(&[]).is_ok());
     }
 }
-#[cfg(test)]
-mod scratch {
-    #[test]
-    fn dump() {
-        let noise = |i: usize, m: usize| ((i * 7919 + m * 104729) % 1000) as f64 / 1000.0 - 0.5;
-        let names = ["lora", "qlora", "rslora", "lora+", "dylora", "lora-fa", "dora", "full"];
-        let curves: Vec<(&str, Vec<f64>)> = names
-            .iter()
-            .enumerate()
-            .map(|(m, n)| {
-                (
-                    *n,
-                    (0..60)
-                        .map(|i| 0.35 + 0.05 * m as f64 * 0.3 + 0.34 * (-(i as f64) / (8.0 + 3.0 * m as f64)).exp() + 0.03 * noise(i, m))
-                        .collect(),
-                )
-            })
-            .collect();
-        std::fs::write("/tmp/w/st/loss.svg", super::losses(&curves).unwrap()).unwrap();
-        let points = [
-            ("lora", 206.0, 0.861),
-            ("qlora", 133.0, 0.852),
-            ("rslora", 206.2, 0.8615),
-            ("lora+", 206.0, 0.859),
-            ("dylora", 207.0, 0.84),
-            ("lora-fa", 170.0, 0.849),
-            ("dora", 221.0, 0.862),
-            ("full", 653.0, 0.872),
-        ];
-        std::fs::write("/tmp/w/st/quality.svg", super::quality(&points, "accuracy").unwrap()).unwrap();
-    }
-}
