@@ -63,9 +63,9 @@ pub(crate) fn losses(curves: &[(&str, Vec<f64>)]) -> Result<String, Failure> {
             .draw()?;
         let mut ends = Vec::new();
         for (method, losses) in curves {
-            let points = losses.iter().enumerate().map(|(step, loss)| ((step + 1) as f64, shown(*loss)));
+            let mut points = losses.iter().enumerate().map(|(step, loss)| ((step + 1) as f64, shown(*loss)));
             chart.draw_series(LineSeries::new(points.clone(), colour(method).stroke_width(2)))?;
-            ends.push((*method, points.filter(|point| point.1.is_finite()).last().map(|end| chart.backend_coord(&end))));
+            ends.push((*method, points.rfind(|point| point.1.is_finite()).map(|end| chart.backend_coord(&end))));
         }
         let right = SIZE.0 as i32 - 14 - NAMES as i32;
         for (method, end, height) in column(&ends) {
@@ -80,8 +80,11 @@ pub(crate) fn losses(curves: &[(&str, Vec<f64>)]) -> Result<String, Failure> {
     Ok(picture)
 }
 
+/// A method, the end of its curve if it has one, and the height of its name.
+type Label<'m> = (&'m str, Option<(i32, i32)>, i32);
+
 /// The names beside the ends of curves, a line apart from each other: in the order of the ends, each as near its own as can be.
-fn column<'m>(ends: &[(&'m str, Option<(i32, i32)>)]) -> Vec<(&'m str, Option<(i32, i32)>, i32)> {
+fn column<'m>(ends: &[(&'m str, Option<(i32, i32)>)]) -> Vec<Label<'m>> {
     const LINE: i32 = 18;
     let (top, bottom) = (50, SIZE.1 as i32 - 70);
     let mut placed: Vec<_> = ends.iter().map(|&(name, end)| (name, end, end.map_or(bottom, |end| end.1))).collect();
