@@ -93,7 +93,7 @@ struct SysTick {
 }
 
 const KINDS: usize = 6;
-const NAMES: [&str; KINDS] = ["verify", "open base", "open adapter", "swap", "prefill", "token"];
+const KIND_NAMES: [&str; KINDS] = ["verify", "open base", "open adapter", "swap", "prefill", "token"];
 
 impl SysTick {
     const RELOAD: u32 = 0x00ff_ffff;
@@ -119,7 +119,7 @@ impl SysTick {
     }
 
     fn report(&self) {
-        for (i, name) in NAMES.iter().enumerate() {
+        for (i, name) in KIND_NAMES.iter().enumerate() {
             let mean = self.ticks[i].checked_div(self.counts[i]).unwrap_or(0);
             print(&[&"SysTick: ", name, &" ", &mean, &" ticks (mean of ", &self.counts[i], &", most ", &self.most[i], &")"]);
         }
