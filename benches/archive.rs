@@ -1,28 +1,23 @@
 //! What opening and swapping cost: `open` of a base and of an adapter, attach, replace.
 //!
 //! Goals: `open` of a base under 1 ms at any size, attach of an opened adapter under 10 µs. With `LOWRANK_BASE` (and
-//! `LOWRANK_ADAPTER`) naming archives it measures those, else a random base with the shape of SmolLM2-135M in small layers.
-
-#[path = "../tests/common/mod.rs"]
-mod common;
+//! `LOWRANK_ADAPTER`) naming archives it measures those, else the embedded model of `assets/` and its pirate.
 
 use std::hint::black_box;
 
-use common::{CONFIG, adapter, all_linear, base};
 use criterion::{Criterion, criterion_group, criterion_main};
 use lowrank::adapter::{Adapter, AdapterSet, Slot};
 use lowrank::archive::{ArchiveFile, Buffer};
-use lowrank::model::llama::{Config, Llama};
-use lowrank::quant::Format;
+use lowrank::include_archive;
+use lowrank::model::llama::Llama;
 
 fn archives() -> (Buffer, Buffer) {
-    let read = |variable: &str| std::env::var(variable).ok().map(|path| Buffer::from(&ArchiveFile::open(path).expect("an archive")[..]));
-    let config = Config { layers: 30, ..CONFIG };
-    let base = read("LOWRANK_BASE").unwrap_or_else(|| base(&config, Format::Nf4, Format::Int8, 1));
-    let adapter = read("LOWRANK_ADAPTER").unwrap_or_else(|| {
-        let model = Llama::open(&base).expect("a base");
-        adapter(&model, &all_linear(model.config()), 8, 7)
-    });
+    let read = |variable: &str, embedded: &'static [u8]| match std::env::var(variable) {
+        Ok(path) => Buffer::from(&ArchiveFile::open(path).expect("an archive")[..]),
+        Err(_) => Buffer::from(embedded),
+    };
+    let base = read("LOWRANK_BASE", include_archive!("../assets/tiny.lrk"));
+    let adapter = read("LOWRANK_ADAPTER", include_archive!("../assets/tiny-pirate.lrk"));
     (base, adapter)
 }
 

@@ -1,6 +1,6 @@
 //! Tokens per second of a decoder with SmolLM2-135M's shape and random weights: prefill and decode, with and without an adapter,
 //! per instruction set (`LOWRANK_ISA`), on one and two lanes; and of eight sequences at once, all under one adapter or each under its
-//! own. `LOWRANK_BASE` names a real archive instead.
+//! own. `LOWRANK_BASE` names a real archive instead. And of the embedded model of `assets/`, which fits a microcontroller.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -10,6 +10,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::archive::{ArchiveFile, Buffer};
+use lowrank::include_archive;
 use lowrank::kernel::{Precision, kernels};
 use lowrank::model::llama::{Config, Llama, RopeScaling};
 use lowrank::quant::Format;
@@ -105,5 +106,31 @@ fn batch(group: &mut BenchmarkGroup<'_, WallTime>, model: Llama<'_>) {
     }
 }
 
-criterion_group!(benches, bench);
+/// Decoding on one lane, without and with an adapter.
+fn embedded(c: &mut Criterion) {
+    let model = Llama::open(include_archive!("../assets/tiny.lrk")).expect("a base");
+    let mut slots = [Slot::EMPTY; 1];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    set.attach(0, Adapter::open(include_archive!("../assets/tiny-pirate.lrk")).expect("an adapter")).expect("it fits");
+    let limits = Limits::new(128);
+    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).expect("the memory fits");
+    let mut group = c.benchmark_group(format!("{}, embedded model", kernels().name()));
+    group.throughput(Throughput::Elements(64));
+    for choices in [&[][..], &[Choice::slot(0)]] {
+        session.reset(0).expect("sequence 0");
+        session.select(0, &set, choices).expect("the adapter fits");
+        group.bench_function(format!("decode 64, {} adapters", choices.len()), |b| {
+            b.iter(|| {
+                session.reset(0).expect("sequence 0");
+                for token in 0..64 {
+                    session.step(&[(0, token)]).expect("valid tokens");
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, bench, embedded);
 criterion_main!(benches);

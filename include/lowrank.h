@@ -15,10 +15,10 @@
  * - Null pointers, misaligned pointers, lengths past the end of the address space, arguments that overlap each other or memory that an
  *   object uses, objects that were never opened, were closed or were copied: all refused with a code. What cannot be seen is a pointer to
  *   memory that is not there or shorter than said.
- * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions, samplers and streams serve
- *   one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
- *   another thread uses it is not detected. Nothing blocks, only files, pools, texts and streams allocate, and there are no globals. From an interrupt
- *   handler only objects may be used that nothing else uses.
+ * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions, encoders, samplers and streams
+ *   serve one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
+ *   another thread uses it is not detected. Nothing blocks but lowrank_train, only files, pools, texts, streams, import and training
+ *   allocate, and there are no globals. From an interrupt handler only objects may be used that nothing else uses.
  * - The hosted library catches its own panics (LOWRANK_ERROR_PANICKED); see lowrank_on_panic for the one without std.
  */
 
@@ -152,6 +152,10 @@ enum {
     LOWRANK_ERROR_TOO_MANY_CHOICES = 1013,
     /* The operating system did not start a thread; the sentence says why. */
     LOWRANK_ERROR_THREADS = 1014,
+    /* A training run was refused: options, data or base do not fit; the sentence says why. */
+    LOWRANK_ERROR_TRAIN = 1015,
+    /* Training diverged; the last good numbers are in the output file. */
+    LOWRANK_ERROR_DIVERGED = 1016,
 };
 
 /* Memory that is enough for a set with this many slots. */
@@ -209,6 +213,16 @@ enum {
 #define LOWRANK_NO_TOKEN UINT32_MAX
 
 /**
+ * `kind`: a decoder of the Llama family (Llama, Qwen2, Qwen3).
+ */
+#define LOWRANK_KIND_LLAMA 65537
+
+/**
+ * `kind`: an encoder of the BERT family.
+ */
+#define LOWRANK_KIND_BERT 65538
+
+/**
  * Memory that is enough for a set without its slots on every target.
  */
 #define LOWRANK_SET_HEAD_BYTES 512
@@ -259,6 +273,26 @@ enum {
 #define LOWRANK_SESSION_BYTES 1536
 
 /**
+ * `lowrank_encoder_pooled`: the mean of all tokens.
+ */
+#define LOWRANK_POOLING_MEAN 0
+
+/**
+ * `lowrank_encoder_pooled`: the first token.
+ */
+#define LOWRANK_POOLING_CLS 1
+
+/**
+ * `lowrank_encoder_pooled`: BERT's pooler over the first token.
+ */
+#define LOWRANK_POOLING_POOLER 2
+
+/**
+ * Memory that is enough for an encoder object, without its workspace, on every target.
+ */
+#define LOWRANK_ENCODER_BYTES 1024
+
+/**
  * Memory that is enough for a file object on every target.
  */
 #define LOWRANK_FILE_BYTES 64
@@ -289,18 +323,124 @@ enum {
 #define LOWRANK_PROMPT 2
 
 /**
+ * `factors`: A and B keep the source's type, f32 or f16.
+ */
+#define LOWRANK_FACTORS_AS_IS 0
+
+/**
+ * `factors`: A and B become f32.
+ */
+#define LOWRANK_FACTORS_F32 1
+
+/**
+ * `factors`: A and B become f16.
+ */
+#define LOWRANK_FACTORS_F16 2
+
+/**
+ * `factors`: A and B become 8 bits with one scale per row.
+ */
+#define LOWRANK_FACTORS_INT8 3
+
+/**
+ * `task`: the next token, of a decoder or an LSTM.
+ */
+#define LOWRANK_TASK_LM 0
+
+/**
+ * `task`: one label for a whole text or row of numbers.
+ */
+#define LOWRANK_TASK_CLASSIFY 1
+
+/**
+ * `method`: LoRA.
+ */
+#define LOWRANK_METHOD_LORA 0
+
+/**
+ * `method`: LoRA; insists on a 4-bit base.
+ */
+#define LOWRANK_METHOD_QLORA 1
+
+/**
+ * `method`: rank-stabilized LoRA, alpha / √rank.
+ */
+#define LOWRANK_METHOD_RSLORA 2
+
+/**
+ * `method`: LoRA+, B learns faster than A.
+ */
+#define LOWRANK_METHOD_LORA_PLUS 3
+
+/**
+ * `method`: DyLoRA, trained for all ranks up to `rank`; chooses one by the validation data, which it needs.
+ */
+#define LOWRANK_METHOD_DYLORA 4
+
+/**
+ * `method`: LoRA-FA, A keeps what it was drawn as.
+ */
+#define LOWRANK_METHOD_LORA_FA 5
+
+/**
+ * `method`: DoRA, a trained magnitude per output row.
+ */
+#define LOWRANK_METHOD_DORA 6
+
+/**
+ * `method`: the weights of a float base; the output is a base.
+ */
+#define LOWRANK_METHOD_FULL 7
+
+/**
+ * `optimizer`: AdamW, two f32 a parameter.
+ */
+#define LOWRANK_OPTIMIZER_ADAMW 0
+
+/**
+ * `optimizer`: AdamW, two bytes a parameter.
+ */
+#define LOWRANK_OPTIMIZER_ADAMW_8BIT 1
+
+/**
+ * `optimizer`: SGD with momentum 0.9.
+ */
+#define LOWRANK_OPTIMIZER_SGD 2
+
+/**
+ * `schedule`: the learning rate stays.
+ */
+#define LOWRANK_SCHEDULE_CONSTANT 0
+
+/**
+ * `schedule`: in a straight line to 0.
+ */
+#define LOWRANK_SCHEDULE_LINEAR 1
+
+/**
+ * `schedule`: along half a cosine to 0.
+ */
+#define LOWRANK_SCHEDULE_COSINE 2
+
+/**
  * An opened low-rank adapter. Only read, like a base; attaching it copies a few words, so it may be closed after that. Its archive
  * must stay until every set that has it, and every session that chose it, is closed or has another.
  */
 typedef struct lowrank_adapter lowrank_adapter;
 
 /**
- * An opened base model.
+ * An opened base model: a decoder (`lowrank_base_open`) or an encoder (`lowrank_bert_open`).
  *
  * It is only read: any number of threads may use it at once. Sets and sessions made from it keep what they need of it, so it may be
  * closed before them; the archive must stay until the last of them is closed.
  */
 typedef struct lowrank_base lowrank_base;
+
+/**
+ * Runs an encoder's base over texts, each under its own adapters, in a workspace of the caller. Text i of a batch is sequence i. One thread
+ * at a time; a second one gets `LOWRANK_ERROR_BUSY`.
+ */
+typedef struct lowrank_encoder lowrank_encoder;
 
 /**
  * An archive file, mapped into memory. Files, pools, texts and streams are only in libraries with `LOWRANK_FEATURE_STD`.
@@ -363,7 +503,7 @@ typedef struct lowrank_error {
      */
     uint64_t numbers[LOWRANK_NUMBERS];
     /**
-     * For text, file and thread errors: the sentence, UTF-8, with a NUL at its end, cut where room ends. Else empty.
+     * For text, file, thread and training errors: the sentence, UTF-8, with a NUL at its end, cut where room ends. Else empty.
      */
     char detail[LOWRANK_DETAIL_BYTES];
 } lowrank_error;
@@ -373,7 +513,7 @@ typedef struct lowrank_error {
  */
 typedef struct lowrank_base_info {
     /**
-     * The architecture, as the archive's header has it: 0x00010001 is the Llama family.
+     * The architecture: `LOWRANK_KIND_LLAMA` or `LOWRANK_KIND_BERT`.
      */
     uint32_t kind;
     /**
@@ -392,6 +532,10 @@ typedef struct lowrank_base_info {
      * The longest sequence that the model allows, in tokens.
      */
     uint32_t context;
+    /**
+     * The longest text that the model's source reads, in tokens with the special ones, at most the context. Of a decoder the context.
+     */
+    uint32_t max_length;
     /**
      * The begin-of-sequence token, or `LOWRANK_NO_TOKEN`.
      */
@@ -434,6 +578,10 @@ typedef struct lowrank_adapter_info {
      * The largest rank among them.
      */
     uint32_t max_rank;
+    /**
+     * Labels of the classifier that it brings; 0 if it brings none.
+     */
+    uint32_t labels;
     /**
      * The hash of its content.
      */
@@ -584,6 +732,40 @@ typedef struct lowrank_next {
 } lowrank_next;
 
 /**
+ * What an encoder must have room for. Start from `lowrank_encoder_limits_default`.
+ */
+typedef struct lowrank_encoder_limits {
+    /**
+     * The longest text, in tokens.
+     */
+    size_t context;
+    /**
+     * Texts encoded at once.
+     */
+    size_t batch;
+    /**
+     * Tokens of all those texts together: texts are packed, so memory depends on this.
+     */
+    size_t tokens;
+    /**
+     * Parts that the work is split into: as many as the executor has threads. Results do not depend on it.
+     */
+    size_t lanes;
+    /**
+     * Adapters that one text can have at a time, at most `LOWRANK_MAX_CHOICES`.
+     */
+    size_t max_active;
+    /**
+     * The sum of their ranks.
+     */
+    size_t max_total_rank;
+    /**
+     * One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
+     */
+    uint32_t precision;
+} lowrank_encoder_limits;
+
+/**
  * A function that is told where in the library's source a panic happened: the file's name (not ended by a NUL), its length, the line.
  * It should not return; if it does, the library waits forever.
  */
@@ -610,6 +792,215 @@ typedef struct lowrank_message {
      */
     size_t content_bytes;
 } lowrank_message;
+
+/**
+ * A training run. Start from `lowrank_train_options_default` and set `data` and `output`. Strings are UTF-8 (paths on Unix: any bytes) with a
+ * NUL at their ends.
+ */
+typedef struct lowrank_train_options {
+    /**
+     * The path of the training data: .txt, .jsonl, .tsv or .csv, as `lowrank train` takes it.
+     */
+    const char *data;
+    /**
+     * The path of data that is measured after every epoch, or null.
+     */
+    const char *validation;
+    /**
+     * The path of the archive to write. It appears whole or not at all.
+     */
+    const char *output;
+    /**
+     * The path of checkpoints, or null for none. A run that is complete removes it.
+     */
+    const char *checkpoint;
+    /**
+     * Which layers: `all-linear`, names separated by commas, or a regular expression for module paths. Null is `all-linear`.
+     */
+    const char *target_modules;
+    /**
+     * The name of the result. Null: that of the output file without its extension.
+     */
+    const char *name;
+    /**
+     * One of `LOWRANK_TASK_LM`, `LOWRANK_TASK_CLASSIFY`. A classifier's labels are those in the data.
+     */
+    uint32_t task;
+    /**
+     * One of `LOWRANK_METHOD_LORA`, `_QLORA`, `_RSLORA`, `_LORA_PLUS`, `_DYLORA`, `_LORA_FA`, `_DORA`, `_FULL`.
+     */
+    uint32_t method;
+    /**
+     * One of `LOWRANK_OPTIMIZER_ADAMW`, `_ADAMW_8BIT`, `_SGD`.
+     */
+    uint32_t optimizer;
+    /**
+     * One of `LOWRANK_SCHEDULE_CONSTANT`, `_LINEAR`, `_COSINE`.
+     */
+    uint32_t schedule;
+    /**
+     * The rank of the factors.
+     */
+    size_t rank;
+    /**
+     * Passes over the data.
+     */
+    uint64_t epochs;
+    /**
+     * Optimizer steps instead of epochs, or 0.
+     */
+    uint64_t steps;
+    /**
+     * Examples of a batch.
+     */
+    size_t batch_size;
+    /**
+     * Batches of an optimizer step.
+     */
+    size_t accumulation;
+    /**
+     * Tokens of a sequence; longer ones are cut.
+     */
+    size_t max_length;
+    /**
+     * Everything random follows from it.
+     */
+    uint64_t seed;
+    /**
+     * Threads; 0 is one per core.
+     */
+    size_t threads;
+    /**
+     * Steps between two checkpoints.
+     */
+    uint64_t checkpoint_every;
+    /**
+     * Steps between two validations; 0 is one after every epoch.
+     */
+    uint64_t validate_every;
+    /**
+     * Refuse in advance a run that would take more bytes (the base and the heap of the run, without tokenizer and data); 0 for no limit.
+     */
+    uint64_t memory_limit;
+    /**
+     * In how many steps the learning rate rises, or in which share of all (below 1).
+     */
+    double warmup;
+    /**
+     * alpha; 0 is twice the rank.
+     */
+    float alpha;
+    /**
+     * The learning rate at its highest.
+     */
+    float learning_rate;
+    /**
+     * Weight decay.
+     */
+    float weight_decay;
+    /**
+     * Share of activations that are dropped before A.
+     */
+    float dropout;
+    /**
+     * Gradients are clipped to this global norm; 0 for not at all.
+     */
+    float max_norm;
+    /**
+     * Label smoothing.
+     */
+    float label_smoothing;
+    /**
+     * Stop after this many validations without a better one and keep the best; 0 keeps the last.
+     */
+    uint32_t patience;
+    /**
+     * Not 0: score completions and the assistant's turns only.
+     */
+    uint32_t completions_only;
+    /**
+     * Not 0: keep only the inputs of blocks and compute the rest again: less memory, more time.
+     */
+    uint32_t checkpointing;
+    /**
+     * Not 0: go on from the checkpoint if there is one.
+     */
+    uint32_t resume;
+} lowrank_train_options;
+
+/**
+ * What a run tells while it goes on.
+ */
+typedef struct lowrank_train_progress {
+    /**
+     * Optimizer steps taken.
+     */
+    uint64_t step;
+    /**
+     * Those of the whole run.
+     */
+    uint64_t total;
+    /**
+     * The loss of the step, or of the validation data.
+     */
+    double loss;
+    /**
+     * Of validation data with labels, else a NaN.
+     */
+    double accuracy;
+    /**
+     * 1 if the validation data was measured, 0 if a step was taken.
+     */
+    uint32_t is_validation;
+} lowrank_train_progress;
+
+/**
+ * Is told what a run does, on the thread that called `lowrank_train`; returns 0 to go on, anything else to stop. `context` is what
+ * `lowrank_train` was given. It must return; it may use objects of the library like any other code.
+ */
+typedef uint32_t (*lowrank_train_watch)(void *context, const struct lowrank_train_progress *progress);
+
+/**
+ * What a run did.
+ */
+typedef struct lowrank_train_report {
+    /**
+     * Optimizer steps taken, those before a resume included.
+     */
+    uint64_t steps;
+    /**
+     * Rows (tokens) that went through the model.
+     */
+    uint64_t rows;
+    /**
+     * Numbers that are trained.
+     */
+    uint64_t trainable_parameters;
+    /**
+     * The mean training loss of the last twentieth of the run.
+     */
+    double loss;
+    /**
+     * Seconds, without validation.
+     */
+    double seconds;
+    /**
+     * The loss of the validation data with what was kept, or a NaN.
+     */
+    double validation_loss;
+    /**
+     * Its accuracy, of labels, or a NaN.
+     */
+    double validation_accuracy;
+    /**
+     * The rank that was kept: `rank`, or what DyLoRA chose.
+     */
+    uint32_t rank;
+    /**
+     * 1 if the callback stopped the run: then there is a checkpoint, if one was asked for, and no output.
+     */
+    uint32_t stopped;
+} lowrank_train_report;
 
 #ifdef __cplusplus
 extern "C" {
@@ -668,7 +1059,8 @@ size_t lowrank_sampler_bytes(void);
 size_t lowrank_session_bytes(void);
 
 /**
- * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter: its checksum, and every value that must be finite.
+ * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (an encoder's: `lowrank_bert_verify`): its checksum,
+ * and every value that must be finite.
  * Opening does not: it takes microseconds, and a damaged archive that was opened gives wrong numbers or an error, never an access
  * outside its bytes.
  */
@@ -677,7 +1069,7 @@ lowrank_code lowrank_verify(const void *archive,
                             struct lowrank_error *error);
 
 /**
- * Opens a base over an archive of `archive_bytes` bytes, in place, in `memory` of at least `lowrank_base_bytes()` bytes.
+ * Opens a decoder over an archive of `archive_bytes` bytes, in place, in `memory` of at least `lowrank_base_bytes()` bytes.
  *
  * The archive starts at a multiple of `LOWRANK_MEMORY_ALIGN` and stays, unchanged, until the base and all sets and sessions made from
  * it are closed. Its weights are not read. On success `*base` is the object, on failure null.
@@ -690,6 +1082,21 @@ lowrank_code lowrank_base_open(void *memory,
                                struct lowrank_error *error);
 
 /**
+ * Opens an encoder of the BERT family, as `lowrank_base_open` opens a decoder. Sets take it like any base; `lowrank_encoder` runs it.
+ */
+lowrank_code lowrank_bert_open(void *memory,
+                               size_t memory_bytes,
+                               const void *archive,
+                               size_t archive_bytes,
+                               struct lowrank_base **base,
+                               struct lowrank_error *error);
+
+/**
+ * Reads the whole archive of an encoder, as `lowrank_verify` reads that of a decoder.
+ */
+lowrank_code lowrank_bert_verify(const void *archive, size_t archive_bytes, struct lowrank_error *error);
+
+/**
  * Writes what is known of a base to `*info`.
  */
 lowrank_code lowrank_base_get_info(const struct lowrank_base *base,
@@ -697,7 +1104,7 @@ lowrank_code lowrank_base_get_info(const struct lowrank_base *base,
                                    struct lowrank_error *error);
 
 /**
- * Does `token` end a turn? 1 or 0 in `*stops`.
+ * Does `token` end a turn? 1 or 0 in `*stops`; of an encoder always 0.
  */
 lowrank_code lowrank_base_is_stop(const struct lowrank_base *base,
                                   uint32_t token,
@@ -728,6 +1135,16 @@ lowrank_code lowrank_adapter_open(void *memory,
 lowrank_code lowrank_adapter_get_info(const struct lowrank_adapter *adapter,
                                       struct lowrank_adapter_info *info,
                                       struct lowrank_error *error);
+
+/**
+ * Points `*name` at the name of a label (from 0) of an adapter's classifier, `*name_bytes` bytes of UTF-8 without a NUL, in its archive. An
+ * adapter with fewer labels, or without a classifier, is `LOWRANK_ERROR_LENGTH`.
+ */
+lowrank_code lowrank_adapter_label(const struct lowrank_adapter *adapter,
+                                   uint32_t label,
+                                   const char **name,
+                                   size_t *name_bytes,
+                                   struct lowrank_error *error);
 
 /**
  * Closes an adapter. Where it was attached it stays.
@@ -863,6 +1280,32 @@ lowrank_code lowrank_session_prefill(struct lowrank_session *session,
                                      struct lowrank_error *error);
 
 /**
+ * Appends `count` tokens to a sequence as `lowrank_session_prefill` does, but classifies it with the classifier that one of its adapters
+ * brings: writes the logit of each label to `logits`, their number to `*labels`, and the label with the largest one to `*label`, which
+ * may be null. If there are more than `capacity`, nothing has changed but the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with
+ * a classifier, or two, is `LOWRANK_ERROR_CLASSIFIERS`. There are no logits of a next token afterwards.
+ */
+lowrank_code lowrank_session_classify(struct lowrank_session *session,
+                                      size_t sequence,
+                                      const uint32_t *tokens,
+                                      size_t count,
+                                      float *logits,
+                                      size_t capacity,
+                                      size_t *labels,
+                                      uint32_t *label,
+                                      struct lowrank_error *error);
+
+/**
+ * Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label` does.
+ */
+lowrank_code lowrank_session_label(struct lowrank_session *session,
+                                   size_t sequence,
+                                   uint32_t label,
+                                   const char **name,
+                                   size_t *name_bytes,
+                                   struct lowrank_error *error);
+
+/**
  * Appends one token to each of `count` different sequences, in one pass, and computes their logits. On an error nothing has changed.
  */
 lowrank_code lowrank_session_step(struct lowrank_session *session,
@@ -915,6 +1358,123 @@ lowrank_code lowrank_session_reset(struct lowrank_session *session, size_t seque
  * Closes a session: its memory and its workspace are free again.
  */
 lowrank_code lowrank_session_close(struct lowrank_session *session, struct lowrank_error *error);
+
+/**
+ * Limits for one text of `context` tokens: one lane, exact products, up to two adapters of rank 64 together.
+ */
+struct lowrank_encoder_limits lowrank_encoder_limits_default(size_t context);
+
+/**
+ * Writes the size of the workspace that an encoder over `base` takes under `limits` to `*need`.
+ */
+lowrank_code lowrank_encoder_need(const struct lowrank_base *base,
+                                  const struct lowrank_encoder_limits *limits,
+                                  struct lowrank_need *need,
+                                  struct lowrank_error *error);
+
+/**
+ * Makes an encoder over `base` (of `lowrank_bert_open`) in `memory` of at least `lowrank_encoder_bytes()` bytes, with `workspace` of at
+ * least `lowrank_encoder_need` bytes at a multiple of `LOWRANK_MEMORY_ALIGN`; what the two hold does not matter. Both stay, and are not
+ * touched, until the encoder is closed. `executor` is copied; it may be null: the calling thread does everything. On success `*encoder`
+ * is the object, on failure null.
+ */
+lowrank_code lowrank_encoder_open(void *memory,
+                                  size_t memory_bytes,
+                                  const struct lowrank_base *base,
+                                  const struct lowrank_encoder_limits *limits,
+                                  void *workspace,
+                                  size_t workspace_bytes,
+                                  const struct lowrank_executor *executor,
+                                  struct lowrank_encoder **encoder,
+                                  struct lowrank_error *error);
+
+/**
+ * Chooses the adapters of a sequence for the texts to come: `count` of them, 0 for the base alone. What was encoded is forgotten. The
+ * encoder keeps the adapters: later swaps in `set` don't touch it, and the set may be closed. On an error the previous choice stays.
+ */
+lowrank_code lowrank_encoder_select(struct lowrank_encoder *encoder,
+                                    size_t sequence,
+                                    struct lowrank_set *set,
+                                    const struct lowrank_choice *choices,
+                                    size_t count,
+                                    struct lowrank_error *error);
+
+/**
+ * Encodes a batch of `texts` texts. Their tokens lie one behind the other in `tokens`, special tokens included (`lowrank_encode_text` puts
+ * them around): text i is the next `lengths[i]` of the `count`. `types` has the token type of each (pairs of sentences), or is null: type 0.
+ * On an error nothing is encoded.
+ */
+lowrank_code lowrank_encoder_encode(struct lowrank_encoder *encoder,
+                                    const uint32_t *tokens,
+                                    const uint32_t *types,
+                                    size_t count,
+                                    const size_t *lengths,
+                                    size_t texts,
+                                    struct lowrank_error *error);
+
+/**
+ * Points `*vector` at the embedding of a text, `*count` floats in the workspace: pooled and normalized as the base says. They stay until
+ * the next call with this encoder.
+ */
+lowrank_code lowrank_encoder_embedding(struct lowrank_encoder *encoder,
+                                       size_t sequence,
+                                       const float **vector,
+                                       size_t *count,
+                                       struct lowrank_error *error);
+
+/**
+ * Points `*vector` at one vector of a text, not normalized, as `lowrank_encoder_embedding` does; `pooling` is one of
+ * `LOWRANK_POOLING_MEAN`, `LOWRANK_POOLING_CLS`, `LOWRANK_POOLING_POOLER`.
+ */
+lowrank_code lowrank_encoder_pooled(struct lowrank_encoder *encoder,
+                                    size_t sequence,
+                                    uint32_t pooling,
+                                    const float **vector,
+                                    size_t *count,
+                                    struct lowrank_error *error);
+
+/**
+ * Points `*states` at the last hidden states of a text, `*count` floats: one row of the base's `dim` for each of its tokens. They stay
+ * until the next call with this encoder.
+ */
+lowrank_code lowrank_encoder_hidden(struct lowrank_encoder *encoder,
+                                    size_t sequence,
+                                    const float **states,
+                                    size_t *count,
+                                    struct lowrank_error *error);
+
+/**
+ * Classifies a text with the classifier that one of its adapters brings: writes the logit of each label to `logits`, their number to
+ * `*count`, and the label with the largest one to `*label`, which may be null. If there are more than `capacity`, nothing is written but
+ * the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with a classifier, or two, is `LOWRANK_ERROR_CLASSIFIERS`.
+ */
+lowrank_code lowrank_encoder_classify(struct lowrank_encoder *encoder,
+                                      size_t sequence,
+                                      float *logits,
+                                      size_t capacity,
+                                      size_t *count,
+                                      uint32_t *label,
+                                      struct lowrank_error *error);
+
+/**
+ * Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label` does.
+ */
+lowrank_code lowrank_encoder_label(struct lowrank_encoder *encoder,
+                                   size_t sequence,
+                                   uint32_t label,
+                                   const char **name,
+                                   size_t *name_bytes,
+                                   struct lowrank_error *error);
+
+/**
+ * Closes an encoder: its memory and its workspace are free again.
+ */
+lowrank_code lowrank_encoder_close(struct lowrank_encoder *encoder, struct lowrank_error *error);
+
+/**
+ * The bytes that an encoder object takes, exactly, without its workspace; `LOWRANK_ENCODER_BYTES` is enough on every target.
+ */
+size_t lowrank_encoder_bytes(void);
 
 /**
  * Sets the function that is called when the library panics, or none. Only in libraries built with the feature `panic-handler`
@@ -1003,6 +1563,22 @@ lowrank_code lowrank_encode(const struct lowrank_text *text,
                             struct lowrank_error *error);
 
 /**
+ * Writes the ids of a text as an encoder reads it (`lowrank embed` does the same) to `tokens` and their number to `*count`: with the special
+ * tokens that belong around it, cut to `max_length` tokens together; 0 is the base's own most. `*cut`, which may be null, gets the
+ * number of tokens that were cut off for that. If there are more than `capacity`, nothing is written but the numbers
+ * (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
+ */
+lowrank_code lowrank_encode_text(const struct lowrank_text *text,
+                                 const char *string,
+                                 size_t string_bytes,
+                                 size_t max_length,
+                                 uint32_t *tokens,
+                                 size_t capacity,
+                                 size_t *count,
+                                 size_t *cut,
+                                 struct lowrank_error *error);
+
+/**
  * Writes the text of `count` tokens to `buffer` (UTF-8, no NUL) and its length to `*bytes`. If it is longer than `capacity`, nothing is
  * written but the length (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). Special tokens are left out unless `flags` is `LOWRANK_SPECIAL`.
  */
@@ -1079,6 +1655,42 @@ lowrank_code lowrank_stream_close(struct lowrank_stream *stream, struct lowrank_
  * The bytes that a stream object takes, exactly; `LOWRANK_STREAM_BYTES` is enough on every target.
  */
 size_t lowrank_stream_bytes(void);
+
+/**
+ * Reads the adapter at `source`, a PEFT directory or a GGUF LoRA file, for the base whose archive is given (Llama or BERT family; GGUF
+ * for Llama only), and writes it to the archive `output`, bound to that base. `name` may be null: the folder's or the file's. `factors` is
+ * one of `LOWRANK_FACTORS_AS_IS`, `_F32`, `_F16`, `_INT8`. Strings have a NUL at their ends. `output` appears whole or not at all.
+ */
+lowrank_code lowrank_adapter_import(const char *source,
+                                    const void *archive,
+                                    size_t archive_bytes,
+                                    const char *output,
+                                    const char *name,
+                                    uint32_t factors,
+                                    struct lowrank_error *error);
+
+/**
+ * The options of `lowrank train`: LoRA of rank 8 on all linear layers, alpha 16, one epoch in batches of 8 sequences of at most 256
+ * tokens, AdamW at 2e-4 falling in a straight line, gradients clipped at 1, one thread per core, seed 0; no validation, no checkpoints.
+ */
+struct lowrank_train_options lowrank_train_options_default(void);
+
+/**
+ * Trains on the base whose archive is given, of any family, and writes the result to `options->output`. Blocks until the run is over; `watch`
+ * (may be null) is told after every step and every validation, with `context`, and may stop it. The base is only read: other threads may run sessions
+ * over it meanwhile. The result is opened with `lowrank_file_open` and `lowrank_adapter_open` and put into a running set with
+ * `lowrank_set_replace`: sessions that chose the old one keep it. `report` may be null.
+ *
+ * Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that diverges is `LOWRANK_ERROR_DIVERGED`: the last
+ * good numbers are in the output file.
+ */
+lowrank_code lowrank_train(const void *archive,
+                           size_t archive_bytes,
+                           const struct lowrank_train_options *options,
+                           lowrank_train_watch watch,
+                           void *context,
+                           struct lowrank_train_report *report,
+                           struct lowrank_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -132,6 +132,20 @@ fn typed(arguments: &[&str], input: &[u8], stdout: impl Into<Stdio>) -> Output {
 }
 
 #[test]
+fn a_float_archive_is_imported_to_four_bits() {
+    let folder = Folder::new();
+    let (float, direct, base) = (folder.file("float.lrk"), folder.file("base.lrk"), folder.file("again.lrk"));
+    stdout(&["import", golden("gguf/tiny-llama.gguf").to_str().unwrap(), "-o", &float, "--weights", "f32", "--embedding", "f32"]);
+    stdout(&["import", &float, "-o", &base]);
+    // The same as from the source.
+    let fingerprint = |path: &str| serde_json::from_str::<Value>(&stdout(&["inspect", path, "--json"])).unwrap()["fingerprint"].clone();
+    assert_eq!(fingerprint(&base), fingerprint(&direct));
+    assert!(failure(&["import", &base, "-o", &folder.file("x.lrk")]).contains("again.lrk: its linear layers are quantized already"));
+    assert!(failure(&["import", &float, "--weights", "int8", "-o", &folder.file("x.lrk")]).contains("default --weights"));
+    assert!(!Path::new(&folder.file("x.lrk")).exists());
+}
+
+#[test]
 fn chat_swaps_adapters_and_survives_what_is_typed() {
     let folder = Folder::new();
     let base = with_template(&folder);
@@ -375,8 +389,49 @@ fn fresh_models_of_small_families_are_made_trained_and_evaluated() {
         serde_json::from_str::<Value>(&stdout(&arguments)).unwrap()["loss"].as_f64().unwrap()
     };
     assert!(loss(&["--adapter", &adapter]) < loss(&[]) - 0.1);
-    let refused = failure(&["generate", "--base", &file("lstm.lrk"), "--prompt", "x"]);
-    assert!(refused.contains("an LSTM base"), "{refused}");
     std::fs::write(file("bad.json"), r#"{"model_type": "mlp"}"#).unwrap();
     assert!(failure(&["init", &file("bad.json"), "-o", &file("bad.lrk")]).contains("bad.json: output_size: the key is missing"));
+}
+
+/// A decoder is continued token by token from its cache, an LSTM from its state; what is printed follows the same rules.
+#[test]
+fn generate_continues_an_lstm_with_and_without_adapters() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let fresh = |name: &str, more: &str| {
+        let config =
+            format!(r#"{{"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 16, "hidden_size": 48, "num_layers": 1{more}}}"#);
+        std::fs::write(file("lstm.json"), config).unwrap();
+        stdout(&["init", &file("lstm.json"), "-o", &file(name), "--weights", "f32", "--embedding", "f32"]);
+        file(name)
+    };
+    let fresh_base = fresh("fresh.lrk", "");
+    std::fs::write(file("ab.txt"), "abcdefgh".repeat(60)).unwrap();
+    std::fs::write(file("ba.txt"), "hgfedcba".repeat(60)).unwrap();
+    let (base, adapter) = (file("base.lrk"), file("back.lrk"));
+    let options = ["--max-length", "48", "--batch-size", "2", "--epochs", "40", "--learning-rate", "2e-2"];
+    stdout(&[&["train", "--base", &fresh_base, "--data", &file("ab.txt"), "--method", "full", "-o", &base], &options[..]].concat());
+    let lora = ["--method", "lora", "--rank", "16", "--target-modules", "embedding,ih_l0,hh_l0,head", "-o", &adapter];
+    stdout(&[&["train", "--base", &base, "--data", &file("ba.txt")], &lora[..], &options].concat());
+
+    let run = |more: &[&str]| stdout(&[&["generate", "--base", &base, "--prompt", "abc", "--tokens", "13"], more].concat());
+    assert_eq!(run(&["--threads", "1"]), "defghabcdefgh\n");
+    assert_eq!(run(&["--threads", "2", "--precision", "fast", "--adapter", &format!("{adapter}:0")]), "defghabcdefgh\n");
+    let back = |more: &[&str]| stdout(&[&["generate", "--base", &base, "--prompt", "hgf", "--tokens", "13"], more].concat());
+    assert_eq!(back(&["--adapter", &adapter]), "edcbahgfedcba\n");
+    let swapped = back(&["--swap", &format!("back={adapter}")]);
+    assert!(
+        swapped.starts_with("[base]\n") && swapped.contains("[back] swapped in") && swapped.ends_with("\nedcbahgfedcba\n"),
+        "{swapped}"
+    );
+    let drawn = |seed| run(&["--temperature", "3", "--repetition-penalty", "1.2", "--seed", seed]);
+    assert!(drawn("1") == drawn("1") && drawn("1") != drawn("2"));
+    let notes = lowrank(&["generate", "--base", &base, "--prompt", "a", "--tokens", "2", "--stats", "--adapter", &adapter]).stderr;
+    let notes = String::from_utf8(notes).unwrap();
+    assert!(notes.contains("prompt 2 tokens") && notes.contains("workspace") && notes.contains("attached in"), "{notes}");
+
+    assert!(failure(&["generate", "--base", &base, "--prompt", "a", "--chat"]).contains("no chat template"));
+    assert!(failure(&["generate", "--base", &fresh_base, "--prompt", "a", "--adapter", &adapter]).contains("another base"));
+    let labels = fresh("labels.lrk", r#", "labels": ["x", "y"]"#);
+    assert!(failure(&["generate", "--base", &labels, "--prompt", "a"]).contains("no language-model head"));
 }

@@ -6,7 +6,7 @@ mod peft_folder;
 use std::path::Path;
 
 use lowrank::Error;
-use lowrank::adapter::{Adapter, AdapterBuilder, FactorFormat, Numbers, Place, TargetParts};
+use lowrank::adapter::{Adapter, AdapterBuilder, ClassifierParts, FactorFormat, Numbers, Place, TargetParts};
 use lowrank::archive::{Buffer, Fingerprint};
 use lowrank::export::export_peft;
 use lowrank::file::Reason;
@@ -63,6 +63,8 @@ fn golden_adapters_come_back_to_the_bit() {
         ("tiny-llama", "tiny-llama/adapters/dora"),
         ("tiny-llama", "tiny-llama/adapters/embed_head"),
         ("tiny-llama", "tiny-llama/adapters/lora_bias"),
+        ("tiny-llama", "tiny-llama/adapters/score"),
+        ("tiny-variants/qwen3", "tiny-variants/qwen3/adapters/score"),
         ("tiny-llama-bnb", "tiny-llama-bnb/adapters/dora"),
         ("tiny-zero-row", "tiny-zero-row/adapters/dora"),
         ("tiny-zero-row", "tiny-zero-row/adapters/dora_zero_norm"),
@@ -85,7 +87,8 @@ fn golden_adapters_come_back_to_the_bit() {
         assert!(!theirs.as_object().unwrap().iter().any(missing), "{adapter}: a flag is lost");
 
         let again = import(directory.path(), &model, FactorFormat::AsIs);
-        assert_eq!((&again.targets, &again.method), (&first.targets, &first.method), "{adapter}");
+        assert_eq!((&again.targets, &again.method, &again.classifier), (&first.targets, &first.method, &first.classifier), "{adapter}");
+        assert_eq!(first.classifier.is_some(), adapter.ends_with("score"));
         assert_eq!(fingerprint(&again.build(&model).unwrap()), fingerprint(&first.build(&model).unwrap()), "{adapter}");
     }
 }
@@ -205,6 +208,16 @@ fn what_peft_has_no_form_for_is_refused() {
         assert!(error.contains(words), "{error}");
         assert!(!directory.exists());
     }
+    let classifying = |bias: Vec<f32>, more| {
+        let labels = vec!["a".to_owned(), "b".to_owned()];
+        AdapterBuilder { classifier: Some(ClassifierParts { weight: vec![0.5; 128], bias, labels }), ..with(&|_| {}, more) }
+    };
+    let error = export(&classifying(vec![0.0, 0.25], None), &model, &directory).unwrap_err();
+    assert!(error.contains("no bias, and one of this classifier is 0.25"), "{error}");
+    let error = export(&classifying(Vec::new(), Some((Site::Head, parts(1, 1.0, (96, 64))))), &model, &directory).unwrap_err();
+    assert!(error.contains("in place of lm_head"), "{error}");
+    assert!(!directory.exists());
+    export(&classifying(vec![0.0; 2], None), &model, &parent.path().join("zero bias")).unwrap();
     let adapter = with(&|_| {}, None).build(&other).unwrap();
     let error = export_peft(&Adapter::open(&adapter).unwrap(), &model, &directory).unwrap_err();
     assert!(matches!(error.reason, Reason::Core(Error::OtherBase { .. })), "{error}");

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use lowrank::Error;
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::archive::Buffer;
 use lowrank::import::{BaseOptions, Gguf, HuggingFace, Source, base_to_buffer, import_gguf_adapter, import_peft};
@@ -164,4 +165,73 @@ fn gguf_base_and_gguf_adapter() {
     for (i, tokens) in tokens.iter().enumerate() {
         check("lora over f32", model, &[(&lora, 1.0)], tokens, &expected("tiny-llama/logits.safetensors", &format!("lora.{i}")));
     }
+}
+
+/// transformers' `…ForSequenceClassification` under PEFT's SEQ_CLS: LoRA on a Llama, DoRA on a Qwen3. Whole texts, small chunks,
+/// behind what was there before, threads.
+#[test]
+fn peft_classifiers_on_decoders() {
+    for folder in ["tiny-llama", "tiny-variants/qwen3"] {
+        let archive = import(folder, Format::F32);
+        let model = Llama::open(&archive).unwrap();
+        let score = peft(&format!("{folder}/adapters/score"), &model);
+        let labels: Vec<_> = Adapter::verify(&score).unwrap().classifier().unwrap().labels().collect();
+        assert_eq!(labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
+        let exact = Limits { kv_format: KvFormat::F32, ..Limits::new(model.config().context) };
+        let threads = Threads::new(2).unwrap();
+        let chunks = Limits { prefill_chunk: 3, batch: 2, lanes: 2, ..exact };
+        for (limits, executor) in [(exact, &Serial as &dyn Executor), (chunks, &threads)] {
+            let mut slots = [Slot::EMPTY];
+            let mut set = AdapterSet::new(&mut slots, &model);
+            set.attach(0, Adapter::open(&score).unwrap()).unwrap();
+            let mut memory = Memory::new(need(model.config(), &limits));
+            let mut session = Session::new(model, &limits, memory.as_mut(), executor).unwrap();
+            let last = limits.batch - 1;
+            session.select(last, &set, &[Choice::slot(0)]).unwrap();
+            for (i, tokens) in sequences(&format!("{folder}/tokens.json")).iter().enumerate() {
+                let theirs = expected(&format!("{folder}/score.safetensors"), &format!("score.{i}"));
+                let mut logits = [0.0; 3];
+                session.reset(last).unwrap();
+                session.classify(last, tokens, &mut logits).unwrap();
+                assert_close(folder, &logits, &theirs);
+                session.reset(last).unwrap();
+                session.prefill(last, &tokens[..4]).unwrap();
+                session.classify(last, &tokens[4..], &mut logits).unwrap();
+                assert_close(folder, &logits, &theirs);
+                assert_eq!((session.tokens(last).unwrap(), session.logits(last)), (&tokens[..], Err(Error::NoLogits { sequence: last })));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_session_cannot_classify_changes_nothing() {
+    let archive = import("tiny-llama", Format::F32);
+    let model = Llama::open(&archive).unwrap();
+    let [lora, score] = ["lora", "score"].map(|name| peft(&format!("tiny-llama/adapters/{name}"), &model));
+    let mut slots = [Slot::EMPTY; 3];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    for (slot, archive) in [(0, &lora), (1, &score), (2, &score)] {
+        set.attach(slot, Adapter::open(archive).unwrap()).unwrap();
+    }
+    let limits = Limits { batch: 3, ..Limits::new(8) };
+    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).unwrap();
+    session.select(0, &set, &[Choice::slot(0)]).unwrap();
+    session.select(1, &set, &[Choice::slot(0), Choice::slot(1)]).unwrap();
+    session.select(2, &set, &[Choice::slot(1), Choice::slot(2)]).unwrap();
+    let mut logits = [0.0; 3];
+    let mut refused = |sequence, tokens: &[u32], labels: usize| {
+        let error = session.classify(sequence, tokens, &mut logits[..labels]).unwrap_err();
+        assert!(session.tokens(sequence).is_ok_and(|tokens| tokens.is_empty()) || sequence == 3);
+        error
+    };
+    assert_eq!(refused(0, &[4, 5], 3), Error::Classifiers { sequence: 0, found: 0 });
+    assert_eq!(refused(2, &[4, 5], 3), Error::Classifiers { sequence: 2, found: 2 });
+    assert_eq!(refused(1, &[4, 5], 2), Error::Length { have: 2, need: 3 });
+    assert_eq!(refused(1, &[], 3), Error::Length { have: 0, need: 1 });
+    assert_eq!(refused(1, &[4, 96], 3), Error::Token { token: 96, vocab: 96 });
+    assert_eq!(refused(1, &[4; 9], 3), Error::ContextFull { asked: 9, context: 8 });
+    assert_eq!(refused(3, &[4], 3), Error::NoSuchSequence { sequence: 3, batch: 3 });
+    session.classify(1, &[4; 8], &mut logits).unwrap();
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// The chapters of the header, in their order.
-const FILES: [&str; 8] = ["failure", "about", "base", "set", "sampler", "executor", "session", "panic"];
+const FILES: [&str; 9] = ["failure", "about", "base", "set", "sampler", "executor", "session", "encoder", "panic"];
 /// Those that only libraries built with `std` have.
-const STD_FILES: [&str; 2] = ["file", "text"];
+const STD_FILES: [&str; 4] = ["file", "text", "import", "train"];
 
 const HEADER: &str = "\
 /*
@@ -29,10 +29,10 @@ const HEADER: &str = "\
  * - Null pointers, misaligned pointers, lengths past the end of the address space, arguments that overlap each other or memory that an
  *   object uses, objects that were never opened, were closed or were copied: all refused with a code. What cannot be seen is a pointer to
  *   memory that is not there or shorter than said.
- * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions, samplers and streams serve
- *   one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
- *   another thread uses it is not detected. Nothing blocks, only files, pools, texts and streams allocate, and there are no globals. From an interrupt
- *   handler only objects may be used that nothing else uses.
+ * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions, encoders, samplers and streams
+ *   serve one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
+ *   another thread uses it is not detected. Nothing blocks but lowrank_train, only files, pools, texts, streams, import and training
+ *   allocate, and there are no globals. From an interrupt handler only objects may be used that nothing else uses.
  * - The hosted library catches its own panics (LOWRANK_ERROR_PANICKED); see lowrank_on_panic for the one without std.
  */
 ";

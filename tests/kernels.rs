@@ -148,6 +148,23 @@ fn products_of_many_vectors() {
 }
 
 #[test]
+fn rows_are_dequantized_to_the_bit() {
+    for (rows, cols) in [(3, 1), (5, 63), (4, 64), (3, 100), (7, 576), (2, 768), (2, 800), (2, 1536), (1, 1600)] {
+        for matrix in matrices(rows, cols) {
+            for table in tables() {
+                for row in 0..rows {
+                    let (mut found, mut expected) = (vec![f32::NAN; cols], vec![0.0; cols]);
+                    table.read_row(&matrix.view(), row, &mut found);
+                    matrix.view().read(row, 0, &mut expected);
+                    let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&found), bits(&expected), "row {row}, {}", describe(table, &matrix, 1));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn products_do_not_depend_on_how_rows_are_split() {
     for cols in [64, 100, 576, 2304] {
         for matrix in matrices(23, cols) {

@@ -85,6 +85,26 @@ fn open_attach_swap_and_generate_allocate_nothing() {
 }
 
 #[test]
+fn a_decoder_that_classifies_allocates_nothing() {
+    let archive = base(&CONFIG, Format::Nf4, Format::Int8, 1);
+    let labelled = any_adapter(&Llama::open(&archive).unwrap(), &[0, 1, 2], true, &["no", "yes"], 7);
+    let limits = Limits { prefill_chunk: 2, ..Limits::new(16) };
+    let mut memory = Memory::new(need(&CONFIG, &limits));
+    let mut logits = [0.0; 2];
+
+    let before = allocations();
+    let model = Llama::open(&archive).unwrap();
+    let mut slots = [Slot::EMPTY];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    set.attach(0, Adapter::verify(&labelled).unwrap()).unwrap();
+    let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).unwrap();
+    session.select(0, &set, &[Choice::slot(0)]).unwrap();
+    session.classify(0, &[3, 14, 15, 9, 26], &mut logits).unwrap();
+    assert_eq!(allocations() - before, 0);
+    assert!(logits[0] != logits[1]);
+}
+
+#[test]
 fn open_attach_encode_and_classify_allocate_nothing() {
     let archive = bert(&BERT, Format::Nf4, Format::Int8, true, 1);
     let labelled = bert_adapter(&Bert::open(&archive).unwrap(), &all_bert_linear(&BERT), true, &["no", "yes"], 7);

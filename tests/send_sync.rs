@@ -3,21 +3,36 @@
 use lowrank::Error;
 use lowrank::adapter::{Active, Adapter, AdapterSet, Choice, Slot};
 use lowrank::kernel::Kernels;
+use lowrank::model::bert::Bert;
 use lowrank::model::llama::Llama;
-use lowrank::runtime::{Limits, Need, Sampler, Serial, Session};
+use lowrank::model::lstm::Lstm;
+use lowrank::model::mlp::Mlp;
+use lowrank::runtime::{
+    Encoder, EncoderLimits, KvFormat, Limits, Need, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, Serial, Session,
+};
 
 const fn both<T: Send + Sync>() {}
 const fn moves<T: Send>() {}
 
 const _: () = {
     both::<Llama<'static>>();
+    both::<Bert<'static>>();
+    both::<Lstm<'static>>();
+    both::<Mlp<'static>>();
     both::<Adapter<'static>>();
     both::<Slot<'static>>();
     both::<Choice>();
     both::<Active<'static>>();
     both::<AdapterSet<'static, 'static>>();
     both::<Session<'static, 'static>>();
+    both::<Encoder<'static, 'static>>();
+    both::<Recurrent<'static, 'static>>();
+    both::<Predictor<'static, 'static>>();
     both::<Sampler>();
+    both::<KvFormat>();
+    both::<EncoderLimits>();
+    both::<RecurrentLimits>();
+    both::<PredictorLimits>();
     both::<Limits>();
     both::<Need>();
     both::<Serial>();
@@ -31,6 +46,8 @@ const _: () = {
     use lowrank::archive::ArchiveFile;
     use lowrank::runtime::{Memory, Threads};
     use lowrank::text::{StreamDecoder, TextBorder};
+    use lowrank::train::data::Dataset;
+    use lowrank::train::{AnyBase, Report, Trainer};
     both::<SharedAdapter>();
     both::<SharedSet<Llama<'static>>>();
     both::<Pinned>();
@@ -39,6 +56,10 @@ const _: () = {
     both::<Threads>();
     both::<TextBorder>();
     moves::<StreamDecoder<'static>>();
+    both::<Dataset<'static>>();
+    both::<AnyBase<'static>>();
+    both::<Report>();
+    both::<Trainer<'static>>();
 };
 
 /// The assertions above are the test; this one shows in the list that they were compiled.

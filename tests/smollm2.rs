@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::archive::Buffer;
 use lowrank::import::{BaseOptions, Gguf, base_to_buffer, import_peft};
+use lowrank::kernel::Precision;
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
 use lowrank::runtime::{KvFormat, Limits, Memory, Sampler, Session, Threads, need};
 use lowrank::text::{Message, TextBorder};
+use lowrank::train::data::{DataOptions, Dataset, Task};
+use lowrank::train::evaluate;
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -176,22 +179,23 @@ fn each_style_adapter_is_best_at_its_own_style() {
     let border = TextBorder::new(&model).unwrap();
     let styles: Vec<PathBuf> = {
         let entries = std::fs::read_dir(root().join("examples/style")).unwrap();
-        let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+        let mut folders: Vec<_> =
+            entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("adapter_config.json").exists()).collect();
         folders.sort();
         folders
     };
     assert_eq!(styles.len(), 2);
     let adapters: Vec<Buffer> =
         styles.iter().map(|folder| import_peft(folder, &model, &Default::default()).unwrap().build(&model).unwrap()).collect();
+    let threads = Threads::new(2).unwrap();
     for (own, folder) in styles.iter().enumerate() {
-        let lines = std::fs::read_to_string(folder.with_extension("held-out.jsonl")).unwrap();
-        let encode = |line: &str| {
-            let line: Value = serde_json::from_str(line).unwrap();
-            border.encode(line["text"].as_str().unwrap(), true).unwrap()
-        };
-        let texts: Vec<Vec<u32>> = lines.lines().map(encode).collect();
-        let base = perplexity(model, KvFormat::F32, None, &texts);
-        let adapted: Vec<f64> = adapters.iter().map(|adapter| perplexity(model, KvFormat::F32, Some(adapter), &texts)).collect();
+        // Of the answers, as the adapters were trained.
+        let options = DataOptions { completions_only: true, ..DataOptions::default() };
+        let data = Dataset::open(&folder.with_extension("held-out.jsonl"), Task::LanguageModel, Some(&border), options).unwrap();
+        let perplexity =
+            |adapters: &[&[u8]]| evaluate(model, adapters, &data, Precision::Exact, &threads, &mut |_, _| {}).unwrap().perplexity;
+        let base = perplexity(&[]);
+        let adapted: Vec<f64> = adapters.iter().map(|adapter| perplexity(&[adapter])).collect();
         println!("{}: base {base:.3}, own adapter {:.3}, other {:.3}", folder.display(), adapted[own], adapted[1 - own]);
         assert!(adapted[own] < base && adapted[own] < adapted[1 - own]);
     }

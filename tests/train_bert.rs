@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{BERT, Numbers, bert};
+use common::{BERT, Numbers, assert_slopes, bert, shake};
 use lowrank::adapter::{Adapter, AdapterBuilder, AdapterSet, Choice, ClassifierParts, Slot};
 use lowrank::archive::Buffer;
 use lowrank::model::bert::{Activation, Bert, Config, Pooling};
@@ -33,71 +33,26 @@ fn options(method: Method) -> Options {
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
 }
 
-/// Random values, so that nothing starts at zero; what was not drawn near zero keeps its size.
-fn shake(trainer: &mut Trainer<'_>, seed: u64) {
-    let mut numbers = Numbers::new(seed);
-    let mut values = trainer.values().to_vec();
-    for parameter in trainer.parameters() {
-        for v in &mut values[parameter.range.clone()] {
-            match parameter.part {
-                Part::A | Part::B => *v = 0.1 * numbers.next(),
-                Part::ClassifierWeight | Part::ClassifierBias => *v = 0.5 * numbers.next(),
-                _ => *v *= 1.0 + 0.1 * numbers.next(),
-            }
-        }
-    }
-    trainer.set_values(&values).unwrap();
-}
-
-/// Along a random direction in every tensor: `(L(v + h·d) − L(v − h·d)) / 2h` against `gradient · d`.
 fn finite_differences(config: &Config, pooler: bool, method: Method, format: Format, change: impl Fn(&mut Options)) {
     let archive = bert(config, format, format, pooler, 3);
     let model = Bert::open(&archive).unwrap();
-    let batch = batch();
     let mut options = options(method);
     change(&mut options);
-    let mut trainer = Trainer::new(model, options, labels()).unwrap();
-    shake(&mut trainer, 11);
-    let facts = trainer.backward(&Serial, std::slice::from_ref(&batch)).unwrap();
-    let (values, gradients) = (trainer.values().to_vec(), trainer.gradients().to_vec());
-    let mut numbers = Numbers::new(17);
-    let parameters: Vec<_> = trainer.parameters().collect();
-    for parameter in parameters.iter().filter(|parameter| !parameter.frozen) {
-        let range = parameter.range.clone();
-        let length = gradients[range.clone()].iter().map(|g| g * g).sum::<f32>().sqrt();
-        // Half along the gradient, so that the slope is not lost in rounding, half anywhere.
-        let direction: Vec<f32> =
-            gradients[range.clone()].iter().map(|g| g / length.max(1e-12) + 0.5 * numbers.next() / (range.len() as f32).sqrt()).collect();
-        let slope: f64 = direction.iter().zip(&gradients[range.clone()]).map(|(d, g)| f64::from(*d) * f64::from(*g)).sum();
-        let h = 3e-3;
-        let mut at = |h: f32| {
-            let mut moved = values.clone();
-            moved[range.clone()].iter_mut().zip(&direction).for_each(|(v, d)| *v += h * d);
-            trainer.set_values(&moved).unwrap();
-            trainer.loss(&Serial, &batch, facts.rank).unwrap().loss
-        };
-        let (ahead, behind) = (at(h), at(-h));
-        let found = (ahead - behind) / (2.0 * f64::from(h));
-        let noise = 1e-6 * facts.loss / f64::from(h);
-        assert!(
-            (found - slope).abs() <= 5e-3 * slope.abs() + noise,
-            "{method} {format:?}: {} {:?}: finite difference {found}, gradient {slope}",
-            parameter.layer,
-            parameter.part
-        );
-    }
+    let trainer = Trainer::new(model, options, labels()).unwrap();
+    assert_slopes(&format!("{method} on {format:?}"), trainer, &model, &batch(), 3);
 }
 
 #[test]
 fn gradients_are_slopes() {
     for format in [Format::F32, Format::Nf4] {
-        for method in [Method::Lora, Method::RsLora, Method::LoraPlus, Method::DyLora, Method::LoraFa] {
+        for method in [Method::Lora, Method::RsLora, Method::LoraPlus, Method::DyLora, Method::LoraFa, Method::Dora] {
             finite_differences(&BERT, true, method, format, |_| ());
         }
     }
     finite_differences(&BERT, true, Method::QLora, Format::Nf4, |_| ());
     finite_differences(&BERT, true, Method::Full, Format::F32, |_| ());
     finite_differences(&BERT, true, Method::Lora, Format::Int8, |options| options.checkpointing = true);
+    finite_differences(&BERT, true, Method::QLora, Format::Nf4, |options| options.label_smoothing = 0.2);
 }
 
 /// Whole groups of 64, for which weights have their other layout; every pooling and activation.

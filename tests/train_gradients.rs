@@ -2,8 +2,11 @@
 
 mod common;
 
-use common::{CONFIG, Numbers, base};
+use std::path::Path;
+
+use common::{CONFIG, Numbers, assert_slopes, base, names, shake};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
+use lowrank::import::{BaseOptions, HuggingFace, base_to_buffer};
 use lowrank::model::llama::{Config, Llama};
 use lowrank::quant::Format;
 use lowrank::runtime::{KvFormat, Limits, Memory, Serial, Session, Threads, need};
@@ -17,6 +20,11 @@ fn batch(config: &Config) -> Batch {
     let tokens: Vec<u32> = (0..23).map(|_| ((numbers.next() + 1.0) / 2.0 * (config.vocab - 1) as f32) as u32).collect();
     let next = (0..23).map(|row| if starts.contains(&(row + 1)) || row % 5 == 3 { IGNORE } else { tokens[row + 1] }).collect();
     Batch { inputs: Inputs::Tokens(tokens), starts, targets: Wanted::Next(next) }
+}
+
+/// The same sequences and a class for each.
+fn classes(batch: &Batch) -> Batch {
+    Batch { targets: Wanted::Class(vec![2, 0, 1]), ..batch.clone() }
 }
 
 fn everywhere() -> Targets {
@@ -34,75 +42,60 @@ fn options(method: Method) -> Options {
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
 }
 
-/// Random values, so that nothing starts at zero; magnitudes keep their size.
-fn shake(trainer: &mut Trainer<'_>, seed: u64) {
-    let mut numbers = Numbers::new(seed);
-    let mut values = trainer.values().to_vec();
-    for parameter in trainer.parameters() {
-        for v in &mut values[parameter.range.clone()] {
-            match parameter.part {
-                Part::A | Part::B => *v = 0.1 * numbers.next(),
-                _ => *v *= 1.0 + 0.1 * numbers.next(),
-            }
-        }
-    }
-    trainer.set_values(&values).unwrap();
-}
-
-/// Along a random direction in every tensor: `(L(v + h·d) − L(v − h·d)) / 2h` against `gradient · d`.
-fn finite_differences(method: Method, format: Format, change: impl Fn(&mut Options)) {
-    let archive = base(&CONFIG, format, format, 3);
-    let model = Llama::open(&archive).unwrap();
-    let batch = batch(&CONFIG);
-    let mut options = options(method);
-    change(&mut options);
-    let mut trainer = Trainer::new(model, options, Vec::new()).unwrap();
-    shake(&mut trainer, 11);
-    let facts = trainer.backward(&Serial, std::slice::from_ref(&batch)).unwrap();
-    let (values, gradients) = (trainer.values().to_vec(), trainer.gradients().to_vec());
-    let mut numbers = Numbers::new(17);
-    let parameters: Vec<_> = trainer.parameters().collect();
-    for parameter in parameters.iter().filter(|parameter| !parameter.frozen) {
-        let range = parameter.range.clone();
-        let length = gradients[range.clone()].iter().map(|g| g * g).sum::<f32>().sqrt();
-        // Half along the gradient, so that the slope is not lost in rounding, half anywhere.
-        let direction: Vec<f32> =
-            gradients[range.clone()].iter().map(|g| g / length.max(1e-12) + 0.5 * numbers.next() / (range.len() as f32).sqrt()).collect();
-        let slope: f64 = direction.iter().zip(&gradients[range.clone()]).map(|(d, g)| f64::from(*d) * f64::from(*g)).sum();
-        let h = 3e-3;
-        let mut at = |h: f32| {
-            let mut moved = values.clone();
-            moved[range.clone()].iter_mut().zip(&direction).for_each(|(v, d)| *v += h * d);
-            trainer.set_values(&moved).unwrap();
-            trainer.loss(&Serial, &batch, facts.rank).unwrap().loss
-        };
-        let (ahead, behind) = (at(h), at(-h));
-        let found = (ahead - behind) / (2.0 * f64::from(h));
-        let noise = 1e-6 * facts.loss / f64::from(h);
-        assert!(
-            (found - slope).abs() <= 5e-3 * slope.abs() + noise,
-            "{method} {format:?}: {} {:?}: finite difference {found}, gradient {slope}",
-            parameter.layer,
-            parameter.part
-        );
-    }
+/// The next token, and three classes.
+fn finite_differences(what: &str, archive: &[u8], options: &Options) {
+    let model = Llama::open(archive).unwrap();
+    let what = format!("{what}, {} on {:?}", options.method, model.layer(0).q.weight.format());
+    let (next, vocab) = (batch(model.config()), model.config().vocab);
+    assert_slopes(&what, Trainer::new(model, options.clone(), Vec::new()).unwrap(), &model, &next, vocab);
+    let trainer = Trainer::new(model, options.clone(), names(3)).unwrap();
+    assert!(trainer.parameters().all(|parameter| parameter.layer != "lm_head" && parameter.part != Part::ClassifierBias), "{what}");
+    assert_slopes(&format!("{what}, classes"), trainer, &model, &classes(&next), 3);
 }
 
 #[test]
 fn gradients_are_slopes() {
-    for format in [Format::F32, Format::Nf4] {
-        for method in [Method::Lora, Method::RsLora, Method::LoraPlus, Method::DyLora, Method::LoraFa] {
-            finite_differences(method, format, |_| ());
+    let [float, nf4, int8] = [Format::F32, Format::Nf4, Format::Int8].map(|format| base(&CONFIG, format, format, 3));
+    for archive in [&float, &nf4] {
+        for method in [Method::Lora, Method::RsLora, Method::LoraPlus, Method::DyLora, Method::LoraFa, Method::Dora] {
+            finite_differences("grouped queries", archive, &options(method));
         }
     }
-    finite_differences(Method::QLora, Format::Nf4, |_| ());
-    finite_differences(Method::Full, Format::F32, |_| ());
-    finite_differences(Method::Lora, Format::Int8, |options| options.checkpointing = true);
+    finite_differences("grouped queries", &nf4, &options(Method::QLora));
+    finite_differences("grouped queries", &float, &options(Method::Full));
+    finite_differences("checkpointing", &int8, &Options { checkpointing: true, ..options(Method::Lora) });
+    let smoothing = Options { label_smoothing: 0.2, ..options(Method::QLora) };
+    let model = Llama::open(&nf4).unwrap();
+    let trainer = Trainer::new(model, smoothing, names(3)).unwrap();
+    assert_slopes("label smoothing", trainer, &model, &classes(&batch(&CONFIG)), 3);
+}
+
+/// Biases on q, k and v, norms of every head, and a head that is the embedding.
+#[test]
+fn gradients_are_slopes_in_other_configurations() {
+    for name in ["qwen2", "qwen3", "tied"] {
+        let archive = |weights, embedding| {
+            let import = BaseOptions { weights, embedding, allow_missing_tokenizer: true, ..BaseOptions::default() };
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-variants").join(name);
+            base_to_buffer(&HuggingFace::open(folder).unwrap(), &import, &mut |_| {}).unwrap()
+        };
+        finite_differences(name, &archive(Format::F32, Format::F32), &options(Method::Full));
+        finite_differences(name, &archive(Format::F32, Format::F32), &Options { checkpointing: true, ..options(Method::Full) });
+        finite_differences(name, &archive(Format::Nf4, Format::Nf4), &options(Method::QLora));
+        finite_differences(name, &archive(Format::Nf4, Format::Int8), &options(Method::Dora));
+    }
+}
+
+/// −log p[target].
+fn cross_entropy(logits: &[f32], target: u32) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
+    total.ln() - f64::from(logits[target as usize] - most)
 }
 
 /// What the core says of a batch under an adapter: the mean loss in `Exact`.
 fn core_loss(model: Llama<'_>, adapter: Option<&[u8]>, batch: &Batch) -> f64 {
-    let (Inputs::Tokens(tokens), Wanted::Next(next)) = (&batch.inputs, &batch.targets) else { panic!() };
+    let Inputs::Tokens(tokens) = &batch.inputs else { panic!() };
     let limits = Limits { kv_format: KvFormat::F32, prefill_chunk: 16, ..Limits::new(model.config().context) };
     let mut memory = Memory::new(need(model.config(), &limits));
     let mut slots = [Slot::EMPTY; 1];
@@ -114,20 +107,25 @@ fn core_loss(model: Llama<'_>, adapter: Option<&[u8]>, batch: &Batch) -> f64 {
     }
     let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).unwrap();
     let (mut loss, mut scored) = (0.0, 0);
-    for pair in batch.starts.windows(2) {
+    for (sequence, pair) in batch.starts.windows(2).enumerate() {
+        let tokens = &tokens[pair[0]..pair[1]];
         session.reset(0).unwrap();
         session.select(0, &set, &choices).unwrap();
-        session
-            .score(0, &tokens[pair[0]..pair[1]], |position, logits| {
-                let target = next[pair[0] + position];
-                if target != IGNORE {
-                    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    let total: f64 = logits.iter().map(|&l| f64::from(l - most).exp()).sum();
-                    loss += total.ln() - f64::from(logits[target as usize] - most);
-                    scored += 1;
-                }
-            })
-            .unwrap();
+        match &batch.targets {
+            Wanted::Next(next) => session
+                .score(0, tokens, |position, logits| {
+                    let target = next[pair[0] + position];
+                    if target != IGNORE {
+                        (loss, scored) = (loss + cross_entropy(logits, target), scored + 1);
+                    }
+                })
+                .unwrap(),
+            Wanted::Class(classes) => {
+                let mut logits = [0.0; 3];
+                session.classify(0, tokens, &mut logits).unwrap();
+                (loss, scored) = (loss + cross_entropy(&logits, classes[sequence]), scored + 1);
+            }
+        }
     }
     loss / f64::from(scored)
 }
@@ -144,16 +142,21 @@ fn the_training_loss_is_the_cores() {
             }
             let archive = base(&CONFIG, format, format, 3);
             let model = Llama::open(&archive).unwrap();
-            let mut trainer = Trainer::new(model, options(method), Vec::new()).unwrap();
-            shake(&mut trainer, 23);
-            let ours = trainer.loss(&Serial, &batch, None).unwrap().loss;
-            let trained = trainer.archive("test", None).unwrap();
-            let core = if method == Method::Full {
-                core_loss(Llama::open(&trained).unwrap(), None, &batch)
-            } else {
-                core_loss(model, Some(&trained), &batch)
-            };
-            assert!((ours - core).abs() <= 1e-5 * core, "{method} on {format:?}: {ours}, the core says {core}");
+            for labels in [Vec::new(), names(3)] {
+                let batch = if labels.is_empty() { batch.clone() } else { classes(&batch) };
+                let mut trainer = Trainer::new(model, options(method), labels).unwrap();
+                shake(&mut trainer, 23);
+                let ours = trainer.loss(&Serial, &batch, None).unwrap().loss;
+                let trained = trainer.archive("test", None).unwrap();
+                let core = if method == Method::Full {
+                    let classifier = trainer.classifier_adapter(&trained).unwrap();
+                    core_loss(Llama::verify(&trained).unwrap(), classifier.as_deref(), &batch)
+                } else {
+                    core_loss(model, Some(&trained), &batch)
+                };
+                let targets = &batch.targets;
+                assert!((ours - core).abs() <= 1e-5 * core, "{method} on {format:?}: {ours}, the core says {core} of {targets:?}");
+            }
         }
     }
 }
@@ -177,10 +180,11 @@ fn any_rank_of_dylora_can_be_used() {
 fn results_do_not_depend_on_lanes_or_checkpointing() {
     let (batch, archive) = (batch(&CONFIG), base(&CONFIG, Format::Nf4, Format::Nf4, 3));
     let model = Llama::open(&archive).unwrap();
-    for method in [Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa] {
+    let cases = [Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa].map(|method| (method, Vec::new(), batch.clone()));
+    for (method, labels, batch) in cases.into_iter().chain([(Method::QLora, names(3), classes(&batch))]) {
         let run = |lanes: usize, checkpointing: bool| {
             let options = Options { dropout: 0.2, checkpointing, learning_rate: 1e-2, label_smoothing: 0.1, ..options(method) };
-            let mut trainer = Trainer::new(model, options, Vec::new()).unwrap();
+            let mut trainer = Trainer::new(model, options, labels.clone()).unwrap();
             let executor = Threads::new(lanes).unwrap();
             for _ in 0..4 {
                 trainer.step(&executor, &[batch.clone(), batch.clone()], 1.0).unwrap();

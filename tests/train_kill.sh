@@ -34,4 +34,6 @@ while [ "$killed" -lt "$kills" ]; do
 done
 "${run[@]}" -o "$work/disturbed/a.lrk" >"$work/log" 2>&1
 cmp "$work/whole/a.lrk" "$work/disturbed/a.lrk"
+# Temporary files of killed writers went with the next checkpoint.
+[ -z "$(find "$work" -name '.lowrank-*')" ]
 echo "killed $killed times, always resumed; the adapter is byte for byte that of an undisturbed run"

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{LSTM, Numbers, lstm, mlp, names};
+use common::{LSTM, Numbers, assert_slopes, lstm, mlp, names, shake};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::import::{BaseOptions, fresh_to_buffer};
 use lowrank::model::lstm::{Config, Head, Lstm};
@@ -14,7 +14,7 @@ use lowrank::runtime::{
 };
 use lowrank::text::TextBorder;
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets as Wanted};
-use lowrank::train::{Method, Options, Part, Targets, Trainer};
+use lowrank::train::{Method, Options, Targets, Trainer};
 
 /// Three sequences of unequal lengths; some rows have no target.
 fn next_tokens() -> Batch {
@@ -57,68 +57,20 @@ fn cases() -> impl Iterator<Item = (Method, Format)> {
     })
 }
 
-/// Random values, so that nothing starts at zero; magnitudes keep their size.
-fn shake(trainer: &mut Trainer<'_>, seed: u64) {
-    let mut numbers = Numbers::new(seed);
-    let mut values = trainer.values().to_vec();
-    for parameter in trainer.parameters() {
-        for v in &mut values[parameter.range.clone()] {
-            match parameter.part {
-                Part::A | Part::B => *v = 0.1 * numbers.next(),
-                Part::ClassifierWeight | Part::ClassifierBias => *v += 0.3 * numbers.next(),
-                _ => *v *= 1.0 + 0.1 * numbers.next(),
-            }
-        }
-    }
-    trainer.set_values(&values).unwrap();
-}
-
-/// Along a direction in every tensor: `(L(v + h·d) − L(v − h·d)) / 2h` against `gradient · d`.
-fn finite_differences(what: &str, mut trainer: Trainer<'_>, batch: &Batch) {
-    shake(&mut trainer, 11);
-    let facts = trainer.backward(&Serial, std::slice::from_ref(batch)).unwrap();
-    let (values, gradients) = (trainer.values().to_vec(), trainer.gradients().to_vec());
-    let mut numbers = Numbers::new(17);
-    let is_dora = trainer.options().method == Method::Dora;
-    let parameters: Vec<_> = trainer.parameters().filter(|parameter| !parameter.frozen).collect();
-    for parameter in parameters {
-        // DoRA's norm is a constant on the way back, so that A and B have no slopes to compare with.
-        if is_dora && matches!(parameter.part, Part::A | Part::B) {
-            continue;
-        }
-        let range = parameter.range.clone();
-        let length = gradients[range.clone()].iter().map(|g| g * g).sum::<f32>().sqrt();
-        let direction: Vec<f32> =
-            gradients[range.clone()].iter().map(|g| g / length.max(1e-12) + 0.5 * numbers.next() / (range.len() as f32).sqrt()).collect();
-        let slope: f64 = direction.iter().zip(&gradients[range.clone()]).map(|(d, g)| f64::from(*d) * f64::from(*g)).sum();
-        let h = 3e-3;
-        let mut at = |h: f32| {
-            let mut moved = values.clone();
-            moved[range.clone()].iter_mut().zip(&direction).for_each(|(v, d)| *v += h * d);
-            trainer.set_values(&moved).unwrap();
-            trainer.loss(&Serial, batch, facts.rank).unwrap().loss
-        };
-        let found = (at(h) - at(-h)) / (2.0 * f64::from(h));
-        let noise = 1e-6 * facts.loss / f64::from(h);
-        assert!(
-            (found - slope).abs() <= 5e-3 * slope.abs() + noise,
-            "{what}: {} {:?}: finite difference {found}, gradient {slope}",
-            parameter.layer,
-            parameter.part
-        );
-    }
-}
-
 #[test]
 fn gradients_of_an_lstm_are_slopes() {
     for (method, format) in cases().filter(|(_, format)| matches!(format, Format::F32 | Format::Nf4)) {
         let archive = lstm(&LSTM, format, format, 3);
         let model = Lstm::open(&archive).unwrap();
         let trainer = Trainer::new(model, options(method), Vec::new()).unwrap();
-        finite_differences(&format!("next token, {method} on {format:?}"), trainer, &next_tokens());
+        assert_slopes(&format!("next token, {method} on {format:?}"), trainer, &model, &next_tokens(), 40);
         let trainer = Trainer::new(model, Options { checkpointing: true, ..options(method) }, names(3)).unwrap();
-        finite_differences(&format!("classes, {method} on {format:?}"), trainer, &classes());
+        assert_slopes(&format!("classes, {method} on {format:?}"), trainer, &model, &classes(), 3);
     }
+    let archive = lstm(&LSTM, Format::Nf4, Format::Int8, 3);
+    let model = Lstm::open(&archive).unwrap();
+    let smoothing = Options { label_smoothing: 0.2, ..options(Method::Lora) };
+    assert_slopes("label smoothing", Trainer::new(model, smoothing, Vec::new()).unwrap(), &model, &next_tokens(), 40);
 }
 
 #[test]
@@ -126,8 +78,9 @@ fn gradients_of_an_mlp_are_slopes() {
     for (method, format) in cases().filter(|(_, format)| matches!(format, Format::F32 | Format::Nf4)) {
         for activation in [Activation::Gelu, Activation::GeluTanh] {
             let archive = mlp(12, &[20, 9, 3], activation, format, true, 3);
-            let trainer = Trainer::new(Mlp::open(&archive).unwrap(), options(method), names(3)).unwrap();
-            finite_differences(&format!("{method} on {format:?}"), trainer, &features(12));
+            let model = Mlp::open(&archive).unwrap();
+            let trainer = Trainer::new(model, options(method), names(3)).unwrap();
+            assert_slopes(&format!("{method} on {format:?}"), trainer, &model, &features(12), 3);
         }
     }
 }

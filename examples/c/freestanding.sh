@@ -39,7 +39,7 @@ if arm-none-eabi-nm --defined-only -g "$library" 2>/dev/null |
 fi
 
 # The array that the command line says is right.
-bytes=$("$CARGO_TARGET_DIR/debug/lowrank" memory --base "$build/assets/tiny.lrk" --adapter "$build/assets/tiny-b.lrk" --context 128 \
+bytes=$("$CARGO_TARGET_DIR/debug/lowrank" memory --base $root/assets/tiny.lrk --adapter $root/assets/tiny-notes.lrk --context 128 \
     --prefill-chunk 8 --firmware | sed -n 's/^C .*workspace\[\([0-9]*\)\].*/\1/p')
 machine=(-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16)
 flags=("${machine[@]}" -Wall -Wextra -Werror -Os -g -ffreestanding -ffunction-sections -fdata-sections -I$root/include
@@ -53,10 +53,10 @@ for language in c99 c++17; do
     for source in freestanding task; do
         "${compiler[@]}" "${flags[@]}" -c $source.c -o "$build/$source-$language.o"
     done
-    arm-none-eabi-gcc "${machine[@]}" -Wa,-I"$build/assets" -c archives.S -o "$build/archives.o"
+    arm-none-eabi-gcc "${machine[@]}" -Wa,-I$root/assets -c archives.S -o "$build/archives.o"
     arm-none-eabi-gcc "${machine[@]}" -nostdlib -static -Wl,--gc-sections -Wl,-z,noexecstack -Wl,-T,link.ld \
         "$build/freestanding-$language.o" "$build/task-$language.o" "$build/archives.o" "$library" -lgcc -o "$image"
-    model=$(cat "$build"/assets/tiny*.lrk | wc -c)
+    model=$(cat $root/assets/tiny*.lrk | wc -c)
     read -r text data bss < <(arm-none-eabi-size "$image" | awk 'NR == 2 { print $1, $2, $3 }')
     echo "freestanding $language: code and constants $((text + data - model)) bytes (opt-level $OPT_LEVEL), static RAM $((data + bss)) bytes"
     timeout 240 qemu-system-arm -M mps2-an386 -nographic -semihosting -kernel "$image" </dev/null >"$build/freestanding-$language.log" 2>&1 ||

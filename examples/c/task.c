@@ -8,16 +8,16 @@ static uint64_t set_memory[LOWRANK_SET_BYTES(1) / 8];
 static uint64_t session_memory[LOWRANK_SESSION_BYTES / 8];
 static uint64_t sampler_memory[LOWRANK_SAMPLER_BYTES / 8];
 
-/* The prompt: the token "begin", then one per byte. */
-static const char prompt[] = "swap the adapter";
+/* The prompt: the token "begin", then one per byte, which is the byte itself. */
+static const char prompt[] = "Duck and boat:";
 #define PROMPT_TOKENS (sizeof prompt)
-#define FIRST_BYTE 3
+#define BEGIN 256
 
 static lowrank_code generate(lowrank_session *session, lowrank_sampler *sampler, uint32_t *out, lowrank_error *error) {
     uint32_t tokens[PROMPT_TOKENS];
-    tokens[0] = 0;
+    tokens[0] = BEGIN;
     for (size_t i = 1; i < PROMPT_TOKENS; i++) {
-        tokens[i] = FIRST_BYTE + (uint32_t)(unsigned char)prompt[i - 1];
+        tokens[i] = (uint32_t)(unsigned char)prompt[i - 1];
     }
     lowrank_code code = lowrank_session_prefill(session, 0, tokens, PROMPT_TOKENS, error);
     for (size_t i = 0; i < TASK_TOKENS && code == LOWRANK_OK; i++) {

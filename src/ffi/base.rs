@@ -2,15 +2,19 @@
 
 use core::ffi::{c_char, c_void};
 
+use core::fmt;
+
 use super::failure::{Outcome, call, lowrank_code, lowrank_error};
 use super::memory::{Region, Span, slice};
 use super::object::{self, Kind, hold, place, region, share, size};
-use crate::adapter::{Adapter, Base};
-use crate::archive::Header;
-use crate::error::RootKind;
+use crate::adapter::{Adapter, Base, Classifier};
+use crate::archive::{Fingerprint, Header};
+use crate::error::{Error, Result, RootKind};
+use crate::model::bert::Bert;
 use crate::model::llama::Llama;
+use crate::quant::Matrix;
 
-/// An opened base model.
+/// An opened base model: a decoder (`lowrank_base_open`) or an encoder (`lowrank_bert_open`).
 ///
 /// It is only read: any number of threads may use it at once. Sets and sessions made from it keep what they need of it, so it may be
 /// closed before them; the archive must stay until the last of them is closed.
@@ -23,8 +27,81 @@ pub struct lowrank_base {
 pub const LOWRANK_BASE_BYTES: usize = 448;
 const _: () = assert!(size::<lowrank_base>() <= LOWRANK_BASE_BYTES);
 
+/// The family of a base. Programs that never call an encoder's functions link none of its code: only `lowrank_bert_open` makes one.
+#[derive(Clone, Copy)]
+pub(super) enum Model {
+    Llama(Llama<'static>),
+    Bert(Bert<'static>),
+}
+
+impl Model {
+    /// The decoder, for sessions.
+    pub(super) fn llama(&self) -> Result<&Llama<'static>> {
+        match self {
+            Self::Llama(model) => Ok(model),
+            Self::Bert(_) => Err(Error::WrongRoot { found: RootKind::BERT, expected: RootKind::LLAMA }),
+        }
+    }
+
+    /// The encoder, for encoders.
+    pub(super) fn bert(&self) -> Result<&Bert<'static>> {
+        match self {
+            Self::Bert(model) => Ok(model),
+            Self::Llama(_) => Err(Error::WrongRoot { found: RootKind::LLAMA, expected: RootKind::BERT }),
+        }
+    }
+
+    fn base(&self) -> &dyn Base {
+        match self {
+            Self::Llama(model) => model,
+            Self::Bert(model) => model,
+        }
+    }
+
+    fn header(&self) -> &Header {
+        match self {
+            Self::Llama(model) => model.header(),
+            Self::Bert(model) => model.header(),
+        }
+    }
+}
+
+impl Base for Model {
+    fn fingerprint(&self) -> Fingerprint {
+        self.header().fingerprint
+    }
+
+    fn root(&self) -> RootKind {
+        self.base().root()
+    }
+
+    fn sites(&self) -> u32 {
+        self.base().sites()
+    }
+
+    fn site(&self, site: u32) -> Option<(usize, usize, bool)> {
+        self.base().site(site)
+    }
+
+    fn dim(&self) -> usize {
+        self.base().dim()
+    }
+
+    fn weight_at(&self, site: u32) -> Option<Matrix<'_>> {
+        self.base().weight_at(site)
+    }
+
+    fn write_path(&self, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.base().write_path(site, out)
+    }
+
+    fn tied(&self) -> Option<(u32, u32)> {
+        self.base().tied()
+    }
+}
+
 pub(super) struct BaseValue {
-    pub(super) model: Llama<'static>,
+    pub(super) model: Model,
     /// Where the archive lies.
     pub(super) archive: Span,
 }
@@ -58,11 +135,17 @@ impl Kind for lowrank_adapter {
 /// No token, where one could be.
 pub const LOWRANK_NO_TOKEN: u32 = u32::MAX;
 
+/// `kind`: a decoder of the Llama family (Llama, Qwen2, Qwen3).
+pub const LOWRANK_KIND_LLAMA: u32 = 0x0001_0001;
+/// `kind`: an encoder of the BERT family.
+pub const LOWRANK_KIND_BERT: u32 = 0x0001_0002;
+const _: () = assert!(LOWRANK_KIND_LLAMA == RootKind::LLAMA.0 && LOWRANK_KIND_BERT == RootKind::BERT.0);
+
 /// What is known of a base.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lowrank_base_info {
-    /// The architecture, as the archive's header has it: 0x00010001 is the Llama family.
+    /// The architecture: `LOWRANK_KIND_LLAMA` or `LOWRANK_KIND_BERT`.
     pub kind: u32,
     /// Tokens in the vocabulary.
     pub vocab: u32,
@@ -72,6 +155,8 @@ pub struct lowrank_base_info {
     pub layers: u32,
     /// The longest sequence that the model allows, in tokens.
     pub context: u32,
+    /// The longest text that the model's source reads, in tokens with the special ones, at most the context. Of a decoder the context.
+    pub max_length: u32,
     /// The begin-of-sequence token, or `LOWRANK_NO_TOKEN`.
     pub bos: u32,
     /// The token to put before every prompt, or `LOWRANK_NO_TOKEN`.
@@ -96,6 +181,8 @@ pub struct lowrank_adapter_info {
     pub targets: u32,
     /// The largest rank among them.
     pub max_rank: u32,
+    /// Labels of the classifier that it brings; 0 if it brings none.
+    pub labels: u32,
     /// The hash of its content.
     pub fingerprint: [u8; 16],
     /// The hash of the base that it was made for.
@@ -106,7 +193,8 @@ pub struct lowrank_adapter_info {
     pub name_bytes: usize,
 }
 
-/// Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter: its checksum, and every value that must be finite.
+/// Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (an encoder's: `lowrank_bert_verify`): its checksum,
+/// and every value that must be finite.
 /// Opening does not: it takes microseconds, and a damaged archive that was opened gives wrong numbers or an error, never an access
 /// outside its bytes.
 #[unsafe(no_mangle)]
@@ -122,7 +210,7 @@ pub unsafe extern "C" fn lowrank_verify(archive: *const c_void, archive_bytes: u
     })
 }
 
-/// Opens a base over an archive of `archive_bytes` bytes, in place, in `memory` of at least `lowrank_base_bytes()` bytes.
+/// Opens a decoder over an archive of `archive_bytes` bytes, in place, in `memory` of at least `lowrank_base_bytes()` bytes.
 ///
 /// The archive starts at a multiple of `LOWRANK_MEMORY_ALIGN` and stays, unchanged, until the base and all sets and sessions made from
 /// it are closed. Its weights are not read. On success `*base` is the object, on failure null.
@@ -135,13 +223,41 @@ pub unsafe extern "C" fn lowrank_base_open(
     base: *mut *mut lowrank_base,
     error: *mut lowrank_error,
 ) -> lowrank_code {
+    // SAFETY: the caller's promises.
+    unsafe { open(memory, memory_bytes, archive, archive_bytes, base, error, |bytes| Llama::open(bytes).map(Model::Llama)) }
+}
+
+/// Opens an encoder of the BERT family, as `lowrank_base_open` opens a decoder. Sets take it like any base; `lowrank_encoder` runs it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_bert_open(
+    memory: *mut c_void,
+    memory_bytes: usize,
+    archive: *const c_void,
+    archive_bytes: usize,
+    base: *mut *mut lowrank_base,
+    error: *mut lowrank_error,
+) -> lowrank_code {
+    // SAFETY: the caller's promises.
+    unsafe { open(memory, memory_bytes, archive, archive_bytes, base, error, |bytes| Bert::open(bytes).map(Model::Bert)) }
+}
+
+/// What opening is, whatever the family.
+unsafe fn open(
+    memory: *mut c_void,
+    memory_bytes: usize,
+    archive: *const c_void,
+    archive_bytes: usize,
+    base: *mut *mut lowrank_base,
+    error: *mut lowrank_error,
+    family: fn(&'static [u8]) -> Result<Model>,
+) -> lowrank_code {
     let bytes = Region::reads(archive.cast::<u8>(), archive_bytes, 3);
     call(error, 6, &[object::room(memory, memory_bytes, 1), bytes, Region::writes(base, 1, 5)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory, and for the archive's as long as it is used.
         unsafe {
             base.write(core::ptr::null_mut());
             let archive = slice::<u8>(archive.cast(), archive_bytes);
-            let model = Llama::open(archive)?;
+            let model = family(archive)?;
             let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut BaseValue| {
                 place.write(BaseValue { model, archive: Span::of(archive) });
                 Ok(())
@@ -149,6 +265,15 @@ pub unsafe extern "C" fn lowrank_base_open(
             base.write(object?);
         }
         Ok(())
+    })
+}
+
+/// Reads the whole archive of an encoder, as `lowrank_verify` reads that of a decoder.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_bert_verify(archive: *const c_void, archive_bytes: usize, error: *mut lowrank_error) -> lowrank_code {
+    call(error, 3, &[Region::reads(archive.cast::<u8>(), archive_bytes, 1)], || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        Ok(Bert::verify(unsafe { slice(archive.cast::<u8>(), archive_bytes) }).map(drop)?)
     })
 }
 
@@ -163,15 +288,26 @@ pub unsafe extern "C" fn lowrank_base_get_info(
         // SAFETY: checked by `call`; the caller vouches for the memory.
         let value = unsafe { share(base, 1) }?;
         Region::writes(info, 1, 2).clear_of(value.archive, false, 1)?;
-        let (config, header, name) = (value.model.config(), value.model.header(), value.model.name());
+        let header = value.model.header();
+        let (vocab, layers, context, max_length, bos, leading_bos, name) = match &value.model {
+            Model::Llama(model) => {
+                let c = model.config();
+                (c.vocab, c.layers, c.context, c.context, model.bos(), model.leading_bos(), model.name())
+            }
+            Model::Bert(model) => {
+                let c = model.config();
+                (c.vocab, c.layers, c.context, model.max_length(), None, None, model.name())
+            }
+        };
         let facts = lowrank_base_info {
             kind: header.root.0,
-            vocab: config.vocab as u32,
-            dim: config.dim as u32,
-            layers: config.layers as u32,
-            context: config.context as u32,
-            bos: value.model.bos().unwrap_or(LOWRANK_NO_TOKEN),
-            leading_bos: value.model.leading_bos().unwrap_or(LOWRANK_NO_TOKEN),
+            vocab: vocab as u32,
+            dim: value.model.dim() as u32,
+            layers: layers as u32,
+            context: context as u32,
+            max_length: max_length as u32,
+            bos: bos.unwrap_or(LOWRANK_NO_TOKEN),
+            leading_bos: leading_bos.unwrap_or(LOWRANK_NO_TOKEN),
             sites: value.model.sites(),
             content_version: header.content_version,
             fingerprint: header.fingerprint.0,
@@ -184,7 +320,7 @@ pub unsafe extern "C" fn lowrank_base_get_info(
     })
 }
 
-/// Does `token` end a turn? 1 or 0 in `*stops`.
+/// Does `token` end a turn? 1 or 0 in `*stops`; of an encoder always 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_base_is_stop(
     base: *const lowrank_base,
@@ -197,7 +333,7 @@ pub unsafe extern "C" fn lowrank_base_is_stop(
         let value = unsafe { share(base, 1) }?;
         Region::writes(stops, 1, 3).clear_of(value.archive, false, 1)?;
         // SAFETY: as above.
-        unsafe { stops.write(value.model.is_stop(token).into()) };
+        unsafe { stops.write(value.model.llama().is_ok_and(|model| model.is_stop(token)).into()) };
         Ok(())
     })
 }
@@ -257,6 +393,7 @@ pub unsafe extern "C" fn lowrank_adapter_get_info(
         let facts = lowrank_adapter_info {
             targets: opened.targets().len() as u32,
             max_rank: opened.max_rank() as u32,
+            labels: opened.classifier().map_or(0, |classifier| classifier.len() as u32),
             fingerprint: opened.fingerprint().0,
             base: opened.base().0,
             name: name.as_ptr().cast(),
@@ -266,6 +403,44 @@ pub unsafe extern "C" fn lowrank_adapter_get_info(
         unsafe { info.write(facts) };
         Ok(())
     })
+}
+
+/// Points `*name` at the name of a label (from 0) of an adapter's classifier, `*name_bytes` bytes of UTF-8 without a NUL, in its archive. An
+/// adapter with fewer labels, or without a classifier, is `LOWRANK_ERROR_LENGTH`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_adapter_label(
+    adapter: *const lowrank_adapter,
+    label: u32,
+    name: *mut *const c_char,
+    name_bytes: *mut usize,
+    error: *mut lowrank_error,
+) -> lowrank_code {
+    let told = [Region::writes(name, 1, 3), Region::writes(name_bytes, 1, 4)];
+    call(error, 5, &[region(adapter, false, 1), told[0], told[1]], || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        let value = unsafe { share(adapter, 1) }?;
+        told.iter().try_for_each(|region| region.clear_of(value.archive, false, 1))?;
+        // SAFETY: as above.
+        unsafe { tell_label(value.adapter.classifier(), label, name, name_bytes) }
+    })
+}
+
+/// The name of a label to where the caller wants it.
+pub(super) unsafe fn tell_label(
+    classifier: Option<Classifier<'static>>,
+    label: u32,
+    name: *mut *const c_char,
+    name_bytes: *mut usize,
+) -> Outcome {
+    let have = classifier.map_or(0, |classifier| classifier.len());
+    let found = classifier.and_then(|classifier| classifier.labels().nth(label as usize));
+    let text = found.ok_or(Error::Length { have, need: (label as usize).saturating_add(1) })?;
+    // SAFETY: checked by the caller's `call`.
+    unsafe {
+        name.write(text.as_ptr().cast());
+        name_bytes.write(text.len());
+    }
+    Ok(())
 }
 
 /// Closes an adapter. Where it was attached it stays.

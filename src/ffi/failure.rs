@@ -47,6 +47,11 @@ errors! {
     TooManyChoices { have: usize, most: usize } = 1013, "{have} adapters chosen, {most} can be";
     /// The operating system did not start a thread; the sentence says why.
     Threads = 1014, "a thread could not be started";
+    /// A training run was refused: options, data or base do not fit; the sentence says why.
+    Train = 1015, "a training run was refused: options, data or base do not fit";
+    /// Training diverged; the last good numbers are in the output file.
+    Diverged { step: u64 } = 1016,
+        "training diverged at step {step}: the last good adapter is in the output file; try a smaller learning rate or clipping";
 }
 
 /// Room for the sentence in `lowrank_error`, the NUL included.
@@ -66,7 +71,7 @@ pub struct lowrank_error {
     pub count: u32,
     /// The numbers in the order in which the sentence of `lowrank_error_message` has them; of a float its bits.
     pub numbers: [u64; LOWRANK_NUMBERS],
-    /// For text, file and thread errors: the sentence, UTF-8, with a NUL at its end, cut where room ends. Else empty.
+    /// For text, file, thread and training errors: the sentence, UTF-8, with a NUL at its end, cut where room ends. Else empty.
     pub detail: [c_char; LOWRANK_DETAIL_BYTES],
 }
 

@@ -37,7 +37,10 @@ impl From<FileError> for Failure {
 }
 
 /// The path of a NUL-terminated string.
-unsafe fn path_of<'a>(path: *const c_char, argument: u32) -> Outcome<&'a Path> {
+///
+/// # Safety
+/// Not null, and a NUL at its end.
+pub(super) unsafe fn path_of<'a>(path: *const c_char, argument: u32) -> Outcome<&'a Path> {
     // SAFETY: not null; the caller vouches for a NUL at its end.
     let bytes = unsafe { CStr::from_ptr(path) };
     #[cfg(unix)]
@@ -159,7 +162,7 @@ pub unsafe extern "C" fn lowrank_threads_open(
 }
 
 /// The most threads of a pool: the most lanes of a session.
-const MOST_THREADS: usize = 1024;
+pub(super) const MOST_THREADS: usize = 1024;
 
 /// Writes the pool's executor to `*executor` and its number of threads to `*lanes`: what `lowrank_session_open` and `lowrank_limits` take.
 /// Sessions that use it must be closed before the pool.

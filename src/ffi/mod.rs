@@ -3,7 +3,7 @@
 //! have been checked, and the crate's own types do the work.
 //!
 //! `memory` checks pointers, `object` keeps objects in foreign memory, `failure` turns errors into codes and numbers; every other
-//! file is one chapter of the header. Files, text and threads need `std`.
+//! file is one chapter of the header. Files, text, threads, import and training need `std`.
 //!
 //! What cannot be checked is the caller's promise: that a pointer which is not null is valid for the length that comes with it, that
 //! archives stay where they are and unchanged as long as anything opened from them is used, and that an object is not closed while
@@ -13,10 +13,13 @@
 
 mod about;
 mod base;
+mod encoder;
 mod executor;
 mod failure;
 #[cfg(feature = "std")]
 mod file;
+#[cfg(feature = "std")]
+mod import;
 mod memory;
 mod object;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
@@ -26,13 +29,18 @@ mod session;
 mod set;
 #[cfg(feature = "std")]
 mod text;
+#[cfg(feature = "std")]
+mod train;
 
 pub use about::*;
 pub use base::*;
+pub use encoder::*;
 pub use executor::*;
 pub use failure::*;
 #[cfg(feature = "std")]
 pub use file::*;
+#[cfg(feature = "std")]
+pub use import::*;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 pub use panic::*;
 pub use sampler::*;
@@ -40,3 +48,5 @@ pub use session::*;
 pub use set::*;
 #[cfg(feature = "std")]
 pub use text::*;
+#[cfg(feature = "std")]
+pub use train::*;

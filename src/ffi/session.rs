@@ -1,15 +1,15 @@
 //! Sessions: limits, the memory they need, and the calls that continue sequences.
 
-use core::ffi::c_void;
+use core::ffi::{c_char, c_void};
 use core::mem::offset_of;
 
-use super::base::lowrank_base;
+use super::base::{lowrank_base, tell_label};
 use super::executor::{Callback, lowrank_executor};
 use super::failure::{Outcome, Refusal, call, clear_of, lowrank_code, lowrank_error};
 use super::memory::{Region, Span, slice};
 use super::object::{self, Held, Kind, hold, place, region, share, size};
 use super::sampler::lowrank_sampler;
-use super::set::lowrank_set;
+use super::set::{SetValue, lowrank_set};
 use crate::adapter::Choice;
 use crate::archive::Line;
 use crate::kernel::Precision;
@@ -127,13 +127,17 @@ fn limits_of(limits: &lowrank_limits, argument: u32) -> Result<Limits, Refusal> 
         LOWRANK_KV_INT8 => KvFormat::Int8,
         found => return Err(Refusal::UnknownConstant { argument, found }),
     };
-    let precision = match limits.precision {
-        LOWRANK_PRECISION_EXACT => Precision::Exact,
-        LOWRANK_PRECISION_FAST => Precision::Fast,
-        found => return Err(Refusal::UnknownConstant { argument, found }),
-    };
+    let precision = precision_of(limits.precision, argument)?;
     let &lowrank_limits { context, batch, prefill_chunk, lanes, max_active, max_total_rank, .. } = limits;
     Ok(Limits { context, batch, prefill_chunk, kv_format, precision, lanes, max_active, max_total_rank })
+}
+
+pub(super) fn precision_of(precision: u32, argument: u32) -> Result<Precision, Refusal> {
+    match precision {
+        LOWRANK_PRECISION_EXACT => Ok(Precision::Exact),
+        LOWRANK_PRECISION_FAST => Ok(Precision::Fast),
+        found => Err(Refusal::UnknownConstant { argument, found }),
+    }
 }
 
 /// Writes the size of the workspace that a session over `base` takes under `limits` to `*need`. `lowrank memory --firmware` prints it
@@ -150,8 +154,9 @@ pub unsafe extern "C" fn lowrank_session_need(
         // SAFETY: checked by `call`; the caller vouches for the memory.
         let (value, limits) = unsafe { (share(base, 1)?, limits_of(&*limits, 2)?) };
         regions[2].clear_of(value.archive, false, 1)?;
-        limits.check(value.model.config())?;
-        let Need { bytes, kv_bytes } = crate::runtime::need(value.model.config(), &limits);
+        let config = value.model.llama()?.config();
+        limits.check(config)?;
+        let Need { bytes, kv_bytes } = crate::runtime::need(config, &limits);
         // SAFETY: as above.
         unsafe { need.write(lowrank_need { bytes, kv_bytes }) };
         Ok(())
@@ -188,17 +193,16 @@ pub unsafe extern "C" fn lowrank_session_open(
         unsafe {
             session.write(core::ptr::null_mut());
             let (value, limits) = (share(base, 3)?, limits_of(&*limits, 4)?);
+            let model = *value.model.llama()?;
             regions[0].clear_of(value.archive, false, 3)?;
             regions[3].clear_of(value.archive, false, 3)?;
             let executor = Callback(executor.as_ref().copied().unwrap_or(lowrank_executor::SERIAL));
-            // No bytes at all still start somewhere: on a boundary, so that the error is about their number.
-            let first = if workspace_bytes == 0 { core::ptr::without_provenance_mut(align_of::<Line>()) } else { workspace.cast() };
-            let work: &'static mut [u8] = core::slice::from_raw_parts_mut(first, workspace_bytes);
-            let used = Span { start: workspace.addr(), bytes: need(value.model.config(), &limits).bytes.min(workspace_bytes) };
+            let work = work_of(workspace, workspace_bytes);
+            let used = Span { start: workspace.addr(), bytes: need(model.config(), &limits).bytes.min(workspace_bytes) };
             let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut SessionValue| {
                 let own = &raw mut (*place).executor;
                 own.write(executor);
-                let made = Session::new(value.model, &limits, work, &*own)?;
+                let made = Session::new(model, &limits, work, &*own)?;
                 (&raw mut (*place).session).write(made);
                 (&raw mut (*place).workspace).write(used);
                 Ok(())
@@ -207,6 +211,17 @@ pub unsafe extern "C" fn lowrank_session_open(
         }
         Ok(())
     })
+}
+
+/// The workspace as a slice.
+///
+/// # Safety
+/// It was checked as a region; nothing else uses it while the object lives.
+pub(super) unsafe fn work_of(workspace: *mut c_void, bytes: usize) -> &'static mut [u8] {
+    // No bytes at all still start somewhere: on a boundary, so that the error is about their number.
+    let first = if bytes == 0 { core::ptr::without_provenance_mut(align_of::<Line>()) } else { workspace.cast() };
+    // SAFETY: the caller's promise.
+    unsafe { core::slice::from_raw_parts_mut(first, bytes) }
 }
 
 /// Runs `body` with the session of a call whose arguments do not lie in the session's workspace.
@@ -243,26 +258,52 @@ pub unsafe extern "C" fn lowrank_session_select(
         let mut set = unsafe { hold(set, 3) }?;
         let set = set.value();
         clear_of(error, &[regions[2]], set.memory, 3)?;
-        if count > LOWRANK_MAX_CHOICES {
-            return Err(Refusal::TooManyChoices { have: count, most: LOWRANK_MAX_CHOICES }.into());
-        }
-        // SAFETY: as above.
-        let choices = unsafe { slice(choices, count) };
-        let mut chosen = [Choice::slot(0); LOWRANK_MAX_CHOICES];
-        for (to, from) in chosen.iter_mut().zip(choices) {
-            *to = Choice { slot: from.slot, weight: from.weight, rank: (from.rank > 0).then_some(from.rank) };
-        }
         // SAFETY: as above.
         unsafe {
+            let choices = Chosen::new(choices, count)?;
             with_session(session, error, &regions[1..], |session, workspace| {
-                let inside = |choice: &lowrank_choice| set.archive(choice.slot).is_some_and(|archive| archive.meets(workspace));
-                if set.memory.meets(workspace) || choices.iter().any(inside) {
-                    return Err(Refusal::Overlap { first: 1, second: 3 }.into());
-                }
-                Ok(session.select(sequence, &set.set(), chosen.get(..count).unwrap_or_default())?)
+                choices.check(set, workspace)?;
+                Ok(session.select(sequence, &set.set(), choices.as_slice())?)
             })
         }
     })
+}
+
+/// The choices of a call.
+pub(super) struct Chosen {
+    choices: [Choice; LOWRANK_MAX_CHOICES],
+    count: usize,
+}
+
+impl Chosen {
+    /// Copies `count` choices.
+    ///
+    /// # Safety
+    /// As [`slice`].
+    pub(super) unsafe fn new(choices: *const lowrank_choice, count: usize) -> Outcome<Self> {
+        if count > LOWRANK_MAX_CHOICES {
+            return Err(Refusal::TooManyChoices { have: count, most: LOWRANK_MAX_CHOICES }.into());
+        }
+        let mut chosen = Self { choices: [Choice::slot(0); LOWRANK_MAX_CHOICES], count };
+        // SAFETY: the caller's promise.
+        for (to, from) in chosen.choices.iter_mut().zip(unsafe { slice(choices, count) }) {
+            *to = Choice { slot: from.slot, weight: from.weight, rank: (from.rank > 0).then_some(from.rank) };
+        }
+        Ok(chosen)
+    }
+
+    pub(super) fn as_slice(&self) -> &[Choice] {
+        self.choices.get(..self.count).unwrap_or_default()
+    }
+
+    /// Refuses a set (argument 3) or chosen adapters that lie in the `workspace` of the object in argument 1.
+    pub(super) fn check(&self, set: &SetValue, workspace: Span) -> Outcome {
+        let inside = |choice: &Choice| set.archive(choice.slot).is_some_and(|archive| archive.meets(workspace));
+        if set.memory.meets(workspace) || self.as_slice().iter().any(inside) {
+            return Err(Refusal::Overlap { first: 1, second: 3 }.into());
+        }
+        Ok(())
+    }
 }
 
 /// Appends `count` tokens to a sequence and computes the logits after the last one. On an error nothing has changed.
@@ -278,6 +319,90 @@ pub unsafe extern "C" fn lowrank_session_prefill(
     call(error, 5, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { with_session(session, error, &regions[1..], |session, _| Ok(session.prefill(sequence, slice(tokens, count))?)) }
+    })
+}
+
+/// Appends `count` tokens to a sequence as `lowrank_session_prefill` does, but classifies it with the classifier that one of its adapters
+/// brings: writes the logit of each label to `logits`, their number to `*labels`, and the label with the largest one to `*label`, which
+/// may be null. If there are more than `capacity`, nothing has changed but the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with
+/// a classifier, or two, is `LOWRANK_ERROR_CLASSIFIERS`. There are no logits of a next token afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_session_classify(
+    session: *mut lowrank_session,
+    sequence: usize,
+    tokens: *const u32,
+    count: usize,
+    logits: *mut f32,
+    capacity: usize,
+    labels: *mut usize,
+    label: *mut u32,
+    error: *mut lowrank_error,
+) -> lowrank_code {
+    let regions = [
+        region(session, true, 1),
+        Region::reads(tokens, count, 3),
+        Region::writes(logits, capacity, 5),
+        Region::writes(labels, 1, 7),
+        Region::writes(label, 1, 8).optional(),
+    ];
+    call(error, 9, &regions, || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        unsafe {
+            with_session(session, error, &regions[1..], |session, _| {
+                let need = session.classifier(sequence)?.len();
+                classified(need, logits, capacity, labels, label, |logits| Ok(session.classify(sequence, slice(tokens, count), logits)?))
+            })
+        }
+    })
+}
+
+/// Lets `classify` fill `need` logits and tells their number and the largest one's label.
+///
+/// # Safety
+/// The pointers were checked: room for `capacity` logits, apart from everything else.
+pub(super) unsafe fn classified(
+    need: usize,
+    logits: *mut f32,
+    capacity: usize,
+    labels: *mut usize,
+    label: *mut u32,
+    classify: impl FnOnce(&mut [f32]) -> Outcome,
+) -> Outcome {
+    // SAFETY: the caller's promise; what the buffer holds is no float before it is written.
+    unsafe {
+        labels.write(need);
+        if need > capacity {
+            return Err(Refusal::BufferTooSmall { have: capacity, need }.into());
+        }
+        logits.write_bytes(0, need);
+        let logits = core::slice::from_raw_parts_mut(logits, need);
+        classify(logits)?;
+        if !label.is_null() {
+            let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &at)| if at > best.1 { (i, at) } else { best });
+            label.write(best.0 as u32);
+        }
+    }
+    Ok(())
+}
+
+/// Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label` does.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_session_label(
+    session: *mut lowrank_session,
+    sequence: usize,
+    label: u32,
+    name: *mut *const c_char,
+    name_bytes: *mut usize,
+    error: *mut lowrank_error,
+) -> lowrank_code {
+    let regions = [region(session, true, 1), Region::writes(name, 1, 4), Region::writes(name_bytes, 1, 5)];
+    call(error, 6, &regions, || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        unsafe {
+            with_session(session, error, &regions[1..], |session, _| {
+                tell_label(Some(session.classifier(sequence)?), label, name, name_bytes)
+            })
+        }
     })
 }
 

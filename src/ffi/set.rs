@@ -4,13 +4,12 @@
 
 use core::ffi::c_void;
 
-use super::base::{lowrank_adapter, lowrank_base};
+use super::base::{Model, lowrank_adapter, lowrank_base};
 use super::failure::{Failure, Outcome, Refusal, call, clear_of, lowrank_code, lowrank_error};
 use super::memory::{Region, Span};
 use super::object::{self, Held, Kind, hold, place, region, share, size};
 use crate::adapter::{AdapterSet, Generation, Slot};
 use crate::error::{Error, Field};
-use crate::model::llama::Llama;
 
 /// Slots for adapters of one base. What an application swaps: a session copies what it chooses, so a swap never touches it.
 ///
@@ -33,7 +32,7 @@ const _: () = assert!(align_of::<Slot<'static>>() <= object::ALIGN && align_of::
 const MOST: usize = 1 << 16;
 
 pub(super) struct SetValue {
-    model: Llama<'static>,
+    model: Model,
     slots: *mut Slot<'static>,
     archives: *mut Span,
     count: usize,

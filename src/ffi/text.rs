@@ -3,7 +3,7 @@
 use core::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-use super::base::lowrank_base;
+use super::base::{Model, lowrank_base};
 use super::failure::{Outcome, Refusal, call, lowrank_code, lowrank_error};
 use super::memory::{Region, check, slice};
 use super::object::{self, Kind, hold, place, region, share, size};
@@ -19,8 +19,14 @@ pub struct lowrank_text {
 pub const LOWRANK_TEXT_BYTES: usize = 64;
 const _: () = assert!(size::<lowrank_text>() <= LOWRANK_TEXT_BYTES);
 
+pub(super) struct TextValue {
+    border: Arc<TextBorder>,
+    /// What texts are cut at if the caller names nothing else.
+    max_length: usize,
+}
+
 impl Kind for lowrank_text {
-    type Value = Arc<TextBorder>;
+    type Value = TextValue;
     const MAGIC: u32 = 0x6c74_7874;
 }
 
@@ -105,9 +111,13 @@ pub unsafe extern "C" fn lowrank_text_open(
             text.write(core::ptr::null_mut());
             let value = share(base, 3)?;
             regions[0].clear_of(value.archive, false, 3)?;
-            let border = Arc::new(TextBorder::new(&value.model)?);
-            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut Arc<TextBorder>| {
-                place.write(border);
+            let (border, max_length) = match &value.model {
+                Model::Llama(model) => (TextBorder::new(model)?, model.config().context),
+                Model::Bert(model) => (TextBorder::for_encoder(model)?, model.max_length()),
+            };
+            let made = TextValue { border: Arc::new(border), max_length };
+            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut TextValue| {
+                place.write(made);
                 Ok(())
             });
             text.write(object?);
@@ -137,11 +147,48 @@ pub unsafe extern "C" fn lowrank_encode(
         }
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
-            let (border, string) = (share(text, 1)?, text_of(string, string_bytes, 2)?);
+            let (border, string) = (&share(text, 1)?.border, text_of(string, string_bytes, 2)?);
             let ids = match flags & LOWRANK_PROMPT {
                 0 => border.encode(string, flags & LOWRANK_SPECIAL != 0)?,
                 _ => border.encode_prompt(string)?,
             };
+            give(&ids, tokens, capacity, count)
+        }
+    })
+}
+
+/// Writes the ids of a text as an encoder reads it (`lowrank embed` does the same) to `tokens` and their number to `*count`: with the special
+/// tokens that belong around it, cut to `max_length` tokens together; 0 is the base's own most. `*cut`, which may be null, gets the
+/// number of tokens that were cut off for that. If there are more than `capacity`, nothing is written but the numbers
+/// (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_encode_text(
+    text: *const lowrank_text,
+    string: *const c_char,
+    string_bytes: usize,
+    max_length: usize,
+    tokens: *mut u32,
+    capacity: usize,
+    count: *mut usize,
+    cut: *mut usize,
+    error: *mut lowrank_error,
+) -> lowrank_code {
+    let regions = [
+        region(text, false, 1),
+        Region::reads(string, string_bytes, 2),
+        Region::writes(tokens, capacity, 5),
+        Region::writes(count, 1, 7),
+        Region::writes(cut, 1, 8).optional(),
+    ];
+    call(error, 9, &regions, || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        unsafe {
+            let (value, string) = (share(text, 1)?, text_of(string, string_bytes, 2)?);
+            let max_length = if max_length == 0 { value.max_length } else { max_length };
+            let (ids, lost) = value.border.encode_text(string, max_length)?;
+            if !cut.is_null() {
+                cut.write(lost);
+            }
             give(&ids, tokens, capacity, count)
         }
     })
@@ -168,7 +215,7 @@ pub unsafe extern "C" fn lowrank_decode(
         }
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
-            let decoded = share(text, 1)?.decode(slice(tokens, count), flags & LOWRANK_SPECIAL != 0)?;
+            let decoded = share(text, 1)?.border.decode(slice(tokens, count), flags & LOWRANK_SPECIAL != 0)?;
             give(decoded.as_bytes(), buffer.cast(), capacity, bytes)
         }
     })
@@ -191,7 +238,7 @@ pub unsafe extern "C" fn lowrank_chat(
     let (out, length) = (Region::writes(buffer, capacity, 5), Region::writes(bytes, 1, 7));
     call(error, 8, &[region(text, false, 1), Region::reads(messages, count, 2), out, length], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
-        let (border, messages) = unsafe { (share(text, 1)?, slice(messages, count)) };
+        let (border, messages) = unsafe { (&share(text, 1)?.border, slice(messages, count)) };
         let mut conversation = Vec::with_capacity(messages.len());
         for message in messages {
             let strings = [Region::reads(message.role, message.role_bytes, 2), Region::reads(message.content, message.content_bytes, 2)];
@@ -238,7 +285,7 @@ pub unsafe extern "C" fn lowrank_stream_open(
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
             stream.write(core::ptr::null_mut());
-            let text = Arc::clone(share(text, 3)?);
+            let text = Arc::clone(&share(text, 3)?.border);
             // SAFETY: the Arc beside the decoder keeps what it borrows where it is.
             let border: &'static TextBorder = &*Arc::as_ptr(&text);
             let value = StreamValue { decoder: border.stream(), waiting: String::new(), _text: text };

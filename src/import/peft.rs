@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::json::Json;
 use super::peft_base::check_base;
-use super::peft_classifier;
+use super::peft_classifier::{self, Head};
 use super::peft_config::Settings;
 use super::safetensors::{Shards, Stored};
 use crate::adapter::{AdapterBuilder, Base, FactorFormat, Numbers, Place, TargetParts};
@@ -30,8 +30,8 @@ pub struct AdapterOptions {
 /// A [`FileError`] that names the file and the key or tensor.
 pub fn import_peft(directory: impl AsRef<Path>, base: &dyn Base, options: &AdapterOptions) -> Result<AdapterBuilder, FileError> {
     let directory = directory.as_ref();
-    let classifies = base.root() == RootKind::BERT;
-    let settings = Settings::read(&Json::read(&directory.join("adapter_config.json"))?, classifies)?;
+    let head = Head::of(base.root());
+    let settings = Settings::read(&Json::read(&directory.join("adapter_config.json"))?, head)?;
     let file = directory.join("adapter_model.safetensors");
     if !file.exists() && directory.join("adapter_model.bin").exists() {
         return Err(FileError::format(directory.join("adapter_model.bin"), "", "pickled weights are not read; save them as safetensors"));
@@ -42,10 +42,10 @@ pub fn import_peft(directory: impl AsRef<Path>, base: &dyn Base, options: &Adapt
     let mut builder = AdapterBuilder::new(name, settings.method());
     (builder.format, builder.facts) = (options.format, settings.facts.clone());
     let sites = sites(base);
-    let (modules, classifier) = group(&shards, &file, classifies)?;
+    let (modules, classifier) = group(&shards, &file, head)?;
     for (module, tensors) in modules {
         // Task models put their encoder behind this prefix.
-        let path = if classifies { module.strip_prefix("bert.").unwrap_or(&module) } else { &module };
+        let path = if base.root() == RootKind::BERT { module.strip_prefix("bert.").unwrap_or(&module) } else { &module };
         let unknown = "the base has no such linear layer or embedding; was the adapter made for another model?";
         let site = *sites.get(path).ok_or_else(|| FileError::format(&file, &module, unknown))?;
         let target = Module { file: &file, path: &module, site, tensors, settings: &settings, base }.target()?;
@@ -123,11 +123,11 @@ type Modules<'s> = BTreeMap<String, Tensors<'s>>;
 type Parts<'s> = BTreeMap<&'s str, Stored<'s>>;
 
 /// All LoRA tensors by module path; and the classifier's, if the base's models can have one.
-fn group<'s>(shards: &'s Shards, file: &Path, classifies: bool) -> Result<(Modules<'s>, Parts<'s>), FileError> {
+fn group<'s>(shards: &'s Shards, file: &Path, head: Option<Head>) -> Result<(Modules<'s>, Parts<'s>), FileError> {
     let (mut modules, mut classifier) = (Modules::new(), Parts::new());
     for name in shards.names() {
         let Some((stored, _)) = shards.get(name) else { continue };
-        if classifies && peft_classifier::PARTS.contains(&name) {
+        if head.is_some_and(|head| head.owns(name)) {
             classifier.insert(name, stored);
             continue;
         }

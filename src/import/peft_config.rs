@@ -9,6 +9,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::json::{Json, is_neutral};
+use super::peft_classifier::Head;
 use crate::file::FileError;
 
 /// What adapter_config.json says about the mathematics.
@@ -20,8 +21,8 @@ pub(super) struct Settings {
     pub(super) bias: bool,
     /// Does the head share the embedding's adapter if the two share their weights?
     pub(super) tied: bool,
-    /// Is a classifier saved beside the adapter?
-    pub(super) classifier: bool,
+    /// The classifier that is saved beside the adapter, if one is.
+    pub(super) classifier: Option<Head>,
     /// Where the adapter comes from: JSON for the archive's facts.
     pub(super) facts: String,
     rank: usize,
@@ -77,16 +78,16 @@ const REFUSED: [(&str, &str); 15] = [
 ];
 
 impl Settings {
-    /// `classifies`: may the adapter bring a classifier (PEFT's SEQ_CLS)?
-    pub(super) fn read(json: &Json, classifies: bool) -> Result<Self, FileError> {
+    /// `head`: the classifier that the adapter may bring (PEFT's SEQ_CLS).
+    pub(super) fn read(json: &Json, head: Option<Head>) -> Result<Self, FileError> {
         match json.required("peft_type", json.text("peft_type")?)? {
             "LORA" => {}
             other => return Err(json.error("peft_type", format!("\"{other}\" is not supported; \"LORA\" is"))),
         }
         // PEFT lists the two names that classifiers have in transformers, whichever the model uses.
         let is_head = |name: &Value| name == "classifier" || name == "score";
-        let saved = json.get("modules_to_save").and_then(Value::as_array).filter(|saved| classifies && saved.iter().all(is_head));
-        let classifier = saved.is_some_and(|saved| saved.iter().any(|name| name == "classifier"));
+        let saved = json.get("modules_to_save").and_then(Value::as_array).filter(|saved| head.is_some() && saved.iter().all(is_head));
+        let classifier = head.filter(|head| saved.is_some_and(|saved| saved.iter().any(|name| name == head.module)));
         check_keys(json, saved.is_some())?;
         let (dora, bias) = (json.flag("use_dora")?, json.flag("lora_bias")?);
         if dora && bias {

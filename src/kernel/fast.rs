@@ -79,6 +79,15 @@ impl<'a> Weights<'a> {
     }
 }
 
+#[cfg(all(target_arch = "arm", target_feature = "dsp", not(lowrank_isa = "scalar")))]
+use super::dsp::sum;
+
+/// Σ qᵢ·pᵢ.
+#[cfg(not(all(target_arch = "arm", target_feature = "dsp", not(lowrank_isa = "scalar"))))]
+fn sum(q: &[i8; GROUP], p: &[i8; GROUP]) -> i32 {
+    q.iter().zip(p).map(|(&q, &p)| i32::from(q) * i32::from(p)).sum()
+}
+
 /// The product, group by group, each group of weights against every vector.
 pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
     let groups = cols / GROUP;
@@ -90,9 +99,9 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
             weights.integers(row * groups + g, &mut q);
             weights.scales(row * groups + g, &mut scale);
             for i in 0..y.rows() {
-                let p = &x.values[(i * groups + g) * GROUP..];
-                let sum: i32 = q.iter().zip(p).map(|(&q, &p)| i32::from(q) * i32::from(p)).sum();
-                y.add(i, row, scale[0] * weights.unit() * x.scales[i * groups + g] * sum as f32);
+                // Shapes were checked: there is a group.
+                let Some(p) = x.values[(i * groups + g) * GROUP..].first_chunk() else { continue };
+                y.add(i, row, scale[0] * weights.unit() * x.scales[i * groups + g] * sum(&q, p) as f32);
             }
         }
     }

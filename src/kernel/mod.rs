@@ -9,6 +9,8 @@
 //! | `neondot` | the same and the dot-product extension | fast ones with `sdot` |
 //! | `simd128` | wasm32 built with `-C target-feature=+simd128` | 4 floats, or 16 bytes, at a time |
 //!
+//! On Arm's M profile with the DSP extension `scalar`'s fast products sum with `smlad` (`dsp`), to the same results.
+//!
 //! `scalar` is the oracle: plain loops that define the answer. Every other table must agree with it within the tolerances stated
 //! in its tests. Kernels know nothing of threads, adapters or models: a product gets the columns it owns and fills them.
 //!
@@ -20,6 +22,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod detect;
+#[cfg(all(target_arch = "arm", target_feature = "dsp", not(lowrank_isa = "scalar")))]
+mod dsp;
 #[cfg(any(
     target_arch = "x86_64",
     all(target_arch = "aarch64", target_feature = "neon", target_endian = "little"),
@@ -115,6 +119,7 @@ pub struct Kernels {
     name: &'static str,
     product: Product,
     product_fast: ProductFast,
+    read_row: unsafe fn(&Matrix<'_>, usize, &mut [f32]),
     quantize: unsafe fn(&[f32], &mut [i8], &mut [f32]),
     dot: unsafe fn(&[f32], &[f32]) -> f32,
     dot_f16: unsafe fn(&[u16], &[f32]) -> f32,
@@ -166,6 +171,16 @@ impl Kernels {
     /// Does a product with `weights` profit from integers in its input?
     pub fn has_fast(&self, weights: &Matrix<'_>) -> bool {
         fast::Weights::of(weights).is_some()
+    }
+
+    /// The dequantized weights of row `row`, to the bit as [`Matrix::read`] has them.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not as long as it.
+    pub fn read_row(&self, weights: &Matrix<'_>, row: usize, out: &mut [f32]) {
+        assert!(row < weights.rows() && out.len() == weights.cols(), "row and matrix do not fit");
+        // SAFETY: the table was handed out for this CPU; the line above checked the shapes.
+        unsafe { (self.read_row)(weights, row, out) }
     }
 
     /// Rounds activations to integers: per group of [`GROUP`], `scale = max |x| / 127` and `value = round(x / scale)`. A NaN makes

@@ -20,6 +20,7 @@ pub(super) static SCALAR: Kernels = Kernels {
     name: "scalar",
     product,
     product_fast: fast::product,
+    read_row: |weights, row, out| weights.read(row, 0, out),
     quantize: fast::quantize,
     dot,
     dot_f16,

@@ -214,6 +214,18 @@ impl Int8<'_> {
     pub fn scale(&self, index: usize) -> f32 {
         f16::from_bits(self.scales[index]).to_f32()
     }
+
+    /// Weights `first ..` of the flattened tensor into `out`.
+    fn read(&self, first: usize, out: &mut [f32]) {
+        let (mut index, mut out) = (first, out);
+        while !out.is_empty() {
+            let scale = self.scale(index / self.block);
+            let take = (self.block - index % self.block).min(out.len());
+            let (now, rest) = out.split_at_mut(take);
+            now.iter_mut().zip(&self.values[index..]).for_each(|(w, &value)| *w = f32::from(value) * scale);
+            (index, out) = (index + take, rest);
+        }
+    }
 }
 
 /// The numbers of a matrix.
@@ -352,11 +364,7 @@ impl<'a> Matrix<'a> {
                     *out = f16::from_bits(bits).to_f32();
                 }
             }
-            Values::Int8(int8) => {
-                for (i, (out, &value)) in out.iter_mut().zip(&int8.values[at..]).enumerate() {
-                    *out = f32::from(value) * int8.scale((at + i) / int8.block);
-                }
-            }
+            Values::Int8(int8) => int8.read(at, out),
             Values::Nf4(nf4) => nf4.read(at, out),
         }
     }

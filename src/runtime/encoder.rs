@@ -127,30 +127,54 @@ impl<'w, 'm> Encoder<'w, 'm> {
     /// Those of [`encode`](Self::encode); [`Error::Length`] if types and tokens differ in number, [`Error::TokenType`].
     pub fn encode_with_types(&mut self, texts: &[&[u32]], types: &[&[u32]]) -> Result<()> {
         self.encoded = 0;
-        self.check_texts(texts)?;
+        self.check_texts(texts.len(), texts.iter().copied())?;
         self.check_types(texts, types)?;
-        let mut first = 0;
-        for (sequence, text) in texts.iter().enumerate() {
+        self.pass(texts.iter().copied(), types.iter().copied());
+        Ok(())
+    }
+
+    /// As [`encode_with_types`](Self::encode_with_types), with the texts one behind the other in `tokens`: text i is the next
+    /// `lengths[i]` of them. `types` has one for every token, or none at all.
+    ///
+    /// # Errors
+    /// Those of [`encode_with_types`](Self::encode_with_types); [`Error::Length`] if the lengths do not add up to the tokens.
+    pub fn encode_packed(&mut self, tokens: &[u32], types: &[u32], lengths: &[usize]) -> Result<()> {
+        self.encoded = 0;
+        let need = lengths.iter().fold(0usize, |sum, &length| sum.saturating_add(length));
+        if need != tokens.len() {
+            return Err(Error::Length { have: tokens.len(), need });
+        }
+        if !types.is_empty() {
+            self.check_types(&[tokens], &[types])?;
+        }
+        self.check_texts(lengths.len(), split(tokens, lengths))?;
+        self.pass(split(tokens, lengths), split(types, if types.is_empty() { &[] } else { lengths }));
+        Ok(())
+    }
+
+    /// Packs texts that were checked and runs the model over them.
+    fn pass<'t>(&mut self, texts: impl Iterator<Item = &'t [u32]>, mut types: impl Iterator<Item = &'t [u32]>) {
+        let (mut first, mut count) = (0, 0);
+        for (sequence, text) in texts.enumerate() {
             let rows = first..first + text.len();
             self.tokens[rows.clone()].copy_from_slice(text);
-            match types.get(sequence) {
+            match types.next() {
                 Some(types) => self.types[rows.clone()].copy_from_slice(types),
                 None => self.types[rows.clone()].fill(0),
             }
             self.segments[sequence] = Segment { first, rows: text.len(), sequence };
-            first = rows.end;
+            (first, count) = (rows.end, sequence + 1);
         }
         let pass = Pass {
             kernels: self.kernels,
             executor: self.executor,
             lanes: self.limits.lanes,
-            segments: &self.segments[..texts.len()],
+            segments: &self.segments[..count],
             active: self.active,
             max_active: self.limits.max_active,
         };
         forward::encode(&self.model, &pass, &self.tokens[..first], &self.types[..first], &mut self.buffers);
-        self.encoded = texts.len();
-        Ok(())
+        self.encoded = count;
     }
 
     /// The last hidden states of a text, `[tokens, dim]`.
@@ -249,14 +273,14 @@ impl<'w, 'm> Encoder<'w, 'm> {
         Ok(segment.first..segment.first + segment.rows)
     }
 
-    fn check_texts(&self, texts: &[&[u32]]) -> Result<()> {
+    fn check_texts<'t>(&self, count: usize, texts: impl Iterator<Item = &'t [u32]>) -> Result<()> {
         let EncoderLimits { context, batch, tokens, .. } = self.limits;
         let within = |have: usize, most: usize| match have {
             0 => Err(Error::Length { have, need: 1 }),
             _ if have > most => Err(Error::Length { have, need: most }),
             _ => Ok(()),
         };
-        within(texts.len(), batch)?;
+        within(count, batch)?;
         let vocab = self.model.config().vocab;
         let mut together = 0usize;
         for text in texts {
@@ -267,7 +291,7 @@ impl<'w, 'm> Encoder<'w, 'm> {
             if let Some(&token) = text.iter().find(|&&token| token as usize >= vocab) {
                 return Err(Error::Token { token, vocab: vocab as u32 });
             }
-            together += text.len();
+            together = together.saturating_add(text.len());
         }
         within(together, tokens)
     }
@@ -290,4 +314,13 @@ impl<'w, 'm> Encoder<'w, 'm> {
         }
         Ok(())
     }
+}
+
+/// Consecutive parts of `all`, which is as long as they are together.
+fn split<'t>(all: &'t [u32], lengths: &'t [usize]) -> impl Iterator<Item = &'t [u32]> {
+    lengths.iter().scan(all, |rest, &length| {
+        let (now, later) = rest.split_at_checked(length)?;
+        *rest = later;
+        Some(now)
+    })
 }

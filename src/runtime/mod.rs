@@ -2,13 +2,16 @@
 //!
 //! # Threads, tasks and interrupts
 //!
-//! Every type here, and [`Llama`](crate::model::llama::Llama), [`Adapter`](crate::adapter::Adapter) and
-//! [`AdapterSet`](crate::adapter::AdapterSet), is `Send` and `Sync` (`tests/send_sync.rs` holds the compiler to it). What that means
-//! in practice:
+//! Every type here, and [`Llama`](crate::model::llama::Llama), [`Bert`](crate::model::bert::Bert), [`Lstm`](crate::model::lstm::Lstm),
+//! [`Mlp`](crate::model::mlp::Mlp), [`Adapter`](crate::adapter::Adapter) and [`AdapterSet`](crate::adapter::AdapterSet), is `Send` and
+//! `Sync` (`tests/send_sync.rs` holds the compiler to it). The objects of the C interface are these types in the caller's memory, with a
+//! lock that makes a second use at the same time an error. What that means in practice:
 //!
 //! - Bases and adapters are only read: share them freely, also between cores. They are a few words over the archive's bytes.
-//! - A [`Session`] and a [`Sampler`] change with every call (`&mut`): one task each, or a lock of yours around them. Sessions of the same
-//!   base share nothing that is written, so each core can run its own.
+//! - A [`Session`], an [`Encoder`], a [`Recurrent`], a [`Predictor`] and a [`Sampler`] change with every call (`&mut`): one task each, or
+//!   a lock of yours around them. Sessions of the same base share nothing that is written, so each core can run its own; or two
+//!   cores share the work of one, by an [`Executor`] (`examples/two_cores.rs`).
+//! - With `std`, `lowrank::train` only reads the base: sessions over it go on while an adapter is trained.
 //! - An `AdapterSet` has no lock. The task that owns it swaps (`&mut`); others may look and choose (`&`) when it does not. A session copies
 //!   what it chooses, so a swap never waits for one that is running, and the other way round. With `std`,
 //!   [`SharedSet`](crate::adapter::SharedSet) is the set that threads share.

@@ -7,7 +7,7 @@ use super::limits::Plan;
 use super::selection::{self, Handle};
 use super::workspace::Workspace;
 use super::{Candidate, Executor, KvFormat, Limits, Sampler, need};
-use crate::adapter::{Choice, Resolve};
+use crate::adapter::{Choice, Classifier, Resolve};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernels, kernels};
 use crate::model::llama::{Llama, forward};
@@ -25,16 +25,22 @@ pub(super) struct Sequence {
 ///
 /// ```
 /// # fn main() -> Result<(), lowrank::Error> {
-/// # use lowrank::{model::llama::Llama, runtime::*};
-/// # fn generate(archive: &[u8], memory: &mut [u8]) -> Result<(), lowrank::Error> {
-/// let model = Llama::open(archive)?;
+/// use lowrank::{model::llama::Llama, runtime::*};
+///
+/// static ARCHIVE: &[u8] = lowrank::include_archive!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny.lrk"));
+///
+/// #[repr(align(64))]
+/// struct Aligned([u8; 1 << 18]);
+/// let mut memory = Aligned([0; 1 << 18]);
+///
+/// let model = Llama::open(ARCHIVE)?;
 /// let limits = Limits::new(128);
-/// let mut session = Session::new(model, &limits, memory, &Serial)?;
+/// let mut session = Session::new(model, &limits, &mut memory.0, &Serial)?;
 /// let mut sampler = Sampler::greedy();
-/// session.prefill(0, &[1, 2, 3])?;
+/// session.prefill(0, &[256, 68, 117, 99, 107])?; // begin, "Duck"
 /// let token = session.sample(0, &mut sampler)?;
+/// assert_eq!(token, u32::from(b' '));
 /// session.step(&[(0, token)])?;
-/// # Ok(()) }
 /// # Ok(()) }
 /// ```
 pub struct Session<'w, 'm> {
@@ -154,11 +160,7 @@ impl<'w, 'm> Session<'w, 'm> {
     /// [`Error::NoSuchSequence`], [`Error::Length`] for no tokens, [`Error::Token`], [`Error::ContextFull`]; then nothing changed.
     pub fn prefill(&mut self, sequence: usize, tokens: &[u32]) -> Result<()> {
         self.check_tokens(sequence, tokens)?;
-        let mut last_row = 0;
-        for chunk in tokens.chunks(self.limits.prefill_chunk) {
-            self.feed(sequence, chunk);
-            last_row = chunk.len() - 1;
-        }
+        let last_row = self.feed_all(sequence, tokens);
         self.rows.segments[0] = Segment { first: 0, rows: 1, sequence };
         self.compute_logits(last_row..last_row + 1, 1, sequence);
         self.sequences[sequence].has_logits = true;
@@ -246,6 +248,43 @@ impl<'w, 'm> Session<'w, 'm> {
         sampler.sample(&self.logits[sequence * vocab..][..vocab], history, self.candidates)
     }
 
+    /// The classifier of a sequence: that of the one adapter among its active ones which brings one.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
+    pub fn classifier(&self, sequence: usize) -> Result<Classifier<'m>> {
+        self.sequence(sequence)?;
+        let most = self.limits.max_active;
+        selection::classifier(sequence, &self.active[sequence * most..][..most])
+    }
+
+    /// Appends tokens to a sequence like [`prefill`](Self::prefill), but computes the logit of each label after the last one, into
+    /// `logits`, `[labels]`: the classifier over the last token's hidden state behind the final norm, which is the token that
+    /// transformers' `…ForSequenceClassification` of a decoder pools. The output head is not computed, so the sequence has no logits of
+    /// a next token afterwards. The adapter's weight does not scale the classifier.
+    ///
+    /// # Errors
+    /// Those of [`prefill`](Self::prefill) and [`classifier`](Self::classifier); [`Error::Length`] if `logits` has not one place per
+    /// label; then nothing changed.
+    pub fn classify(&mut self, sequence: usize, tokens: &[u32], logits: &mut [f32]) -> Result<()> {
+        self.check_tokens(sequence, tokens)?;
+        let classifier = self.classifier(sequence)?;
+        if logits.len() != classifier.len() {
+            return Err(Error::Length { have: logits.len(), need: classifier.len() });
+        }
+        let last_row = self.feed_all(sequence, tokens);
+        let pass = Pass {
+            kernels: self.kernels,
+            executor: self.executor,
+            lanes: self.limits.lanes,
+            segments: &[Segment { first: 0, rows: 1, sequence }],
+            active: self.active,
+            max_active: self.limits.max_active,
+        };
+        forward::project(&self.model, &pass, last_row..last_row + 1, &classifier.linear(), &mut self.buffers, logits);
+        Ok(())
+    }
+
     /// Forgets a sequence's tokens. Its adapters stay chosen.
     ///
     /// # Errors
@@ -253,6 +292,20 @@ impl<'w, 'm> Session<'w, 'm> {
     pub fn reset(&mut self, sequence: usize) -> Result<()> {
         self.sequence(sequence)?;
         self.sequences[sequence] = Sequence { position: 0, has_logits: false };
+        Ok(())
+    }
+
+    /// Forgets all but the first `length` tokens of a sequence, whose keys and values stay: prompts that begin alike are computed
+    /// once. There are no logits until more tokens come.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`]; [`Error::Length`] if the sequence has fewer tokens.
+    pub fn rewind(&mut self, sequence: usize, length: usize) -> Result<()> {
+        let position = self.sequence(sequence)?.position;
+        if length > position {
+            return Err(Error::Length { have: position, need: length });
+        }
+        self.sequences[sequence] = Sequence { position: length, has_logits: false };
         Ok(())
     }
 
@@ -300,6 +353,16 @@ impl<'w, 'm> Session<'w, 'm> {
             return Err(Error::ContextFull { asked: position + tokens.len(), context });
         }
         Ok(())
+    }
+
+    /// Computes tokens of one sequence chunk by chunk; returns the last one's row of the last pass.
+    fn feed_all(&mut self, sequence: usize, tokens: &[u32]) -> usize {
+        let mut last_row = 0;
+        for chunk in tokens.chunks(self.limits.prefill_chunk) {
+            self.feed(sequence, chunk);
+            last_row = chunk.len() - 1;
+        }
+        last_row
     }
 
     /// Computes a chunk of one sequence.

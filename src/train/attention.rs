@@ -9,6 +9,7 @@
 use ndarray::{ArrayView2, s};
 
 use super::parallel::Machine;
+use super::pool::Floats;
 use super::product::{matrix, matrix_mut, multiply};
 
 /// The sizes attention works with.
@@ -121,29 +122,29 @@ fn scatter(shape: Shape, starts: &[usize], part: &[f32], stride: usize, skip: us
 }
 
 /// o, `[n, heads · d]`. Sequence i has rows `starts[i] .. starts[i + 1]`.
-pub(crate) fn forward(machine: &Machine<'_>, shape: Shape, starts: &[usize], inputs: Inputs<'_>) -> Vec<f32> {
+pub(crate) fn forward(machine: &Machine<'_>, shape: Shape, starts: &[usize], inputs: Inputs<'_>) -> Floats {
     let (d, group) = (shape.head_dim, shape.heads / shape.kv_heads);
-    let mut parts = vec![0.0; inputs.q.len()];
+    let mut parts = machine.unset(inputs.q.len());
     machine.each(tasks(shape, starts, inputs, &mut parts, group * d), |(task, out)| {
-        let mut p = vec![0.0; task.len * task.len];
+        let mut p = machine.unset(task.len * task.len);
         for (head, out) in task.heads().zip(out.chunks_exact_mut(task.len * d)) {
             task.probabilities(machine, head, &mut p);
             multiply(1.0, matrix(&p, task.len, task.len), task.v(), 0.0, matrix_mut(out, task.len, d));
         }
     });
-    let mut out = vec![0.0; inputs.q.len()];
+    let mut out = machine.unset(inputs.q.len());
     scatter(shape, starts, &parts, group * d, 0, group, &mut out);
     out
 }
 
 /// dq, dk, dv of d_out, `[n, heads · d]`.
-pub(crate) fn backward(machine: &Machine<'_>, shape: Shape, starts: &[usize], inputs: Inputs<'_>, d_out: &[f32]) -> [Vec<f32>; 3] {
+pub(crate) fn backward(machine: &Machine<'_>, shape: Shape, starts: &[usize], inputs: Inputs<'_>, d_out: &[f32]) -> [Floats; 3] {
     let (d, group) = (shape.head_dim, shape.heads / shape.kv_heads);
     let width = (group + 2) * d;
-    let mut parts = vec![0.0; inputs.q.len() + 2 * inputs.k.len()];
+    let mut parts = machine.zeros(inputs.q.len() + 2 * inputs.k.len());
     machine.each(tasks(shape, starts, inputs, &mut parts, width), |(task, out)| {
         let n = task.len;
-        let (mut p, mut ds) = (vec![0.0; n * n], vec![0.0; n * n]);
+        let (mut p, mut ds) = (machine.unset(n * n), machine.unset(n * n));
         let (dq, rest) = out.split_at_mut(group * n * d);
         let (dk, dv) = rest.split_at_mut(n * d);
         for (head, dq) in task.heads().zip(dq.chunks_exact_mut(n * d)) {
@@ -159,7 +160,7 @@ pub(crate) fn backward(machine: &Machine<'_>, shape: Shape, starts: &[usize], in
             multiply(1.0, matrix(&ds, n, n).reversed_axes(), task.q(head), 1.0, matrix_mut(dk, n, d));
         }
     });
-    let mut gradients = [inputs.q, inputs.k, inputs.k].map(|like| vec![0.0; like.len()]);
+    let mut gradients = [inputs.q, inputs.k, inputs.k].map(|like| machine.unset(like.len()));
     let [dq, dk, dv] = &mut gradients;
     scatter(shape, starts, &parts, width, 0, group, dq);
     scatter(shape, starts, &parts, width, group, 1, dk);

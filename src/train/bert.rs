@@ -16,6 +16,7 @@ use super::evaluate::Tally;
 use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
+use super::pool::Floats;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
@@ -44,20 +45,20 @@ impl<'a> Sealed<'a> for Bert<'a> {
 /// What the way back needs of one block.
 pub(crate) struct Kept {
     /// The sum that the norm before it reads, `[n, dim]`.
-    sum: Vec<f32>,
+    sum: Floats,
     /// The rest, unless it is to be computed again.
     inner: Option<Inner>,
 }
 
 struct Inner {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    attended: Vec<f32>,
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    attended: Floats,
     /// Before the norm between the halves.
-    middle: Vec<f32>,
+    middle: Floats,
     /// Before the activation, `[n, hidden]`.
-    up: Vec<f32>,
+    up: Floats,
     /// Of q, k, v, o, up, down.
     traces: [Trace; 6],
 }
@@ -67,7 +68,7 @@ struct Inner {
 pub(crate) struct BertTrace {
     blocks: Vec<Kept>,
     /// The sum behind the last block.
-    last: Vec<f32>,
+    last: Floats,
 }
 
 /// What the way back needs of pooling.
@@ -170,11 +171,11 @@ impl<'a> BertBody<'a> {
     }
 
     /// Block `index`, from sum to sum.
-    fn block(&self, step: &Step<'_>, index: usize, starts: &[usize], sum: &[f32]) -> (Vec<f32>, Inner) {
+    fn block(&self, step: &Step<'_>, index: usize, starts: &[usize], sum: &[f32]) -> (Floats, Inner) {
         let (c, layer) = (self.model.config(), self.model.layer(index));
         let (m, n) = (&step.machine, sum.len() / c.dim);
         let apply = |linear: &Linear<'_>, x: &[f32]| {
-            let mut y = vec![0.0; n * linear.weight.rows()];
+            let mut y = m.unset(n * linear.weight.rows());
             let trace = step.linear(linear, x, &mut y);
             (y, trace)
         };
@@ -197,16 +198,7 @@ impl<'a> BertBody<'a> {
 
     /// The way back of block `index`: d, `[n, dim]`, becomes the gradient of the sum it reads; wrong if `input` is false.
     #[allow(clippy::too_many_arguments, reason = "the block's inputs, and the two gradients")]
-    fn block_back(
-        &self,
-        step: &Step<'_>,
-        index: usize,
-        starts: &[usize],
-        kept: Kept,
-        d: &mut Vec<f32>,
-        input: bool,
-        gradients: &mut [f32],
-    ) {
+    fn block_back(&self, step: &Step<'_>, index: usize, starts: &[usize], kept: Kept, d: &mut Floats, input: bool, gradients: &mut [f32]) {
         let Kept { sum, inner } = kept;
         let inner = inner.unwrap_or_else(|| self.block(step, index, starts, &sum).1);
         let Inner { q, k, v, attended, middle, up, traces: [q_trace, k_trace, v_trace, o_trace, up_trace, down_trace] } = inner;
@@ -214,7 +206,7 @@ impl<'a> BertBody<'a> {
 
         // out = x + Down h, h = f(up), up = Up x, x = norm(middle)
         let (h, slope) = ops::activate_with_slope(m, c.activation, up);
-        let mut d_up = vec![0.0; h.len()];
+        let mut d_up = m.zeros(h.len());
         step.linear_back(&layer.down, &down_trace, &h, d, Some(&mut d_up), gradients);
         drop(h);
         ops::multiply_by(m, &mut d_up, &slope);
@@ -225,7 +217,7 @@ impl<'a> BertBody<'a> {
         self.norm_back(step, 2 * index + 1, &middle, d, gradients);
 
         // middle = x + O attended, attended = attention(Q x, K x, V x), x = norm(sum)
-        let mut d_attended = vec![0.0; attended.len()];
+        let mut d_attended = m.zeros(attended.len());
         step.linear_back(&layer.o, &o_trace, &attended, d, Some(&mut d_attended), gradients);
         let [dq, dk, dv] = attention::backward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v }, &d_attended);
         let x = ops::layer_norm(m, &sum, &self.norm(step, 2 * index));
@@ -315,7 +307,7 @@ impl Body for BertBody<'_> {
 
     fn borders(&self) -> Borders {
         let c = self.model.config();
-        Borders { tokens: c.vocab, features: 0, context: c.context, classifies: true }
+        Borders { tokens: c.vocab, features: 0, context: c.context, classifier_bias: true }
     }
 
     fn head(&self) -> Option<Linear<'_>> {
@@ -433,10 +425,10 @@ impl Body for BertBody<'_> {
         Ok(())
     }
 
-    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, BertTrace) {
+    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Floats, BertTrace) {
         let Inputs::Tokens(tokens) = inputs else { return Default::default() };
         let c = self.model.config();
-        let mut sum = vec![0.0; tokens.len() * c.dim];
+        let mut sum = step.machine.unset(tokens.len() * c.dim);
         step.embed(&self.embedding(), tokens, &mut sum);
         self.add_places(step, starts, &mut sum);
         let mut blocks = Vec::with_capacity(c.layers);
@@ -456,7 +448,7 @@ impl Body for BertBody<'_> {
         let layers = self.model.config().layers;
         let Some((lowest, everything)) = self.lowest(step.plan) else { return };
         let BertTrace { mut blocks, last } = trace;
-        let mut d = d_hidden.to_vec();
+        let mut d = step.machine.copy(d_hidden);
         self.norm_back(step, self.last_norm(), &last, &mut d, gradients);
         drop(last);
         for index in (lowest..layers).rev() {

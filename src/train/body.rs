@@ -9,6 +9,7 @@ use super::evaluate::Tally;
 use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
+use super::pool::Floats;
 use super::step::{Step, sum_rows};
 use crate::adapter::Base;
 use crate::archive::Buffer;
@@ -26,8 +27,8 @@ pub(crate) struct Borders {
     pub(crate) features: usize,
     /// The longest sequence.
     pub(crate) context: usize,
-    /// Can the core run it with a classifier on top?
-    pub(crate) classifies: bool,
+    /// Does a classifier on top of it have a bias? PEFT's on decoders have none.
+    pub(crate) classifier_bias: bool,
 }
 
 /// A model family in training.
@@ -70,7 +71,7 @@ pub(crate) trait Body {
     ) -> Result<(), TrainError>;
 
     /// The hidden states, `[n, dim]`; with `keep`, what the way back needs.
-    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, Self::Trace);
+    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Floats, Self::Trace);
     /// What `forward`, `loss` and `backward` take of memory, step by step; `None` for an empty batch.
     fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()>;
     /// The bytes of [`measure`](Self::measure) beside the archives: no sequence longer than `longest`, adapters of rank `rank`.
@@ -184,8 +185,9 @@ impl<B: Body> Network for B {
     }
 
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome {
+        step.machine.begin(batch.starts.last().copied().unwrap_or(0));
         let (hidden, trace) = self.forward(step, &batch.inputs, &batch.starts, back.is_some());
-        let mut d_hidden = if back.is_some() { vec![0.0; hidden.len()] } else { Vec::new() };
+        let mut d_hidden = if back.is_some() { step.machine.zeros(hidden.len()) } else { Floats::default() };
         let (outcome, back) = match &batch.targets {
             Targets::Next(next) => next_token(self, step, &hidden, next, back, &mut d_hidden),
             Targets::Class(classes) => classify(self, step, &hidden, &batch.starts, classes, back, &mut d_hidden),
@@ -232,10 +234,12 @@ fn next_token<'g>(
     let vocab = head.weight.rows();
     let scored: Vec<usize> = (0..next.len()).filter(|&row| next[row] != IGNORE).collect();
     let mut outcome = Outcome { scored: scored.len(), ..Outcome::default() };
+    step.machine.trim();
+    let mut logits = vec![0.0; scored.len().min(ROWS) * vocab];
     for rows in scored.chunks(ROWS) {
+        let logits = &mut logits[..rows.len() * vocab];
         let x: Vec<f32> = rows.iter().flat_map(|&row| &hidden[row * dim..][..dim]).copied().collect();
-        let mut logits = vec![0.0; rows.len() * vocab];
-        let trace = step.linear(&head, &x, &mut logits);
+        let trace = step.linear(&head, &x, logits);
         let smoothing = back.as_ref().map_or(0.0, |back| back.label_smoothing);
         let weight = back.as_ref().map_or(0.0, |back| back.weight);
         let share = step.machine.share(rows.len());
@@ -249,7 +253,7 @@ fn next_token<'g>(
         outcome.loss += losses.iter().sum::<f64>();
         if let Some(back) = &mut back {
             let mut dx = vec![0.0; x.len()];
-            step.linear_back(&head, &trace, &x, &logits, Some(&mut dx), back.gradients);
+            step.linear_back(&head, &trace, &x, logits, Some(&mut dx), back.gradients);
             for (&row, dx) in rows.iter().zip(dx.chunks_exact(dim)) {
                 d_hidden[row * dim..][..dim].copy_from_slice(dx);
             }
@@ -282,7 +286,7 @@ fn classify<'g>(
     d_hidden: &mut [f32],
 ) -> (Outcome, Option<Back<'g>>) {
     let Some(classifier) = &step.plan.classifier else { return (Outcome::default(), back) };
-    let labels = classifier.bias.len();
+    let labels = classifier.labels.len();
     let (weight, bias) = (&step.values[classifier.weight.clone()], &step.values[classifier.bias.clone()]);
     let (pooled, pool) = body.pool(step, hidden, starts);
     let mut logits = vec![0.0; classes.len() * labels];
@@ -290,7 +294,9 @@ fn classify<'g>(
     let mut outcome = Outcome { scored: classes.len(), ..Outcome::default() };
     let (smoothing, scale) = back.as_ref().map_or((0.0, 0.0), |back| (back.label_smoothing, back.weight));
     for (logits, &class) in logits.chunks_exact_mut(labels).zip(classes) {
-        ops::add(&step.machine, logits, bias);
+        if !bias.is_empty() {
+            ops::add(&step.machine, logits, bias);
+        }
         let (loss, best) = cross_entropy(step, logits, class, smoothing, scale);
         outcome.loss += loss;
         outcome.right += usize::from(best == class);
@@ -310,9 +316,9 @@ fn cross_entropy(step: &Step<'_>, logits: &mut [f32], target: u32, smoothing: f3
     let target = target as usize;
     let best = logits.iter().enumerate().fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
     let (most, chosen) = (logits[best], logits[target]);
-    let total: f64 = logits.iter().map(|&logit| f64::from((logit - most).exp())).sum();
-    let loss = total.ln() - f64::from(chosen - most);
     step.machine.kernels.softmax(logits);
+    // The most likely class has p = 1 / Σ exp(logit − most), which no target's p loses to underflow.
+    let loss = -f64::from(logits[best]).ln() - f64::from(chosen - most);
     logits[target] -= 1.0 - smoothing;
     let even = smoothing / logits.len() as f32;
     logits.iter_mut().for_each(|logit| *logit = weight * (*logit - even));

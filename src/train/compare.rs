@@ -2,8 +2,8 @@
 //! caller's.
 //!
 //! Methods with the same seed see the same batches in the same order, so their losses can be compared step by step. Smoothed loss:
-//! the mean of the last twentieth of all steps. Steps to a loss: the first step whose smoothed loss is at most what the reference
-//! method ends at with the same seed.
+//! the mean of the last twentieth of all steps, of five at least. Steps to a loss: the first step whose smoothed loss is at most what
+//! the reference method ends at with the same seed; there are none where the reference did not learn, ending above where it began.
 
 use std::time::Instant;
 
@@ -135,9 +135,14 @@ pub fn run_method(
     Ok(Run { method, seed, measures, trainable_parameters, adapter_bytes, peak_bytes, seconds, losses, rank, diverged })
 }
 
-/// For every step the mean of the losses of the last twentieth of all steps up to it.
+/// Steps whose mean is a smoothed loss, of a run of `steps`.
+fn window(steps: usize) -> usize {
+    steps.div_ceil(20).max(5).min(steps.max(1))
+}
+
+/// For every step the mean of the losses of the last twentieth of all steps, of five at least, up to it.
 pub fn smoothed(losses: &[f32]) -> Vec<f64> {
-    let window = losses.len().div_ceil(20).max(1);
+    let window = window(losses.len());
     let mean = |end: usize| {
         let part = &losses[end.saturating_sub(window)..end];
         part.iter().map(|&loss| f64::from(loss)).sum::<f64>() / part.len() as f64
@@ -156,7 +161,9 @@ pub fn rows(runs: &[Run]) -> Vec<Row> {
     let reference = if methods.contains(&Method::Lora) { Some(Method::Lora) } else { methods.first().copied() };
     let target = |seed: u64| {
         let run = runs.iter().find(|run| Some(run.method) == reference && run.seed == seed && run.diverged.is_none())?;
-        smoothed(&run.losses).last().copied()
+        let smoothed = smoothed(&run.losses);
+        let (first, last) = (*smoothed.get(window(smoothed.len()) - 1)?, *smoothed.last()?);
+        (last < first || run.losses.len() == 1).then_some(last)
     };
     methods.iter().map(|&method| row(method, &runs.iter().filter(|run| run.method == method).collect::<Vec<_>>(), &target)).collect()
 }
@@ -189,9 +196,8 @@ fn row(method: Method, runs: &[&Run], target: &dyn Fn(u64) -> Option<f64>) -> Ro
 
 /// The first step, from 1, whose smoothed loss is at most `target`; a whole window of steps lies behind it.
 fn steps_to(losses: &[f32], target: f64) -> Option<f64> {
-    let window = losses.len().div_ceil(20).max(1);
     let smoothed = smoothed(losses);
-    (window - 1..smoothed.len()).find(|&step| smoothed[step] <= target).map(|step| (step + 1) as f64)
+    (window(losses.len()) - 1..smoothed.len()).find(|&step| smoothed[step] <= target).map(|step| (step + 1) as f64)
 }
 
 impl Spread {
@@ -216,6 +222,8 @@ mod tests {
         assert_eq!(smoothed(&losses)[4], (0.0 + 99.0 + 98.0 + 97.0 + 96.0) / 5.0);
         assert_eq!(steps_to(&losses, 50.0), Some(53.0), "the mean of steps 49 to 53 is 50");
         assert_eq!(steps_to(&losses, 0.5), None);
+        // Short runs have no mean of fewer than five.
+        assert_eq!(steps_to(&losses[..20], 98.0), Some(5.0));
         assert_eq!(Spread::of(&[1.0, 2.0, 3.0]), Spread { mean: 2.0, deviation: 1.0 });
         assert_eq!(Spread::of(&[7.0]), Spread { mean: 7.0, deviation: 0.0 });
     }

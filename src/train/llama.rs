@@ -12,6 +12,7 @@ use super::evaluate::Tally;
 use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
+use super::pool::Floats;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
@@ -38,33 +39,34 @@ impl<'a> Sealed<'a> for Llama<'a> {
 /// What the way back needs of one block.
 pub(crate) struct Kept {
     /// Its input, `[n, dim]`.
-    x: Vec<f32>,
+    x: Floats,
     /// The rest, unless it is to be computed again.
     inner: Option<Inner>,
 }
 
 struct Inner {
     /// Before the norms of heads (Qwen3); else empty.
-    q_bare: Vec<f32>,
-    k_bare: Vec<f32>,
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    attended: Vec<f32>,
-    middle: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    q_bare: Floats,
+    k_bare: Floats,
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    attended: Floats,
+    middle: Floats,
+    gate: Floats,
+    up: Floats,
     /// Of q, k, v, o, gate, up, down.
     traces: [Trace; 7],
 }
 
 /// What the way back needs of a pass.
+#[derive(Default)]
 pub(crate) struct LlamaTrace {
     blocks: Vec<Kept>,
     /// The residual stream behind the last block.
-    last: Vec<f32>,
+    last: Floats,
     /// cos and sin, `[n, head_dim]`.
-    turns: Vec<f32>,
+    turns: Floats,
 }
 
 /// The family's numbers of its vectors.
@@ -100,12 +102,12 @@ impl<'a> LlamaBody<'a> {
     }
 
     /// cos and sin of every row.
-    fn turns(&self, starts: &[usize]) -> Vec<f32> {
+    fn turns(&self, step: &Step<'_>, starts: &[usize]) -> Floats {
         let c = self.model.config();
         let mut frequencies = vec![0.0; c.head_dim / 2];
         c.frequencies(&mut frequencies);
         let rows = starts.last().copied().unwrap_or(0);
-        let mut turns = vec![0.0; rows * c.head_dim];
+        let mut turns = step.machine.unset(rows * c.head_dim);
         let positions = starts.windows(2).flat_map(|pair| 0..pair[1] - pair[0]);
         for (turn, position) in turns.chunks_exact_mut(c.head_dim).zip(positions) {
             angles(position, &frequencies, turn);
@@ -113,12 +115,21 @@ impl<'a> LlamaBody<'a> {
         turns
     }
 
-    /// Block `index`: x becomes its output.
-    fn block(&self, step: &Step<'_>, index: usize, starts: &[usize], turns: &[f32], x: &[f32]) -> (Vec<f32>, Inner) {
+    /// Block `index` of x: its output, and what the way back needs.
+    fn block(&self, step: &Step<'_>, index: usize, starts: &[usize], turns: &[f32], x: &[f32]) -> (Floats, Inner) {
+        let (mut inner, h) = self.block_but_down(step, index, starts, turns, x);
+        let mut out = step.machine.unset(x.len());
+        inner.traces[6] = step.linear(&self.model.layer(index).down, &h, &mut out);
+        ops::add(&step.machine, &mut out, &inner.middle);
+        (out, inner)
+    }
+
+    /// Block `index` of x as far as the way back needs it again: all but the last product, whose input comes second.
+    fn block_but_down(&self, step: &Step<'_>, index: usize, starts: &[usize], turns: &[f32], x: &[f32]) -> (Inner, Floats) {
         let (c, layer) = (self.model.config(), self.model.layer(index));
         let (m, n) = (&step.machine, x.len() / c.dim);
         let apply = |linear: &Linear<'_>, x: &[f32]| {
-            let mut y = vec![0.0; n * linear.weight.rows()];
+            let mut y = m.unset(n * linear.weight.rows());
             let trace = step.linear(linear, x, &mut y);
             (y, trace)
         };
@@ -138,10 +149,9 @@ impl<'a> LlamaBody<'a> {
         let normed = ops::rms_norm(m, &middle, self.norm(step, index, Norm::FeedForward, layer.feed_forward_norm), c.norm_epsilon);
         let (gate, gate_trace) = apply(&layer.gate, &normed);
         let (up, up_trace) = apply(&layer.up, &normed);
-        let (mut out, down_trace) = apply(&layer.down, &ops::silu_mul(m, &gate, &up));
-        ops::add(m, &mut out, &middle);
-        let traces = [q_trace, k_trace, v_trace, o_trace, gate_trace, up_trace, down_trace];
-        (out, Inner { q_bare, k_bare, q, k, v, attended, middle, gate, up, traces })
+        let h = ops::silu_mul(m, &gate, &up);
+        let traces = [q_trace, k_trace, v_trace, o_trace, gate_trace, up_trace, Trace::default()];
+        (Inner { q_bare, k_bare, q, k, v, attended, middle, gate, up, traces }, h)
     }
 
     /// The way back of block `index`: d, `[n, dim]`, becomes the gradient of its input; wrong behind it if `input` is false.
@@ -161,7 +171,9 @@ impl<'a> LlamaBody<'a> {
         let inner = match &kept.inner {
             Some(inner) => inner,
             None => {
-                again = self.block(step, index, starts, turns, &kept.x).1;
+                let (mut inner, h) = self.block_but_down(step, index, starts, turns, &kept.x);
+                inner.traces[6] = step.trace(&self.model.layer(index).down, &h);
+                again = inner;
                 &again
             }
         };
@@ -172,19 +184,19 @@ impl<'a> LlamaBody<'a> {
         // out = middle + Down h, h = silu(gate) ⊙ up, gate = Gate n, up = Up n, n = norm(middle)
         let weight = self.norm(step, index, Norm::FeedForward, layer.feed_forward_norm);
         let h = ops::silu_mul(m, &inner.gate, &inner.up);
-        let mut d_gate = vec![0.0; h.len()];
+        let mut d_gate = m.zeros(h.len());
         step.linear_back(&layer.down, down_trace, &h, d, Some(&mut d_gate), gradients);
         drop(h);
         let d_up = ops::silu_mul_back(m, &inner.gate, &inner.up, &mut d_gate);
         let normed = ops::rms_norm(m, &inner.middle, weight, c.norm_epsilon);
-        let mut d_normed = vec![0.0; normed.len()];
+        let mut d_normed = m.zeros(normed.len());
         step.linear_back(&layer.gate, gate_trace, &normed, &d_gate, Some(&mut d_normed), gradients);
         step.linear_back(&layer.up, up_trace, &normed, &d_up, Some(&mut d_normed), gradients);
         let dw = self.norm_gradient(step, index, Norm::FeedForward, gradients);
         ops::rms_norm_back(m, &inner.middle, weight, c.norm_epsilon, &d_normed, d, dw);
 
         // middle = x + O attended, attended = attention(q, k, v), each of norm(x)
-        let mut d_attended = vec![0.0; inner.attended.len()];
+        let mut d_attended = m.zeros(inner.attended.len());
         step.linear_back(&layer.o, o_trace, &inner.attended, d, Some(&mut d_attended), gradients);
         let inputs = attention::Inputs { q: &inner.q, k: &inner.k, v: &inner.v };
         let [mut dq, mut dk, dv] = attention::backward(m, self.shape(), starts, inputs, &d_attended);
@@ -256,9 +268,9 @@ impl<'a> LlamaBody<'a> {
     }
 
     /// Qwen3's norm of every head, in place; returns what was there before, or nothing.
-    fn norm_heads(&self, step: &Step<'_>, index: usize, which: Norm, archived: &[f32], heads: &mut Vec<f32>) -> Vec<f32> {
+    fn norm_heads(&self, step: &Step<'_>, index: usize, which: Norm, archived: &[f32], heads: &mut Floats) -> Floats {
         if archived.is_empty() {
-            return Vec::new();
+            return Floats::default();
         }
         let weight = step.vector(vector_id(index, which), archived);
         let normed = ops::rms_norm(&step.machine, heads, weight, self.model.config().norm_epsilon);
@@ -273,14 +285,14 @@ impl<'a> LlamaBody<'a> {
         which: Norm,
         archived: &[f32],
         bare: &[f32],
-        d: &mut Vec<f32>,
+        d: &mut Floats,
         gradients: &mut [f32],
     ) {
         if archived.is_empty() {
             return;
         }
         let weight = step.vector(vector_id(index, which), archived);
-        let mut dx = vec![0.0; d.len()];
+        let mut dx = step.machine.zeros(d.len());
         let dw = self.norm_gradient(step, index, which, gradients);
         ops::rms_norm_back(&step.machine, bare, weight, self.model.config().norm_epsilon, d, &mut dx, dw);
         *d = dx;
@@ -360,7 +372,7 @@ impl Body for LlamaBody<'_> {
 
     fn borders(&self) -> Borders {
         let c = self.model.config();
-        Borders { tokens: c.vocab, features: 0, context: c.context, classifies: false }
+        Borders { tokens: c.vocab, features: 0, context: c.context, classifier_bias: false }
     }
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
@@ -434,29 +446,38 @@ impl Body for LlamaBody<'_> {
         let mut memory = Memory::new(need(model.config(), &limits));
         let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
         session.select(0, &set, &choices)?;
+        let mut labels = Vec::new();
         for batch in batches {
             let batch = batch?;
-            let (Inputs::Tokens(tokens), Targets::Next(next)) = (&batch.inputs, &batch.targets) else {
-                return Err(TrainError::options("a Llama base is measured as a language model (--task lm)"));
+            let Inputs::Tokens(tokens) = &batch.inputs else {
+                return Err(TrainError::options("a decoder reads text, this data holds numbers"));
             };
-            for pair in batch.starts.windows(2) {
+            for (sequence, pair) in batch.starts.windows(2).enumerate() {
+                let tokens = &tokens[pair[0]..pair[1]];
                 session.reset(0)?;
-                session.score(0, &tokens[pair[0]..pair[1]], |position, logits| {
-                    let next = next[pair[0] + position];
-                    if next != IGNORE {
-                        tally.next(logits, next);
+                match &batch.targets {
+                    Targets::Next(next) => session.score(0, tokens, |position, logits| {
+                        let next = next[pair[0] + position];
+                        if next != IGNORE {
+                            tally.next(logits, next);
+                        }
+                    })?,
+                    Targets::Class(classes) => {
+                        labels.resize(session.classifier(0)?.len(), 0.0);
+                        session.classify(0, tokens, &mut labels)?;
+                        tally.class(&labels, classes[sequence])?;
                     }
-                })?;
+                }
             }
         }
         Ok(())
     }
 
-    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, LlamaTrace) {
-        let Inputs::Tokens(tokens) = inputs else { return (Vec::new(), LlamaTrace { blocks: vec![], last: vec![], turns: vec![] }) };
+    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Floats, LlamaTrace) {
+        let Inputs::Tokens(tokens) = inputs else { return Default::default() };
         let c = self.model.config();
-        let turns = self.turns(starts);
-        let mut x = vec![0.0; tokens.len() * c.dim];
+        let turns = self.turns(step, starts);
+        let mut x = step.machine.unset(tokens.len() * c.dim);
         step.embed(&self.embedding(), tokens, &mut x);
         let mut blocks = Vec::with_capacity(c.layers);
         for index in 0..c.layers {
@@ -476,7 +497,7 @@ impl Body for LlamaBody<'_> {
         let c = self.model.config();
         let LlamaTrace { mut blocks, last, turns } = trace;
         let weight = step.vector(self.final_norm_id(), self.model.norm());
-        let mut d = vec![0.0; last.len()];
+        let mut d = step.machine.zeros(last.len());
         let dw = match step.plan.vectors.get(&self.final_norm_id()) {
             Some(range) => &mut gradients[range.clone()],
             None => &mut [][..],
@@ -536,7 +557,7 @@ impl Body for LlamaBody<'_> {
         (self.model.tokenizer_json().len() + self.model.chat_template().len()) as u64
     }
 
-    /// The last token's.
+    /// The last token's, as [`Session::classify`] takes it.
     fn pool(&self, _: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, ()) {
         let dim = self.model.config().dim;
         (starts[1..].iter().flat_map(|end| &hidden[(end - 1) * dim..end * dim]).copied().collect(), ())

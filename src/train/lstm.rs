@@ -19,6 +19,7 @@ use super::data::{Batch, IGNORE, Inputs, Targets};
 use super::evaluate::Tally;
 use super::memory::{Books, floats};
 use super::plan::Plan;
+use super::pool::Floats;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
@@ -257,7 +258,7 @@ impl Body for LstmBody<'_> {
     }
 
     fn borders(&self) -> Borders {
-        Borders { tokens: self.model.config().vocab, features: 0, context: LONGEST, classifies: true }
+        Borders { tokens: self.model.config().vocab, features: 0, context: LONGEST, classifier_bias: true }
     }
 
     fn head(&self) -> Option<Linear<'_>> {
@@ -372,8 +373,8 @@ impl Body for LstmBody<'_> {
         Ok(())
     }
 
-    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Vec<f32>, Vec<Kept>) {
-        let Inputs::Tokens(tokens) = inputs else { return (Vec::new(), Vec::new()) };
+    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Floats, Vec<Kept>) {
+        let Inputs::Tokens(tokens) = inputs else { return Default::default() };
         let c = self.model.config();
         let mut x = vec![0.0; tokens.len() * c.dim];
         step.embed(&self.embedding(), tokens, &mut x);
@@ -387,7 +388,7 @@ impl Body for LstmBody<'_> {
                 x = inner.h;
             }
         }
-        (x, trace)
+        (x.into(), trace)
     }
 
     fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], mut trace: Vec<Kept>, d_hidden: &[f32], gradients: &mut [f32]) {

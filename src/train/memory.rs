@@ -287,15 +287,13 @@ impl<'p> Books<'p> {
         self.back_to(before);
     }
 
-    /// [`Machine::back_through`](super::parallel::Machine::back_through): a tile and packing buffers on every lane.
+    /// [`Machine::back_through`](super::parallel::Machine::back_through): a tile on every lane.
     fn back_through(&mut self, linear: &Linear<'_>, n: usize) {
         let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
         let is_float = linear.weight.format() == Format::F32 || matches!(self.plan.change(linear.site), Change::Full { .. });
-        let rows = tile_rows(outputs, inputs);
-        let (tile, depth) = if is_float { (0, outputs) } else { (self.lanes_of(n) * floats(rows * inputs), rows) };
-        self.take(tile);
-        self.packed(n, depth, inputs);
-        self.give(tile);
+        if !is_float {
+            self.pass(self.lanes_of(n) * floats(tile_rows(outputs, inputs) * inputs));
+        }
     }
 
     /// [`Machine::outer`](super::parallel::Machine::outer): the gradient of an `[outputs, inputs]` matrix from n rows.

@@ -13,6 +13,7 @@ use super::evaluate::Tally;
 use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
+use super::pool::Floats;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
@@ -40,9 +41,9 @@ impl<'a> Sealed<'a> for Mlp<'a> {
 /// What the way back needs of one layer.
 pub(crate) struct Kept {
     /// What it reads, `[n, in]`.
-    x: Vec<f32>,
+    x: Floats,
     /// f'(z), `[n, out]`.
-    slope: Vec<f32>,
+    slope: Floats,
     trace: Trace,
 }
 
@@ -67,7 +68,7 @@ impl Body for MlpBody<'_> {
     }
 
     fn borders(&self) -> Borders {
-        Borders { tokens: 0, features: self.model.config().inputs, context: 1, classifies: true }
+        Borders { tokens: 0, features: self.model.config().inputs, context: 1, classifier_bias: true }
     }
 
     fn head(&self) -> Option<Linear<'_>> {
@@ -152,19 +153,19 @@ impl Body for MlpBody<'_> {
         Ok(())
     }
 
-    fn forward(&self, step: &Step<'_>, inputs: &Inputs, _: &[usize], keep: bool) -> (Vec<f32>, Vec<Kept>) {
-        let Inputs::Features { values, .. } = inputs else { return (Vec::new(), Vec::new()) };
+    fn forward(&self, step: &Step<'_>, inputs: &Inputs, _: &[usize], keep: bool) -> (Floats, Vec<Kept>) {
+        let Inputs::Features { values, .. } = inputs else { return Default::default() };
         let activation = self.model.config().activation;
         let n = values.len() / self.model.config().inputs;
-        let mut x = values.clone();
+        let mut x = step.machine.copy(values);
         let mut kept = Vec::new();
         for index in 0..self.inner_layers() {
             let layer = self.model.layer(index);
-            let mut y = vec![0.0; n * layer.weight.rows()];
+            let mut y = step.machine.unset(n * layer.weight.rows());
             let trace = step.linear(&layer, &x, &mut y);
             let (y, slope) = match keep {
                 true => ops::activate_with_slope(&step.machine, activation, y),
-                false => (ops::activate(&step.machine, activation, &y), Vec::new()),
+                false => (ops::activate(&step.machine, activation, &y), Floats::default()),
             };
             let x = std::mem::replace(&mut x, y);
             if keep {
@@ -177,12 +178,12 @@ impl Body for MlpBody<'_> {
     fn backward(&self, step: &Step<'_>, _: &Inputs, _: &[usize], mut trace: Vec<Kept>, d_hidden: &[f32], gradients: &mut [f32]) {
         let inner = self.inner_layers();
         let lowest = (0..inner).find(|&index| step.plan.trains(index as u32)).unwrap_or(inner);
-        let mut d = d_hidden.to_vec();
+        let mut d = step.machine.copy(d_hidden);
         for index in (lowest..inner).rev() {
             let Some(Kept { x, slope, trace }) = trace.pop() else { return };
             ops::multiply_by(&step.machine, &mut d, &slope);
             let input = index > lowest;
-            let mut dx = if input { vec![0.0; x.len()] } else { Vec::new() };
+            let mut dx = if input { step.machine.zeros(x.len()) } else { Floats::default() };
             step.linear_back(&self.model.layer(index), &trace, &x, &d, input.then_some(&mut dx[..]), gradients);
             d = dx;
         }

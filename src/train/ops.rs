@@ -1,12 +1,13 @@
 //! Norms and activations, the way back, formula by formula. Rows are independent; lanes have rows of their own.
 
 use super::parallel::Machine;
+use super::pool::Floats;
 use crate::nn::{self, Activation, LayerNorm};
 
 /// RMSNorm of every row: `y = x / √(mean(x²) + ε) ⊙ w`.
-pub(crate) fn rms_norm(machine: &Machine<'_>, x: &[f32], weight: &[f32], epsilon: f32) -> Vec<f32> {
+pub(crate) fn rms_norm(machine: &Machine<'_>, x: &[f32], weight: &[f32], epsilon: f32) -> Floats {
     let width = weight.len();
-    let mut y = vec![0.0; x.len()];
+    let mut y = machine.unset(x.len());
     let share = machine.share(x.len() / width) * width;
     machine.each(y.chunks_mut(share).zip(x.chunks(share)), |(y, x)| {
         for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
@@ -41,24 +42,30 @@ pub(crate) fn rms_norm_back(machine: &Machine<'_>, x: &[f32], weight: &[f32], ep
 }
 
 /// SwiGLU: `h = silu(gate) ⊙ up`, silu(z) = z·σ(z).
-pub(crate) fn silu_mul(machine: &Machine<'_>, gate: &[f32], up: &[f32]) -> Vec<f32> {
-    let mut h = gate.to_vec();
+pub(crate) fn silu_mul(machine: &Machine<'_>, gate: &[f32], up: &[f32]) -> Floats {
+    let mut h = machine.unset(gate.len());
     let share = machine.share(h.len());
-    machine.each(h.chunks_mut(share).zip(up.chunks(share)), |(h, up)| machine.kernels.silu_mul(h, up));
+    machine.each(h.chunks_mut(share).zip(gate.chunks(share)).zip(up.chunks(share)), |((h, gate), up)| {
+        h.copy_from_slice(gate);
+        machine.kernels.silu_mul(h, up);
+    });
     h
 }
 
+static ONES: [f32; 1024] = [1.0; 1024];
+
 /// The way back of [`silu_mul`], in place: dh becomes d_gate, and d_up is returned.
 /// `d_gate = dh ⊙ up ⊙ σ(1 + gate·(1 − σ))`, `d_up = dh ⊙ silu(gate)`.
-pub(crate) fn silu_mul_back(machine: &Machine<'_>, gate: &[f32], up: &[f32], dh: &mut [f32]) -> Vec<f32> {
-    let mut d_up = vec![1.0; dh.len()];
+pub(crate) fn silu_mul_back(machine: &Machine<'_>, gate: &[f32], up: &[f32], dh: &mut [f32]) -> Floats {
+    let mut d_up = machine.unset(dh.len());
     let share = machine.share(dh.len());
     let parts = dh.chunks_mut(share).zip(d_up.chunks_mut(share)).zip(gate.chunks(share).zip(up.chunks(share)));
     machine.each(parts, |((dh, d_up), (gate, up))| {
-        let mut silu = gate.to_vec();
-        machine.kernels.silu_mul(&mut silu, d_up);
-        for ((((dh, d_up), &g), &silu), up) in dh.iter_mut().zip(d_up).zip(gate).zip(&silu).zip(up) {
+        d_up.copy_from_slice(gate);
+        d_up.chunks_mut(ONES.len()).for_each(|d_up| machine.kernels.silu_mul(d_up, &ONES[..d_up.len()]));
+        for (((dh, d_up), &g), up) in dh.iter_mut().zip(d_up).zip(gate).zip(up) {
             // σ from silu(g) = g·σ, which the kernel has; around zero from its series.
+            let silu = *d_up;
             let sigma = if g.abs() > 1e-3 { silu / g } else { 0.5 + 0.25 * g };
             *d_up = *dh * silu;
             *dh *= up * sigma * (1.0 + g * (1.0 - sigma));
@@ -68,10 +75,14 @@ pub(crate) fn silu_mul_back(machine: &Machine<'_>, gate: &[f32], up: &[f32], dh:
 }
 
 /// LayerNorm of every row: `y = (x − mean) / √(var + ε) ⊙ w + b`.
-pub(crate) fn layer_norm(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm<'_>) -> Vec<f32> {
-    let mut y = x.to_vec();
+pub(crate) fn layer_norm(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm<'_>) -> Floats {
+    let mut y = machine.unset(x.len());
     let width = norm.weight.len();
-    machine.each(y.chunks_mut(machine.share(x.len() / width) * width), |y| norm.forward(y));
+    let share = machine.share(x.len() / width) * width;
+    machine.each(y.chunks_mut(share).zip(x.chunks(share)), |(y, x)| {
+        y.copy_from_slice(x);
+        norm.forward(y);
+    });
     y
 }
 
@@ -103,15 +114,19 @@ pub(crate) fn layer_norm_back(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm
 }
 
 /// `f(x)`.
-pub(crate) fn activate(machine: &Machine<'_>, activation: Activation, x: &[f32]) -> Vec<f32> {
-    let mut y = x.to_vec();
-    machine.each(y.chunks_mut(machine.share(x.len())), |y| nn::apply_all(machine.kernels, activation, y));
+pub(crate) fn activate(machine: &Machine<'_>, activation: Activation, x: &[f32]) -> Floats {
+    let mut y = machine.unset(x.len());
+    let share = machine.share(x.len());
+    machine.each(y.chunks_mut(share).zip(x.chunks(share)), |(y, x)| {
+        y.copy_from_slice(x);
+        nn::apply_all(machine.kernels, activation, y);
+    });
     y
 }
 
 /// `f(x)` and `f'(x)`.
-pub(crate) fn activate_with_slope(machine: &Machine<'_>, activation: Activation, mut x: Vec<f32>) -> (Vec<f32>, Vec<f32>) {
-    let mut y = vec![0.0; x.len()];
+pub(crate) fn activate_with_slope(machine: &Machine<'_>, activation: Activation, mut x: Floats) -> (Floats, Floats) {
+    let mut y = machine.unset(x.len());
     let share = machine.share(x.len());
     machine.each(y.chunks_mut(share).zip(x.chunks_mut(share)), |(y, x)| match activation {
         Activation::Gelu => machine.kernels.gelu_with_slope(x, y),
@@ -128,5 +143,6 @@ pub(crate) fn multiply_by(machine: &Machine<'_>, x: &mut [f32], y: &[f32]) {
 
 /// `x += y`.
 pub(crate) fn add(machine: &Machine<'_>, x: &mut [f32], y: &[f32]) {
-    machine.kernels.axpy(1.0, y, x);
+    let share = machine.share(x.len());
+    machine.each(x.chunks_mut(share).zip(y.chunks(share)), |(x, y)| machine.kernels.axpy(1.0, y, x));
 }

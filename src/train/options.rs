@@ -17,6 +17,18 @@ pub enum Targets {
     Pattern(String),
 }
 
+impl Targets {
+    /// What people write: `all-linear`, names separated by commas, or a regular expression for whole module paths.
+    pub fn parse(text: &str) -> Self {
+        let is_name = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.');
+        match text {
+            "all-linear" => Self::AllLinear,
+            _ if text.split(',').all(|part| is_name(part.trim())) => Self::Names(text.split(',').map(|part| part.trim().into()).collect()),
+            _ => Self::Pattern(text.into()),
+        }
+    }
+}
+
 /// How A is drawn; B starts at zero. An embedding's A starts at zero and its B is drawn from N(0, 1), as PEFT has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

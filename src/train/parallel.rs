@@ -2,8 +2,9 @@
 //!
 //! Which lane takes an item never changes a result: items write only what they own, and nobody adds up across items here.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::pool::{Floats, Pool};
 use crate::kernel::{Kernels, kernels};
 use crate::runtime::Executor;
 
@@ -12,12 +13,44 @@ use crate::runtime::Executor;
 pub(crate) struct Machine<'m> {
     pub(crate) kernels: &'static Kernels,
     pub(crate) executor: &'m dyn Executor,
+    pool: &'m Arc<Pool>,
 }
 
 impl<'m> Machine<'m> {
     /// The best kernels of this CPU on the lanes of `executor`.
-    pub(crate) fn new(executor: &'m dyn Executor) -> Self {
-        Self { kernels: kernels(), executor }
+    pub(crate) fn new(executor: &'m dyn Executor, pool: &'m Arc<Pool>) -> Self {
+        Self { kernels: kernels(), executor, pool }
+    }
+
+    /// What follows is about a batch of `rows` rows.
+    pub(crate) fn begin(&self, rows: usize) {
+        self.pool.begin(rows);
+    }
+
+    /// Gives the buffers that nobody uses back to the system.
+    pub(crate) fn trim(&self) {
+        self.pool.clear();
+    }
+
+    /// `len` numbers of any value, to be written.
+    pub(crate) fn unset(&self, len: usize) -> Floats {
+        self.pool.take(len)
+    }
+
+    /// `len` zeros, to be added to.
+    pub(crate) fn zeros(&self, len: usize) -> Floats {
+        let mut zeros = self.unset(len);
+        let share = self.share(len);
+        self.each(zeros.chunks_mut(share), |part| part.fill(0.0));
+        zeros
+    }
+
+    /// A copy.
+    pub(crate) fn copy(&self, x: &[f32]) -> Floats {
+        let mut copy = self.unset(x.len());
+        let share = self.share(x.len());
+        self.each(copy.chunks_mut(share).zip(x.chunks(share)), |(copy, x)| copy.copy_from_slice(x));
+        copy
     }
 
     pub(crate) fn lanes(&self) -> usize {

@@ -66,7 +66,7 @@ pub enum Part {
     Vector,
     /// The classifier's weight, `[labels, dim]`.
     ClassifierWeight,
-    /// The classifier's bias, `[labels]`.
+    /// The classifier's bias, `[labels]`; decoders' have none.
     ClassifierBias,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Tensor {
     pub(crate) embedding: bool,
 }
 
-/// A trained classifier: `[labels, dim]` and `[labels]`.
+/// A trained classifier: `[labels, dim]`, and `[labels]` or empty.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Classifier {
     pub(crate) weight: Range<usize>,

@@ -26,7 +26,7 @@ pub(crate) fn plan(body: &dyn Network, options: &Options, labels: &[String]) -> 
 pub(crate) fn layout(body: &dyn Network, options: &Options, labels: &[String]) -> Result<Plan, TrainError> {
     options.check()?;
     let rules = options.method.rules();
-    let chosen = choose(body, options)?;
+    let chosen = choose(body, options, !labels.is_empty())?;
     let weights: Vec<_> = chosen.iter().filter_map(|&(site, _)| body.layer_at(site)).collect();
     rules.check(&weights.iter().map(|linear| linear.weight.format()).collect::<Vec<_>>())?;
     let mut plan = Plan { changes: vec![Change::Frozen; body.base().sites() as usize], ..Plan::default() };
@@ -49,7 +49,8 @@ pub(crate) fn layout(body: &dyn Network, options: &Options, labels: &[String]) -
     }
     if !labels.is_empty() {
         let weight = plan.push(0, Part::ClassifierWeight, labels.len() * body.base().dim(), false);
-        let bias = plan.push(0, Part::ClassifierBias, labels.len(), false);
+        let bias = if body.borders().classifier_bias { labels.len() } else { 0 };
+        let bias = plan.push(0, Part::ClassifierBias, bias, false);
         plan.classifier = Some(Classifier { weight, bias, labels: labels.to_vec() });
     }
     Ok(plan)
@@ -68,11 +69,13 @@ pub(crate) fn path(body: &dyn Network, site: u32) -> String {
 }
 
 /// The sites that options name, with their paths.
-fn choose(body: &dyn Network, options: &Options) -> Result<Vec<(u32, String)>, TrainError> {
+fn choose(body: &dyn Network, options: &Options, classifies: bool) -> Result<Vec<(u32, String)>, TrainError> {
     let tied_head = body.base().tied().map(|(head, _)| head);
     let full = options.method.rules().is_full();
-    // A site without a layer takes no part in training: an absent one, and a base's own classifier, whose place the new one takes.
-    let takes_part = |site: &u32| body.base().site(*site).is_some() && body.layer_at(*site).is_some();
+    // A site without a layer takes no part in training: an absent one, and a base's own classifier, whose place the new one takes. Nor
+    // does a language-model head beside a classifier: nothing reads it.
+    let unread = body.head_site().filter(|_| classifies);
+    let takes_part = |site: &u32| Some(*site) != unread && body.base().site(*site).is_some() && body.layer_at(*site).is_some();
     let all = || (0..body.base().sites()).filter(takes_part).map(|site| (site, path(body, site)));
     let pattern = match &options.targets {
         Targets::Pattern(pattern) => Some(whole("target-modules", pattern)?),

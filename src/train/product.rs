@@ -17,8 +17,11 @@ use crate::tensor::columns::Columns;
 /// writes all of dX, so it has as many rows as fit.
 const TILE: usize = 128 << 10;
 
-/// Rows of a tile at most: what the float product takes as one depth.
+/// Rows of a tile at most.
 const ROWS: usize = 256;
+
+/// Rows of dX that are computed together: twice what the widest kernels have registers for.
+const STRIP: usize = 12;
 
 /// From this many outputs on a float product packs its operands; below, packing costs as much as the product.
 pub(crate) const SKINNY: usize = 32;
@@ -50,25 +53,35 @@ pub(crate) fn tile_rows(outputs: usize, inputs: usize) -> usize {
 }
 
 impl Machine<'_> {
-    /// `dX += dY · W`: dY `[n, out]`, W `[out, in]`, dX `[n, in]`. Each lane has rows of dX of its own.
+    /// `dX += dY · W`: dY `[n, out]`, W `[out, in]`, dX `[n, in]`. Each lane has rows of dX of its own; a row of dX is a weighted
+    /// sum of rows of W, added up in their order.
     pub(crate) fn back_through(&self, weight: &Matrix<'_>, dy: &[f32], dx: &mut [f32]) {
         let (outputs, inputs) = (weight.rows(), weight.cols());
         let share = self.share(dy.len() / outputs);
         self.each(dx.chunks_mut(share * inputs).zip(dy.chunks(share * outputs)), |(dx, dy)| {
-            let n = dx.len() / inputs;
-            let dy = matrix(dy, n, outputs);
             let most = tile_rows(outputs, inputs);
-            let mut tile = match weight.values() {
-                Values::F32(w) => return multiply(1.0, dy, matrix(w, outputs, inputs), 1.0, matrix_mut(dx, n, inputs)),
-                _ => vec![0.0; most * inputs],
+            let floats = match weight.values() {
+                Values::F32(w) => Some(w),
+                _ => None,
             };
+            let mut tile = vec![0.0; if floats.is_some() { 0 } else { most * inputs }];
             for first in (0..outputs).step_by(most) {
-                let rows = most.min(outputs - first);
-                for (i, row) in tile.chunks_exact_mut(inputs).take(rows).enumerate() {
-                    weight.read(first + i, 0, row);
+                let rows = first..outputs.min(first + most);
+                let w = match floats {
+                    Some(w) => &w[first * inputs..],
+                    None => {
+                        rows.clone().zip(tile.chunks_exact_mut(inputs)).for_each(|(row, w)| self.kernels.read_row(weight, row, w));
+                        &tile[..]
+                    }
+                };
+                for (dx, dy) in dx.chunks_mut(STRIP * inputs).zip(dy.chunks(STRIP * outputs)) {
+                    let mut terms: [&[f32]; STRIP] = [&[]; STRIP];
+                    terms.iter_mut().zip(dy.chunks_exact(outputs)).for_each(|(terms, dy)| *terms = &dy[rows.clone()]);
+                    let mut sums = dx.chunks_exact_mut(inputs);
+                    let mut sums: [&mut [f32]; STRIP] = std::array::from_fn(|_| sums.next().unwrap_or_default());
+                    let many = dy.len() / outputs;
+                    self.kernels.mix(&terms[..many], w, inputs, &mut sums[..many]);
                 }
-                let dy = dy.slice(ndarray::s![.., first..first + rows]);
-                multiply(1.0, dy, matrix(&tile, rows, inputs), 1.0, matrix_mut(dx, n, inputs));
             }
         });
     }
@@ -145,8 +158,10 @@ impl Machine<'_> {
     fn skinny_sums(&self, x: &[f32], w: &[f32], inputs: usize, beta: f32, y: &mut [f32]) {
         let outputs = w.len() / inputs;
         self.each(y.chunks_mut(BLOCK * outputs).zip(x.chunks(BLOCK * inputs)), |(y, x)| {
-            if beta != 1.0 {
-                y.iter_mut().for_each(|y| *y *= beta);
+            match beta {
+                0.0 => y.fill(0.0),
+                1.0 => {}
+                _ => y.iter_mut().for_each(|y| *y *= beta),
             }
             for (y, x) in y.chunks_mut(4 * outputs).zip(x.chunks(4 * inputs)) {
                 let x: [&[f32]; 4] = std::array::from_fn(|i| x.get(i * inputs..(i + 1) * inputs).unwrap_or_default());

@@ -4,7 +4,8 @@
 //! step is a function of the seed and the step. So a checkpoint is the numbers, the optimizer and a step, and a resumed run ends
 //! with the same bits as one that never stopped.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -13,10 +14,12 @@ use super::TrainError;
 use super::checkpoint::{self, Saved};
 use super::data::{Batch, Dataset};
 use super::evaluate::Measures;
+use super::facts::{self, Facts};
 use super::method::Method;
 use super::schedule::Schedule;
 use super::trainer::Trainer;
 use crate::archive::Buffer;
+use crate::file::{FileError, write_whole};
 use crate::runtime::Executor;
 
 /// How long a run is.
@@ -213,6 +216,7 @@ pub fn run(
     watch: &mut dyn FnMut(Event) -> Control,
 ) -> Result<Report, TrainError> {
     check(options, trainer, validation)?;
+    trainer.set_facts(Facts::new());
     let seed = trainer.options().seed;
     let course = Course::new(training, options, seed);
     let warmup = match options.warmup {
@@ -251,6 +255,7 @@ pub fn run(
         let facts = match trainer.step(executor, &batches, schedule.factor(trainer.steps())) {
             Err(error @ TrainError::Diverged { .. }) => {
                 guard.restore(trainer)?;
+                trainer.set_facts(facts::of_divergence(trainer.steps() + 1));
                 return Err(error);
             }
             facts => facts?,
@@ -261,6 +266,7 @@ pub fn run(
         let step = trainer.steps();
         if guard.exploded(&state.losses) {
             guard.restore(trainer)?;
+            trainer.set_facts(facts::of_divergence(step));
             return Err(TrainError::Diverged { step, loss: facts.loss });
         }
 
@@ -299,6 +305,7 @@ pub fn run(
         }
         report.validation = Some(trainer.measure(data, executor, report.rank)?);
     }
+    trainer.set_facts(facts::of_run(training, validation, options, &report));
     Ok(report)
 }
 
@@ -308,6 +315,25 @@ pub fn run(
 /// What the writers say.
 pub fn finish(trainer: &Trainer<'_>, report: &Report, name: &str) -> Result<Buffer, TrainError> {
     trainer.archive(name, report.rank)
+}
+
+/// Writes what was trained to `path` (see [`finish`]); with full fine-tuning of a classifier also its classifier, an adapter of the
+/// trained base, to `path.classifier.lrk`. Files appear whole or not at all.
+///
+/// # Errors
+/// What the writers say.
+pub fn save(trainer: &Trainer<'_>, rank: Option<usize>, name: &str, path: &Path) -> Result<(), TrainError> {
+    let put = |path: &Path, bytes: &[u8]| write_whole(path, |file| file.write_all(bytes).map_err(|error| FileError::io(path, error)));
+    let archive = trainer.archive(name, rank)?;
+    put(path, &archive)?;
+    if trainer.options().method == Method::Full
+        && let Some(classifier) = trainer.classifier_adapter(&archive)?
+    {
+        let mut second = path.file_name().unwrap_or_default().to_os_string();
+        second.push(".classifier.lrk");
+        put(&path.with_file_name(second), &classifier)?;
+    }
+    Ok(())
 }
 
 /// The smallest rank, from 1, whose loss is within `tolerance` of the best.

@@ -15,6 +15,7 @@ use std::ops::Range;
 
 use super::parallel::Machine;
 use super::plan::{Change, LowRank, Plan};
+use super::pool::Floats;
 use super::random;
 use crate::archive::schema;
 use crate::nn::{self, Linear, Pass, Scratch, Segment};
@@ -57,9 +58,9 @@ impl Dropout {
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     /// s·A x', `[n, rank]`.
-    u: Vec<f32>,
+    u: Floats,
     /// DoRA: W x' + B u, `[n, out]`.
-    v: Vec<f32>,
+    v: Floats,
 }
 
 impl<'s> Step<'s> {
@@ -101,19 +102,18 @@ impl<'s> Step<'s> {
             self.base(&linear, x, y);
             return Trace::default();
         };
-        let (rank, outputs, inputs) = (low.rank(self.rank), linear.weight.rows(), linear.weight.cols());
+        let (rank, outputs) = (low.rank(self.rank), linear.weight.rows());
         let dropped = self.dropped(linear.site, x);
-        let mut u = vec![0.0; x.len() / inputs * rank];
-        self.machine.forward(low.scale(rank), &dropped, self.a(low, rank, inputs), rank, 0.0, &mut u);
+        let u = self.u(&linear, low, &dropped);
         let b = self.b(low, rank, outputs);
         if low.magnitude.is_empty() {
             self.base(&linear, x, y);
             self.machine.forward_transposed(1.0, &u, b, rank, 1.0, y);
-            return Trace { u, v: Vec::new() };
+            return Trace { u, v: Floats::default() };
         }
 
         let bare = Linear { bias: &[], ..linear };
-        let mut v = vec![0.0; y.len()];
+        let mut v = self.machine.unset(y.len());
         self.base(&bare, &dropped, &mut v);
         if self.dropout.is_some() {
             self.base(&bare, x, y);
@@ -132,6 +132,25 @@ impl<'s> Step<'s> {
             }
         }
         Trace { u, v }
+    }
+
+    /// What [`linear`](Self::linear) returns, without y where that saves the product with W.
+    pub(crate) fn trace(&self, linear: &Linear<'_>, x: &[f32]) -> Trace {
+        match self.plan.change(linear.site) {
+            Change::LowRank(low) if low.magnitude.is_empty() => {
+                Trace { u: self.u(linear, low, &self.dropped(linear.site, x)), v: Floats::default() }
+            }
+            Change::LowRank(_) => self.linear(linear, x, &mut self.machine.unset(x.len() / linear.weight.cols() * linear.weight.rows())),
+            _ => Trace::default(),
+        }
+    }
+
+    /// `s·A x'`, `[n, rank]`.
+    fn u(&self, linear: &Linear<'_>, low: &LowRank, dropped: &[f32]) -> Floats {
+        let (rank, inputs) = (low.rank(self.rank), linear.weight.cols());
+        let mut u = self.machine.unset(dropped.len() / inputs * rank);
+        self.machine.forward(low.scale(rank), dropped, self.a(low, rank, inputs), rank, 0.0, &mut u);
+        u
     }
 
     /// The way back: adds to `gradients` and, if it is asked for, to dx, `[n, in]`.
@@ -187,7 +206,7 @@ impl<'s> Step<'s> {
 
         let b = self.b(low, rank, outputs);
         self.machine.outer(&trace.u, &dv, rank, &mut gradients[prefix(&low.b, rank * outputs)]);
-        let mut du = vec![0.0; trace.u.len()];
+        let mut du = self.machine.unset(trace.u.len());
         self.machine.forward(low.scale(rank), &dv, b, rank, 0.0, &mut du);
         if !low.a_frozen {
             let dropped = self.dropped(linear.site, x);
@@ -199,7 +218,7 @@ impl<'s> Step<'s> {
             self.machine.forward_transposed(1.0, &du, a, rank, 1.0, dx);
             return self.machine.back_through(&linear.weight, &dv, dx);
         };
-        let mut through = vec![0.0; dx.len()];
+        let mut through = self.machine.zeros(dx.len());
         self.machine.forward_transposed(1.0, &du, a, rank, 0.0, &mut through);
         if !gain.is_empty() {
             let mut rest = dy.to_vec();

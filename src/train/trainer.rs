@@ -1,17 +1,20 @@
 //! A model, what is trained of it, and one optimizer step at a time. No files, no loop: those are in `run`.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::TrainError;
 use super::body::{Back, Network};
 use super::data::{Batch, Dataset, Inputs, Targets};
 use super::evaluate::{self, Measures};
+use super::facts::{self, Facts};
 use super::norms;
 use super::optimizer::{Group, Optimizer, State, clip};
 use super::options::Options;
 use super::parallel::Machine;
 use super::plan::{Change, Part, Plan, Tensor};
 use super::planner;
+use super::pool::Pool;
 use super::random;
 use super::step::{Dropout, Step};
 use crate::adapter::{AdapterBuilder, ClassifierParts, Numbers, Place, TargetParts};
@@ -73,10 +76,14 @@ pub struct Trainer<'a> {
     values: Vec<f32>,
     gradients: Vec<f32>,
     optimizer: Optimizer,
+    /// The buffers of steps.
+    pool: Arc<Pool>,
     /// Per site, ‖W‖² of DoRA's rows.
     squared: Vec<Vec<f64>>,
     /// Optimizer steps taken.
     steps: u64,
+    /// What a run says of itself in the archive.
+    facts: Facts,
 }
 
 impl std::fmt::Debug for Trainer<'_> {
@@ -113,7 +120,19 @@ impl<'a> Trainer<'a> {
         let optimizer = Optimizer::new(options.optimizer, groups, plan.len());
         let squared = norms::squared_of(&plan, |site| network.layer_at(site));
         let gradients = vec![0.0; values.len()];
-        Ok(Self { network, options, plan, labels, values, gradients, optimizer, squared, steps: 0 })
+        Ok(Self {
+            network,
+            options,
+            plan,
+            labels,
+            values,
+            gradients,
+            optimizer,
+            pool: Arc::default(),
+            squared,
+            steps: 0,
+            facts: Facts::new(),
+        })
     }
 
     /// What the run was told.
@@ -192,7 +211,7 @@ impl<'a> Trainer<'a> {
         batches.iter().try_for_each(|batch| self.check(batch))?;
         let scored: usize = batches.iter().map(scored).sum();
         let rank = self.options.method.rules().rank(&self.options, self.steps);
-        let machine = Machine::new(executor);
+        let machine = Machine::new(executor, &self.pool);
         let norms = self.norms(&machine);
         self.gradients.fill(0.0);
         let mut facts = StepFacts { loss: 0.0, scored, right: 0, norm: 0.0, rank };
@@ -235,7 +254,7 @@ impl<'a> Trainer<'a> {
     /// [`Error::Token`], [`Error::Length`] for a batch that does not fit the model.
     pub fn loss(&self, executor: &dyn Executor, batch: &Batch, rank: Option<usize>) -> Result<StepFacts, TrainError> {
         self.check(batch)?;
-        let machine = Machine::new(executor);
+        let machine = Machine::new(executor, &self.pool);
         let norms = self.norms(&machine);
         let step = Step { machine, plan: &self.plan, values: &self.values, norms: &norms, rank, dropout: None };
         let outcome = self.network.run(&step, batch, None);
@@ -269,6 +288,7 @@ impl<'a> Trainer<'a> {
         let Some(classifier) = self.classifier() else { return Ok(None) };
         let mut builder = AdapterBuilder::new("classifier", self.options.method.name());
         builder.classifier = Some(classifier);
+        builder.facts = facts::of(&self.options, self.steps, None, &self.facts);
         let base = self.network.reopen(archive)?;
         Ok(Some(builder.build(base.as_ref())?))
     }
@@ -279,6 +299,11 @@ impl<'a> Trainer<'a> {
             bias: self.values[classifier.bias.clone()].to_vec(),
             labels: self.labels.clone(),
         })
+    }
+
+    /// What a run says of itself in the archives to come.
+    pub(crate) fn set_facts(&mut self, facts: Facts) {
+        self.facts = facts;
     }
 
     /// The fingerprint of the base.
@@ -292,6 +317,7 @@ impl<'a> Trainer<'a> {
     }
 
     pub(crate) fn optimizer_state(&self) -> State {
+        self.pool.clear();
         self.optimizer.save()
     }
 
@@ -361,7 +387,8 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// The adapter as it is now, at `rank` if one is given (DyLoRA: alpha stays, so that the scale becomes alpha / rank).
+    /// The adapter as it is now, at `rank` if one is given (DyLoRA: alpha stays, so that the scale becomes alpha / rank). Its facts are
+    /// those of the training: options, steps, and after [`run`](super::run) data, loss and validation.
     pub fn adapter(&self, name: &str, rank: Option<usize>) -> AdapterBuilder {
         let mut builder = AdapterBuilder::new(name, self.options.method.name());
         for (site, change) in self.plan.changes.iter().enumerate() {
@@ -388,6 +415,7 @@ impl<'a> Trainer<'a> {
             builder.targets.insert(Place(site as u32), parts);
         }
         builder.classifier = self.classifier();
+        builder.facts = facts::of(&self.options, self.steps, rank, &self.facts);
         builder
     }
 
@@ -396,6 +424,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// What the writers say.
     pub fn archive(&self, name: &str, rank: Option<usize>) -> Result<Buffer, TrainError> {
+        self.pool.clear();
         if self.options.method.rules().is_full() {
             return Ok(self.network.write_base(name, &self.plan, &self.values)?);
         }
@@ -405,9 +434,6 @@ impl<'a> Trainer<'a> {
 
 /// Refuses a task that the family is not made for.
 pub(crate) fn check_task(network: &dyn Network, labels: usize) -> Result<(), TrainError> {
-    if labels > 0 && !network.borders().classifies {
-        return Err(TrainError::options("this model is a language model: it cannot be trained to classify (--task lm)"));
-    }
     if labels == 0 && network.head_site().is_none() {
         return Err(TrainError::options("this model has no language-model head: it can only be trained to classify"));
     }

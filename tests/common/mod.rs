@@ -3,12 +3,16 @@
 #![allow(unused_imports, reason = "as above")]
 
 mod bert;
+#[cfg(feature = "std")]
+mod slopes;
 mod small;
 
 pub use bert::{BERT, all_bert_linear, bert, bert_adapter};
 use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::llama::{Config, Llama, RopeScaling, Site};
 use lowrank::quant::{Format, OwnedMatrix};
+#[cfg(feature = "std")]
+pub use slopes::{assert_slopes, shake};
 pub use small::{LSTM, any_adapter, lstm, mlp, names};
 
 /// A small decoder with grouped-query attention and a feed-forward width that no vector width divides.

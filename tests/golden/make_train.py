@@ -1,5 +1,5 @@
 """Training goldens: gradients and parameters after ten optimizer steps of PEFT's LoRA, DoRA, LoRA+ and LoRA-FA on tiny-llama, and
-of its LoRA and DoRA with a classifier on tiny-bert.
+of its LoRA and DoRA with a classifier on tiny-bert and of its LoRA with one on tiny-llama.
 
 A and B start from random numbers that are not zero. The loss is the mean over the next tokens of two sequences of equal length, or
 over the classes of five texts, padded and masked."""
@@ -7,7 +7,7 @@ over the classes of five texts, padded and masked."""
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_lorafa_optimizer, create_loraplus_optimizer, lorafa
-from transformers import AutoModelForCausalLM, BertForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from common import HERE, folder, save_json, save_tensors, settle
 
@@ -32,9 +32,10 @@ BERT_LENGTHS, BERT_CLASSES = (9, 1, 13, 5, 20), (0, 2, 1, 1, 0)
 
 
 def key(name):
-    """base_model.model.PATH.lora_A.default.weight -> PATH|A; the classifier is classifier|weight and classifier|bias"""
+    """base_model.model.PATH.lora_A.default.weight -> PATH|A; the classifier is classifier|weight and classifier|bias, a decoder's
+    (`score`) the first of them"""
     name = name.removeprefix("base_model.model.").removeprefix("bert.")
-    if name.startswith("classifier.modules_to_save.default."):
+    if name.startswith(("classifier.modules_to_save.default.", "score.modules_to_save.default.")):
         return f"classifier|{name.rsplit('.', 1)[1]}"
     for part, short in ((".lora_A.default.weight", "A"), (".lora_B.default.weight", "B"), (".lora_magnitude_vector.default.weight", "m")):
         if name.endswith(part):
@@ -95,15 +96,17 @@ def one(method, extra, tokens):
     train(method, model, low_rank, optimizer(method, model), lambda model: model(input_ids=tokens, labels=tokens).loss)
 
 
-def one_bert(method, extra, texts):
+def one_class(method, extra, texts, base, modules, parts):
+    """A run with a classifier of `parts` tensors."""
     settle(sum(map(ord, method)))
-    base = BertForSequenceClassification.from_pretrained(
-        HERE / "tiny-bert", num_labels=3, dtype=torch.float32, attn_implementation="eager"
+    # 0 is in no text: it pads.
+    base = AutoModelForSequenceClassification.from_pretrained(
+        HERE / base, num_labels=3, pad_token_id=0, dtype=torch.float32, attn_implementation="eager"
     )
-    config = LoraConfig(task_type="SEQ_CLS", r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=BERT_MODULES, **extra)
+    config = LoraConfig(task_type="SEQ_CLS", r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=modules, **extra)
     model = get_peft_model(base, config).train()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    assert sum("classifier" in name for name in trained) == 2, list(trained)
+    assert sum("modules_to_save" in name for name in trained) == parts, list(trained)
     shake(method, trained)
     longest = max(map(len, texts))
     tokens = torch.tensor([text + [0] * (longest - len(text)) for text in texts])
@@ -121,4 +124,5 @@ def run():
     for method, extra in METHODS.items():
         one(method, extra, tokens)
     for method, extra in BERT_METHODS.items():
-        one_bert(method, extra, texts)
+        one_class(method, extra, texts, "tiny-bert", BERT_MODULES, 2)
+    one_class("llama-score", {}, texts, "tiny-llama", MODULES, 1)

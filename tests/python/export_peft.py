@@ -15,16 +15,18 @@ from pathlib import Path
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging
 
 logging.disable_progress_bar()
+# transformers says that a causal model's file has no classifier: the adapter brings it.
+logging.set_verbosity_error()
 # PEFT says of a bias of B that it can't be merged into layers without one, and of tensors that it is content.
 warnings.simplefilter("ignore")
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = [("tiny-llama", name) for name in ("lora", "rslora", "dora", "embed_head", "lora_bias")]
-CASES += [("tiny-zero-row", "dora")]
+CASES += [("tiny-zero-row", "dora"), ("tiny-llama", "score"), ("tiny-variants/qwen3", "score")]
 
 
 def rounded(tensors, factors):
@@ -47,7 +49,11 @@ def rounded(tensors, factors):
 
 @torch.no_grad()
 def logits(base, adapter, tokens):
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
+    settings = dict(dtype=torch.float32, attn_implementation="eager")
+    if json.loads((adapter / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS":
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, **settings)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(base, **settings)
     model = PeftModel.from_pretrained(model, adapter).eval()
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
     stored = {k: v for k, v in load_file(adapter / "adapter_model.safetensors").items() if not k.endswith("base_layer.weight")}
@@ -64,13 +70,14 @@ def run(*command):
 
 def check(program, scratch, folder, name, factors):
     base, original = GOLDEN / folder, GOLDEN / folder / "adapters" / name
-    archive, adapter, out = scratch / f"{folder}.lrk", scratch / f"{name}.lrk", scratch / f"{folder}-{name}-{factors}"
+    stem = folder.replace("/", "-")
+    archive, adapter, out = scratch / f"{stem}.lrk", scratch / f"{name}.lrk", scratch / f"{stem}-{name}-{factors}"
     if not archive.exists():
         run(program, "import", base, "--weights", "f32", "--embedding", "f32", "--without-tokenizer", "-o", archive)
     run(program, "adapter", "import", original, "--base", archive, "--factors", factors, "-o", adapter)
     run(program, "adapter", "export", adapter, "--base", archive, "-o", out)
     if factors != "as-is":
-        copy = scratch / f"{folder}-{name}-{factors}-rounded"
+        copy = scratch / f"{stem}-{name}-{factors}-rounded"
         copy.mkdir()
         (copy / "adapter_config.json").write_text((original / "adapter_config.json").read_text())
         tensors = rounded(load_file(original / "adapter_model.safetensors"), factors)

@@ -1,8 +1,8 @@
 //! A Cortex-M4F image: opens and verifies a base and two adapters in flash, generates with the base, swaps to each adapter,
 //! generates again, and compares every token with what the host computed.
 //!
-//! No heap, no `alloc`, no formatting. It prints through semihosting and ends with status 0 only if every token agrees. What it
-//! generates means nothing: the weights are random (see `README.md`). `run.sh` builds and runs it.
+//! No heap, no `alloc`, no formatting. It prints what it wrote through semihosting and ends with status 0 only if every token agrees.
+//! `run.sh` builds and runs it.
 #![no_std]
 #![no_main]
 
@@ -13,7 +13,7 @@ mod task;
 
 /// The host's tokens; made by `run.sh`.
 mod expected {
-    include!("../assets/tokens.rs");
+    include!("../expected/tokens.rs");
 }
 
 use core::panic::PanicInfo;
@@ -24,12 +24,14 @@ use cortex_m_rt::entry;
 use cortex_m_semihosting::debug;
 use expected::EXPECTED;
 use lowrank::include_archive;
-use lowrank::runtime::need;
+use lowrank::runtime::{Serial, need};
 use print::print;
-use task::{CONFIG, COUNT, Clock, LIMITS, ROUNDS, What};
+use task::{CONFIG, COUNT, Clock, LIMITS, PROMPT, ROUNDS, What};
 
-static BASE: &[u8] = include_archive!("../assets/tiny.lrk");
-static ADAPTERS: [&[u8]; ROUNDS - 1] = [include_archive!("../assets/tiny-a.lrk"), include_archive!("../assets/tiny-b.lrk")];
+static BASE: &[u8] = include_archive!("../../../assets/tiny.lrk");
+static ADAPTERS: [&[u8]; ROUNDS - 1] =
+    [include_archive!("../../../assets/tiny-pirate.lrk"), include_archive!("../../../assets/tiny-notes.lrk")];
+const NAMES: [&str; ROUNDS] = ["base", "pirate", "notes"];
 
 /// Known when the program is compiled; one byte less would be an error.
 const WORKSPACE: usize = need(&CONFIG, &LIMITS).bytes;
@@ -45,7 +47,7 @@ fn main() -> ! {
     let Some(peripherals) = cortex_m::Peripherals::take() else { exit(false) };
     let mut clock = SysTick::new(peripherals.SYST);
     print(&[&"SysTick: 400000 instructions take ", &clock.calibrate(), &" ticks"]);
-    let passed = match task::run(BASE, ADAPTERS, &mut MEMORY.0, &mut clock) {
+    let passed = match task::run(BASE, ADAPTERS, &mut MEMORY.0, &Serial, &mut clock) {
         Ok(rounds) => compare(&rounds),
         Err(error) => {
             print(&[&"FAIL: error ", &error.code()]);
@@ -58,16 +60,28 @@ fn main() -> ! {
     exit(passed)
 }
 
-/// Every round against the host's: the tokens must be the same; whether the logits are too is said.
+/// Every round's text, and its tokens against the host's: they must be the same; whether the logits are too is said.
 fn compare(rounds: &[task::Round; ROUNDS]) -> bool {
     let mut passed = true;
     for (i, ((tokens, bits), (expected, expected_bits))) in rounds.iter().zip(&EXPECTED).enumerate() {
         let same = tokens.iter().zip(expected).take_while(|(have, want)| have == want).count();
         let logits = if bits == expected_bits { "identical in every bit" } else { "different in some bits" };
+        print(&[&"[", &NAMES[i], &"] ", &PROMPT, &text(tokens, &mut [0; COUNT])]);
         print(&[&"round ", &(i as u32), &": ", &(same as u32), &" of ", &(COUNT as u32), &" tokens as on the host, logits ", &logits]);
         passed &= same == COUNT;
     }
     passed
+}
+
+/// The bytes among the tokens up to the end of the text.
+fn text<'t>(tokens: &[u32; COUNT], bytes: &'t mut [u8; COUNT]) -> &'t [u8] {
+    let mut count = 0;
+    for (byte, token) in bytes.iter_mut().zip(tokens) {
+        let Ok(found) = u8::try_from(*token) else { break };
+        *byte = found;
+        count += 1;
+    }
+    bytes.get(..count).unwrap_or_default()
 }
 
 /// The processor's own timer: 24 bits that count down at its clock. (The cycle counter of the DWT does not count under QEMU.)
@@ -79,7 +93,7 @@ struct SysTick {
 }
 
 const KINDS: usize = 6;
-const NAMES: [&str; KINDS] = ["verify", "open base", "open adapter", "swap", "prefill", "token"];
+const KIND_NAMES: [&str; KINDS] = ["verify", "open base", "open adapter", "swap", "prefill", "token"];
 
 impl SysTick {
     const RELOAD: u32 = 0x00ff_ffff;
@@ -105,7 +119,7 @@ impl SysTick {
     }
 
     fn report(&self) {
-        for (i, name) in NAMES.iter().enumerate() {
+        for (i, name) in KIND_NAMES.iter().enumerate() {
             let mean = self.ticks[i].checked_div(self.counts[i]).unwrap_or(0);
             print(&[&"SysTick: ", name, &" ", &mean, &" ticks (mean of ", &self.counts[i], &", most ", &self.most[i], &")"]);
         }

@@ -10,7 +10,13 @@ pub trait Part {
 
 impl Part for &str {
     fn write(&self, out: &mut HostStream) {
-        out.write_all(self.as_bytes()).ok();
+        self.as_bytes().write(out);
+    }
+}
+
+impl Part for &[u8] {
+    fn write(&self, out: &mut HostStream) {
+        out.write_all(self).ok();
     }
 }
 

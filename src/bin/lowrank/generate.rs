@@ -1,18 +1,22 @@
 //! `lowrank generate`: continue a prompt with the base, with adapters, or with one adapter after the other in the same process.
+//!
+//! Decoders are opened here, LSTMs in `recurrent`; what both do with a prompt is here.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
+use lowrank::RootKind;
+use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::model::llama::Llama;
-use lowrank::runtime::{Executor, Limits, Memory, Sampler, SamplerOptions, Session, need};
+use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
 use lowrank::text::{Message, TextBorder};
 
 use crate::Failure;
 use crate::files::File;
 use crate::model::{AdapterOptions, Kv, ModelOptions, name_and_file, open_adapters, with_session};
 use crate::output::{line, note, part};
+use crate::recurrent;
 
 /// How tokens are chosen.
 #[derive(Debug, Args)]
@@ -49,15 +53,16 @@ impl SamplingOptions {
 const EXAMPLES: &str = r#"Examples:
   lowrank generate --base base.lrk --prompt "Once upon a time" --tokens 50 --stats
   lowrank generate --base base.lrk --adapter style.lrk:0.7 --adapter task.lrk --chat --prompt "How do tides work?"
-  lowrank generate --base base.lrk --chat --prompt "How do tides work?" --swap pirate=pirate.lrk --swap notes=notes.lrk"#;
+  lowrank generate --base base.lrk --chat --prompt "How do tides work?" --swap pirate=pirate.lrk --swap notes=notes.lrk
+  lowrank generate --base lstm.lrk --prompt "to be" --tokens 200 --temperature 0.8"#;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    model: ModelOptions,
+    pub(crate) model: ModelOptions,
     #[command(flatten)]
-    adapters: AdapterOptions,
+    pub(crate) adapters: AdapterOptions,
     /// The text to continue
     #[arg(long, value_name = "TEXT")]
     prompt: String,
@@ -72,7 +77,7 @@ pub(crate) struct Arguments {
     tokens: usize,
     #[command(flatten)]
     sampling: SamplingOptions,
-    /// How keys and values are kept
+    /// How a decoder's keys and values are kept
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     kv: Kv,
     /// Generate from the base, then swap to this adapter and generate again, in one process; may be repeated
@@ -80,21 +85,78 @@ pub(crate) struct Arguments {
     swaps: Vec<(String, PathBuf)>,
     /// Print times, speeds and memory to stderr
     #[arg(long)]
-    stats: bool,
+    pub(crate) stats: bool,
+}
+
+/// A session of one sequence that continues a text; the adapters of its selections live for `'m`.
+pub(crate) trait Continues<'m> {
+    /// Reads the prompt.
+    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()>;
+    /// Chooses the next token.
+    fn sample(&mut self, sampler: &mut Sampler) -> lowrank::Result<u32>;
+    /// Reads it.
+    fn step(&mut self, token: u32) -> lowrank::Result<()>;
+    /// Is there no room for another?
+    fn is_full(&self) -> lowrank::Result<bool>;
+    /// Forgets everything and chooses other adapters.
+    fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()>;
+    /// What it takes, for people.
+    fn workspace(&self) -> String;
+}
+
+impl<'m> Continues<'m> for Session<'_, 'm> {
+    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()> {
+        self.prefill(0, tokens)
+    }
+
+    fn sample(&mut self, sampler: &mut Sampler) -> lowrank::Result<u32> {
+        self.sample(0, sampler)
+    }
+
+    fn step(&mut self, token: u32) -> lowrank::Result<()> {
+        self.step(&[(0, token)])
+    }
+
+    fn is_full(&self) -> lowrank::Result<bool> {
+        Ok(self.room(0)? == 0)
+    }
+
+    fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()> {
+        self.reset(0)?;
+        self.select(0, set, choices)
+    }
+
+    fn workspace(&self) -> String {
+        let need = need(self.model().config(), self.limits());
+        let mb = |bytes: usize| bytes as f64 / 1e6;
+        format!("workspace {:.1} MB, of which keys and values {:.1} MB", mb(need.bytes), mb(need.kv_bytes))
+    }
+}
+
+impl Arguments {
+    /// The adapters to swap to, by name.
+    pub(crate) fn open_swaps(&self) -> Result<Vec<(&str, File)>, Failure> {
+        self.swaps.iter().map(|(name, file)| Ok((name.as_str(), File::open(file)?))).collect()
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
-    let model = base.base()?;
-    let border = TextBorder::new(&model).map_err(|error| format!("{}: {error}", base.path.display()))?;
-    let prompt = border.encode_prompt(&prompt_text(arguments, &border)?)?;
-    if prompt.is_empty() {
-        return Err("the prompt is empty".into());
+    match base.root()? {
+        RootKind::LSTM => recurrent::generate(&base, arguments),
+        _ => decoder(&base, arguments),
     }
+}
+
+fn decoder(base: &File, arguments: &Arguments) -> Result<(), Failure> {
+    let model = base.base()?;
+    let border = base.text()?;
+    let prompt = encode_prompt(arguments, &border)?;
     let context = context(&model, prompt.len(), arguments.tokens)?;
     let limits = Limits { kv_format: arguments.kv.into(), precision: arguments.model.precision(&model), ..Limits::new(context) };
     let executor = arguments.model.executor()?;
-    if arguments.swaps.is_empty() {
+    let swaps = arguments.open_swaps()?;
+    if swaps.is_empty() {
         let adapters = open_adapters(&arguments.adapters.adapters)?;
         return with_session(model, &adapters, limits, executor.as_ref(), |session, attaching| {
             continue_prompt(session, &border, &prompt, arguments)?;
@@ -104,7 +166,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Ok(())
         });
     }
-    swap(model, &border, &prompt, limits, executor.as_ref(), arguments)
+    let mut rank = 0;
+    for (_, file) in &swaps {
+        rank = rank.max(file.adapter()?.max_rank());
+    }
+    let limits = Limits { lanes: executor.lanes(), max_active: 1, max_total_rank: rank, ..limits };
+    let mut slots = [Slot::EMPTY; 1];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;
+    swap(&mut session, &mut set, &swaps, &border, &prompt, arguments)
+}
+
+/// The tokens of the prompt, through the chat template if it is asked for.
+pub(crate) fn encode_prompt(arguments: &Arguments, border: &TextBorder) -> Result<Vec<u32>, Failure> {
+    let prompt = border.encode_prompt(&prompt_text(arguments, border)?)?;
+    if prompt.is_empty() { Err("the prompt is empty".into()) } else { Ok(prompt) }
 }
 
 fn prompt_text(arguments: &Arguments, border: &TextBorder) -> Result<String, Failure> {
@@ -126,54 +203,51 @@ fn context(model: &Llama<'_>, prompt: usize, tokens: usize) -> Result<usize, Fai
 }
 
 /// The base, then each adapter, in one session: what a swap takes is one slot, one selection, and the prompt again.
-fn swap(
-    model: Llama<'_>,
+pub(crate) fn swap<'m>(
+    session: &mut impl Continues<'m>,
+    set: &mut AdapterSet<'_, 'm>,
+    adapters: &'m [(&str, File)],
     border: &TextBorder,
     prompt: &[u32],
-    limits: Limits,
-    executor: &dyn Executor,
     arguments: &Arguments,
 ) -> Result<(), Failure> {
-    let files = arguments.swaps.iter().map(|(_, file)| File::open(file)).collect::<Result<Vec<_>, _>>()?;
-    let opened = files.iter().map(File::adapter).collect::<Result<Vec<Adapter<'_>>, _>>()?;
-    let rank = opened.iter().map(Adapter::max_rank).max().unwrap_or(0);
-    let limits = Limits { lanes: executor.lanes(), max_active: 1, max_total_rank: rank, ..limits };
-    let mut slots = [Slot::EMPTY; 1];
-    let mut set = AdapterSet::new(&mut slots, &model);
-    let mut memory = Memory::new(need(model.config(), &limits));
-    let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
+    let opened = adapters.iter().map(|(_, file)| file.adapter()).collect::<Result<Vec<_>, _>>()?;
     line(format_args!("[base]"))?;
-    continue_prompt(&mut session, border, prompt, arguments)?;
+    continue_prompt(session, border, prompt, arguments)?;
     let mut generation = 0;
-    for (((name, _), file), adapter) in arguments.swaps.iter().zip(&files).zip(opened) {
+    for ((name, file), adapter) in adapters.iter().zip(opened) {
         let start = Instant::now();
         generation = file.wrap(set.replace(0, generation, adapter))?;
-        session.reset(0)?;
-        session.select(0, &set, &[Choice::slot(0)])?;
+        session.start_over(set, &[Choice::slot(0)])?;
         line(format_args!("\n[{name}] swapped in {:.1} µs", start.elapsed().as_secs_f64() * 1e6))?;
-        continue_prompt(&mut session, border, prompt, arguments)?;
+        continue_prompt(session, border, prompt, arguments)?;
     }
     Ok(())
 }
 
 /// Feeds the prompt and prints what follows it.
-fn continue_prompt(session: &mut Session<'_, '_>, border: &TextBorder, prompt: &[u32], arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn continue_prompt<'m>(
+    session: &mut impl Continues<'m>,
+    border: &TextBorder,
+    prompt: &[u32],
+    arguments: &Arguments,
+) -> Result<(), Failure> {
     let start = Instant::now();
-    session.prefill(0, prompt)?;
+    session.prefill(prompt)?;
     let prefill = start.elapsed();
     let mut sampler = arguments.sampling.sampler()?;
     let start = Instant::now();
     let written = write_reply(session, border, &mut sampler, arguments.tokens)?;
     line("")?;
     if arguments.stats {
-        report(session, prompt.len(), prefill, written, start.elapsed());
+        report(&session.workspace(), prompt.len(), prefill, written, start.elapsed());
     }
     Ok(())
 }
 
-/// Prints tokens as they come until the turn ends, `most` are written or the context is full; returns how many there were.
-pub(crate) fn write_reply(
-    session: &mut Session<'_, '_>,
+/// Prints tokens as they come until the turn ends, `most` are written or there is no room; returns how many there were.
+pub(crate) fn write_reply<'m>(
+    session: &mut impl Continues<'m>,
     border: &TextBorder,
     sampler: &mut Sampler,
     most: usize,
@@ -181,22 +255,22 @@ pub(crate) fn write_reply(
     let mut stream = border.stream();
     let mut written = 0;
     while written < most {
-        let token = session.sample(0, sampler)?;
+        let token = session.sample(sampler)?;
         if border.is_stop(token) {
             break;
         }
         part(stream.push(token)?)?;
         written += 1;
-        if session.room(0)? == 0 {
+        if session.is_full()? {
             break;
         }
-        session.step(&[(0, token)])?;
+        session.step(token)?;
     }
     part(stream.finish())?;
     Ok(written)
 }
 
-fn report(session: &Session<'_, '_>, prompt: usize, prefill: Duration, written: usize, decode: Duration) {
+fn report(workspace: &str, prompt: usize, prefill: Duration, written: usize, decode: Duration) {
     let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
     note(format_args!(
         "prompt {prompt} tokens in {:.0} ms ({:.0} tokens/s), reply {written} tokens in {:.0} ms ({:.0} tokens/s)",
@@ -205,14 +279,7 @@ fn report(session: &Session<'_, '_>, prompt: usize, prefill: Duration, written: 
         decode.as_secs_f64() * 1e3,
         rate(written, decode),
     ));
-    let workspace = need(session.model().config(), session.limits());
-    let mb = |bytes: usize| bytes as f64 / 1e6;
     let peak = crate::memory::peak_resident();
-    let peak = peak.map(|bytes| format!("; peak resident {:.1} MB, tokenizer included", mb(bytes)));
-    note(format_args!(
-        "workspace {:.1} MB, of which keys and values {:.1} MB{}",
-        mb(workspace.bytes),
-        mb(workspace.kv_bytes),
-        peak.unwrap_or_default()
-    ));
+    let peak = peak.map(|bytes| format!("; peak resident {:.1} MB, tokenizer included", bytes as f64 / 1e6));
+    note(format_args!("{workspace}{}", peak.unwrap_or_default()));
 }

@@ -1,13 +1,18 @@
-//! `lowrank import`: a model from another format becomes a base archive.
+//! `lowrank import`: a model from another format, or a float archive, becomes a base archive.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lowrank::RootKind;
+use lowrank::archive::Header;
+use lowrank::file::{FileError, write_whole};
 use lowrank::import::{BaseOptions, Gguf, HuggingFace, HuggingFaceBert, PyTorch, directory_kind, write_base, write_bert, write_pytorch};
 use lowrank::quant::Format;
+use lowrank::train::{AnyBase, with_nf4};
 
 use crate::Failure;
+use crate::files::File;
 use crate::output::line;
 use crate::progress::Progress;
 
@@ -36,12 +41,13 @@ impl From<Weights> for Format {
 
 const EXAMPLES: &str = "Examples:
   lowrank import model.gguf -o base.lrk
-  lowrank import model-directory -o base.lrk --weights f16 --embedding f16";
+  lowrank import model-directory -o base.lrk --weights f16 --embedding f16
+  lowrank import trained.lrk -o base.lrk             # a float archive, as init and full fine-tuning write it, to 4 bits";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// A .gguf file, or a Hugging Face directory with config.json and safetensors
+    /// A .gguf file, a Hugging Face directory with config.json and safetensors, or an archive (.lrk) of float weights
     source: PathBuf,
     /// The archive to write
     #[arg(short, long, value_name = "FILE")]
@@ -74,7 +80,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut progress = Progress::new("importing");
     let (source, output) = (&arguments.source, &arguments.output);
     let mut show = |p: lowrank::import::Progress<'_>| progress.show(p.done, p.total, p.name);
-    let header = if !source.is_dir() {
+    let header = if source.extension().is_some_and(|extension| extension == "lrk") {
+        quantize(source, &options, output)?
+    } else if !source.is_dir() {
         write_base(&Gguf::open(source)?, &options, output, &mut show)?
     } else {
         match directory_kind(source)? {
@@ -87,4 +95,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
     line(format_args!("{}: {bytes} bytes, fingerprint {}", arguments.output.display(), header.fingerprint))?;
     Ok(())
+}
+
+/// A float archive to the default formats.
+fn quantize(source: &Path, options: &BaseOptions, output: &Path) -> Result<Header, Failure> {
+    let default = BaseOptions { allow_missing_tokenizer: options.allow_missing_tokenizer, ..BaseOptions::default() };
+    if *options != default {
+        return Err(format!(
+            "{}: an archive is imported with the default --weights, --embedding, --block and --content-version",
+            source.display()
+        )
+        .into());
+    }
+    let file = File::open(source)?;
+    let base = file.wrap(AnyBase::open(&file.map))?;
+    let quantized = file.wrap(with_nf4(&base))?;
+    let quantized =
+        quantized.ok_or_else(|| format!("{}: its linear layers are quantized already: float ones were expected", source.display()))?;
+    write_whole(output, |file| file.write_all(&quantized).map_err(|error| FileError::io(output, error)))?;
+    Ok(Header::parse(&quantized).map_err(|error| FileError::core(output, "", error))?)
 }

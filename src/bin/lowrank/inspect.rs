@@ -66,12 +66,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.json {
         line(format_args!("{facts:#}"))?;
     } else if let Value::Object(facts) = facts {
-        for (name, value) in facts {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            line(format_args!("{:<17}{text}", name.replace('_', " ")))?;
+        let training = facts.get("facts").and_then(|facts| facts.get("training")).and_then(Value::as_object).cloned();
+        for (name, value) in facts.iter().filter(|(name, _)| *name != "facts" || training.is_none()) {
+            line(format_args!("{:<17}{}", name.replace('_', " "), text(value)))?;
+        }
+        if let Some(training) = training {
+            line("training")?;
+            for (name, value) in &training {
+                line(format_args!("  {:<21}{}", name.replace('_', " "), text(value)))?;
+            }
         }
     }
     Ok(())
+}
+
+/// Strings without quotes, everything else as JSON.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn base(model: &Llama<'_>) -> Value {
@@ -151,11 +162,13 @@ fn rope_scaling(scaling: RopeScaling) -> Value {
 }
 
 fn adapter(adapter: &Adapter<'_>) -> Value {
+    let facts: Option<Value> = serde_json::from_str(adapter.facts()).ok();
     json!({
         "name": adapter.name(), "method": adapter.method(), "base_fingerprint": adapter.base().to_string(),
         "base_kind": adapter.base_root().to_string(), "targets": adapter.targets().len(), "max_rank": adapter.max_rank(),
         "dora": adapter.is_dora(), "labels": adapter.classifier().map(|classifier| classifier.labels().collect::<Vec<_>>()),
         "parameters": adapter.targets().map(|t| t.rank * (t.inputs + t.outputs) + t.bias.len() + t.magnitude.len()).sum::<usize>(),
+        "facts": facts,
     })
 }
 

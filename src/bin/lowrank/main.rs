@@ -21,6 +21,7 @@ mod model;
 mod output;
 mod plot;
 mod progress;
+mod recurrent;
 mod report;
 mod tokenize;
 mod train;

@@ -6,6 +6,8 @@ use crate::Failure;
 
 const SIZE: (u32, u32) = (900, 520);
 const FONT: (&str, i32) = ("sans-serif", 15);
+/// Pixels to the right of the curves, for their names.
+const NAMES: u32 = 84;
 
 /// A method has the same colour in every picture (Okabe and Ito's palette: told apart by everybody).
 fn colour(method: &str) -> RGBColor {
@@ -31,7 +33,7 @@ fn range(values: impl Iterator<Item = f64>, room: f64) -> (f64, f64) {
     (low - room * width, high + room * width)
 }
 
-/// Smoothed training losses against steps, one curve per method.
+/// Smoothed training losses against steps, one curve per method, its name at its end.
 pub(crate) fn losses(curves: &[(&str, Vec<f64>)]) -> Result<String, Failure> {
     let mut picture = String::new();
     {
@@ -40,10 +42,12 @@ pub(crate) fn losses(curves: &[(&str, Vec<f64>)]) -> Result<String, Failure> {
         let steps = curves.iter().map(|(_, losses)| losses.len()).max().unwrap_or(1).max(2);
         // A loss that explodes is not to flatten the others.
         let first = curves.iter().filter_map(|(_, losses)| losses.first()).copied().fold(0.0, f64::max);
-        let (low, high) = range(curves.iter().flat_map(|(_, losses)| losses.iter().copied()).map(|loss| loss.min(1.5 * first)), 0.05);
+        let shown = |loss: f64| loss.min(1.5 * first);
+        let (low, high) = range(curves.iter().flat_map(|(_, losses)| losses.iter().copied()).map(shown), 0.05);
         let mut chart = ChartBuilder::on(&root)
             .caption("Training loss (smoothed)", ("sans-serif", 20))
             .margin(14)
+            .margin_right(14 + NAMES)
             .x_label_area_size(44)
             .y_label_area_size(64)
             .build_cartesian_2d(1.0..steps as f64, low..high)?;
@@ -57,24 +61,46 @@ pub(crate) fn losses(curves: &[(&str, Vec<f64>)]) -> Result<String, Failure> {
             .label_style(FONT)
             .axis_desc_style(FONT)
             .draw()?;
+        let mut ends = Vec::new();
         for (method, losses) in curves {
-            let style = colour(method).stroke_width(2);
-            let points = losses.iter().enumerate().map(|(step, loss)| ((step + 1) as f64, loss.min(1.5 * first)));
-            chart
-                .draw_series(LineSeries::new(points, style))?
-                .label(*method)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 22, y)], style));
+            let mut points = losses.iter().enumerate().map(|(step, loss)| ((step + 1) as f64, shown(*loss)));
+            chart.draw_series(LineSeries::new(points.clone(), colour(method).stroke_width(2)))?;
+            ends.push((*method, points.rfind(|point| point.1.is_finite()).map(|end| chart.backend_coord(&end))));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.2))
-            .label_font(FONT)
-            .draw()?;
+        let right = SIZE.0 as i32 - 14 - NAMES as i32;
+        for (method, end, height) in column(&ends) {
+            let colour = colour(method);
+            if let Some(end) = end {
+                root.draw(&PathElement::new(vec![end, (right + 4, height), (right + 14, height)], colour.mix(0.5)))?;
+            }
+            root.draw(&Text::new(method.to_owned(), (right + 18, height - 7), FONT.into_font().color(&colour)))?;
+        }
         root.present()?;
     }
     Ok(picture)
+}
+
+/// A method, the end of its curve if it has one, and the height of its name.
+type Label<'m> = (&'m str, Option<(i32, i32)>, i32);
+
+/// The names beside the ends of curves, a line apart from each other: in the order of the ends, each as near its own as can be.
+fn column<'m>(ends: &[(&'m str, Option<(i32, i32)>)]) -> Vec<Label<'m>> {
+    const LINE: i32 = 18;
+    let (top, bottom) = (50, SIZE.1 as i32 - 70);
+    let mut placed: Vec<_> = ends.iter().map(|&(name, end)| (name, end, end.map_or(bottom, |end| end.1))).collect();
+    placed.sort_by_key(|placed| placed.2);
+    let mut free = top;
+    for (_, _, height) in &mut placed {
+        *height = (*height).max(free);
+        free = *height + LINE;
+    }
+    // What was pushed out at the bottom pushes the others up.
+    let mut free = bottom;
+    for (_, _, height) in placed.iter_mut().rev() {
+        *height = (*height).min(free);
+        free = *height - LINE;
+    }
+    placed
 }
 
 /// Quality against peak memory in megabytes, one labelled point per method.
@@ -102,38 +128,52 @@ pub(crate) fn quality(points: &[(&str, f64, f64)], quality: &str) -> Result<Stri
             .light_line_style(TRANSPARENT)
             .bold_line_style(BLACK.mix(0.12))
             .x_desc("peak memory, MB")
+            .x_label_formatter(&|value| format!("{value:.0}"))
             .y_desc(format!("validation {quality}"))
             .y_label_formatter(&|value| format!("{value:.digits$}"))
             .label_style(FONT)
             .axis_desc_style(FONT)
             .draw()?;
-        let labels = places(&points.iter().map(|&(_, px, py)| chart.backend_coord(&(px, py))).collect::<Vec<_>>());
-        chart.draw_series(points.iter().zip(labels).map(|(&(method, px, py), place)| {
-            let text = Text::new(method.to_owned(), place, FONT.into_font().color(&colour(method)));
-            EmptyElement::at((px, py)) + Circle::new((0, 0), 6, colour(method).filled()) + text
-        }))?;
+        let at: Vec<(i32, i32)> = points.iter().map(|&(_, px, py)| chart.backend_coord(&(px, py))).collect();
+        let names: Vec<(&str, (i32, i32))> = points.iter().map(|point| point.0).zip(at.iter().copied()).collect();
+        for ((&(method, ..), &(px, py)), (dx, dy)) in points.iter().zip(&at).zip(places(&names)) {
+            let colour = colour(method);
+            let (left, middle) = (px + dx, py + dy + 7);
+            // A name that is not beside its point is tied to it.
+            if (middle - py).abs() > 10 {
+                let near = if dx > 0 { left - 2 } else { left + width(method) + 2 };
+                root.draw(&PathElement::new(vec![(px, py), (near, middle)], colour))?;
+            }
+            root.draw(&Circle::new((px, py), 6, colour.filled()))?;
+            root.draw(&Text::new(method.to_owned(), (left, py + dy), FONT.into_font().color(&colour)))?;
+        }
         root.present()?;
     }
     Ok(picture)
 }
 
-/// Where each label goes beside its point, in pixels: the first place in which it covers no other label or point.
-fn places(points: &[(i32, i32)]) -> Vec<(i32, i32)> {
-    const ROOM: (i32, i32) = (60, 15);
-    const OFFSETS: [(i32, i32); 8] = [(10, -7), (10, -22), (10, 8), (-58, -7), (-58, -22), (-58, 8), (10, -37), (10, 23)];
-    let mut taken: Vec<(i32, i32)> = Vec::new();
-    let place = |taken: &mut Vec<(i32, i32)>, &(x, y): &(i32, i32)| {
+/// Pixels that a name takes, roughly: fonts are the viewer's.
+fn width(name: &str) -> i32 {
+    8 * name.len() as i32
+}
+
+/// Where the upper left corner of each name goes from its point, in pixels: the first place in which it covers no other name or point.
+fn places(points: &[(&str, (i32, i32))]) -> Vec<(i32, i32)> {
+    let mut taken: Vec<(i32, i32, i32)> = Vec::new();
+    let mut place = |&(name, (x, y)): &(&str, (i32, i32))| {
+        let width = width(name);
         let is_free = |&(dx, dy): &(i32, i32)| {
             let (left, top) = (x + dx, y + dy);
-            let label = taken.iter().any(|(l, t)| (l - left).abs() < ROOM.0 && (t - top).abs() < ROOM.1);
-            let point = points.iter().any(|&(px, py)| (px - left - ROOM.0 / 2).abs() < ROOM.0 / 2 + 6 && (py - top - 7).abs() < 12);
-            !label && !point
+            let name = taken.iter().any(|&(l, t, w)| l < left + width && left < l + w && (t - top).abs() < 15);
+            let point = points.iter().any(|&(_, (px, py))| px > left - 6 && px < left + width + 6 && (py - top - 7).abs() < 12);
+            !name && !point
         };
-        let offset = OFFSETS.into_iter().find(is_free).unwrap_or((10, -7 - 15 * taken.len() as i32));
-        taken.push((x + offset.0, y + offset.1));
+        let sides = [-7, -24, 10, -41, 27, -58, 44, -75, 61].into_iter().flat_map(|dy| [(12, dy), (-12 - width, dy)]);
+        let offset = sides.into_iter().find(is_free).unwrap_or((12, -92 - 15 * taken.len() as i32));
+        taken.push((x + offset.0, y + offset.1, width));
         offset
     };
-    points.iter().map(|point| place(&mut taken, point)).collect()
+    points.iter().map(&mut place).collect()
 }
 
 #[cfg(test)]
@@ -142,12 +182,21 @@ mod tests {
 
     #[test]
     fn labels_of_points_in_one_place_lie_apart() {
-        let places = places(&[(400, 200), (400, 200), (402, 201), (500, 100)]);
+        let places = places(&[("lora", (400, 200)), ("qlora", (400, 200)), ("lora-fa", (402, 201)), ("full", (500, 100))]);
         for (i, a) in places[..3].iter().enumerate() {
             for b in &places[..i] {
-                assert!((a.0 - b.0).abs() >= 58 || (a.1 - b.1).abs() >= 14, "{places:?}");
+                assert!((a.0 - b.0).abs() >= 40 || (a.1 - b.1).abs() >= 14, "{places:?}");
             }
         }
+    }
+
+    #[test]
+    fn names_at_the_ends_of_curves_lie_apart_and_inside() {
+        let ends = [("lora", Some((800, 440))), ("dora", Some((800, 441))), ("lora+", Some((800, 300))), ("full", None)];
+        let column = column(&ends);
+        assert_eq!(column[0].0, "lora+");
+        assert!(column.windows(2).all(|pair| pair[1].2 - pair[0].2 >= 18), "{column:?}");
+        assert!(column.iter().all(|(_, _, height)| (50..=450).contains(height)), "{column:?}");
     }
 
     #[test]

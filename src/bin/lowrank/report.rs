@@ -99,7 +99,7 @@ impl Report<'_> {
              | size | bytes of the archive that was learnt: an adapter, with `full` a whole base |\n\
              | peak memory | the heap's high-water mark of the run and the base, mapped or held; bytes / 10⁶ |\n\
              | seconds | of training, without validation |\n\
-             | steps | to the smoothed training loss that `{reference}` ends at with the same seed; smoothed: the mean of the last twentieth of all steps |\n\n\
+             | steps | to the smoothed training loss that `{reference}` ends at with the same seed; smoothed: the mean of the last twentieth of all steps, of five at least; – where `{reference}` did not learn |\n\n\
              | run | |\n|---|---|\n"
         );
         for (name, value) in self.facts {
@@ -155,6 +155,7 @@ impl Report<'_> {
         cells.push(megabytes(row.peak_bytes));
         cells.push(shown(row.seconds, 1));
         cells.push(match row.steps_to_loss {
+            None if self.rows.iter().all(|row| row.steps_to_loss.is_none()) => "–".into(),
             None => "not reached".into(),
             Some(steps) if row.reached < row.runs => format!("{:.0} ({} of {})", steps.mean, row.reached, row.runs),
             Some(steps) => shown(steps, 0),
@@ -175,7 +176,8 @@ impl Report<'_> {
         ];
         for (column, of) in columns {
             let best = self.rows.iter().map(of).fold(f64::INFINITY, f64::min);
-            if self.rows.len() > 1 && best.is_finite() {
+            // Where all are alike none is best.
+            if self.rows.iter().any(|row| of(row) > best) && best.is_finite() {
                 for (row, cells) in self.rows.iter().zip(&mut *cells) {
                     if of(row) == best {
                         cells[column] = format!("**{}**", cells[column]);

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
-use lowrank::file::{FileError, write_whole};
+use lowrank::file::FileError;
 use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::schedule::Shape;
 use lowrank::train::{
     AnyBase, Control, Event, Init, Length, Measures, Method, Options, PatternValue, Report, RunOptions, Targets, TrainError, Trainer,
-    Warmup, Workload, forecast, run as run_training,
+    Warmup, Workload, forecast, run as run_training, save,
 };
 use serde_json::{Value, json};
 
@@ -196,7 +196,7 @@ impl TrainOptions {
         Ok(Options {
             rank: self.rank,
             alpha: self.alpha.unwrap_or(2.0 * self.rank as f32),
-            targets: targets(&self.target_modules),
+            targets: Targets::parse(&self.target_modules),
             rank_pattern: patterns("rank-pattern", &self.rank_pattern)?,
             alpha_pattern: patterns("alpha-pattern", &self.alpha_pattern)?,
             init: match self.init {
@@ -292,16 +292,6 @@ impl From<TaskName> for Task {
     }
 }
 
-/// Names if every part between commas looks like one, else a pattern.
-fn targets(text: &str) -> Targets {
-    let is_name = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.');
-    match text {
-        "all-linear" => Targets::AllLinear,
-        _ if text.split(',').all(|part| is_name(part.trim())) => Targets::Names(text.split(',').map(|part| part.trim().into()).collect()),
-        _ => Targets::Pattern(text.into()),
-    }
-}
-
 /// `PATTERN=NUMBER`.
 fn pattern(name: &str, text: &str) -> Result<PatternValue, Failure> {
     let parts = text.rsplit_once('=').and_then(|(pattern, value)| Some((pattern.to_owned(), value.parse().ok()?)));
@@ -356,7 +346,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let report = match outcome {
         Ok(report) => report,
         Err(error @ TrainError::Diverged { .. }) => {
-            save(arguments, &trainer, None, &name)?;
+            save(&trainer, None, &name, &arguments.output)?;
             return Err(format!("{error}; it is in {}", arguments.output.display()).into());
         }
         Err(error) => return Err(error.into()),
@@ -366,27 +356,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             format!("stopped at step {}; the same command with --resume goes on from {}", report.steps, checkpoint.display()).into()
         );
     }
-    save(arguments, &trainer, report.rank, &name)?;
+    save(&trainer, report.rank, &name, &arguments.output)?;
     // The run is complete: a later --resume has nothing to go on from.
     let _ = std::fs::remove_file(&checkpoint);
     tell(arguments, &trainer, &report)
-}
-
-/// Writes what was trained.
-fn save(arguments: &Arguments, trainer: &Trainer<'_>, rank: Option<usize>, name: &str) -> Result<(), Failure> {
-    let archive = trainer.archive(name, rank)?;
-    write_bytes(&arguments.output, &archive)?;
-    if arguments.method == Method::Full
-        && let Some(classifier) = trainer.classifier_adapter(&archive)?
-    {
-        write_bytes(&with_suffix(&arguments.output, "classifier.lrk"), &classifier)?;
-    }
-    Ok(())
-}
-
-fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    use std::io::Write;
-    write_whole(path, |file| file.write_all(bytes).map_err(|error| FileError::io(path, error)))
 }
 
 /// `FILE.suffix`.

@@ -25,6 +25,7 @@ pub(super) static AVX2: Kernels = Kernels {
     name: "avx2",
     product,
     product_fast,
+    read_row: tile::read_row,
     quantize: fast::quantize,
     dot: vector::dot,
     dot_f16: vector::dot_f16,

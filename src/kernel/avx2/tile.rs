@@ -48,7 +48,13 @@ pub(super) fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'
     }
 }
 
-/// The dequantized weights `first ..` of a row.
+/// The dequantized weights of a row.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in crate::kernel) fn read_row(weights: &Matrix<'_>, row: usize, out: &mut [f32]) {
+    out.chunks_mut(COLS).enumerate().for_each(|(i, out)| fill(weights, row, i * COLS, out));
+}
+
+/// The dequantized weights `first ..` of a row, at most [`COLS`]; `first` is a multiple of 64.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn fill(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]) {

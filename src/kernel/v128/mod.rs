@@ -97,6 +97,7 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         name,
         product: product::<S>,
         product_fast: fast::product::<S>,
+        read_row: tile::read_row::<S>,
         quantize: fast::quantize::<S>,
         dot: vector::dot::<S>,
         dot_f16: vector::dot_f16::<S>,

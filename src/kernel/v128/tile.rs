@@ -52,7 +52,12 @@ pub(super) fn product<S: Simd>(weights: &Matrix<'_>, input: &Input<'_>, y: &mut 
     }
 }
 
-/// The dequantized weights `first ..` of a row.
+/// The dequantized weights of a row.
+pub(super) fn read_row<S: Simd>(weights: &Matrix<'_>, row: usize, out: &mut [f32]) {
+    out.chunks_mut(COLS).enumerate().for_each(|(i, out)| fill::<S>(weights, row, i * COLS, out));
+}
+
+/// The dequantized weights `first ..` of a row, at most [`COLS`]; `first` is a multiple of 64.
 #[inline]
 fn fill<S: Simd>(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]) {
     let at = row * weights.cols() + first;

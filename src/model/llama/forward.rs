@@ -111,11 +111,23 @@ pub(crate) fn blocks(
 
 /// `logits = Head · norm(x)` of some rows of the last pass, `[rows, vocab]`.
 pub(crate) fn logits(model: &Llama<'_>, pass: &Pass<'_, '_>, rows: Range<usize>, buffers: &mut Buffers<'_>, logits: &mut [f32]) {
+    let head = Linear { weight: model.head(), bias: &[], site: Site::Head.number(model.config().layers) };
+    project(model, pass, rows, &head, buffers, logits);
+}
+
+/// What `linear` makes of norm(x) of some rows of the last pass, `[rows, out]`.
+pub(crate) fn project(
+    model: &Llama<'_>,
+    pass: &Pass<'_, '_>,
+    rows: Range<usize>,
+    linear: &Linear<'_>,
+    buffers: &mut Buffers<'_>,
+    out: &mut [f32],
+) {
     let c = model.config();
     let normed = &mut buffers.normed[..rows.len() * c.dim];
     norm_rows(pass, &buffers.x[rows.start * c.dim..rows.end * c.dim], model.norm(), c.norm_epsilon, normed);
-    let head = Linear { weight: model.head(), bias: &[], site: Site::Head.number(c.layers) };
-    head.forward(pass, normed, logits, &mut buffers.scratch);
+    linear.forward(pass, normed, out, &mut buffers.scratch);
 }
 
 /// The RMSNorm of every row.

@@ -199,6 +199,11 @@ impl<'t> Dataset<'t> {
         self.entries.is_empty()
     }
 
+    /// The file's name, without its folder.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// What it is read for.
     pub fn task(&self) -> Task {
         self.task

@@ -79,10 +79,18 @@ impl Tokenize for TextBorder {
         self.end_token()
     }
 
-    /// As the tokenizer frames it (`[CLS]` … `[SEP]`).
+    /// As the tokenizer frames it (`[CLS]` … `[SEP]`), behind the begin-of-sequence token where the model's rule asks for one and the
+    /// tokenizer has not put it there.
     fn classified(&self, text: &str, max_length: usize) -> Result<(Vec<u32>, bool), TextError> {
-        let (ids, cut) = self.encode_text(text, max_length)?;
-        Ok((ids, cut > 0))
+        let (mut ids, cut) = self.encode_text(text, max_length)?;
+        if let Some(begin) = self.leading_bos()
+            && ids.first() != Some(&begin)
+        {
+            ids.insert(0, begin);
+        }
+        let was_cut = cut > 0 || ids.len() > max_length;
+        ids.truncate(max_length);
+        Ok((ids, was_cut))
     }
 
     fn is_stop(&self, token: u32) -> bool {
