@@ -116,6 +116,7 @@ pub(crate) fn quality(points: &[(&str, f64, f64)], quality: &str) -> Result<Stri
             .x_label_area_size(44)
             .y_label_area_size(72)
             .build_cartesian_2d(x.0..x.1, y.0..y.1)?;
+        let megabyte_digits = if x.1 - x.0 < 10.0 { 1 } else { 0 };
         let digits = if y.1 - y.0 < 0.05 {
             4
         } else if y.1 - y.0 < 1.0 {
@@ -128,7 +129,7 @@ pub(crate) fn quality(points: &[(&str, f64, f64)], quality: &str) -> Result<Stri
             .light_line_style(TRANSPARENT)
             .bold_line_style(BLACK.mix(0.12))
             .x_desc("peak memory, MB")
-            .x_label_formatter(&|value| format!("{value:.0}"))
+            .x_label_formatter(&|value| format!("{value:.megabyte_digits$}"))
             .y_desc(format!("validation {quality}"))
             .y_label_formatter(&|value| format!("{value:.digits$}"))
             .label_style(FONT)
