@@ -29,9 +29,9 @@ if [ ! -d "$sysroot/lib/rustlib/$triple" ] || [ "$(cat "$sysroot/version" 2>/dev
     apt-get update -qq >/dev/null 2>&1 || true
     package="libstd-rust-web-dev:arm64=$(dpkg-query -W -f '${Version}' rustc-web)"
     (cd "$fetched" && apt-get download -qq "$package" >/dev/null 2>&1) || skip "cannot fetch $package"
-    dpkg -x "$fetched"/libstd-rust-web-dev_*.deb "$fetched/root"
+    dpkg -x "$fetched"/libstd-rust-web-dev_*.deb "$fetched/unpacked"
     cp -r /usr/lib/rustlib "$sysroot/lib/"
-    cp -r "$fetched/root/usr/lib/rustlib/$triple" "$sysroot/lib/rustlib/"
+    cp -r "$fetched/unpacked/usr/lib/rustlib/$triple" "$sysroot/lib/rustlib/"
     printf '%s' "$version" >"$sysroot/version"
 fi
 

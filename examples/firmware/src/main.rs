@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 
+mod exit;
 mod print;
 mod stack;
 #[path = "../../tiny/task.rs"]
@@ -16,12 +17,10 @@ mod expected {
     include!("../expected/tokens.rs");
 }
 
-use core::panic::PanicInfo;
-
 use cortex_m::peripheral::SYST;
 use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m_rt::entry;
-use cortex_m_semihosting::debug;
+use exit::exit;
 use expected::EXPECTED;
 use lowrank::include_archive;
 use lowrank::runtime::{Serial, need};
@@ -139,21 +138,4 @@ impl Clock for SysTick {
         self.counts[kind] += 1;
         self.most[kind] = self.most[kind].max(ticks);
     }
-}
-
-fn exit(passed: bool) -> ! {
-    print(&[if passed { &"PASS" } else { &"FAIL" }]);
-    debug::exit(if passed { debug::EXIT_SUCCESS } else { debug::EXIT_FAILURE });
-    loop {
-        cortex_m::asm::wfi();
-    }
-}
-
-/// The place alone: messages would bring in formatting.
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    if let Some(place) = info.location() {
-        print(&[&"FAIL: panic at ", &place.file(), &":", &place.line()]);
-    }
-    exit(false)
 }

@@ -5,15 +5,15 @@
 #![no_std]
 #![no_main]
 
+#[path = "../exit.rs"]
+mod exit;
 #[path = "../print.rs"]
 mod print;
-
-use core::panic::PanicInfo;
 
 use cortex_m::peripheral::SYST;
 use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m_rt::entry;
-use cortex_m_semihosting::debug;
+use exit::exit;
 use lowrank::kernel::{GROUP, Input, Quantized, kernels};
 use lowrank::quant::{Int8, Layout, Matrix, Nf4, Scales, Values, nf4::CODEBOOK};
 use lowrank::tensor::{Columns, MatMut};
@@ -169,20 +169,4 @@ fn plain(values: &Values<'_>, x: &Quantized<'_>, row: usize, i: usize) -> f32 {
 /// round(112 · c).
 fn integer(c: f32) -> i32 {
     (c * 112.0 + if c < 0.0 { -0.5 } else { 0.5 }) as i32
-}
-
-fn exit(passed: bool) -> ! {
-    print(&[if passed { &"PASS" } else { &"FAIL" }]);
-    debug::exit(if passed { debug::EXIT_SUCCESS } else { debug::EXIT_FAILURE });
-    loop {
-        cortex_m::asm::wfi();
-    }
-}
-
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    if let Some(place) = info.location() {
-        print(&[&"FAIL: panic at ", &place.file(), &":", &place.line()]);
-    }
-    exit(false)
 }
