@@ -1,7 +1,7 @@
-//! Archives in files: mapped for reading, written whole or not at all. `std` only.
+//! Archives in files: mapped or loaded for reading, written whole or not at all. `std` only.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Deref;
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub(crate) fn map(path: &Path) -> Result<memmap2::Mmap, FileError> {
     unsafe { memmap2::Mmap::map(&file) }.map_err(|error| FileError::io(path, error))
 }
 
-/// A read-only memory map of an archive file. Dereferences to its bytes, page-aligned.
+/// An archive file in memory, read-only: mapped, or a copy. Dereferences to its bytes, page-aligned.
 ///
 /// The file must not be changed while it is mapped: replace it by rename, as [`write_file`] does.
 #[derive(Debug)]
@@ -38,6 +38,31 @@ impl ArchiveFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
         let map = map(path)?;
+        Self::checked(path, map)
+    }
+
+    /// Copies the file at `path` into memory of the process, in large pages where the system has them (Linux, transparent huge pages).
+    /// Decoding walks through all weights for every token; with small pages it waits for address translation too. The price: the
+    /// file is read as a whole, and the copy is neither shared between processes nor given up when memory runs short.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let io = |error| FileError::io(path, error);
+        let mut file = File::open(path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
+        let len = usize::try_from(len).map_err(|_| io(std::io::ErrorKind::FileTooLarge.into()))?;
+        // A map of nothing is refused by some systems; a header is checked for below.
+        let mut memory = memmap2::MmapMut::map_anon(len.max(1)).map_err(io)?;
+        #[cfg(target_os = "linux")]
+        // A wish: a kernel without large pages refuses it, and small ones serve as well.
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        file.read_exact(&mut memory[..len]).map_err(io)?;
+        Self::checked(path, memory.make_read_only().map_err(io)?)
+    }
+
+    fn checked(path: &Path, map: memmap2::Mmap) -> Result<Self, FileError> {
         Header::parse(&map).map_err(|error| FileError::core(path, "", error))?;
         Ok(Self { map })
     }

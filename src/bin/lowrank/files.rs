@@ -13,7 +13,7 @@ use lowrank::text::TextBorder;
 
 use crate::Failure;
 
-/// A mapped archive with its path.
+/// An archive in memory with its path.
 #[derive(Debug)]
 pub(crate) struct File {
     pub(crate) path: PathBuf,
@@ -24,6 +24,12 @@ impl File {
     pub(crate) fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref().to_owned();
         Ok(Self { map: ArchiveFile::open(&path)?, path })
+    }
+
+    /// A copy in memory instead of a map.
+    pub(crate) fn load(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref().to_owned();
+        Ok(Self { map: ArchiveFile::load(&path)?, path })
     }
 
     pub(crate) fn root(&self) -> Result<RootKind, FileError> {

@@ -40,6 +40,9 @@ pub(crate) struct ModelOptions {
     /// The base archive
     #[arg(long, value_name = "FILE")]
     pub(crate) base: PathBuf,
+    /// Copy the base into large pages of memory instead of mapping its file: decodes faster, cannot be shared or given up
+    #[arg(long)]
+    load: bool,
     /// Threads that compute; 0 means one per core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) threads: usize,
@@ -81,7 +84,7 @@ impl ModelOptions {
         if self.device == Device::Cuda {
             return Err("built without cuda".into());
         }
-        Ok(File::open(&self.base)?)
+        Ok(if self.load { File::load(&self.base)? } else { File::open(&self.base)? })
     }
 
     pub(crate) fn executor(&self) -> Result<Box<dyn Executor>, Failure> {
