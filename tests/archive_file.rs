@@ -7,7 +7,9 @@ use lowrank::archive::ArchiveFile;
 use lowrank::file::FileError;
 use lowrank::model::llama::Llama;
 
-const WAYS: [fn(&Path) -> Result<ArchiveFile, FileError>; 2] = [|path| ArchiveFile::open(path), |path| ArchiveFile::load(path)];
+type Way = fn(&Path) -> Result<ArchiveFile, FileError>;
+
+const WAYS: [Way; 2] = [|path| ArchiveFile::open(path), |path| ArchiveFile::load(path)];
 
 #[test]
 fn loaded_and_mapped_are_the_same_bytes() {
