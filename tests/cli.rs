@@ -84,6 +84,7 @@ fn generate_is_repeatable_and_adapters_act() {
     let run = |more: &[&str]| stdout(&[&["generate", "--base", &base, "--prompt", "ab", "--tokens", "12"], more].concat());
     let plain = run(&["--threads", "1"]);
     assert_eq!(plain, run(&["--threads", "2"]), "results do not depend on threads");
+    assert_eq!(plain, run(&["--load"]), "a copy is the same base");
     assert_ne!(plain, run(&["--adapter", &format!("{adapter}:8")]));
     assert_eq!(plain, run(&["--adapter", &format!("{adapter}:0")]));
     let drawn = |seed| run(&["--temperature", "2", "--seed", seed]);
@@ -283,6 +284,7 @@ fn bad_input_is_one_line_that_says_what_and_where() {
     assert!(failure(&["verify", &damaged]).contains("checksum"));
     std::fs::write(&damaged, &bytes[..middle]).unwrap();
     assert!(failure(&["generate", "--base", &damaged, "--prompt", "a"]).contains("truncated"));
+    assert!(failure(&["generate", "--load", "--base", &damaged, "--prompt", "a"]).contains("truncated"));
     assert!(failure(&["generate", "--base", &adapter, "--prompt", "a"]).contains("a Llama base was expected"));
     assert!(failure(&["generate", "--base", &base, "--prompt", "a", "--adapter", &base]).contains("an adapter was expected"));
     assert!(failure(&["generate", "--base", &base, "--prompt", "a", "--device", "cuda"]).contains("built without cuda"));
