@@ -23,7 +23,8 @@ median = statistics.median
 ROUNDS = int(os.environ.get("LOWRANK_PEERS_ROUNDS", "5"))
 PROMPTS, TOKENS, FILLED, LONGEST = (128, 512), 64, 16, 512
 LOWRANK, NF4, WORK, TEXT = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), sys.argv[4]
-PRECISIONS = ("exact", "fast")
+# Our contestants: how a base is run. `--load` copies it into large pages instead of mapping its file.
+WAYS = {"Exact": ("--precision", "exact"), "Fast": ("--precision", "fast"), "Fast --load": ("--precision", "fast", "--load")}
 PEERS = ("Q4_0", "IQ4_NL")
 
 
@@ -37,9 +38,9 @@ def ours(command, *arguments):
     return json.loads(output.stdout)
 
 
-def bench(threads, precision, prompt, *more, rounds=1):
+def bench(threads, way, prompt, *more, rounds=1):
     sizes = ("--prompt-tokens", prompt, "--tokens", TOKENS, "--rounds", rounds)
-    return ours("bench", "--threads", threads, "--precision", precision, *sizes, *more)
+    return ours("bench", "--threads", threads, *WAYS[way], *sizes, *more)
 
 
 class LlamaCpp:
@@ -77,10 +78,10 @@ class LlamaCpp:
         return rates | {"decode": self.timed(FILLED, [1] * TOKENS)}
 
 
-def our_round(threads, precision):
+def our_round(threads, way):
     rates = {}
     for prompt in PROMPTS:
-        facts = bench(threads, precision, prompt)
+        facts = bench(threads, way, prompt)
         rates[f"prefill {prompt}"] = facts["prefill_tokens_per_s"]
         rates |= {"decode": facts["decode_tokens_per_s"], "share": facts["read_gb_per_s"] / facts["measured_read_gb_per_s"]}
     return rates
@@ -92,37 +93,37 @@ def row(*cells):
 
 def models():
     peers = {name: LlamaCpp(WORK / f"{name}.gguf") for name in PEERS}
-    row("SmolLM2-135M", "threads", *(f"llama.cpp {name}" for name in PEERS), *(f"lowrank {p.title()}" for p in PRECISIONS), "ratio Exact", "ratio Fast")
-    row(*["---"] * 8)
+    row("SmolLM2-135M", "threads", *(f"llama.cpp {name}" for name in PEERS), *(f"lowrank {way}" for way in WAYS), *(f"ratio {way}" for way in WAYS))
+    row(*["---"] * (2 + len(PEERS) + 2 * len(WAYS)))
     shares = {}
     for threads in (1, 2):
         for peer in peers.values():
             peer.round(threads)
-        rounds = [{n: p.round(threads) for n, p in peers.items()} | {p: our_round(threads, p) for p in PRECISIONS} for _ in range(ROUNDS)]
+        rounds = [{n: p.round(threads) for n, p in peers.items()} | {way: our_round(threads, way) for way in WAYS} for _ in range(ROUNDS)]
         for what in ["decode", *(f"prefill {prompt}" for prompt in PROMPTS)]:
-            middle = {who: median(r[who][what] for r in rounds) for who in (*PEERS, *PRECISIONS)}
+            middle = {who: median(r[who][what] for r in rounds) for who in (*PEERS, *WAYS)}
             faster = max(PEERS, key=middle.get)
-            ratios = (median(r[p][what] / r[faster][what] for r in rounds) for p in PRECISIONS)
+            ratios = (median(r[way][what] / r[faster][what] for r in rounds) for way in WAYS)
             row(f"{what}, tokens/s", str(threads), *(f"{middle[who]:.0f}" for who in middle), *(f"{ratio:.2f}x" for ratio in ratios))
-        for precision in PRECISIONS:
-            shares[threads, precision] = median(r[precision]["share"] for r in rounds)
+        for way in WAYS:
+            shares[threads, way] = median(r[way]["share"] for r in rounds)
     print("\ndecode reads, of the measured read bandwidth: ", end="")
-    print(", ".join(f"{100 * share:.0f} % ({precision.title()}, {threads} threads)" for (threads, precision), share in shares.items()))
+    print(", ".join(f"{100 * share:.0f} % ({way}, {threads} threads)" for (threads, way), share in shares.items()))
 
 
 def perplexity():
-    exact, fast = (ours("evaluate", "--precision", p, "--data", TEXT, "--max-length", 512) for p in PRECISIONS)
+    exact, fast = (ours("evaluate", "--precision", p, "--data", TEXT, "--max-length", 512) for p in ("exact", "fast"))
     difference = 100 * (fast["perplexity"] / exact["perplexity"] - 1)
     print(f"perplexity over {exact['scored']} scored tokens: Exact {exact['perplexity']:.4f}, Fast {fast['perplexity']:.4f} ({difference:+.2f} %)")
 
 
 def adapters():
     print()
-    row("adapter, rank 8 on every linear layer, decode", "threads", "bytes added", *(f"time added, {p.title()}" for p in PRECISIONS))
-    row(*["---"] * 5)
+    row("adapter, rank 8 on every linear layer, decode", "threads", "bytes added", *(f"time added, {way}" for way in WAYS))
+    row(*["---"] * (3 + len(WAYS)))
     for values in ("f16", "int8"):
         for threads in (1, 2):
-            results = [bench(threads, p, 128, "--adapter", WORK / f"rank8-{values}.lrk", rounds=ROUNDS) for p in PRECISIONS]
+            results = [bench(threads, way, 128, "--adapter", WORK / f"rank8-{values}.lrk", rounds=ROUNDS) for way in WAYS]
             bytes_added = results[0]["adapter_bytes_per_token"] / results[0]["weight_bytes_per_token"]
             row(values, str(threads), f"{100 * bytes_added:+.1f} %", *(f"{100 * r['adapter_overhead']:+.1f} %" for r in results))
 
@@ -167,7 +168,7 @@ def products():
     row("NF4 4096x4096 times a vector, 1 thread", "G weights/s", "error / sum of abs(w x)", *(f"ratio to {name}" for name in ways))
     row(*["---"] * 5)
     names = {name: f"bitsandbytes {bitsandbytes.__version__} {name}" for name in ways}
-    for who, name in (names | {p: f"lowrank {p.title()} ({rounds[0]['isa']})" for p in PRECISIONS}).items():
+    for who, name in (names | {p: f"lowrank {p.title()} ({rounds[0]['isa']})" for p in ("exact", "fast")}).items():
         error = f"{errors[who]:.0e}" if who in errors else {"exact": "at most 1e-06", "fast": "at most 1e-02"}[who]
         row(name, f"{rate(who):.2f}", error, *(f"{median(r[way] / r[who] for r in rounds):.2f}x" for way in ways))
 
