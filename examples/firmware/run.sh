@@ -40,9 +40,8 @@ export RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="-C link-arg=-Tlink.x -C linker=arm-none-eabi-ld -C linker-flavor=ld"
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=${OPT_LEVEL:-s}
 # What the image says of a panic's place must not make it larger where the sources lie deeper.
-export CARGO_PROFILE_RELEASE_TRIM_PATHS=object
-/usr/bin/cargo build --quiet --release --locked -Ztrim-paths -Zbuild-std=core -Zbuild-std-features=optimize_for_size \
-    --target $target --target-dir "$build"
+CARGO_PROFILE_RELEASE_TRIM_PATHS=object /usr/bin/cargo build --quiet --release --locked \
+    -Ztrim-paths -Zbuild-std=core -Zbuild-std-features=optimize_for_size --target $target --target-dir "$build"
 image=$build/$target/release/lowrank-firmware
 
 # Names of crates in the graph; alloc is not among them because build-std made core alone.
