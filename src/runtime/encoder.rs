@@ -6,14 +6,14 @@
 use core::ops::Range;
 
 use super::encoder_limits::Plan;
+use super::engine::Engine;
 use super::selection::{self, Handle};
 use super::workspace::Workspace;
 use super::{EncoderLimits, Executor, encoder_need};
 use crate::adapter::{Choice, Classifier, Resolve};
 use crate::error::{Error, Result};
-use crate::kernel::{Kernels, kernels};
 use crate::model::bert::{Bert, Pooling, forward};
-use crate::nn::{Pass, Scratch, Segment};
+use crate::nn::{Scratch, Segment};
 use crate::tensor::math;
 
 /// Encodes texts with a BERT-family base, in memory that the caller lends for `'w`; model and adapters live for `'m`.
@@ -33,8 +33,7 @@ use crate::tensor::math;
 pub struct Encoder<'w, 'm> {
     model: Bert<'m>,
     limits: EncoderLimits,
-    executor: &'w dyn Executor,
-    kernels: &'static Kernels,
+    engine: Engine<'w>,
     /// `[batch, max_active]`.
     active: &'w mut [Handle<'m>],
     tokens: &'w mut [u32],
@@ -81,8 +80,7 @@ impl<'w, 'm> Encoder<'w, 'm> {
         };
         Ok(Self {
             limits: *limits,
-            executor,
-            kernels: kernels(),
+            engine: Engine::new(executor, limits.lanes, limits.max_active),
             buffers,
             active: w.values(plan.handles, None)?,
             tokens: w.numbers(limits.tokens)?,
@@ -165,14 +163,7 @@ impl<'w, 'm> Encoder<'w, 'm> {
             self.segments[sequence] = Segment { first, rows: text.len(), sequence };
             (first, count) = (rows.end, sequence + 1);
         }
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments: &self.segments[..count],
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let pass = self.engine.pass(&self.segments[..count], self.active);
         forward::encode(&self.model, &pass, &self.tokens[..first], &self.types[..first], &mut self.buffers);
         self.encoded = count;
     }
@@ -192,14 +183,8 @@ impl<'w, 'm> Encoder<'w, 'm> {
     /// [`Error::NotEncoded`], [`Error::NoPooler`].
     pub fn pooled(&mut self, sequence: usize, pooling: Pooling) -> Result<&[f32]> {
         let rows = self.rows(sequence)?;
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments: &[Segment { first: 0, rows: 1, sequence }],
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let one = [Segment { first: 0, rows: 1, sequence }];
+        let pass = self.engine.pass(&one, self.active);
         match forward::pool(&self.model, &pass, pooling, rows, &mut self.buffers) {
             true => Ok(self.buffers.pooled),
             false => Err(Error::NoPooler),
@@ -216,7 +201,7 @@ impl<'w, 'm> Encoder<'w, 'm> {
         let pooled = &mut *self.buffers.pooled;
         if normalize {
             // As torch.nn.functional.normalize: a vector of zeros stays one.
-            let length = math::sqrt(self.kernels.dot(pooled, pooled)).max(1e-12);
+            let length = math::sqrt(self.engine.kernels.dot(pooled, pooled)).max(1e-12);
             pooled.iter_mut().for_each(|value| *value /= length);
         }
         Ok(pooled)
@@ -246,14 +231,8 @@ impl<'w, 'm> Encoder<'w, 'm> {
             return Err(Error::Length { have: logits.len(), need: classifier.len() });
         }
         self.pooled(sequence, self.model.classifier_pooling())?;
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments: &[Segment { first: 0, rows: 1, sequence }],
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let one = [Segment { first: 0, rows: 1, sequence }];
+        let pass = self.engine.pass(&one, self.active);
         classifier.linear().forward(&pass, self.buffers.pooled, logits, &mut self.buffers.scratch);
         Ok(())
     }

@@ -25,6 +25,7 @@
 
 mod encoder;
 mod encoder_limits;
+mod engine;
 mod executor;
 mod limits;
 mod predictor;

@@ -2,15 +2,16 @@
 //!
 //! All memory is the caller's and taken at the start; nothing here allocates.
 
+use super::engine::Engine;
 use super::limits::{round, times};
 use super::selection::{self, Handle};
 use super::workspace::Workspace;
 use super::{Executor, Need};
 use crate::adapter::{Choice, Classifier, Resolve};
 use crate::error::{Error, Field, Result};
-use crate::kernel::{GROUP, Kernels, Precision, kernels};
+use crate::kernel::{GROUP, Precision};
 use crate::model::mlp::{Config, Mlp, forward};
-use crate::nn::{Pass, Scratch, Segment};
+use crate::nn::{Scratch, Segment};
 
 /// What a predictor must have room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +95,7 @@ pub const fn predictor_need(config: &Config, limits: &PredictorLimits) -> Need {
 pub struct Predictor<'w, 'm> {
     model: Mlp<'m>,
     limits: PredictorLimits,
-    executor: &'w dyn Executor,
-    kernels: &'static Kernels,
+    engine: Engine<'w>,
     buffers: forward::Buffers<'w>,
     /// `[batch, outputs]`; the first `rows` are valid.
     outputs: &'w mut [f32],
@@ -138,8 +138,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
             active: w.values(times(limits.batch, limits.max_active), None)?,
             segments: w.values(limits.batch, Segment::default())?,
             limits: *limits,
-            executor,
-            kernels: kernels(),
+            engine: Engine::new(executor, limits.lanes, limits.max_active),
             model,
         })
     }
@@ -177,14 +176,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
         for (sequence, segment) in self.segments[..rows].iter_mut().enumerate() {
             *segment = Segment { first: sequence, rows: 1, sequence };
         }
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments: &self.segments[..rows],
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let pass = self.engine.pass(&self.segments[..rows], self.active);
         forward::run(&self.model, &pass, features, &mut self.buffers, &mut self.outputs[..rows * outputs]);
         self.rows = rows;
         Ok(())
@@ -233,14 +225,8 @@ impl<'w, 'm> Predictor<'w, 'm> {
         if logits.len() != classifier.len() {
             return Err(Error::Length { have: logits.len(), need: classifier.len() });
         }
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments: &[Segment { first: 0, rows: 1, sequence }],
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let one = [Segment { first: 0, rows: 1, sequence }];
+        let pass = self.engine.pass(&one, self.active);
         let dim = self.model.config().dim;
         classifier.linear().forward(&pass, &self.buffers.x[sequence * dim..][..dim], logits, &mut self.buffers.scratch);
         Ok(())

@@ -5,15 +5,15 @@
 
 use core::ops::Range;
 
+use super::engine::Engine;
 use super::recurrent_limits::Plan;
 use super::selection::{self, Handle};
 use super::workspace::Workspace;
 use super::{Candidate, Executor, RecurrentLimits, Sampler, recurrent_need};
 use crate::adapter::{Choice, Classifier, Resolve};
 use crate::error::{Error, Result};
-use crate::kernel::{Kernels, kernels};
 use crate::model::lstm::{Lstm, forward};
-use crate::nn::{Pass, Scratch, Segment};
+use crate::nn::{Scratch, Segment};
 
 /// What is known of one sequence besides its state and adapters.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +38,7 @@ pub(super) struct Sequence {
 pub struct Recurrent<'w, 'm> {
     model: Lstm<'m>,
     limits: RecurrentLimits,
-    executor: &'w dyn Executor,
-    kernels: &'static Kernels,
+    engine: Engine<'w>,
     /// `[batch, layers, 2, hidden]`: h, then c.
     states: &'w mut [f32],
     buffers: forward::Buffers<'w>,
@@ -72,8 +71,7 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         let mut w = Workspace::new(memory, recurrent_need(config, limits).bytes)?;
         Ok(Self {
             limits: *limits,
-            executor,
-            kernels: kernels(),
+            engine: Engine::new(executor, limits.lanes, limits.max_active),
             states: w.values(plan.states, 0.0)?,
             buffers: forward::Buffers {
                 x: w.numbers(plan.x)?,
@@ -246,14 +244,8 @@ impl<'w, 'm> Recurrent<'w, 'm> {
             return Err(Error::Length { have: logits.len(), need: classifier.len() });
         }
         let state = self.last_state(sequence);
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments: &[Segment { first: 0, rows: 1, sequence }],
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let one = [Segment { first: 0, rows: 1, sequence }];
+        let pass = self.engine.pass(&one, self.active);
         classifier.linear().forward(&pass, &self.states[state], logits, &mut self.buffers.scratch);
         Ok(())
     }
@@ -331,14 +323,7 @@ impl<'w, 'm> Recurrent<'w, 'm> {
             let state = &mut self.sequences[segment.sequence];
             *state = Sequence { position: state.position.saturating_add(segment.rows), has_logits: false };
         }
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments,
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let pass = self.engine.pass(segments, self.active);
         forward::feed(&self.model, &pass, &self.tokens[..rows], self.states, &mut self.buffers);
     }
 
@@ -346,14 +331,7 @@ impl<'w, 'm> Recurrent<'w, 'm> {
     /// the first `segments` segments are numbered from there. Nothing without a head.
     fn compute_logits(&mut self, rows: Range<usize>, segments: usize, sequence: usize) {
         let outputs = self.model.config().outputs;
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments: &self.segments[..segments],
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let pass = self.engine.pass(&self.segments[..segments], self.active);
         let logits = &mut self.logits[sequence * outputs..][..rows.len() * outputs];
         forward::logits(&self.model, &pass, rows, &mut self.buffers, logits);
     }

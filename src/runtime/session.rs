@@ -3,15 +3,15 @@
 //! All memory is the caller's and taken at the start; nothing here allocates. A session shows tokens and logits, never its
 //! key-value cache, so that a device can stand behind the same type.
 
+use super::engine::Engine;
 use super::limits::Plan;
 use super::selection::{self, Handle};
 use super::workspace::Workspace;
 use super::{Candidate, Executor, KvFormat, Limits, Sampler, need};
 use crate::adapter::{Choice, Classifier, Resolve};
 use crate::error::{Error, Result};
-use crate::kernel::{Kernels, kernels};
 use crate::model::llama::{Llama, forward};
-use crate::nn::{Cache, Pass, Scratch, Segment, room};
+use crate::nn::{Cache, Scratch, Segment, room};
 
 /// What is known of one sequence besides its tokens and adapters.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +46,7 @@ pub(super) struct Sequence {
 pub struct Session<'w, 'm> {
     model: Llama<'m>,
     limits: Limits,
-    executor: &'w dyn Executor,
-    kernels: &'static Kernels,
+    engine: Engine<'w>,
     sequences: &'w mut [Sequence],
     active: &'w mut [Handle<'m>],
     /// `[batch, context]`.
@@ -107,8 +106,7 @@ impl<'w, 'm> Session<'w, 'm> {
         config.frequencies(buffers.frequencies);
         Ok(Self {
             limits: *limits,
-            executor,
-            kernels: kernels(),
+            engine: Engine::new(executor, limits.lanes, limits.max_active),
             keys,
             values,
             buffers,
@@ -273,14 +271,8 @@ impl<'w, 'm> Session<'w, 'm> {
             return Err(Error::Length { have: logits.len(), need: classifier.len() });
         }
         let last_row = self.feed_all(sequence, tokens);
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments: &[Segment { first: 0, rows: 1, sequence }],
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let one = [Segment { first: 0, rows: 1, sequence }];
+        let pass = self.engine.pass(&one, self.active);
         forward::project(&self.model, &pass, last_row..last_row + 1, &classifier.linear(), &mut self.buffers, logits);
         Ok(())
     }
@@ -384,14 +376,7 @@ impl<'w, 'm> Session<'w, 'm> {
     }
 
     fn forward(&mut self, rows: usize, segments: usize) {
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments: &self.rows.segments[..segments],
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let pass = self.engine.pass(&self.rows.segments[..segments], self.active);
         let (batch, room) = (self.limits.batch, room(self.limits.context));
         let cache = forward::KeyValues { keys: &mut self.keys, values: &mut self.values, batch, room };
         forward::blocks(&self.model, &pass, &self.rows.tokens[..rows], &self.rows.positions[..rows], cache, &mut self.buffers);
@@ -401,14 +386,7 @@ impl<'w, 'm> Session<'w, 'm> {
     /// the first `segments` segments are numbered from there.
     fn compute_logits(&mut self, rows: core::ops::Range<usize>, segments: usize, sequence: usize) {
         let vocab = self.model.config().vocab;
-        let pass = Pass {
-            kernels: self.kernels,
-            executor: self.executor,
-            lanes: self.limits.lanes,
-            segments: &self.rows.segments[..segments],
-            active: self.active,
-            max_active: self.limits.max_active,
-        };
+        let pass = self.engine.pass(&self.rows.segments[..segments], self.active);
         let logits = &mut self.logits[sequence * vocab..][..rows.len() * vocab];
         forward::logits(&self.model, &pass, rows, &mut self.buffers, logits);
     }
