@@ -1,7 +1,7 @@
-//! AVX-512 (F, BW, VL) with VNNI: products with NF4 weights, exact and fast, and fast ones with int8 weights.
+//! AVX-512 (F, BW, VL) with VNNI: products with several vectors, and those of NF4 weights, and of int8 ones in fast, with one.
 //!
 //! Everything else is the AVX2 table's: vectors of 512 bits gain nothing there that memory or the multiply-add units would not
-//! take back. `exact` and `fast` multiply with one vector, `panel` with several.
+//! take back. `exact` and `fast` multiply with one vector, `tile` (exact) and `panel` (fast) with several.
 
 mod exact;
 mod fast;
@@ -9,6 +9,7 @@ mod lanes;
 mod mix;
 mod panel;
 mod scales;
+mod tile;
 
 use super::avx2::{self, exp, vector};
 use super::fast::Weights;
@@ -46,6 +47,9 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
 /// Vectors from which packing a panel pays.
 const PANEL: usize = 3;
 
+/// Vectors from which an exact product packs a panel.
+const SEVERAL: usize = 2;
+
 /// y = W x for the rows that `y` owns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
@@ -53,7 +57,8 @@ fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
         Values::Nf4(nf4) if nf4.layout == Layout::Split64 && input.n() == 1 => {
             exact::product(&nf4, y.range().start, input.x.as_chunks().0, y.row(0));
         }
-        _ => avx2::product(weights, input, y),
+        _ if input.n() < SEVERAL => avx2::product(weights, input, y),
+        _ => tile::product(weights, input, y),
     }
 }
 
