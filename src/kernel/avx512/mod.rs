@@ -47,8 +47,9 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
 /// Vectors from which packing a panel pays.
 const PANEL: usize = 3;
 
-/// Vectors from which an exact product packs a panel.
-const SEVERAL: usize = 2;
+/// Rows of a matrix from which an exact product packs panels, all of whose lanes are filled. How many vectors there are, beyond one,
+/// does not decide: a vector's products do not depend on those beside it.
+const ROWS: usize = 16;
 
 /// y = W x for the rows that `y` owns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
@@ -57,8 +58,8 @@ fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
         Values::Nf4(nf4) if nf4.layout == Layout::Split64 && input.n() == 1 => {
             exact::product(&nf4, y.range().start, input.x.as_chunks().0, y.row(0));
         }
-        _ if input.n() < SEVERAL => avx2::product(weights, input, y),
-        _ => tile::product(weights, input, y),
+        _ if input.n() > 1 && weights.rows() >= ROWS => tile::product(weights, input, y),
+        _ => avx2::product(weights, input, y),
     }
 }
 
