@@ -21,7 +21,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     name: "avx512vnni",
     product,
     product_fast,
-    read_row: avx2::tile::read_row,
+    read_row: tile::read_row,
     quantize: avx2::fast::quantize,
     dot: vector::dot,
     dot_f16: vector::dot_f16,

@@ -10,11 +10,12 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use super::lanes;
 use super::panel::transpose;
+use super::scales::nf4 as expand;
+use super::{exact, lanes};
 use crate::kernel::Input;
 use crate::kernel::avx2::lanes::{self as narrow, load_bytes};
-use crate::kernel::avx2::tile::fill;
+use crate::kernel::avx2::tile::{self, fill};
 use crate::kernel::scales::{self, NF4_GROUP};
 use crate::kernel::walk::Tiles;
 use crate::quant::{Layout, Matrix, Nf4, Values, nf4::CODEBOOK};
@@ -35,6 +36,9 @@ const BATCH: usize = 510;
 /// Vectors at a time at most.
 const STRIP: usize = 6;
 
+/// Groups of a row whose scales are expanded together.
+const SPAN: usize = 32;
+
 /// Dequantized weights: the rows of every column.
 #[repr(align(64))]
 struct Panel([[[f32; LANES]; WIDE]; COLS]);
@@ -47,6 +51,28 @@ pub(super) fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'
         panel.pack(weights, &rows, &cols);
         panel.multiply(&rows, &cols, input, batch, y);
     });
+}
+
+/// The dequantized weights of a row.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+pub(super) fn read_row(weights: &Matrix<'_>, row: usize, out: &mut [f32]) {
+    let nf4 = match weights.values() {
+        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => nf4,
+        _ => return tile::read_row(weights, row, out),
+    };
+    let codebook = lanes::load(&CODEBOOK);
+    let first = row * weights.cols() / NF4_GROUP;
+    let mut scale = [0.0; SPAN];
+    for (part, out) in out.as_chunks_mut::<NF4_GROUP>().0.chunks_mut(SPAN).enumerate() {
+        let first = first + part * SPAN;
+        let scale = &mut scale[..out.len()];
+        expand(&nf4, first, scale);
+        for ((out, codes), &scale) in out.iter_mut().zip(&nf4.codes.as_chunks().0[first..]).zip(&*scale) {
+            for (out, w) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(exact::decode(codebook, codes)) {
+                lanes::store(out, _mm512_mul_ps(w, _mm512_set1_ps(scale)));
+            }
+        }
+    }
 }
 
 impl Panel {
