@@ -13,7 +13,7 @@ mod tile;
 
 use super::avx2::{self, exp, vector};
 use super::fast::Weights;
-use super::{Input, Kernels, Quantized};
+use super::{Input, Kernels, Quantized, scalar};
 use crate::quant::{Layout, Matrix, Values};
 use crate::tensor::columns::Columns;
 
@@ -40,8 +40,8 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     dots_f16: mix::dots_f16,
     dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
-    gelu: exp::gelu,
-    gelu_with_slope: exp::gelu_with_slope,
+    gelu,
+    gelu_with_slope,
 };
 
 /// Vectors from which packing a panel pays.
@@ -67,4 +67,16 @@ fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn product_fast(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
     if y.rows() < PANEL { fast::product(weights, x, cols, y) } else { panel::product(weights, x, cols, y) }
+}
+
+/// The portable loop, as vectors of sixteen.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn gelu(x: &mut [f32]) {
+    scalar::gelu(x);
+}
+
+/// As [`gelu`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
+    scalar::gelu_with_slope(x, y);
 }
