@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `scalar` | nothing | one weight at a time |
 //! | `avx2` | AVX2, FMA, F16C | 8 floats, or 32 bytes, at a time |
-//! | `avx512vnni` | AVX-512 F, BW, VL, VNNI | exact NF4 16 floats at a time; fast ones with integer dot products |
+//! | `avx512vnni` | AVX-512 F, BW, VL, VNNI | 16 floats at a time; fast ones with integer dot products |
 //! | `neon` | 64-bit Arm, little-endian | 4 floats, or 16 bytes, at a time |
 //! | `neondot` | the same and the dot-product extension | fast ones with `sdot` |
 //! | `simd128` | wasm32 built with `-C target-feature=+simd128` | 4 floats, or 16 bytes, at a time |

@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use super::{GROUP, Quantized};
+use super::{GROUP, Input, Quantized};
 
 /// Scales in the buffer: four rows of 16384 columns. Longer rows are walked in parts.
 pub(super) const SPAN: usize = 1024;
@@ -14,6 +14,31 @@ pub(super) const SPAN: usize = 1024;
 /// The parts of a row of `groups` groups, of `span` groups (at most [`SPAN`]) each but the last.
 pub(super) fn parts(groups: usize, span: usize) -> impl Iterator<Item = Range<usize>> {
     (0..groups).step_by(span).map(move |first| first..groups.min(first + span))
+}
+
+/// How a matrix is cut for an exact product with several vectors: rows and columns of a tile at most, columns a multiple of 64, and
+/// vectors that pass over all tiles of a column range before the next range, so that their part of the range stays in a cache.
+pub(super) struct Tiles {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) batch: usize,
+}
+
+impl Tiles {
+    /// `each(vectors, columns, rows)` one after the other.
+    #[inline(always)]
+    pub(super) fn walk(&self, input: &Input<'_>, rows: Range<usize>, mut each: impl FnMut(Range<usize>, Range<usize>, Range<usize>)) {
+        // Equal parts rather than full tiles and a short rest; they depend on the row length alone, and so do the results.
+        let part = input.cols.div_ceil(input.cols.div_ceil(self.cols)).next_multiple_of(64);
+        for vector in (0..input.n()).step_by(self.batch) {
+            for first in (0..input.cols).step_by(part) {
+                for row in rows.clone().step_by(self.rows) {
+                    let (vectors, cols) = (vector..input.n().min(vector + self.batch), first..input.cols.min(first + part));
+                    each(vectors, cols, row..rows.end.min(row + self.rows));
+                }
+            }
+        }
+    }
 }
 
 /// A matrix made of groups, `per_row` to a row and side by side in memory, and which part of its rows is meant.

@@ -4,13 +4,24 @@
 //! ```text
 //! dV += Pᵀ do    dP = do Vᵀ    dS = P ⊙ (dP − rowsum(P ⊙ dP)) / √d    dq = dS K    dK += dSᵀ q
 //! ```
-//! P is computed again on the way back: nothing quadratic is kept. A task is one sequence and one key-value head.
+//! P is computed again on the way back: nothing quadratic is kept. A task is one sequence and one key-value head. It takes some
+//! queries at a time, with as many keys as the last of them sees, so that of a causal square little more than half is computed.
+//! Every product is weighted sums of rows ([`Kernels::mix`](crate::kernel::Kernels::mix)): K and V are transposed for those that sum
+//! over d, blocks of P and dS for those that sum over queries.
 
-use ndarray::{ArrayView2, s};
+use std::ops::Range;
 
 use super::parallel::Machine;
 use super::pool::Floats;
-use super::product::{matrix, matrix_mut, multiply};
+
+/// Queries at a time: twice what the widest kernels have registers for.
+const STRIP: usize = 12;
+
+/// Queries on the way back whose share of dK and dV is added at once.
+const BLOCK: usize = 48;
+
+/// Keys at a time: scores are computed in whole registers.
+const LANES: usize = 16;
 
 /// The sizes attention works with.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +33,18 @@ pub(crate) struct Shape {
     pub(crate) causal: bool,
 }
 
+impl Shape {
+    /// Numbers that a task of [`forward`] computes with, for a sequence of `len` tokens.
+    pub(crate) fn forward_room(&self, len: usize) -> usize {
+        (self.head_dim + STRIP) * len.next_multiple_of(LANES)
+    }
+
+    /// The same of [`backward`].
+    pub(crate) fn backward_room(&self, len: usize) -> usize {
+        (2 * self.head_dim + 3 * BLOCK.min(len)) * len.next_multiple_of(LANES)
+    }
+}
+
 /// Queries `[n, heads · d]`, keys and values `[n, kv_heads · d]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Inputs<'q> {
@@ -30,40 +53,67 @@ pub(crate) struct Inputs<'q> {
     pub(crate) v: &'q [f32],
 }
 
+/// Some columns of the rows of a sequence, to be written.
+type Rows<'o> = Vec<&'o mut [f32]>;
+
+/// One head's columns in the rows of a sequence: row i begins at `i · stride`.
+#[derive(Clone, Copy)]
+struct Head<'x> {
+    values: &'x [f32],
+    stride: usize,
+}
+
+impl Head<'_> {
+    /// From row `first` on.
+    fn from(self, first: usize) -> Self {
+        Self { values: &self.values[first * self.stride..], ..self }
+    }
+}
+
 /// One sequence (rows `first .. first + len`) and one key-value head.
 #[derive(Clone, Copy)]
 struct Task<'q> {
+    machine: &'q Machine<'q>,
+    shape: Shape,
     first: usize,
     len: usize,
     kv_head: usize,
-    shape: Shape,
     inputs: Inputs<'q>,
 }
 
 impl<'q> Task<'q> {
     /// Columns of `head` in this sequence's rows of `x`, which has `heads` heads: `[len, d]`.
-    fn head<'x>(&self, x: &'x [f32], heads: usize, head: usize) -> ArrayView2<'x, f32> {
-        let d = self.shape.head_dim;
-        let x = matrix(&x[self.first * heads * d..], self.len, heads * d);
-        x.slice_move(s![.., head * d..(head + 1) * d])
+    fn head<'x>(&self, x: &'x [f32], heads: usize, head: usize) -> Head<'x> {
+        let (d, stride) = (self.shape.head_dim, heads * self.shape.head_dim);
+        Head { values: &x[self.first * stride + head * d..], stride }
     }
 
-    fn q(&self, head: usize) -> ArrayView2<'q, f32> {
+    fn q(&self, head: usize) -> Head<'q> {
         self.head(self.inputs.q, self.shape.heads, head)
     }
 
-    fn k(&self) -> ArrayView2<'q, f32> {
+    fn k(&self) -> Head<'q> {
         self.head(self.inputs.k, self.shape.kv_heads, self.kv_head)
     }
 
-    fn v(&self) -> ArrayView2<'q, f32> {
+    fn v(&self) -> Head<'q> {
         self.head(self.inputs.v, self.shape.kv_heads, self.kv_head)
     }
 
-    /// The query heads that share this key-value head.
-    fn heads(&self) -> std::ops::Range<usize> {
+    /// The query heads that share this key-value head, each with its place among them.
+    fn heads(&self) -> impl Iterator<Item = (usize, usize)> {
         let group = self.shape.heads / self.shape.kv_heads;
-        self.kv_head * group..(self.kv_head + 1) * group
+        (self.kv_head * group..).take(group).enumerate()
+    }
+
+    /// How many keys query `row` sees.
+    fn seen(&self, row: usize) -> usize {
+        if self.shape.causal { row + 1 } else { self.len }
+    }
+
+    /// Keys in whole registers.
+    fn room(&self) -> usize {
+        self.len.next_multiple_of(LANES)
     }
 
     /// 1/√d.
@@ -71,99 +121,184 @@ impl<'q> Task<'q> {
         1.0 / (self.shape.head_dim as f32).sqrt()
     }
 
-    /// P of one query head into `p`, `[len, len]`.
-    fn probabilities(&self, machine: &Machine<'_>, head: usize, p: &mut [f32]) {
-        multiply(self.scale(), self.q(head), self.k().reversed_axes(), 0.0, matrix_mut(p, self.len, self.len));
-        for (i, row) in p.chunks_exact_mut(self.len).enumerate() {
-            let seen = if self.shape.causal { i + 1 } else { self.len };
-            machine.kernels.softmax(&mut row[..seen]);
-            row[seen..].fill(0.0);
+    /// `[d, room]` of `[len, d]`; behind the last stands anything.
+    fn transposed(&self, x: Head<'_>, out: &mut [f32]) {
+        transpose(x.values, x.stride, self.len, self.shape.head_dim, out, self.room());
+    }
+
+    /// `x y` of a strip of rows of x and as many columns of y, `[d, room]`, as the last of these queries sees; what stands behind them
+    /// is computed with them.
+    fn scores(&self, x: Head<'_>, rows: &Range<usize>, y: &[f32], out: &mut [f32]) {
+        let columns = self.seen(rows.end - 1).next_multiple_of(LANES);
+        let mut w: [&[f32]; STRIP] = [&[]; STRIP];
+        w.iter_mut().zip(rows.clone()).for_each(|(w, row)| *w = &x.values[row * x.stride..][..self.shape.head_dim]);
+        let mut sums: [&mut [f32]; STRIP] = Default::default();
+        for (sums, out) in sums.iter_mut().zip(out.chunks_exact_mut(self.room())) {
+            *sums = &mut out[..columns];
+            sums.fill(0.0);
+        }
+        self.machine.kernels.mix(&w[..rows.len()], y, self.room(), &mut sums[..rows.len()]);
+    }
+
+    /// exp(score − the largest) of a strip of queries; zero from there to the first `seen`. Returns their sums.
+    fn powers(&self, head: usize, rows: &Range<usize>, seen: usize, keys: &[f32], p: &mut [f32]) -> [f32; STRIP] {
+        let mut totals = [0.0; STRIP];
+        self.scores(self.q(head), rows, keys, p);
+        for ((row, p), total) in rows.clone().zip(p.chunks_exact_mut(self.room())).zip(&mut totals) {
+            let own = self.seen(row);
+            // In whole vectors: −∞ weighs nothing.
+            let whole = own.next_multiple_of(LANES);
+            p[own..whole].fill(f32::NEG_INFINITY);
+            p[whole..seen.max(whole)].fill(0.0);
+            *total = self.machine.kernels.softmax_step(&mut p[..whole], self.scale(), f32::MIN).total;
+        }
+        totals
+    }
+
+    /// Adds `w x` to columns `column .. column + d` of `out`: of every row of w, `[out.len(), stride]`, the first `terms` numbers, and
+    /// of x as many rows.
+    fn add(&self, w: &[f32], stride: usize, terms: usize, x: Head<'_>, out: &mut [&mut [f32]], column: usize) {
+        for (w, out) in w.chunks(STRIP * stride).zip(out.chunks_mut(STRIP)) {
+            let many = out.len();
+            let mut weights: [&[f32]; STRIP] = [&[]; STRIP];
+            weights.iter_mut().zip(w.chunks_exact(stride)).for_each(|(weights, w)| *weights = &w[..terms]);
+            let mut sums: [&mut [f32]; STRIP] = Default::default();
+            sums.iter_mut().zip(out).for_each(|(sums, out)| *sums = &mut out[column..][..self.shape.head_dim]);
+            self.machine.kernels.mix(&weights[..many], x.values, x.stride, &mut sums[..many]);
         }
     }
-}
 
-/// Every task with the part of `out` it owns: `width` numbers per row.
-fn tasks<'o, 'q>(
-    shape: Shape,
-    starts: &[usize],
-    inputs: Inputs<'q>,
-    mut out: &'o mut [f32],
-    width: usize,
-) -> Vec<(Task<'q>, &'o mut [f32])> {
-    let mut tasks = Vec::with_capacity((starts.len() - 1) * shape.kv_heads);
-    for pair in starts.windows(2) {
-        let (first, len) = (pair[0], pair[1] - pair[0]);
-        for kv_head in 0..shape.kv_heads {
-            let (mine, rest) = std::mem::take(&mut out).split_at_mut(len * width);
-            tasks.push((Task { first, len, kv_head, shape, inputs }, mine));
-            out = rest;
-        }
-    }
-    tasks
-}
-
-/// Copies `[heads, len, d]` of every task into rows of `[n, all · d]`, where a key-value head has `heads` consecutive heads.
-fn scatter(shape: Shape, starts: &[usize], part: &[f32], stride: usize, skip: usize, heads: usize, out: &mut [f32]) {
-    let (d, row_width) = (shape.head_dim, shape.kv_heads * heads * shape.head_dim);
-    let mut at = 0;
-    for pair in starts.windows(2) {
-        let len = pair[1] - pair[0];
-        for kv_head in 0..shape.kv_heads {
-            let mine = &part[at + skip * len * d..];
-            for h in 0..heads {
-                for i in 0..len {
-                    let column = (kv_head * heads + h) * d;
-                    out[(pair[0] + i) * row_width + column..][..d].copy_from_slice(&mine[(h * len + i) * d..][..d]);
+    /// o of the query heads, in rows of `[group · d]`.
+    fn forward(&self, mut out: Rows<'_>) {
+        let (d, room) = (self.shape.head_dim, self.room());
+        let mut work = self.machine.unset(self.shape.forward_room(self.len));
+        let (keys, p) = work.split_at_mut(d * room);
+        self.transposed(self.k(), keys);
+        out.iter_mut().for_each(|row| row.fill(0.0));
+        for (place, head) in self.heads() {
+            for rows in parts(0..self.len, STRIP) {
+                let seen = self.seen(rows.end - 1);
+                let totals = self.powers(head, &rows, seen, keys, p);
+                let out = &mut out[rows];
+                self.add(p, room, seen, self.v(), out, place * d);
+                for (row, total) in out.iter_mut().zip(totals) {
+                    let share = 1.0 / total;
+                    row[place * d..][..d].iter_mut().for_each(|o| *o *= share);
                 }
             }
-            at += len * stride;
         }
     }
+
+    /// dq of the query heads in rows of `[group · d]`, dk and dv in rows of `[d]`.
+    fn backward(&self, d_out: &[f32], [mut dq, mut dk, mut dv]: [Rows<'_>; 3]) {
+        let (d, room, height, scale) = (self.shape.head_dim, self.room(), BLOCK.min(self.len).max(1), self.scale());
+        let mut work = self.machine.unset(self.shape.backward_room(self.len));
+        let (keys, work) = work.split_at_mut(d * room);
+        let (values, work) = work.split_at_mut(d * room);
+        let (p, work) = work.split_at_mut(height * room);
+        let (ds, turned) = work.split_at_mut(height * room);
+        self.transposed(self.k(), keys);
+        self.transposed(self.v(), values);
+        dq.iter_mut().chain(&mut dk).chain(&mut dv).for_each(|row| row.fill(0.0));
+        for (place, head) in self.heads() {
+            let d_out = self.head(d_out, self.shape.heads, head);
+            for block in parts(0..self.len, height) {
+                let seen = self.seen(block.end - 1);
+                for rows in parts(block.clone(), STRIP) {
+                    let first = (rows.start - block.start) * room;
+                    let (p, ds) = (&mut p[first..], &mut ds[first..]);
+                    let totals = self.powers(head, &rows, seen, keys, p);
+                    self.scores(d_out, &rows, values, ds);
+                    let lines = p.chunks_exact_mut(room).zip(ds.chunks_exact_mut(room));
+                    for ((row, (p, ds)), total) in rows.clone().zip(lines).zip(totals) {
+                        let (own, share) = (self.seen(row), 1.0 / total);
+                        p[..own].iter_mut().for_each(|p| *p *= share);
+                        let dot = self.machine.kernels.dot(&ds[..own], &p[..own]);
+                        ds[..own].iter_mut().zip(&*p).for_each(|(ds, p)| *ds = p * (*ds - dot) * scale);
+                        ds[own..seen].fill(0.0);
+                    }
+                    self.add(ds, room, self.seen(rows.end - 1), self.k(), &mut dq[rows], place * d);
+                }
+                for (w, x, out) in [(&*p, d_out, &mut dv), (&*ds, self.q(head), &mut dk)] {
+                    transpose(w, room, block.len(), seen, turned, height);
+                    self.add(turned, height, block.len(), x.from(block.start), &mut out[..seen], 0);
+                }
+            }
+        }
+    }
+}
+
+/// `range` in parts of `count`, but for the last.
+fn parts(range: Range<usize>, count: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = range.end;
+    range.step_by(count).map(move |first| first..end.min(first + count))
+}
+
+/// `out[j, i] = x[i, j]` of `rows` by `cols` numbers.
+fn transpose(x: &[f32], stride: usize, rows: usize, cols: usize, out: &mut [f32], out_stride: usize) {
+    /// A square that fits registers.
+    const SIDE: usize = 4;
+    for i in (0..rows).step_by(SIDE) {
+        for j in (0..cols).step_by(SIDE) {
+            let (height, width) = (SIDE.min(rows - i), SIDE.min(cols - j));
+            if height == SIDE && width == SIDE {
+                let mut square = [[0.0; SIDE]; SIDE];
+                for (k, square) in square.iter_mut().enumerate() {
+                    square.copy_from_slice(&x[(i + k) * stride + j..][..SIDE]);
+                }
+                for k in 0..SIDE {
+                    out[(j + k) * out_stride + i..][..SIDE].copy_from_slice(&square.map(|row| row[k]));
+                }
+            } else {
+                for (i, j) in (i..i + height).flat_map(|i| (j..j + width).map(move |j| (i, j))) {
+                    out[j * out_stride + i] = x[i * stride + j];
+                }
+            }
+        }
+    }
+}
+
+/// Every task, and what it owns of each of `outputs`: pairs of rows for all and how many numbers of a row belong to one key-value head.
+fn each<const N: usize>(
+    machine: &Machine<'_>,
+    shape: Shape,
+    starts: &[usize],
+    inputs: Inputs<'_>,
+    outputs: [(&mut [f32], usize); N],
+    work: impl Fn(Task<'_>, [Rows<'_>; N]) + Sync,
+) {
+    let mut tasks = Vec::with_capacity((starts.len() - 1) * shape.kv_heads);
+    for pair in starts.windows(2) {
+        for kv_head in 0..shape.kv_heads {
+            let (first, len) = (pair[0], pair[1] - pair[0]);
+            let task = Task { machine, shape, first, len, kv_head, inputs };
+            tasks.push((task, std::array::from_fn(|_| Vec::with_capacity(len))));
+        }
+    }
+    for (number, (output, width)) in outputs.into_iter().enumerate() {
+        let mut rows = output.chunks_exact_mut(shape.kv_heads * width);
+        for tasks in tasks.chunks_exact_mut(shape.kv_heads) {
+            for row in rows.by_ref().take(tasks[0].0.len) {
+                tasks.iter_mut().zip(row.chunks_exact_mut(width)).for_each(|((_, rows), part)| rows[number].push(part));
+            }
+        }
+    }
+    machine.each(tasks, |(task, rows)| work(task, rows));
 }
 
 /// o, `[n, heads · d]`. Sequence i has rows `starts[i] .. starts[i + 1]`.
 pub(crate) fn forward(machine: &Machine<'_>, shape: Shape, starts: &[usize], inputs: Inputs<'_>) -> Floats {
-    let (d, group) = (shape.head_dim, shape.heads / shape.kv_heads);
-    let mut parts = machine.unset(inputs.q.len());
-    machine.each(tasks(shape, starts, inputs, &mut parts, group * d), |(task, out)| {
-        let mut p = machine.unset(task.len * task.len);
-        for (head, out) in task.heads().zip(out.chunks_exact_mut(task.len * d)) {
-            task.probabilities(machine, head, &mut p);
-            multiply(1.0, matrix(&p, task.len, task.len), task.v(), 0.0, matrix_mut(out, task.len, d));
-        }
-    });
+    let width = shape.heads / shape.kv_heads * shape.head_dim;
     let mut out = machine.unset(inputs.q.len());
-    scatter(shape, starts, &parts, group * d, 0, group, &mut out);
+    each(machine, shape, starts, inputs, [(&mut out, width)], |task, [out]| task.forward(out));
     out
 }
 
 /// dq, dk, dv of d_out, `[n, heads · d]`.
 pub(crate) fn backward(machine: &Machine<'_>, shape: Shape, starts: &[usize], inputs: Inputs<'_>, d_out: &[f32]) -> [Floats; 3] {
-    let (d, group) = (shape.head_dim, shape.heads / shape.kv_heads);
-    let width = (group + 2) * d;
-    let mut parts = machine.zeros(inputs.q.len() + 2 * inputs.k.len());
-    machine.each(tasks(shape, starts, inputs, &mut parts, width), |(task, out)| {
-        let n = task.len;
-        let (mut p, mut ds) = (machine.unset(n * n), machine.unset(n * n));
-        let (dq, rest) = out.split_at_mut(group * n * d);
-        let (dk, dv) = rest.split_at_mut(n * d);
-        for (head, dq) in task.heads().zip(dq.chunks_exact_mut(n * d)) {
-            let d_out = task.head(d_out, shape.heads, head);
-            task.probabilities(machine, head, &mut p);
-            multiply(1.0, matrix(&p, n, n).reversed_axes(), d_out, 1.0, matrix_mut(dv, n, d));
-            multiply(1.0, d_out, task.v().reversed_axes(), 0.0, matrix_mut(&mut ds, n, n));
-            for (ds, p) in ds.chunks_exact_mut(n).zip(p.chunks_exact(n)) {
-                let dot = machine.kernels.dot(ds, p);
-                ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - dot) * task.scale());
-            }
-            multiply(1.0, matrix(&ds, n, n), task.k(), 0.0, matrix_mut(dq, n, d));
-            multiply(1.0, matrix(&ds, n, n).reversed_axes(), task.q(head), 1.0, matrix_mut(dk, n, d));
-        }
-    });
+    let (d, width) = (shape.head_dim, shape.heads / shape.kv_heads * shape.head_dim);
     let mut gradients = [inputs.q, inputs.k, inputs.k].map(|like| machine.unset(like.len()));
     let [dq, dk, dv] = &mut gradients;
-    scatter(shape, starts, &parts, width, 0, group, dq);
-    scatter(shape, starts, &parts, width, group, 1, dk);
-    scatter(shape, starts, &parts, width, group + 1, 1, dv);
+    each(machine, shape, starts, inputs, [(dq, width), (dk, d), (dv, d)], |task, rows| task.backward(d_out, rows));
     gradients
 }

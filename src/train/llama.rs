@@ -11,6 +11,7 @@ use super::data::{Batch, IGNORE, Inputs, Targets};
 use super::evaluate::Tally;
 use super::memory::{Books, floats};
 use super::ops;
+use super::parallel::Machine;
 use super::plan::Plan;
 use super::pool::Floats;
 use super::step::{Step, Trace, trained};
@@ -140,8 +141,8 @@ impl<'a> LlamaBody<'a> {
         let (v, v_trace) = apply(&layer.v, &normed);
         let q_bare = self.norm_heads(step, index, Norm::Q, layer.q_norm, &mut q);
         let k_bare = self.norm_heads(step, index, Norm::K, layer.k_norm, &mut k);
-        turn(&mut q, turns, c.head_dim, 1.0);
-        turn(&mut k, turns, c.head_dim, 1.0);
+        turn(m, &mut q, turns, c.head_dim, 1.0);
+        turn(m, &mut k, turns, c.head_dim, 1.0);
         let attended = attention::forward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v });
         let (mut middle, o_trace) = apply(&layer.o, &attended);
         ops::add(m, &mut middle, x);
@@ -200,8 +201,8 @@ impl<'a> LlamaBody<'a> {
         step.linear_back(&layer.o, o_trace, &inner.attended, d, Some(&mut d_attended), gradients);
         let inputs = attention::Inputs { q: &inner.q, k: &inner.k, v: &inner.v };
         let [mut dq, mut dk, dv] = attention::backward(m, self.shape(), starts, inputs, &d_attended);
-        turn(&mut dq, turns, c.head_dim, -1.0);
-        turn(&mut dk, turns, c.head_dim, -1.0);
+        turn(m, &mut dq, turns, c.head_dim, -1.0);
+        turn(m, &mut dk, turns, c.head_dim, -1.0);
         self.norm_heads_back(step, index, Norm::Q, layer.q_norm, &inner.q_bare, &mut dq, gradients);
         self.norm_heads_back(step, index, Norm::K, layer.k_norm, &inner.k_bare, &mut dk, gradients);
         let weight = self.norm(step, index, Norm::Attention, layer.attention_norm);
@@ -576,13 +577,15 @@ fn linears<'a>(layer: &Layer<'a>) -> [Linear<'a>; 7] {
 }
 
 /// Rotates every row's heads by its turn, or back with `direction` −1.
-fn turn(x: &mut [f32], turns: &[f32], head_dim: usize, direction: f32) {
+fn turn(machine: &Machine<'_>, x: &mut [f32], turns: &[f32], head_dim: usize, direction: f32) {
     let rows = turns.len() / head_dim;
-    let width = x.len() / rows.max(1);
-    let mut own = vec![0.0; head_dim];
-    for (x, turn) in x.chunks_exact_mut(width.max(1)).zip(turns.chunks_exact(head_dim)) {
-        own.copy_from_slice(turn);
-        own[head_dim / 2..].iter_mut().for_each(|sin| *sin *= direction);
-        rotate(x, &own);
-    }
+    let (width, share) = ((x.len() / rows.max(1)).max(1), machine.share(rows));
+    machine.each(x.chunks_mut(share * width).zip(turns.chunks(share * head_dim)), |(x, turns)| {
+        let mut own = vec![0.0; head_dim];
+        for (x, turn) in x.chunks_exact_mut(width).zip(turns.chunks_exact(head_dim)) {
+            own.copy_from_slice(turn);
+            own[head_dim / 2..].iter_mut().for_each(|sin| *sin *= direction);
+            rotate(x, &own);
+        }
+    });
 }

@@ -311,31 +311,25 @@ impl<'p> Books<'p> {
     /// [`attention::forward`](super::attention::forward); leaves its output, whose bytes it returns.
     pub(crate) fn attention(&mut self, shape: Shape, starts: &[usize]) -> u64 {
         let n = starts.last().copied().unwrap_or(0);
-        let (queries, tasks) = (floats(n * shape.heads * shape.head_dim), self.attention_tasks(shape, starts, 1));
-        let parts = self.take(queries);
-        self.pass(tasks);
-        self.take(queries);
-        self.give(parts);
+        let queries = self.take(floats(n * shape.heads * shape.head_dim));
+        self.pass(self.attention_tasks(shape, starts, 1, |length| shape.forward_room(length)));
         queries
     }
 
     /// [`attention::backward`](super::attention::backward); leaves the three gradients.
     pub(crate) fn attention_back(&mut self, shape: Shape, starts: &[usize]) {
         let n = starts.last().copied().unwrap_or(0);
-        let all = floats(n * (shape.heads + 2 * shape.kv_heads) * shape.head_dim);
-        let tasks = self.attention_tasks(shape, starts, 2);
-        self.take(all);
-        self.pass(tasks);
-        self.take(all);
-        self.give(all);
+        self.take(floats(n * (shape.heads + 2 * shape.kv_heads) * shape.head_dim));
+        self.pass(self.attention_tasks(shape, starts, 3, |length| shape.backward_room(length)));
     }
 
-    /// `matrices` of `[len, len]` in each of the largest tasks that the lanes work on together.
-    fn attention_tasks(&self, shape: Shape, starts: &[usize], matrices: u64) -> u64 {
+    /// Where the rows of the tasks' `outputs` are, and the room of the largest tasks that the lanes work on together.
+    fn attention_tasks(&self, shape: Shape, starts: &[usize], outputs: usize, room: impl Fn(usize) -> usize) -> u64 {
+        let rows = outputs * starts.last().copied().unwrap_or(0) * shape.kv_heads * size_of::<&mut [f32]>();
         let mut lengths: Vec<usize> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         let tasks = lengths.iter().flat_map(|&length| std::iter::repeat_n(length, shape.kv_heads)).take(self.lanes);
-        tasks.map(|length| matrices * floats(length * length) + packing(length, length, shape.head_dim.max(length))).sum()
+        rows as u64 + tasks.map(|length| floats(room(length))).sum::<u64>()
     }
 
     /// A product `[m, k] · [k, n]` whose rows are shared out among lanes; with few columns or a small depth it packs nothing.

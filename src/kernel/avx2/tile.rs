@@ -14,6 +14,7 @@ use super::lanes::{load, load_some, store, sums, widen_all, widen_i8};
 use super::nf4::Decoder;
 use crate::kernel::Input;
 use crate::kernel::scales::{self, INT8_GROUP, NF4_GROUP};
+use crate::kernel::walk::Tiles;
 use crate::quant::{Int8, Layout, Matrix, Nf4, Values};
 use crate::tensor::columns::Columns;
 
@@ -23,29 +24,19 @@ const ROWS: usize = 8;
 /// Columns of a tile at most; a multiple of the 64 that every special loop wants.
 const COLS: usize = 768;
 
-/// Vectors that pass over all tiles of a column range before the next range: their part of the range stays in the second-level
-/// cache meanwhile.
+/// Vectors whose part of a column range stays in the second-level cache.
 const BATCH: usize = 66;
 
 /// y = W x for the rows that `y` owns and all vectors.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
     let mut tile = [[0.0; COLS]; ROWS];
-    // Equal parts rather than full tiles and a short rest; they depend on the row length alone, and so do the results.
-    let part = input.cols.div_ceil(input.cols.div_ceil(COLS)).next_multiple_of(64);
-    for batch in (0..input.n()).step_by(BATCH) {
-        let batch = batch..input.n().min(batch + BATCH);
-        for first in (0..input.cols).step_by(part) {
-            let cols = first..input.cols.min(first + part);
-            for row in y.range().step_by(ROWS) {
-                let rows = row..y.range().end.min(row + ROWS);
-                for (row, out) in rows.clone().zip(&mut tile) {
-                    fill(weights, row, first, &mut out[..cols.len()]);
-                }
-                multiply(&tile, &rows, &cols, input, batch.clone(), y);
-            }
+    Tiles { rows: ROWS, cols: COLS, batch: BATCH }.walk(input, y.range(), |batch, cols, rows| {
+        for (row, out) in rows.clone().zip(&mut tile) {
+            fill(weights, row, cols.start, &mut out[..cols.len()]);
         }
-    }
+        multiply(&tile, &rows, &cols, input, batch, y);
+    });
 }
 
 /// The dequantized weights of a row.
@@ -57,7 +48,7 @@ pub(in crate::kernel) fn read_row(weights: &Matrix<'_>, row: usize, out: &mut [f
 /// The dequantized weights `first ..` of a row, at most [`COLS`]; `first` is a multiple of 64.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn fill(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]) {
+pub(in crate::kernel) fn fill(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]) {
     let at = row * weights.cols() + first;
     match weights.values() {
         Values::F16(values) => widen_all(&values[at..][..out.len()], out),

@@ -35,12 +35,20 @@ pub(super) fn product(nf4: &Nf4<'_>, start: usize, x: &[[f32; NF4_GROUP]], y: &m
 #[inline]
 #[target_feature(enable = "avx512f,avx2,fma")]
 fn group_dot(codebook: __m512, codes: &[u8; 32], x: &[f32; NF4_GROUP]) -> __m512 {
-    let (codes, x) = (codes.as_chunks::<16>().0, x.as_chunks::<16>().0);
+    let (w, x) = (decode(codebook, codes), x.as_chunks::<16>().0);
+    let low = _mm512_mul_ps(w[0], load(&x[0]));
+    let high = _mm512_mul_ps(w[2], load(&x[2]));
+    let low = _mm512_fmadd_ps(w[1], load(&x[1]), low);
+    let high = _mm512_fmadd_ps(w[3], load(&x[3]), high);
+    _mm512_add_ps(low, high)
+}
+
+/// The codebook values of 64 weights, in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+pub(super) fn decode(codebook: __m512, codes: &[u8; 32]) -> [__m512; 4] {
+    let codes = codes.as_chunks::<16>().0;
     let (first, second) = (widen_bytes(&codes[0]), widen_bytes(&codes[1]));
     let weights = |codes| _mm512_permutexvar_ps(codes, codebook);
-    let low = _mm512_mul_ps(weights(first), load(&x[0]));
-    let high = _mm512_mul_ps(weights(_mm512_srli_epi32::<4>(first)), load(&x[2]));
-    let low = _mm512_fmadd_ps(weights(second), load(&x[1]), low);
-    let high = _mm512_fmadd_ps(weights(_mm512_srli_epi32::<4>(second)), load(&x[3]), high);
-    _mm512_add_ps(low, high)
+    [weights(first), weights(second), weights(_mm512_srli_epi32::<4>(first)), weights(_mm512_srli_epi32::<4>(second))]
 }

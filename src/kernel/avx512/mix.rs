@@ -48,6 +48,10 @@ fn strip<T: Copy, const M: usize>(
         tile::<T, M, 4>(at, &w, rows, out, widen);
         at += 64;
     }
+    while at + 32 <= cols {
+        tile::<T, M, 2>(at, &w, rows, out, widen);
+        at += 32;
+    }
     while at + 16 <= cols {
         tile::<T, M, 1>(at, &w, rows, out, widen);
         at += 16;

@@ -1,7 +1,7 @@
-//! AVX-512 (F, BW, VL) with VNNI: products with NF4 weights, exact and fast, and fast ones with int8 weights.
+//! AVX-512 (F, BW, VL) with VNNI: products with several vectors, and those of NF4 weights, and of int8 ones in fast, with one.
 //!
 //! Everything else is the AVX2 table's: vectors of 512 bits gain nothing there that memory or the multiply-add units would not
-//! take back. `exact` and `fast` multiply with one vector, `panel` with several.
+//! take back. `exact` and `fast` multiply with one vector, `tile` (exact) and `panel` (fast) with several.
 
 mod exact;
 mod fast;
@@ -9,10 +9,11 @@ mod lanes;
 mod mix;
 mod panel;
 mod scales;
+mod tile;
 
 use super::avx2::{self, exp, vector};
 use super::fast::Weights;
-use super::{Input, Kernels, Quantized};
+use super::{Input, Kernels, Quantized, scalar};
 use crate::quant::{Layout, Matrix, Values};
 use crate::tensor::columns::Columns;
 
@@ -20,7 +21,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     name: "avx512vnni",
     product,
     product_fast,
-    read_row: avx2::tile::read_row,
+    read_row: tile::read_row,
     quantize: avx2::fast::quantize,
     dot: vector::dot,
     dot_f16: vector::dot_f16,
@@ -39,12 +40,16 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     dots_f16: mix::dots_f16,
     dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
-    gelu: exp::gelu,
-    gelu_with_slope: exp::gelu_with_slope,
+    gelu,
+    gelu_with_slope,
 };
 
 /// Vectors from which packing a panel pays.
 const PANEL: usize = 3;
+
+/// Rows of a matrix from which an exact product packs panels, all of whose lanes are filled. How many vectors there are, beyond one,
+/// does not decide: a vector's products do not depend on those beside it.
+const ROWS: usize = 16;
 
 /// y = W x for the rows that `y` owns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
@@ -53,6 +58,7 @@ fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
         Values::Nf4(nf4) if nf4.layout == Layout::Split64 && input.n() == 1 => {
             exact::product(&nf4, y.range().start, input.x.as_chunks().0, y.row(0));
         }
+        _ if input.n() > 1 && weights.rows() >= ROWS => tile::product(weights, input, y),
         _ => avx2::product(weights, input, y),
     }
 }
@@ -61,4 +67,16 @@ fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn product_fast(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
     if y.rows() < PANEL { fast::product(weights, x, cols, y) } else { panel::product(weights, x, cols, y) }
+}
+
+/// The portable loop, as vectors of sixteen.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn gelu(x: &mut [f32]) {
+    scalar::gelu(x);
+}
+
+/// As [`gelu`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
+    scalar::gelu_with_slope(x, y);
 }

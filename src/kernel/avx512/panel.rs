@@ -174,7 +174,7 @@ impl Panel {
 /// 16 rows of 8 words to 8 registers with a word of every row, in order of rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx2")]
-fn transpose(row: impl Fn(usize) -> __m256i) -> [__m512i; 8] {
+pub(super) fn transpose(row: impl Fn(usize) -> __m256i) -> [__m512i; 8] {
     let pair = |a, b| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(row(a)), row(b));
     // Word c of four rows in each quarter: of rows 0-3 word c, word c + 4, of rows 4-7 word c, word c + 4.
     let quad = |first: usize| {

@@ -12,6 +12,7 @@ use super::exact::{Decoder, int8_scales, widen_all};
 use super::{Simd, sums};
 use crate::kernel::Input;
 use crate::kernel::scales::{self, INT8_GROUP, NF4_GROUP};
+use crate::kernel::walk::Tiles;
 use crate::quant::{Int8, Layout, Matrix, Nf4, Values};
 use crate::tensor::columns::Columns;
 
@@ -21,35 +22,25 @@ const ROWS: usize = 8;
 /// Columns of a tile at most; a multiple of the 64 that every special loop wants.
 const COLS: usize = 512;
 
-/// Vectors that pass over all tiles of a column range before the next range: their part of the range stays in the second-level
-/// cache meanwhile.
+/// Vectors whose part of a column range stays in the second-level cache.
 const BATCH: usize = 66;
 
 /// y = W x for the rows that `y` owns and all vectors.
 pub(super) fn product<S: Simd>(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
     let mut tile = [[0.0; COLS]; ROWS];
-    // Equal parts rather than full tiles and a short rest; they depend on the row length alone, and so do the results.
-    let part = input.cols.div_ceil(input.cols.div_ceil(COLS)).next_multiple_of(64);
-    for batch in (0..input.n()).step_by(BATCH) {
-        let batch = batch..input.n().min(batch + BATCH);
-        for first in (0..input.cols).step_by(part) {
-            let cols = first..input.cols.min(first + part);
-            for row in y.range().step_by(ROWS) {
-                let rows = row..y.range().end.min(row + ROWS);
-                for (row, out) in rows.clone().zip(&mut tile) {
-                    fill::<S>(weights, row, first, &mut out[..cols.len()]);
-                }
-                let mut i = batch.start;
-                while i < batch.end {
-                    i += match batch.end - i {
-                        1 => strip::<S, 1>(&tile, i, &rows, &cols, input, y),
-                        2 => strip::<S, 2>(&tile, i, &rows, &cols, input, y),
-                        _ => strip::<S, 3>(&tile, i, &rows, &cols, input, y),
-                    };
-                }
-            }
+    Tiles { rows: ROWS, cols: COLS, batch: BATCH }.walk(input, y.range(), |batch, cols, rows| {
+        for (row, out) in rows.clone().zip(&mut tile) {
+            fill::<S>(weights, row, cols.start, &mut out[..cols.len()]);
         }
-    }
+        let mut i = batch.start;
+        while i < batch.end {
+            i += match batch.end - i {
+                1 => strip::<S, 1>(&tile, i, &rows, &cols, input, y),
+                2 => strip::<S, 2>(&tile, i, &rows, &cols, input, y),
+                _ => strip::<S, 3>(&tile, i, &rows, &cols, input, y),
+            };
+        }
+    });
 }
 
 /// The dequantized weights of a row.
