@@ -7,7 +7,7 @@
 
 pub(super) mod exp;
 pub(super) mod fast;
-mod int8;
+pub(super) mod int8;
 pub(super) mod lanes;
 pub(super) mod mix;
 mod nf4;

@@ -13,12 +13,13 @@ use core::ops::Range;
 use super::panel::transpose;
 use super::scales::nf4 as expand;
 use super::{exact, lanes};
-use crate::kernel::Input;
-use crate::kernel::avx2::lanes::{self as narrow, load_bytes};
+use crate::kernel::avx2::int8::expand_scales;
+use crate::kernel::avx2::lanes::{self as narrow, load_bytes, load_integers};
 use crate::kernel::avx2::tile::{self, fill};
 use crate::kernel::scales::{self, NF4_GROUP};
 use crate::kernel::walk::Tiles;
-use crate::quant::{Layout, Matrix, Nf4, Values, nf4::CODEBOOK};
+use crate::kernel::{GROUP, Input};
+use crate::quant::{Int8, Layout, Matrix, Nf4, Values, nf4::CODEBOOK};
 use crate::tensor::columns::Columns;
 
 /// Rows in the lanes of a register.
@@ -83,6 +84,9 @@ impl Panel {
             let rows = first..rows.end.min(first + LANES);
             match weights.values() {
                 Values::Nf4(nf4) if nf4.layout == Layout::Split64 => self.pack_nf4(k, &nf4, weights.cols(), rows, cols),
+                Values::Int8(int8) if weights.cols().is_multiple_of(GROUP) && int8.block.is_multiple_of(GROUP) => {
+                    self.pack_int8(k, &int8, weights.cols(), rows, cols);
+                }
                 _ => self.pack_floats(k, weights, rows, cols),
             }
         }
@@ -113,6 +117,32 @@ impl Panel {
                 for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
                     lanes::store(&mut low[k], weight(byte));
                     lanes::store(&mut high[k], weight(_mm512_srli_epi32::<4>(byte)));
+                }
+            }
+        }
+    }
+
+    /// Integers change places four columns at a time, before they are floats.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+    fn pack_int8(&mut self, k: usize, int8: &Int8<'_>, per_row: usize, rows: Range<usize>, cols: &Range<usize>) {
+        let integers = int8.values.as_chunks::<GROUP>().0;
+        let first = |r: usize| ((rows.start + r).min(rows.end - 1) * per_row + cols.start) / GROUP;
+        let groups = cols.len() / GROUP;
+        let mut scale = [[0.0; LANES]; COLS / GROUP];
+        for r in 0..rows.len() {
+            let mut one = [0.0; COLS / GROUP];
+            expand_scales::<GROUP>(int8, first(r), &mut one[..groups]);
+            scale.iter_mut().zip(one).for_each(|(scale, one)| scale[r] = one);
+        }
+        for (g, (columns, scale)) in self.0.as_chunks_mut::<GROUP>().0.iter_mut().zip(&scale).take(groups).enumerate() {
+            let scale = lanes::load(scale);
+            let weight = |high| _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(high)), scale);
+            for (half, columns) in columns.as_chunks_mut::<{ GROUP / 2 }>().0.iter_mut().enumerate() {
+                let words = transpose(|r| load_integers(&integers[first(r) + g])[half]);
+                for (columns, b3) in columns.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+                    let bytes = [_mm512_slli_epi32::<24>(b3), _mm512_slli_epi32::<16>(b3), _mm512_slli_epi32::<8>(b3), b3];
+                    columns.iter_mut().zip(bytes).for_each(|(column, byte)| lanes::store(&mut column[k], weight(byte)));
                 }
             }
         }
