@@ -13,6 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Below this many numbers an allocator does not ask the system.
 const SMALL: usize = 4096;
 
+/// Numbers of a cache line. Every buffer begins on one, with as many numbers to spare: else every vector of a row lies in two.
+pub(crate) const LINE: usize = 16;
+
+/// The first number of `values` that begins a cache line, among the first [`LINE`].
+pub(crate) fn line(values: &[f32]) -> usize {
+    values.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE)
+}
+
 /// Buffers that nobody uses at the moment.
 #[derive(Debug, Default)]
 pub(crate) struct Pool(Mutex<Free>);
@@ -23,9 +31,9 @@ struct Free {
     rows: usize,
     /// Of the largest batch so far.
     most: usize,
-    /// All of them `most` rows long.
+    /// All of them `most` rows long, but for what they have to spare.
     buffers: Vec<Vec<f32>>,
-    /// Numbers in `buffers`.
+    /// Numbers in `buffers`, without what they have to spare.
     held: usize,
     /// Numbers in use, and the most that ever were at once.
     used: usize,
@@ -42,26 +50,31 @@ impl Free {
     fn take(&mut self, len: usize) -> Vec<f32> {
         self.used += len;
         self.peak = self.peak.max(self.used);
-        if let Some(at) = self.buffers.iter().position(|values| values.len() == len) {
+        if let Some(at) = self.buffers.iter().position(|values| room(values) == len) {
             self.held -= len;
             return self.buffers.swap_remove(at);
         }
         while self.used + self.held > self.peak {
             let largest = self.buffers.iter().enumerate().max_by_key(|(_, values)| values.len()).map(|(at, _)| at);
             let Some(at) = largest else { break };
-            self.held -= self.buffers.swap_remove(at).len();
+            self.held -= room(&self.buffers.swap_remove(at));
         }
-        vec![0.0; len]
+        vec![0.0; len + LINE]
     }
 
     fn give(&mut self, values: Vec<f32>) {
-        self.used -= values.len();
+        self.used -= room(&values);
         // Else it is left over from a smaller batch.
-        if values.len().is_multiple_of(self.most.max(1)) {
-            self.held += values.len();
+        if room(&values).is_multiple_of(self.most.max(1)) {
+            self.held += room(&values);
             self.buffers.push(values);
         }
     }
+}
+
+/// Numbers of a buffer that are meant to be used.
+fn room(values: &[f32]) -> usize {
+    values.len() - LINE
 }
 
 impl Pool {
@@ -85,10 +98,11 @@ impl Pool {
     pub(crate) fn take(self: &Arc<Self>, len: usize) -> Floats {
         let mut free = self.lock();
         if len < SMALL || free.rows == 0 || !len.is_multiple_of(free.rows) {
-            return Floats { values: vec![0.0; len], len, pool: None };
+            return Floats::from(vec![0.0; len]);
         }
         let whole = len / free.rows * free.most;
-        Floats { values: free.take(whole), len, pool: Some(Arc::clone(self)) }
+        let values = free.take(whole);
+        Floats { start: line(&values), values, len, pool: Some(Arc::clone(self)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Free> {
@@ -100,6 +114,7 @@ impl Pool {
 #[derive(Debug, Default)]
 pub(crate) struct Floats {
     values: Vec<f32>,
+    start: usize,
     len: usize,
     pool: Option<Arc<Pool>>,
 }
@@ -114,7 +129,7 @@ impl Drop for Floats {
 
 impl From<Vec<f32>> for Floats {
     fn from(values: Vec<f32>) -> Self {
-        Self { len: values.len(), values, pool: None }
+        Self { start: 0, len: values.len(), values, pool: None }
     }
 }
 
@@ -122,13 +137,13 @@ impl Deref for Floats {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.values[..self.len]
+        &self.values[self.start..self.start + self.len]
     }
 }
 
 impl DerefMut for Floats {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values[..self.len]
+        &mut self.values[self.start..self.start + self.len]
     }
 }
 
@@ -146,6 +161,7 @@ mod tests {
         pool.begin(100);
         let (a, b) = (pool.take(100 * 64), pool.take(100 * 65));
         let at = a.as_ptr();
+        assert!(at.addr().is_multiple_of(64));
         drop((a, b));
         assert_eq!(held(&pool), 2);
         // A smaller batch has the front of it.
@@ -169,7 +185,7 @@ mod tests {
         drop(narrow);
         let free = pool.lock();
         assert_eq!((free.used, free.peak), (0, 100 * 129));
-        assert_eq!(free.held, free.buffers.iter().map(Vec::len).sum::<usize>());
+        assert_eq!(free.held, free.buffers.iter().map(|values| room(values)).sum::<usize>());
     }
 
     #[test]

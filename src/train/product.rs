@@ -8,6 +8,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::parallel::Machine;
+use super::pool::{LINE, line};
 use crate::kernel::Input;
 use crate::quant::{Matrix, Values};
 use crate::tensor::MatMut;
@@ -22,9 +23,6 @@ const ROWS: usize = 256;
 
 /// Rows of dX that are computed together: twice what the widest kernels have registers for.
 const STRIP: usize = 12;
-
-/// Numbers of a cache line.
-const LINE: usize = 16;
 
 /// From this many outputs on a float product packs its operands; below, packing costs as much as the product.
 pub(crate) const SKINNY: usize = 32;
@@ -67,10 +65,9 @@ impl Machine<'_> {
                 Values::F32(w) => Some(w),
                 _ => None,
             };
-            // From the start of a cache line on, so that no vector of a row lies in two.
-            let mut tile = vec![0.0; if floats.is_some() { 0 } else { most * inputs + LINE }];
-            let start = tile.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-            let tile = &mut tile[if floats.is_some() { 0 } else { start }..];
+            let mut tile = vec![0.0; if floats.is_some() { LINE } else { most * inputs + LINE }];
+            let start = line(&tile);
+            let tile = &mut tile[start..];
             for first in (0..outputs).step_by(most) {
                 let rows = first..outputs.min(first + most);
                 let w = match floats {
