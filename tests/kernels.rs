@@ -134,12 +134,22 @@ fn products_around_every_edge() {
 
 #[test]
 fn products_of_many_vectors() {
-    for (rows, cols) in [(5, 100), (9, 832)] {
+    // Around the vectors that pass over a tile together, and around the 16 rows of a register and the 64 of a panel.
+    let some = [65, 66, 67, 68, 132, 140];
+    let shapes = [
+        (5, 100, &some[..]),
+        (9, 832, &some),
+        (16, 100, &[2, 7]),
+        (65, 192, &[2, 6, 13]),
+        (131, 320, &[5, 12]),
+        (80, 64, &[509, 510, 511]),
+    ];
+    for (rows, cols, counts) in shapes {
         for matrix in matrices(rows, cols) {
-            let x = numbers(140 * cols, 8);
+            let x = numbers(counts[counts.len() - 1] * cols, 8);
             let expected = reference(&matrix, &x);
             for table in tables() {
-                for n in [65, 66, 67, 68, 132, 140] {
+                for &n in counts {
                     check(table, &matrix, &x[..n * cols], &expected[..n * rows], 0..rows);
                 }
             }
@@ -181,6 +191,23 @@ fn products_do_not_depend_on_how_rows_are_split() {
                             describe(table, &matrix, n)
                         );
                     }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_vector_does_not_depend_on_those_beside_it() {
+    for (rows, cols) in [(8, 100), (23, 100), (23, 576), (70, 192)] {
+        for matrix in matrices(rows, cols) {
+            let x = numbers(19 * cols, 6);
+            for table in tables() {
+                let all = run(table, &matrix, &Input::new(&x, cols), std::slice::from_ref(&(0..rows)));
+                // One vector alone may be added up in another order; two are as many are.
+                for n in [2, 3, 5, 6, 7, 13] {
+                    let some = run(table, &matrix, &Input::new(&x[..n * cols], cols), std::slice::from_ref(&(0..rows)));
+                    assert!(some.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", describe(table, &matrix, n));
                 }
             }
         }

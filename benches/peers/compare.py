@@ -23,6 +23,7 @@ median = statistics.median
 ROUNDS = int(os.environ.get("LOWRANK_PEERS_ROUNDS", "5"))
 PROMPTS, TOKENS, FILLED, LONGEST = (128, 512), 64, 16, 512
 LOWRANK, NF4, WORK, TEXT = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3]), sys.argv[4]
+PRECISIONS = ("exact", "fast")
 # Our contestants: how a base is run. `--load` copies it into large pages instead of mapping its file.
 WAYS = {"Exact": ("--precision", "exact"), "Fast": ("--precision", "fast"), "Fast --load": ("--precision", "fast", "--load")}
 PEERS = ("Q4_0", "IQ4_NL")
@@ -112,7 +113,7 @@ def models():
 
 
 def perplexity():
-    exact, fast = (ours("evaluate", "--precision", p, "--data", TEXT, "--max-length", 512) for p in ("exact", "fast"))
+    exact, fast = (ours("evaluate", "--precision", p, "--data", TEXT, "--max-length", 512) for p in PRECISIONS)
     difference = 100 * (fast["perplexity"] / exact["perplexity"] - 1)
     print(f"perplexity over {exact['scored']} scored tokens: Exact {exact['perplexity']:.4f}, Fast {fast['perplexity']:.4f} ({difference:+.2f} %)")
 
@@ -168,7 +169,7 @@ def products():
     row("NF4 4096x4096 times a vector, 1 thread", "G weights/s", "error / sum of abs(w x)", *(f"ratio to {name}" for name in ways))
     row(*["---"] * 5)
     names = {name: f"bitsandbytes {bitsandbytes.__version__} {name}" for name in ways}
-    for who, name in (names | {p: f"lowrank {p.title()} ({rounds[0]['isa']})" for p in ("exact", "fast")}).items():
+    for who, name in (names | {p: f"lowrank {p.title()} ({rounds[0]['isa']})" for p in PRECISIONS}).items():
         error = f"{errors[who]:.0e}" if who in errors else {"exact": "at most 1e-06", "fast": "at most 1e-02"}[who]
         row(name, f"{rate(who):.2f}", error, *(f"{median(r[way] / r[who] for r in rounds):.2f}x" for way in ways))
 

@@ -34,17 +34,17 @@ const BLOCK: usize = 64;
 ///
 /// # Panics
 /// If `data` is too short: shapes were checked when the model was opened.
-pub(crate) fn matrix(data: &[f32], rows: usize, cols: usize) -> ArrayView2<'_, f32> {
+fn matrix(data: &[f32], rows: usize, cols: usize) -> ArrayView2<'_, f32> {
     ArrayView2::from_shape((rows, cols), &data[..rows * cols]).expect("rows × cols numbers")
 }
 
 /// As [`matrix`], to be written.
-pub(crate) fn matrix_mut(data: &mut [f32], rows: usize, cols: usize) -> ArrayViewMut2<'_, f32> {
+fn matrix_mut(data: &mut [f32], rows: usize, cols: usize) -> ArrayViewMut2<'_, f32> {
     ArrayViewMut2::from_shape((rows, cols), &mut data[..rows * cols]).expect("rows × cols numbers")
 }
 
 /// `C ← α·A·B + β·C`.
-pub(crate) fn multiply(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f32, mut c: ArrayViewMut2<'_, f32>) {
+fn multiply(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f32, mut c: ArrayViewMut2<'_, f32>) {
     general_mat_mul(alpha, &a, &b, beta, &mut c);
 }
 
