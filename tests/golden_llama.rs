@@ -85,11 +85,12 @@ fn peft_adapters_over_a_float_base() {
     let model = Llama::open(&archive).unwrap();
     let adapter = |name: &str| peft(&format!("tiny-llama/adapters/{name}"), &model);
     let [lora, rslora, dora, embed_head, lora_bias] = ["lora", "rslora", "dora", "embed_head", "lora_bias"].map(adapter);
-    let variants: [(&str, &[(&Buffer, f32)]); 9] = [
+    let variants: [(&str, &[(&Buffer, f32)]); 10] = [
         ("base", &[]),
         ("lora", &[(&lora, 1.0)]),
         ("rslora", &[(&rslora, 1.0)]),
         ("dora", &[(&dora, 1.0)]),
+        ("dora", &[(&dora, 1.0 + f32::EPSILON)]),
         ("embed_head", &[(&embed_head, 1.0)]),
         ("lora_bias", &[(&lora_bias, 1.0)]),
         ("two", &[(&lora, 1.0), (&rslora, 1.0)]),
@@ -114,7 +115,10 @@ fn dora_with_zero_rows() {
     let theirs = expected("tiny-zero-row/logits.safetensors", "dora.0");
     for name in ["dora", "dora_zero_norm"] {
         let adapter = peft(&format!("tiny-zero-row/adapters/{name}"), &model);
-        check(name, model, &[(&adapter, 1.0)], tokens, &theirs);
+        // A weight beside 1 takes the way of several adapters.
+        for weight in [1.0, 1.0 + f32::EPSILON] {
+            check(name, model, &[(&adapter, weight)], tokens, &theirs);
+        }
     }
 }
 

@@ -121,25 +121,34 @@ impl Linear<'_> {
     fn finish(&self, pass: &Pass<'_, '_>, u: &[f32], width: usize, columns: &mut Columns<'_>) {
         let first = columns.range().start;
         for segment in pass.segments {
-            let rescales = self.targets(pass, segment).any(|(_, target, _)| !target.gain.is_empty());
-            if rescales {
-                for row in segment.first..segment.first + segment.rows {
-                    for (i, y) in columns.row(row).chunks_mut(STEP).enumerate() {
-                        self.adapt(pass, segment, &u[row * width..][..width], first + i * STEP, y);
-                    }
-                }
+            let (mut count, mut weight, mut rescales, mut gain) = (0, 1.0, false, &[][..]);
+            for (active, target, _) in self.targets(pass, segment) {
+                rescales |= !target.gain.is_empty();
+                (count, weight, gain) = (count + 1, active.weight, target.gain.get(first..).unwrap_or_default());
+            }
+            // Of an adapter alone and as it was trained: y = k ⊙ (p + B u + s b_B).
+            let mixed = rescales && (count > 1 || weight != 1.0);
+            if mixed {
+                gain = &[];
             } else {
                 self.add(pass, segment, u, width, columns);
             }
-            if !self.bias.is_empty() {
-                for row in segment.first..segment.first + segment.rows {
-                    pass.kernels.axpy(1.0, &self.bias[first..], columns.row(row));
+            for row in segment.first..segment.first + segment.rows {
+                let y = columns.row(row);
+                if mixed {
+                    for (i, y) in y.chunks_mut(STEP).enumerate() {
+                        self.adapt(pass, segment, &u[row * width..][..width], first + i * STEP, y);
+                    }
+                }
+                y.iter_mut().zip(gain).for_each(|(y, k)| *y *= k);
+                if !self.bias.is_empty() {
+                    pass.kernels.axpy(1.0, &self.bias[first..], y);
                 }
             }
         }
     }
 
-    /// `y += Σ (B u + w s b_B)` for the rows of `segment`, whose adapters are all without a gain; y holds p and u holds w·s·A x.
+    /// `y += Σ (B u + w s b_B)` for the rows of `segment`; u holds w·s·A x.
     fn add(&self, pass: &Pass<'_, '_>, segment: &Segment, u: &[f32], width: usize, columns: &mut Columns<'_>) {
         let first = columns.range().start;
         let mut at = 0;
