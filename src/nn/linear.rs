@@ -46,7 +46,7 @@ const STEP: usize = 128;
 const ROWS: usize = 6;
 
 /// Rows from which preparing the input is shared out among lanes.
-const MANY: usize = 16;
+const MANY: usize = 8;
 
 impl Linear<'_> {
     /// `y = W x + b` and the active adapters, for all rows: x `[n, in]`, y `[n, out]`.
