@@ -90,6 +90,7 @@ fn peft_adapters_over_a_float_base() {
         ("lora", &[(&lora, 1.0)]),
         ("rslora", &[(&rslora, 1.0)]),
         ("dora", &[(&dora, 1.0)]),
+        // A weight beside 1 takes the way of several adapters.
         ("dora", &[(&dora, 1.0 + f32::EPSILON)]),
         ("embed_head", &[(&embed_head, 1.0)]),
         ("lora_bias", &[(&lora_bias, 1.0)]),

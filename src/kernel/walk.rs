@@ -1,9 +1,9 @@
 //! The ways that products take through a matrix: tile by tile with several vectors ([`Tiles`]), and row by row with one, where the matrix
 //! is made of groups, each with a scale ([`Groups`]).
 //!
-//! Of a walk over groups, scales are expanded for as many rows at once as fit a small buffer: a row of a small model has too few groups to pay for
-//! starting that loop, and a loop that reads scales just written would wait for the stores. The rows themselves are read one after
-//! the other, as memory likes it best. What a row's products are, and how its lanes are added up, the caller says.
+//! Of a walk over groups, scales are expanded for as many rows at once as fit a small buffer: a row of a small model has too few
+//! groups to pay for starting that loop, and a loop that reads scales just written would wait for the stores. The rows themselves
+//! are read one after the other, as memory likes it best. What a row's products are, and how its lanes are added up, the caller says.
 
 use core::ops::Range;
 
