@@ -268,13 +268,14 @@ impl<'a> Factor<'a> {
         self.values
     }
 
-    /// `out[j] =` row j times `x`, without the scales of int8 rows.
+    /// `out[j] =` row `first + j` times `x`, without the scales of int8 rows.
     #[inline]
-    pub(crate) fn dots(&self, kernels: &Kernels, x: &[f32], out: &mut [f32]) {
+    pub(crate) fn dots(&self, kernels: &Kernels, first: usize, x: &[f32], out: &mut [f32]) {
+        let start = first * self.width;
         match self.values {
-            FactorValues::F32(values) => kernels.dots(values, x, out),
-            FactorValues::F16(values) => kernels.dots_f16(values, x, out),
-            FactorValues::Int8 { values, .. } => kernels.dots_i8(values, x, out),
+            FactorValues::F32(values) => kernels.dots(&values[start..], x, out),
+            FactorValues::F16(values) => kernels.dots_f16(&values[start..], x, out),
+            FactorValues::Int8 { values, .. } => kernels.dots_i8(&values[start..], x, out),
         }
     }
 

@@ -139,6 +139,7 @@ pub struct Kernels {
     dots_i8: Dots<i8>,
     silu_mul: unsafe fn(&mut [f32], &[f32]),
     gelu: unsafe fn(&mut [f32]),
+    #[cfg(feature = "std")]
     gelu_with_slope: unsafe fn(&mut [f32], &mut [f32]),
 }
 
@@ -362,7 +363,8 @@ impl Kernels {
         unsafe { (self.gelu)(x) }
     }
 
-    /// yᵢ ← GELU(xᵢ) and xᵢ ← GELU'(xᵢ), over the shorter length.
+    /// yᵢ ← GELU(xᵢ) and xᵢ ← GELU'(xᵢ), over the shorter length: what training asks for.
+    #[cfg(feature = "std")]
     #[inline]
     pub fn gelu_with_slope(&self, x: &mut [f32], y: &mut [f32]) {
         let n = x.len().min(y.len());

@@ -40,6 +40,7 @@ pub(super) static SCALAR: Kernels = Kernels {
     dots_i8,
     silu_mul,
     gelu,
+    #[cfg(feature = "std")]
     gelu_with_slope,
 };
 
@@ -208,6 +209,7 @@ pub(super) fn gelu(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = crate::nn::gelu(*x).0);
 }
 
+#[cfg(feature = "std")]
 #[inline(always)]
 pub(super) fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
     x.iter_mut().zip(y).for_each(|(x, y)| (*y, *x) = crate::nn::gelu(*x));

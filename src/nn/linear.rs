@@ -5,14 +5,14 @@
 //! y = p + b + Σᵢ wᵢ · [ (kᵢ − 1) ⊙ p + kᵢ ⊙ sᵢ · (Bᵢ (Aᵢ x) + b_Bᵢ) ]
 //! ```
 //!
-//! One base product serves all rows, whatever adapters they use; a row's adapters touch only that row. `u = s·A x` is computed
-//! before the rows of W are shared out among lanes; `B u`, k and b are applied by the lane that made p, while it is in cache.
+//! One base product serves all rows, whatever adapters they use; a row's adapters touch only that row. `u = s·A x` is made by all
+//! lanes together (`inner`); `B u`, k and b are applied by the lane that made p, while it is in cache.
 
+use super::inner::Inner;
 use super::{Pass, Segment};
 use crate::adapter::{Active, LowRank};
 use crate::kernel::{GROUP, Input, Quantized};
 use crate::quant::Matrix;
-use crate::tensor::MatMut;
 use crate::tensor::columns::{Columns, Parts, Split};
 
 /// A linear layer of the base: `y = W x + b`, with the number of its place for adapters.
@@ -29,7 +29,7 @@ pub struct Linear<'a> {
 /// What linear layers compute in passing; overwritten by each.
 #[derive(Debug)]
 pub(crate) struct Scratch<'s> {
-    /// s·A x of all active adapters, `[rows, width]`.
+    /// s·A x of all active adapters: [`inner::need`] numbers.
     pub(crate) low_rank: &'s mut [f32],
     /// The ranks of a row's adapters fit into it.
     pub(crate) width: usize,
@@ -45,80 +45,77 @@ const STEP: usize = 128;
 /// Rows that one call of the epilogue's kernel handles.
 const ROWS: usize = 6;
 
-/// Rows from which preparing the input is shared out among lanes.
+/// Rows from which making x integers is shared out among lanes.
 const MANY: usize = 8;
 
-impl Linear<'_> {
+impl<'a> Linear<'a> {
     /// `y = W x + b` and the active adapters, for all rows: x `[n, in]`, y `[n, out]`.
-    #[allow(unsafe_code)]
     pub(crate) fn forward(&self, pass: &Pass<'_, '_>, x: &[f32], y: &mut [f32], scratch: &mut Scratch<'_>) {
-        let (outputs, inputs) = (self.weight.rows(), self.weight.cols());
-        let Scratch { low_rank, width, values, scales } = scratch;
-        let (u, width) = (&mut low_rank[..x.len() / inputs * *width], *width);
-        let mut input = Input::new(x, inputs);
-        let fast = !values.is_empty() && pass.kernels.has_fast(&self.weight);
-        let count = if fast { x.len() } else { 0 };
-        let (values, scales) = (&mut values[..count], &mut scales[..count / GROUP]);
-        self.prepare(pass, &input, u, width, values, scales);
-        let u = &*u;
-        if fast {
-            input.quantized = Some(Quantized { values, scales });
-        }
-        let Ok(mut y) = MatMut::new(y, outputs) else { return };
-        let split = Split::new(&mut y);
-        pass.executor.run(pass.lanes, &|lane| {
+        forward(pass, x, &mut [self.to(y)], scratch);
+    }
+
+    /// The layer with the place of its outputs, for [`forward`].
+    pub(crate) fn to<'y>(self, y: &'y mut [f32]) -> Job<'a, 'y> {
+        Job { linear: self, y: Split::new(y, self.weight.rows()) }
+    }
+}
+
+/// A layer and where its outputs go.
+pub(crate) struct Job<'a, 'y> {
+    pub(super) linear: Linear<'a>,
+    y: Split<'y>,
+}
+
+/// `y = W x + b` and the active adapters, for all rows, of layers that read the same x, `[n, in]`, [`inner::SIDE_BY_SIDE`] of them at most:
+/// lanes are called together once for all, and x is made integers once.
+#[allow(unsafe_code)]
+pub(crate) fn forward(pass: &Pass<'_, '_>, x: &[f32], jobs: &mut [Job<'_, '_>], scratch: &mut Scratch<'_>) {
+    let Some(inputs) = jobs.first().map(|job| job.linear.weight.cols()) else { return };
+    let jobs = &*jobs;
+    let mut input = Input::new(x, inputs);
+    let fast = !scratch.values.is_empty() && jobs.iter().any(|job| pass.kernels.has_fast(&job.linear.weight));
+    if fast {
+        let (values, scales) = (&mut scratch.values[..x.len()], &mut scratch.scales[..x.len() / GROUP]);
+        quantize(pass, &input, values, scales);
+        input.quantized = Some(Quantized { values, scales });
+    }
+    let inner = Inner::new(pass, jobs, &input, scratch.low_rank, scratch.width);
+    pass.executor.run(pass.lanes, &|lane| {
+        // SAFETY: every lane is run once.
+        let u = unsafe { inner.of_lane(lane) };
+        inner.share(lane, u);
+        for (i, Job { linear, y }) in jobs.iter().enumerate() {
             // SAFETY: `share` gives every lane columns of its own.
-            let mut columns = unsafe { split.part(pass.share(outputs, lane)) };
-            pass.kernels.product(&self.weight, &input, &mut columns);
-            self.finish(pass, u, width, &mut columns);
-        });
-    }
-
-    /// What products need of every row of x: `u = s·A x` of the active adapters, side by side, and, unless `values` is empty,
-    /// x as integers.
-    #[allow(unsafe_code)]
-    fn prepare(&self, pass: &Pass<'_, '_>, input: &Input<'_>, u: &mut [f32], width: usize, values: &mut [i8], scales: &mut [f32]) {
-        let (n, quantized) = (input.n(), !values.is_empty());
-        // Narrow inputs have no integers: their parts are empty, but still parts.
-        let groups = (input.cols / GROUP).max(1);
-        let (u, values, scales) = (Parts::new(u, width.max(1)), Parts::new(values, input.cols), Parts::new(scales, groups));
-        let row = |segment: &Segment, row: usize| {
-            if width > 0 {
-                // SAFETY: every row belongs to one lane.
-                self.reduce(pass, segment, input.vector(row), unsafe { u.part(row) });
+            let mut columns = unsafe { y.part(pass.share(linear.weight.rows(), lane)) };
+            pass.kernels.product(&linear.weight, &input, &mut columns);
+            if i == 0 {
+                inner.gather(lane, u);
             }
-            if quantized {
-                // SAFETY: as above.
-                let (values, scales) = unsafe { (values.part(row), scales.part(row)) };
-                pass.kernels.quantize(input.vector(row), values, scales);
-            }
-        };
-        let share = |mine: core::ops::Range<usize>| {
-            for segment in pass.segments {
-                let rows = mine.start.max(segment.first)..mine.end.min(segment.first + segment.rows);
-                rows.for_each(|r| row(segment, r));
-            }
-        };
-        if n < MANY || pass.lanes == 1 { share(0..n) } else { pass.executor.run(pass.lanes, &|lane| share(pass.share_rows(n, lane))) }
-    }
-
-    /// `u = s·A x` for every active adapter. Where the rows of B have scales, they are multiplied in here, once for all outputs.
-    fn reduce(&self, pass: &Pass<'_, '_>, segment: &Segment, x: &[f32], u: &mut [f32]) {
-        let mut rest = u;
-        for (active, target, rank) in self.targets(pass, segment) {
-            let (u, others) = rest.split_at_mut(rank);
-            target.a.dots(pass.kernels, x, u);
-            let scale = target.scale(rank) * active.weight;
-            u.iter_mut().for_each(|u| *u *= scale);
-            for scales in [target.a.scales(), target.b.scales()].into_iter().flatten() {
-                u.iter_mut().zip(scales).for_each(|(u, scale)| *u *= scale);
-            }
-            rest = others;
+            let (u, stride) = inner.of_job(u, i);
+            linear.finish(pass, u, stride, &mut columns);
         }
-    }
+    });
+}
 
+/// x as integers; of many rows by all lanes.
+#[allow(unsafe_code)]
+fn quantize(pass: &Pass<'_, '_>, input: &Input<'_>, values: &mut [i8], scales: &mut [f32]) {
+    if input.n() < MANY || pass.lanes == 1 {
+        return pass.kernels.quantize(input.x, values, scales);
+    }
+    let (values, scales) = (Parts::new(values, input.cols), Parts::new(scales, input.cols / GROUP));
+    pass.executor.run(pass.lanes, &|lane| {
+        for row in pass.share_rows(input.n(), lane) {
+            // SAFETY: every row belongs to one lane.
+            let (values, scales) = unsafe { (values.part(row), scales.part(row)) };
+            pass.kernels.quantize(input.vector(row), values, scales);
+        }
+    });
+}
+
+impl Linear<'_> {
     /// Turns p into y in the lane's columns.
-    fn finish(&self, pass: &Pass<'_, '_>, u: &[f32], width: usize, columns: &mut Columns<'_>) {
+    fn finish(&self, pass: &Pass<'_, '_>, u: &[f32], stride: usize, columns: &mut Columns<'_>) {
         let first = columns.range().start;
         for segment in pass.segments {
             let (mut count, mut weight, mut rescales, mut gain) = (0, 1.0, false, &[][..]);
@@ -131,13 +128,13 @@ impl Linear<'_> {
             if mixed {
                 gain = &[];
             } else {
-                self.add(pass, segment, u, width, columns);
+                self.add(pass, segment, u, stride, columns);
             }
             for row in segment.first..segment.first + segment.rows {
                 let y = columns.row(row);
                 if mixed {
                     for (i, y) in y.chunks_mut(STEP).enumerate() {
-                        self.adapt(pass, segment, &u[row * width..][..width], first + i * STEP, y);
+                        self.adapt(pass, segment, &u[row * stride..], first + i * STEP, y);
                     }
                 }
                 y.iter_mut().zip(gain).for_each(|(y, k)| *y *= k);
@@ -149,14 +146,14 @@ impl Linear<'_> {
     }
 
     /// `y += Σ (B u + w s b_B)` for the rows of `segment`; u holds w·s·A x.
-    fn add(&self, pass: &Pass<'_, '_>, segment: &Segment, u: &[f32], width: usize, columns: &mut Columns<'_>) {
+    fn add(&self, pass: &Pass<'_, '_>, segment: &Segment, u: &[f32], stride: usize, columns: &mut Columns<'_>) {
         let first = columns.range().start;
         let mut at = 0;
         for (active, target, rank) in self.targets(pass, segment) {
             for row in (segment.first..segment.first + segment.rows).step_by(ROWS) {
                 let count = ROWS.min(segment.first + segment.rows - row);
                 let mut w: [&[f32]; ROWS] = Default::default();
-                w[..count].iter_mut().zip(row..).for_each(|(w, row)| *w = &u[row * width + at..][..rank]);
+                w[..count].iter_mut().zip(row..).for_each(|(w, row)| *w = &u[row * stride + at..][..rank]);
                 let mut y = columns.some_rows::<ROWS>(row);
                 target.b.mix(pass.kernels, first, &w[..count], &mut y[..count]);
                 if !target.bias.is_empty() {
@@ -193,7 +190,7 @@ impl Linear<'_> {
     }
 
     /// The active adapters of `segment` that change this layer, with their run-time rank.
-    fn targets<'p, 'a>(
+    pub(super) fn targets<'p, 'a>(
         &self,
         pass: &Pass<'p, 'a>,
         segment: &Segment,

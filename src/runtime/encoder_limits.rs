@@ -7,6 +7,7 @@ use crate::error::{Error, Field, Result};
 use crate::kernel::{GROUP, Precision};
 use crate::model::bert::Config;
 use crate::nn::Segment;
+use crate::nn::inner;
 
 /// What an encoder must have room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +76,7 @@ impl Plan {
             handles: times(limits.batch, limits.max_active),
             x: times(limits.tokens, config.dim),
             hidden: times(limits.tokens, config.hidden),
-            low_rank: times(limits.tokens, limits.max_total_rank),
+            low_rank: inner::need(limits.tokens, inner::SIDE_BY_SIDE, limits.max_total_rank, limits.lanes),
             quantized,
             scales: quantized.div_ceil(GROUP),
             scores: times(limits.lanes, limits.context),

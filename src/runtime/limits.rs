@@ -6,6 +6,7 @@ use super::session::Sequence;
 use crate::error::{Error, Field, Result};
 use crate::kernel::{GROUP, Precision};
 use crate::model::llama::Config;
+use crate::nn::inner;
 use crate::nn::{Segment, room};
 
 /// How keys and values are kept.
@@ -147,7 +148,7 @@ impl Plan {
             q: times(rows, config.q_dim()),
             kv_rows: times(rows, config.kv_dim()),
             hidden: times(rows, config.hidden),
-            low_rank: times(rows, limits.max_total_rank),
+            low_rank: inner::need(rows, inner::SIDE_BY_SIDE, limits.max_total_rank, limits.lanes),
             quantized,
             scales: quantized.div_ceil(GROUP),
             frequencies: config.head_dim / 2,

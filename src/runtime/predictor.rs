@@ -11,7 +11,7 @@ use crate::adapter::{Choice, Classifier, Resolve};
 use crate::error::{Error, Field, Result};
 use crate::kernel::{GROUP, Precision};
 use crate::model::mlp::{Config, Mlp, forward};
-use crate::nn::{Scratch, Segment};
+use crate::nn::{Scratch, Segment, inner};
 
 /// What a predictor must have room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub const fn predictor_need(config: &Config, limits: &PredictorLimits) -> Need {
     let sizes = [
         times(times(limits.batch, config.widest), 4),
         times(times(limits.batch, config.widest), 4),
-        times(times(limits.batch, limits.max_total_rank), 4),
+        times(inner::need(limits.batch, 1, limits.max_total_rank, limits.lanes), 4),
         quantized,
         times(quantized.div_ceil(GROUP), 4),
         times(times(limits.batch, config.outputs), 4),
@@ -127,7 +127,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
                 x: w.numbers(wide)?,
                 y: w.numbers(wide)?,
                 scratch: Scratch {
-                    low_rank: w.numbers(times(limits.batch, limits.max_total_rank))?,
+                    low_rank: w.numbers(inner::need(limits.batch, 1, limits.max_total_rank, limits.lanes))?,
                     width: limits.max_total_rank,
                     values: w.numbers(quantized)?,
                     scales: w.numbers(quantized.div_ceil(GROUP))?,

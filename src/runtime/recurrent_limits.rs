@@ -9,6 +9,7 @@ use crate::error::{Error, Field, Result};
 use crate::kernel::{GROUP, Precision};
 use crate::model::lstm::Config;
 use crate::nn::Segment;
+use crate::nn::inner;
 
 /// What a recurrent session must have room for. There is no context: a state takes the same memory after any number of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +93,7 @@ impl Plan {
             gates: times(rows, gates),
             recurrent: times(limits.batch, gates),
             before: times(limits.batch, config.hidden),
-            low_rank: times(rows, limits.max_total_rank),
+            low_rank: inner::need(rows, 1, limits.max_total_rank, limits.lanes),
             quantized,
             scales: quantized.div_ceil(GROUP),
             logits: times(limits.batch, config.outputs),

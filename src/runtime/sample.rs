@@ -6,7 +6,7 @@ use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use crate::error::{Error, Field, Result};
-use crate::tensor::math;
+use crate::kernel::kernels;
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,9 +89,7 @@ impl Sampler {
             return Ok(best.token);
         }
         let kept = self.keep_top_k(candidates);
-        for candidate in kept.iter_mut() {
-            candidate.weight = math::exp((candidate.weight - best.weight) / self.options.temperature);
-        }
+        self.weigh(kept, best.weight);
         let kept = self.keep_top_p(kept);
         Ok(self.draw(kept))
     }
@@ -114,24 +112,58 @@ impl Sampler {
         if k == 0 || k >= candidates.len() {
             return candidates;
         }
-        candidates.select_nth_unstable_by(k - 1, falling);
-        &mut candidates[..k]
+        // A heap of the best so far with the worst of them on top, where the next one has to pass.
+        let (kept, rest) = candidates.split_at_mut(k);
+        make_heap(kept, is_worse);
+        for next in rest {
+            if is_better(next, &kept[0]) {
+                kept[0] = *next;
+                sift_down(kept, 0, is_worse);
+            }
+        }
+        kept
     }
 
-    /// Sorts by falling probability and cuts after the first that reaches top-p together with those before it.
+    /// Logits become probabilities, times a constant: `exp((logit − best) / temperature)`.
+    fn weigh(&self, candidates: &mut [Candidate], best: f32) {
+        let mut part = [0.0; 64];
+        for candidates in candidates.chunks_mut(part.len()) {
+            let part = &mut part[..candidates.len()];
+            part.iter_mut().zip(&*candidates).for_each(|(to, from)| *to = (from.weight - best) / self.options.temperature);
+            kernels().softmax_step(part, 1.0, 0.0);
+            // What cannot be chosen has no weight at all.
+            let weight = |logit: f32, exp: f32| if logit > f32::NEG_INFINITY { exp } else { 0.0 };
+            candidates.iter_mut().zip(part).for_each(|(to, exp)| to.weight = weight(to.weight, *exp));
+        }
+    }
+
+    /// The most probable that reach top-p together.
     fn keep_top_p<'c>(&self, candidates: &'c mut [Candidate]) -> &'c mut [Candidate] {
         if self.options.top_p == 1.0 {
             return candidates;
         }
-        candidates.sort_unstable_by(falling);
         let limit = self.options.top_p * candidates.iter().map(|c| c.weight).sum::<f32>();
-        let mut reached = 0.0;
-        let last = candidates.iter().position(|candidate| {
-            reached += candidate.weight;
-            reached >= limit
-        });
-        let count = last.map_or(candidates.len(), |last| last + 1);
-        &mut candidates[..count]
+        // Of a large vocabulary most weighs next to nothing: the rest (the best weighs 1) reaches p nearly always.
+        let (mut count, mut sum) = (0, 0.0);
+        for i in 0..candidates.len() {
+            if candidates[i].weight > 1e-5 {
+                sum += candidates[i].weight;
+                candidates.swap(i, count);
+                count += 1;
+            }
+        }
+        let some = if sum < limit { candidates } else { &mut candidates[..count] };
+        // The steps of a heap sort, but no more than that takes.
+        make_heap(some, is_better);
+        let (mut left, mut reached) = (some.len(), 0.0);
+        while left > 0 && reached < limit {
+            left -= 1;
+            some.swap(0, left);
+            reached += some[left].weight;
+            sift_down(&mut some[..left], 0, is_better);
+        }
+        some[left..].reverse();
+        &mut some[left..]
     }
 
     fn draw(&mut self, candidates: &[Candidate]) -> u32 {
@@ -145,11 +177,98 @@ impl Sampler {
             }
         }
         // Rounding can leave a crumb; the most probable token takes it.
-        candidates.iter().min_by(|a, b| falling(a, b)).map_or(0, |candidate| candidate.token)
+        candidates.iter().reduce(|best, next| if is_better(next, best) { next } else { best }).map_or(0, |best| best.token)
     }
 }
 
-/// By falling weight, equal ones by rising token, so that the order is the same everywhere. No weight is NaN.
-fn falling(a: &Candidate, b: &Candidate) -> core::cmp::Ordering {
-    b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token))
+/// Orders `heap` so that no candidate is `above` the one over it.
+fn make_heap(heap: &mut [Candidate], above: fn(&Candidate, &Candidate) -> bool) {
+    (0..heap.len() / 2).rev().for_each(|root| sift_down(heap, root, above));
+}
+
+/// Restores the order below `root`.
+fn sift_down(heap: &mut [Candidate], mut root: usize, above: fn(&Candidate, &Candidate) -> bool) {
+    loop {
+        let mut child = 2 * root + 1;
+        if child + 1 < heap.len() && above(&heap[child + 1], &heap[child]) {
+            child += 1;
+        }
+        if child >= heap.len() || above(&heap[root], &heap[child]) {
+            return;
+        }
+        heap.swap(root, child);
+        root = child;
+    }
+}
+
+/// More weight, or as much and the smaller token, so that the order is the same everywhere. No weight is NaN.
+fn is_better(a: &Candidate, b: &Candidate) -> bool {
+    a.weight > b.weight || a.weight == b.weight && a.token < b.token
+}
+
+fn is_worse(a: &Candidate, b: &Candidate) -> bool {
+    is_better(b, a)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// Logits from −8 to 8 with ties and, at every seventh place, one that cannot be chosen.
+    fn logits(n: usize) -> Vec<f32> {
+        (0..n).map(|i| if i % 7 == 3 { f32::NEG_INFINITY } else { (i * 7919 % 257) as f32 / 16.0 - 8.0 }).collect()
+    }
+
+    fn options(temperature: f32, top_k: usize, top_p: f32) -> SamplerOptions {
+        SamplerOptions { temperature, top_k, top_p, seed: 7, ..SamplerOptions::default() }
+    }
+
+    #[test]
+    fn draws_follow_the_probabilities_of_what_is_kept() {
+        let logits = logits(300);
+        for (temperature, top_k, top_p) in
+            [(1.0, 0, 1.0), (0.7, 0, 0.8), (9.0, 0, 0.999_999), (1.5, 20, 1.0), (1.5, 299, 1.0), (1.5, 1, 0.5), (1.5, 40, 0.6)]
+        {
+            // In f64, sorted: the first k, of those as many as reach p.
+            let mut expected: Vec<(usize, f64)> =
+                logits.iter().map(|&l| (f64::from(l) / f64::from(temperature)).exp()).enumerate().collect();
+            expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            expected.truncate(if top_k == 0 { 300 } else { top_k });
+            let total: f64 = expected.iter().map(|(_, w)| w).sum();
+            let mut reached = 0.0;
+            expected.retain(|(_, w)| {
+                let keep = reached < f64::from(top_p) * total;
+                reached += w;
+                keep
+            });
+            let total: f64 = expected.iter().map(|(_, w)| w).sum();
+            let (mut counts, draws) = (std::vec![0u32; 300], 20_000);
+            let (mut sampler, mut scratch) = (Sampler::new(options(temperature, top_k, top_p)).unwrap(), [Candidate::NONE; 300]);
+            for _ in 0..draws {
+                counts[sampler.sample(&logits, &[], &mut scratch).unwrap() as usize] += 1;
+            }
+            for (token, weight) in &expected {
+                let mean = f64::from(draws) * weight / total;
+                let count = f64::from(std::mem::take(&mut counts[*token]));
+                assert!((count - mean).abs() <= 5.0 * mean.sqrt() + 1.0, "token {token}: {count} draws instead of {mean:.1}");
+            }
+            assert_eq!(counts.iter().sum::<u32>(), 0, "a token was drawn that is not kept");
+        }
+    }
+
+    #[test]
+    fn extreme_temperatures_choose_among_the_best() {
+        let (logits, mut scratch) = (logits(300), [Candidate::NONE; 300]);
+        let most = logits.iter().copied().fold(f32::MIN, f32::max);
+        for temperature in [f32::MIN_POSITIVE / 4.0, 1e-30, 1e-3] {
+            let token = Sampler::new(options(temperature, 0, 1.0)).unwrap().sample(&logits, &[], &mut scratch).unwrap();
+            assert_eq!(logits[token as usize], most);
+        }
+        let token = Sampler::new(options(f32::MAX, 0, 1.0)).unwrap().sample(&logits, &[], &mut scratch).unwrap();
+        assert!(logits[token as usize].is_finite());
+    }
 }

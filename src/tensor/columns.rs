@@ -90,8 +90,10 @@ pub(crate) struct Split<'a> {
 unsafe impl Sync for Split<'_> {}
 
 impl<'a> Split<'a> {
-    pub(crate) fn new(matrix: &'a mut MatMut<'_>) -> Self {
-        Self { whole: Columns::all(matrix) }
+    /// Rows of `stride` columns; elements behind the last whole row are left alone.
+    pub(crate) fn new(matrix: &'a mut [f32], stride: usize) -> Self {
+        let rows = matrix.len().checked_div(stride).unwrap_or(0);
+        Self { whole: Columns { data: matrix.as_mut_ptr(), rows, stride, range: 0..stride, matrix: PhantomData } }
     }
 
     /// The columns `range`, clamped to the matrix.
@@ -116,6 +118,18 @@ pub(crate) struct Parts<'a, T> {
 
 // SAFETY: `part` is the only access, and its contract makes the parts disjoint.
 unsafe impl<T: Send> Sync for Parts<'_, T> {}
+
+impl<T: Copy> Parts<'_, T> {
+    /// The first element of part `index`.
+    ///
+    /// # Safety
+    /// No lane may hold the part.
+    pub(crate) unsafe fn read(&self, index: usize) -> T {
+        assert!(index < self.parts);
+        // SAFETY: inside the slice; nobody writes it by the caller's promise.
+        unsafe { *self.data.add(index * self.width) }
+    }
+}
 
 impl<'a, T> Parts<'a, T> {
     /// Parts of `width` elements; elements behind the last whole part are left alone.

@@ -109,6 +109,7 @@ pub(in crate::kernel) fn gelu(x: &mut [f32]) {
 }
 
 /// As [`gelu`].
+#[cfg(feature = "std")]
 #[target_feature(enable = "avx2")]
 pub(in crate::kernel) fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
     scalar::gelu_with_slope(x, y);

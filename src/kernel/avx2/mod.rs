@@ -45,6 +45,7 @@ pub(super) static AVX2: Kernels = Kernels {
     dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
     gelu: exp::gelu,
+    #[cfg(feature = "std")]
     gelu_with_slope: exp::gelu_with_slope,
 };
 

@@ -41,6 +41,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
     gelu,
+    #[cfg(feature = "std")]
     gelu_with_slope,
 };
 
@@ -76,6 +77,7 @@ fn gelu(x: &mut [f32]) {
 }
 
 /// As [`gelu`].
+#[cfg(feature = "std")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
     scalar::gelu_with_slope(x, y);

@@ -117,6 +117,7 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         dots_i8: mix::dots_i8::<S>,
         silu_mul: exp::silu_mul::<S>,
         gelu: scalar::gelu,
+        #[cfg(feature = "std")]
         gelu_with_slope: scalar::gelu_with_slope,
     }
 }

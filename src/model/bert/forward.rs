@@ -4,7 +4,7 @@
 //! attention stays inside a segment, so none needs a mask.
 
 use super::{Bert, Pooling, Site};
-use crate::nn::{Embedding, Pass, Scratch, activate, attend_both_ways};
+use crate::nn::{Embedding, Pass, Scratch, activate, attend_both_ways, linear};
 use crate::tensor::math;
 
 /// Every working buffer, `[rows, …]` unless told otherwise.
@@ -49,9 +49,7 @@ pub(crate) fn encode(model: &Bert<'_>, pass: &Pass<'_, '_>, tokens: &[u32], type
         let layer = model.layer(index);
 
         // x ← norm(x + O · attention(Q x, K x, V x))
-        layer.q.forward(pass, x, q, scratch);
-        layer.k.forward(pass, x, k, scratch);
-        layer.v.forward(pass, x, v, scratch);
+        linear::forward(pass, x, &mut [layer.q.to(q), layer.k.to(k), layer.v.to(v)], scratch);
         attend_both_ways(pass, c.head_dim(), q, k, v, buffers.scores, attended);
         layer.o.forward(pass, attended, added, scratch);
         pass.kernels.axpy(1.0, added, x);

@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use super::{Layer, Llama, Site};
-use crate::nn::{Cache, Embedding, Heads, Linear, Pass, Scratch, Segment, angles, attend, rotate};
+use crate::nn::{Cache, Embedding, Heads, Linear, Pass, Scratch, Segment, angles, attend, linear, rotate};
 
 /// The rows of a pass.
 #[derive(Debug)]
@@ -83,9 +83,7 @@ pub(crate) fn blocks(
 
         // x ← x + O · attention(rotate(Q n), rotate(K n), V n), n = norm(x)
         norm_rows(pass, x, layer.attention_norm, c.norm_epsilon, normed);
-        layer.q.forward(pass, normed, q, scratch);
-        layer.k.forward(pass, normed, k, scratch);
-        layer.v.forward(pass, normed, v, scratch);
+        linear::forward(pass, normed, &mut [layer.q.to(q), layer.k.to(k), layer.v.to(v)], scratch);
         norm_heads(pass, &layer, c.norm_epsilon, q, k, attended);
         for (row, turn) in turns.chunks_exact(head).enumerate() {
             rotate(&mut q[row * c.q_dim()..][..c.q_dim()], turn);
@@ -101,8 +99,7 @@ pub(crate) fn blocks(
 
         // x ← x + Down · (silu(Gate n) ⊙ Up n), n = norm(x)
         norm_rows(pass, x, layer.feed_forward_norm, c.norm_epsilon, normed);
-        layer.gate.forward(pass, normed, gate, scratch);
-        layer.up.forward(pass, normed, up, scratch);
+        linear::forward(pass, normed, &mut [layer.gate.to(gate), layer.up.to(up)], scratch);
         pass.kernels.silu_mul(gate, up);
         layer.down.forward(pass, gate, normed, scratch);
         pass.kernels.axpy(1.0, normed, x);
