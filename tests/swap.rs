@@ -11,7 +11,7 @@ use lowrank::adapter::{Adapter, AdapterSet, Choice, SharedAdapter, SharedSet, Sl
 use lowrank::archive::Buffer;
 use lowrank::model::llama::{Llama, Site};
 use lowrank::quant::Format;
-use lowrank::runtime::{Limits, Memory, Sampler, Serial, Session, Threads, need};
+use lowrank::runtime::{Executor, Limits, Memory, Sampler, Serial, Session, Threads, need};
 
 const PROMPT: [u32; 5] = [3, 14, 15, 9, 26];
 
@@ -231,7 +231,8 @@ fn threads_swap_while_others_generate() {
 fn rows_of_one_batch_have_their_own_adapters() {
     let archive = base(&CONFIG, Format::Nf4, Format::Int8, 1);
     let model = Llama::open(&archive).unwrap();
-    let archives = [7, 8].map(|seed| adapter(&model, &[Site::Embedding, Site::Q(0), Site::Down(1), Site::Head], 4, seed));
+    const SITES: [Site; 6] = [Site::Embedding, Site::Q(0), Site::V(0), Site::Up(0), Site::Down(1), Site::Head];
+    let archives = [7, 8].map(|seed| adapter(&model, &SITES, 5, seed));
     let singles = [
         fresh(model, &[&archives[0]], &[Choice::slot(0)], 10),
         fresh(model, &[], &[], 10),
@@ -242,23 +243,40 @@ fn rows_of_one_batch_have_their_own_adapters() {
     let mut set = AdapterSet::new(&mut slots, &model);
     set.attach(0, Adapter::open(&archives[0]).unwrap()).unwrap();
     set.attach(1, Adapter::open(&archives[1]).unwrap()).unwrap();
-    let limits = Limits { batch: 4, lanes: 2, prefill_chunk: 3, ..Limits::new(64) };
-    let mut memory = Memory::new(need(model.config(), &limits));
-    let threads = Threads::new(2).unwrap();
-    let mut session = Session::new(model, &limits, memory.as_mut(), &threads).unwrap();
     let both = [Choice::slot(0), Choice { weight: -0.5, ..Choice::slot(1) }];
-    for (sequence, choices) in [&[Choice::slot(0)][..], &[], &[Choice::slot(1)], &both].iter().enumerate() {
-        session.select(sequence, &set, choices).unwrap();
-        session.prefill(sequence, &PROMPT).unwrap();
+    let threads = Threads::new(3).unwrap();
+    // Lanes that run at the same time share what they make of the adapters; lanes that run one after the other cannot. Beyond 16
+    // they do not.
+    for (lanes, executor) in [(1, &Serial as &dyn Executor), (2, &Serial), (2, &threads), (3, &threads), (20, &threads), (5, &Backwards)] {
+        let limits = Limits { batch: 4, lanes, prefill_chunk: 3, ..Limits::new(64) };
+        let mut memory = Memory::new(need(model.config(), &limits));
+        let mut session = Session::new(model, &limits, memory.as_mut(), executor).unwrap();
+        for (sequence, choices) in [&[Choice::slot(0)][..], &[], &[Choice::slot(1)], &both].iter().enumerate() {
+            session.select(sequence, &set, choices).unwrap();
+            session.prefill(sequence, &PROMPT).unwrap();
+        }
+        let mut sampler = Sampler::greedy();
+        let mut written = vec![Vec::new(); 4];
+        for round in 0..10 {
+            // The order of sequences in a step does not matter.
+            let order: [usize; 4] = if round % 2 == 0 { [0, 1, 2, 3] } else { [2, 0, 3, 1] };
+            let step = order.map(|sequence| (sequence, session.sample(sequence, &mut sampler).unwrap()));
+            step.iter().for_each(|&(sequence, token)| written[sequence].push(token));
+            session.step(&step).unwrap();
+        }
+        assert_eq!(written, singles, "{lanes} lanes");
     }
-    let mut sampler = Sampler::greedy();
-    let mut written = vec![Vec::new(); 4];
-    for round in 0..10 {
-        // The order of sequences in a step does not matter.
-        let order: [usize; 4] = if round % 2 == 0 { [0, 1, 2, 3] } else { [2, 0, 3, 1] };
-        let step = order.map(|sequence| (sequence, session.sample(sequence, &mut sampler).unwrap()));
-        step.iter().for_each(|&(sequence, token)| written[sequence].push(token));
-        session.step(&step).unwrap();
+}
+
+/// The last task first.
+struct Backwards;
+
+impl Executor for Backwards {
+    fn lanes(&self) -> usize {
+        5
     }
-    assert_eq!(written, singles);
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).rev().for_each(task);
+    }
 }

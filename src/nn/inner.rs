@@ -15,13 +15,25 @@ use crate::tensor::columns::Parts;
 pub(crate) const SIDE_BY_SIDE: usize = 3;
 
 /// Lanes that share what they have made; more only use it.
-const LANES: usize = 32;
+const LANES: usize = 16;
 
-/// Numbers that [`Scratch::low_rank`](super::Scratch) must have: `[rows, layers, width]` for every lane, and once for what they share.
+/// Numbers of a cache line: what two lanes write must not lie in one.
+const LINE: usize = 16;
+
+/// Numbers that [`Scratch::low_rank`](super::Scratch) must have: `[rows, layers, width]` for every lane, and again for what it shares.
 pub(crate) const fn need(rows: usize, layers: usize, width: usize, lanes: usize) -> usize {
-    let copies = if lanes > 1 { lanes.saturating_add(1) } else { 1 };
-    rows.saturating_mul(layers).saturating_mul(width).saturating_mul(copies)
+    let size = rows.saturating_mul(layers).saturating_mul(width);
+    if lanes > 1 { room(size).saturating_mul(lanes).saturating_mul(2) } else { size }
 }
+
+/// A lane's room for `size` numbers.
+const fn room(size: usize) -> usize {
+    size.div_ceil(LINE).saturating_mul(LINE)
+}
+
+/// Has a lane made its share?
+#[cfg_attr(target_pointer_width = "64", repr(align(64)))]
+struct Made(AtomicBool);
 
 /// The u of some layers that read the same x, `[n, layers, width]`: of a row and a layer, those of all adapters side by side.
 pub(super) struct Inner<'c> {
@@ -31,10 +43,9 @@ pub(super) struct Inner<'c> {
     width: usize,
     /// The u of every lane.
     own: Parts<'c, f32>,
-    /// What lanes made, number by number.
+    /// What every lane shares of it; none of a single lane.
     shared: Parts<'c, f32>,
-    /// Has a lane made its share?
-    made: [AtomicBool; LANES],
+    made: [Made; LANES],
 }
 
 impl<'c> Inner<'c> {
@@ -47,9 +58,10 @@ impl<'c> Inner<'c> {
         width: usize,
     ) -> Self {
         let size = input.n() * jobs.len() * width;
-        let (own, shared) = low_rank.split_at_mut(size * pass.lanes);
-        let own = Parts::new(own, size.max(1));
-        Self { pass, jobs, input, width, own, shared: Parts::new(shared, 1), made: [const { AtomicBool::new(false) }; LANES] }
+        let room = if pass.lanes > 1 { room(size) } else { size };
+        let (own, shared) = low_rank.split_at_mut(room * pass.lanes);
+        let (own, shared) = (Parts::new(own, room.max(1)), Parts::new(shared, room.max(1)));
+        Self { pass, jobs, input, width, own, shared, made: [const { Made(AtomicBool::new(false)) }; LANES] }
     }
 
     /// The u of `lane`.
@@ -68,25 +80,32 @@ impl<'c> Inner<'c> {
     }
 
     /// Makes `lane`'s share of u.
+    #[allow(unsafe_code)]
     pub(super) fn share(&self, lane: usize, u: &mut [f32]) {
-        let made = if self.pass.lanes > 1 { self.made.get(lane) } else { None };
-        self.fill(lane, if made.is_some() { From::Making } else { From::Itself }, u);
-        if let Some(made) = made {
-            made.store(true, Ordering::Release);
+        self.fill(lane, None, u);
+        if self.pass.lanes > 1
+            && self.width > 0
+            && let Some(made) = self.made.get(lane)
+        {
+            // SAFETY: every lane has a part of its own, which nobody reads before `made` says so.
+            unsafe { self.shared.part(lane) }.copy_from_slice(u);
+            made.0.store(true, Ordering::Release);
         }
     }
 
     /// Adds the shares of all lanes but `lane` to u.
+    #[allow(unsafe_code)]
     pub(super) fn gather(&self, lane: usize, u: &mut [f32]) {
         for other in (0..self.pass.lanes).filter(|&other| other != lane) {
-            let made = self.made.get(other).is_some_and(|made| made.load(Ordering::Acquire));
-            self.fill(other, if made { From::Shared } else { From::Itself }, u);
+            let made = self.made.get(other).is_some_and(|made| made.0.load(Ordering::Acquire));
+            // SAFETY: `other` has written its part and does not any more.
+            let shared = made.then(|| unsafe { self.shared.read(other) });
+            self.fill(other, shared, u);
         }
     }
 
-    /// Fills in `lane`'s share: some rows of A of every adapter.
-    #[allow(unsafe_code)]
-    fn fill(&self, lane: usize, from: From, u: &mut [f32]) {
+    /// Fills in `lane`'s share, some rows of A of every adapter: out of what it shares, or computed.
+    fn fill(&self, lane: usize, shared: Option<&[f32]>, u: &mut [f32]) {
         for segment in self.pass.segments {
             for (i, job) in self.jobs.iter().enumerate() {
                 let mut first = i * self.width;
@@ -96,9 +115,8 @@ impl<'c> Inner<'c> {
                     for row in segment.first..segment.first + segment.rows {
                         let at = row * self.jobs.len() * self.width + first + mine.start;
                         let u = &mut u[at..at + mine.len()];
-                        if let From::Shared = from {
-                            // SAFETY: `lane` has written these numbers and does not any more.
-                            u.iter_mut().zip(at..).for_each(|(u, at)| *u = unsafe { self.shared.read(at) });
+                        if let Some(shared) = shared {
+                            u.copy_from_slice(&shared[at..at + mine.len()]);
                             continue;
                         }
                         // Where the rows of B have scales, they are multiplied in here, once for all outputs.
@@ -107,25 +125,10 @@ impl<'c> Inner<'c> {
                         for scales in [target.a.scales(), target.b.scales()].into_iter().flatten() {
                             u.iter_mut().zip(&scales[mine.start..]).for_each(|(u, scale)| *u *= scale);
                         }
-                        if let From::Making = from {
-                            // SAFETY: only this lane writes its share, and nobody reads it before `made` says so.
-                            u.iter().zip(at..).for_each(|(u, at)| unsafe { self.shared.part(at)[0] = *u });
-                        }
                     }
                     first += rank;
                 }
             }
         }
     }
-}
-
-/// Where a share comes from.
-#[derive(Clone, Copy)]
-enum From {
-    /// Computed.
-    Itself,
-    /// Computed, and laid out for the others.
-    Making,
-    /// What its lane laid out.
-    Shared,
 }

@@ -119,18 +119,6 @@ pub(crate) struct Parts<'a, T> {
 // SAFETY: `part` is the only access, and its contract makes the parts disjoint.
 unsafe impl<T: Send> Sync for Parts<'_, T> {}
 
-impl<T: Copy> Parts<'_, T> {
-    /// The first element of part `index`.
-    ///
-    /// # Safety
-    /// No lane may hold the part.
-    pub(crate) unsafe fn read(&self, index: usize) -> T {
-        assert!(index < self.parts);
-        // SAFETY: inside the slice; nobody writes it by the caller's promise.
-        unsafe { *self.data.add(index * self.width) }
-    }
-}
-
 impl<'a, T> Parts<'a, T> {
     /// Parts of `width` elements; elements behind the last whole part are left alone.
     pub(crate) fn new(slice: &'a mut [T], width: usize) -> Self {
@@ -146,5 +134,15 @@ impl<'a, T> Parts<'a, T> {
         assert!(index < self.parts);
         // SAFETY: inside the slice; exclusive by the caller's promise.
         unsafe { core::slice::from_raw_parts_mut(self.data.add(index * self.width), self.width) }
+    }
+
+    /// Part `index`, to be read.
+    ///
+    /// # Safety
+    /// No lane may hold the part to write it, then or later.
+    pub(crate) unsafe fn read(&self, index: usize) -> &[T] {
+        assert!(index < self.parts);
+        // SAFETY: inside the slice; nobody writes it by the caller's promise.
+        unsafe { core::slice::from_raw_parts(self.data.add(index * self.width), self.width) }
     }
 }
