@@ -82,13 +82,11 @@ impl<'c> Inner<'c> {
     /// Makes `lane`'s share of u.
     #[allow(unsafe_code)]
     pub(super) fn share(&self, lane: usize, u: &mut [f32]) {
-        self.fill(lane, None, u);
-        if self.pass.lanes > 1
-            && self.width > 0
-            && let Some(made) = self.made.get(lane)
-        {
-            // SAFETY: every lane has a part of its own, which nobody reads before `made` says so.
-            unsafe { self.shared.part(lane) }.copy_from_slice(u);
+        let made = if self.pass.lanes > 1 && self.width > 0 { self.made.get(lane) } else { None };
+        // SAFETY: every lane has a part of its own, which nobody reads before `made` says so.
+        let shared = made.map(|_| unsafe { self.shared.part(lane) });
+        self.fill(lane, None, u, shared);
+        if let Some(made) = made {
             made.0.store(true, Ordering::Release);
         }
     }
@@ -100,12 +98,12 @@ impl<'c> Inner<'c> {
             let made = self.made.get(other).is_some_and(|made| made.0.load(Ordering::Acquire));
             // SAFETY: `other` has written its part and does not any more.
             let shared = made.then(|| unsafe { self.shared.read(other) });
-            self.fill(other, shared, u);
+            self.fill(other, shared, u, None);
         }
     }
 
-    /// Fills in `lane`'s share, some rows of A of every adapter: out of what it shares, or computed.
-    fn fill(&self, lane: usize, shared: Option<&[f32]>, u: &mut [f32]) {
+    /// Fills in `lane`'s share, some rows of A of every adapter: from what it shared, or computed, and then also `to` what it shares.
+    fn fill(&self, lane: usize, from: Option<&[f32]>, u: &mut [f32], mut to: Option<&mut [f32]>) {
         for segment in self.pass.segments {
             for (i, job) in self.jobs.iter().enumerate() {
                 let mut first = i * self.width;
@@ -115,8 +113,8 @@ impl<'c> Inner<'c> {
                     for row in segment.first..segment.first + segment.rows {
                         let at = row * self.jobs.len() * self.width + first + mine.start;
                         let u = &mut u[at..at + mine.len()];
-                        if let Some(shared) = shared {
-                            u.copy_from_slice(&shared[at..at + mine.len()]);
+                        if let Some(from) = from {
+                            u.copy_from_slice(&from[at..at + mine.len()]);
                             continue;
                         }
                         // Where the rows of B have scales, they are multiplied in here, once for all outputs.
@@ -124,6 +122,9 @@ impl<'c> Inner<'c> {
                         u.iter_mut().for_each(|u| *u *= scale);
                         for scales in [target.a.scales(), target.b.scales()].into_iter().flatten() {
                             u.iter_mut().zip(&scales[mine.start..]).for_each(|(u, scale)| *u *= scale);
+                        }
+                        if let Some(to) = &mut to {
+                            to[at..at + mine.len()].copy_from_slice(u);
                         }
                     }
                     first += rank;
