@@ -67,7 +67,7 @@ pub(crate) struct Job<'a, 'y> {
 }
 
 /// `y = W x + b` and the active adapters, for all rows, of layers that read the same x, `[n, in]`, [`inner::SIDE_BY_SIDE`] of them at most:
-/// lanes are called together once for all, and x is made integers once.
+/// lanes are called together once for all, and x is made integers once. Takes the jobs for itself: lanes write to their parts.
 #[allow(unsafe_code)]
 pub(crate) fn forward(pass: &Pass<'_, '_>, x: &[f32], jobs: &mut [Job<'_, '_>], scratch: &mut Scratch<'_>) {
     let Some(inputs) = jobs.first().map(|job| job.linear.weight.cols()) else { return };

@@ -1,4 +1,4 @@
-//! Choosing the next token: greedy, temperature, top-k, top-p, repetition penalty. Seeded, without a heap.
+//! Choosing the next token: greedy, temperature, top-k, top-p, repetition penalty. Seeded; nothing is allocated.
 //!
 //! Order: repetition penalty (CTRL, arXiv 1909.05858, section 4.1), temperature, top-k, top-p (nucleus, arXiv 1904.09751), draw.
 
@@ -225,6 +225,36 @@ mod tests {
 
     fn options(temperature: f32, top_k: usize, top_p: f32) -> SamplerOptions {
         SamplerOptions { temperature, top_k, top_p, seed: 7, ..SamplerOptions::default() }
+    }
+
+    #[test]
+    fn what_is_kept_is_what_a_sort_would_keep() {
+        for n in [1, 2, 3, 10, 257, 1000] {
+            // Weights from 1 down to e^-16: below and above what top-p looks at first.
+            let weigh = |logit: f32| (logit - 8.0).exp();
+            let all: Vec<Candidate> =
+                logits(n).into_iter().zip(0..).map(|(logit, token)| Candidate { weight: weigh(logit), token }).collect();
+            let mut sorted = all.clone();
+            sorted.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token)));
+            for k in [1, 2, 7, n / 2 + 1, n, n + 1] {
+                let mut some = all.clone();
+                let mut kept = Sampler::new(options(1.0, k, 1.0)).unwrap().keep_top_k(&mut some).to_vec();
+                kept.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token)));
+                assert_eq!(kept, sorted[..k.min(n)], "{k} of {n}");
+            }
+            for p in [1e-3, 0.5, 0.9, 0.999, 0.999_999] {
+                let mut some = all.clone();
+                let limit = p * all.iter().map(|c| c.weight).sum::<f32>();
+                let mut reached = 0.0;
+                let reaches = |c: &Candidate| {
+                    reached += c.weight;
+                    reached >= limit
+                };
+                let count = sorted.iter().position(reaches).map_or(n, |last| last + 1);
+                let kept = Sampler::new(options(1.0, 0, p)).unwrap().keep_top_p(&mut some).to_vec();
+                assert_eq!(kept, sorted[..count], "{p} of {n}");
+            }
+        }
     }
 
     #[test]
