@@ -9,6 +9,7 @@ use std::path::Path;
 use super::failure::{Failure, Outcome, Refusal, call, lowrank_code, lowrank_error};
 use super::file::path_of;
 use super::memory::{Region, check, slice};
+use super::session::{LOWRANK_PRECISION_EXACT, precision_of};
 use crate::runtime::{Executor, Threads};
 use crate::text::TextBorder;
 use crate::train::data::{DataOptions, Dataset, Task, Tokenize};
@@ -120,6 +121,8 @@ pub struct lowrank_train_options {
     pub completions_only: u32,
     /// Not 0: keep only the inputs of blocks and compute the rest again: less memory, more time.
     pub checkpointing: u32,
+    /// How forward products with the frozen base treat their activations: `LOWRANK_PRECISION_EXACT` or `LOWRANK_PRECISION_FAST`.
+    pub precision: u32,
     /// Not 0: go on from the checkpoint if there is one.
     pub resume: u32,
 }
@@ -218,6 +221,7 @@ pub extern "C" fn lowrank_train_options_default() -> lowrank_train_options {
         patience: 0,
         completions_only: 0,
         checkpointing: 0,
+        precision: LOWRANK_PRECISION_EXACT,
         resume: 0,
     }
 }
@@ -339,6 +343,7 @@ impl<'a> Job<'a> {
             label_smoothing: c.label_smoothing,
             seed: c.seed,
             checkpointing: c.checkpointing != 0,
+            precision: precision_of(c.precision, 3)?,
             ..Options::new(method)
         };
         let run = RunOptions {

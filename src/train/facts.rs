@@ -7,6 +7,7 @@ use super::data::Dataset;
 use super::optimizer::OptimizerKind;
 use super::options::{Options, Targets};
 use super::run::{Length, Report, RunOptions};
+use crate::kernel::Precision;
 
 /// Facts of a run, by name.
 pub(crate) type Facts = Map<String, Value>;
@@ -46,6 +47,9 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
         if value != 0.0 {
             put(name, number(value));
         }
+    }
+    if options.precision == Precision::Fast {
+        put("precision", "fast".into());
     }
     put("seed", options.seed.into());
     put("steps", steps.into());

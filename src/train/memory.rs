@@ -22,6 +22,7 @@ use super::planner;
 use super::product::{SKINNY, tile_rows};
 use super::run::{Course, RunOptions};
 use super::trainer::{Trainable, check_task, sealed::Sealed};
+use crate::kernel::{GROUP, Precision, kernels};
 use crate::nn::Linear;
 use crate::quant::Format;
 
@@ -133,7 +134,7 @@ fn step_bytes(network: &dyn Network, plan: &Plan, options: &Options, workload: &
             Some(*end)
         }));
         let rows = starts.last().copied().unwrap_or(0);
-        let mut books = Books::new(plan, options.dropout > 0.0, workload.lanes);
+        let mut books = Books::new(plan, options, workload.lanes);
         // Tokens, targets, starts.
         books.take(8 * (rows + starts.len()) as u64);
         let walked = network.predict(&mut books, &starts);
@@ -194,14 +195,15 @@ pub(crate) fn floats(count: usize) -> u64 {
 pub(crate) struct Books<'p> {
     pub(crate) plan: &'p Plan,
     has_dropout: bool,
+    precision: Precision,
     lanes: usize,
     held: u64,
     most: u64,
 }
 
 impl<'p> Books<'p> {
-    fn new(plan: &'p Plan, has_dropout: bool, lanes: usize) -> Self {
-        Self { plan, has_dropout, lanes: lanes.max(1), held: 0, most: 0 }
+    fn new(plan: &'p Plan, options: &Options, lanes: usize) -> Self {
+        Self { plan, has_dropout: options.dropout > 0.0, precision: options.precision, lanes: lanes.max(1), held: 0, most: 0 }
     }
 
     pub(crate) fn held(&self) -> u64 {
@@ -237,8 +239,12 @@ impl<'p> Books<'p> {
 
     /// [`Step::linear`](super::step::Step::linear) on n rows; returns what its trace keeps, which stays in the books.
     pub(crate) fn linear(&mut self, linear: &Linear<'_>, n: usize) -> u64 {
-        let Change::LowRank(low) = self.plan.change(linear.site) else { return 0 };
         let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
+        let is_frozen = !matches!(self.plan.change(linear.site), Change::Full { .. });
+        if is_frozen && self.precision == Precision::Fast && kernels().has_fast(&linear.weight) {
+            self.pass((n * inputs) as u64 + floats(n * inputs / GROUP));
+        }
+        let Change::LowRank(low) = self.plan.change(linear.site) else { return 0 };
         let dropped = if self.has_dropout { self.take(floats(n * inputs)) } else { 0 };
         let mut kept = self.take(floats(n * low.rank));
         self.product(n, inputs, low.rank);

@@ -4,6 +4,7 @@ use super::TrainError;
 use super::method::Method;
 use super::optimizer::OptimizerKind;
 use super::schedule::Shape;
+use crate::kernel::Precision;
 
 /// Which layers get adapters (full fine-tuning: are trained).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +94,9 @@ pub struct Options {
     pub seed: u64,
     /// Keep only the inputs of blocks and compute the rest again on the way back: less memory, a third more time.
     pub checkpointing: bool,
+    /// How forward products with what stays frozen treat their activations. `Fast` trains the adapter on the 8-bit activations that it
+    /// will be served with, in less time, where the base is NF4 or int8. The way back, and validation, are in f32 all the same.
+    pub precision: Precision,
 }
 
 impl Options {
@@ -120,6 +124,7 @@ impl Options {
             label_smoothing: 0.0,
             seed: 0,
             checkpointing: false,
+            precision: Precision::Exact,
         }
     }
 

@@ -18,6 +18,7 @@ use super::plan::{Change, LowRank, Plan};
 use super::pool::Floats;
 use super::random;
 use crate::archive::schema;
+use crate::kernel::{GROUP, Precision};
 use crate::nn::{self, Linear, Pass, Scratch, Segment};
 use crate::quant::Matrix;
 
@@ -33,6 +34,8 @@ pub(crate) struct Step<'s> {
     /// DyLoRA's rank of this step.
     pub(crate) rank: Option<usize>,
     pub(crate) dropout: Option<Dropout>,
+    /// Of forward products with frozen weights.
+    pub(crate) precision: Precision,
 }
 
 /// Which activations are dropped: a pure function of (seed, site, index), so the way back needs no memory of it.
@@ -230,7 +233,7 @@ impl<'s> Step<'s> {
         self.machine.back_through(&linear.weight, dy, dx);
     }
 
-    /// `W x + b` as the core computes it.
+    /// `W x + b` as the core computes it in this precision.
     fn base(&self, linear: &Linear<'_>, x: &[f32], y: &mut [f32]) {
         let segment = [Segment { first: 0, rows: x.len() / linear.weight.cols(), sequence: 0 }];
         let pass = Pass {
@@ -241,7 +244,9 @@ impl<'s> Step<'s> {
             active: &[],
             max_active: 0,
         };
-        let mut scratch = Scratch { low_rank: &mut [], width: 0, values: &mut [], scales: &mut [] };
+        let integers = if self.precision == Precision::Fast && self.machine.kernels.has_fast(&linear.weight) { x.len() } else { 0 };
+        let (mut values, mut scales) = (vec![0; integers], vec![0.0; integers / GROUP]);
+        let mut scratch = Scratch { low_rank: &mut [], width: 0, values: &mut values, scales: &mut scales };
         linear.forward(&pass, x, y, &mut scratch);
     }
 

@@ -212,13 +212,13 @@ impl<'a> Trainer<'a> {
         let scored: usize = batches.iter().map(scored).sum();
         let rank = self.options.method.rules().rank(&self.options, self.steps);
         let machine = Machine::new(executor, &self.pool);
-        let norms = self.norms(&machine);
+        let (norms, precision) = (self.norms(&machine), self.options.precision);
         self.gradients.fill(0.0);
         let mut facts = StepFacts { loss: 0.0, scored, right: 0, norm: 0.0, rank };
         for (index, batch) in batches.iter().enumerate() {
             let seed = random::bits(self.options.seed, DROPOUT, self.steps << 16 | index as u64);
             let dropout = (self.options.dropout > 0.0).then_some(Dropout { p: self.options.dropout, seed });
-            let step = Step { machine, plan: &self.plan, values: &self.values, norms: &norms, rank, dropout };
+            let step = Step { machine, plan: &self.plan, values: &self.values, norms: &norms, rank, dropout, precision };
             let weight = 1.0 / scored.max(1) as f32;
             let back = Back { weight, label_smoothing: self.options.label_smoothing, gradients: &mut self.gradients };
             let outcome = self.network.run(&step, batch, Some(back));
@@ -255,8 +255,8 @@ impl<'a> Trainer<'a> {
     pub fn loss(&self, executor: &dyn Executor, batch: &Batch, rank: Option<usize>) -> Result<StepFacts, TrainError> {
         self.check(batch)?;
         let machine = Machine::new(executor, &self.pool);
-        let norms = self.norms(&machine);
-        let step = Step { machine, plan: &self.plan, values: &self.values, norms: &norms, rank, dropout: None };
+        let (norms, precision) = (self.norms(&machine), self.options.precision);
+        let step = Step { machine, plan: &self.plan, values: &self.values, norms: &norms, rank, dropout: None, precision };
         let outcome = self.network.run(&step, batch, None);
         let loss = outcome.loss / outcome.scored.max(1) as f64;
         Ok(StepFacts { loss, scored: outcome.scored, right: outcome.right, norm: 0.0, rank })

@@ -133,6 +133,7 @@ fn facts(arguments: &Arguments, contest: &Contest<'_>) -> Result<Vec<(&'static s
         ("seeds", seeds),
     ];
     facts.extend(arguments.options.facts());
+    facts.push(("precision of forward products", format!("{:?}", arguments.model.exact_precision()).to_lowercase()));
     facts.push(("threads", arguments.model.executor()?.lanes().to_string()));
     facts.push(("instruction set", lowrank::kernel::kernels().name().into()));
     Ok(facts)
@@ -146,7 +147,7 @@ impl Contest<'_> {
 
     /// Refuses what cannot be trained, or not in the memory that is allowed, before anything is.
     fn refuse(&self, arguments: &Arguments, method: Method) -> Result<(), Failure> {
-        let options = arguments.options.trainer(method)?;
+        let options = arguments.options.trainer(method, arguments.model.exact_precision())?;
         let run_options = arguments.options.run();
         let lanes = arguments.model.executor()?.lanes();
         let workload = Workload::of(&self.training, Some(&self.validation), &run_options, options.seed, lanes);
@@ -164,7 +165,7 @@ impl Contest<'_> {
     }
 
     fn run(&self, arguments: &Arguments, method: Method, nf4: Option<&[u8]>, seed: u64) -> Result<Run, Failure> {
-        let options = Options { seed, ..arguments.options.trainer(method)? };
+        let options = Options { seed, ..arguments.options.trainer(method, arguments.model.exact_precision())? };
         let (model, mapped) = match nf4 {
             Some(nf4) => (AnyBase::open(nf4)?, 0),
             None => (self.model, self.base.map.len() as u64),

@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
 /// Opens what `train` opens, trains nothing.
 pub(crate) fn run(arguments: &Arguments, model: &ModelOptions, method: Method, as_json: bool) -> Result<(), Failure> {
     let base = model.open()?;
-    let lanes = model.executor()?.lanes();
+    let (lanes, precision) = (model.executor()?.lanes(), model.exact_precision());
     let model = base.wrap(AnyBase::open(&base.map))?;
     let border = base.text().ok();
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments, model: &ModelOptions, method: Method, a
     let validation = arguments.validation.as_ref().map(|path| options.open(path, tokenizer, labels)).transpose()?;
     let checkpoint = (arguments.checkpoint_every > 0).then(|| (PathBuf::new(), arguments.checkpoint_every));
     let run_options = RunOptions { checkpoint, ..options.run() };
-    let trainer_options = options.trainer(method)?;
+    let trainer_options = options.trainer(method, precision)?;
     let workload = match &training {
         Some(training) => Workload::of(training, validation.as_ref(), &run_options, trainer_options.seed, lanes),
         None => Workload {

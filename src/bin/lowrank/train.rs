@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 use lowrank::file::FileError;
+use lowrank::kernel::Precision;
 use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::schedule::Shape;
@@ -191,7 +192,7 @@ pub(crate) struct Arguments {
 
 impl TrainOptions {
     /// What the trainer is told.
-    pub(crate) fn trainer(&self, method: Method) -> Result<Options, Failure> {
+    pub(crate) fn trainer(&self, method: Method, precision: Precision) -> Result<Options, Failure> {
         let patterns = |name: &str, texts: &[String]| texts.iter().map(|text| pattern(name, text)).collect::<Result<Vec<_>, _>>();
         Ok(Options {
             rank: self.rank,
@@ -223,6 +224,7 @@ impl TrainOptions {
             label_smoothing: self.label_smoothing,
             seed: self.seed,
             checkpointing: self.checkpointing,
+            precision,
             ..Options::new(method)
         })
     }
@@ -315,7 +317,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let every = if arguments.checkpoint_every == 0 { u64::MAX } else { arguments.checkpoint_every };
     let run_options = RunOptions { checkpoint: Some((checkpoint.clone(), every)), resume: arguments.resume, ..options.run() };
     let executor = arguments.model.executor()?;
-    let trainer_options = options.trainer(arguments.method)?;
+    let trainer_options = options.trainer(arguments.method, arguments.model.exact_precision())?;
     if let Some(limit) = arguments.memory_limit {
         let workload = Workload::of(&training, validation.as_ref(), &run_options, trainer_options.seed, executor.lanes());
         let forecast = forecast(model, &trainer_options, &run_options, &workload)?;
