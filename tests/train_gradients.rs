@@ -7,9 +7,10 @@ use std::path::Path;
 use common::{CONFIG, Numbers, assert_slopes, base, names, shake};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::import::{BaseOptions, HuggingFace, base_to_buffer};
+use lowrank::kernel::Precision;
 use lowrank::model::llama::{Config, Llama};
 use lowrank::quant::Format;
-use lowrank::runtime::{KvFormat, Limits, Memory, Serial, Session, Threads, need};
+use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Serial, Session, Threads, need};
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets as Wanted};
 use lowrank::train::{Method, Options, Part, Targets, Trainer};
 
@@ -93,10 +94,10 @@ fn cross_entropy(logits: &[f32], target: u32) -> f64 {
     total.ln() - f64::from(logits[target as usize] - most)
 }
 
-/// What the core says of a batch under an adapter: the mean loss in `Exact`.
-fn core_loss(model: Llama<'_>, adapter: Option<&[u8]>, batch: &Batch) -> f64 {
+/// What the core says of a batch under an adapter: the mean loss.
+fn core_loss(model: Llama<'_>, adapter: Option<&[u8]>, batch: &Batch, precision: Precision) -> f64 {
     let Inputs::Tokens(tokens) = &batch.inputs else { panic!() };
-    let limits = Limits { kv_format: KvFormat::F32, prefill_chunk: 16, ..Limits::new(model.config().context) };
+    let limits = Limits { kv_format: KvFormat::F32, precision, prefill_chunk: 16, ..Limits::new(model.config().context) };
     let mut memory = Memory::new(need(model.config(), &limits));
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
@@ -150,13 +151,53 @@ fn the_training_loss_is_the_cores() {
                 let trained = trainer.archive("test", None).unwrap();
                 let core = if method == Method::Full {
                     let classifier = trainer.classifier_adapter(&trained).unwrap();
-                    core_loss(Llama::verify(&trained).unwrap(), classifier.as_deref(), &batch)
+                    core_loss(Llama::verify(&trained).unwrap(), classifier.as_deref(), &batch, Precision::Exact)
                 } else {
-                    core_loss(model, Some(&trained), &batch)
+                    core_loss(model, Some(&trained), &batch, Precision::Exact)
                 };
                 let targets = &batch.targets;
                 assert!((ours - core).abs() <= 1e-5 * core, "{method} on {format:?}: {ours}, the core says {core} of {targets:?}");
             }
+        }
+    }
+}
+
+/// `Fast` is the core's `Fast`, and the way back stays close to that of `Exact`, whatever the lanes and the checkpointing.
+#[test]
+fn fast_training_is_what_will_be_served() {
+    let config = Config { hidden: 128, ..CONFIG };
+    let cosine = |a: &[f32], b: &[f32]| {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    };
+    for format in [Format::Nf4, Format::Int8, Format::F32] {
+        let archive = base(&config, format, format, 3);
+        let model = Llama::open(&archive).unwrap();
+        for labels in [Vec::new(), names(3)] {
+            let batch = if labels.is_empty() { batch(&config) } else { classes(&batch(&config)) };
+            let [exact, fast] = [Precision::Exact, Precision::Fast].map(|precision| {
+                let run = |executor: &dyn Executor, checkpointing| {
+                    let options = Options { precision, checkpointing, ..options(Method::Lora) };
+                    let mut trainer = Trainer::new(model, options, labels.clone()).unwrap();
+                    shake(&mut trainer, 23);
+                    let loss = trainer.backward(executor, &[batch.clone()]).unwrap().loss;
+                    (loss, trainer.gradients().to_vec(), trainer.archive("test", None).unwrap())
+                };
+                let (loss, gradients, trained) = run(&Serial, false);
+                assert_eq!(run(&Threads::new(3).unwrap(), true).1, gradients, "{precision:?} on {format:?}");
+                let core = core_loss(model, Some(&trained), &batch, precision);
+                // Where a number is rounded to one of 255, the last bit of an f32 can decide to which.
+                let tolerance = if precision == Precision::Fast { 1e-3 } else { 1e-5 };
+                assert!((loss - core).abs() <= tolerance * core, "{precision:?} on {format:?}: {loss}, the core says {core}");
+                (loss, gradients)
+            });
+            if format == Format::F32 {
+                assert_eq!(exact, fast, "f32 weights have no fast products");
+                continue;
+            }
+            assert!(exact.0 != fast.0 && (exact.0 - fast.0).abs() <= 0.02 * exact.0, "{format:?}: {} and {}", exact.0, fast.0);
+            let cosine = cosine(&exact.1, &fast.1);
+            assert!((0.99..0.999_999_9).contains(&cosine), "{format:?}: the gradients' cosine is {cosine}");
         }
     }
 }
@@ -170,7 +211,7 @@ fn any_rank_of_dylora_can_be_used() {
     shake(&mut trainer, 29);
     for rank in 1..=3 {
         let ours = trainer.loss(&Serial, &batch, Some(rank)).unwrap().loss;
-        let core = core_loss(model, Some(&trainer.archive("test", Some(rank)).unwrap()), &batch);
+        let core = core_loss(model, Some(&trainer.archive("test", Some(rank)).unwrap()), &batch, Precision::Exact);
         assert!((ours - core).abs() <= 1e-5 * core, "rank {rank}: {ours}, the core says {core}");
     }
 }

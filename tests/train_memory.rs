@@ -8,6 +8,7 @@ use std::path::Path;
 use common::{LSTM, Numbers, base, bert, lstm, mlp};
 use lowrank::archive::Buffer;
 use lowrank::model::bert::{Activation, Config as BertConfig, Pooling};
+use lowrank::kernel::Precision;
 use lowrank::model::llama::{Config, RopeScaling};
 use lowrank::model::lstm::Config as LstmConfig;
 use lowrank::model::mlp::Activation as MlpActivation;
@@ -137,6 +138,7 @@ fn the_prediction_is_within_a_tenth_of_what_is_measured() {
         case("llama qlora 1", llama(nf4), Method::QLora, 1, keep),
         case("llama qlora 8", llama(nf4), Method::QLora, 8, keep),
         case("llama qlora 8 checkpointing", llama(nf4), Method::QLora, 8, again),
+        case("llama qlora 8 fast", llama(nf4), Method::QLora, 8, |options| options.precision = Precision::Fast),
         case("llama qlora 4 dropout", llama(nf4), Method::QLora, 4, |options| options.dropout = 0.1),
         case("llama qlora 1 rank 64", llama(nf4), Method::QLora, 1, |options| options.rank = 64),
         case("llama dora 4", llama(nf4), Method::Dora, 4, keep),
