@@ -62,20 +62,23 @@ def run(command):
 
 def main(lowrank, base, text, threads, rounds):
     print(f"SmolLM2-135M, r = 8, all linear layers, batch 1 x {LENGTH}, {threads} threads, medians of {rounds} rounds\n")
-    print("| activations | PEFT tokens/s | lowrank tokens/s | ratio | PEFT resident | lowrank resident |")
-    print("|---|---|---|---|---|---|")
+    print("| activations | precision | PEFT tokens/s | lowrank tokens/s | ratio | PEFT resident | lowrank resident |")
+    print("|---|---|---|---|---|---|---|")
     for checkpointing in (False, True):
-        theirs, ours = [], []
+        theirs, ours = [], {"exact": [], "fast": []}
         for _ in range(rounds):
             theirs.append(run([sys.executable, __file__, "peft", threads, str(int(checkpointing)), text]))
             command = [lowrank, "train", "--base", base, "--data", text, "--method", "qlora", "--steps", str(STEPS), "--batch-size", "1"]
             command += ["--max-length", str(LENGTH), "--threads", threads, "--json", "-o", str(Path(base).with_name("peers-qlora.lrk"))]
-            ours.append(run(command + ["--checkpointing"] * checkpointing))
-        speed = [statistics.median(row["tokens_per_s"] for row in rows) for rows in (theirs, ours)]
-        memory = [max(row["peak_resident"] for row in rows) / 1e6 for rows in (theirs, ours)]
-        ratio = statistics.median(b["tokens_per_s"] / a["tokens_per_s"] for a, b in zip(theirs, ours))
+            for precision, runs in ours.items():
+                runs.append(run(command + ["--precision", precision] + ["--checkpointing"] * checkpointing))
         name = "checkpointed" if checkpointing else "kept"
-        print(f"| {name} | {speed[0]:.0f} | {speed[1]:.0f} | {ratio:.2f} | {memory[0]:.0f} MB | {memory[1]:.0f} MB |", flush=True)
+        for precision, runs in ours.items():
+            speed = [statistics.median(row["tokens_per_s"] for row in rows) for rows in (theirs, runs)]
+            memory = [max(row["peak_resident"] for row in rows) / 1e6 for rows in (theirs, runs)]
+            ratio = statistics.median(b["tokens_per_s"] / a["tokens_per_s"] for a, b in zip(theirs, runs))
+            numbers = f"{speed[0]:.0f} | {speed[1]:.0f} | {ratio:.2f} | {memory[0]:.0f} MB | {memory[1]:.0f} MB"
+            print(f"| {name} | {precision} | {numbers} |", flush=True)
 
 
 if __name__ == "__main__":

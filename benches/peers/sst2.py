@@ -105,7 +105,7 @@ def table(paths):
     for path in paths:
         facts = json.loads(Path(path).read_text().strip().splitlines()[-1])
         # lowrank's own JSON says what it measured under other names.
-        facts.setdefault("who", f"lowrank {facts.get('method')}")
+        facts.setdefault("who", f"lowrank {facts.get('method')}, {facts.get('precision')}")
         facts.setdefault("accuracy", facts.get("validation", {}).get("accuracy", float("nan")))
         rows[facts["who"]].append(facts)
     mean = lambda who, name: sum(facts[name] for facts in rows[who]) / len(rows[who])

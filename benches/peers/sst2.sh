@@ -5,7 +5,7 @@
 #
 # LOWRANK_SST2_STEPS     this many steps instead of 2 epochs: enough for speed and memory, not for accuracy
 # LOWRANK_SST2_SEEDS     the seeds (0 1 2)
-# LOWRANK_SST2_METHODS   lowrank's methods (lora qlora); lora trains on the f32 base
+# LOWRANK_SST2_METHODS   lowrank's methods and their --precision (lora qlora qlora:fast); lora trains on the f32 base
 # LOWRANK_SST2_THREADS   threads on both sides (2)
 # LOWRANK_PEERS_PYTHON   a Python that has torch, transformers and peft (see tests/golden/requirements.txt); python3
 set -euo pipefail
@@ -15,7 +15,7 @@ target="${CARGO_TARGET_DIR:-target}"
 work="$target/sst2"
 python="${LOWRANK_PEERS_PYTHON:-python3}"
 seeds="${LOWRANK_SST2_SEEDS:-0 1 2}"
-methods="${LOWRANK_SST2_METHODS:-lora qlora}"
+methods="${LOWRANK_SST2_METHODS:-lora qlora qlora:fast}"
 threads="${LOWRANK_SST2_THREADS:-2}"
 length=(--epochs 2)
 [ -z "${LOWRANK_SST2_STEPS:-}" ] || length=(--steps "$LOWRANK_SST2_STEPS")
@@ -36,10 +36,13 @@ rm -f "$work"/*.json
 for seed in $seeds; do
     for method in $methods; do
         echo "-- lowrank $method, seed $seed"
+        precision=exact
+        [ "${method%:fast}" = "$method" ] || precision=fast
+        method="${method%:fast}"
         "$lowrank" train --base "$work/$method.base.lrk" --data "$data/train.tsv" --validation "$data/dev.tsv" --task classify \
             --method "$method" --rank 8 --alpha 16 --batch-size 32 --max-length 128 --learning-rate 5e-4 --schedule linear \
-            --warmup 0.0625 --seed "$seed" --threads "$threads" "${length[@]}" --checkpoint-every 0 --json \
-            -o "$work/$method.lrk" >"$work/$method.$seed.json" 2>"$work/train.log" || { tail -3 "$work/train.log" >&2; exit 1; }
+            --warmup 0.0625 --seed "$seed" --threads "$threads" --precision "$precision" "${length[@]}" --checkpoint-every 0 --json \
+            -o "$work/$method.lrk" >"$work/$method.$precision.$seed.json" 2>"$work/train.log" || { tail -3 "$work/train.log" >&2; exit 1; }
     done
     for order in random sorted; do
         echo "-- PEFT, $order batches, seed $seed"

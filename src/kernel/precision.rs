@@ -16,6 +16,14 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// As the command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Fast => "fast",
+        }
+    }
+
     /// The default for a base whose linear layers have this format, on this instruction set: `Fast` only where its perplexity on
     /// SmolLM2-135M was measured within 0.5 % of `Exact` (the README has the figures), `Exact` everywhere else.
     /// NEON and simd128 compute the same integers and scales as AVX2, but add the groups of a row in another order, which

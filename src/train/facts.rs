@@ -49,7 +49,7 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
         }
     }
     if options.precision == Precision::Fast {
-        put("precision", "fast".into());
+        put("precision", options.precision.name().into());
     }
     put("seed", options.seed.into());
     put("steps", steps.into());

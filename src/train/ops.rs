@@ -46,18 +46,13 @@ pub(crate) fn silu_mul(machine: &Machine<'_>, gate: &[f32], up: &[f32]) -> Float
     let mut h = machine.unset(gate.len());
     let share = machine.share(h.len());
     machine.each(h.chunks_mut(share).zip(gate.chunks(share)).zip(up.chunks(share)), |((h, gate), up)| {
-        for (h, (gate, up)) in h.chunks_mut(PART).zip(gate.chunks(PART).zip(up.chunks(PART))) {
-            h.copy_from_slice(gate);
-            machine.kernels.silu_mul(h, up);
-        }
+        h.copy_from_slice(gate);
+        machine.kernels.silu_mul(h, up);
     });
     h
 }
 
-/// Numbers that are copied and worked on while they are in the first-level cache.
-const PART: usize = 1024;
-
-static ONES: [f32; PART] = [1.0; PART];
+static ONES: [f32; 1024] = [1.0; 1024];
 
 /// The way back of [`silu_mul`], in place: dh becomes d_gate, and d_up is returned.
 /// `d_gate = dh ⊙ up ⊙ σ(1 + gate·(1 − σ))`, `d_up = dh ⊙ silu(gate)`.
@@ -85,10 +80,8 @@ pub(crate) fn layer_norm(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm<'_>)
     let width = norm.weight.len();
     let share = machine.share(x.len() / width) * width;
     machine.each(y.chunks_mut(share).zip(x.chunks(share)), |(y, x)| {
-        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            y.copy_from_slice(x);
-            norm.forward(y);
-        }
+        y.copy_from_slice(x);
+        norm.forward(y);
     });
     y
 }
@@ -125,10 +118,8 @@ pub(crate) fn activate(machine: &Machine<'_>, activation: Activation, x: &[f32])
     let mut y = machine.unset(x.len());
     let share = machine.share(x.len());
     machine.each(y.chunks_mut(share).zip(x.chunks(share)), |(y, x)| {
-        for (y, x) in y.chunks_mut(PART).zip(x.chunks(PART)) {
-            y.copy_from_slice(x);
-            nn::apply_all(machine.kernels, activation, y);
-        }
+        y.copy_from_slice(x);
+        nn::apply_all(machine.kernels, activation, y);
     });
     y
 }

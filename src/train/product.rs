@@ -9,7 +9,10 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::parallel::Machine;
 use super::pool::{LINE, line};
+use crate::kernel::Input;
 use crate::quant::{Matrix, Values};
+use crate::tensor::MatMut;
+use crate::tensor::columns::Columns;
 
 /// Weights in a dequantized tile of whole rows, half a megabyte: it stays in a core's second-level cache. Every tile reads and
 /// writes all of dX, so it has as many rows as fit.
@@ -142,11 +145,14 @@ impl Machine<'_> {
         self.each(parts.into_iter().enumerate(), |(part, mut out)| self.kernels.mix(&weights, &x[part * share..], inputs, &mut out));
     }
 
-    /// `Y ← α·X·Wᵀ` for few outputs, W `[out, in]`: dot products with rows of W, which stay in a cache.
+    /// `Y ← α·X·Wᵀ` for few outputs, W `[out, in]`: the core's product.
     fn skinny_forward(&self, alpha: f32, x: &[f32], w: &[f32], outputs: usize, y: &mut [f32]) {
         let inputs = w.len() / outputs;
+        let Ok(weights) = Matrix::new(outputs, inputs, Values::F32(w)) else { return };
         self.each(y.chunks_mut(BLOCK * outputs).zip(x.chunks(BLOCK * inputs)), |(y, x)| {
-            y.chunks_exact_mut(outputs).zip(x.chunks_exact(inputs)).for_each(|(y, x)| self.kernels.dots(w, x, y));
+            if let Ok(mut out) = MatMut::new(&mut *y, outputs) {
+                self.kernels.product(&weights, &Input::new(x, inputs), &mut Columns::all(&mut out));
+            }
             y.iter_mut().for_each(|y| *y *= alpha);
         });
     }

@@ -171,7 +171,7 @@ fn facts(arguments: &Arguments, model: Llama<'_>, plain: &Times, adapted: Option
         let overheads: Vec<_> = times.decode.iter().zip(&plain.decode).map(|(with, without)| with / without.max(1e-9) - 1.0).collect();
         facts["adapter_overhead"] = median(&overheads).into();
     }
-    facts["precision"] = format!("{:?}", arguments.model.precision(&model)).to_lowercase().into();
+    facts["precision"] = arguments.model.precision(&model).name().into();
     facts["isa"] = lowrank::kernel::kernels().name().into();
     facts["threads"] = executor.lanes().into();
     facts["prompt_tokens"] = arguments.prompt_tokens.into();

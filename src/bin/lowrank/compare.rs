@@ -133,7 +133,7 @@ fn facts(arguments: &Arguments, contest: &Contest<'_>) -> Result<Vec<(&'static s
         ("seeds", seeds),
     ];
     facts.extend(arguments.options.facts());
-    facts.push(("precision of forward products", format!("{:?}", arguments.model.exact_precision()).to_lowercase()));
+    facts.push(("precision of forward products", arguments.model.exact_precision().name().into()));
     facts.push(("threads", arguments.model.executor()?.lanes().to_string()));
     facts.push(("instruction set", lowrank::kernel::kernels().name().into()));
     Ok(facts)

@@ -251,7 +251,7 @@ impl TrainOptions {
 
     /// What a reader of results wants to know: name and value.
     pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
-        let length = self.steps.map_or_else(|| format!("{} epochs", self.epochs), |steps| format!("{steps} steps"));
+        let length = self.steps.map_or_else(|| counted(self.epochs, "epoch"), |steps| counted(steps, "step"));
         vec![
             ("length", length),
             ("batch", format!("{} × {} sequences of at most {} tokens", self.accumulation, self.batch_size, self.max_length)),
@@ -377,6 +377,7 @@ fn tell(arguments: &Arguments, trainer: &Trainer<'_>, report: &Report) -> Result
     if arguments.json {
         let mut facts = json!({
             "method": arguments.method.name(),
+            "precision": arguments.model.exact_precision().name(),
             "steps": report.steps,
             "loss": report.loss,
             "seconds": report.seconds,
@@ -396,9 +397,9 @@ fn tell(arguments: &Arguments, trainer: &Trainer<'_>, report: &Report) -> Result
         return Ok(line(&facts)?);
     }
     line(format_args!(
-        "{}: {} steps, loss {:.4}, {:.1} s, {speed:.0} tokens/s, {} trained parameters",
+        "{}: {}, loss {:.4}, {:.1} s, {speed:.0} tokens/s, {} trained parameters",
         arguments.output.display(),
-        report.steps,
+        counted(report.steps, "step"),
         report.loss,
         report.seconds,
         trainer.trainable_parameters()
@@ -413,6 +414,11 @@ fn tell(arguments: &Arguments, trainer: &Trainer<'_>, report: &Report) -> Result
         Some(measures) => Ok(line(measures_text(measures))?),
         None => Ok(()),
     }
+}
+
+/// "1 step", "2 steps".
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The stable names of an evaluation.

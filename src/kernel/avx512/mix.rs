@@ -14,9 +14,6 @@ use crate::kernel::avx2::mix::{self, Rows, weights};
 /// Results of a tile at most.
 const MOST: usize = 6;
 
-/// Results that are a strip of tiles half as wide: a rank of eight reads the stored rows once.
-const ALL: usize = 8;
-
 /// The columns in whole registers, of all results; returns the first column that is left.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
@@ -24,9 +21,8 @@ fn mix_with<T: Copy>(w: &[&[f32]], rows: Rows<'_, T>, out: &mut [&mut [f32]], wi
     let mut i = 0;
     while i < w.len() {
         let (w, out) = (&w[i..], &mut out[i..]);
-        // Nearly equal strips: ten results as 5 + 5, not 6 + 4.
-        i += match if w.len() == ALL { ALL } else { w.len().div_ceil(w.len().div_ceil(MOST)) } {
-            ALL => strip::<T, ALL>(w, rows, out, widen),
+        // Nearly equal strips: eight results as 4 + 4, not 6 + 2.
+        i += match w.len().div_ceil(w.len().div_ceil(MOST)) {
             1 => strip::<T, 1>(w, rows, out, widen),
             2 => strip::<T, 2>(w, rows, out, widen),
             3 => strip::<T, 3>(w, rows, out, widen),
@@ -48,7 +44,7 @@ fn strip<T: Copy, const M: usize>(
 ) -> usize {
     let (w, cols) = (weights::<M>(w), out[0].len());
     let mut at = 0;
-    while M <= MOST && at + 64 <= cols {
+    while at + 64 <= cols {
         tile::<T, M, 4>(at, &w, rows, out, widen);
         at += 64;
     }
