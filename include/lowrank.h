@@ -923,6 +923,10 @@ typedef struct lowrank_train_options {
      */
     uint32_t checkpointing;
     /**
+     * How forward products with the frozen base treat their activations: `LOWRANK_PRECISION_EXACT` or `LOWRANK_PRECISION_FAST`.
+     */
+    uint32_t precision;
+    /**
      * Not 0: go on from the checkpoint if there is one.
      */
     uint32_t resume;

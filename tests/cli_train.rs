@@ -218,6 +218,64 @@ fn the_last_validation_of_train_is_what_evaluate_says_of_the_saved_file() {
     }
 }
 
+/// `--precision fast` trains with the products that serve, and the adapter says so; f32 weights have no such products.
+#[test]
+fn fast_training_is_another_run_on_four_bits_and_the_same_on_floats() {
+    let folder = Folder::decoder();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny.lrk");
+    let (a, data, float) = (folder.file("a.lrk"), folder.file("train.jsonl"), folder.file("base.lrk"));
+    for (base, differs) in [(tiny.to_str().unwrap(), true), (&float, false)] {
+        let [exact, fast] = ["exact", "fast"].map(|precision| {
+            let arguments = ["train", "--base", base, "--data", &data, "--steps", "3", "--max-length", "40", "--precision", precision, "-o", &a];
+            let trained = json(&arguments);
+            assert_eq!(trained["precision"], precision);
+            let facts = &json(&["inspect", &a])["facts"]["training"];
+            assert_eq!(facts.get("precision"), (precision == "fast").then_some(&json!("fast")), "{facts}");
+            trained["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(exact != fast, differs, "{exact:?} {fast:?}");
+        assert!(exact.iter().zip(&fast).all(|(exact, fast)| (exact - fast).abs() < 0.02 * exact), "{exact:?} {fast:?}");
+    }
+}
+
+/// What `evaluate` counts is what `classify` says, text by text.
+#[test]
+fn classify_says_what_evaluate_counts() {
+    for folder in [Folder::decoder(), Folder::encoder(), Folder::recurrent()] {
+        let (base, a) = (folder.file("nf4.lrk"), folder.file("a.lrk"));
+        stdout(&with("train", &folder.on("nf4.lrk", "classify"), &["--method", "qlora", "--epochs", "3", "--learning-rate", "1e-2", "-o", &a]));
+        let dev = std::fs::read_to_string(folder.file("dev.tsv")).unwrap();
+        let (texts, labels): (Vec<&str>, Vec<&str>) = dev.lines().map(|line| line.split_once('\t').unwrap()).unzip();
+        let file = folder.file("texts.jsonl");
+        std::fs::write(&file, texts.iter().map(|text| format!("{}\n", json!({ "text": text }))).collect::<String>()).unwrap();
+        let on = ["classify", "--base", &base, "--adapter", &a];
+        let said = stdout(&[&on[..], &["--file", &file, "--json"]].concat());
+        let said: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(said.len(), labels.len());
+        let mut right = 0;
+        for (said, label) in said.iter().zip(&labels) {
+            let all = said["probabilities"].as_object().unwrap();
+            assert_eq!(all.len(), 2);
+            assert!((all.values().map(|p| p.as_f64().unwrap()).sum::<f64>() - 1.0).abs() < 1e-5, "{said}");
+            assert!(all.values().all(|p| p.as_f64() <= said["probability"].as_f64()), "{said}");
+            assert_eq!(all[said["label"].as_str().unwrap()], said["probability"]);
+            right += usize::from(said["label"] == *label);
+        }
+        let measured = json(&["evaluate", "--base", &base, "--adapter", &a, "--data", &folder.file("dev.tsv"), "--task", "classify"]);
+        assert_eq!(measured["accuracy"].as_f64().unwrap(), right as f64 / labels.len() as f64);
+
+        let line = stdout(&[&on[..], &["--text", texts[0], "--text", "two\nlines"]].concat());
+        let label = said[0]["label"].as_str().unwrap();
+        assert!(line.starts_with(&format!("{label}\t")) && line.ends_with("\ttwo lines\n") && line.lines().count() == 2, "{line}");
+    }
+    let folder = Folder::encoder();
+    let refused = |more: &[&str]| failure(1, &[&["classify", "--text", "no", "--base", &folder.file("nf4.lrk")], more].concat());
+    assert!(refused(&[]).contains("neither the base nor an adapter brings a classifier"));
+    let numbers = Folder::perceptron();
+    let line = failure(1, &["classify", "--text", "no", "--base", &numbers.file("base.lrk")]);
+    assert!(line.contains("reads numbers, not text"), "{line}");
+}
+
 /// PEFT's SEQ_CLS adapter of a decoder: imported, measured, exported.
 #[test]
 fn classifiers_on_decoders_come_from_peft_and_go_back() {

@@ -33,3 +33,7 @@ echo "-- training"
 echo "-- measuring on the test texts"
 "$lowrank" evaluate --base "$work/minilm.lrk" --adapter "$work/sentiment.lrk" --data "$work/test.tsv" --task classify --max-length 128
 ls -l "$work/minilm.lrk" "$work/sentiment.lrk"
+
+echo "-- three sentences"
+"$lowrank" classify --base "$work/minilm.lrk" --adapter "$work/sentiment.lrk" --text "A warm, funny film that I will see again." \
+    --text "Two hours of my life that nobody gives back." --text "Not bad at all."

@@ -73,7 +73,8 @@ unsafe extern "C" fn work(argument: *mut c_void) {
     job.inside.fetch_sub(1, Ordering::SeqCst);
 }
 
-impl Executor for Callback {
+// SAFETY: `Job::take` hands out every number once, however often `work` is called, and `run` waits until nobody is inside.
+unsafe impl Executor for Callback {
     /// Not known here: `lowrank_limits` says into how many parts the work is split.
     fn lanes(&self) -> usize {
         1

@@ -3,11 +3,16 @@
 //! Work is split the same way whoever runs it, so results do not depend on the executor.
 
 /// Runs independent tasks.
-pub trait Executor: Sync {
+///
+/// # Safety
+/// [`run`](Executor::run) calls no task twice, and returns only when every task that it called has returned: tasks write, without locks, to
+/// parts of the output that their numbers tell apart. What an implementation does beside that is its own affair; it may call them in
+/// any order, on any threads.
+pub unsafe trait Executor: Sync {
     /// How many tasks can run at the same time; what [`Limits::lanes`](super::Limits) should be.
     fn lanes(&self) -> usize;
 
-    /// Calls `task(0)` to `task(tasks − 1)`, each once, in any order, and returns when all have returned.
+    /// Calls `task(0)` to `task(tasks − 1)`, each once, and returns when all have returned.
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
 }
 
@@ -15,7 +20,8 @@ pub trait Executor: Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Serial;
 
-impl Executor for Serial {
+// SAFETY: every number of the range comes once, and a call has returned before the next.
+unsafe impl Executor for Serial {
     fn lanes(&self) -> usize {
         1
     }

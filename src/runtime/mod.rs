@@ -26,6 +26,7 @@
 mod encoder;
 mod encoder_limits;
 mod engine;
+#[allow(unsafe_code)]
 mod executor;
 mod limits;
 mod predictor;

@@ -12,7 +12,7 @@ use super::TrainError;
 use super::attention::{self, Shape};
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, Inputs, Targets};
-use super::evaluate::Tally;
+use super::evaluate::Listener;
 use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
@@ -390,7 +390,7 @@ impl Body for BertBody<'_> {
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
         executor: &dyn Executor,
-        tally: &mut Tally,
+        listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Bert::open)?;
         let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
@@ -418,7 +418,7 @@ impl Body for BertBody<'_> {
                 encoder.encode(&texts)?;
                 for (sequence, &class) in classes[sequences].iter().enumerate() {
                     encoder.classify(sequence, &mut logits)?;
-                    tally.class(&logits, class)?;
+                    listener.class(&logits, class)?;
                 }
             }
         }

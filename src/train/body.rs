@@ -5,7 +5,7 @@
 
 use super::TrainError;
 use super::data::{Batch, IGNORE, Inputs, Targets};
-use super::evaluate::Tally;
+use super::evaluate::Listener;
 use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
@@ -67,7 +67,7 @@ pub(crate) trait Body {
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
         executor: &dyn Executor,
-        tally: &mut Tally,
+        listener: &mut dyn Listener,
     ) -> Result<(), TrainError>;
 
     /// The hidden states, `[n, dim]`; with `keep`, what the way back needs.
@@ -127,7 +127,7 @@ pub(crate) trait Network {
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
         executor: &dyn Executor,
-        tally: &mut Tally,
+        listener: &mut dyn Listener,
     ) -> Result<(), TrainError>;
     /// The loss of a batch; with `back`, its gradients.
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome;
@@ -179,9 +179,9 @@ impl<B: Body> Network for B {
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
         executor: &dyn Executor,
-        tally: &mut Tally,
+        listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
-        Body::measure(self, base, adapters, longest, batches, precision, executor, tally)
+        Body::measure(self, base, adapters, longest, batches, precision, executor, listener)
     }
 
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome {

@@ -1,11 +1,24 @@
-//! Measuring a model with the core's own forward pass: what training validates with (in `Exact`) and what `lowrank evaluate` prints.
+//! Asking a model with the core's own forward pass: measures of data with known answers (what training validates with, in `Exact`, and
+//! what `lowrank evaluate` prints), and the labels of texts without.
 
 use super::TrainError;
 use super::body::Network;
-use super::data::Dataset;
+use super::data::{Batch, Dataset, Inputs, Targets};
 use super::trainer::{Trainable, sealed::Sealed};
 use crate::kernel::Precision;
 use crate::runtime::Executor;
+
+/// Who takes what a model says of a batch.
+pub(crate) trait Listener {
+    /// The logits of a sequence of class `class`.
+    ///
+    /// # Errors
+    /// If the model does not know the class.
+    fn class(&mut self, logits: &[f32], class: u32) -> Result<(), TrainError>;
+
+    /// The logits of one position and the token that came.
+    fn next(&mut self, logits: &[f32], next: u32);
+}
 
 /// Counts over a data set.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -37,12 +50,8 @@ pub struct Measures {
     pub f1: Option<f64>,
 }
 
-impl Tally {
-    /// Takes a sequence of class `class` with these logits.
-    ///
-    /// # Errors
-    /// If the data knows a class that the model does not.
-    pub(crate) fn class(&mut self, logits: &[f32], class: u32) -> Result<(), TrainError> {
+impl Listener for Tally {
+    fn class(&mut self, logits: &[f32], class: u32) -> Result<(), TrainError> {
         let class = class as usize;
         if class >= logits.len() {
             let labels = logits.len();
@@ -55,12 +64,13 @@ impl Tally {
         Ok(())
     }
 
-    /// Takes the logits of one position and the token that came.
-    pub(crate) fn next(&mut self, logits: &[f32], next: u32) {
+    fn next(&mut self, logits: &[f32], next: u32) {
         self.loss += negative_log_likelihood(logits, next);
         self.scored += 1;
     }
+}
 
+impl Tally {
     /// The means.
     pub(crate) fn measures(&self) -> Measures {
         let loss = self.loss / self.scored.max(1) as f64;
@@ -134,4 +144,44 @@ pub(crate) fn measure(
     network.measure(base, adapters, data.longest(), &mut batches, precision, executor, &mut tally)?;
     let measures = tally.measures();
     if measures.loss.is_finite() { Ok(measures) } else { Err(TrainError::NotANumber) }
+}
+
+/// The probabilities of a classifier's labels for texts without a known one, in their order.
+struct Answers(Vec<Vec<f32>>);
+
+impl Listener for Answers {
+    fn class(&mut self, logits: &[f32], _: u32) -> Result<(), TrainError> {
+        let probability = |label| (-negative_log_likelihood(logits, label)).exp() as f32;
+        self.0.push((0..logits.len() as u32).map(probability).collect());
+        Ok(())
+    }
+
+    fn next(&mut self, _: &[f32], _: u32) {}
+}
+
+/// The probability of every label, for every text in `texts` (token ids as [`Tokenize::classified`](super::data::Tokenize::classified) gives
+/// them): what `base` under the adapter archives in `adapters` says, of which one brings the classifier unless the base has its own.
+///
+/// # Errors
+/// What the core says of archives and tokens; that there is no classifier; that the base reads no text; a result that is not a number.
+pub fn classify<'a>(
+    base: impl Trainable<'a>,
+    adapters: &[&[u8]],
+    texts: &[Vec<u32>],
+    precision: Precision,
+    executor: &dyn Executor,
+) -> Result<Vec<Vec<f32>>, TrainError> {
+    let network = Sealed::network(base, false);
+    let mut batches = texts.chunks(BATCH).map(|texts| {
+        let ends = texts.iter().scan(0, |end, text| {
+            *end += text.len();
+            Some(*end)
+        });
+        let starts = std::iter::once(0).chain(ends).collect();
+        Ok(Batch { inputs: Inputs::Tokens(texts.concat()), starts, targets: Targets::Class(vec![0; texts.len()]) })
+    });
+    let mut answers = Answers(Vec::with_capacity(texts.len()));
+    let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+    network.measure(None, adapters, longest, &mut batches, precision, executor, &mut answers)?;
+    if answers.0.iter().flatten().all(|probability| probability.is_finite()) { Ok(answers.0) } else { Err(TrainError::NotANumber) }
 }

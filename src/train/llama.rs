@@ -8,7 +8,7 @@ use super::TrainError;
 use super::attention::{self, Shape};
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, IGNORE, Inputs, Targets};
-use super::evaluate::Tally;
+use super::evaluate::Listener;
 use super::memory::{Books, floats};
 use super::ops;
 use super::parallel::Machine;
@@ -431,7 +431,7 @@ impl Body for LlamaBody<'_> {
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
         executor: &dyn Executor,
-        tally: &mut Tally,
+        listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Llama::open)?;
         let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
@@ -460,13 +460,13 @@ impl Body for LlamaBody<'_> {
                     Targets::Next(next) => session.score(0, tokens, |position, logits| {
                         let next = next[pair[0] + position];
                         if next != IGNORE {
-                            tally.next(logits, next);
+                            listener.next(logits, next);
                         }
                     })?,
                     Targets::Class(classes) => {
                         labels.resize(session.classifier(0)?.len(), 0.0);
                         session.classify(0, tokens, &mut labels)?;
-                        tally.class(&labels, classes[sequence])?;
+                        listener.class(&labels, classes[sequence])?;
                     }
                 }
             }

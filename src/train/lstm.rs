@@ -16,7 +16,7 @@
 use super::TrainError;
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, IGNORE, Inputs, Targets};
-use super::evaluate::Tally;
+use super::evaluate::Listener;
 use super::memory::{Books, floats};
 use super::plan::Plan;
 use super::pool::Floats;
@@ -323,7 +323,7 @@ impl Body for LstmBody<'_> {
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
         executor: &dyn Executor,
-        tally: &mut Tally,
+        listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Lstm::open)?;
         let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
@@ -352,7 +352,7 @@ impl Body for LstmBody<'_> {
                     Targets::Next(next) => session.score(0, tokens, |position, logits| {
                         let next = next[pair[0] + position];
                         if next != IGNORE {
-                            tally.next(logits, next);
+                            listener.next(logits, next);
                         }
                     })?,
                     Targets::Class(classes) => {
@@ -361,9 +361,9 @@ impl Body for LstmBody<'_> {
                             Ok(classifier) => {
                                 let mut logits = vec![0.0; classifier.len()];
                                 session.classify(0, &mut logits)?;
-                                tally.class(&logits, classes[sequence])?;
+                                listener.class(&logits, classes[sequence])?;
                             }
-                            Err(_) if own > 0 => tally.class(session.logits(0)?, classes[sequence])?,
+                            Err(_) if own > 0 => listener.class(session.logits(0)?, classes[sequence])?,
                             Err(error) => return Err(error.into()),
                         }
                     }

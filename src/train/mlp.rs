@@ -9,7 +9,7 @@
 use super::TrainError;
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, Inputs, Targets};
-use super::evaluate::Tally;
+use super::evaluate::Listener;
 use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
@@ -117,7 +117,7 @@ impl Body for MlpBody<'_> {
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
         executor: &dyn Executor,
-        tally: &mut Tally,
+        listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Mlp::open)?;
         let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
@@ -144,9 +144,9 @@ impl Body for MlpBody<'_> {
                     Ok(classifier) => {
                         let mut logits = vec![0.0; classifier.len()];
                         predictor.classify(0, &mut logits)?;
-                        tally.class(&logits, class)?;
+                        listener.class(&logits, class)?;
                     }
-                    Err(_) => tally.class(predictor.outputs(0)?, class)?,
+                    Err(_) => listener.class(predictor.outputs(0)?, class)?,
                 }
             }
         }

@@ -35,7 +35,7 @@ mod trainer;
 pub use any::AnyBase;
 pub use compare::{Meter, Row, Run, Spread, rows, run_method, smoothed};
 pub use error::TrainError;
-pub use evaluate::{Measures, evaluate};
+pub use evaluate::{Measures, classify, evaluate};
 pub use memory::{Forecast, Workload, forecast};
 pub use method::Method;
 pub use nf4_base::with_nf4;

@@ -11,6 +11,7 @@ use lowrank::train::data::{DataOptions, Dataset, Tokenize};
 use lowrank::train::{AnyBase, evaluate};
 
 use crate::Failure;
+use crate::files::File;
 use crate::model::{AdapterOptions, ModelOptions, open_adapters};
 use crate::output::line;
 use crate::progress::Progress;
@@ -49,25 +50,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = base.wrap(AnyBase::open(&base.map))?;
     let border = base.text().ok();
     let adapters = open_adapters(&arguments.adapters.adapters)?;
-    let mut labels = None;
-    for (file, weight) in &adapters {
-        if *weight != 1.0 {
-            return Err(
-                format!("{}: evaluate measures adapters as they were trained, weight {weight} was asked for", file.path.display()).into()
-            );
-        }
-        if let Some(classifier) = file.adapter()?.classifier() {
-            labels = Some(classifier.labels().map(String::from).collect());
-        }
-    }
-    let labels = labels.or_else(|| Some(model.labels()).filter(|labels| !labels.is_empty()));
-    if arguments.task == TaskName::Classify && labels.is_none() {
-        return Err("neither the base nor an adapter brings a classifier: train one with lowrank train --task classify".into());
-    }
+    check_weights(&adapters)?;
+    let labels = if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
     let options = DataOptions {
         max_length: arguments.max_length,
         completions_only: arguments.completions_only,
-        labels: labels.filter(|_| arguments.task == TaskName::Classify),
+        labels,
         ..DataOptions::default()
     };
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
@@ -86,4 +74,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         line(measures_text(&measures))?
     }
     Ok(())
+}
+
+/// Refuses weights: measures and labels are those of adapters as they were trained.
+pub(crate) fn check_weights(adapters: &[(File, f32)]) -> Result<(), Failure> {
+    match adapters.iter().find(|(_, weight)| *weight != 1.0) {
+        Some((file, weight)) => {
+            Err(format!("{}: adapters are measured as they were trained, weight {weight} was asked for", file.path.display()).into())
+        }
+        None => Ok(()),
+    }
+}
+
+/// The label names: the last adapter's that brings a classifier, else the base's own.
+pub(crate) fn labels(model: &AnyBase<'_>, adapters: &[(File, f32)]) -> Result<Vec<String>, Failure> {
+    let mut labels = model.labels();
+    for (file, _) in adapters {
+        if let Some(classifier) = file.adapter()?.classifier() {
+            labels = classifier.labels().map(String::from).collect();
+        }
+    }
+    if labels.is_empty() {
+        return Err("neither the base nor an adapter brings a classifier: train one with lowrank train --task classify".into());
+    }
+    Ok(labels)
 }

@@ -5,6 +5,7 @@
 mod adapter;
 mod bench;
 mod chat;
+mod classify;
 mod compare;
 mod embed;
 mod evaluate;
@@ -67,6 +68,8 @@ enum Command {
     Logits(logits::Arguments),
     /// Turn texts into vectors with an encoder: a .npy file, [texts, dim] f32
     Embed(embed::Arguments),
+    /// Say which label texts have, with a classifier that was trained or imported
+    Classify(classify::Arguments),
     /// Turn text into token ids
     Tokenize(tokenize::Arguments),
     /// Fine-tune an adapter, or a whole float base, on a data file
@@ -106,6 +109,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Chat(arguments) => chat::run(arguments),
         Command::Logits(arguments) => logits::run(arguments),
         Command::Embed(arguments) => embed::run(arguments),
+        Command::Classify(arguments) => classify::run(arguments),
         Command::Tokenize(arguments) => tokenize::run(arguments),
         Command::Train(arguments) => train::run(arguments),
         Command::Evaluate(arguments) => evaluate::run(arguments),
