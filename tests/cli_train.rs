@@ -224,9 +224,10 @@ fn fast_training_is_another_run_on_four_bits_and_the_same_on_floats() {
     let folder = Folder::decoder();
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny.lrk");
     let (a, data, float) = (folder.file("a.lrk"), folder.file("train.jsonl"), folder.file("base.lrk"));
-    for (base, differs) in [(tiny.to_str().unwrap(), true), (&float, false)] {
+    for (base, method, differs) in [(tiny.to_str().unwrap(), "qlora", true), (&float, "lora", false)] {
         let [exact, fast] = ["exact", "fast"].map(|precision| {
-            let arguments = ["train", "--base", base, "--data", &data, "--steps", "3", "--max-length", "40", "--precision", precision, "-o", &a];
+            let mut arguments = vec!["train", "--base", base, "--data", &data, "--method", method, "--steps", "3", "--max-length", "40"];
+            arguments.extend(["--precision", precision, "-o", &a]);
             let trained = json(&arguments);
             assert_eq!(trained["precision"], precision);
             let facts = &json(&["inspect", &a])["facts"]["training"];
@@ -243,7 +244,11 @@ fn fast_training_is_another_run_on_four_bits_and_the_same_on_floats() {
 fn classify_says_what_evaluate_counts() {
     for folder in [Folder::decoder(), Folder::encoder(), Folder::recurrent()] {
         let (base, a) = (folder.file("nf4.lrk"), folder.file("a.lrk"));
-        stdout(&with("train", &folder.on("nf4.lrk", "classify"), &["--method", "qlora", "--epochs", "3", "--learning-rate", "1e-2", "-o", &a]));
+        stdout(&with(
+            "train",
+            &folder.on("nf4.lrk", "classify"),
+            &["--method", "qlora", "--epochs", "3", "--learning-rate", "1e-2", "-o", &a],
+        ));
         let dev = std::fs::read_to_string(folder.file("dev.tsv")).unwrap();
         let (texts, labels): (Vec<&str>, Vec<&str>) = dev.lines().map(|line| line.split_once('\t').unwrap()).unzip();
         let file = folder.file("texts.jsonl");

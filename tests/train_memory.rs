@@ -7,8 +7,8 @@ use std::path::Path;
 
 use common::{LSTM, Numbers, base, bert, lstm, mlp};
 use lowrank::archive::Buffer;
-use lowrank::model::bert::{Activation, Config as BertConfig, Pooling};
 use lowrank::kernel::Precision;
+use lowrank::model::bert::{Activation, Config as BertConfig, Pooling};
 use lowrank::model::llama::{Config, RopeScaling};
 use lowrank::model::lstm::Config as LstmConfig;
 use lowrank::model::mlp::Activation as MlpActivation;

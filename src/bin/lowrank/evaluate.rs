@@ -52,12 +52,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     check_weights(&adapters)?;
     let labels = if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
-    let options = DataOptions {
-        max_length: arguments.max_length,
-        completions_only: arguments.completions_only,
-        labels,
-        ..DataOptions::default()
-    };
+    let options =
+        DataOptions { max_length: arguments.max_length, completions_only: arguments.completions_only, labels, ..DataOptions::default() };
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let data = Dataset::open(&arguments.data, arguments.task.into(), tokenizer, options)?;
     let executor = arguments.model.executor()?;
