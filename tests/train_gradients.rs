@@ -180,7 +180,7 @@ fn fast_training_is_what_will_be_served() {
                     let options = Options { precision, checkpointing, ..options(Method::Lora) };
                     let mut trainer = Trainer::new(model, options, labels.clone()).unwrap();
                     shake(&mut trainer, 23);
-                    let loss = trainer.backward(executor, &[batch.clone()]).unwrap().loss;
+                    let loss = trainer.backward(executor, std::slice::from_ref(&batch)).unwrap().loss;
                     (loss, trainer.gradients().to_vec(), trainer.archive("test", None).unwrap())
                 };
                 let (loss, gradients, trained) = run(&Serial, false);
