@@ -238,6 +238,30 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
     }
 }
 
+/// As many rows as lanes share: two have some each, four share the outputs.
+#[test]
+fn long_batches_do_not_depend_on_lanes() {
+    let (mut numbers, length, sequences) = (Numbers::new(7), 60, 10);
+    let tokens: Vec<u32> = (0..sequences * length + 1).map(|_| ((numbers.next() + 1.0) / 2.0 * (CONFIG.vocab - 1) as f32) as u32).collect();
+    let mut starts: Vec<usize> = (0..=sequences).map(|sequence| sequence * length).collect();
+    starts[sequences] += 1;
+    let targets = Wanted::Next(tokens.iter().map(|token| token / 2).collect());
+    let batch = Batch { inputs: Inputs::Tokens(tokens), starts, targets };
+    for (format, method) in [(Format::F32, Method::Lora), (Format::Nf4, Method::Dora), (Format::Int8, Method::Lora)] {
+        let archive = base(&CONFIG, format, format, 3);
+        let model = Llama::open(&archive).unwrap();
+        let run = |lanes| {
+            let mut trainer = Trainer::new(model, options(method), Vec::new()).unwrap();
+            shake(&mut trainer, 23);
+            trainer.backward(&Threads::new(lanes).unwrap(), std::slice::from_ref(&batch)).unwrap();
+            trainer.gradients().to_vec()
+        };
+        let one = run(1);
+        assert!(one == run(2), "{method} on {format:?}: two lanes");
+        assert!(one == run(4), "{method} on {format:?}: four lanes");
+    }
+}
+
 /// With dropout the loss is another function; its gradient must still be its slope. The mask is a function of the step, so it is
 /// the same for neighbouring values.
 #[test]

@@ -21,6 +21,11 @@ use crate::archive::schema;
 use crate::kernel::{GROUP, Precision};
 use crate::nn::{self, Linear, Pass, Scratch, Segment};
 use crate::quant::Matrix;
+use crate::runtime::{Executor, Serial};
+
+/// Rows of a lane's own from which lanes share the rows of a product and not its outputs: every lane dequantizes all weights then, and
+/// fewer rows do not repay that.
+const ROWS: usize = 256;
 
 /// What one forward and backward pass shares.
 #[derive(Clone, Copy)]
@@ -233,21 +238,25 @@ impl<'s> Step<'s> {
         self.machine.back_through(&linear.weight, dy, dx);
     }
 
-    /// `W x + b` as the core computes it in this precision.
+    /// `W x + b` as the core computes it in this precision. Lanes share the rows where there are enough for each: what comes before and
+    /// after does too, and a lane finds its own rows in its caches. Else they share the outputs.
     fn base(&self, linear: &Linear<'_>, x: &[f32], y: &mut [f32]) {
-        let segment = [Segment { first: 0, rows: x.len() / linear.weight.cols(), sequence: 0 }];
-        let pass = Pass {
-            kernels: self.machine.kernels,
-            executor: self.machine.executor,
-            lanes: self.machine.lanes(),
-            segments: &segment,
-            active: &[],
-            max_active: 0,
+        let (outputs, inputs, m) = (linear.weight.rows(), linear.weight.cols(), &self.machine);
+        let is_fast = self.precision == Precision::Fast && m.kernels.has_fast(&linear.weight);
+        let (n, share) = (x.len() / inputs, m.share(x.len() / inputs));
+        let multiply = |x: &[f32], y: &mut [f32], executor: &dyn Executor, lanes: usize| {
+            let segment = [Segment { first: 0, rows: x.len() / inputs, sequence: 0 }];
+            let pass = Pass { kernels: m.kernels, executor, lanes, segments: &segment, active: &[], max_active: 0 };
+            let integers = if is_fast { x.len() } else { 0 };
+            let (mut values, mut scales) = (vec![0; integers], vec![0.0; integers / GROUP]);
+            let mut scratch = Scratch { low_rank: &mut [], width: 0, values: &mut values, scales: &mut scales };
+            linear.forward(&pass, x, y, &mut scratch);
         };
-        let integers = if self.precision == Precision::Fast && self.machine.kernels.has_fast(&linear.weight) { x.len() } else { 0 };
-        let (mut values, mut scales) = (vec![0; integers], vec![0.0; integers / GROUP]);
-        let mut scratch = Scratch { low_rank: &mut [], width: 0, values: &mut values, scales: &mut scales };
-        linear.forward(&pass, x, y, &mut scratch);
+        // One row alone is computed another way than one of many.
+        if is_fast || share < ROWS || n % share == 1 {
+            return multiply(x, y, m.executor, m.lanes());
+        }
+        m.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| multiply(x, y, &Serial, 1));
     }
 
     /// The vectors of `tokens`, `[n, dim]`, of a table with or without an adapter.
