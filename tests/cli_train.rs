@@ -279,6 +279,22 @@ fn classify_says_what_evaluate_counts() {
     let numbers = Folder::perceptron();
     let line = failure(1, &["classify", "--text", "no", "--base", &numbers.file("base.lrk")]);
     assert!(line.contains("reads numbers, not text"), "{line}");
+
+    // A base with labels of its own answers without an adapter, and not when two adapters bring a classifier.
+    let config = json!({ "model_type": "lstm", "tokenizer": "bytes", "embedding_size": 12, "hidden_size": 20, "num_layers": 1, "labels": ["good", "bad", "so"] });
+    let folder = Folder::fresh(&config);
+    folder.with_opinions();
+    let (base, a) = (folder.file("base.lrk"), folder.file("a.lrk"));
+    let said = json(&["classify", "--base", &base, "--text", "no"]);
+    assert_eq!(said["probabilities"].as_object().unwrap().len(), 3, "{said}");
+    stdout(&with("train", &folder.on("base.lrk", "classify"), &["--method", "lora", "--steps", "1", "-o", &a]));
+    let said = json(&["classify", "--base", &base, "--adapter", &a, "--text", "no"]);
+    assert_eq!(said["probabilities"].as_object().unwrap().len(), 2, "{said}");
+    let twice = ["--base", &base, "--adapter", &a, "--adapter", &a];
+    failure(1, &[&["classify", "--text", "no"], &twice[..]].concat());
+    let (b, data) = (numbers.file("b.lrk"), numbers.file("dev.csv"));
+    stdout(&with("train", &numbers.on("base.lrk", "classify"), &["--method", "lora", "--steps", "1", "-o", &b]));
+    failure(1, &["evaluate", "--base", &numbers.file("base.lrk"), "--adapter", &b, "--adapter", &b, "--data", &data, "--task", "classify"]);
 }
 
 /// PEFT's SEQ_CLS adapter of a decoder: imported, measured, exported.

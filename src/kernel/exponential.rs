@@ -4,7 +4,7 @@
 //! (e^r − 1 − r) / r², 4e-9 off at most; rounding makes it 2e-7. ln 2 is subtracted in two parts, the first with few enough
 //! bits that `n · LN2_HIGH` is exact. 2ⁿ is applied in two halves, so that results run through the subnormals to 0 and up to ∞.
 
-/// e^x is 0 here and below: x is raised to this.
+/// e^x is 0 here and below.
 pub(super) const LOWEST: f32 = -104.5;
 
 /// e^x is ∞ here and above: x is lowered to this.

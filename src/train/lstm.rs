@@ -25,7 +25,7 @@ use super::trainer::sealed::Sealed;
 use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
 use crate::archive::schema::lstm::{Lstm as Root, LstmLayer};
 use crate::archive::{Buffer, schema, to_buffer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Precision;
 use crate::model::lstm::{Config, Head, Layer, Lstm, Site};
 use crate::nn::{Embedding, Linear, cell};
@@ -363,7 +363,7 @@ impl Body for LstmBody<'_> {
                                 session.classify(0, &mut logits)?;
                                 listener.class(&logits, classes[sequence])?;
                             }
-                            Err(_) if own > 0 => listener.class(session.logits(0)?, classes[sequence])?,
+                            Err(Error::Classifiers { found: 0, .. }) if own > 0 => listener.class(session.logits(0)?, classes[sequence])?,
                             Err(error) => return Err(error.into()),
                         }
                     }

@@ -19,7 +19,7 @@ use super::trainer::sealed::Sealed;
 use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
 use crate::archive::schema::mlp::Mlp as Root;
 use crate::archive::{Buffer, schema, to_buffer};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::Precision;
 use crate::model::mlp::Mlp;
 use crate::nn::Linear;
@@ -146,7 +146,8 @@ impl Body for MlpBody<'_> {
                         predictor.classify(0, &mut logits)?;
                         listener.class(&logits, class)?;
                     }
-                    Err(_) => listener.class(predictor.outputs(0)?, class)?,
+                    Err(Error::Classifiers { found: 0, .. }) => listener.class(predictor.outputs(0)?, class)?,
+                    Err(error) => return Err(error.into()),
                 }
             }
         }

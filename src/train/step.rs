@@ -243,7 +243,8 @@ impl<'s> Step<'s> {
     fn base(&self, linear: &Linear<'_>, x: &[f32], y: &mut [f32]) {
         let (outputs, inputs, m) = (linear.weight.rows(), linear.weight.cols(), &self.machine);
         let is_fast = self.precision == Precision::Fast && m.kernels.has_fast(&linear.weight);
-        let (n, share) = (x.len() / inputs, m.share(x.len() / inputs));
+        let n = x.len() / inputs;
+        let share = m.share(n);
         let multiply = |x: &[f32], y: &mut [f32], executor: &dyn Executor, lanes: usize| {
             let segment = [Segment { first: 0, rows: x.len() / inputs, sequence: 0 }];
             let pass = Pass { kernels: m.kernels, executor, lanes, segments: &segment, active: &[], max_active: 0 };
@@ -252,7 +253,7 @@ impl<'s> Step<'s> {
             let mut scratch = Scratch { low_rank: &mut [], width: 0, values: &mut values, scales: &mut scales };
             linear.forward(&pass, x, y, &mut scratch);
         };
-        // One row alone is computed another way than one of many.
+        // Fast products make x integers once for all lanes; and one row alone is computed another way than one of many.
         if is_fast || share < ROWS || n % share == 1 {
             return multiply(x, y, m.executor, m.lanes());
         }

@@ -1,7 +1,5 @@
 //! `lowrank classify`: which label texts have, and how probable it is. The classifier is an adapter's, or the base's own.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use lowrank::train::data::Tokenize;
 use lowrank::train::{AnyBase, classify};
@@ -11,7 +9,7 @@ use crate::Failure;
 use crate::evaluate::{check_weights, labels};
 use crate::model::{AdapterOptions, ModelOptions, open_adapters};
 use crate::output::{line, note};
-use crate::tokenize::texts;
+use crate::tokenize::TextOptions;
 
 const EXAMPLES: &str = r#"Examples:
   lowrank classify --base minilm.lrk --adapter sentiment.lrk --text "a film to remember" --text "two hours of rain"
@@ -27,12 +25,8 @@ pub(crate) struct Arguments {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// A text; may be repeated
-    #[arg(long = "text", value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
-    texts: Vec<String>,
-    /// JSON lines {"text": …}
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextOptions,
     /// Tokens of a text; what is longer is cut
     #[arg(long, default_value_t = 512, value_name = "N")]
     max_length: usize,
@@ -53,10 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let labels = labels(&model, &adapters)?;
     let archives: Vec<&[u8]> = adapters.iter().map(|(file, _)| &file.map[..]).collect();
     let executor = arguments.model.executor()?;
-    let mut all: Box<dyn Iterator<Item = Result<String, Failure>>> = match &arguments.file {
-        Some(path) => Box::new(texts(path)?.map(|text| Ok(text?))),
-        None => Box::new(arguments.texts.iter().cloned().map(Ok)),
-    };
+    let mut all = arguments.texts.texts()?;
     let mut cut = 0;
     loop {
         let part = all.by_ref().take(PART).collect::<Result<Vec<_>, _>>()?;
@@ -83,15 +74,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// One line: the likeliest label, its probability, the text.
 fn tell(as_json: bool, labels: &[String], text: &str, probabilities: &[f32]) -> Result<(), Failure> {
-    let mut best = 0;
-    for (i, probability) in probabilities.iter().enumerate() {
-        best = if *probability > probabilities[best] { i } else { best };
+    // Of equals the first, as `evaluate` counts.
+    let Some((label, probability)) = labels.iter().zip(probabilities).rev().max_by(|a, b| a.1.total_cmp(b.1)) else { return Ok(()) };
+    if !as_json {
+        return Ok(line(format_args!("{label}\t{probability:.4}\t{}", text.replace(['\n', '\r', '\t'], " ")))?);
     }
-    let (label, probability) = (&labels[best], probabilities[best]);
-    Ok(if as_json {
-        let all: Map<String, Value> = labels.iter().cloned().zip(probabilities.iter().map(|&probability| json!(probability))).collect();
-        line(json!({ "label": label, "probability": probability, "probabilities": all }))
-    } else {
-        line(format_args!("{label}\t{probability:.4}\t{}", text.replace(['\n', '\r', '\t'], " ")))
-    }?)
+    let all: Map<String, Value> = labels.iter().cloned().zip(probabilities.iter().map(|&probability| json!(probability))).collect();
+    Ok(line(json!({ "label": label, "probability": probability, "probabilities": all }))?)
 }

@@ -14,7 +14,7 @@ use crate::files::File;
 use crate::logits::npy_header;
 use crate::model::{AdapterOptions, ModelOptions, open_adapters};
 use crate::output::{line, note};
-use crate::tokenize::texts;
+use crate::tokenize::TextOptions;
 
 const EXAMPLES: &str = r#"Examples:
   lowrank embed --base minilm.lrk --text "Knives stay sharp on wood" --text "How do I sharpen a knife?" -o vectors.npy
@@ -41,12 +41,8 @@ pub(crate) struct Arguments {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// A text; may be repeated
-    #[arg(long = "text", value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
-    texts: Vec<String>,
-    /// JSON lines {"text": …}
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    texts: TextOptions,
     /// Tokens of a text, special ones included; what is longer is cut [default: the base's]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
@@ -127,10 +123,7 @@ fn tokenize(arguments: &Arguments, base: &File, model: &Bert<'_>) -> Result<Vec<
         ids.push(tokens);
         Ok(())
     };
-    match &arguments.file {
-        Some(path) => texts(path)?.try_for_each(|text| add(&text?))?,
-        None => arguments.texts.iter().try_for_each(|text| add(text))?,
-    }
+    arguments.texts.texts()?.try_for_each(|text| add(&text?))?;
     if ids.is_empty() {
         return Err("there are no texts to embed".into());
     }

@@ -54,8 +54,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The texts of a command that reads several.
+#[derive(Debug, Args)]
+pub(crate) struct TextOptions {
+    /// A text; may be repeated
+    #[arg(long = "text", value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
+    texts: Vec<String>,
+    /// JSON lines {"text": …}
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl TextOptions {
+    /// One after the other; a file is read line by line.
+    pub(crate) fn texts(&self) -> Result<Box<dyn Iterator<Item = Result<String, FileError>> + '_>, FileError> {
+        Ok(match &self.file {
+            Some(path) => Box::new(texts(path)?),
+            None => Box::new(self.texts.iter().cloned().map(Ok)),
+        })
+    }
+}
+
 /// The texts of a JSON-lines file `{"text": …}`, read line by line.
-pub(crate) fn texts(path: &PathBuf) -> Result<impl Iterator<Item = Result<String, FileError>>, FileError> {
+fn texts(path: &PathBuf) -> Result<impl Iterator<Item = Result<String, FileError>>, FileError> {
     let file = std::fs::File::open(path).map_err(|error| FileError::io(path, error))?;
     let path = path.clone();
     let lines = BufReader::new(file).lines().enumerate().filter(|(_, line)| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
