@@ -19,7 +19,7 @@ use super::data::{Dataset, Task};
 use super::options::Options;
 use super::plan::{Change, Plan};
 use super::planner;
-use super::product::{SKINNY, tile_rows};
+use super::product::{SKINNY, part_rows, tile_rows};
 use super::run::{Course, RunOptions};
 use super::trainer::{Trainable, check_task, sealed::Sealed};
 use crate::kernel::{GROUP, Precision, kernels};
@@ -304,7 +304,11 @@ impl<'p> Books<'p> {
 
     /// [`Machine::outer`](super::parallel::Machine::outer): the gradient of an `[outputs, inputs]` matrix from n rows.
     fn outer(&mut self, outputs: usize, n: usize, inputs: usize) {
-        if outputs < SKINNY { self.pass(floats(outputs * n)) } else { self.packed(outputs, n, inputs) }
+        if outputs < SKINNY {
+            self.pass(floats(n.div_ceil(part_rows(n)) * outputs * inputs) + self.lanes_of(n) * floats(part_rows(n) * outputs));
+        } else {
+            self.packed(outputs, n, inputs);
+        }
     }
 
     /// Vectors of `n` tokens, there or back, of an embedding of `dim` numbers.

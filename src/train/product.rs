@@ -27,6 +27,9 @@ const STRIP: usize = 12;
 /// From this many outputs on a float product packs its operands; below, packing costs as much as the product.
 pub(crate) const SKINNY: usize = 32;
 
+/// Parts of the rows, at most, that a skinny gradient is added up from; the usual numbers of lanes divide it.
+const PARTS: usize = 8;
+
 /// Rows that the core's kernels take at a time. How they add up may depend on how many there are, so it is never the lanes that decide.
 const BLOCK: usize = 64;
 
@@ -51,6 +54,11 @@ fn multiply(alpha: f32, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, beta: f3
 /// Rows of a dequantized tile of an `[outputs, inputs]` weight.
 pub(crate) fn tile_rows(outputs: usize, inputs: usize) -> usize {
     (TILE / inputs).clamp(8, ROWS).min(outputs)
+}
+
+/// Rows of each of the parts that a skinny gradient of n rows is added up from. They do not depend on lanes: sums have one order.
+pub(crate) fn part_rows(n: usize) -> usize {
+    n.div_ceil(PARTS).max(BLOCK)
 }
 
 impl Machine<'_> {
@@ -132,17 +140,23 @@ impl Machine<'_> {
         });
     }
 
-    /// [`outer`](Self::outer) for few outputs: weighted sums of the rows of X. Lanes share the columns.
+    /// [`outer`](Self::outer) for few outputs: weighted sums of the rows of X. Parts of the rows are added up on their own, by the lanes
+    /// that wrote them, then the parts in their order.
     fn skinny_outer(&self, d: &[f32], x: &[f32], outputs: usize, gradient: &mut [f32]) {
-        let (n, inputs) = (d.len() / outputs, gradient.len() / outputs);
-        let weights: Vec<f32> = (0..outputs).flat_map(|j| d.iter().skip(j).step_by(outputs)).copied().collect();
-        let weights: Vec<&[f32]> = weights.chunks_exact(n).collect();
-        let share = self.share(inputs);
-        let mut parts: Vec<Vec<&mut [f32]>> = (0..inputs.div_ceil(share)).map(|_| Vec::with_capacity(outputs)).collect();
-        for row in gradient.chunks_exact_mut(inputs) {
-            parts.iter_mut().zip(row.chunks_mut(share)).for_each(|(part, columns)| part.push(columns));
-        }
-        self.each(parts.into_iter().enumerate(), |(part, mut out)| self.kernels.mix(&weights, &x[part * share..], inputs, &mut out));
+        let (n, size) = (d.len() / outputs, gradient.len());
+        let (inputs, rows) = (size / outputs, part_rows(n));
+        let mut sums = vec![0.0; n.div_ceil(rows) * size];
+        let parts = d.chunks(rows * outputs).zip(x.chunks(rows * inputs));
+        self.each(sums.chunks_exact_mut(size).zip(parts), |(sums, (d, x))| {
+            let weights: Vec<f32> = (0..outputs).flat_map(|j| d.iter().skip(j).step_by(outputs)).copied().collect();
+            let weights: Vec<&[f32]> = weights.chunks_exact(d.len() / outputs).collect();
+            let mut sums: Vec<&mut [f32]> = sums.chunks_exact_mut(inputs).collect();
+            self.kernels.mix(&weights, x, inputs, &mut sums);
+        });
+        let share = self.share(size);
+        self.each(gradient.chunks_mut(share).enumerate(), |(i, gradient)| {
+            sums.chunks_exact(size).for_each(|sums| self.kernels.axpy(1.0, &sums[i * share..], gradient));
+        });
     }
 
     /// `Y ← α·X·Wᵀ` for few outputs, W `[out, in]`: the core's product.
