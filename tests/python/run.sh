@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What PEFT, bitsandbytes and transformers say of our exports. Installs the pinned Python packages once, into a cache directory.
+# What PEFT, bitsandbytes and transformers say of our exports. Installs the pinned Python packages once, into a cache directory;
+# with --install that is all it does.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 requirements=tests/python/requirements.txt
@@ -12,6 +13,7 @@ if [ ! -f "$venv/ready" ]; then
     fi
     touch "$venv/ready"
 fi
+if [ "${1:-}" = --install ]; then exit 0; fi
 cargo build -q --release --features cli
 for check in tests/python/*.py; do
     echo "-- $check"
