@@ -190,3 +190,37 @@ impl Machine<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::pool::Pool;
+    use super::*;
+    use crate::runtime::{Executor, Serial, Threads};
+
+    #[test]
+    fn a_gradient_is_the_sum_over_all_rows_however_many_and_adds_to_what_is_there() {
+        let (pool, threads) = (Arc::new(Pool::default()), Threads::new(3).unwrap());
+        let executors: [&dyn Executor; 2] = [&Serial, &threads];
+        let numbers = |count, turn| (0..count).map(|i| ((i * 37 + turn) % 101) as f32 / 50.0 - 1.0).collect::<Vec<f32>>();
+        for n in [1, BLOCK, BLOCK + 1, PARTS * BLOCK - 1, PARTS * BLOCK + 1, 1000] {
+            for (outputs, inputs) in [(1, 7), (8, 48), (SKINNY - 1, 5), (SKINNY + 1, 20)] {
+                let (d, x, before) = (numbers(n * outputs, 1), numbers(n * inputs, 2), numbers(outputs * inputs, 3));
+                for executor in executors {
+                    let mut gradient = before.clone();
+                    Machine::new(executor, &pool).outer(&d, &x, outputs, &mut gradient);
+                    for (at, found) in gradient.iter().enumerate() {
+                        let terms = (0..n).map(|row| f64::from(d[row * outputs + at / inputs]) * f64::from(x[row * inputs + at % inputs]));
+                        let expected = f64::from(before[at]) + terms.clone().sum::<f64>();
+                        let most = 1.0 + terms.map(f64::abs).sum::<f64>();
+                        assert!(
+                            (f64::from(*found) - expected).abs() <= 1e-6 * most,
+                            "n {n}, [{outputs}, {inputs}], {at}: {found}, {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
