@@ -217,11 +217,14 @@ impl<'a> BertBody<'a> {
         self.norm_back(step, 2 * index + 1, &middle, d, gradients);
 
         // middle = x + O attended, attended = attention(Q x, K x, V x), x = norm(sum)
-        let mut d_attended = m.zeros(attended.len());
-        step.linear_back(&layer.o, &o_trace, &attended, d, Some(&mut d_attended), gradients);
-        let [dq, dk, dv] = attention::backward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v }, &d_attended);
+        let (shape, inputs) = (self.shape(), attention::Inputs { q: &q, k: &k, v: &v });
+        let mut buffer = m.unset(shape.gradients(d.len() / c.dim));
+        let [d_attended, dq, dk, dv] = shape.split(&mut buffer);
+        m.clear(d_attended);
+        step.linear_back(&layer.o, &o_trace, &attended, d, Some(&mut *d_attended), gradients);
+        attention::backward(m, shape, starts, inputs, d_attended, [&mut *dq, &mut *dk, &mut *dv]);
         let x = ops::layer_norm(m, &sum, &self.norm(step, 2 * index));
-        for (linear, trace, dy) in [(&layer.q, &q_trace, &dq), (&layer.k, &k_trace, &dk), (&layer.v, &v_trace, &dv)] {
+        for (linear, trace, dy) in [(&layer.q, &q_trace, dq), (&layer.k, &k_trace, dk), (&layer.v, &v_trace, dv)] {
             step.linear_back(linear, trace, &x, dy, input.then_some(&mut *d), gradients);
         }
         if input {
@@ -259,7 +262,7 @@ impl<'a> BertBody<'a> {
         books.linear_back(&layer.up, n, true);
         books.give(x + hidden);
 
-        books.take(x);
+        books.take(floats(self.shape().gradients(n)));
         books.linear_back(&layer.o, n, true);
         books.attention_back(self.shape(), starts);
         books.take(x);

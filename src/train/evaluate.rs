@@ -138,7 +138,7 @@ pub(crate) fn measure(
     let total = plan.len();
     let mut batches = plan.iter().enumerate().map(|(done, examples)| {
         progress(done, total);
-        data.batch(examples).map_err(TrainError::from)
+        data.batch_on(executor, examples).map_err(TrainError::from)
     });
     let mut tally = Tally { examples: data.len(), ..Tally::default() };
     network.measure(base, adapters, data.longest(), &mut batches, precision, executor, &mut tally)?;

@@ -197,18 +197,20 @@ impl<'a> LlamaBody<'a> {
         ops::rms_norm_back(m, &inner.middle, weight, c.norm_epsilon, &d_normed, d, dw);
 
         // middle = x + O attended, attended = attention(q, k, v), each of norm(x)
-        let mut d_attended = m.zeros(inner.attended.len());
-        step.linear_back(&layer.o, o_trace, &inner.attended, d, Some(&mut d_attended), gradients);
-        let inputs = attention::Inputs { q: &inner.q, k: &inner.k, v: &inner.v };
-        let [mut dq, mut dk, dv] = attention::backward(m, self.shape(), starts, inputs, &d_attended);
-        turn(m, &mut dq, turns, c.head_dim, -1.0);
-        turn(m, &mut dk, turns, c.head_dim, -1.0);
-        self.norm_heads_back(step, index, Norm::Q, layer.q_norm, &inner.q_bare, &mut dq, gradients);
-        self.norm_heads_back(step, index, Norm::K, layer.k_norm, &inner.k_bare, &mut dk, gradients);
+        let (shape, inputs) = (self.shape(), attention::Inputs { q: &inner.q, k: &inner.k, v: &inner.v });
+        let mut buffer = m.unset(shape.gradients(d.len() / c.dim));
+        let [d_attended, dq, dk, dv] = shape.split(&mut buffer);
+        m.clear(d_attended);
+        step.linear_back(&layer.o, o_trace, &inner.attended, d, Some(&mut *d_attended), gradients);
+        attention::backward(m, shape, starts, inputs, d_attended, [&mut *dq, &mut *dk, &mut *dv]);
+        turn(m, dq, turns, c.head_dim, -1.0);
+        turn(m, dk, turns, c.head_dim, -1.0);
+        self.norm_heads_back(step, index, Norm::Q, layer.q_norm, &inner.q_bare, dq, gradients);
+        self.norm_heads_back(step, index, Norm::K, layer.k_norm, &inner.k_bare, dk, gradients);
         let weight = self.norm(step, index, Norm::Attention, layer.attention_norm);
         let normed = ops::rms_norm(m, &kept.x, weight, c.norm_epsilon);
-        d_normed.fill(0.0);
-        for (linear, trace, dy) in [(&layer.q, q_trace, &dq), (&layer.k, k_trace, &dk), (&layer.v, v_trace, &dv)] {
+        m.clear(&mut d_normed);
+        for (linear, trace, dy) in [(&layer.q, q_trace, dq), (&layer.k, k_trace, dk), (&layer.v, v_trace, dv)] {
             step.linear_back(linear, trace, &normed, dy, input.then_some(&mut d_normed), gradients);
         }
         if input {
@@ -255,7 +257,7 @@ impl<'a> LlamaBody<'a> {
         books.linear_back(&layer.gate, n, true);
         books.linear_back(&layer.up, n, true);
 
-        books.take(floats(n * c.q_dim()));
+        books.take(floats(self.shape().gradients(n)));
         books.linear_back(&layer.o, n, true);
         books.attention_back(self.shape(), starts);
         if !layer.q_norm.is_empty() {
@@ -286,7 +288,7 @@ impl<'a> LlamaBody<'a> {
         which: Norm,
         archived: &[f32],
         bare: &[f32],
-        d: &mut Floats,
+        d: &mut [f32],
         gradients: &mut [f32],
     ) {
         if archived.is_empty() {
@@ -296,7 +298,7 @@ impl<'a> LlamaBody<'a> {
         let mut dx = step.machine.zeros(d.len());
         let dw = self.norm_gradient(step, index, which, gradients);
         ops::rms_norm_back(&step.machine, bare, weight, self.model.config().norm_epsilon, d, &mut dx, dw);
-        *d = dx;
+        d.copy_from_slice(&dx);
     }
 
     /// Where the gradient of a norm's weight goes; empty if it is frozen.

@@ -326,16 +326,15 @@ impl<'p> Books<'p> {
         queries
     }
 
-    /// [`attention::backward`](super::attention::backward); leaves the three gradients.
+    /// [`attention::backward`](super::attention::backward).
     pub(crate) fn attention_back(&mut self, shape: Shape, starts: &[usize]) {
-        let n = starts.last().copied().unwrap_or(0);
-        self.take(floats(n * (shape.heads + 2 * shape.kv_heads) * shape.head_dim));
         self.pass(self.attention_tasks(shape, starts, 3, |length| shape.backward_room(length)));
     }
 
     /// Where the rows of the tasks' `outputs` are, and the room of the largest tasks that the lanes work on together.
     fn attention_tasks(&self, shape: Shape, starts: &[usize], outputs: usize, room: impl Fn(usize) -> usize) -> u64 {
-        let rows = outputs * starts.last().copied().unwrap_or(0) * shape.kv_heads * size_of::<&mut [f32]>();
+        let groups = shape.kv_heads / shape.heads_together(starts.len().saturating_sub(1), self.lanes);
+        let rows = outputs * starts.last().copied().unwrap_or(0) * groups * size_of::<&mut [f32]>();
         let mut lengths: Vec<usize> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
         let tasks = lengths.iter().flat_map(|&length| std::iter::repeat_n(length, shape.kv_heads)).take(self.lanes);

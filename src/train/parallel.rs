@@ -41,9 +41,14 @@ impl<'m> Machine<'m> {
     /// `len` zeros, to be added to.
     pub(crate) fn zeros(&self, len: usize) -> Floats {
         let mut zeros = self.unset(len);
-        let share = self.share(len);
-        self.each(zeros.chunks_mut(share), |part| part.fill(0.0));
+        self.clear(&mut zeros);
         zeros
+    }
+
+    /// `x = 0`.
+    pub(crate) fn clear(&self, x: &mut [f32]) {
+        let share = self.share(x.len());
+        self.each(x.chunks_mut(share), |part| part.fill(0.0));
     }
 
     /// A copy.
@@ -58,32 +63,37 @@ impl<'m> Machine<'m> {
         self.executor.lanes().max(1)
     }
 
-    /// `work(item)` for every item. A lane begins with its own part of them, the same part of the rows in every operation, so that it
-    /// finds in its caches what it wrote before; when it is done it helps the others.
+    /// [`each`] on these lanes.
     pub(crate) fn each<T: Send>(&self, items: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) {
-        let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
-        let lanes = self.lanes().min(items.len());
-        let start = |lane: usize| lane * items.len() / lanes;
-        let next: Vec<AtomicUsize> = (0..lanes).map(|lane| AtomicUsize::new(start(lane))).collect();
-        self.executor.run(lanes, &|lane| {
-            for part in (lane..lanes).chain(0..lane) {
-                loop {
-                    let index = next[part].fetch_add(1, Ordering::Relaxed);
-                    if index >= start(part + 1) {
-                        break;
-                    }
-                    if let Some(item) = items[index].lock().unwrap_or_else(PoisonError::into_inner).take() {
-                        work(item);
-                    }
-                }
-            }
-        });
+        each(self.executor, items, work);
     }
 
     /// How many of `rows` rows make up one lane's part.
     pub(crate) fn share(&self, rows: usize) -> usize {
         rows.div_ceil(self.lanes()).max(1)
     }
+}
+
+/// `work(item)` for every item. A lane begins with its own part of them, the same part of the rows in every operation, so that it
+/// finds in its caches what it wrote before; when it is done it helps the others.
+pub(crate) fn each<T: Send>(executor: &dyn Executor, items: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) {
+    let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+    let lanes = executor.lanes().max(1).min(items.len());
+    let start = |lane: usize| lane * items.len() / lanes;
+    let next: Vec<AtomicUsize> = (0..lanes).map(|lane| AtomicUsize::new(start(lane))).collect();
+    executor.run(lanes, &|lane| {
+        for part in (lane..lanes).chain(0..lane) {
+            loop {
+                let index = next[part].fetch_add(1, Ordering::Relaxed);
+                if index >= start(part + 1) {
+                    break;
+                }
+                if let Some(item) = items[index].lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    work(item);
+                }
+            }
+        }
+    });
 }
 
 #[cfg(test)]

@@ -145,9 +145,10 @@ impl Machine<'_> {
     fn skinny_outer(&self, d: &[f32], x: &[f32], outputs: usize, gradient: &mut [f32]) {
         let (n, size) = (d.len() / outputs, gradient.len());
         let (inputs, rows) = (size / outputs, part_rows(n));
-        let mut sums = vec![0.0; n.div_ceil(rows) * size];
+        let mut sums = vec![Vec::new(); n.div_ceil(rows)];
         let parts = d.chunks(rows * outputs).zip(x.chunks(rows * inputs));
-        self.each(sums.chunks_exact_mut(size).zip(parts), |(sums, (d, x))| {
+        self.each(sums.iter_mut().zip(parts), |(sums, (d, x))| {
+            *sums = vec![0.0; size];
             let weights: Vec<f32> = (0..outputs).flat_map(|j| d.iter().skip(j).step_by(outputs)).copied().collect();
             let weights: Vec<&[f32]> = weights.chunks_exact(d.len() / outputs).collect();
             let mut sums: Vec<&mut [f32]> = sums.chunks_exact_mut(inputs).collect();
@@ -155,7 +156,7 @@ impl Machine<'_> {
         });
         let share = self.share(size);
         self.each(gradient.chunks_mut(share).enumerate(), |(i, gradient)| {
-            sums.chunks_exact(size).for_each(|sums| self.kernels.axpy(1.0, &sums[i * share..], gradient));
+            sums.iter().for_each(|sums| self.kernels.axpy(1.0, &sums[i * share..], gradient));
         });
     }
 

@@ -251,7 +251,7 @@ pub fn run(
         let Some((_, batches)) = &plan else { break };
         let first = inside as usize * options.accumulation;
         let chosen = &batches[first.min(batches.len())..(first + options.accumulation).min(batches.len())];
-        let batches: Vec<Batch> = chosen.iter().map(|examples| training.batch(examples)).collect::<Result<_, _>>()?;
+        let batches: Vec<Batch> = chosen.iter().map(|examples| training.batch_on(executor, examples)).collect::<Result<_, _>>()?;
         let facts = match trainer.step(executor, &batches, schedule.factor(trainer.steps())) {
             Err(error @ TrainError::Diverged { .. }) => {
                 guard.restore(trainer)?;

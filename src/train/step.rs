@@ -263,9 +263,10 @@ impl<'s> Step<'s> {
     /// The vectors of `tokens`, `[n, dim]`, of a table with or without an adapter.
     pub(crate) fn embed(&self, table: &nn::Embedding<'_>, tokens: &[u32], y: &mut [f32]) {
         let (weight, dim) = (self.weight(table.site, table.table), table.table.cols());
-        for (&token, y) in tokens.iter().zip(y.chunks_exact_mut(dim)) {
-            weight.read(token as usize, 0, y);
-        }
+        let share = self.machine.share(tokens.len());
+        self.machine.each(y.chunks_mut(share * dim).zip(tokens.chunks(share)), |(y, tokens)| {
+            y.chunks_exact_mut(dim).zip(tokens).for_each(|(y, &token)| weight.read(token as usize, 0, y));
+        });
         if let Change::LowRank(low) = self.plan.change(table.site) {
             let rank = low.rank(self.rank);
             let u = self.embedding_rows(low, rank, tokens, low.scale(rank));

@@ -25,7 +25,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::parallel::each;
 use crate::file::FileError;
+use crate::runtime::{Executor, Serial};
 
 use plan::Room;
 use record::Record;
@@ -118,6 +120,14 @@ struct Entry {
     /// From 1.
     line: u32,
     /// Its label; 0 without one.
+    class: u32,
+}
+
+/// What an example says: tokens, or features.
+#[derive(Default)]
+struct Example {
+    encoded: Encoded,
+    features: Vec<f32>,
     class: u32,
 }
 
@@ -270,27 +280,33 @@ impl<'t> Dataset<'t> {
     /// # Errors
     /// [`FileError`] if the file cannot be read or has changed since it was opened, or if there is no such example.
     pub fn batch(&self, examples: &[u32]) -> Result<Batch, FileError> {
+        self.batch_on(&Serial, examples)
+    }
+
+    /// [`batch`](Self::batch) on the lanes of `executor`.
+    pub(crate) fn batch_on(&self, executor: &dyn Executor, examples: &[u32]) -> Result<Batch, FileError> {
+        let mut read: Vec<Option<Result<Example, FileError>>> = examples.iter().map(|_| None).collect();
+        each(executor, read.iter_mut().zip(examples), |(read, &example)| *read = Some(self.example(example)));
         let rows = examples.iter().map(|&example| self.length(example)).sum();
         let mut starts = Vec::with_capacity(examples.len() + 1);
         starts.push(0);
         let (mut tokens, mut next, mut values, mut classes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for &example in examples {
-            let (entry, length) = self.entry(example)?;
+        for example in read.into_iter().flatten() {
+            let Example { encoded, features, class } = example?;
             if self.format == Format::Csv {
-                values.extend(self.features(&entry)?);
+                values.extend(features);
                 starts.push(starts.len());
             } else {
                 if tokens.is_empty() {
                     tokens.reserve(rows);
                 }
-                let encoded = self.encoded(&entry, length)?;
                 if self.task == Task::LanguageModel {
                     next.extend(targets(&encoded));
                 }
                 tokens.extend(encoded.ids);
                 starts.push(tokens.len());
             }
-            classes.push(entry.class);
+            classes.push(class);
         }
         let inputs = match self.format {
             Format::Csv => Inputs::Features { values, width: self.width },
@@ -301,6 +317,16 @@ impl<'t> Dataset<'t> {
             Task::Classify => Targets::Class(classes),
         };
         Ok(Batch { inputs, starts, targets })
+    }
+
+    fn example(&self, example: u32) -> Result<Example, FileError> {
+        let (entry, length) = self.entry(example)?;
+        let mut read = Example { class: entry.class, ..Example::default() };
+        match self.format {
+            Format::Csv => read.features = self.features(&entry)?,
+            Format::Text | Format::JsonLines | Format::Tsv => read.encoded = self.encoded(&entry, length)?,
+        }
+        Ok(read)
     }
 
     fn entry(&self, example: u32) -> Result<(Entry, usize), FileError> {
