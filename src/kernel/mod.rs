@@ -46,6 +46,8 @@ mod v128;
 ))]
 mod walk;
 
+#[cfg(feature = "std")]
+use crate::nn::LayerNorm;
 use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
 
@@ -141,6 +143,10 @@ pub struct Kernels {
     gelu: unsafe fn(&mut [f32]),
     #[cfg(feature = "std")]
     gelu_with_slope: unsafe fn(&mut [f32], &mut [f32]),
+    #[cfg(feature = "std")]
+    layer_norm: unsafe fn(&LayerNorm<'_>, &mut [f32]),
+    #[cfg(feature = "std")]
+    layer_norm_back: unsafe fn(&LayerNorm<'_>, &[f32], &mut [f32]),
 }
 
 impl Kernels {
@@ -370,6 +376,20 @@ impl Kernels {
         let n = x.len().min(y.len());
         // SAFETY: as in `dot`.
         unsafe { (self.gelu_with_slope)(&mut x[..n], &mut y[..n]) }
+    }
+
+    /// [`LayerNorm::forward`] of every row of x, `[n, dim]`, in place.
+    #[cfg(feature = "std")]
+    pub(crate) fn layer_norm(&self, norm: &LayerNorm<'_>, x: &mut [f32]) {
+        // SAFETY: as in `dot`.
+        unsafe { (self.layer_norm)(norm, x) }
+    }
+
+    /// [`LayerNorm::backward`] of every row of x, `[n, dim]`: dy becomes dx in place.
+    #[cfg(feature = "std")]
+    pub(crate) fn layer_norm_back(&self, norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {
+        // SAFETY: as in `dot`.
+        unsafe { (self.layer_norm_back)(norm, x, d) }
     }
 }
 

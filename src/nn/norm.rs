@@ -1,6 +1,6 @@
 //! Layer normalization (arXiv 1607.06450): `y = (x − mean(x)) / √(var(x) + ε) · w + b` over the last dimension.
 //!
-//! Portable f32; RMSNorm is in the kernels.
+//! Portable f32, which training has compiled for every instruction set; RMSNorm is in the kernels.
 
 use crate::tensor::math;
 
@@ -17,6 +17,7 @@ pub struct LayerNorm<'a> {
 
 impl LayerNorm<'_> {
     /// Normalizes every row of x, `[n, dim]`, in place.
+    #[inline(always)]
     pub(crate) fn forward(&self, x: &mut [f32]) {
         for row in x.chunks_exact_mut(self.weight.len()) {
             let (mean, factor) = self.moments(row);
@@ -26,7 +27,23 @@ impl LayerNorm<'_> {
         }
     }
 
+    /// The way back of [`forward`](Self::forward): of every row of x, `[n, dim]`, dy becomes dx. With i = 1/√(var + ε),
+    /// n = (x − mean)·i and g = w ⊙ dy: `dx = i·(g − mean(g) − n·mean(g ⊙ n))`.
+    #[cfg(feature = "std")]
+    #[inline(always)]
+    pub(crate) fn backward(&self, x: &[f32], d: &mut [f32]) {
+        let width = self.weight.len();
+        for (x, d) in x.chunks_exact(width).zip(d.chunks_exact_mut(width)) {
+            let (mean, i) = self.moments(x);
+            d.iter_mut().zip(self.weight).for_each(|(d, w)| *d *= w);
+            let along = sum(d, |d| d) / width as f32;
+            let turn = sum_of_two(d, x, |d, x| d * ((x - mean) * i)) / width as f32;
+            d.iter_mut().zip(x).for_each(|(d, x)| *d = i * (*d - along - ((x - mean) * i) * turn));
+        }
+    }
+
     /// The mean of a row and `1 / √(var + ε)`.
+    #[inline(always)]
     pub(crate) fn moments(&self, row: &[f32]) -> (f32, f32) {
         let n = row.len() as f32;
         let mean = sum(row, |value| value) / n;
@@ -36,13 +53,28 @@ impl LayerNorm<'_> {
     }
 }
 
-/// Σ f(xᵢ) in 16 sums side by side: as fast as the compiler's vectors, and a shorter chain of roundings than one sum.
+/// Sums side by side: as fast as the compiler's vectors, and a shorter chain of roundings than one sum.
+const SUMS: usize = 16;
+
+/// Σ f(xᵢ).
+#[inline(always)]
 fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    const LANES: usize = 16;
-    let (mut sums, chunks) = ([0.0f32; LANES], x.chunks_exact(LANES));
+    let (mut sums, chunks) = ([0.0f32; SUMS], x.chunks_exact(SUMS));
     let rest: f32 = chunks.remainder().iter().map(|&value| f(value)).sum();
     for chunk in chunks {
         sums.iter_mut().zip(chunk).for_each(|(sum, &value)| *sum += f(value));
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Σ f(xᵢ, yᵢ) of two rows of one length.
+#[cfg(feature = "std")]
+#[inline(always)]
+fn sum_of_two(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let (mut sums, whole) = ([0.0f32; SUMS], x.len() / SUMS * SUMS);
+    let rest: f32 = x[whole..].iter().zip(&y[whole..]).map(|(&x, &y)| f(x, y)).sum();
+    for (x, y) in x.chunks_exact(SUMS).zip(y.chunks_exact(SUMS)) {
+        sums.iter_mut().zip(x.iter().zip(y)).for_each(|(sum, (&x, &y))| *sum += f(x, y));
     }
     sums.iter().sum::<f32>() + rest
 }

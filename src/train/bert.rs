@@ -446,12 +446,12 @@ impl Body for BertBody<'_> {
         (hidden, BertTrace { blocks, last: sum })
     }
 
-    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: BertTrace, d_hidden: &[f32], gradients: &mut [f32]) {
+    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: BertTrace, d_hidden: Floats, gradients: &mut [f32]) {
         let Inputs::Tokens(tokens) = inputs else { return };
         let layers = self.model.config().layers;
         let Some((lowest, everything)) = self.lowest(step.plan) else { return };
         let BertTrace { mut blocks, last } = trace;
-        let mut d = step.machine.copy(d_hidden);
+        let mut d = d_hidden;
         self.norm_back(step, self.last_norm(), &last, &mut d, gradients);
         drop(last);
         for index in (lowest..layers).rev() {
@@ -474,12 +474,10 @@ impl Body for BertBody<'_> {
             kept.push(if self.checkpointing { 0 } else { inner });
             books.give(if self.checkpointing { inner } else { 0 });
         }
-        // The hidden states and their gradient; then d, while the sum behind the last block goes.
+        // The hidden states and their gradient; then the former go, and the sum behind the last block.
         books.take(2 * sum);
         loss(books);
-        books.give(sum);
-        books.take(sum);
-        books.give(sum);
+        books.give(2 * sum);
         let Some((lowest, everything)) = self.lowest(books.plan) else { return Some(()) };
         for index in (lowest..c.layers).rev() {
             let mut inner = kept[index];

@@ -81,7 +81,7 @@ pub(crate) trait Body {
         0
     }
     /// The way back from d_hidden, `[n, dim]`; adds to `gradients`.
-    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: Self::Trace, d_hidden: &[f32], gradients: &mut [f32]);
+    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: Self::Trace, d_hidden: Floats, gradients: &mut [f32]);
     /// The vector of every sequence that a classifier reads, `[sequences, dim]`.
     fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, Self::Pool);
     /// The way back of [`pool`](Self::pool); adds to d_hidden and `gradients`.
@@ -194,7 +194,7 @@ impl<B: Body> Network for B {
         };
         drop(hidden);
         if let Some(back) = back {
-            self.backward(step, &batch.inputs, &batch.starts, trace, &d_hidden, back.gradients);
+            self.backward(step, &batch.inputs, &batch.starts, trace, d_hidden, back.gradients);
         }
         outcome
     }

@@ -495,7 +495,7 @@ impl Body for LlamaBody<'_> {
         (hidden, LlamaTrace { blocks, last: x, turns })
     }
 
-    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: LlamaTrace, d_hidden: &[f32], gradients: &mut [f32]) {
+    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: LlamaTrace, d_hidden: Floats, gradients: &mut [f32]) {
         let Inputs::Tokens(tokens) = inputs else { return };
         let c = self.model.config();
         let LlamaTrace { mut blocks, last, turns } = trace;
@@ -505,8 +505,8 @@ impl Body for LlamaBody<'_> {
             Some(range) => &mut gradients[range.clone()],
             None => &mut [][..],
         };
-        ops::rms_norm_back(&step.machine, &last, weight, c.norm_epsilon, d_hidden, &mut d, dw);
-        drop(last);
+        ops::rms_norm_back(&step.machine, &last, weight, c.norm_epsilon, &d_hidden, &mut d, dw);
+        drop((last, d_hidden));
         let embeds = step.plan.trains(self.embedding().site);
         let lowest = self.lowest(step.plan);
         for index in (lowest..c.layers).rev() {
@@ -530,13 +530,13 @@ impl Body for LlamaBody<'_> {
             kept.push(if self.checkpointing { 0 } else { inner });
             books.give(if self.checkpointing { inner } else { 0 });
         }
-        // The hidden states and their gradient; then d, while the residual stream behind the last block goes.
+        // The hidden states and their gradient; then d, while the latter goes, and the residual stream behind the last block.
         let hidden = books.take(x);
         books.take(x);
         loss(books);
         books.give(hidden);
         books.take(x);
-        books.give(x);
+        books.give(2 * x);
         for index in (self.lowest(books.plan)..c.layers).rev() {
             let again = if self.checkpointing {
                 let inner = self.block_books(books, index, starts);

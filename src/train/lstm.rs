@@ -391,16 +391,16 @@ impl Body for LstmBody<'_> {
         (x.into(), trace)
     }
 
-    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], mut trace: Vec<Kept>, d_hidden: &[f32], gradients: &mut [f32]) {
+    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], mut trace: Vec<Kept>, d_hidden: Floats, gradients: &mut [f32]) {
         let Inputs::Tokens(tokens) = inputs else { return };
         let layers = self.model.config().layers;
         let (lowest, embeds) = self.lowest(step.plan);
-        let mut d = d_hidden.to_vec();
+        let mut d = d_hidden;
         for index in (lowest..layers).rev() {
             let Some(Kept { x, inner }) = trace.pop() else { return };
             let layer = self.model.layer(index);
             let inner = inner.unwrap_or_else(|| self.layer(step, &layer, starts, &x));
-            d = self.layer_back(step, &layer, starts, &x, &inner, &d, embeds || index > lowest, gradients);
+            d = self.layer_back(step, &layer, starts, &x, &inner, &d, embeds || index > lowest, gradients).into();
         }
         if embeds {
             step.embed_back(&self.embedding(), tokens, &d, gradients);
@@ -419,11 +419,9 @@ impl Body for LstmBody<'_> {
             kept.push(if self.checkpointing { 0 } else { inner });
             books.give(if self.checkpointing { inner } else { 0 });
         }
-        // The gradient of the hidden states, which then go; a copy of it is carried back.
-        books.take(h);
-        loss(books);
-        books.give(h);
+        // The gradient of the hidden states, which then go.
         let mut d = books.take(h);
+        loss(books);
         let (lowest, embeds) = self.lowest(books.plan);
         for index in (lowest..c.layers).rev() {
             let layer = self.model.layer(index);

@@ -176,10 +176,10 @@ impl Body for MlpBody<'_> {
         (x, kept)
     }
 
-    fn backward(&self, step: &Step<'_>, _: &Inputs, _: &[usize], mut trace: Vec<Kept>, d_hidden: &[f32], gradients: &mut [f32]) {
+    fn backward(&self, step: &Step<'_>, _: &Inputs, _: &[usize], mut trace: Vec<Kept>, d_hidden: Floats, gradients: &mut [f32]) {
         let inner = self.inner_layers();
         let lowest = (0..inner).find(|&index| step.plan.trains(index as u32)).unwrap_or(inner);
-        let mut d = step.machine.copy(d_hidden);
+        let mut d = d_hidden;
         for index in (lowest..inner).rev() {
             let Some(Kept { x, slope, trace }) = trace.pop() else { return };
             ops::multiply_by(&step.machine, &mut d, &slope);
@@ -201,10 +201,8 @@ impl Body for MlpBody<'_> {
             kept.push(books.linear(&layer, n) + books.take(y));
         }
         let hidden = floats(n * self.model.config().dim);
-        books.take(hidden);
-        loss(books);
-        books.give(hidden);
         let mut d = books.take(hidden);
+        loss(books);
         let lowest = (0..inner).find(|&index| books.plan.trains(index as u32)).unwrap_or(inner);
         for index in (lowest..inner).rev() {
             let layer = self.model.layer(index);

@@ -81,13 +81,13 @@ pub(crate) fn layer_norm(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm<'_>)
     let share = machine.share(x.len() / width) * width;
     machine.each(y.chunks_mut(share).zip(x.chunks(share)), |(y, x)| {
         y.copy_from_slice(x);
-        norm.forward(y);
+        machine.kernels.layer_norm(norm, y);
     });
     y
 }
 
-/// The way back of [`layer_norm`], in place: dy becomes dx; adds to dw and db unless they are empty. With i = 1/√(var + ε),
-/// n = (x − mean)·i and g = w ⊙ dy: `dx = i·(g − mean(g) − n·mean(g ⊙ n))`, `dw = Σ rows dy ⊙ n`, `db = Σ rows dy`.
+/// The way back of [`layer_norm`], in place: dy becomes dx (see [`LayerNorm`]); adds to dw and db unless they are empty. With
+/// i = 1/√(var + ε) and n = (x − mean)·i: `dw = Σ rows dy ⊙ n`, `db = Σ rows dy`.
 pub(crate) fn layer_norm_back(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm<'_>, d: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
     let width = norm.weight.len();
     if !dw.is_empty() && !db.is_empty() {
@@ -100,17 +100,7 @@ pub(crate) fn layer_norm_back(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm
         }
     }
     let share = machine.share(x.len() / width) * width;
-    machine.each(d.chunks_mut(share).zip(x.chunks(share)), |(d, x)| {
-        let mut normed = vec![0.0; width];
-        for (d, x) in d.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-            let (mean, i) = norm.moments(x);
-            normed.iter_mut().zip(x).for_each(|(n, x)| *n = (x - mean) * i);
-            let along = machine.kernels.dot(d, norm.weight) / width as f32;
-            d.iter_mut().zip(norm.weight).for_each(|(d, w)| *d *= w);
-            let turn = machine.kernels.dot(d, &normed) / width as f32;
-            d.iter_mut().zip(&normed).for_each(|(d, n)| *d = i * (*d - along - n * turn));
-        }
-    });
+    machine.each(d.chunks_mut(share).zip(x.chunks(share)), |(d, x)| machine.kernels.layer_norm_back(norm, x, d));
 }
 
 /// `f(x)`.

@@ -16,8 +16,12 @@ pub(super) mod tile;
 pub(super) mod vector;
 
 use super::fast::Weights;
+#[cfg(feature = "std")]
+use super::scalar;
 use super::scales::INT8_GROUP;
 use super::{Input, Kernels, Quantized};
+#[cfg(feature = "std")]
+use crate::nn::LayerNorm;
 use crate::quant::{Layout, Matrix, Values};
 use crate::tensor::columns::Columns;
 
@@ -47,7 +51,25 @@ pub(super) static AVX2: Kernels = Kernels {
     gelu: exp::gelu,
     #[cfg(feature = "std")]
     gelu_with_slope: exp::gelu_with_slope,
+    #[cfg(feature = "std")]
+    layer_norm,
+    #[cfg(feature = "std")]
+    layer_norm_back,
 };
+
+/// The portable loops, compiled for AVX2.
+#[cfg(feature = "std")]
+#[target_feature(enable = "avx2")]
+fn layer_norm(norm: &LayerNorm<'_>, x: &mut [f32]) {
+    scalar::layer_norm(norm, x);
+}
+
+/// As [`layer_norm`].
+#[cfg(feature = "std")]
+#[target_feature(enable = "avx2")]
+fn layer_norm_back(norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {
+    scalar::layer_norm_back(norm, x, d);
+}
 
 /// y = W x for the rows that `y` owns.
 #[target_feature(enable = "avx2,fma,f16c")]

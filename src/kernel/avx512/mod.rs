@@ -14,6 +14,8 @@ mod tile;
 use super::avx2::{self, exp, vector};
 use super::fast::Weights;
 use super::{Input, Kernels, Quantized, scalar};
+#[cfg(feature = "std")]
+use crate::nn::LayerNorm;
 use crate::quant::{Layout, Matrix, Values};
 use crate::tensor::columns::Columns;
 
@@ -43,6 +45,10 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     gelu,
     #[cfg(feature = "std")]
     gelu_with_slope,
+    #[cfg(feature = "std")]
+    layer_norm,
+    #[cfg(feature = "std")]
+    layer_norm_back,
 };
 
 /// Vectors from which packing a panel pays.
@@ -81,4 +87,18 @@ fn gelu(x: &mut [f32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
     scalar::gelu_with_slope(x, y);
+}
+
+/// As [`gelu`].
+#[cfg(feature = "std")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn layer_norm(norm: &LayerNorm<'_>, x: &mut [f32]) {
+    scalar::layer_norm(norm, x);
+}
+
+/// As [`gelu`].
+#[cfg(feature = "std")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn layer_norm_back(norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {
+    scalar::layer_norm_back(norm, x, d);
 }

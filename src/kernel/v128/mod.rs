@@ -119,6 +119,10 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         gelu: scalar::gelu,
         #[cfg(feature = "std")]
         gelu_with_slope: scalar::gelu_with_slope,
+        #[cfg(feature = "std")]
+        layer_norm: scalar::layer_norm,
+        #[cfg(feature = "std")]
+        layer_norm_back: scalar::layer_norm_back,
     }
 }
 
