@@ -244,27 +244,33 @@ fn rows_of_one_batch_have_their_own_adapters() {
     set.attach(0, Adapter::open(&archives[0]).unwrap()).unwrap();
     set.attach(1, Adapter::open(&archives[1]).unwrap()).unwrap();
     let both = [Choice::slot(0), Choice { weight: -0.5, ..Choice::slot(1) }];
+    let second = [Choice::slot(1)];
     let threads = Threads::new(3).unwrap();
     // Lanes that run at the same time share what they make of the adapters; lanes that run one after the other cannot. Beyond 16
     // they do not.
-    for (lanes, executor) in [(1, &Serial as &dyn Executor), (2, &Serial), (2, &threads), (3, &threads), (20, &threads), (5, &Backwards)] {
-        let limits = Limits { batch: 4, lanes, prefill_chunk: 3, ..Limits::new(64) };
+    let few = [(1, &Serial as &dyn Executor), (2, &Serial), (2, &threads), (3, &threads), (20, &threads), (5, &Backwards)];
+    let many = [(2, &Serial as &dyn Executor), (2, &threads), (3, &threads), (5, &Backwards)];
+    for (batch, (lanes, executor)) in few.map(|lanes| (4, lanes)).into_iter().chain(many.map(|lanes| (11, lanes))) {
+        let limits = Limits { batch, lanes, prefill_chunk: 3, ..Limits::new(64) };
         let mut memory = Memory::new(need(model.config(), &limits));
         let mut session = Session::new(model, &limits, memory.as_mut(), executor).unwrap();
-        for (sequence, choices) in [&[Choice::slot(0)][..], &[], &[Choice::slot(1)], &both].iter().enumerate() {
+        for sequence in 0..batch {
+            let choices = [&both[..1], &[], &second, &both][sequence % 4];
             session.select(sequence, &set, choices).unwrap();
             session.prefill(sequence, &PROMPT).unwrap();
         }
         let mut sampler = Sampler::greedy();
-        let mut written = vec![Vec::new(); 4];
+        let mut written = vec![Vec::new(); batch];
         for round in 0..10 {
             // The order of sequences in a step does not matter.
-            let order: [usize; 4] = if round % 2 == 0 { [0, 1, 2, 3] } else { [2, 0, 3, 1] };
-            let step = order.map(|sequence| (sequence, session.sample(sequence, &mut sampler).unwrap()));
+            let order = (0..batch).map(|i| if round % 2 == 0 { i } else { (3 * i + 2) % batch });
+            let step: Vec<_> = order.map(|sequence| (sequence, session.sample(sequence, &mut sampler).unwrap())).collect();
             step.iter().for_each(|&(sequence, token)| written[sequence].push(token));
             session.step(&step).unwrap();
         }
-        assert_eq!(written, singles, "{lanes} lanes");
+        for (sequence, written) in written.iter().enumerate() {
+            assert_eq!(*written, singles[sequence % 4], "sequence {sequence} of {batch}, {lanes} lanes");
+        }
     }
 }
 
