@@ -9,8 +9,6 @@ use half::f16;
 
 use super::scales::{self, INT8_GROUP, NF4_GROUP};
 use super::{GROUP, Input, Kernels, SoftmaxStep, fast};
-#[cfg(feature = "std")]
-use crate::nn::LayerNorm;
 use crate::quant::{Layout, Matrix, Values, nf4::CODEBOOK};
 use crate::tensor::columns::Columns;
 use crate::tensor::math;
@@ -45,9 +43,9 @@ pub(super) static SCALAR: Kernels = Kernels {
     #[cfg(feature = "std")]
     gelu_with_slope,
     #[cfg(feature = "std")]
-    layer_norm,
+    layer_norm: |norm, x| norm.forward(x),
     #[cfg(feature = "std")]
-    layer_norm_back,
+    layer_norm_back: |norm, x, d| norm.backward(x, d),
 };
 
 /// Takes one group of weights of a row at a time, unscaled, and multiplies it with every vector.
@@ -219,16 +217,4 @@ pub(super) fn gelu(x: &mut [f32]) {
 #[inline(always)]
 pub(super) fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
     x.iter_mut().zip(y).for_each(|(x, y)| (*y, *x) = crate::nn::gelu(*x));
-}
-
-#[cfg(feature = "std")]
-#[inline(always)]
-pub(super) fn layer_norm(norm: &LayerNorm<'_>, x: &mut [f32]) {
-    norm.forward(x);
-}
-
-#[cfg(feature = "std")]
-#[inline(always)]
-pub(super) fn layer_norm_back(norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {
-    norm.backward(x, d);
 }

@@ -36,8 +36,8 @@ impl LayerNorm<'_> {
         for (x, d) in x.chunks_exact(width).zip(d.chunks_exact_mut(width)) {
             let (mean, i) = self.moments(x);
             d.iter_mut().zip(self.weight).for_each(|(d, w)| *d *= w);
-            let along = sum(d, |d| d) / width as f32;
-            let turn = sum_of_two(d, x, |d, x| d * ((x - mean) * i)) / width as f32;
+            let along = sum(d, x, |d, _| d) / width as f32;
+            let turn = sum(d, x, |d, x| d * ((x - mean) * i)) / width as f32;
             d.iter_mut().zip(x).for_each(|(d, x)| *d = i * (*d - along - ((x - mean) * i) * turn));
         }
     }
@@ -46,31 +46,18 @@ impl LayerNorm<'_> {
     #[inline(always)]
     pub(crate) fn moments(&self, row: &[f32]) -> (f32, f32) {
         let n = row.len() as f32;
-        let mean = sum(row, |value| value) / n;
+        let mean = sum(row, row, |value, _| value) / n;
         // Of the centred values: a difference of squares would cancel.
-        let variance = sum(row, |value| (value - mean) * (value - mean)) / n;
+        let variance = sum(row, row, |value, _| (value - mean) * (value - mean)) / n;
         (mean, 1.0 / math::sqrt(variance + self.epsilon))
     }
 }
 
-/// Sums side by side: as fast as the compiler's vectors, and a shorter chain of roundings than one sum.
-const SUMS: usize = 16;
-
-/// Σ f(xᵢ).
+/// Σ f(xᵢ, yᵢ) of rows of one length, in 16 sums side by side: as fast as the compiler's vectors, and a shorter chain of roundings than one
+/// sum.
 #[inline(always)]
-fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let (mut sums, chunks) = ([0.0f32; SUMS], x.chunks_exact(SUMS));
-    let rest: f32 = chunks.remainder().iter().map(|&value| f(value)).sum();
-    for chunk in chunks {
-        sums.iter_mut().zip(chunk).for_each(|(sum, &value)| *sum += f(value));
-    }
-    sums.iter().sum::<f32>() + rest
-}
-
-/// Σ f(xᵢ, yᵢ) of two rows of one length.
-#[cfg(feature = "std")]
-#[inline(always)]
-fn sum_of_two(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+fn sum(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    const SUMS: usize = 16;
     let (mut sums, whole) = ([0.0f32; SUMS], x.len() / SUMS * SUMS);
     let rest: f32 = x[whole..].iter().zip(&y[whole..]).map(|(&x, &y)| f(x, y)).sum();
     for (x, y) in x.chunks_exact(SUMS).zip(y.chunks_exact(SUMS)) {
@@ -101,6 +88,43 @@ mod tests {
                 // The mean is rounded at the offset's scale.
                 let tolerance = 1e-5 + 1e-6 * f64::from(offset.abs());
                 assert!((f64::from(ours[i]) - expected).abs() <= tolerance, "{n} {offset} {i}: {} {expected}", ours[i]);
+            }
+        }
+    }
+
+    #[cfg(feature = "std")]
+    #[test]
+    fn the_way_back_agrees_with_f64_and_kernels_with_both() {
+        let kernels = crate::kernel::kernels();
+        for n in [1, 7, 16, 31, 100, 384] {
+            let at = |i: usize, a: f32| ((i * i + 3 * i) % 17) as f32 * a - 1.0;
+            // Two rows.
+            let x: Vec<f32> = (0..2 * n).map(|i| at(i, 0.3)).collect();
+            let dy: Vec<f32> = (0..2 * n).map(|i| at(i + 2, 0.15)).collect();
+            let (weight, bias): (Vec<f32>, Vec<f32>) = (0..n).map(|i| (at(i + 5, 0.2), at(i + 9, 0.1))).unzip();
+            let norm = LayerNorm { weight: &weight, bias: &bias, epsilon: 1e-3 };
+
+            let (mut ours, mut theirs) = (x.clone(), x.clone());
+            norm.forward(&mut ours);
+            kernels.layer_norm(&norm, &mut theirs);
+            assert_eq!(ours, theirs);
+
+            let (mut portable, mut d) = (dy.clone(), dy.clone());
+            norm.backward(&x, &mut portable);
+            kernels.layer_norm_back(&norm, &x, &mut d);
+            assert_eq!(d, portable);
+            for ((x, dy), d) in x.chunks(n).zip(dy.chunks(n)).zip(d.chunks(n)) {
+                let count = n as f64;
+                let wide: Vec<f64> = x.iter().map(|&v| v.into()).collect();
+                let mean = wide.iter().sum::<f64>() / count;
+                let i = 1.0 / (wide.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / count + 1e-3).sqrt();
+                let g: Vec<f64> = dy.iter().zip(&weight).map(|(&d, &w)| f64::from(d) * f64::from(w)).collect();
+                let along = g.iter().sum::<f64>() / count;
+                let turn = g.iter().zip(&wide).map(|(g, v)| g * (v - mean) * i).sum::<f64>() / count;
+                for ((d, g), v) in d.iter().zip(&g).zip(&wide) {
+                    let expected = i * (g - along - (v - mean) * i * turn);
+                    assert!((f64::from(*d) - expected).abs() <= 1e-5 * i.max(1.0), "{n}: {d} {expected}");
+                }
             }
         }
     }

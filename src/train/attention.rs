@@ -300,7 +300,6 @@ fn each<const N: usize>(
             items.push((task, std::array::from_fn(|_| Vec::with_capacity(len))));
         }
     }
-    let widths = outputs.each_ref().map(|(_, width)| *width);
     for (number, (output, width)) in outputs.into_iter().enumerate() {
         let mut rows = output.chunks_exact_mut(shape.kv_heads * width);
         for items in items.chunks_exact_mut(groups) {
@@ -311,12 +310,12 @@ fn each<const N: usize>(
     }
     machine.each(items, |(task, mut rows): (Task<'_>, [Rows<'_>; N])| {
         for head in 0..together {
-            let mut number = 0;
-            let own = rows.each_mut().map(|rows| {
-                let width = widths[number];
-                number += 1;
-                rows.iter_mut().map(|row| &mut row[head * width..][..width]).collect()
-            });
+            let own = |row| -> &mut [f32] {
+                let row: &mut [f32] = row;
+                let width = row.len() / together;
+                &mut row[head * width..][..width]
+            };
+            let own = rows.each_mut().map(|rows| rows.iter_mut().map(|row| own(&mut **row)).collect());
             work(Task { kv_head: task.kv_head + head, ..task }, own);
         }
     });

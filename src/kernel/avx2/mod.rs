@@ -16,8 +16,6 @@ pub(super) mod tile;
 pub(super) mod vector;
 
 use super::fast::Weights;
-#[cfg(feature = "std")]
-use super::scalar;
 use super::scales::INT8_GROUP;
 use super::{Input, Kernels, Quantized};
 #[cfg(feature = "std")]
@@ -57,18 +55,18 @@ pub(super) static AVX2: Kernels = Kernels {
     layer_norm_back,
 };
 
-/// The portable loops, compiled for AVX2.
+/// The portable loops, compiled with these registers.
 #[cfg(feature = "std")]
 #[target_feature(enable = "avx2")]
 fn layer_norm(norm: &LayerNorm<'_>, x: &mut [f32]) {
-    scalar::layer_norm(norm, x);
+    norm.forward(x);
 }
 
 /// As [`layer_norm`].
 #[cfg(feature = "std")]
 #[target_feature(enable = "avx2")]
 fn layer_norm_back(norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {
-    scalar::layer_norm_back(norm, x, d);
+    norm.backward(x, d);
 }
 
 /// y = W x for the rows that `y` owns.

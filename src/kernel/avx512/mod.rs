@@ -93,12 +93,12 @@ fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
 #[cfg(feature = "std")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn layer_norm(norm: &LayerNorm<'_>, x: &mut [f32]) {
-    scalar::layer_norm(norm, x);
+    norm.forward(x);
 }
 
 /// As [`gelu`].
 #[cfg(feature = "std")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn layer_norm_back(norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {
-    scalar::layer_norm_back(norm, x, d);
+    norm.backward(x, d);
 }

@@ -120,9 +120,9 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         #[cfg(feature = "std")]
         gelu_with_slope: scalar::gelu_with_slope,
         #[cfg(feature = "std")]
-        layer_norm: scalar::layer_norm,
+        layer_norm: |norm, x| norm.forward(x),
         #[cfg(feature = "std")]
-        layer_norm_back: scalar::layer_norm_back,
+        layer_norm_back: |norm, x, d| norm.backward(x, d),
     }
 }
 

@@ -398,3 +398,51 @@ fn targets(encoded: &Encoded) -> impl Iterator<Item = u32> {
     let behind = encoded.ids.iter().zip(&encoded.scored).skip(1);
     behind.map(|(&id, &is_scored)| if is_scored { id } else { IGNORE }).chain((!encoded.ids.is_empty()).then_some(IGNORE))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Threads;
+    use crate::text::{Message, TextError};
+
+    /// A token per byte.
+    struct Bytes;
+
+    impl Tokenize for Bytes {
+        fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+            Ok(text.bytes().map(u32::from).collect())
+        }
+
+        fn render_chat(&self, _: &[Message], _: bool) -> Result<String, TextError> {
+            Ok(String::new())
+        }
+    }
+
+    #[test]
+    fn lanes_read_what_one_reads_and_report_the_same_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let threads = Threads::new(3).unwrap();
+        let lines = |line: &dyn Fn(usize) -> String| (0..20).map(line).collect::<String>();
+        let files = [
+            ("a.txt", Task::LanguageModel, "a text of some length, ".repeat(20)),
+            ("a.jsonl", Task::LanguageModel, lines(&|i| format!("{{\"text\": \"{}\"}}\n", "word ".repeat(i % 5 + 1)))),
+            ("a.tsv", Task::Classify, lines(&|i| format!("{}\t{}\n", "word ".repeat(i % 7 + 1), i % 3))),
+            ("a.csv", Task::Classify, lines(&|i| format!("{i},{},{}\n", 2 * i, i % 2))),
+        ];
+        for (name, task, content) in files {
+            let path = folder.path().join(name);
+            std::fs::write(&path, &content).unwrap();
+            let options = DataOptions { max_length: 24, ..DataOptions::default() };
+            let data = Dataset::open(&path, task, Some(&Bytes), options).unwrap();
+            let order: Vec<u32> = (0..data.len() as u32).rev().collect();
+            assert!(order.len() >= 19, "{name}");
+            assert_eq!(data.batch_on(&threads, &order).unwrap(), data.batch(&order).unwrap(), "{name}");
+
+            // Two examples that are not there: the first is the one that is named.
+            let wrong: Vec<u32> = order.iter().copied().chain([500, 3, 400]).collect();
+            let error = data.batch_on(&threads, &wrong).unwrap_err().to_string();
+            assert!(error.contains("500"), "{error}");
+            assert_eq!(error, data.batch(&wrong).unwrap_err().to_string());
+        }
+    }
+}
