@@ -1,6 +1,7 @@
-//! Tokens per second of a decoder with SmolLM2-135M's shape and random weights: prefill and decode, with and without an adapter,
-//! per instruction set (`LOWRANK_ISA`), on one and two lanes; and of eight sequences at once, all under one adapter or each under its
-//! own. `LOWRANK_BASE` names a real archive instead. And of the embedded model of `assets/`, which fits a microcontroller.
+//! Tokens per second of a decoder with SmolLM2-135M's shape and random weights: prefill and decode,
+//! with and without an adapter, per instruction set (`LOWRANK_ISA`), on one and two lanes; and of
+//! eight sequences at once, all under one adapter or each under its own. `LOWRANK_BASE` names a
+//! real archive instead. And of the embedded model of `assets/`, which fits a microcontroller.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -47,7 +48,8 @@ fn bench(c: &mut Criterion) {
         for choices in [&[][..], &[Choice::slot(0)]] {
             let limits = Limits { lanes, prefill_chunk: 128, ..Limits::new(1024) };
             let mut memory = Memory::new(need(model.config(), &limits));
-            let mut session = Session::new(model, &limits, memory.as_mut(), executor).expect("the memory fits");
+            let mut session =
+                Session::new(model, &limits, memory.as_mut(), executor).expect("the memory fits");
             session.select(0, &set, choices).expect("the adapter fits");
             let name = |what: &str| format!("{what}, {lanes} lanes, {} adapters", choices.len());
             group.sample_size(10).throughput(Throughput::Elements(128));
@@ -75,16 +77,26 @@ fn bench(c: &mut Criterion) {
 
 /// Eight sequences a step: with one adapter for all, and with eight different ones.
 fn batch(group: &mut BenchmarkGroup<'_, WallTime>, model: Llama<'_>) {
-    let archives: Vec<Buffer> = (0..8).map(|seed| adapter(&model, &all_linear(model.config()), 8, seed)).collect();
+    let archives: Vec<Buffer> =
+        (0..8).map(|seed| adapter(&model, &all_linear(model.config()), 8, seed)).collect();
     let mut slots = [Slot::EMPTY; 8];
     let mut set = AdapterSet::new(&mut slots, &model);
     for (slot, archive) in (0..).zip(&archives) {
         set.attach(slot, Adapter::open(archive).expect("an adapter")).expect("it fits");
     }
-    for (lanes, executor) in [(1, &Serial as &dyn Executor), (2, &Threads::new(2).expect("threads"))] {
-        let limits = Limits { lanes, batch: 8, prefill_chunk: 8, precision: Precision::Fast, ..Limits::new(64) };
+    for (lanes, executor) in
+        [(1, &Serial as &dyn Executor), (2, &Threads::new(2).expect("threads"))]
+    {
+        let limits = Limits {
+            lanes,
+            batch: 8,
+            prefill_chunk: 8,
+            precision: Precision::Fast,
+            ..Limits::new(64)
+        };
         let mut memory = Memory::new(need(model.config(), &limits));
-        let mut session = Session::new(model, &limits, memory.as_mut(), executor).expect("the memory fits");
+        let mut session =
+            Session::new(model, &limits, memory.as_mut(), executor).expect("the memory fits");
         for different in [0, 1, 8] {
             for sequence in 0..8 {
                 session.reset(sequence).expect("a sequence");
@@ -93,15 +105,20 @@ fn batch(group: &mut BenchmarkGroup<'_, WallTime>, model: Llama<'_>) {
                 session.select(sequence, &set, choices).expect("the adapter fits");
             }
             group.throughput(Throughput::Elements(16 * 8));
-            group.bench_function(format!("decode 16 of 8 sequences, {lanes} lanes, {different} adapters"), |b| {
-                b.iter(|| {
-                    (0..8).for_each(|sequence| session.reset(sequence).expect("a sequence"));
-                    for token in 0..16 {
-                        let tokens: [(usize, u32); 8] = core::array::from_fn(|sequence| (sequence, token * 97 + sequence as u32));
-                        session.step(&tokens).expect("valid tokens");
-                    }
-                });
-            });
+            group.bench_function(
+                format!("decode 16 of 8 sequences, {lanes} lanes, {different} adapters"),
+                |b| {
+                    b.iter(|| {
+                        (0..8).for_each(|sequence| session.reset(sequence).expect("a sequence"));
+                        for token in 0..16 {
+                            let tokens: [(usize, u32); 8] = core::array::from_fn(|sequence| {
+                                (sequence, token * 97 + sequence as u32)
+                            });
+                            session.step(&tokens).expect("valid tokens");
+                        }
+                    });
+                },
+            );
         }
     }
 }
@@ -111,10 +128,15 @@ fn embedded(c: &mut Criterion) {
     let model = Llama::open(include_archive!("../assets/tiny.lrk")).expect("a base");
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
-    set.attach(0, Adapter::open(include_archive!("../assets/tiny-pirate.lrk")).expect("an adapter")).expect("it fits");
+    set.attach(
+        0,
+        Adapter::open(include_archive!("../assets/tiny-pirate.lrk")).expect("an adapter"),
+    )
+    .expect("it fits");
     let limits = Limits::new(128);
     let mut memory = Memory::new(need(model.config(), &limits));
-    let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).expect("the memory fits");
+    let mut session =
+        Session::new(model, &limits, memory.as_mut(), &Serial).expect("the memory fits");
     let mut group = c.benchmark_group(format!("{}, embedded model", kernels().name()));
     group.throughput(Throughput::Elements(64));
     for choices in [&[][..], &[Choice::slot(0)]] {

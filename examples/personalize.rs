@@ -1,7 +1,8 @@
-//! On-device personalization in one process: serve, collect corrections, train, swap, serve. The base is never reloaded, and
-//! generation goes on while the adapter learns.
+//! On-device personalization in one process: serve, collect corrections, train, swap, serve. The
+//! base is never reloaded, and generation goes on while the adapter learns.
 //!
-//! `cargo run --release --example personalize -- base.lrk` (a chat model, for example the quickstart's).
+//! `cargo run --release --example personalize -- base.lrk` (a chat model, for example the
+//! quickstart's).
 
 use std::io::Write;
 use std::sync::Arc;
@@ -30,7 +31,12 @@ const CORRECTIONS: [(&str, &str); 4] = [
 ];
 
 /// Answers with whatever adapter is in the user's slot now.
-fn answer(set: &SharedSet<Llama<'_>>, model: Llama<'_>, border: &TextBorder, question: &str) -> Result<String, Failure> {
+fn answer(
+    set: &SharedSet<Llama<'_>>,
+    model: Llama<'_>,
+    border: &TextBorder,
+    question: &str,
+) -> Result<String, Failure> {
     let prompt = border.render_chat(&[Message::new("user", question)], true)?;
     let prompt = border.encode_prompt(&prompt)?;
     let limits = Limits::new(prompt.len() + 48);
@@ -57,15 +63,18 @@ fn answer(set: &SharedSet<Llama<'_>>, model: Llama<'_>, border: &TextBorder, que
 fn learn(model: Llama<'_>, border: &TextBorder) -> Result<SharedAdapter, Failure> {
     let mut file = tempfile::Builder::new().suffix(".jsonl").tempfile()?;
     for (question, better) in CORRECTIONS {
-        let messages =
-            [("user", question), ("assistant", better)].map(|(role, content)| serde_json::json!({"role": role, "content": content}));
+        let messages = [("user", question), ("assistant", better)]
+            .map(|(role, content)| serde_json::json!({"role": role, "content": content}));
         writeln!(file, "{}", serde_json::json!({ "messages": messages }))?;
     }
-    let data_options = DataOptions { max_length: 96, completions_only: true, ..DataOptions::default() };
+    let data_options =
+        DataOptions { max_length: 96, completions_only: true, ..DataOptions::default() };
     let data = Dataset::open(file.path(), Task::LanguageModel, Some(border), data_options)?;
-    let options = Options { learning_rate: 2e-3, checkpointing: true, ..Options::new(Method::Lora) };
+    let options =
+        Options { learning_rate: 2e-3, checkpointing: true, ..Options::new(Method::Lora) };
     let mut trainer = Trainer::new(model, options, Vec::new())?;
-    let run_options = RunOptions { length: Length::Steps(12), batch_size: 4, ..RunOptions::default() };
+    let run_options =
+        RunOptions { length: Length::Steps(12), batch_size: 4, ..RunOptions::default() };
     run(&mut trainer, &data, None, &run_options, &Serial, &mut |event| {
         if let Event::Step { step, total, loss } = event {
             eprintln!("learning: step {step} of {total}, loss {loss:.3}");
@@ -88,7 +97,8 @@ fn main() -> Result<(), Failure> {
     let served = std::thread::scope(|scope| -> Result<usize, Failure> {
         let teacher = scope.spawn(|| {
             let expected = set.generation(USER);
-            let published = learn(model, &border).and_then(|adapter| Ok(set.replace(USER, expected, Arc::new(adapter))?));
+            let published = learn(model, &border)
+                .and_then(|adapter| Ok(set.replace(USER, expected, Arc::new(adapter))?));
             learnt.store(true, Ordering::Release);
             published
         });

@@ -1,7 +1,8 @@
 //! What a running model takes: resident memory after each step, from the operating system (Linux).
 //!
-//! `cargo run --release --example resident -- CONTEXT base.lrk [adapter.lrk]...` opens the base, makes a session, generates 32
-//! tokens, then attaches and uses one adapter after the other. No tokenizer is loaded.
+//! `cargo run --release --example resident -- CONTEXT base.lrk [adapter.lrk]...` opens the base,
+//! makes a session, generates 32 tokens, then attaches and uses one adapter after the other. No
+//! tokenizer is loaded.
 
 use std::error::Error;
 
@@ -47,7 +48,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             session.select(0, &set, &[Choice::slot(slot)])?;
         }
         // The whole context, so that every page of the cache is counted.
-        let tokens: Vec<u32> = (0..limits.context as u32 - 32).map(|i| i * 37 % model.config().vocab as u32).collect();
+        let tokens: Vec<u32> =
+            (0..limits.context as u32 - 32).map(|i| i * 37 % model.config().vocab as u32).collect();
         session.prefill(0, &tokens)?;
         for _ in 0..32 {
             let token = session.sample(0, &mut Sampler::greedy())?;

@@ -1,8 +1,9 @@
 //! Swapping adapters without a heap: the page to read first when embedding the crate.
 //!
-//! Everything lives in statics or on the stack, and nothing here needs `std` except printing. Run it with archives:
-//! `cargo run --release --example swap -- base.lrk first.lrk second.lrk`. (On a device the archives are in flash:
-//! `static BASE: &[u8] = lowrank::include_archive!("base.lrk");`.)
+//! Everything lives in statics or on the stack, and nothing here needs `std` except printing. Run
+//! it with archives: `cargo run --release --example swap -- base.lrk first.lrk second.lrk`. (On a
+//! device the archives are in flash: `static BASE: &[u8] =
+//! lowrank::include_archive!("base.lrk");`.)
 
 use lowrank::Error;
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
@@ -11,7 +12,12 @@ use lowrank::model::llama::Llama;
 use lowrank::runtime::{Limits, Memory, Sampler, Serial, Session, need};
 
 /// Generates with the base, then with each adapter, in one session.
-fn run(base: &[u8], adapters: [&[u8]; 2], prompt: &[u32], memory: &mut [u8]) -> Result<[[u32; 16]; 3], Error> {
+fn run(
+    base: &[u8],
+    adapters: [&[u8]; 2],
+    prompt: &[u32],
+    memory: &mut [u8],
+) -> Result<[[u32; 16]; 3], Error> {
     let model = Llama::open(base)?;
 
     // The application owns the slots; attaching writes one slot and copies no weights.
@@ -43,8 +49,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [base, first, second] = &arguments[..] else {
         return Err("usage: swap BASE.lrk FIRST.lrk SECOND.lrk".into());
     };
-    let [base, first, second] = [ArchiveFile::open(base)?, ArchiveFile::open(first)?, ArchiveFile::open(second)?];
-    // With a known model the size is a constant: `static mut MEMORY: [u8; need(&CONFIG, &LIMITS).bytes]`.
+    let [base, first, second] =
+        [ArchiveFile::open(base)?, ArchiveFile::open(first)?, ArchiveFile::open(second)?];
+    // With a known model the size is a constant: `static mut MEMORY: [u8; need(&CONFIG,
+    // &LIMITS).bytes]`.
     let config = *Llama::open(&base)?.config();
     let mut memory = Memory::new(need(&config, &Limits::new(128)));
     let written = run(&base, [&first, &second], &[1, 2, 3, 4], memory.as_mut())?;

@@ -1,11 +1,15 @@
-//! An executor for two cores, as one writes it for a microcontroller with a second core (RP2040, RP2350, …): the page to read for that.
+//! An executor for two cores, as one writes it for a microcontroller with a second core (RP2040,
+//! RP2350, …): the page to read for that.
 //!
-//! Core 1 waits at a mailbox in static memory. `run` on core 0 posts a job there, both compute their parts, core 0 waits for core 1. No
-//! heap, no locks, no interrupts. Parts are dealt out beforehand (the odd ones to core 1) and the mailbox is loads and stores of words, so
-//! it works on cores without compare-and-swap, such as the RP2040's. Results do not depend on who computes what.
+//! Core 1 waits at a mailbox in static memory. `run` on core 0 posts a job there, both compute
+//! their parts, core 0 waits for core 1. No heap, no locks, no interrupts. Parts are dealt out
+//! beforehand (the odd ones to core 1) and the mailbox is loads and stores of words, so it works on
+//! cores without compare-and-swap, such as the RP2040's. Results do not depend on who computes
+//! what.
 //!
-//! [`TwoCores`] and what it is made of are `no_std`; the rest is the host, where a thread stands for core 1 and runs the same code:
-//! `cargo run --release --example two_cores -- base.lrk` prints the tokens and whether they are those of one core.
+//! [`TwoCores`] and what it is made of are `no_std`; the rest is the host, where a thread stands
+//! for core 1 and runs the same code: `cargo run --release --example two_cores -- base.lrk` prints
+//! the tokens and whether they are those of one core.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
@@ -40,7 +44,8 @@ pub struct TwoCores {
     lost: AtomicBool,
     /// Core 0: `run` is running.
     busy: AtomicBool,
-    /// What a core does while it waits: on a device `wfe` (and [`wake`](Self::wake) is `sev`), on the host it lets others run.
+    /// What a core does while it waits: on a device `wfe` (and [`wake`](Self::wake) is `sev`), on
+    /// the host it lets others run.
     wait: fn(),
     /// Wakes the other core.
     wake: fn(),
@@ -68,7 +73,8 @@ impl TwoCores {
         }
         // Counts the job as done when it is dropped, also by a panic: core 0 must not wait forever.
         let answer = Answer { mailbox: self, posted, whole: Cell::new(false) };
-        // SAFETY: core 0 stored the pointer before it counted the job in `posted`, and keeps the job until `done` counts it.
+        // SAFETY: core 0 stored the pointer before it counted the job in `posted`, and keeps the
+        // job until `done` counts it.
         let job = unsafe { &*self.job.load(Ordering::Relaxed) };
         job.compute(1);
         answer.whole.set(true);
@@ -84,9 +90,11 @@ impl TwoCores {
         }
     }
 
-    /// Core 0 alone may post. True if nobody else is: another task of core 0 (or, on the host, another thread).
+    /// Core 0 alone may post. True if nobody else is: another task of core 0 (or, on the host,
+    /// another thread).
     fn claim(&self) -> bool {
-        // Where there is no swap, core 0's tasks must not call `run` in the middle of each other; elsewhere the second one is told.
+        // Where there is no swap, core 0's tasks must not call `run` in the middle of each other;
+        // elsewhere the second one is told.
         #[cfg(target_has_atomic = "8")]
         {
             !self.busy.swap(true, Ordering::Acquire)
@@ -116,7 +124,8 @@ impl Drop for Answer<'_> {
     }
 }
 
-/// Waits for core 1 when it is dropped, also by a panic of core 0's own part: the job lies on core 0's stack.
+/// Waits for core 1 when it is dropped, also by a panic of core 0's own part: the job lies on core
+/// 0's stack.
 struct Posted<'m>(&'m TwoCores, u32);
 
 impl Drop for Posted<'_> {
@@ -128,7 +137,8 @@ impl Drop for Posted<'_> {
     }
 }
 
-// SAFETY: every core computes the numbers that are its own, core 0 all of them where it is alone, and `Posted` waits for core 1.
+// SAFETY: every core computes the numbers that are its own, core 0 all of them where it is alone,
+// and `Posted` waits for core 1.
 unsafe impl Executor for TwoCores {
     fn lanes(&self) -> usize {
         2
@@ -181,7 +191,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("usage: two_cores BASE.lrk")?;
     let file = ArchiveFile::open(&path)?;
     let model = Llama::open(&file)?;
-    // On a device: start core 1 with a stack of its own, at `|| CORES.serve()`. The host ends it with the process.
+    // On a device: start core 1 with a stack of its own, at `|| CORES.serve()`. The host ends it
+    // with the process.
     std::thread::spawn(|| CORES.serve());
 
     let limits = Limits { lanes: CORES.lanes(), ..Limits::new(64) };

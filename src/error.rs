@@ -1,14 +1,16 @@
 //! What can go wrong in the core: one small `Copy` enum that carries numbers.
 //!
-//! [`Error::code`] never changes for a variant and maps one to one to the C interface. Errors of files and foreign formats
-//! (which need paths and keys) are `FileError`, behind `std`; they wrap this type.
+//! [`Error::code`] never changes for a variant and maps one to one to the C interface. Errors of
+//! files and foreign formats (which need paths and keys) are `FileError`, behind `std`; they wrap
+//! this type.
 
 use core::fmt;
 
 /// A result of the core.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// Makes an enum of errors: variants with their fields, codes and messages. The C interface has one of its own.
+/// Makes an enum of errors: variants with their fields, codes and messages. The C interface has one
+/// of its own.
 macro_rules! errors {
     ($(#[$meta:meta])* $vis:vis enum $Enum:ident;
      $($(#[doc = $doc:literal])+ $name:ident $({ $($field:ident : $ty:ty),+ })? = $code:literal, $message:literal;)+) => {
@@ -252,7 +254,8 @@ fields! {
     HiddenSize = "the hidden size",
 }
 
-/// What an archive's root is: its kind and, for a base, its architecture. The number is stored in the header.
+/// What an archive's root is: its kind and, for a base, its architecture. The number is stored in
+/// the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootKind(pub u32);
 

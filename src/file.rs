@@ -34,7 +34,11 @@ pub enum Reason {
 
 impl FileError {
     /// The format of `path` is wrong at `place`.
-    pub fn format(path: impl Into<PathBuf>, place: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub fn format(
+        path: impl Into<PathBuf>,
+        place: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
         Self { path: path.into(), place: place.into(), reason: Reason::Format(reason.into()) }
     }
 
@@ -73,13 +77,19 @@ impl std::error::Error for FileError {
     }
 }
 
-/// Writes `path` through `fill`, under a temporary name in the same directory; synced and renamed only if `fill` succeeds.
+/// Writes `path` through `fill`, under a temporary name in the same directory; synced and renamed
+/// only if `fill` succeeds.
 ///
-/// What a writer that was killed left beside it goes with the next success: a temporary file is locked as long as its writer lives.
+/// What a writer that was killed left beside it goes with the next success: a temporary file is
+/// locked as long as its writer lives.
 ///
 /// # Errors
-/// What `fill` returned, or an I/O error; then no file of that name appears and an existing one stays as it was.
-pub fn write_whole<T>(path: &Path, fill: impl FnOnce(&mut File) -> Result<T, FileError>) -> Result<T, FileError> {
+/// What `fill` returned, or an I/O error; then no file of that name appears and an existing one
+/// stays as it was.
+pub fn write_whole<T>(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> Result<T, FileError>,
+) -> Result<T, FileError> {
     let io = |error| FileError::io(path, error);
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -102,7 +112,8 @@ const SUFFIX: &str = ".part";
 /// A temporary file in `directory`, locked where the file system has locks.
 fn locked(directory: &Path) -> io::Result<NamedTempFile> {
     loop {
-        let temporary = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(directory)?;
+        let temporary =
+            tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(directory)?;
         match temporary.as_file().lock() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Somebody may have taken it for abandoned before it was locked.
@@ -112,9 +123,14 @@ fn locked(directory: &Path) -> io::Result<NamedTempFile> {
     }
 }
 
-/// Removes the temporary files in `directory` that nobody has locked. What cannot be removed stays: the work is done.
+/// Removes the temporary files in `directory` that nobody has locked. What cannot be removed stays:
+/// the work is done.
 fn remove_abandoned(directory: &Path) {
-    let is_ours = |name: &str| name.len() == PREFIX.len() + 6 + SUFFIX.len() && name.starts_with(PREFIX) && name.ends_with(SUFFIX);
+    let is_ours = |name: &str| {
+        name.len() == PREFIX.len() + 6 + SUFFIX.len()
+            && name.starts_with(PREFIX)
+            && name.ends_with(SUFFIX)
+    };
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_str().is_some_and(is_ours)) {
         if entry.file_type().is_ok_and(|kind| kind.is_file())
@@ -146,27 +162,47 @@ mod tests {
     fn what_a_killed_writer_left_goes_and_nothing_else_does() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name);
-        for name in [".lowrank-aB3xYz.part", ".lowrank-aB3xYz", ".lowrank-notes.part", "lowrank-aB3xYz.part"] {
+        for name in [
+            ".lowrank-aB3xYz.part",
+            ".lowrank-aB3xYz",
+            ".lowrank-notes.part",
+            "lowrank-aB3xYz.part",
+        ] {
             std::fs::write(file(name), "left").unwrap();
         }
         std::fs::create_dir(file(".lowrank-aaaaaa.part")).unwrap();
         let target = file("whole");
         let names = || {
-            let names = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let names = std::fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap());
             std::collections::BTreeSet::from_iter(names)
         };
         // One that fails changes nothing, and one inside another keeps what the other is writing.
         let before = names();
-        let failed: Result<(), _> = write_whole(&target, |_| Err(FileError::format(&target, "", "no")));
+        let failed: Result<(), _> =
+            write_whole(&target, |_| Err(FileError::format(&target, "", "no")));
         assert!(failed.is_err() && names() == before);
         write_whole(&target, |outer| {
-            write_whole(&file("inner"), |inner| inner.write_all(b"inner").map_err(|error| FileError::io("inner", error)))?;
+            write_whole(&file("inner"), |inner| {
+                inner.write_all(b"inner").map_err(|error| FileError::io("inner", error))
+            })?;
             assert!(!file(".lowrank-aB3xYz.part").exists());
             outer.write_all(b"outer").map_err(|error| FileError::io("outer", error))
         })
         .unwrap();
-        assert_eq!((std::fs::read(&target).unwrap(), std::fs::read(file("inner")).unwrap()), (b"outer".to_vec(), b"inner".to_vec()));
-        let left = [".lowrank-aB3xYz", ".lowrank-aaaaaa.part", ".lowrank-notes.part", "inner", "lowrank-aB3xYz.part", "whole"];
+        assert_eq!(
+            (std::fs::read(&target).unwrap(), std::fs::read(file("inner")).unwrap()),
+            (b"outer".to_vec(), b"inner".to_vec())
+        );
+        let left = [
+            ".lowrank-aB3xYz",
+            ".lowrank-aaaaaa.part",
+            ".lowrank-notes.part",
+            "inner",
+            "lowrank-aB3xYz.part",
+            "whole",
+        ];
         assert_eq!(names(), left.map(String::from).into());
     }
 }

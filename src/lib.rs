@@ -1,23 +1,24 @@
 //! One 4-bit base model, many small adapters beside it, and a forward pass that allocates nothing.
 //!
-//! `lowrank` runs a QLoRA-quantized language model (NF4, double quantization) from a zero-copy archive and applies low-rank
-//! adapters to it at run time, unmerged. Swapping an adapter writes one slot and copies no weights; a session that is generating
-//! keeps the adapters it started with.
+//! `lowrank` runs a QLoRA-quantized language model (NF4, double quantization) from a zero-copy
+//! archive and applies low-rank adapters to it at run time, unmerged. Swapping an adapter writes
+//! one slot and copies no weights; a session that is generating keeps the adapters it started with.
 //!
 //! # The walk of a weight
 //!
 //! 1. `import` (std) reads GGUF, Hugging Face and bitsandbytes models and PEFT or GGUF adapters.
 //! 2. [`quant`] says what 4-bit, 8-bit and 16-bit weights mean and makes them.
-//! 3. [`archive`] writes them into a file that is used in place: [`archive::ArchiveFile`] maps it, [`model::llama::Llama::open`]
-//!    checks it in microseconds.
+//! 3. [`archive`] writes them into a file that is used in place: [`archive::ArchiveFile`] maps it,
+//!    [`model::llama::Llama::open`] checks it in microseconds.
 //! 4. [`adapter`] opens adapters and keeps them in slots.
-//! 5. [`runtime::Session`] continues sequences of tokens in memory that the caller lends; [`runtime::need`] says beforehand how
-//!    much. [`runtime::Encoder`], [`runtime::Recurrent`] and [`runtime::Predictor`] do the same for encoders, LSTM and MLP.
-//! 6. [`nn`] and [`model`] are the forward pass; base and adapter meet in one place, [`nn::Linear`].
+//! 5. [`runtime::Session`] continues sequences of tokens in memory that the caller lends;
+//!    [`runtime::need`] says beforehand how much. [`runtime::Encoder`], [`runtime::Recurrent`] and
+//!    [`runtime::Predictor`] do the same for encoders, LSTM and MLP.
+//! 6. [`nn`] and [`model`] are the forward pass; base and adapter meet in one place,
+//!    [`nn::Linear`].
 //! 7. [`kernel`] has the inner loops, one table per instruction set.
 //!
 //! # Example
-//!
 #![doc = include_str!("../examples/quickstart.md")]
 //!
 //! # Features
@@ -31,13 +32,14 @@
 //! | `capi` | the C interface, `include/lowrank.h` | with `std` also files, text and threads |
 //! | `panic-handler` | a panic handler for static C libraries without `std` | no other panic handler |
 //!
-//! Features only add. None changes the archive format. The instruction set is chosen at run time; `LOWRANK_ISA=scalar` (or
-//! `--cfg lowrank_isa="scalar"`) forces one.
+//! Features only add. None changes the archive format. The instruction set is chosen at run time;
+//! `LOWRANK_ISA=scalar` (or `--cfg lowrank_isa="scalar"`) forces one.
 //!
 //! # Safety of untrusted files
 //!
-//! A damaged or hostile archive gives an error, wrong numbers or NaN logits (which the sampler refuses), never a panic and never an
-//! access outside its bytes. `verify` finds every damage. Mapped files must not be changed in place.
+//! A damaged or hostile archive gives an error, wrong numbers or NaN logits (which the sampler
+//! refuses), never a panic and never an access outside its bytes. `verify` finds every damage.
+//! Mapped files must not be changed in place.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 

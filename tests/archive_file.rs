@@ -30,9 +30,17 @@ fn what_is_no_archive_is_refused_by_name() {
     for way in WAYS {
         for bytes in [&[][..], b"LRK", &[7; 4096]] {
             std::fs::write(&path, bytes).unwrap();
-            assert!(way(&path).unwrap_err().to_string().contains("base.lrk"), "{} bytes", bytes.len());
+            assert!(
+                way(&path).unwrap_err().to_string().contains("base.lrk"),
+                "{} bytes",
+                bytes.len()
+            );
         }
-        assert!(way(&folder.path().join("absent.lrk")).unwrap_err().to_string().contains("absent.lrk"));
-        assert!(way(folder.path()).unwrap_err().to_string().contains(folder.path().to_str().unwrap()));
+        assert!(
+            way(&folder.path().join("absent.lrk")).unwrap_err().to_string().contains("absent.lrk")
+        );
+        assert!(
+            way(folder.path()).unwrap_err().to_string().contains(folder.path().to_str().unwrap())
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Encoders keep their promises whatever the batch: packed texts equal single ones, each under its own adapters, whatever the lanes;
-//! classifiers; the exact workspace; and one clear error for everything that does not fit.
+//! Encoders keep their promises whatever the batch: packed texts equal single ones, each under its
+//! own adapters, whatever the lanes; classifiers; the exact workspace; and one clear error for
+//! everything that does not fit.
 
 mod common;
 
@@ -11,7 +12,8 @@ use lowrank::quant::Format;
 use lowrank::runtime::{Encoder, EncoderLimits, Executor, Memory, Serial, Threads, encoder_need};
 use lowrank::{Error, Field};
 
-const TEXTS: [&[u32]; 4] = [&[1, 5, 9, 33, 2], &[1, 2], &[1, 59, 58, 57, 7, 7, 7, 3, 8, 41, 22, 2], &[4]];
+const TEXTS: [&[u32]; 4] =
+    [&[1, 5, 9, 33, 2], &[1, 2], &[1, 59, 58, 57, 7, 7, 7, 3, 8, 41, 22, 2], &[4]];
 
 fn limits() -> EncoderLimits {
     EncoderLimits { batch: 4, tokens: 40, ..EncoderLimits::new(24) }
@@ -42,16 +44,24 @@ fn with_encoder<T>(
 
 #[test]
 fn a_batch_equals_its_texts_one_by_one_each_under_its_own_adapters() {
-    for (dim, format, precision) in
-        [(36, Format::F32, Precision::Exact), (36, Format::Nf4, Precision::Exact), (192, Format::Nf4, Precision::Fast)]
-    {
+    for (dim, format, precision) in [
+        (36, Format::F32, Precision::Exact),
+        (36, Format::Nf4, Precision::Exact),
+        (192, Format::Nf4, Precision::Fast),
+    ] {
         let config = Config { dim, hidden: if dim == 36 { 50 } else { 128 }, ..BERT };
         let archive = bert(&config, format, Format::Int8, true, 3);
         let model = Bert::verify(&archive).unwrap();
         let mut sites = all_bert_linear(&config);
         sites.push(Site::Embedding);
         let lora = bert_adapter(&model, &sites, false, &[], 7);
-        let dora = bert_adapter(&model, &[Site::Q(0), Site::Down(1), Site::Pooler], true, &["no", "yes", "unsure"], 8);
+        let dora = bert_adapter(
+            &model,
+            &[Site::Q(0), Site::Down(1), Site::Pooler],
+            true,
+            &["no", "yes", "unsure"],
+            8,
+        );
         let adapters = [Adapter::verify(&lora).unwrap(), Adapter::verify(&dora).unwrap()];
         let chosen: [&[u32]; 4] = [&[0], &[], &[1], &[1, 0]];
         let limits = EncoderLimits { precision, ..limits() };
@@ -71,20 +81,35 @@ fn a_batch_equals_its_texts_one_by_one_each_under_its_own_adapters() {
         let labelled = |i: usize| chosen[i].contains(&1);
         let threads = Threads::new(3).unwrap();
         let batch = |lanes, executor: &dyn Executor| {
-            with_encoder(model, &EncoderLimits { lanes, ..limits }, executor, &adapters, &chosen, |encoder| {
-                encoder.encode(&TEXTS).unwrap();
-                (0..4).map(|i| vectors(encoder, i, labelled(i))).collect::<Vec<_>>()
-            })
+            with_encoder(
+                model,
+                &EncoderLimits { lanes, ..limits },
+                executor,
+                &adapters,
+                &chosen,
+                |encoder| {
+                    encoder.encode(&TEXTS).unwrap();
+                    (0..4).map(|i| vectors(encoder, i, labelled(i))).collect::<Vec<_>>()
+                },
+            )
         };
         let together = batch(1, &Serial);
         assert_eq!(together, batch(3, &threads), "{format:?}: lanes change results");
         for (i, text) in TEXTS.iter().enumerate() {
-            let alone = with_encoder(model, &EncoderLimits { batch: 1, ..limits }, &Serial, &adapters, &[chosen[i]], |encoder| {
-                encoder.encode(&[text]).unwrap();
-                vectors(encoder, 0, labelled(i))
-            });
+            let alone = with_encoder(
+                model,
+                &EncoderLimits { batch: 1, ..limits },
+                &Serial,
+                &adapters,
+                &[chosen[i]],
+                |encoder| {
+                    encoder.encode(&[text]).unwrap();
+                    vectors(encoder, 0, labelled(i))
+                },
+            );
             let largest = alone.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-            let worst = alone.iter().zip(&together[i]).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+            let worst =
+                alone.iter().zip(&together[i]).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
             assert_eq!(alone.len(), together[i].len());
             assert!(worst <= 2e-6 * largest, "{format:?} text {i}: off by {worst:e}");
             let length: f32 = alone[text.len() * dim..][..dim].iter().map(|v| v * v).sum();
@@ -95,7 +120,11 @@ fn a_batch_equals_its_texts_one_by_one_each_under_its_own_adapters() {
             encoder.encode(&TEXTS).unwrap();
             (0..4).map(|i| vectors(encoder, i, false)).collect::<Vec<_>>()
         });
-        assert!(plain[1] == together[1] && plain[0] != together[0] && plain[2] != together[2][..plain[2].len()]);
+        assert!(
+            plain[1] == together[1]
+                && plain[0] != together[0]
+                && plain[2] != together[2][..plain[2].len()]
+        );
     }
 }
 
@@ -110,9 +139,18 @@ fn token_types_count_and_are_checked() {
         assert_eq!(encoder.hidden(0).unwrap(), zeros);
         encoder.encode_with_types(&[&[1, 5, 2]], &[&[0, 1, 1]]).unwrap();
         assert_ne!(encoder.hidden(0).unwrap(), zeros);
-        assert_eq!(encoder.encode_with_types(&[&[1, 5]], &[&[0, 2]]).unwrap_err(), Error::TokenType { found: 2, types: 2 });
-        assert_eq!(encoder.encode_with_types(&[&[1, 5]], &[&[0]]).unwrap_err(), Error::Length { have: 1, need: 2 });
-        assert_eq!(encoder.encode_with_types(&[&[1], &[1]], &[&[0]]).unwrap_err(), Error::Length { have: 1, need: 2 });
+        assert_eq!(
+            encoder.encode_with_types(&[&[1, 5]], &[&[0, 2]]).unwrap_err(),
+            Error::TokenType { found: 2, types: 2 }
+        );
+        assert_eq!(
+            encoder.encode_with_types(&[&[1, 5]], &[&[0]]).unwrap_err(),
+            Error::Length { have: 1, need: 2 }
+        );
+        assert_eq!(
+            encoder.encode_with_types(&[&[1], &[1]], &[&[0]]).unwrap_err(),
+            Error::Length { have: 1, need: 2 }
+        );
     });
 }
 
@@ -131,15 +169,30 @@ fn what_does_not_fit_has_one_error_each() {
         assert_eq!(encoder.encode(&[]).unwrap_err(), Error::Length { have: 0, need: 1 });
         assert_eq!(encoder.encode(&[&[]]).unwrap_err(), Error::Length { have: 0, need: 1 });
         assert_eq!(encoder.encode(&[&[1][..]; 5]).unwrap_err(), Error::Length { have: 5, need: 4 });
-        assert_eq!(encoder.encode(&[&[1; 25]]).unwrap_err(), Error::ContextFull { asked: 25, context: 24 });
-        assert_eq!(encoder.encode(&[&[1; 21], &[1; 20]]).unwrap_err(), Error::Length { have: 41, need: 40 });
+        assert_eq!(
+            encoder.encode(&[&[1; 25]]).unwrap_err(),
+            Error::ContextFull { asked: 25, context: 24 }
+        );
+        assert_eq!(
+            encoder.encode(&[&[1; 21], &[1; 20]]).unwrap_err(),
+            Error::Length { have: 41, need: 40 }
+        );
         assert_eq!(encoder.encode(&[&[60]]).unwrap_err(), Error::Token { token: 60, vocab: 60 });
         encoder.encode(&[&[1][..]; 4]).unwrap();
         assert_eq!(encoder.pooled(0, Pooling::Pooler).unwrap_err(), Error::NoPooler);
         assert_eq!(encoder.hidden(4).unwrap_err(), Error::NotEncoded { sequence: 4 });
-        assert_eq!(encoder.classify(0, &mut [0.0]).unwrap_err(), Error::Length { have: 1, need: 2 });
-        assert_eq!(encoder.classify(1, &mut [0.0]).unwrap_err(), Error::Classifiers { sequence: 1, found: 0 });
-        assert_eq!(encoder.classify(2, &mut [0.0]).unwrap_err(), Error::Classifiers { sequence: 2, found: 2 });
+        assert_eq!(
+            encoder.classify(0, &mut [0.0]).unwrap_err(),
+            Error::Length { have: 1, need: 2 }
+        );
+        assert_eq!(
+            encoder.classify(1, &mut [0.0]).unwrap_err(),
+            Error::Classifiers { sequence: 1, found: 0 }
+        );
+        assert_eq!(
+            encoder.classify(2, &mut [0.0]).unwrap_err(),
+            Error::Classifiers { sequence: 2, found: 2 }
+        );
         encoder.classify(0, &mut [0.0; 2]).unwrap();
         encoder.classify(3, &mut [0.0]).unwrap();
     });
@@ -151,7 +204,8 @@ fn what_does_not_fit_has_one_error_each() {
     let with_pooler = bert(&BERT, Format::F32, Format::F32, true, 3);
     let pooled = bert_adapter(&Bert::open(&with_pooler).unwrap(), &[Site::Pooler], false, &[], 1);
     let mut slots = [Slot::EMPTY];
-    let refused = AdapterSet::new(&mut slots, &model).attach(0, Adapter::open(&pooled).unwrap()).unwrap_err();
+    let refused =
+        AdapterSet::new(&mut slots, &model).attach(0, Adapter::open(&pooled).unwrap()).unwrap_err();
     assert!(matches!(refused, Error::OtherBase { .. }));
 }
 
@@ -159,7 +213,11 @@ fn what_does_not_fit_has_one_error_each() {
 fn the_workspace_is_exact() {
     let archive = bert(&BERT, Format::F32, Format::F32, true, 3);
     let model = Bert::open(&archive).unwrap();
-    for limits in [limits(), EncoderLimits::new(7), EncoderLimits { precision: Precision::Fast, lanes: 3, max_active: 0, ..limits() }] {
+    for limits in [
+        limits(),
+        EncoderLimits::new(7),
+        EncoderLimits { precision: Precision::Fast, lanes: 3, max_active: 0, ..limits() },
+    ] {
         let need = encoder_need(&BERT, &limits);
         let mut memory = Memory::new(need);
         let bytes = memory.as_mut();

@@ -1,5 +1,5 @@
-//! The C interface from Rust: sentences and numbers of errors, the chat template, one session under two threads. What C sees, and every
-//! hostile argument, is in `examples/c`.
+//! The C interface from Rust: sentences and numbers of errors, the chat template, one session under
+//! two threads. What C sees, and every hostile argument, is in `examples/c`.
 
 mod common;
 mod model_folder;
@@ -29,7 +29,16 @@ fn open_base(memory: &mut Room<{ LOWRANK_BASE_BYTES / 8 }>, archive: &[u8]) -> *
     let (memory, bytes) = room(memory);
     let mut base = null_mut();
     // SAFETY: memory and archive outlive the test's use of the base.
-    let code = unsafe { lowrank_base_open(memory, bytes, archive.as_ptr().cast(), archive.len(), &mut base, null_mut()) };
+    let code = unsafe {
+        lowrank_base_open(
+            memory,
+            bytes,
+            archive.as_ptr().cast(),
+            archive.len(),
+            &mut base,
+            null_mut(),
+        )
+    };
     assert_eq!(code, 0);
     base
 }
@@ -49,7 +58,8 @@ fn an_error_crosses_with_its_code_its_numbers_and_its_sentence() {
     let mut memory = [0; _];
     let model = open_base(&mut memory, &archive);
     let limits = lowrank_limits { context: 999, ..lowrank_limits_default(1) };
-    let (mut needed, mut error) = (lowrank_need { bytes: 0, kv_bytes: 0 }, MaybeUninit::<lowrank_error>::uninit());
+    let (mut needed, mut error) =
+        (lowrank_need { bytes: 0, kv_bytes: 0 }, MaybeUninit::<lowrank_error>::uninit());
     // SAFETY: plain memory of this function; a failed call fills the error.
     let (code, error) = unsafe {
         let code = lowrank_session_need(model, &limits, &mut needed, error.as_mut_ptr());
@@ -71,7 +81,11 @@ fn an_error_crosses_with_its_code_its_numbers_and_its_sentence() {
     }
 
     // A need of C is the need of Rust.
-    for (kv_format, rust) in [(LOWRANK_KV_F32, KvFormat::F32), (LOWRANK_KV_F16, KvFormat::F16), (LOWRANK_KV_INT8, KvFormat::Int8)] {
+    for (kv_format, rust) in [
+        (LOWRANK_KV_F32, KvFormat::F32),
+        (LOWRANK_KV_F16, KvFormat::F16),
+        (LOWRANK_KV_INT8, KvFormat::Int8),
+    ] {
         let limits = lowrank_limits { kv_format, ..lowrank_limits_default(32) };
         // SAFETY: plain memory of this function.
         assert_eq!(unsafe { lowrank_session_need(model, &limits, &mut needed, null_mut()) }, 0);
@@ -94,8 +108,11 @@ fn every_code_has_a_text_of_its_own() {
 #[test]
 fn the_chat_template_is_applied() {
     let mut folder = Folder::golden("tiny-llama");
-    let vocab: serde_json::Value =
-        ["a", "b", "c"].iter().enumerate().map(|(i, word)| (word.to_string(), serde_json::Value::from(i))).collect();
+    let vocab: serde_json::Value = ["a", "b", "c"]
+        .iter()
+        .enumerate()
+        .map(|(i, word)| (word.to_string(), serde_json::Value::from(i)))
+        .collect();
     let tokenizer = serde_json::json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "added_tokens": [],
         "pre_tokenizer": { "type": "Whitespace" }, "post_processor": null, "decoder": null,
@@ -125,14 +142,25 @@ fn the_chat_template_is_applied() {
         assert_eq!(lowrank_text_open(place, bytes, model, &mut text, null_mut()), 0);
         let mut chat = |capacity| {
             let to: *mut c_char = buffer.as_mut_ptr().cast();
-            lowrank_chat(text, messages.as_ptr(), messages.len(), 1, to, capacity, &mut length, null_mut())
+            lowrank_chat(
+                text,
+                messages.as_ptr(),
+                messages.len(),
+                1,
+                to,
+                capacity,
+                &mut length,
+                null_mut(),
+            )
         };
         assert_eq!(chat(5), 1007);
         assert_eq!(chat(100), 0);
         assert_eq!(lowrank_text_close(text, null_mut()), 0);
     }
     let border = TextBorder::new(&Llama::open(&archive).unwrap()).unwrap();
-    let expected = border.render_chat(&[Message::new("user", "a b"), Message::new("assistant", "c é")], true).unwrap();
+    let expected = border
+        .render_chat(&[Message::new("user", "a b"), Message::new("assistant", "c é")], true)
+        .unwrap();
     assert_eq!(&buffer[..length], expected.as_bytes());
     assert_eq!(expected, "user: a b\nassistant: c é\n>");
 }
@@ -156,7 +184,20 @@ fn a_session_that_two_threads_use_refuses_one_of_them_and_stays_whole() {
     // SAFETY: plain memory of this function, which waits for its threads.
     unsafe {
         let (start, len) = (work.as_mut_ptr().cast(), work.len());
-        assert_eq!(lowrank_session_open(place, bytes, model, &limits, start, len, null(), &mut session, null_mut()), 0);
+        assert_eq!(
+            lowrank_session_open(
+                place,
+                bytes,
+                model,
+                &limits,
+                start,
+                len,
+                null(),
+                &mut session,
+                null_mut()
+            ),
+            0
+        );
     }
     let shared = Shared(session);
     let feed = move || {
@@ -167,12 +208,17 @@ fn a_session_that_two_threads_use_refuses_one_of_them_and_stays_whole() {
             // SAFETY: as above.
             match unsafe { lowrank_session_step(shared.0, &next, 1, null_mut()) } {
                 0 => taken += 1,
-                code => assert!(code == 1006 || code == Error::ContextFull { asked: 0, context: 0 }.code(), "code {code}"),
+                code => assert!(
+                    code == 1006 || code == Error::ContextFull { asked: 0, context: 0 }.code(),
+                    "code {code}"
+                ),
             }
         }
         taken
     };
-    let taken: usize = std::thread::scope(|scope| [scope.spawn(feed), scope.spawn(feed)].map(|thread| thread.join().unwrap()).iter().sum());
+    let taken: usize = std::thread::scope(|scope| {
+        [scope.spawn(feed), scope.spawn(feed)].map(|thread| thread.join().unwrap()).iter().sum()
+    });
     let mut left = 0;
     // SAFETY: as above.
     unsafe {

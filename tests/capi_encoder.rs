@@ -1,5 +1,5 @@
-//! Encoders, training and import through the C interface: the numbers and bytes are those that Rust gives. What C sees, and every hostile
-//! argument, is in `examples/c`.
+//! Encoders, training and import through the C interface: the numbers and bytes are those that Rust
+//! gives. What C sees, and every hostile argument, is in `examples/c`.
 
 mod common;
 mod model_folder;
@@ -15,10 +15,14 @@ use lowrank::ffi::*;
 use lowrank::import::{BaseOptions, HuggingFaceBert, bert_to_buffer, fresh_to_buffer, import_peft};
 use lowrank::model::bert::{Bert, Pooling};
 use lowrank::model::llama::Llama;
-use lowrank::runtime::{Encoder, EncoderLimits, Limits, Memory, Serial, Session, encoder_need, need};
+use lowrank::runtime::{
+    Encoder, EncoderLimits, Limits, Memory, Serial, Session, encoder_need, need,
+};
 use lowrank::text::TextBorder;
 use lowrank::train::data::{DataOptions, Dataset, Task};
-use lowrank::train::{AnyBase, Control, Length, Method, Options, RunOptions, Shape, Trainer, Warmup, finish, run};
+use lowrank::train::{
+    AnyBase, Control, Length, Method, Options, RunOptions, Shape, Trainer, Warmup, finish, run,
+};
 use model_folder::golden;
 
 /// Memory for an object.
@@ -37,7 +41,9 @@ fn base_of(archive: &[u8], is_encoder: bool) -> *mut lowrank_base {
     let mut base = null_mut();
     let open = if is_encoder { lowrank_bert_open } else { lowrank_base_open };
     // SAFETY: memory and archive outlive the test's use of the base.
-    let code = unsafe { open(memory, bytes, archive.as_ptr().cast(), archive.len(), &mut base, null_mut()) };
+    let code = unsafe {
+        open(memory, bytes, archive.as_ptr().cast(), archive.len(), &mut base, null_mut())
+    };
     assert_eq!(code, 0);
     base
 }
@@ -50,7 +56,17 @@ fn set_with(base: *mut lowrank_base, archive: &[u8]) -> *mut lowrank_set {
     // SAFETY: as above.
     unsafe {
         assert_eq!(lowrank_set_open(memory, bytes, base, 1, &mut set, null_mut()), 0);
-        assert_eq!(lowrank_adapter_open(place, place_bytes, archive.as_ptr().cast(), archive.len(), &mut adapter, null_mut()), 0);
+        assert_eq!(
+            lowrank_adapter_open(
+                place,
+                place_bytes,
+                archive.as_ptr().cast(),
+                archive.len(),
+                &mut adapter,
+                null_mut()
+            ),
+            0
+        );
         assert_eq!(lowrank_set_replace(set, 0, 0, adapter, &mut generation, null_mut()), 0);
     }
     assert_eq!(generation, 1);
@@ -65,7 +81,10 @@ fn an_encoder_gives_rusts_vectors_logits_and_labels() {
     let options = BaseOptions { allow_missing_tokenizer: true, ..BaseOptions::default() };
     let archive = bert_to_buffer(&source, &options, &mut |_| {}).unwrap();
     let model = Bert::open(&archive).unwrap();
-    let adapter = import_peft(golden("tiny-bert/adapters/classifier"), &model, &Default::default()).unwrap().build(&model).unwrap();
+    let adapter = import_peft(golden("tiny-bert/adapters/classifier"), &model, &Default::default())
+        .unwrap()
+        .build(&model)
+        .unwrap();
     let texts: [&[u32]; 2] = [&[2, 7, 9, 11, 3], &[2, 8, 3]];
     let types = [0u32, 0, 0, 1, 1, 0, 0, 0];
     let limits = EncoderLimits { batch: 2, tokens: 8, ..EncoderLimits::new(8) };
@@ -84,7 +103,8 @@ fn an_encoder_gives_rusts_vectors_logits_and_labels() {
 
     let base = base_of(&archive, true);
     let c_set = set_with(base, &adapter);
-    let c_limits = lowrank_encoder_limits { batch: 2, tokens: 8, ..lowrank_encoder_limits_default(8) };
+    let c_limits =
+        lowrank_encoder_limits { batch: 2, tokens: 8, ..lowrank_encoder_limits_default(8) };
     let mut workspace = Memory::new(encoder_need(model.config(), &limits));
     workspace.as_mut().fill(0xff);
     let work = workspace.as_mut();
@@ -98,9 +118,33 @@ fn an_encoder_gives_rusts_vectors_logits_and_labels() {
         assert_eq!(lowrank_encoder_need(base, &c_limits, &mut needed, null_mut()), 0);
         assert_eq!(needed.bytes, encoder_need(model.config(), &limits).bytes);
         let (start, len) = (work.as_mut_ptr().cast(), work.len());
-        assert_eq!(lowrank_encoder_open(place, bytes, base, &c_limits, start, len, null(), &mut c_encoder, null_mut()), 0);
+        assert_eq!(
+            lowrank_encoder_open(
+                place,
+                bytes,
+                base,
+                &c_limits,
+                start,
+                len,
+                null(),
+                &mut c_encoder,
+                null_mut()
+            ),
+            0
+        );
         assert_eq!(lowrank_encoder_select(c_encoder, 1, c_set, &CHOICE, 1, null_mut()), 0);
-        assert_eq!(lowrank_encoder_encode(c_encoder, packed.as_ptr(), types.as_ptr(), 8, lengths.as_ptr(), 2, null_mut()), 0);
+        assert_eq!(
+            lowrank_encoder_encode(
+                c_encoder,
+                packed.as_ptr(),
+                types.as_ptr(),
+                8,
+                lengths.as_ptr(),
+                2,
+                null_mut()
+            ),
+            0
+        );
     }
     let vector = |call: &dyn Fn(*mut *const f32, *mut usize) -> u32| {
         let (mut values, mut count) = (null(), 0);
@@ -112,10 +156,19 @@ fn an_encoder_gives_rusts_vectors_logits_and_labels() {
         // SAFETY: plain memory of this function.
         unsafe {
             let e = null_mut();
-            assert_eq!(vector(&|v, n| lowrank_encoder_embedding(c_encoder, sequence, v, n, e)), encoder.embedding(sequence).unwrap());
-            assert_eq!(vector(&|v, n| lowrank_encoder_hidden(c_encoder, sequence, v, n, e)), encoder.hidden(sequence).unwrap());
-            for (pooling, number) in [(Pooling::Mean, LOWRANK_POOLING_MEAN), (Pooling::Cls, LOWRANK_POOLING_CLS)] {
-                let ours = vector(&|v, n| lowrank_encoder_pooled(c_encoder, sequence, number, v, n, e));
+            assert_eq!(
+                vector(&|v, n| lowrank_encoder_embedding(c_encoder, sequence, v, n, e)),
+                encoder.embedding(sequence).unwrap()
+            );
+            assert_eq!(
+                vector(&|v, n| lowrank_encoder_hidden(c_encoder, sequence, v, n, e)),
+                encoder.hidden(sequence).unwrap()
+            );
+            for (pooling, number) in
+                [(Pooling::Mean, LOWRANK_POOLING_MEAN), (Pooling::Cls, LOWRANK_POOLING_CLS)]
+            {
+                let ours =
+                    vector(&|v, n| lowrank_encoder_pooled(c_encoder, sequence, number, v, n, e));
                 assert_eq!(ours, encoder.pooled(sequence, pooling).unwrap());
             }
         }
@@ -123,12 +176,29 @@ fn an_encoder_gives_rusts_vectors_logits_and_labels() {
     let (mut logits, mut count, mut label) = (vec![f32::NAN; 8], 0, 99);
     // SAFETY: plain memory of this function.
     unsafe {
-        assert_eq!(lowrank_encoder_classify(c_encoder, 1, logits.as_mut_ptr(), 8, &mut count, &mut label, null_mut()), 0);
+        assert_eq!(
+            lowrank_encoder_classify(
+                c_encoder,
+                1,
+                logits.as_mut_ptr(),
+                8,
+                &mut count,
+                &mut label,
+                null_mut()
+            ),
+            0
+        );
         assert_eq!(logits[..count], expected);
-        assert!(logits[..count].iter().all(|&logit| logit <= logits[label as usize]) && logits[count].is_nan());
+        assert!(
+            logits[..count].iter().all(|&logit| logit <= logits[label as usize])
+                && logits[count].is_nan()
+        );
         for (i, name) in labels.iter().enumerate() {
             let (mut text, mut bytes) = (null(), 0);
-            assert_eq!(lowrank_encoder_label(c_encoder, 1, i as u32, &mut text, &mut bytes, null_mut()), 0);
+            assert_eq!(
+                lowrank_encoder_label(c_encoder, 1, i as u32, &mut text, &mut bytes, null_mut()),
+                0
+            );
             assert_eq!(std::slice::from_raw_parts(text.cast::<u8>(), bytes), name.as_bytes());
         }
         assert_eq!(lowrank_encoder_close(c_encoder, null_mut()), 0);
@@ -161,7 +231,17 @@ fn a_text_is_encoded_as_embed_does() {
         for (string, most) in [("a knife", 0), ("a knife", 5), ("", 0), (&"x".repeat(100), 0)] {
             let (mut tokens, mut count, mut cut) = ([0u32; 64], 0, 99);
             let to = tokens.as_mut_ptr();
-            let code = lowrank_encode_text(text, string.as_ptr().cast(), string.len(), most, to, 64, &mut count, &mut cut, null_mut());
+            let code = lowrank_encode_text(
+                text,
+                string.as_ptr().cast(),
+                string.len(),
+                most,
+                to,
+                64,
+                &mut count,
+                &mut cut,
+                null_mut(),
+            );
             let expected = border.encode_text(string, if most == 0 { 40 } else { most }).unwrap();
             assert_eq!((code, &tokens[..count], cut), (0, &expected.0[..], expected.1));
         }
@@ -187,13 +267,25 @@ unsafe extern "C" fn watch(context: *mut c_void, progress: *const lowrank_train_
     (watched.steps == watched.stop).into()
 }
 
-fn train(archive: &[u8], options: &lowrank_train_options, stop: u64) -> (u32, Option<lowrank_train_report>, Watched) {
+fn train(
+    archive: &[u8],
+    options: &lowrank_train_options,
+    stop: u64,
+) -> (u32, Option<lowrank_train_report>, Watched) {
     let mut watched = Watched { steps: 0, validations: 0, stop };
     let mut report = std::mem::MaybeUninit::uninit();
     let context = (&raw mut watched).cast();
     // SAFETY: plain memory of this function and the caller's strings.
     unsafe {
-        let code = lowrank_train(archive.as_ptr().cast(), archive.len(), options, Some(watch), context, report.as_mut_ptr(), null_mut());
+        let code = lowrank_train(
+            archive.as_ptr().cast(),
+            archive.len(),
+            options,
+            Some(watch),
+            context,
+            report.as_mut_ptr(),
+            null_mut(),
+        );
         (code, (code == 0).then(|| report.assume_init()), watched)
     }
 }
@@ -202,18 +294,35 @@ fn train(archive: &[u8], options: &lowrank_train_options, stop: u64) -> (u32, Op
 fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
     let folder = tempfile::tempdir().unwrap();
     let archive = fresh(folder.path(), LLAMA);
-    let [data, output, checkpoint] = ["data.jsonl", "user.lrk", "user.checkpoint"].map(|name| folder.path().join(name));
-    let lines = ["knives stay sharp on wood", "soup is quick", "a map"].map(|text| format!("{{\"text\": \"{text}\"}}\n"));
+    let [data, output, checkpoint] =
+        ["data.jsonl", "user.lrk", "user.checkpoint"].map(|name| folder.path().join(name));
+    let lines = ["knives stay sharp on wood", "soup is quick", "a map"]
+        .map(|text| format!("{{\"text\": \"{text}\"}}\n"));
     std::fs::write(&data, lines.concat()).unwrap();
 
     let model = Llama::open(&archive).unwrap();
     let border = TextBorder::new(&model).unwrap();
     let data_options = DataOptions { max_length: 32, ..DataOptions::default() };
-    let open = || Dataset::open(&data, Task::LanguageModel, Some(&border), data_options.clone()).unwrap();
-    let options = Options { rank: 2, alpha: 4.0, learning_rate: 1e-2, schedule: Shape::Linear, ..Options::new(Method::Lora) };
+    let open =
+        || Dataset::open(&data, Task::LanguageModel, Some(&border), data_options.clone()).unwrap();
+    let options = Options {
+        rank: 2,
+        alpha: 4.0,
+        learning_rate: 1e-2,
+        schedule: Shape::Linear,
+        ..Options::new(Method::Lora)
+    };
     let mut trainer = Trainer::new(AnyBase::open(&archive).unwrap(), options, Vec::new()).unwrap();
-    let run_options = RunOptions { length: Length::Epochs(3), warmup: Warmup::Share(0.0), batch_size: 2, ..RunOptions::default() };
-    let report = run(&mut trainer, &open(), Some(&open()), &run_options, &Serial, &mut |_| Control::Continue).unwrap();
+    let run_options = RunOptions {
+        length: Length::Epochs(3),
+        warmup: Warmup::Share(0.0),
+        batch_size: 2,
+        ..RunOptions::default()
+    };
+    let report = run(&mut trainer, &open(), Some(&open()), &run_options, &Serial, &mut |_| {
+        Control::Continue
+    })
+    .unwrap();
     let expected = finish(&trainer, &report, "user").unwrap();
 
     let [c_data, c_output, c_checkpoint] = [&data, &output, &checkpoint].map(|path| c(path));
@@ -231,7 +340,10 @@ fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
     };
     let (code, told, watched) = train(&archive, &options, 0);
     let told = told.unwrap();
-    assert_eq!((code, watched.steps, watched.validations, told.steps, told.stopped), (0, 6, 3, 6, 0));
+    assert_eq!(
+        (code, watched.steps, watched.validations, told.steps, told.stopped),
+        (0, 6, 3, 6, 0)
+    );
     assert_eq!((told.loss, told.rows, told.rank), (report.loss, report.rows, 2));
     assert_eq!(told.validation_loss, report.validation.unwrap().loss);
     assert!(std::fs::read(&output).unwrap() == *expected, "the same bytes");
@@ -242,7 +354,10 @@ fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
     assert_eq!((code, told.unwrap().stopped, told.unwrap().steps), (0, 1, 2));
     assert!(checkpoint.exists() && !output.exists());
     assert_eq!(train(&archive, &options, 0).0, 0);
-    assert!(!checkpoint.exists() && std::fs::read(&output).unwrap() == *expected, "the same bytes after a stop");
+    assert!(
+        !checkpoint.exists() && std::fs::read(&output).unwrap() == *expected,
+        "the same bytes after a stop"
+    );
 
     // Published: a session of C that chooses it has the logits of Rust's.
     let file = ArchiveFile::open(&output).unwrap();
@@ -256,15 +371,33 @@ fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
     session.prefill(0, &prompt).unwrap();
     let base = base_of(&archive, false);
     let c_set = set_with(base, &file);
-    let (mut place, mut workspace) = ([0u64; LOWRANK_SESSION_BYTES / 8], Memory::new(need(model.config(), &Limits::new(32))));
+    let (mut place, mut workspace) =
+        ([0u64; LOWRANK_SESSION_BYTES / 8], Memory::new(need(model.config(), &Limits::new(32))));
     let ((place, bytes), work) = (room(&mut place), workspace.as_mut());
     let (mut c_session, mut logits, mut count) = (null_mut(), null(), 0);
     // SAFETY: plain memory of this function.
     unsafe {
-        let (start, len, limits) = (work.as_mut_ptr().cast(), work.len(), lowrank_limits_default(32));
-        assert_eq!(lowrank_session_open(place, bytes, base, &limits, start, len, null(), &mut c_session, null_mut()), 0);
+        let (start, len, limits) =
+            (work.as_mut_ptr().cast(), work.len(), lowrank_limits_default(32));
+        assert_eq!(
+            lowrank_session_open(
+                place,
+                bytes,
+                base,
+                &limits,
+                start,
+                len,
+                null(),
+                &mut c_session,
+                null_mut()
+            ),
+            0
+        );
         assert_eq!(lowrank_session_select(c_session, 0, c_set, &CHOICE, 1, null_mut()), 0);
-        assert_eq!(lowrank_session_prefill(c_session, 0, prompt.as_ptr(), prompt.len(), null_mut()), 0);
+        assert_eq!(
+            lowrank_session_prefill(c_session, 0, prompt.as_ptr(), prompt.len(), null_mut()),
+            0
+        );
         assert_eq!(lowrank_session_logits(c_session, 0, &mut logits, &mut count, null_mut()), 0);
         assert_eq!(std::slice::from_raw_parts(logits, count), session.logits(0).unwrap());
         assert_eq!(lowrank_session_close(c_session, null_mut()), 0);
@@ -301,18 +434,43 @@ fn a_decoder_classifies_as_rust_does() {
 
     let base = base_of(&archive, false);
     let c_set = set_with(base, &file);
-    let (mut place, mut workspace) = ([0u64; LOWRANK_SESSION_BYTES / 8], Memory::new(need(model.config(), &Limits::new(32))));
+    let (mut place, mut workspace) =
+        ([0u64; LOWRANK_SESSION_BYTES / 8], Memory::new(need(model.config(), &Limits::new(32))));
     let ((place, bytes), work) = (room(&mut place), workspace.as_mut());
     let mut c_session = null_mut();
     let (mut logits, mut count, mut label) = ([f32::NAN; 4], 0, 99);
     // SAFETY: plain memory of this function.
     unsafe {
-        let (start, len, limits, e) = (work.as_mut_ptr().cast(), work.len(), lowrank_limits_default(32), null_mut());
-        assert_eq!(lowrank_session_open(place, bytes, base, &limits, start, len, null(), &mut c_session, e), 0);
+        let (start, len, limits, e) =
+            (work.as_mut_ptr().cast(), work.len(), lowrank_limits_default(32), null_mut());
+        assert_eq!(
+            lowrank_session_open(
+                place,
+                bytes,
+                base,
+                &limits,
+                start,
+                len,
+                null(),
+                &mut c_session,
+                e
+            ),
+            0
+        );
         assert_eq!(lowrank_session_select(c_session, 0, c_set, &CHOICE, 1, e), 0);
         let mut classify = |capacity| {
             let to = logits.as_mut_ptr();
-            lowrank_session_classify(c_session, 0, [5, 6, 7].as_ptr(), 3, to, capacity, &mut count, &mut label, e)
+            lowrank_session_classify(
+                c_session,
+                0,
+                [5, 6, 7].as_ptr(),
+                3,
+                to,
+                capacity,
+                &mut count,
+                &mut label,
+                e,
+            )
         };
         assert_eq!(classify(1), 1007);
         assert_eq!(classify(4), 0);
@@ -320,7 +478,10 @@ fn a_decoder_classifies_as_rust_does() {
         assert!(logits[label as usize] >= logits[1 - label as usize] && logits[2].is_nan());
         let (mut text, mut bytes) = (null(), 0);
         assert_eq!(lowrank_session_label(c_session, 0, label, &mut text, &mut bytes, e), 0);
-        assert_eq!(std::slice::from_raw_parts(text.cast::<u8>(), bytes), names[label as usize].as_bytes());
+        assert_eq!(
+            std::slice::from_raw_parts(text.cast::<u8>(), bytes),
+            names[label as usize].as_bytes()
+        );
         assert_eq!(lowrank_session_close(c_session, e), 0);
     }
 }
@@ -349,7 +510,8 @@ fn a_run_that_diverges_leaves_its_last_good_numbers() {
     let (start, len) = (archive.as_ptr().cast(), archive.len());
     // SAFETY: plain memory of this function; a failed call fills the error.
     let (code, error) = unsafe {
-        let code = lowrank_train(start, len, &options, None, null_mut(), null_mut(), error.as_mut_ptr());
+        let code =
+            lowrank_train(start, len, &options, None, null_mut(), null_mut(), error.as_mut_ptr());
         assert_eq!(code, 1016);
         (code, error.assume_init())
     };
@@ -367,14 +529,23 @@ fn a_peft_directory_becomes_the_archive_that_rust_writes() {
     let archive = bert_to_buffer(&source, &options, &mut |_| {}).unwrap();
     let model = Bert::open(&archive).unwrap();
     let directory = golden("tiny-bert/adapters/dora");
-    let expected = import_peft(&directory, &model, &Default::default()).unwrap().build(&model).unwrap();
+    let expected =
+        import_peft(&directory, &model, &Default::default()).unwrap().build(&model).unwrap();
     let output = folder.path().join("a.lrk");
     let (c_source, c_output) = (c(&directory), c(&output));
     let import = |archive: &[u8], name: *const c_char, factors| {
         // SAFETY: plain memory of this function.
         unsafe {
             let (start, len) = (archive.as_ptr().cast(), archive.len());
-            lowrank_adapter_import(c_source.as_ptr(), start, len, c_output.as_ptr(), name, factors, null_mut())
+            lowrank_adapter_import(
+                c_source.as_ptr(),
+                start,
+                len,
+                c_output.as_ptr(),
+                name,
+                factors,
+                null_mut(),
+            )
         }
     };
     assert_eq!(import(&archive, null(), LOWRANK_FACTORS_AS_IS), 0);
@@ -385,5 +556,8 @@ fn a_peft_directory_becomes_the_archive_that_rust_writes() {
     // Made for an encoder: a decoder has no such layers.
     let decoder = fresh(folder.path(), LLAMA);
     assert_eq!(import(&decoder, null(), LOWRANK_FACTORS_AS_IS), 1011);
-    assert_eq!(import(&decoder[..100], null(), LOWRANK_FACTORS_AS_IS), Error::Truncated { have: 0, need: 0 }.code());
+    assert_eq!(
+        import(&decoder[..100], null(), LOWRANK_FACTORS_AS_IS),
+        Error::Truncated { have: 0, need: 0 }.code()
+    );
 }

@@ -1,4 +1,5 @@
-//! The command line as a user meets it: exit status, one line on stderr, stable JSON, whole files or none.
+//! The command line as a user meets it: exit status, one line on stderr, stable JSON, whole files
+//! or none.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,11 @@ fn golden(path: &str) -> PathBuf {
 }
 
 fn lowrank(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lowrank")).args(arguments).env_remove("LOWRANK_ISA").output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_lowrank"))
+        .args(arguments)
+        .env_remove("LOWRANK_ISA")
+        .output()
+        .unwrap()
 }
 
 fn stdout(arguments: &[&str]) -> String {
@@ -26,8 +31,17 @@ fn failure(arguments: &[&str]) -> String {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
     // Lines of progress may stand before it.
-    let (last, before) = text.trim_end().lines().collect::<Vec<_>>().split_last().map(|(last, before)| (*last, before.to_vec())).unwrap();
-    assert!(before.iter().all(|line| line.ends_with(" %")) && last.starts_with("lowrank: "), "{text}");
+    let (last, before) = text
+        .trim_end()
+        .lines()
+        .collect::<Vec<_>>()
+        .split_last()
+        .map(|(last, before)| (*last, before.to_vec()))
+        .unwrap();
+    assert!(
+        before.iter().all(|line| line.ends_with(" %")) && last.starts_with("lowrank: "),
+        "{text}"
+    );
     last.to_owned()
 }
 
@@ -37,9 +51,22 @@ struct Folder(tempfile::TempDir);
 impl Folder {
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        stdout(&["import", golden("gguf/tiny-llama.gguf").to_str().unwrap(), "-o", &folder.file("base.lrk")]);
+        stdout(&[
+            "import",
+            golden("gguf/tiny-llama.gguf").to_str().unwrap(),
+            "-o",
+            &folder.file("base.lrk"),
+        ]);
         let adapter = golden("tiny-llama/adapters/lora");
-        stdout(&["adapter", "import", adapter.to_str().unwrap(), "--base", &folder.file("base.lrk"), "-o", &folder.file("a.lrk")]);
+        stdout(&[
+            "adapter",
+            "import",
+            adapter.to_str().unwrap(),
+            "--base",
+            &folder.file("base.lrk"),
+            "-o",
+            &folder.file("a.lrk"),
+        ]);
         folder
     }
 
@@ -55,23 +82,85 @@ fn import_inspect_verify_and_memory() {
     let facts: Value = serde_json::from_str(&stdout(&["inspect", &base, "--json"])).unwrap();
     assert_eq!((facts["kind"].as_str(), facts["layers"].as_u64()), (Some("a Llama base"), Some(2)));
     assert_eq!(facts["bytes"].as_u64(), Some(std::fs::metadata(&base).unwrap().len()));
-    assert!(facts["weights"]["nf4"]["weights"].is_u64() && facts["weights"]["int8"]["bits_per_weight"].is_f64());
+    assert!(
+        facts["weights"]["nf4"]["weights"].is_u64()
+            && facts["weights"]["int8"]["bits_per_weight"].is_f64()
+    );
     let facts: Value = serde_json::from_str(&stdout(&["inspect", &adapter, "--json"])).unwrap();
-    assert_eq!((facts["method"].as_str(), facts["targets"].as_u64(), facts["max_rank"].as_u64()), (Some("lora"), Some(14), Some(4)));
-    assert!(stdout(&["verify", &base]).contains("whole") && stdout(&["verify", &adapter]).contains("whole"));
-    let memory: Value =
-        serde_json::from_str(&stdout(&["memory", "--base", &base, "--adapter", &adapter, "--context", "32", "--json"])).unwrap();
+    assert_eq!(
+        (facts["method"].as_str(), facts["targets"].as_u64(), facts["max_rank"].as_u64()),
+        (Some("lora"), Some(14), Some(4))
+    );
+    assert!(
+        stdout(&["verify", &base]).contains("whole")
+            && stdout(&["verify", &adapter]).contains("whole")
+    );
+    let memory: Value = serde_json::from_str(&stdout(&[
+        "memory",
+        "--base",
+        &base,
+        "--adapter",
+        &adapter,
+        "--context",
+        "32",
+        "--json",
+    ]))
+    .unwrap();
     let number = |key: &str| memory[key].as_u64().unwrap();
-    assert_eq!(number("peak_bytes"), number("workspace_bytes") + number("base_bytes") + number("adapter_bytes"));
+    assert_eq!(
+        number("peak_bytes"),
+        number("workspace_bytes") + number("base_bytes") + number("adapter_bytes")
+    );
     assert!(failure(&["memory", "--base", &base, "--context", "65"]).contains("65"));
-    let firmware = stdout(&["memory", "--base", &base, "--adapter", &adapter, "--context", "32", "--firmware"]);
+    let firmware = stdout(&[
+        "memory",
+        "--base",
+        &base,
+        "--adapter",
+        &adapter,
+        "--context",
+        "32",
+        "--firmware",
+    ]);
     let bytes = firmware.split_whitespace().find_map(|word| word.parse::<u64>().ok()).unwrap();
-    assert!(firmware.contains(&format!("static unsigned char workspace[{bytes}] __attribute__((aligned(64)));")), "{firmware}");
-    assert!(firmware.contains(&format!("static mut WORKSPACE: Workspace = Workspace([0; {bytes}]);")), "{firmware}");
-    let facts = stdout(&["memory", "--base", &base, "--adapter", &adapter, "--context", "32", "--firmware", "--json"]);
-    assert_eq!(serde_json::from_str::<Value>(&facts).unwrap()["workspace_bytes"].as_u64(), Some(bytes));
+    assert!(
+        firmware.contains(&format!(
+            "static unsigned char workspace[{bytes}] __attribute__((aligned(64)));"
+        )),
+        "{firmware}"
+    );
+    assert!(
+        firmware.contains(&format!("static mut WORKSPACE: Workspace = Workspace([0; {bytes}]);")),
+        "{firmware}"
+    );
+    let facts = stdout(&[
+        "memory",
+        "--base",
+        &base,
+        "--adapter",
+        &adapter,
+        "--context",
+        "32",
+        "--firmware",
+        "--json",
+    ]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&facts).unwrap()["workspace_bytes"].as_u64(),
+        Some(bytes)
+    );
     let workspace = |precision| {
-        let facts = stdout(&["memory", "--base", &base, "--context", "32", "--precision", precision, "--threads", "1", "--json"]);
+        let facts = stdout(&[
+            "memory",
+            "--base",
+            &base,
+            "--context",
+            "32",
+            "--precision",
+            precision,
+            "--threads",
+            "1",
+            "--json",
+        ]);
         serde_json::from_str::<Value>(&facts).unwrap()["workspace_bytes"].as_u64().unwrap()
     };
     assert!(workspace("fast") > workspace("exact"), "rounded activations take room");
@@ -81,7 +170,9 @@ fn import_inspect_verify_and_memory() {
 fn generate_is_repeatable_and_adapters_act() {
     let folder = Folder::new();
     let (base, adapter) = (folder.file("base.lrk"), folder.file("a.lrk"));
-    let run = |more: &[&str]| stdout(&[&["generate", "--base", &base, "--prompt", "ab", "--tokens", "12"], more].concat());
+    let run = |more: &[&str]| {
+        stdout(&[&["generate", "--base", &base, "--prompt", "ab", "--tokens", "12"], more].concat())
+    };
     let plain = run(&["--threads", "1"]);
     assert_eq!(plain, run(&["--threads", "2"]), "results do not depend on threads");
     assert_eq!(plain, run(&["--load"]), "a copy is the same base");
@@ -90,25 +181,48 @@ fn generate_is_repeatable_and_adapters_act() {
     let drawn = |seed| run(&["--temperature", "2", "--seed", seed]);
     assert!(drawn("1") == drawn("1") && drawn("1") != drawn("2"));
     let swapped = run(&["--swap", &format!("x={adapter}")]);
-    assert!(swapped.starts_with(&format!("[base]\n{plain}")) && swapped.contains("[x] swapped in"), "{swapped}");
-    let arguments = ["generate", "--base", &base, "--prompt", "ab", "--tokens", "2", "--stats", "--adapter", &adapter];
+    assert!(
+        swapped.starts_with(&format!("[base]\n{plain}")) && swapped.contains("[x] swapped in"),
+        "{swapped}"
+    );
+    let arguments = [
+        "generate",
+        "--base",
+        &base,
+        "--prompt",
+        "ab",
+        "--tokens",
+        "2",
+        "--stats",
+        "--adapter",
+        &adapter,
+    ];
     let notes = String::from_utf8(lowrank(&arguments).stderr).unwrap();
-    assert!(notes.contains("tokens/s") && notes.contains("keys and values") && notes.contains("attached in"), "{notes}");
+    assert!(
+        notes.contains("tokens/s")
+            && notes.contains("keys and values")
+            && notes.contains("attached in"),
+        "{notes}"
+    );
 }
 
-/// The tiny model from a Hugging Face directory, with a token for every printable ASCII character and a chat template.
+/// The tiny model from a Hugging Face directory, with a token for every printable ASCII character
+/// and a chat template.
 fn with_template(folder: &Folder) -> String {
     let source = folder.0.path().join("hf");
     std::fs::create_dir(&source).unwrap();
     for name in ["config.json", "model.safetensors"] {
         std::fs::copy(golden("tiny-llama").join(name), source.join(name)).unwrap();
     }
-    let characters = (b' '..=b'~').map(|byte| if byte == b' ' { "Ġ".to_owned() } else { char::from(byte).to_string() });
-    let vocab: serde_json::Map<String, Value> =
-        characters.zip(1..).map(|(token, id)| (token, id.into())).chain([("<s>".to_owned(), 0.into())]).collect();
+    let characters = (b' '..=b'~')
+        .map(|byte| if byte == b' ' { "Ġ".to_owned() } else { char::from(byte).to_string() });
+    let vocab: serde_json::Map<String, Value> = characters
+        .zip(1..)
+        .map(|(token, id)| (token, id.into()))
+        .chain([("<s>".to_owned(), 0.into())])
+        .collect();
     let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
-    let special =
-        json!({ "id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
+    let special = json!({ "id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "added_tokens": [special],
         "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
@@ -126,7 +240,13 @@ fn with_template(folder: &Folder) -> String {
 /// A command that is typed to.
 fn typed(arguments: &[&str], input: &[u8], stdout: impl Into<Stdio>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
-    let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     // It may have ended before it read everything.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
@@ -135,14 +255,33 @@ fn typed(arguments: &[&str], input: &[u8], stdout: impl Into<Stdio>) -> Output {
 #[test]
 fn a_float_archive_is_imported_to_four_bits() {
     let folder = Folder::new();
-    let (float, direct, base) = (folder.file("float.lrk"), folder.file("base.lrk"), folder.file("again.lrk"));
-    stdout(&["import", golden("gguf/tiny-llama.gguf").to_str().unwrap(), "-o", &float, "--weights", "f32", "--embedding", "f32"]);
+    let (float, direct, base) =
+        (folder.file("float.lrk"), folder.file("base.lrk"), folder.file("again.lrk"));
+    stdout(&[
+        "import",
+        golden("gguf/tiny-llama.gguf").to_str().unwrap(),
+        "-o",
+        &float,
+        "--weights",
+        "f32",
+        "--embedding",
+        "f32",
+    ]);
     stdout(&["import", &float, "-o", &base]);
     // The same as from the source.
-    let fingerprint = |path: &str| serde_json::from_str::<Value>(&stdout(&["inspect", path, "--json"])).unwrap()["fingerprint"].clone();
+    let fingerprint = |path: &str| {
+        serde_json::from_str::<Value>(&stdout(&["inspect", path, "--json"])).unwrap()["fingerprint"]
+            .clone()
+    };
     assert_eq!(fingerprint(&base), fingerprint(&direct));
-    assert!(failure(&["import", &base, "-o", &folder.file("x.lrk")]).contains("again.lrk: its linear layers are quantized already"));
-    assert!(failure(&["import", &float, "--weights", "int8", "-o", &folder.file("x.lrk")]).contains("default --weights"));
+    assert!(
+        failure(&["import", &base, "-o", &folder.file("x.lrk")])
+            .contains("again.lrk: its linear layers are quantized already")
+    );
+    assert!(
+        failure(&["import", &float, "--weights", "int8", "-o", &folder.file("x.lrk")])
+            .contains("default --weights")
+    );
     assert!(!Path::new(&folder.file("x.lrk")).exists());
 }
 
@@ -154,33 +293,73 @@ fn chat_swaps_adapters_and_survives_what_is_typed() {
     let source = golden("tiny-llama/adapters/lora");
     stdout(&["adapter", "import", source.to_str().unwrap(), "--base", &base, "-o", &adapter]);
     let named = format!("x={adapter}");
-    let arguments = ["chat", "--base", &base, "--adapter", &named, "--tokens", "6", "--threads", "1", "--context", "48"];
-    let output = typed(&arguments, b"ab\n/adapter x\ncd\n/adapter off\n/reset\nab\n/quit\nab\n", Stdio::piped());
-    let (replies, notes) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let arguments = [
+        "chat",
+        "--base",
+        &base,
+        "--adapter",
+        &named,
+        "--tokens",
+        "6",
+        "--threads",
+        "1",
+        "--context",
+        "48",
+    ];
+    let output = typed(
+        &arguments,
+        b"ab\n/adapter x\ncd\n/adapter off\n/reset\nab\n/quit\nab\n",
+        Stdio::piped(),
+    );
+    let (replies, notes) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{notes}");
     let replies: Vec<&str> = replies.lines().collect();
     let [first, swapped, again] = replies[..] else { panic!("{replies:?}") };
     assert!(first == again && first != swapped, "{replies:?}");
     assert_eq!(notes.matches("swapped; the conversation is read again").count(), 2, "{notes}");
-    let generated = stdout(&["generate", "--base", &base, "--chat", "--prompt", "ab", "--tokens", "6", "--threads", "1"]);
+    let generated = stdout(&[
+        "generate",
+        "--base",
+        &base,
+        "--chat",
+        "--prompt",
+        "ab",
+        "--tokens",
+        "6",
+        "--threads",
+        "1",
+    ]);
     assert_eq!(generated, format!("{first}\n"));
 
     let long = "a".repeat(60);
-    let odd = [b"/adapter y\n/nonsense\n/help\n\xff\n\n".as_slice(), long.as_bytes(), b"\nab\n"].concat();
+    let odd =
+        [b"/adapter y\n/nonsense\n/help\n\xff\n\n".as_slice(), long.as_bytes(), b"\nab\n"].concat();
     let output = typed(&arguments, &odd, Stdio::piped());
     let notes = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{notes}");
-    for said in ["no adapter is called \"y\"", "unknown command", "/reset", "not valid UTF-8", "--context gives more room"] {
+    for said in [
+        "no adapter is called \"y\"",
+        "unknown command",
+        "/reset",
+        "not valid UTF-8",
+        "--context gives more room",
+    ] {
         assert!(notes.contains(said), "{said}: {notes}");
     }
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{first}\n"), "a refused line leaves no trace");
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        format!("{first}\n"),
+        "a refused line leaves no trace"
+    );
 }
 
 #[test]
 fn a_reader_that_goes_away_ends_a_command_quietly_and_a_full_disk_does_not() {
     let folder = Folder::new();
     let (base, adapter) = (with_template(&folder), folder.file("a.lrk"));
-    let (copy, npy, text) = (folder.file("copy.lrk"), folder.file("out.npy"), folder.file("text.txt"));
+    let (copy, npy, text) =
+        (folder.file("copy.lrk"), folder.file("out.npy"), folder.file("text.txt"));
     std::fs::write(&text, "abcabc").unwrap();
     let source = golden("gguf/tiny-llama.gguf");
     let commands: [&[&str]; 12] = [
@@ -209,22 +388,34 @@ fn a_reader_that_goes_away_ends_a_command_quietly_and_a_full_disk_does_not() {
             let output = typed(arguments, b"ab\nab\n", full);
             let notes = String::from_utf8(output.stderr).unwrap();
             assert_eq!(output.status.code(), Some(1), "{arguments:?}: {notes}");
-            assert!(notes.trim_end().lines().last().unwrap().starts_with("lowrank: standard output: "), "{arguments:?}: {notes}");
+            assert!(
+                notes.trim_end().lines().last().unwrap().starts_with("lowrank: standard output: "),
+                "{arguments:?}: {notes}"
+            );
         }
     }
-    assert!(stdout(&["verify", &copy]).contains("whole"), "the work was done before the line about it was lost");
+    assert!(
+        stdout(&["verify", &copy]).contains("whole"),
+        "the work was done before the line about it was lost"
+    );
 
     // Nobody hears the notes: the work goes on.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let silent = Command::new(env!("CARGO_BIN_EXE_lowrank")).args(commands[0]).stderr(writer).output().unwrap();
+    let silent = Command::new(env!("CARGO_BIN_EXE_lowrank"))
+        .args(commands[0])
+        .stderr(writer)
+        .output()
+        .unwrap();
     assert_eq!(silent.status.code(), Some(0));
 }
 
 #[test]
 fn every_help_has_an_example() {
-    let commands =
-        ["import", "adapter", "export", "inspect", "verify", "generate", "chat", "logits", "tokenize", "evaluate", "memory", "bench"];
+    let commands = [
+        "import", "adapter", "export", "inspect", "verify", "generate", "chat", "logits",
+        "tokenize", "evaluate", "memory", "bench",
+    ];
     for command in commands {
         assert!(stdout(&[command, "--help"]).contains("Example"), "{command}");
     }
@@ -235,7 +426,10 @@ fn chat_needs_a_template() {
     let folder = Folder::new();
     let base = folder.file("base.lrk");
     assert!(failure(&["chat", "--base", &base]).contains("no chat template"));
-    assert!(failure(&["generate", "--base", &base, "--chat", "--prompt", "a"]).contains("no chat template"));
+    assert!(
+        failure(&["generate", "--base", &base, "--chat", "--prompt", "a"])
+            .contains("no chat template")
+    );
 }
 
 #[test]
@@ -252,19 +446,34 @@ fn logits_tokenize_and_evaluate() {
 
     let lines = folder.file("texts.jsonl");
     std::fs::write(&lines, "{\"text\": \"ab\"}\n{\"text\": \"\"}\n").unwrap();
-    let ids: Vec<Value> =
-        stdout(&["tokenize", "--base", &base, "--file", &lines]).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let ids: Vec<Value> = stdout(&["tokenize", "--base", &base, "--file", &lines])
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     assert_eq!(ids.len(), 2);
     let words = stdout(&["tokenize", "--base", &base, "ab"]);
-    let expected: Vec<String> = ids[0]["ids"].as_array().unwrap().iter().map(Value::to_string).collect();
+    let expected: Vec<String> =
+        ids[0]["ids"].as_array().unwrap().iter().map(Value::to_string).collect();
     assert_eq!(words.split_whitespace().collect::<Vec<_>>(), expected);
 
     let text = folder.file("text.txt");
     std::fs::write(&text, "abcabcabdabcab".repeat(8)).unwrap();
-    let facts: Value =
-        serde_json::from_str(&stdout(&["evaluate", "--base", &base, "--data", &text, "--max-length", "32", "--json"])).unwrap();
-    let (loss, perplexity) = (facts["loss"].as_f64().unwrap(), facts["perplexity"].as_f64().unwrap());
-    assert!((loss.exp() / perplexity - 1.0).abs() < 1e-9 && facts["examples"].as_u64().unwrap() >= 1);
+    let facts: Value = serde_json::from_str(&stdout(&[
+        "evaluate",
+        "--base",
+        &base,
+        "--data",
+        &text,
+        "--max-length",
+        "32",
+        "--json",
+    ]))
+    .unwrap();
+    let (loss, perplexity) =
+        (facts["loss"].as_f64().unwrap(), facts["perplexity"].as_f64().unwrap());
+    assert!(
+        (loss.exp() / perplexity - 1.0).abs() < 1e-9 && facts["examples"].as_u64().unwrap() >= 1
+    );
 }
 
 #[test]
@@ -284,13 +493,29 @@ fn bad_input_is_one_line_that_says_what_and_where() {
     assert!(failure(&["verify", &damaged]).contains("checksum"));
     std::fs::write(&damaged, &bytes[..middle]).unwrap();
     assert!(failure(&["generate", "--base", &damaged, "--prompt", "a"]).contains("truncated"));
-    assert!(failure(&["generate", "--load", "--base", &damaged, "--prompt", "a"]).contains("truncated"));
-    assert!(failure(&["generate", "--base", &adapter, "--prompt", "a"]).contains("a Llama base was expected"));
-    assert!(failure(&["generate", "--base", &base, "--prompt", "a", "--adapter", &base]).contains("an adapter was expected"));
-    assert!(failure(&["generate", "--base", &base, "--prompt", "a", "--device", "cuda"]).contains("built without cuda"));
-    assert!(failure(&["generate", "--base", &base, "--prompt", "a", "--temperature", "-1"]).contains("temperature"));
+    assert!(
+        failure(&["generate", "--load", "--base", &damaged, "--prompt", "a"]).contains("truncated")
+    );
+    assert!(
+        failure(&["generate", "--base", &adapter, "--prompt", "a"])
+            .contains("a Llama base was expected")
+    );
+    assert!(
+        failure(&["generate", "--base", &base, "--prompt", "a", "--adapter", &base])
+            .contains("an adapter was expected")
+    );
+    assert!(
+        failure(&["generate", "--base", &base, "--prompt", "a", "--device", "cuda"])
+            .contains("built without cuda")
+    );
+    assert!(
+        failure(&["generate", "--base", &base, "--prompt", "a", "--temperature", "-1"])
+            .contains("temperature")
+    );
     assert!(failure(&["generate", "--base", &base, "--prompt", &"ab".repeat(200)]).contains("64"));
-    assert!(failure(&["logits", "--base", &base, "--tokens", "3,96", "-o", &missing]).contains("96"));
+    assert!(
+        failure(&["logits", "--base", &base, "--tokens", "3,96", "-o", &missing]).contains("96")
+    );
     assert!(!Path::new(&missing).exists());
     let lines = folder.file("bad.jsonl");
     std::fs::write(&lines, "{\"text\": \"a\"}\n{\"txt\": 1}\n").unwrap();
@@ -298,10 +523,23 @@ fn bad_input_is_one_line_that_says_what_and_where() {
 
     // An adapter of another base, and a failing import that leaves an existing file alone.
     let other = folder.file("other.lrk");
-    stdout(&["import", golden("gguf/tiny-llama.gguf").to_str().unwrap(), "-o", &other, "--weights", "f32"]);
-    assert!(failure(&["generate", "--base", &other, "--prompt", "a", "--adapter", &adapter]).contains("another base"));
+    stdout(&[
+        "import",
+        golden("gguf/tiny-llama.gguf").to_str().unwrap(),
+        "-o",
+        &other,
+        "--weights",
+        "f32",
+    ]);
+    assert!(
+        failure(&["generate", "--base", &other, "--prompt", "a", "--adapter", &adapter])
+            .contains("another base")
+    );
     let before = std::fs::read(&base).unwrap();
-    assert!(failure(&["import", golden("tiny-llama").to_str().unwrap(), "-o", &base]).contains("tokenizer"));
+    assert!(
+        failure(&["import", golden("tiny-llama").to_str().unwrap(), "-o", &base])
+            .contains("tokenizer")
+    );
     assert_eq!(std::fs::read(&base).unwrap(), before);
     assert!(failure(&["import", &text, "-o", &base]).contains("text.lrk"));
     let nowhere = folder.file("no/such/folder/x.lrk");
@@ -320,8 +558,10 @@ fn wrong_usage_is_status_2_and_a_forced_isa_must_exist() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("abacus"));
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_lowrank")).args(["inspect", &folder.file("base.lrk")]).env("LOWRANK_ISA", "abacus").output();
+    let output = Command::new(env!("CARGO_BIN_EXE_lowrank"))
+        .args(["inspect", &folder.file("base.lrk")])
+        .env("LOWRANK_ISA", "abacus")
+        .output();
     assert_eq!(output.unwrap().status.code(), Some(1), "whatever the command");
 }
 
@@ -339,7 +579,10 @@ fn a_full_disk_leaves_no_file() {
     let result = Command::new("bash").args(["-c", &command]).output().unwrap();
     assert_eq!(result.status.code(), Some(1), "{}", String::from_utf8_lossy(&result.stderr));
     assert!(String::from_utf8_lossy(&result.stderr).contains("large.lrk"));
-    let left: Vec<_> = std::fs::read_dir(folder.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(folder.0.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }
 
@@ -351,14 +594,20 @@ fn fresh_models_of_small_families_are_made_trained_and_evaluated() {
     std::fs::write(file("mlp.json"), config).unwrap();
     let made = stdout(&["init", &file("mlp.json"), "--seed", "3", "-o", &file("mlp.lrk")]);
     assert!(made.contains("an MLP base, ") && made.contains("fingerprint "), "{made}");
-    let facts: Value = serde_json::from_str(&stdout(&["inspect", &file("mlp.lrk"), "--json"])).unwrap();
-    assert_eq!((&facts["inputs"], &facts["widths"], &facts["labels"]), (&json!(2), &json!([24, 2]), &json!(["even", "odd"])));
+    let facts: Value =
+        serde_json::from_str(&stdout(&["inspect", &file("mlp.lrk"), "--json"])).unwrap();
+    assert_eq!(
+        (&facts["inputs"], &facts["widths"], &facts["labels"]),
+        (&json!(2), &json!([24, 2]), &json!(["even", "odd"]))
+    );
     assert!(stdout(&["verify", &file("mlp.lrk")]).contains("an MLP base"));
 
     // A checkerboard of 2 × 2 squares.
     let rows = |mut state: u64| {
         let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1 << 23) as f32 - 1.0
         };
         let row = |_| {
@@ -370,70 +619,199 @@ fn fresh_models_of_small_families_are_made_trained_and_evaluated() {
     std::fs::write(file("train.csv"), rows(1)).unwrap();
     std::fs::write(file("test.csv"), rows(2)).unwrap();
     let (base, data, trained) = (file("mlp.lrk"), file("train.csv"), file("trained.lrk"));
-    let options = ["--task", "classify", "--method", "full", "--epochs", "30", "--batch-size", "16", "--learning-rate", "1e-2"];
+    let options = [
+        "--task",
+        "classify",
+        "--method",
+        "full",
+        "--epochs",
+        "30",
+        "--batch-size",
+        "16",
+        "--learning-rate",
+        "1e-2",
+    ];
     stdout(&[&["train", "--base", &base, "--data", &data, "-o", &trained], &options[..]].concat());
-    let facts = stdout(&["evaluate", "--base", &trained, "--data", &file("test.csv"), "--task", "classify", "--json"]);
+    let facts = stdout(&[
+        "evaluate",
+        "--base",
+        &trained,
+        "--data",
+        &file("test.csv"),
+        "--task",
+        "classify",
+        "--json",
+    ]);
     let facts: Value = serde_json::from_str(&facts).unwrap();
     assert!(facts["accuracy"].as_f64().unwrap() > 0.9, "{facts}");
 
     let config = r#"{"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 8, "hidden_size": 16, "num_layers": 1}"#;
     std::fs::write(file("lstm.json"), config).unwrap();
     stdout(&["init", &file("lstm.json"), "-o", &file("lstm.lrk"), "--weights", "nf4"]);
-    let facts: Value = serde_json::from_str(&stdout(&["inspect", &file("lstm.lrk"), "--json"])).unwrap();
-    assert_eq!((&facts["head"], &facts["vocab"], &facts["leading_bos"]), (&json!("languagemodel"), &json!(258), &json!(256)));
-    std::fs::write(file("text.txt"), "to be, or not to be, that is the question. ".repeat(20)).unwrap();
+    let facts: Value =
+        serde_json::from_str(&stdout(&["inspect", &file("lstm.lrk"), "--json"])).unwrap();
+    assert_eq!(
+        (&facts["head"], &facts["vocab"], &facts["leading_bos"]),
+        (&json!("languagemodel"), &json!(258), &json!(256))
+    );
+    std::fs::write(file("text.txt"), "to be, or not to be, that is the question. ".repeat(20))
+        .unwrap();
     let (base, data, adapter) = (file("lstm.lrk"), file("text.txt"), file("adapter.lrk"));
-    let options = ["--task", "lm", "--method", "qlora", "--steps", "20", "--max-length", "32", "--learning-rate", "1e-2"];
+    let options = [
+        "--task",
+        "lm",
+        "--method",
+        "qlora",
+        "--steps",
+        "20",
+        "--max-length",
+        "32",
+        "--learning-rate",
+        "1e-2",
+    ];
     stdout(&[&["train", "--base", &base, "--data", &data, "-o", &adapter], &options[..]].concat());
     let loss = |adapters: &[&str]| {
-        let arguments =
-            [&["evaluate", "--base", &base, "--data", &data, "--task", "lm", "--max-length", "32", "--json"], adapters].concat();
+        let arguments = [
+            &[
+                "evaluate",
+                "--base",
+                &base,
+                "--data",
+                &data,
+                "--task",
+                "lm",
+                "--max-length",
+                "32",
+                "--json",
+            ],
+            adapters,
+        ]
+        .concat();
         serde_json::from_str::<Value>(&stdout(&arguments)).unwrap()["loss"].as_f64().unwrap()
     };
     assert!(loss(&["--adapter", &adapter]) < loss(&[]) - 0.1);
     std::fs::write(file("bad.json"), r#"{"model_type": "mlp"}"#).unwrap();
-    assert!(failure(&["init", &file("bad.json"), "-o", &file("bad.lrk")]).contains("bad.json: output_size: the key is missing"));
+    assert!(
+        failure(&["init", &file("bad.json"), "-o", &file("bad.lrk")])
+            .contains("bad.json: output_size: the key is missing")
+    );
 }
 
-/// A decoder is continued token by token from its cache, an LSTM from its state; what is printed follows the same rules.
+/// A decoder is continued token by token from its cache, an LSTM from its state; what is printed
+/// follows the same rules.
 #[test]
 fn generate_continues_an_lstm_with_and_without_adapters() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let fresh = |name: &str, more: &str| {
-        let config =
-            format!(r#"{{"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 16, "hidden_size": 48, "num_layers": 1{more}}}"#);
+        let config = format!(
+            r#"{{"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 16, "hidden_size": 48, "num_layers": 1{more}}}"#
+        );
         std::fs::write(file("lstm.json"), config).unwrap();
-        stdout(&["init", &file("lstm.json"), "-o", &file(name), "--weights", "f32", "--embedding", "f32"]);
+        stdout(&[
+            "init",
+            &file("lstm.json"),
+            "-o",
+            &file(name),
+            "--weights",
+            "f32",
+            "--embedding",
+            "f32",
+        ]);
         file(name)
     };
     let fresh_base = fresh("fresh.lrk", "");
     std::fs::write(file("ab.txt"), "abcdefgh".repeat(60)).unwrap();
     std::fs::write(file("ba.txt"), "hgfedcba".repeat(60)).unwrap();
     let (base, adapter) = (file("base.lrk"), file("back.lrk"));
-    let options = ["--max-length", "48", "--batch-size", "2", "--epochs", "40", "--learning-rate", "2e-2"];
-    stdout(&[&["train", "--base", &fresh_base, "--data", &file("ab.txt"), "--method", "full", "-o", &base], &options[..]].concat());
-    let lora = ["--method", "lora", "--rank", "16", "--target-modules", "embedding,ih_l0,hh_l0,head", "-o", &adapter];
+    let options =
+        ["--max-length", "48", "--batch-size", "2", "--epochs", "40", "--learning-rate", "2e-2"];
+    stdout(
+        &[
+            &[
+                "train",
+                "--base",
+                &fresh_base,
+                "--data",
+                &file("ab.txt"),
+                "--method",
+                "full",
+                "-o",
+                &base,
+            ],
+            &options[..],
+        ]
+        .concat(),
+    );
+    let lora = [
+        "--method",
+        "lora",
+        "--rank",
+        "16",
+        "--target-modules",
+        "embedding,ih_l0,hh_l0,head",
+        "-o",
+        &adapter,
+    ];
     stdout(&[&["train", "--base", &base, "--data", &file("ba.txt")], &lora[..], &options].concat());
 
-    let run = |more: &[&str]| stdout(&[&["generate", "--base", &base, "--prompt", "abc", "--tokens", "13"], more].concat());
+    let run = |more: &[&str]| {
+        stdout(
+            &[&["generate", "--base", &base, "--prompt", "abc", "--tokens", "13"], more].concat(),
+        )
+    };
     assert_eq!(run(&["--threads", "1"]), "defghabcdefgh\n");
-    assert_eq!(run(&["--threads", "2", "--precision", "fast", "--adapter", &format!("{adapter}:0")]), "defghabcdefgh\n");
-    let back = |more: &[&str]| stdout(&[&["generate", "--base", &base, "--prompt", "hgf", "--tokens", "13"], more].concat());
+    assert_eq!(
+        run(&["--threads", "2", "--precision", "fast", "--adapter", &format!("{adapter}:0")]),
+        "defghabcdefgh\n"
+    );
+    let back = |more: &[&str]| {
+        stdout(
+            &[&["generate", "--base", &base, "--prompt", "hgf", "--tokens", "13"], more].concat(),
+        )
+    };
     assert_eq!(back(&["--adapter", &adapter]), "edcbahgfedcba\n");
     let swapped = back(&["--swap", &format!("back={adapter}")]);
     assert!(
-        swapped.starts_with("[base]\n") && swapped.contains("[back] swapped in") && swapped.ends_with("\nedcbahgfedcba\n"),
+        swapped.starts_with("[base]\n")
+            && swapped.contains("[back] swapped in")
+            && swapped.ends_with("\nedcbahgfedcba\n"),
         "{swapped}"
     );
     let drawn = |seed| run(&["--temperature", "3", "--repetition-penalty", "1.2", "--seed", seed]);
     assert!(drawn("1") == drawn("1") && drawn("1") != drawn("2"));
-    let notes = lowrank(&["generate", "--base", &base, "--prompt", "a", "--tokens", "2", "--stats", "--adapter", &adapter]).stderr;
+    let notes = lowrank(&[
+        "generate",
+        "--base",
+        &base,
+        "--prompt",
+        "a",
+        "--tokens",
+        "2",
+        "--stats",
+        "--adapter",
+        &adapter,
+    ])
+    .stderr;
     let notes = String::from_utf8(notes).unwrap();
-    assert!(notes.contains("prompt 2 tokens") && notes.contains("workspace") && notes.contains("attached in"), "{notes}");
+    assert!(
+        notes.contains("prompt 2 tokens")
+            && notes.contains("workspace")
+            && notes.contains("attached in"),
+        "{notes}"
+    );
 
-    assert!(failure(&["generate", "--base", &base, "--prompt", "a", "--chat"]).contains("no chat template"));
-    assert!(failure(&["generate", "--base", &fresh_base, "--prompt", "a", "--adapter", &adapter]).contains("another base"));
+    assert!(
+        failure(&["generate", "--base", &base, "--prompt", "a", "--chat"])
+            .contains("no chat template")
+    );
+    assert!(
+        failure(&["generate", "--base", &fresh_base, "--prompt", "a", "--adapter", &adapter])
+            .contains("another base")
+    );
     let labels = fresh("labels.lrk", r#", "labels": ["x", "y"]"#);
-    assert!(failure(&["generate", "--base", &labels, "--prompt", "a"]).contains("no language-model head"));
+    assert!(
+        failure(&["generate", "--base", &labels, "--prompt", "a"])
+            .contains("no language-model head")
+    );
 }

@@ -1,4 +1,5 @@
-//! The command line over an encoder: import, inspect, embed under an adapter, and one clear line for what encoders cannot do.
+//! The command line over an encoder: import, inspect, embed under an adapter, and one clear line
+//! for what encoders cannot do.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -12,7 +13,11 @@ fn golden(path: &str) -> PathBuf {
 }
 
 fn lowrank(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lowrank")).args(arguments).env_remove("LOWRANK_ISA").output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_lowrank"))
+        .args(arguments)
+        .env_remove("LOWRANK_ISA")
+        .output()
+        .unwrap()
 }
 
 /// stdout and stderr of a command that succeeds.
@@ -35,8 +40,13 @@ fn failure(arguments: &[&str]) -> String {
 fn tokenizer() -> Value {
     let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"].map(str::to_owned);
     let words = ('a'..='z').flat_map(|letter| [letter.to_string(), format!("##{letter}")]);
-    let vocab: serde_json::Map<String, Value> =
-        special.iter().cloned().chain(words).enumerate().map(|(id, word)| (word, json!(id))).collect();
+    let vocab: serde_json::Map<String, Value> = special
+        .iter()
+        .cloned()
+        .chain(words)
+        .enumerate()
+        .map(|(id, word)| (word, json!(id)))
+        .collect();
     let around = |name: &str| json!({ "SpecialToken": { "id": name, "type_id": 0 } });
     let token = |name: &str, id: u32| json!({ "id": name, "ids": [id], "tokens": [name] });
     json!({
@@ -71,7 +81,15 @@ impl Folder {
         std::fs::write(source.join("tokenizer.json"), tokenizer().to_string()).unwrap();
         success(&["import", source.to_str().unwrap(), "-o", &folder.file("base.lrk")]);
         let adapter = golden("tiny-bert/adapters/classifier");
-        success(&["adapter", "import", adapter.to_str().unwrap(), "--base", &folder.file("base.lrk"), "-o", &folder.file("a.lrk")]);
+        success(&[
+            "adapter",
+            "import",
+            adapter.to_str().unwrap(),
+            "--base",
+            &folder.file("base.lrk"),
+            "-o",
+            &folder.file("a.lrk"),
+        ]);
         folder
     }
 
@@ -85,9 +103,15 @@ impl Folder {
         let (_, notes) = success(&[&["embed", "--base", &base, "-o", &npy], arguments].concat());
         let bytes = std::fs::read(&npy).unwrap();
         let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-        let values: Vec<f32> = bytes[header..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let values: Vec<f32> = bytes[header..]
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
         let rows: Vec<Vec<f32>> = values.chunks(DIM).map(<[f32]>::to_vec).collect();
-        assert!(String::from_utf8_lossy(&bytes[..header]).contains(&format!("'shape': ({}, {DIM}, )", rows.len())));
+        assert!(
+            String::from_utf8_lossy(&bytes[..header])
+                .contains(&format!("'shape': ({}, {DIM}, )", rows.len()))
+        );
         (rows, notes)
     }
 }
@@ -97,11 +121,20 @@ fn import_inspect_verify_and_tokenize() {
     let folder = Folder::new();
     let (base, adapter) = (folder.file("base.lrk"), folder.file("a.lrk"));
     let facts: Value = serde_json::from_str(&success(&["inspect", &base, "--json"]).0).unwrap();
-    assert_eq!((&facts["kind"], &facts["layers"], &facts["pooling"]), (&json!("a BERT base"), &json!(2), &json!("mean")));
-    assert!(facts["weights"]["nf4"]["weights"].is_u64() && facts["weights"]["f32"]["bytes"] == json!((40 + 2) * DIM * 4));
+    assert_eq!(
+        (&facts["kind"], &facts["layers"], &facts["pooling"]),
+        (&json!("a BERT base"), &json!(2), &json!("mean"))
+    );
+    assert!(
+        facts["weights"]["nf4"]["weights"].is_u64()
+            && facts["weights"]["f32"]["bytes"] == json!((40 + 2) * DIM * 4)
+    );
     let facts: Value = serde_json::from_str(&success(&["inspect", &adapter, "--json"]).0).unwrap();
     assert_eq!(facts["labels"], json!(["LABEL_0", "LABEL_1", "LABEL_2"]));
-    assert!(success(&["verify", &base]).0.contains("a BERT base") && success(&["verify", &adapter]).0.contains("whole"));
+    assert!(
+        success(&["verify", &base]).0.contains("a BERT base")
+            && success(&["verify", &adapter]).0.contains("whole")
+    );
     // [CLS] and [SEP] belong to texts that are embedded, not to words.
     assert_eq!(success(&["tokenize", "--base", &base, "Ab c"]).0.trim(), "4 7 8");
 }
@@ -115,12 +148,14 @@ fn embed_writes_one_row_per_text_in_order_under_its_adapters() {
     assert_eq!((rows.len(), notes.as_str()), (4, ""));
     let lines = folder.file("texts.jsonl");
     // Many texts: more than one batch.
-    let many: String = (0..50).flat_map(|_| texts).map(|text| format!("{}\n", json!({ "text": text }))).collect();
+    let many: String =
+        (0..50).flat_map(|_| texts).map(|text| format!("{}\n", json!({ "text": text }))).collect();
     std::fs::write(&lines, many).unwrap();
     let (all, _) = folder.embed(&["--file", &lines]);
     assert_eq!(all.len(), 200);
     for (i, row) in all.iter().enumerate() {
-        let worst = row.iter().zip(&rows[i % 4]).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        let worst =
+            row.iter().zip(&rows[i % 4]).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
         assert!(worst < 1e-5, "row {i}: {worst}");
     }
     let adapter = folder.file("a.lrk");
@@ -149,7 +184,10 @@ fn what_does_not_fit_is_one_line() {
     let (base, npy) = (folder.file("base.lrk"), folder.file("new.npy"));
     let llama = folder.file("llama.lrk");
     success(&["import", golden("gguf/tiny-llama.gguf").to_str().unwrap(), "-o", &llama]);
-    assert!(failure(&["embed", "--base", &llama, "--text", "a", "-o", &npy]).contains("a BERT base was expected"));
+    assert!(
+        failure(&["embed", "--base", &llama, "--text", "a", "-o", &npy])
+            .contains("a BERT base was expected")
+    );
     for arguments in [
         &["generate", "--base", &base, "--prompt", "a"][..],
         &["chat", "--base", &base],
@@ -157,13 +195,22 @@ fn what_does_not_fit_is_one_line() {
     ] {
         assert!(failure(arguments).contains("a Llama base was expected"));
     }
-    assert!(failure(&["embed", "--base", &base, "--text", "a", "-o", &npy, "--max-length", "41"]).contains("40"));
-    assert!(failure(&["embed", "--base", &base, "--text", "a", "-o", &npy, "--max-length", "2"]).contains("leave no room"));
+    assert!(
+        failure(&["embed", "--base", &base, "--text", "a", "-o", &npy, "--max-length", "41"])
+            .contains("40")
+    );
+    assert!(
+        failure(&["embed", "--base", &base, "--text", "a", "-o", &npy, "--max-length", "2"])
+            .contains("leave no room")
+    );
     let lines = folder.file("texts.jsonl");
     std::fs::write(&lines, "\n").unwrap();
-    assert!(failure(&["embed", "--base", &base, "--file", &lines, "-o", &npy]).contains("no texts"));
+    assert!(
+        failure(&["embed", "--base", &base, "--file", &lines, "-o", &npy]).contains("no texts")
+    );
     let adapter = golden("tiny-llama/adapters/lora");
-    let other = failure(&["adapter", "import", adapter.to_str().unwrap(), "--base", &base, "-o", &npy]);
+    let other =
+        failure(&["adapter", "import", adapter.to_str().unwrap(), "--base", &base, "-o", &npy]);
     assert!(other.contains("model.layers.0"), "{other}");
     assert!(!Path::new(&npy).exists());
     assert_eq!(lowrank(&["embed", "--base", &base, "-o", &npy]).status.code(), Some(2));

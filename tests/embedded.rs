@@ -1,8 +1,10 @@
-//! The embedded model of `assets/`: it opens and verifies, is as small as it says, writes the same 64 tokens on every instruction set,
-//! on one thread and on two, with the base and with each adapter, and predicts texts it has not seen as well as `assets/README.md` says,
-//! which is better than a 5-gram model counted on the same training texts.
+//! The embedded model of `assets/`: it opens and verifies, is as small as it says, writes the same
+//! 64 tokens on every instruction set, on one thread and on two, with the base and with each
+//! adapter, and predicts texts it has not seen as well as `assets/README.md` says, which is better
+//! than a 5-gram model counted on the same training texts.
 //!
-//! Firmware and C compare their tokens with the same program's, see `examples/firmware/run.sh` and `examples/c/Makefile`.
+//! Firmware and C compare their tokens with the same program's, see `examples/firmware/run.sh` and
+//! `examples/c/Makefile`.
 
 #[path = "../examples/stories/ngram.rs"]
 mod ngram;
@@ -20,7 +22,8 @@ use ngram::{Ngram, Smoothing};
 use task::{CONFIG, Clock, LIMITS, PROMPT, ROUNDS, What};
 
 static BASE: &[u8] = include_archive!("../assets/tiny.lrk");
-static ADAPTERS: [&[u8]; ROUNDS - 1] = [include_archive!("../assets/tiny-pirate.lrk"), include_archive!("../assets/tiny-notes.lrk")];
+static ADAPTERS: [&[u8]; ROUNDS - 1] =
+    [include_archive!("../assets/tiny-pirate.lrk"), include_archive!("../assets/tiny-notes.lrk")];
 
 /// What `assets/README.md` says of the texts that `examples/tiny` prints: base, pirate, notes.
 const README: &str = include_str!("../assets/README.md");
@@ -60,7 +63,8 @@ fn rounds(executor: &dyn Executor) -> [task::Round; ROUNDS] {
 
 /// What a round says, up to the end of the text.
 fn text((tokens, _): &task::Round) -> String {
-    let bytes = PROMPT.iter().copied().chain(tokens.iter().map_while(|&token| u8::try_from(token).ok()));
+    let bytes =
+        PROMPT.iter().copied().chain(tokens.iter().map_while(|&token| u8::try_from(token).ok()));
     String::from_utf8(bytes.collect()).unwrap()
 }
 
@@ -87,7 +91,11 @@ fn every_instruction_set_writes_the_same_texts() {
             .unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         let wanted = format!("{}: {:?};", table.name(), expected.map(|round| round.0));
-        assert!(said.contains(&wanted), "{wanted}\nbut {said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            said.contains(&wanted),
+            "{wanted}\nbut {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     for round in &expected {
         let text = text(round).replace('\n', "\n    ");
@@ -101,7 +109,9 @@ fn a_rewound_sequence_continues_like_a_fresh_one() {
     let (begin, limits) = (model.bos().unwrap(), Limits { batch: 2, ..LIMITS });
     let mut memory = Memory::new(need(&CONFIG, &limits));
     let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).unwrap();
-    let tokens = |text: &str| -> Vec<u32> { [begin].into_iter().chain(text.bytes().map(u32::from)).collect() };
+    let tokens = |text: &str| -> Vec<u32> {
+        [begin].into_iter().chain(text.bytes().map(u32::from)).collect()
+    };
     let (old, new) = (tokens("Duck and boat: A duck"), tokens("Duck and bell: The"));
     let common = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     session.prefill(0, &old).unwrap();
@@ -111,7 +121,10 @@ fn a_rewound_sequence_continues_like_a_fresh_one() {
     assert_eq!(session.logits(0), Err(Error::NoLogits { sequence: 0 }));
     session.prefill(0, &new[common..]).unwrap();
     assert_eq!(session.logits(0).unwrap(), session.logits(1).unwrap());
-    assert_eq!(session.rewind(0, new.len() + 1), Err(Error::Length { have: new.len(), need: new.len() + 1 }));
+    assert_eq!(
+        session.rewind(0, new.len() + 1),
+        Err(Error::Length { have: new.len(), need: new.len() + 1 })
+    );
     assert_eq!(session.rewind(2, 0), Err(Error::NoSuchSequence { sequence: 2, batch: 2 }));
 }
 
@@ -119,7 +132,15 @@ fn a_rewound_sequence_continues_like_a_fresh_one() {
 fn texts(name: &str) -> Vec<String> {
     let path = format!("{}/assets/texts/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
     let lines = std::fs::read_to_string(path).unwrap();
-    lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["text"].as_str().unwrap().to_owned()).collect()
+    lines
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["text"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
 }
 
 /// Bits per byte of a file's texts and their ends under the base, or under an adapter.
@@ -137,7 +158,8 @@ fn bits_per_byte(name: &str, adapter: Option<usize>) -> f64 {
     }
     let (mut nats, mut bytes) = (0.0, 0);
     for text in texts(name) {
-        let tokens: Vec<u32> = [begin].into_iter().chain(text.bytes().map(u32::from)).chain([end]).collect();
+        let tokens: Vec<u32> =
+            [begin].into_iter().chain(text.bytes().map(u32::from)).chain([end]).collect();
         bytes += text.len();
         session.reset(0).unwrap();
         let scored = tokens.len() - 1;
@@ -153,7 +175,10 @@ fn bits_per_byte(name: &str, adapter: Option<usize>) -> f64 {
 
 /// The figure that a line of the README's table states, in its column.
 fn stated(row: &str, column: usize) -> f64 {
-    let line = README.lines().find(|line| line.starts_with(&format!("| {row} |"))).unwrap_or_else(|| panic!("no row {row}"));
+    let line = README
+        .lines()
+        .find(|line| line.starts_with(&format!("| {row} |")))
+        .unwrap_or_else(|| panic!("no row {row}"));
     line.split('|').nth(column + 2).unwrap().trim().parse().unwrap()
 }
 
@@ -164,17 +189,26 @@ fn it_predicts_unseen_texts_as_stated_and_better_than_5_grams() {
         let base = bits_per_byte(&held_out, None);
         let close = |row: &str, found: f64| {
             let stated = stated(row, column);
-            assert!((found - stated).abs() <= 0.01 * stated, "{kind}, {row}: {found:.4} bits per byte, the README says {stated}");
+            assert!(
+                (found - stated).abs() <= 0.01 * stated,
+                "{kind}, {row}: {found:.4} bits per byte, the README says {stated}"
+            );
         };
         close("base", base);
         if column > 0 {
             let adapted = bits_per_byte(&held_out, Some(column - 1));
             close("its adapter", adapted);
-            assert!(adapted < 0.7 * base, "{kind}: {adapted} bits per byte with its adapter, {base} without");
+            assert!(
+                adapted < 0.7 * base,
+                "{kind}: {adapted} bits per byte with its adapter, {base} without"
+            );
             continue;
         }
         let (train, unseen) = (texts("story.train"), texts(&held_out));
-        for (row, smoothing) in [("5-gram, Witten-Bell", Smoothing::WittenBell), ("5-gram, Kneser-Ney", Smoothing::KneserNey)] {
+        for (row, smoothing) in [
+            ("5-gram, Witten-Bell", Smoothing::WittenBell),
+            ("5-gram, Kneser-Ney", Smoothing::KneserNey),
+        ] {
             let ngram = Ngram::new(smoothing, train.iter().map(String::as_str));
             let bits: f64 = unseen.iter().map(|text| ngram.bits(text)).sum();
             let found = bits / unseen.iter().map(String::len).sum::<usize>() as f64;

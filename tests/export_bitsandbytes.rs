@@ -1,4 +1,5 @@
-//! A bitsandbytes checkpoint that was imported goes back code for code, and imports again as the same base.
+//! A bitsandbytes checkpoint that was imported goes back code for code, and imports again as the
+//! same base.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ fn golden(path: &str) -> PathBuf {
 }
 
 fn import(source: &dyn Source, weights: Format, embedding: Format) -> Buffer {
-    let options = BaseOptions { weights, embedding, allow_missing_tokenizer: true, ..BaseOptions::default() };
+    let options =
+        BaseOptions { weights, embedding, allow_missing_tokenizer: true, ..BaseOptions::default() };
     base_to_buffer(source, &options, &mut |_| {}).unwrap()
 }
 
@@ -45,11 +47,13 @@ fn code_for_code_and_back() {
         let model = Llama::open(&archive).unwrap();
         let directory = tempfile::tempdir().unwrap();
         export_bitsandbytes(&model, directory.path()).unwrap();
-        let [ours, theirs] = [directory.path().join("model.safetensors"), golden(folder).join("model.safetensors")];
+        let [ours, theirs] =
+            [directory.path().join("model.safetensors"), golden(folder).join("model.safetensors")];
         assert_eq!(tensors(&ours), tensors(&theirs), "{folder}");
         let numbers = |mut states: BTreeMap<String, serde_json::Value>| {
             states.values_mut().for_each(|state| {
-                let offset = state["nested_offset"].as_f64().map(|offset| (offset as f32).to_bits());
+                let offset =
+                    state["nested_offset"].as_f64().map(|offset| (offset as f32).to_bits());
                 state["nested_offset"] = offset.into();
             });
             states
@@ -63,7 +67,11 @@ fn code_for_code_and_back() {
 #[test]
 fn other_families_text_border_and_int8_edges() {
     for name in ["qwen2", "qwen3", "llama3-rope", "linear-rope"] {
-        let archive = import(&Gguf::open(golden(&format!("gguf/{name}.gguf"))).unwrap(), Format::Nf4, Format::Int8);
+        let archive = import(
+            &Gguf::open(golden(&format!("gguf/{name}.gguf"))).unwrap(),
+            Format::Nf4,
+            Format::Int8,
+        );
         let model = Llama::open(&archive).unwrap();
         let directory = tempfile::tempdir().unwrap();
         export_bitsandbytes(&model, directory.path()).unwrap();
@@ -71,21 +79,37 @@ fn other_families_text_border_and_int8_edges() {
         let again = import(&source, Format::Nf4, Format::Int8);
         let again = Llama::open(&again).unwrap();
         assert_eq!(again.config(), model.config(), "{name}");
-        let codes = |model: &Llama<'_>| model.layer(0).down.weight.values() == Llama::open(&archive).unwrap().layer(0).down.weight.values();
+        let codes = |model: &Llama<'_>| {
+            model.layer(0).down.weight.values()
+                == Llama::open(&archive).unwrap().layer(0).down.weight.values()
+        };
         assert!(codes(&again), "{name}");
         assert_eq!(again.tokenizer_json(), model.tokenizer_json(), "{name}");
-        assert_eq!((again.bos(), again.leading_bos()), (model.bos(), model.leading_bos()), "{name}");
-        assert_eq!(again.stop_tokens().collect::<Vec<_>>(), model.stop_tokens().collect::<Vec<_>>(), "{name}");
+        assert_eq!(
+            (again.bos(), again.leading_bos()),
+            (model.bos(), model.leading_bos()),
+            "{name}"
+        );
+        assert_eq!(
+            again.stop_tokens().collect::<Vec<_>>(),
+            model.stop_tokens().collect::<Vec<_>>(),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn a_base_that_is_not_nf4_is_refused_by_name_and_leaves_nothing() {
-    let archive = import(&HuggingFace::open(golden("tiny-llama")).unwrap(), Format::F16, Format::F32);
+    let archive =
+        import(&HuggingFace::open(golden("tiny-llama")).unwrap(), Format::F16, Format::F32);
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("new");
-    let error = export_bitsandbytes(&Llama::open(&archive).unwrap(), &directory).unwrap_err().to_string();
-    assert!(error.contains("model.layers.0.self_attn.q_proj") && error.contains("--weights nf4"), "{error}");
+    let error =
+        export_bitsandbytes(&Llama::open(&archive).unwrap(), &directory).unwrap_err().to_string();
+    assert!(
+        error.contains("model.layers.0.self_attn.q_proj") && error.contains("--weights nf4"),
+        "{error}"
+    );
     assert!(!directory.exists());
 }
 
@@ -122,12 +146,17 @@ impl<S: Source> Source for Changed<S> {
 fn the_end_of_turn_is_the_one_that_the_template_writes() {
     for (chat_template, eos) in [("{{ message }}<|eos|>", "<|eos|>"), ("", "<|bos|>")] {
         let source = Gguf::open(golden("gguf/qwen2.gguf")).unwrap();
-        let text = TextParts { chat_template: chat_template.into(), stop: vec![1, 2], ..source.text().unwrap() };
+        let text = TextParts {
+            chat_template: chat_template.into(),
+            stop: vec![1, 2],
+            ..source.text().unwrap()
+        };
         let archive = import(&Changed(source, "", text), Format::Nf4, Format::F32);
         let directory = tempfile::tempdir().unwrap();
         export_bitsandbytes(&Llama::open(&archive).unwrap(), directory.path()).unwrap();
-        let read =
-            |name: &str| -> serde_json::Value { serde_json::from_slice(&std::fs::read(directory.path().join(name)).unwrap()).unwrap() };
+        let read = |name: &str| -> serde_json::Value {
+            serde_json::from_slice(&std::fs::read(directory.path().join(name)).unwrap()).unwrap()
+        };
         assert_eq!(read("tokenizer_config.json")["eos_token"], eos);
         assert_eq!(read("generation_config.json")["eos_token_id"], serde_json::json!([1, 2]));
     }
@@ -136,10 +165,15 @@ fn the_end_of_turn_is_the_one_that_the_template_writes() {
 #[test]
 fn a_tokenizer_that_cannot_be_read_is_refused() {
     let text = TextParts { tokenizer: b"{}".to_vec(), ..TextParts::default() };
-    let archive = import(&Changed(HuggingFace::open(golden("tiny-llama-bnb")).unwrap(), "", text), Format::Nf4, Format::F32);
+    let archive = import(
+        &Changed(HuggingFace::open(golden("tiny-llama-bnb")).unwrap(), "", text),
+        Format::Nf4,
+        Format::F32,
+    );
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("new");
-    let error = export_bitsandbytes(&Llama::open(&archive).unwrap(), &directory).unwrap_err().to_string();
+    let error =
+        export_bitsandbytes(&Llama::open(&archive).unwrap(), &directory).unwrap_err().to_string();
     assert!(error.contains("tokenizer.json"), "{error}");
     assert!(!directory.exists());
 }
@@ -148,13 +182,16 @@ fn a_tokenizer_that_cannot_be_read_is_refused() {
 fn biases_and_norms_that_no_architecture_has_are_refused() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("new");
-    for (folder, tensor, left) in
-        [("qwen2", "model.layers.0.self_attn.k_proj.bias", "q, v"), ("qwen3", "model.layers.0.self_attn.k_norm.weight", "q_norm")]
-    {
+    for (folder, tensor, left) in [
+        ("qwen2", "model.layers.0.self_attn.k_proj.bias", "q, v"),
+        ("qwen3", "model.layers.0.self_attn.k_norm.weight", "q_norm"),
+    ] {
         let source = HuggingFace::open(golden(&format!("tiny-variants/{folder}"))).unwrap();
         let source = Changed(source, tensor, TextParts::default());
         let archive = import(&source, Format::Nf4, Format::F32);
-        let error = export_bitsandbytes(&Llama::open(&archive).unwrap(), &directory).unwrap_err().to_string();
+        let error = export_bitsandbytes(&Llama::open(&archive).unwrap(), &directory)
+            .unwrap_err()
+            .to_string();
         assert!(error.ends_with(&format!(": {left}")), "{error}");
         assert!(!directory.exists());
     }
@@ -162,7 +199,8 @@ fn biases_and_norms_that_no_architecture_has_are_refused() {
 
 #[test]
 fn a_directory_that_cannot_be_written_is_named() {
-    let archive = import(&HuggingFace::open(golden("tiny-llama-bnb")).unwrap(), Format::Nf4, Format::F32);
+    let archive =
+        import(&HuggingFace::open(golden("tiny-llama-bnb")).unwrap(), Format::Nf4, Format::F32);
     let model = Llama::open(&archive).unwrap();
     let parent = tempfile::tempdir().unwrap();
     let file = parent.path().join("file");
@@ -184,7 +222,10 @@ fn every_tensor_is_aligned_and_numbers_are_short() {
         export_bitsandbytes(&model, directory.path()).unwrap();
         let text = std::fs::read(directory.path().join("config.json")).unwrap();
         let config: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!((config["rms_norm_eps"].as_f64(), config["eos_token_id"].as_u64()), (Some(1e-5), Some(2)));
+        assert_eq!(
+            (config["rms_norm_eps"].as_f64(), config["eos_token_id"].as_u64()),
+            (Some(1e-5), Some(2))
+        );
         let bytes = std::fs::read(directory.path().join("model.safetensors")).unwrap();
         let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
         assert_eq!(header % 8, 0);
@@ -192,7 +233,8 @@ fn every_tensor_is_aligned_and_numbers_are_short() {
         for (name, info) in metadata.tensors() {
             assert_eq!(info.data_offsets.0 * 8 % info.dtype.bitsize(), 0, "{name}");
         }
-        let again = import(&HuggingFace::open(directory.path()).unwrap(), Format::Nf4Plain, Format::F32);
+        let again =
+            import(&HuggingFace::open(directory.path()).unwrap(), Format::Nf4Plain, Format::F32);
         assert_eq!(Llama::open(&again).unwrap().fingerprint(), model.fingerprint(), "{folder}");
         assert_eq!(Llama::open(&again).unwrap().name(), model.name());
     }

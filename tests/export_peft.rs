@@ -1,12 +1,14 @@
-//! What was imported from PEFT comes back out unchanged: tensors to the bit, configuration to its meaning. That PEFT computes the
-//! same with it is checked by `python/export_peft.py`.
+//! What was imported from PEFT comes back out unchanged: tensors to the bit, configuration to its
+//! meaning. That PEFT computes the same with it is checked by `python/export_peft.py`.
 
 mod peft_folder;
 
 use std::path::Path;
 
 use lowrank::Error;
-use lowrank::adapter::{Adapter, AdapterBuilder, ClassifierParts, FactorFormat, Numbers, Place, TargetParts};
+use lowrank::adapter::{
+    Adapter, AdapterBuilder, ClassifierParts, FactorFormat, Numbers, Place, TargetParts,
+};
 use lowrank::archive::{Buffer, Fingerprint};
 use lowrank::export::export_peft;
 use lowrank::file::Reason;
@@ -28,7 +30,8 @@ fn import(directory: &Path, model: &Llama<'_>, format: FactorFormat) -> AdapterB
 /// Builds, opens and exports into `directory`; errors as the text that users see.
 fn export(builder: &AdapterBuilder, model: &Llama<'_>, directory: &Path) -> Result<(), String> {
     let archive = builder.build(model).unwrap();
-    export_peft(&Adapter::open(&archive).unwrap(), model, directory).map_err(|error| error.to_string())
+    export_peft(&Adapter::open(&archive).unwrap(), model, directory)
+        .map_err(|error| error.to_string())
 }
 
 /// The hash of everything that an adapter computes with.
@@ -37,21 +40,38 @@ fn fingerprint(archive: &Buffer) -> Fingerprint {
 }
 
 fn files(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
 
 /// Small numbers that differ everywhere.
 fn parts(rank: usize, alpha: f32, (outputs, inputs): (usize, usize)) -> TargetParts {
-    let numbers = |n: usize, step: f32| Numbers::F32((0..n).map(|i| (i as f32 * step).sin()).collect());
+    let numbers =
+        |n: usize, step: f32| Numbers::F32((0..n).map(|i| (i as f32 * step).sin()).collect());
     let (a, b) = (numbers(rank * inputs, 0.37), numbers(outputs * rank, 0.73));
-    TargetParts { rank, alpha, rank_stabilized: false, a, b, bias: Vec::new(), magnitude: Vec::new() }
+    TargetParts {
+        rank,
+        alpha,
+        rank_stabilized: false,
+        a,
+        b,
+        bias: Vec::new(),
+        magnitude: Vec::new(),
+    }
 }
 
-fn builder(model: &Llama<'_>, targets: impl IntoIterator<Item = (Site, TargetParts)>) -> AdapterBuilder {
+fn builder(
+    model: &Llama<'_>,
+    targets: impl IntoIterator<Item = (Site, TargetParts)>,
+) -> AdapterBuilder {
     let mut builder = AdapterBuilder::new("a", "lora");
-    builder.targets.extend(targets.into_iter().map(|(site, parts)| (Place(site.number(model.config().layers)), parts)));
+    builder.targets.extend(
+        targets.into_iter().map(|(site, parts)| (Place(site.number(model.config().layers)), parts)),
+    );
     builder
 }
 
@@ -83,13 +103,22 @@ fn golden_adapters_come_back_to_the_bit() {
         for (key, value) in ours.as_object().unwrap() {
             assert_eq!(value, &theirs[key], "{adapter}: {key}");
         }
-        let missing = |(key, value): (&String, &Value)| ours.get(key).is_none() && value == &json!(true);
+        let missing =
+            |(key, value): (&String, &Value)| ours.get(key).is_none() && value == &json!(true);
         assert!(!theirs.as_object().unwrap().iter().any(missing), "{adapter}: a flag is lost");
 
         let again = import(directory.path(), &model, FactorFormat::AsIs);
-        assert_eq!((&again.targets, &again.method, &again.classifier), (&first.targets, &first.method, &first.classifier), "{adapter}");
+        assert_eq!(
+            (&again.targets, &again.method, &again.classifier),
+            (&first.targets, &first.method, &first.classifier),
+            "{adapter}"
+        );
         assert_eq!(first.classifier.is_some(), adapter.ends_with("score"));
-        assert_eq!(fingerprint(&again.build(&model).unwrap()), fingerprint(&first.build(&model).unwrap()), "{adapter}");
+        assert_eq!(
+            fingerprint(&again.build(&model).unwrap()),
+            fingerprint(&first.build(&model).unwrap()),
+            "{adapter}"
+        );
     }
 }
 
@@ -107,7 +136,8 @@ fn f16_stays_f16_and_int8_becomes_what_it_stands_for() {
         let tensors = tensors(directory.path());
         assert_eq!((tensors[name].0, &tensors[name].1[..]), (dtype, &[64, 4][..]));
         // The archive holds B transposed.
-        let stored: Vec<f32> = (0..64 * 4).map(|i| adapter.target(down).unwrap().b.get(i % 4, i / 4)).collect();
+        let stored: Vec<f32> =
+            (0..64 * 4).map(|i| adapter.target(down).unwrap().b.get(i % 4, i / 4)).collect();
         let again = import(directory.path(), &model, FactorFormat::AsIs);
         let read: Vec<f32> = (0..64 * 4).map(|i| again.targets[&Place(down)].b.get(i)).collect();
         assert_eq!(read, stored, "{format:?}");
@@ -141,10 +171,12 @@ fn unequal_ranks_and_alphas_become_patterns() {
     export(&first, &model, directory.path()).unwrap();
     let written = config(directory.path());
     assert_eq!((&written["r"], &written["lora_alpha"]), (&json!(4), &json!(8)));
-    let rank_pattern = json!({"embed_tokens": 5, "lm_head": 1, "q_proj": 2, "layers.1.self_attn.v_proj": 3});
+    let rank_pattern =
+        json!({"embed_tokens": 5, "lm_head": 1, "q_proj": 2, "layers.1.self_attn.v_proj": 3});
     assert_eq!(written["rank_pattern"], rank_pattern);
     assert_eq!(written["alpha_pattern"], json!({"layers.0.self_attn.v_proj": 0.5, "lm_head": 16}));
-    let modules = json!(["embed_tokens", "lm_head", "o_proj", "q_proj", "layers.1.mlp.up_proj", "v_proj"]);
+    let modules =
+        json!(["embed_tokens", "lm_head", "o_proj", "q_proj", "layers.1.mlp.up_proj", "v_proj"]);
     assert_eq!(written["target_modules"], modules);
     assert_eq!(import(directory.path(), &model, FactorFormat::AsIs).targets, first.targets);
 }
@@ -172,7 +204,10 @@ fn facts_of_the_origin_come_back() {
     let archive = tiny();
     let model = Llama::open(&archive).unwrap();
     let mut folder = Folder::golden("tiny-llama/adapters/lora");
-    folder.set("base_model_name_or_path", json!("someone/tiny")).set("revision", json!("v2")).set("task_type", json!("SEQ_2_SEQ_LM"));
+    folder
+        .set("base_model_name_or_path", json!("someone/tiny"))
+        .set("revision", json!("v2"))
+        .set("task_type", json!("SEQ_2_SEQ_LM"));
     let directory = tempfile::tempdir().unwrap();
     export(&folder.import(&model).unwrap(), &model, directory.path()).unwrap();
     let written = config(directory.path());
@@ -200,7 +235,10 @@ fn what_peft_has_no_form_for_is_refused() {
     let bias = |parts: &mut TargetParts| parts.bias = vec![1.0; 64];
     let both = |parts: &mut TargetParts| (dora(parts), bias(parts)).0;
     for (builder, words) in [
-        (with(&dora, Some((Site::Q(1), parts(2, 2.0, shape)))), "model.layers.1.self_attn.q_proj has no magnitude"),
+        (
+            with(&dora, Some((Site::Q(1), parts(2, 2.0, shape)))),
+            "model.layers.1.self_attn.q_proj has no magnitude",
+        ),
         (with(&both, None), "no bias of B beside DoRA"),
         (with(&bias, Some((Site::Embedding, parts(2, 2.0, (64, 96))))), "model.embed_tokens"),
     ] {
@@ -210,11 +248,19 @@ fn what_peft_has_no_form_for_is_refused() {
     }
     let classifying = |bias: Vec<f32>, more| {
         let labels = vec!["a".to_owned(), "b".to_owned()];
-        AdapterBuilder { classifier: Some(ClassifierParts { weight: vec![0.5; 128], bias, labels }), ..with(&|_| {}, more) }
+        AdapterBuilder {
+            classifier: Some(ClassifierParts { weight: vec![0.5; 128], bias, labels }),
+            ..with(&|_| {}, more)
+        }
     };
     let error = export(&classifying(vec![0.0, 0.25], None), &model, &directory).unwrap_err();
     assert!(error.contains("no bias, and one of this classifier is 0.25"), "{error}");
-    let error = export(&classifying(Vec::new(), Some((Site::Head, parts(1, 1.0, (96, 64))))), &model, &directory).unwrap_err();
+    let error = export(
+        &classifying(Vec::new(), Some((Site::Head, parts(1, 1.0, (96, 64))))),
+        &model,
+        &directory,
+    )
+    .unwrap_err();
     assert!(error.contains("in place of lm_head"), "{error}");
     assert!(!directory.exists());
     export(&classifying(vec![0.0; 2], None), &model, &parent.path().join("zero bias")).unwrap();
@@ -242,6 +288,9 @@ fn a_failure_leaves_what_was_there() {
     std::fs::write(directory.join("adapter_model.safetensors"), "old").unwrap();
     assert!(export(&adapter, &model, &directory).unwrap_err().contains("adapter_config.json"));
     assert_eq!(files(&directory), ["adapter_config.json", "adapter_model.safetensors"]);
-    assert_eq!(std::fs::read_to_string(directory.join("adapter_model.safetensors")).unwrap(), "old");
+    assert_eq!(
+        std::fs::read_to_string(directory.join("adapter_model.safetensors")).unwrap(),
+        "old"
+    );
     assert_eq!(files(parent.path()), ["directory", "file"]);
 }

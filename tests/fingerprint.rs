@@ -1,5 +1,5 @@
-//! A base's fingerprint is that of what it computes: it ignores name, tokenizer and the order of codes in bytes, and changes with
-//! every number that changes a logit.
+//! A base's fingerprint is that of what it computes: it ignores name, tokenizer and the order of
+//! codes in bytes, and changes with every number that changes a logit.
 
 mod model_folder;
 
@@ -9,7 +9,10 @@ use lowrank::Error;
 use lowrank::adapter::{Adapter, AdapterSet, Slot};
 use lowrank::archive::{Fingerprint, schema, to_buffer};
 use lowrank::file::FileError;
-use lowrank::import::{AdapterOptions, BaseOptions, HuggingFace, Source, Tensor, TextParts, base_to_buffer, import_peft};
+use lowrank::import::{
+    AdapterOptions, BaseOptions, HuggingFace, Source, Tensor, TextParts, base_to_buffer,
+    import_peft,
+};
 use lowrank::model::llama::{Config, Llama, RopeScaling, Site};
 use lowrank::quant::{Format, Layout, OwnedMatrix, OwnedScales, OwnedValues};
 use model_folder::{exact, golden, in_format};
@@ -25,7 +28,13 @@ struct Changed<'c> {
 
 impl<'c> Changed<'c> {
     fn nothing(inner: &'c HuggingFace) -> Self {
-        Self { inner, name: "tiny", text: TextParts::default(), config: &|_| (), tensor: &|_, _| () }
+        Self {
+            inner,
+            name: "tiny",
+            text: TextParts::default(),
+            config: &|_| (),
+            tensor: &|_, _| (),
+        }
     }
 
     fn fingerprint(&self, options: &BaseOptions) -> Fingerprint {
@@ -70,9 +79,21 @@ impl Source for Changed<'_> {
 fn name_and_text_do_not_count() {
     let source = HuggingFace::open(golden("tiny-llama")).unwrap();
     let plain = Changed::nothing(&source).fingerprint(&exact());
-    let text = TextParts { tokenizer: b"{}".to_vec(), chat_template: "x".into(), bos: Some(3), add_bos: true, stop: vec![1, 2] };
-    assert_eq!(Changed { name: "other", text, ..Changed::nothing(&source) }.fingerprint(&exact()), plain);
-    assert_eq!(Changed::nothing(&source).fingerprint(&BaseOptions { content_version: 9, ..exact() }), plain);
+    let text = TextParts {
+        tokenizer: b"{}".to_vec(),
+        chat_template: "x".into(),
+        bos: Some(3),
+        add_bos: true,
+        stop: vec![1, 2],
+    };
+    assert_eq!(
+        Changed { name: "other", text, ..Changed::nothing(&source) }.fingerprint(&exact()),
+        plain
+    );
+    assert_eq!(
+        Changed::nothing(&source).fingerprint(&BaseOptions { content_version: 9, ..exact() }),
+        plain
+    );
 }
 
 #[test]
@@ -86,12 +107,21 @@ fn an_adapter_is_refused_by_a_base_with_one_other_weight() {
         }
     };
     let changed = Changed { tensor: &change, ..Changed::nothing(&source) };
-    let [own, other] = [&Changed::nothing(&source), &changed].map(|source| base_to_buffer(source, &exact(), &mut |_| {}).unwrap());
+    let [own, other] = [&Changed::nothing(&source), &changed]
+        .map(|source| base_to_buffer(source, &exact(), &mut |_| {}).unwrap());
     let [own, other] = [&own, &other].map(|archive| Llama::open(archive).unwrap());
-    let archive = import_peft(golden("tiny-llama/adapters/lora"), &own, &AdapterOptions::default()).unwrap().build(&own).unwrap();
-    let attach = |base: &Llama<'_>| AdapterSet::new(&mut [Slot::EMPTY], base).attach(0, Adapter::open(&archive).unwrap()).map(drop);
+    let archive = import_peft(golden("tiny-llama/adapters/lora"), &own, &AdapterOptions::default())
+        .unwrap()
+        .build(&own)
+        .unwrap();
+    let attach = |base: &Llama<'_>| {
+        AdapterSet::new(&mut [Slot::EMPTY], base)
+            .attach(0, Adapter::open(&archive).unwrap())
+            .map(drop)
+    };
     attach(&own).unwrap();
-    let expected = Error::OtherBase { adapter: own.fingerprint().short(), base: other.fingerprint().short() };
+    let expected =
+        Error::OtherBase { adapter: own.fingerprint().short(), base: other.fingerprint().short() };
     assert_eq!(attach(&other), Err(expected));
 }
 
@@ -124,7 +154,9 @@ fn every_weight_norm_and_format_counts() {
     for format in [Format::F16, Format::Int8, Format::Nf4, Format::Nf4Plain] {
         seen.push(Changed::nothing(&source).fingerprint(&in_format(format)));
     }
-    seen.push(Changed::nothing(&source).fingerprint(&BaseOptions { block: 32, ..in_format(Format::Nf4) }));
+    seen.push(
+        Changed::nothing(&source).fingerprint(&BaseOptions { block: 32, ..in_format(Format::Nf4) }),
+    );
     all_differ(&seen);
 }
 
@@ -132,9 +164,13 @@ fn every_weight_norm_and_format_counts() {
 fn every_number_of_the_configuration_counts() {
     let source = HuggingFace::open(golden("tiny-llama")).unwrap();
     let llama3 = |factor, low_frequency, high_frequency, original_context| {
-        move |c: &mut Config| c.rope_scaling = RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context }
+        move |c: &mut Config| {
+            c.rope_scaling =
+                RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context }
+        }
     };
-    // Vocabulary, dimensions and layers fix shapes, which differ then anyway; heads of another size keep them.
+    // Vocabulary, dimensions and layers fix shapes, which differ then anyway; heads of another size
+    // keep them.
     let changes: [&dyn Fn(&mut Config); 12] = [
         &|_| (),
         &|c| (c.heads, c.kv_heads, c.head_dim) = (2, 1, 32),
@@ -149,7 +185,10 @@ fn every_number_of_the_configuration_counts() {
         &llama3(2.0, 1.0, 8.0, 32.0),
         &llama3(2.0, 1.0, 4.0, 64.0),
     ];
-    let seen: Vec<_> = changes.iter().map(|config| Changed { config, ..Changed::nothing(&source) }.fingerprint(&exact())).collect();
+    let seen: Vec<_> = changes
+        .iter()
+        .map(|config| Changed { config, ..Changed::nothing(&source) }.fingerprint(&exact()))
+        .collect();
     all_differ(&seen);
 }
 
@@ -190,9 +229,18 @@ fn every_code_and_scale_counts() {
                         && asked == name
                     {
                         let (rows, cols) = (matrix.view().rows(), matrix.view().cols());
-                        let OwnedValues::Nf4 { mut codes, mut scales, block, layout } = matrix.clone().into_values() else { panic!() };
+                        let OwnedValues::Nf4 { mut codes, mut scales, block, layout } =
+                            matrix.clone().into_values()
+                        else {
+                            panic!()
+                        };
                         change(&mut codes, &mut scales);
-                        *matrix = OwnedMatrix::new(rows, cols, OwnedValues::Nf4 { codes, scales, block, layout }).unwrap();
+                        *matrix = OwnedMatrix::new(
+                            rows,
+                            cols,
+                            OwnedValues::Nf4 { codes, scales, block, layout },
+                        )
+                        .unwrap();
                     }
                 };
                 Changed { tensor: &tensor, ..Changed::nothing(&source) }.fingerprint(&options)
@@ -217,12 +265,25 @@ fn the_order_of_codes_does_not_count() {
         rope_scaling: RopeScaling::None,
         norm_epsilon: 1e-5,
     };
-    let sites = [Site::Q(0), Site::K(0), Site::V(0), Site::O(0), Site::Gate(0), Site::Up(0), Site::Down(0), Site::Embedding, Site::Head];
+    let sites = [
+        Site::Q(0),
+        Site::K(0),
+        Site::V(0),
+        Site::O(0),
+        Site::Gate(0),
+        Site::Up(0),
+        Site::Down(0),
+        Site::Embedding,
+        Site::Head,
+    ];
     let fingerprint = |layout, format| {
         let matrices = sites.map(|site| {
             let (rows, cols) = site.shape(&config);
-            let weights: Vec<f32> = (0..rows * cols).map(|i| ((i * i + rows) as f32 * 0.37).sin()).collect();
-            let matrix = OwnedMatrix::quantize(format, 64, rows, cols, &weights).unwrap().with_layout(layout);
+            let weights: Vec<f32> =
+                (0..rows * cols).map(|i| ((i * i + rows) as f32 * 0.37).sin()).collect();
+            let matrix = OwnedMatrix::quantize(format, 64, rows, cols, &weights)
+                .unwrap()
+                .with_layout(layout);
             assert_eq!(matrix.view().layout(), layout);
             matrix
         });

@@ -1,5 +1,6 @@
-//! Fresh models: every family opens, weights have the distribution that transformers and PyTorch give them, the seed decides
-//! everything, the byte tokenizer reads and writes any text, and what is wrong names the caller's own file.
+//! Fresh models: every family opens, weights have the distribution that transformers and PyTorch
+//! give them, the seed decides everything, the byte tokenizer reads and writes any text, and what
+//! is wrong names the caller's own file.
 
 use std::path::Path;
 
@@ -30,7 +31,10 @@ const LLAMA: &str = r#"{"model_type": "llama", "tokenizer": "bytes", "hidden_siz
 /// Mean, deviation and largest size of a matrix's values.
 fn moments(matrix: &Matrix<'_>) -> (f32, f32, f32) {
     let mut values = vec![0.0; matrix.rows() * matrix.cols()];
-    values.chunks_exact_mut(matrix.cols()).enumerate().for_each(|(row, out)| matrix.read(row, 0, out));
+    values
+        .chunks_exact_mut(matrix.cols())
+        .enumerate()
+        .for_each(|(row, out)| matrix.read(row, 0, out));
     let n = values.len() as f32;
     let mean = values.iter().sum::<f32>() / n;
     let deviation = (values.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / n).sqrt();
@@ -39,13 +43,22 @@ fn moments(matrix: &Matrix<'_>) -> (f32, f32, f32) {
 
 fn is_normal(matrix: &Matrix<'_>, sigma: f32) {
     let (mean, deviation, most) = moments(matrix);
-    assert!(mean.abs() < 0.1 * sigma && (deviation / sigma - 1.0).abs() < 0.1 && most > 2.0 * sigma, "{mean} {deviation} {most}");
+    assert!(
+        mean.abs() < 0.1 * sigma && (deviation / sigma - 1.0).abs() < 0.1 && most > 2.0 * sigma,
+        "{mean} {deviation} {most}"
+    );
 }
 
 fn is_uniform(matrix: &Matrix<'_>, bound: f32) {
     let (mean, deviation, most) = moments(matrix);
     let sigma = bound / 3f32.sqrt();
-    assert!(mean.abs() < 0.2 * sigma && (deviation / sigma - 1.0).abs() < 0.1 && most <= bound && most > 0.9 * bound, "{mean} {deviation}");
+    assert!(
+        mean.abs() < 0.2 * sigma
+            && (deviation / sigma - 1.0).abs() < 0.1
+            && most <= bound
+            && most > 0.9 * bound,
+        "{mean} {deviation}"
+    );
 }
 
 #[test]
@@ -56,12 +69,17 @@ fn decoders_start_as_transformers_starts_them() {
     is_normal(&model.embedding(), 0.02);
     is_normal(&model.layer(1).down.weight, 0.02);
     assert!(model.norm().iter().all(|&w| w == 1.0) && model.layer(0).q.bias.is_empty());
-    let qwen = LLAMA.replace("llama", "qwen2").replace("true", "false").replace("{", r#"{"initializer_range": 0.1, "pad_token_id": 7, "#);
+    let qwen = LLAMA
+        .replace("llama", "qwen2")
+        .replace("true", "false")
+        .replace("{", r#"{"initializer_range": 0.1, "pad_token_id": 7, "#);
     let archive = make(&qwen, 1, &floats()).unwrap();
     let model = Llama::verify(&archive).unwrap();
     is_normal(&model.layer(0).gate.weight, 0.1);
     is_normal(&model.head(), 0.1);
-    assert!(!model.is_tied() && model.layer(0).q.bias == [0.0; 64] && model.layer(0).o.bias.is_empty());
+    assert!(
+        !model.is_tied() && model.layer(0).q.bias == [0.0; 64] && model.layer(0).o.bias.is_empty()
+    );
     let mut row = [1.0; 64];
     model.embedding().read(7, 0, &mut row);
     assert_eq!(row, [0.0; 64]);
@@ -80,12 +98,14 @@ fn encoders_lstms_and_perceptrons_start_as_their_libraries_start_them() {
     let model = Bert::verify(&archive).unwrap();
     is_normal(&model.layer(1).up.weight, 0.02);
     is_normal(&model.pooler().unwrap().weight, 0.02);
-    assert_eq!((model.layer(0).attention_norm.weight, model.layer(0).q.bias), ([1.0; 48].as_slice(), [0.0; 48].as_slice()));
+    assert_eq!(
+        (model.layer(0).attention_norm.weight, model.layer(0).q.bias),
+        ([1.0; 48].as_slice(), [0.0; 48].as_slice())
+    );
     let (ids, cut) = TextBorder::for_encoder(&model).unwrap().encode_text("hi", 40).unwrap();
     assert_eq!((ids, cut), (vec![256, 104, 105, 257], 0));
 
-    let lstm =
-        r#"{"model_type": "lstm", "vocab_size": 50, "embedding_size": 40, "hidden_size": 36, "num_layers": 2, "labels": ["a", "b"]}"#;
+    let lstm = r#"{"model_type": "lstm", "vocab_size": 50, "embedding_size": 40, "hidden_size": 36, "num_layers": 2, "labels": ["a", "b"]}"#;
     let archive = make(lstm, 1, &floats()).unwrap();
     let model = Lstm::verify(&archive).unwrap();
     is_normal(&model.embedding(), 1.0);
@@ -124,7 +144,10 @@ fn the_byte_tokenizer_reads_and_writes_any_text() {
     assert_eq!(ids[0], 256);
     assert!(ids[1..].iter().copied().eq(content.bytes().map(u32::from)));
     assert_eq!(text.decode(&ids, false).unwrap(), content);
-    assert_eq!((model.leading_bos(), model.stop_tokens().collect::<Vec<_>>()), (Some(256), vec![257]));
+    assert_eq!(
+        (model.leading_bos(), model.stop_tokens().collect::<Vec<_>>()),
+        (Some(256), vec![257])
+    );
 }
 
 #[test]
@@ -139,7 +162,10 @@ fn a_tokenizer_beside_the_configuration_is_carried() {
     let archive = fresh_to_buffer(&config, 1, &floats()).unwrap();
     let model = Lstm::open(&archive).unwrap();
     assert_eq!(model.config().vocab, 3);
-    assert_eq!(TextBorder::for_lstm(&model).unwrap().encode_prompt("bad good ugly").unwrap(), [2, 1, 0]);
+    assert_eq!(
+        TextBorder::for_lstm(&model).unwrap().encode_prompt("bad good ugly").unwrap(),
+        [2, 1, 0]
+    );
 }
 
 #[test]
@@ -153,17 +179,38 @@ fn what_is_wrong_names_the_callers_file() {
     refused("{}", "model_type: the key is missing");
     refused(r#"{"model_type": "gpt"}"#, "\"gpt\" is not supported");
     refused(&LLAMA.replace("hidden_size", "hidden"), "hidden_size: the key is missing");
-    refused(&LLAMA.replace("{", r#"{"initializer_range": -1, "#), "initializer_range: a number above 0 was expected, found -1");
+    refused(
+        &LLAMA.replace("{", r#"{"initializer_range": -1, "#),
+        "initializer_range: a number above 0 was expected, found -1",
+    );
     let lstm = r#"{"model_type": "lstm", "vocab_size": 50, "embedding_size": 40, "hidden_size": 36, "num_layers": 2}"#;
-    refused(&lstm.replace("{", r#"{"bidirectional": true, "#), "bidirectional: true is not supported");
+    refused(
+        &lstm.replace("{", r#"{"bidirectional": true, "#),
+        "bidirectional: true is not supported",
+    );
     refused(&lstm.replace("{", r#"{"proj_size": 3, "#), "proj_size: 3 is not supported");
     refused(&lstm.replace("36", "0"), "the hidden size is 0, expected 1 to");
     refused(&lstm.replace("{", r#"{"head": "labels", "#), "the head is \"labels\", there are 0");
-    refused(&lstm.replace("{", r#"{"labels": ["a", "a"], "#), "labels: a list of different names was expected");
-    refused(r#"{"model_type": "mlp", "input_size": 3}"#, "output_size: the key is missing, and there are no labels");
-    refused(r#"{"model_type": "mlp", "input_size": 3, "output_size": 2, "labels": ["x"]}"#, "output_size is 2, there are 1 label names");
-    refused(r#"{"model_type": "mlp", "input_size": 3, "output_size": 2, "activation": "tanh"}"#, "relu, gelu and gelu_tanh are");
-    refused(r#"{"model_type": "mlp", "input_size": 3, "output_size": 2, "hidden_sizes": [4, -1]}"#, "a list of whole numbers was expected");
+    refused(
+        &lstm.replace("{", r#"{"labels": ["a", "a"], "#),
+        "labels: a list of different names was expected",
+    );
+    refused(
+        r#"{"model_type": "mlp", "input_size": 3}"#,
+        "output_size: the key is missing, and there are no labels",
+    );
+    refused(
+        r#"{"model_type": "mlp", "input_size": 3, "output_size": 2, "labels": ["x"]}"#,
+        "output_size is 2, there are 1 label names",
+    );
+    refused(
+        r#"{"model_type": "mlp", "input_size": 3, "output_size": 2, "activation": "tanh"}"#,
+        "relu, gelu and gelu_tanh are",
+    );
+    refused(
+        r#"{"model_type": "mlp", "input_size": 3, "output_size": 2, "hidden_sizes": [4, -1]}"#,
+        "a list of whole numbers was expected",
+    );
     let error = make(&LLAMA.replace("\"bytes\"", "\"nowhere.json\""), 1, &floats()).unwrap_err();
     assert_eq!(error.path.file_name().unwrap(), Path::new("nowhere.json"));
     let error = make(&LLAMA.replace("{", r#"{"vocab_size": 100, "#), 1, &floats()).unwrap_err();

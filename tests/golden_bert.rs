@@ -1,5 +1,5 @@
-//! Us against transformers and PEFT: hidden states, pooled vectors and logits of a tiny encoder with every kind of adapter, within
-//! 1e-5 of the largest value (`Precision::Exact`).
+//! Us against transformers and PEFT: hidden states, pooled vectors and logits of a tiny encoder
+//! with every kind of adapter, within 1e-5 of the largest value (`Precision::Exact`).
 
 mod model_folder;
 
@@ -21,7 +21,10 @@ fn import(folder: &Folder) -> Result<Buffer, String> {
 }
 
 fn peft(name: &str, base: &Bert<'_>) -> Buffer {
-    import_peft(golden(&format!("tiny-bert/adapters/{name}")), base, &Default::default()).unwrap().build(base).unwrap()
+    import_peft(golden(&format!("tiny-bert/adapters/{name}")), base, &Default::default())
+        .unwrap()
+        .build(base)
+        .unwrap()
 }
 
 struct Golden {
@@ -32,7 +35,9 @@ struct Golden {
 
 impl Golden {
     fn read() -> Self {
-        let tokens: serde_json::Value = serde_json::from_slice(&std::fs::read(golden("tiny-bert/tokens.json")).unwrap()).unwrap();
+        let tokens: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(golden("tiny-bert/tokens.json")).unwrap())
+                .unwrap();
         let ids = |key: &str| serde_json::from_value(tokens[key].clone()).unwrap();
         let bytes = std::fs::read(golden("tiny-bert/states.safetensors")).unwrap();
         Self { bytes, sequences: ids("sequences"), types: ids("types") }
@@ -40,7 +45,13 @@ impl Golden {
 
     fn tensor(&self, key: &str) -> Vec<f32> {
         let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
-        tensors.tensor(key).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        tensors
+            .tensor(key)
+            .unwrap()
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     }
 
     fn assert_close(&self, key: &str, ours: &[f32]) {
@@ -55,16 +66,20 @@ impl Golden {
     fn check(&self, name: &str, model: Bert<'_>, adapter: Option<&Buffer>, texts: usize) {
         let threads = Threads::new(2).unwrap();
         for (lanes, executor) in [(1, &Serial as &dyn Executor), (2, &threads)] {
-            let limits = EncoderLimits { batch: texts, tokens: 40, lanes, ..EncoderLimits::new(40) };
+            let limits =
+                EncoderLimits { batch: texts, tokens: 40, lanes, ..EncoderLimits::new(40) };
             let mut slots = [Slot::EMPTY];
             let mut set = AdapterSet::new(&mut slots, &model);
             let mut memory = Memory::new(encoder_need(model.config(), &limits));
             let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor).unwrap();
             if let Some(archive) = adapter {
                 set.attach(0, Adapter::verify(archive).unwrap()).unwrap();
-                (0..texts).for_each(|sequence| encoder.select(sequence, &set, &[Choice::slot(0)]).unwrap());
+                (0..texts).for_each(|sequence| {
+                    encoder.select(sequence, &set, &[Choice::slot(0)]).unwrap()
+                });
             }
-            let both = [&self.sequences, &self.types].map(|lists| lists[..texts].iter().map(Vec::as_slice).collect::<Vec<_>>());
+            let both = [&self.sequences, &self.types]
+                .map(|lists| lists[..texts].iter().map(Vec::as_slice).collect::<Vec<_>>());
             encoder.encode_with_types(&both[0], &both[1]).unwrap();
             for i in 0..texts {
                 if name == "classifier" {
@@ -75,8 +90,14 @@ impl Golden {
                 }
                 let hidden = encoder.hidden(i).unwrap().to_vec();
                 self.assert_close(&format!("{name}.hidden.{i}"), &hidden);
-                self.assert_close(&format!("{name}.mean.{i}"), encoder.pooled(i, Pooling::Mean).unwrap());
-                self.assert_close(&format!("{name}.pooler.{i}"), encoder.pooled(i, Pooling::Pooler).unwrap());
+                self.assert_close(
+                    &format!("{name}.mean.{i}"),
+                    encoder.pooled(i, Pooling::Mean).unwrap(),
+                );
+                self.assert_close(
+                    &format!("{name}.pooler.{i}"),
+                    encoder.pooled(i, Pooling::Pooler).unwrap(),
+                );
                 assert_eq!(encoder.pooled(i, Pooling::Cls).unwrap(), &hidden[..model.config().dim]);
             }
         }
@@ -93,7 +114,8 @@ fn states_and_vectors_under_every_kind_of_adapter() {
         golden.check(name, model, Some(&peft(name, &model)), 4);
     }
     let classifier = peft("classifier", &model);
-    let labels: Vec<_> = Adapter::open(&classifier).unwrap().classifier().unwrap().labels().collect();
+    let labels: Vec<_> =
+        Adapter::open(&classifier).unwrap().classifier().unwrap().labels().collect();
     assert_eq!(labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
 }
 
@@ -115,18 +137,33 @@ fn the_same_model_from_a_task_checkpoint_and_under_old_names() {
     renamed.tensors = std::mem::take(&mut renamed.tensors)
         .into_iter()
         .map(|(name, tensor)| {
-            (format!("bert.{}", name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")), tensor)
+            (
+                format!(
+                    "bert.{}",
+                    name.replace("LayerNorm.weight", "LayerNorm.gamma")
+                        .replace("LayerNorm.bias", "LayerNorm.beta")
+                ),
+                tensor,
+            )
         })
         .collect();
-    renamed.tensors.insert("cls.predictions.bias".into(), model_folder::Stored::f32(&[96], &[0.5; 96]));
+    renamed
+        .tensors
+        .insert("cls.predictions.bias".into(), model_folder::Stored::f32(&[96], &[0.5; 96]));
     assert_eq!(Bert::open(&import(&renamed).unwrap()).unwrap().fingerprint(), plain);
 
     let mut bare = folder.clone();
     bare.tensors.retain(|name, _| !name.starts_with("pooler."));
     let archive = import(&bare).unwrap();
     let model = Bert::open(&archive).unwrap();
-    assert!(model.pooler().is_none() && model.fingerprint() != plain && model.classifier_pooling() == Pooling::Mean);
-    let refused = import_peft(golden("tiny-bert/adapters/classifier"), &model, &Default::default()).unwrap_err().to_string();
+    assert!(
+        model.pooler().is_none()
+            && model.fingerprint() != plain
+            && model.classifier_pooling() == Pooling::Mean
+    );
+    let refused = import_peft(golden("tiny-bert/adapters/classifier"), &model, &Default::default())
+        .unwrap_err()
+        .to_string();
     assert!(refused.contains("pooler"), "{refused}");
 }
 
@@ -140,14 +177,26 @@ fn what_sentence_transformers_says_is_kept() {
     ]);
     folder.config["pooling_mode_cls_token"] = json!(true);
     folder.files.insert("modules.json".into(), modules.to_string().into_bytes());
-    folder.files.insert("sentence_bert_config.json".into(), br#"{"max_seq_length": 30, "do_lower_case": false}"#.to_vec());
+    folder.files.insert(
+        "sentence_bert_config.json".into(),
+        br#"{"max_seq_length": 30, "do_lower_case": false}"#.to_vec(),
+    );
     let archive = import(&folder).unwrap();
     let model = Bert::open(&archive).unwrap();
-    assert_eq!((model.config().pooling, model.config().normalize, model.max_length()), (Pooling::Cls, true, 30));
+    assert_eq!(
+        (model.config().pooling, model.config().normalize, model.max_length()),
+        (Pooling::Cls, true, 30)
+    );
 
     for (modules, part) in [
-        (json!([{ "type": "sentence_transformers.models.Dense", "path": "2_Dense" }]), "models.Dense"),
-        (json!([{ "type": "sentence_transformers.models.Transformer", "path": "0_Transformer" }]), "0_Transformer"),
+        (
+            json!([{ "type": "sentence_transformers.models.Dense", "path": "2_Dense" }]),
+            "models.Dense",
+        ),
+        (
+            json!([{ "type": "sentence_transformers.models.Transformer", "path": "0_Transformer" }]),
+            "0_Transformer",
+        ),
         (json!({}), "a list of modules"),
     ] {
         folder.files.insert("modules.json".into(), modules.to_string().into_bytes());
@@ -161,16 +210,29 @@ fn what_would_change_the_model_is_refused_by_name() {
     type Change = fn(&mut Folder);
     let changes: [(&str, Change); 12] = [
         ("hidden_act", |f| f.config["hidden_act"] = json!("mish")),
-        ("position_embedding_type", |f| f.config["position_embedding_type"] = json!("relative_key")),
+        ("position_embedding_type", |f| {
+            f.config["position_embedding_type"] = json!("relative_key")
+        }),
         ("is_decoder", |f| f.config["is_decoder"] = json!(true)),
         ("model_type", |f| f.config["model_type"] = json!("roberta")),
         ("attention heads", |f| f.config["num_attention_heads"] = json!(5)),
         ("layer_norm_eps", |f| f.config["layer_norm_eps"] = json!("small")),
-        ("encoder.layer.1.output.dense.bias: the tensor is missing", |f| drop(f.tensors.remove("encoder.layer.1.output.dense.bias"))),
-        ("embeddings.LayerNorm.weight: the tensor is missing", |f| drop(f.tensors.remove("embeddings.LayerNorm.weight"))),
+        ("encoder.layer.1.output.dense.bias: the tensor is missing", |f| {
+            drop(f.tensors.remove("encoder.layer.1.output.dense.bias"))
+        }),
+        ("embeddings.LayerNorm.weight: the tensor is missing", |f| {
+            drop(f.tensors.remove("embeddings.LayerNorm.weight"))
+        }),
         ("shape [40, 48]", |f| f.config["max_position_embeddings"] = json!(41)),
-        ("encoder.extra", |f| drop(f.tensors.insert("encoder.extra".into(), model_folder::Stored::f32(&[1], &[1.0])))),
-        ("classifier.weight", |f| drop(f.tensors.insert("classifier.weight".into(), model_folder::Stored::f32(&[1], &[1.0])))),
+        ("encoder.extra", |f| {
+            drop(f.tensors.insert("encoder.extra".into(), model_folder::Stored::f32(&[1], &[1.0])))
+        }),
+        ("classifier.weight", |f| {
+            drop(
+                f.tensors
+                    .insert("classifier.weight".into(), model_folder::Stored::f32(&[1], &[1.0])),
+            )
+        }),
         ("value 3 is NaN", |f| f.tensor("pooler.dense.bias").put(3, f32::NAN)),
     ];
     for (part, change) in changes {
@@ -182,7 +244,8 @@ fn what_would_change_the_model_is_refused_by_name() {
     let place = tempfile::tempdir().unwrap();
     Folder::golden("tiny-bert").write(place.path());
     let source = HuggingFaceBert::open(place.path()).unwrap();
-    let error = bert_to_buffer(&source, &BaseOptions::default(), &mut |_| {}).unwrap_err().to_string();
+    let error =
+        bert_to_buffer(&source, &BaseOptions::default(), &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("tokenizer.json"), "{error}");
 }
 
@@ -194,19 +257,35 @@ fn adapters_go_back_to_peft_and_return_the_same() {
         let first = peft(name, &model);
         let place = tempfile::tempdir().unwrap();
         export_peft(&Adapter::open(&first).unwrap(), &model, place.path()).unwrap();
-        let again = import_peft(place.path(), &model, &Default::default()).unwrap().build(&model).unwrap();
-        assert_eq!(Adapter::open(&again).unwrap().fingerprint(), Adapter::open(&first).unwrap().fingerprint(), "{name}");
+        let again =
+            import_peft(place.path(), &model, &Default::default()).unwrap().build(&model).unwrap();
+        assert_eq!(
+            Adapter::open(&again).unwrap().fingerprint(),
+            Adapter::open(&first).unwrap().fingerprint(),
+            "{name}"
+        );
         // PEFT's own file has the same tensors under the same names.
         let tensors = |folder: &std::path::Path| {
             let bytes = std::fs::read(folder.join("adapter_model.safetensors")).unwrap();
             let tensors = SafeTensors::deserialize(&bytes).unwrap();
-            let mut all: Vec<_> = tensors.tensors().into_iter().map(|(name, t)| (name, t.shape().to_vec(), t.data().to_vec())).collect();
+            let mut all: Vec<_> = tensors
+                .tensors()
+                .into_iter()
+                .map(|(name, t)| (name, t.shape().to_vec(), t.data().to_vec()))
+                .collect();
             all.sort();
             all
         };
-        assert!(tensors(place.path()) == tensors(&golden(&format!("tiny-bert/adapters/{name}"))), "{name}");
-        let config: serde_json::Value = serde_json::from_slice(&std::fs::read(place.path().join("adapter_config.json")).unwrap()).unwrap();
-        let mut modules: Vec<String> = serde_json::from_value(config["target_modules"].clone()).unwrap();
+        assert!(
+            tensors(place.path()) == tensors(&golden(&format!("tiny-bert/adapters/{name}"))),
+            "{name}"
+        );
+        let config: serde_json::Value = serde_json::from_slice(
+            &std::fs::read(place.path().join("adapter_config.json")).unwrap(),
+        )
+        .unwrap();
+        let mut modules: Vec<String> =
+            serde_json::from_value(config["target_modules"].clone()).unwrap();
         modules.sort();
         let expected: &[&str] = match name {
             "classifier" => &["query", "value"],

@@ -1,12 +1,14 @@
-//! Us against PEFT and transformers: logits of tiny decoders with every kind of adapter, within 1e-4 of the largest logit
-//! (`Precision::Exact`, f32 keys and values).
+//! Us against PEFT and transformers: logits of tiny decoders with every kind of adapter, within
+//! 1e-4 of the largest logit (`Precision::Exact`, f32 keys and values).
 
 use std::path::{Path, PathBuf};
 
 use lowrank::Error;
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::archive::Buffer;
-use lowrank::import::{BaseOptions, Gguf, HuggingFace, Source, base_to_buffer, import_gguf_adapter, import_peft};
+use lowrank::import::{
+    BaseOptions, Gguf, HuggingFace, Source, base_to_buffer, import_gguf_adapter, import_peft,
+};
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
 use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Serial, Session, Threads, need};
@@ -25,7 +27,12 @@ fn import(path: &str, format: Format) -> Buffer {
         Some(_) => Box::new(Gguf::open(&path).unwrap()),
         None => Box::new(HuggingFace::open(&path).unwrap()),
     };
-    let options = BaseOptions { weights: format, embedding: Format::F32, allow_missing_tokenizer: true, ..BaseOptions::default() };
+    let options = BaseOptions {
+        weights: format,
+        embedding: Format::F32,
+        allow_missing_tokenizer: true,
+        ..BaseOptions::default()
+    };
     base_to_buffer(source.as_ref(), &options, &mut |_| {}).unwrap()
 }
 
@@ -37,16 +44,29 @@ fn peft(path: &str, base: &Llama<'_>) -> Buffer {
 fn expected(file: &str, key: &str) -> Vec<f32> {
     let bytes = std::fs::read(golden(file)).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    tensors.tensor(key).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    tensors
+        .tensor(key)
+        .unwrap()
+        .data()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect()
 }
 
 fn sequences(file: &str) -> Vec<Vec<u32>> {
-    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(golden(file)).unwrap()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(golden(file)).unwrap()).unwrap();
     serde_json::from_value(json["sequences"].clone()).unwrap()
 }
 
 /// The logits of `tokens` under adapters with weights.
-fn run(model: Llama<'_>, adapters: &[(&Buffer, f32)], tokens: &[u32], limits: &Limits, executor: &dyn Executor) -> Vec<f32> {
+fn run(
+    model: Llama<'_>,
+    adapters: &[(&Buffer, f32)],
+    tokens: &[u32],
+    limits: &Limits,
+    executor: &dyn Executor,
+) -> Vec<f32> {
     let mut slots = [Slot::EMPTY; 2];
     let mut set = AdapterSet::new(&mut slots, &model);
     let mut choices = Vec::new();
@@ -69,12 +89,27 @@ fn assert_close(name: &str, ours: &[f32], theirs: &[f32]) {
     assert!(worst <= TOLERANCE * largest, "{name}: off by {worst:e}, largest logit {largest}");
 }
 
-/// Every way of running must give the same answer: whole prompts, small chunks, several rows of logits, threads.
-fn check(name: &str, model: Llama<'_>, adapters: &[(&Buffer, f32)], tokens: &[u32], theirs: &[f32]) {
-    let exact = Limits { kv_format: KvFormat::F32, prefill_chunk: 32, ..Limits::new(model.config().context) };
+/// Every way of running must give the same answer: whole prompts, small chunks, several rows of
+/// logits, threads.
+fn check(
+    name: &str,
+    model: Llama<'_>,
+    adapters: &[(&Buffer, f32)],
+    tokens: &[u32],
+    theirs: &[f32],
+) {
+    let exact = Limits {
+        kv_format: KvFormat::F32,
+        prefill_chunk: 32,
+        ..Limits::new(model.config().context)
+    };
     let threads = Threads::new(2).unwrap();
     let chunks = Limits { prefill_chunk: 3, batch: 2, lanes: 2, ..exact };
-    for (limits, executor) in [(exact, &Serial as &dyn Executor), (Limits { prefill_chunk: 1, ..exact }, &Serial), (chunks, &threads)] {
+    for (limits, executor) in [
+        (exact, &Serial as &dyn Executor),
+        (Limits { prefill_chunk: 1, ..exact }, &Serial),
+        (chunks, &threads),
+    ] {
         assert_close(name, &run(model, adapters, tokens, &limits, executor), theirs);
     }
 }
@@ -84,7 +119,8 @@ fn peft_adapters_over_a_float_base() {
     let archive = import("tiny-llama", Format::F32);
     let model = Llama::open(&archive).unwrap();
     let adapter = |name: &str| peft(&format!("tiny-llama/adapters/{name}"), &model);
-    let [lora, rslora, dora, embed_head, lora_bias] = ["lora", "rslora", "dora", "embed_head", "lora_bias"].map(adapter);
+    let [lora, rslora, dora, embed_head, lora_bias] =
+        ["lora", "rslora", "dora", "embed_head", "lora_bias"].map(adapter);
     let variants: [(&str, &[(&Buffer, f32)]); 10] = [
         ("base", &[]),
         ("lora", &[(&lora, 1.0)]),
@@ -103,7 +139,13 @@ fn peft_adapters_over_a_float_base() {
             if name == "dora_lora" && i > 0 {
                 continue;
             }
-            check(name, model, adapters, tokens, &expected("tiny-llama/logits.safetensors", &format!("{name}.{i}")));
+            check(
+                name,
+                model,
+                adapters,
+                tokens,
+                &expected("tiny-llama/logits.safetensors", &format!("{name}.{i}")),
+            );
         }
     }
 }
@@ -131,7 +173,9 @@ fn adapters_over_a_bitsandbytes_base() {
         let model = Llama::open(&archive).unwrap();
         let lora = peft("tiny-llama/adapters/lora", &model);
         let dora = peft("tiny-llama-bnb/adapters/dora", &model);
-        for (name, adapters) in [("base", &[][..]), ("lora", &[(&lora, 1.0)]), ("dora", &[(&dora, 1.0)])] {
+        for (name, adapters) in
+            [("base", &[][..]), ("lora", &[(&lora, 1.0)]), ("dora", &[(&dora, 1.0)])]
+        {
             let theirs = expected(&format!("{folder}/logits.safetensors"), &format!("{name}.0"));
             check(&format!("{folder} {name}"), model, adapters, tokens, &theirs);
         }
@@ -160,27 +204,46 @@ fn gguf_base_and_gguf_adapter() {
     let tokens = sequences("tiny-llama/tokens.json");
     let archive = import("gguf/tiny-llama.gguf", Format::F32);
     let model = Llama::open(&archive).unwrap();
-    let lora = import_gguf_adapter(golden("gguf/lora.gguf"), &model, &Default::default()).unwrap().build(&model).unwrap();
+    let lora = import_gguf_adapter(golden("gguf/lora.gguf"), &model, &Default::default())
+        .unwrap()
+        .build(&model)
+        .unwrap();
     check("base", model, &[], &tokens[0], &expected("gguf/logits.safetensors", "base.0"));
-    check("lora", model, &[(&lora, 1.0)], &tokens[0], &expected("gguf/logits.safetensors", "lora.0"));
+    check(
+        "lora",
+        model,
+        &[(&lora, 1.0)],
+        &tokens[0],
+        &expected("gguf/logits.safetensors", "lora.0"),
+    );
 
     let archive = import("tiny-llama", Format::F32);
     let model = Llama::open(&archive).unwrap();
-    let lora = import_gguf_adapter(golden("gguf/lora.gguf"), &model, &Default::default()).unwrap().build(&model).unwrap();
+    let lora = import_gguf_adapter(golden("gguf/lora.gguf"), &model, &Default::default())
+        .unwrap()
+        .build(&model)
+        .unwrap();
     for (i, tokens) in tokens.iter().enumerate() {
-        check("lora over f32", model, &[(&lora, 1.0)], tokens, &expected("tiny-llama/logits.safetensors", &format!("lora.{i}")));
+        check(
+            "lora over f32",
+            model,
+            &[(&lora, 1.0)],
+            tokens,
+            &expected("tiny-llama/logits.safetensors", &format!("lora.{i}")),
+        );
     }
 }
 
-/// transformers' `…ForSequenceClassification` under PEFT's SEQ_CLS: LoRA on a Llama, DoRA on a Qwen3. Whole texts, small chunks,
-/// behind what was there before, threads.
+/// transformers' `…ForSequenceClassification` under PEFT's SEQ_CLS: LoRA on a Llama, DoRA on a
+/// Qwen3. Whole texts, small chunks, behind what was there before, threads.
 #[test]
 fn peft_classifiers_on_decoders() {
     for folder in ["tiny-llama", "tiny-variants/qwen3"] {
         let archive = import(folder, Format::F32);
         let model = Llama::open(&archive).unwrap();
         let score = peft(&format!("{folder}/adapters/score"), &model);
-        let labels: Vec<_> = Adapter::verify(&score).unwrap().classifier().unwrap().labels().collect();
+        let labels: Vec<_> =
+            Adapter::verify(&score).unwrap().classifier().unwrap().labels().collect();
         assert_eq!(labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
         let exact = Limits { kv_format: KvFormat::F32, ..Limits::new(model.config().context) };
         let threads = Threads::new(2).unwrap();
@@ -194,7 +257,8 @@ fn peft_classifiers_on_decoders() {
             let last = limits.batch - 1;
             session.select(last, &set, &[Choice::slot(0)]).unwrap();
             for (i, tokens) in sequences(&format!("{folder}/tokens.json")).iter().enumerate() {
-                let theirs = expected(&format!("{folder}/score.safetensors"), &format!("score.{i}"));
+                let theirs =
+                    expected(&format!("{folder}/score.safetensors"), &format!("score.{i}"));
                 let mut logits = [0.0; 3];
                 session.reset(last).unwrap();
                 session.classify(last, tokens, &mut logits).unwrap();
@@ -203,7 +267,10 @@ fn peft_classifiers_on_decoders() {
                 session.prefill(last, &tokens[..4]).unwrap();
                 session.classify(last, &tokens[4..], &mut logits).unwrap();
                 assert_close(folder, &logits, &theirs);
-                assert_eq!((session.tokens(last).unwrap(), session.logits(last)), (&tokens[..], Err(Error::NoLogits { sequence: last })));
+                assert_eq!(
+                    (session.tokens(last).unwrap(), session.logits(last)),
+                    (&tokens[..], Err(Error::NoLogits { sequence: last }))
+                );
             }
         }
     }
@@ -213,7 +280,8 @@ fn peft_classifiers_on_decoders() {
 fn what_a_session_cannot_classify_changes_nothing() {
     let archive = import("tiny-llama", Format::F32);
     let model = Llama::open(&archive).unwrap();
-    let [lora, score] = ["lora", "score"].map(|name| peft(&format!("tiny-llama/adapters/{name}"), &model));
+    let [lora, score] =
+        ["lora", "score"].map(|name| peft(&format!("tiny-llama/adapters/{name}"), &model));
     let mut slots = [Slot::EMPTY; 3];
     let mut set = AdapterSet::new(&mut slots, &model);
     for (slot, archive) in [(0, &lora), (1, &score), (2, &score)] {

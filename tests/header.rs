@@ -1,5 +1,5 @@
-//! `include/lowrank.h` says what `src/ffi` does: it is generated again here and compared. Refresh it with
-//! `LOWRANK_REFRESH=1 cargo test --features capi --test header`.
+//! `include/lowrank.h` says what `src/ffi` does: it is generated again here and compared. Refresh
+//! it with `LOWRANK_REFRESH=1 cargo test --features capi --test header`.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::path::Path;
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// The chapters of the header, in their order.
-const FILES: [&str; 9] = ["failure", "about", "base", "set", "sampler", "executor", "session", "encoder", "panic"];
+const FILES: [&str; 9] =
+    ["failure", "about", "base", "set", "sampler", "executor", "session", "encoder", "panic"];
 /// Those that only libraries built with `std` have.
 const STD_FILES: [&str; 4] = ["file", "text", "import", "train"];
 
@@ -51,10 +52,12 @@ fn screaming(name: &str) -> String {
 
 /// The codes as C has them, and what cbindgen cannot say.
 fn preamble() -> String {
-    let mut text =
-        String::from("\n/* What functions return. A code never changes its meaning; new ones may come. */\nenum {\n    LOWRANK_OK = 0,\n");
+    let mut text = String::from(
+        "\n/* What functions return. A code never changes its meaning; new ones may come. */\nenum {\n    LOWRANK_OK = 0,\n",
+    );
     for (code, name, sentence) in lowrank::ffi::codes() {
-        writeln!(text, "    /* {sentence} */\n    LOWRANK_ERROR_{} = {code},", screaming(name)).unwrap();
+        writeln!(text, "    /* {sentence} */\n    LOWRANK_ERROR_{} = {code},", screaming(name))
+            .unwrap();
     }
     text.push_str("};\n");
     text.push_str("\n/* Memory that is enough for a set with this many slots. */\n");
@@ -98,7 +101,11 @@ fn the_committed_header_is_what_the_sources_say() {
         std::fs::write(&path, &generated).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    let first = committed.lines().zip(generated.lines()).position(|(a, b)| a != b).unwrap_or(committed.lines().count());
+    let first = committed
+        .lines()
+        .zip(generated.lines())
+        .position(|(a, b)| a != b)
+        .unwrap_or(committed.lines().count());
     assert!(
         committed == generated,
         "include/lowrank.h is stale from line {}: run `LOWRANK_REFRESH=1 cargo test --features capi --test header` and look at the diff",
@@ -106,7 +113,8 @@ fn the_committed_header_is_what_the_sources_say() {
     );
 }
 
-/// Every function of the sources is in the header: cbindgen skips what it cannot read with no more than a warning.
+/// Every function of the sources is in the header: cbindgen skips what it cannot read with no more
+/// than a warning.
 #[test]
 fn no_function_is_missing_from_the_header() {
     let header = generate();
@@ -114,7 +122,10 @@ fn no_function_is_missing_from_the_header() {
     let mut count = 0;
     for file in std::fs::read_dir(sources).unwrap() {
         let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        for line in source.lines().filter(|line| line.starts_with("pub") && line.contains("extern \"C\" fn ")) {
+        for line in source
+            .lines()
+            .filter(|line| line.starts_with("pub") && line.contains("extern \"C\" fn "))
+        {
             let name = line.split("fn ").nth(1).and_then(|rest| rest.split('(').next()).unwrap();
             assert!(header.contains(&format!("{name}(")), "{name} is not in the header");
             count += 1;

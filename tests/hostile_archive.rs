@@ -1,5 +1,5 @@
-//! Damaged archives: every truncation and every flipped byte of a small base and a small adapter is refused by `open` or `verify`,
-//! and what `open` lets through never panics.
+//! Damaged archives: every truncation and every flipped byte of a small base and a small adapter is
+//! refused by `open` or `verify`, and what `open` lets through never panics.
 
 mod common;
 
@@ -9,11 +9,23 @@ use lowrank::archive::{Buffer, HEADER_LEN};
 use lowrank::model::bert::{self, Bert, Pooling};
 use lowrank::model::llama::{Config, Llama, Site};
 use lowrank::quant::Format;
-use lowrank::runtime::{Encoder, EncoderLimits, Limits, Memory, Sampler, Serial, Session, encoder_need, need};
+use lowrank::runtime::{
+    Encoder, EncoderLimits, Limits, Memory, Sampler, Serial, Session, encoder_need, need,
+};
 use lowrank::{Error, RootKind};
 
 /// Small enough that every byte can be flipped.
-const SMALL: Config = Config { vocab: 24, dim: 64, layers: 1, heads: 2, kv_heads: 1, head_dim: 32, hidden: 36, context: 16, ..CONFIG };
+const SMALL: Config = Config {
+    vocab: 24,
+    dim: 64,
+    layers: 1,
+    heads: 2,
+    kv_heads: 1,
+    head_dim: 32,
+    hidden: 36,
+    context: 16,
+    ..CONFIG
+};
 
 fn small_base() -> Buffer {
     base(&SMALL, Format::Nf4, Format::Int8, 1)
@@ -38,7 +50,13 @@ fn exercise(model: Llama<'_>, adapter: Option<&Adapter<'_>>) {
     {
         let _ = session.step(&[(0, token)]);
     }
-    let _ = (model.name(), model.chat_template(), model.tokenizer_json(), model.bos(), model.stop_tokens().count());
+    let _ = (
+        model.name(),
+        model.chat_template(),
+        model.tokenizer_json(),
+        model.bos(),
+        model.stop_tokens().count(),
+    );
 }
 
 #[test]
@@ -113,7 +131,8 @@ fn header_fields_have_their_own_errors() {
 
 #[test]
 fn damaged_scales_are_not_a_number_in_the_logits_and_an_error_in_the_sampler() {
-    // Without verify a base with NaN scales opens; the sampler then refuses instead of choosing nonsense.
+    // Without verify a base with NaN scales opens; the sampler then refuses instead of choosing
+    // nonsense.
     let archive = small_base();
     let mut bytes = archive.to_vec();
     // The head's f16 scales: find them by value, as the schema does not promise their place.
@@ -129,11 +148,22 @@ fn damaged_scales_are_not_a_number_in_the_logits_and_an_error_in_the_sampler() {
     let mut memory = Memory::new(need(model.config(), &limits));
     let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).unwrap();
     session.prefill(0, &[1, 2]).unwrap();
-    assert_eq!(session.sample(0, &mut Sampler::greedy()).unwrap_err(), Error::BadLogits { index: 0 });
+    assert_eq!(
+        session.sample(0, &mut Sampler::greedy()).unwrap_err(),
+        Error::BadLogits { index: 0 }
+    );
 }
 
-const SMALL_BERT: bert::Config =
-    bert::Config { vocab: 10, dim: 24, layers: 1, heads: 2, hidden: 20, context: 6, pooling: Pooling::Pooler, ..BERT };
+const SMALL_BERT: bert::Config = bert::Config {
+    vocab: 10,
+    dim: 24,
+    layers: 1,
+    heads: 2,
+    hidden: 20,
+    context: 6,
+    pooling: Pooling::Pooler,
+    ..BERT
+};
 
 /// Uses everything an encoder has; errors are fine, panics are not.
 fn exercise_bert(model: Bert<'_>, adapter: Option<&Adapter<'_>>) {
@@ -154,7 +184,10 @@ fn exercise_bert(model: Bert<'_>, adapter: Option<&Adapter<'_>>) {
             for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Pooler] {
                 let _ = encoder.pooled(sequence, pooling).map(<[f32]>::len);
             }
-            let _ = (encoder.embedding(sequence).map(<[f32]>::len), encoder.hidden(sequence).map(<[f32]>::len));
+            let _ = (
+                encoder.embedding(sequence).map(<[f32]>::len),
+                encoder.hidden(sequence).map(<[f32]>::len),
+            );
             if let Ok(classifier) = encoder.classifier(sequence)
                 && classifier.len() < 100
             {
@@ -170,10 +203,16 @@ fn exercise_bert(model: Bert<'_>, adapter: Option<&Adapter<'_>>) {
 fn every_truncation_and_flipped_byte_of_an_encoder_is_refused_and_never_panics() {
     let archive = bert(&SMALL_BERT, Format::Nf4, Format::Int8, true, 1);
     Bert::verify(&archive).unwrap();
-    assert!(matches!(Llama::open(&archive).unwrap_err(), Error::WrongRoot { found: RootKind::BERT, expected: RootKind::LLAMA }));
+    assert!(matches!(
+        Llama::open(&archive).unwrap_err(),
+        Error::WrongRoot { found: RootKind::BERT, expected: RootKind::LLAMA }
+    ));
     for at in 0..archive.len() {
         let error = Bert::open(&Buffer::from(&archive[..at])).unwrap_err();
-        assert!(matches!(error, Error::Truncated { .. } | Error::NotAnArchive), "{at} bytes: {error}");
+        assert!(
+            matches!(error, Error::Truncated { .. } | Error::NotAnArchive),
+            "{at} bytes: {error}"
+        );
         for mask in [0x01, 0x80, 0xff] {
             let mut bytes = archive.to_vec();
             bytes[at] ^= mask;
@@ -190,7 +229,13 @@ fn every_truncation_and_flipped_byte_of_an_encoder_is_refused_and_never_panics()
 fn every_flipped_byte_of_an_adapter_with_a_classifier_is_refused_and_never_panics() {
     let archive = bert(&SMALL_BERT, Format::Nf4, Format::Int8, true, 1);
     let model = Bert::open(&archive).unwrap();
-    let bytes = bert_adapter(&model, &[bert::Site::Q(0), bert::Site::Pooler, bert::Site::Embedding], true, &["no", "yes"], 7);
+    let bytes = bert_adapter(
+        &model,
+        &[bert::Site::Q(0), bert::Site::Pooler, bert::Site::Embedding],
+        true,
+        &["no", "yes"],
+        7,
+    );
     exercise_bert(model, Some(&Adapter::verify(&bytes).unwrap()));
     for at in 0..bytes.len() {
         assert!(Adapter::open(&Buffer::from(&bytes[..at])).is_err(), "{at} bytes were accepted");

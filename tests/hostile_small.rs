@@ -1,5 +1,5 @@
-//! Damaged LSTM and MLP archives: every truncation and every flipped byte is refused by `open` or `verify`, and what `open` lets
-//! through never panics.
+//! Damaged LSTM and MLP archives: every truncation and every flipped byte is refused by `open` or
+//! `verify`, and what `open` lets through never panics.
 
 mod common;
 
@@ -10,7 +10,10 @@ use lowrank::archive::Buffer;
 use lowrank::model::lstm::{Config, Head, Lstm};
 use lowrank::model::mlp::{Activation, Mlp};
 use lowrank::quant::Format;
-use lowrank::runtime::{Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, Serial, predictor_need, recurrent_need};
+use lowrank::runtime::{
+    Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, Serial,
+    predictor_need, recurrent_need,
+};
 
 const MOST: usize = 1 << 22;
 
@@ -34,7 +37,13 @@ fn use_lstm(model: Lstm<'_>, adapter: Option<&Adapter<'_>>) {
         let _ = session.step(&[(0, token)]);
     }
     let _ = session.classify(0, &mut [0.0; 2]);
-    let _ = (model.name(), model.labels().count(), model.tokenizer_json(), model.bos(), model.stop_tokens().count());
+    let _ = (
+        model.name(),
+        model.labels().count(),
+        model.tokenizer_json(),
+        model.bos(),
+        model.stop_tokens().count(),
+    );
 }
 
 fn use_mlp(model: Mlp<'_>) {
@@ -43,16 +52,24 @@ fn use_mlp(model: Mlp<'_>) {
         return;
     }
     let mut memory = Memory::new(predictor_need(model.config(), &limits));
-    let Ok(mut predictor) = Predictor::new(model, &limits, memory.as_mut(), &Serial) else { return };
+    let Ok(mut predictor) = Predictor::new(model, &limits, memory.as_mut(), &Serial) else {
+        return;
+    };
     let _ = predictor.infer(&vec![0.5; model.config().inputs]);
     let _ = (predictor.outputs(0).is_ok(), model.name(), model.labels().count());
 }
 
 fn small(head: Head, outputs: usize) -> Buffer {
-    lstm(&Config { vocab: 24, dim: 8, hidden: 6, head, outputs, ..LSTM }, Format::Nf4, Format::Int8, 1)
+    lstm(
+        &Config { vocab: 24, dim: 8, hidden: 6, head, outputs, ..LSTM },
+        Format::Nf4,
+        Format::Int8,
+        1,
+    )
 }
 
-/// Every truncation is refused by `open`, every flipped byte by `verify`; what `open` accepts goes to `use_it`.
+/// Every truncation is refused by `open`, every flipped byte by `verify`; what `open` accepts goes
+/// to `use_it`.
 fn damage(
     archive: &Buffer,
     open: impl Fn(&[u8]) -> Result<(), Error>,
@@ -62,7 +79,10 @@ fn damage(
     verify(archive).unwrap();
     for len in 0..archive.len() {
         let error = open(&Buffer::from(&archive[..len])).unwrap_err();
-        assert!(matches!(error, Error::Truncated { .. } | Error::NotAnArchive), "{len} bytes: {error}");
+        assert!(
+            matches!(error, Error::Truncated { .. } | Error::NotAnArchive),
+            "{len} bytes: {error}"
+        );
     }
     for at in 0..archive.len() {
         for mask in [0x01, 0x80, 0xff] {
@@ -80,10 +100,16 @@ fn damage(
 #[test]
 fn damaged_lstms_are_refused_and_never_panic() {
     for archive in [small(Head::LanguageModel, 24), small(Head::Labels, 3), small(Head::None, 0)] {
-        let adapter = any_adapter(&Lstm::open(&archive).unwrap(), &[0, 3, 4], false, &["a", "b"], 7);
+        let adapter =
+            any_adapter(&Lstm::open(&archive).unwrap(), &[0, 3, 4], false, &["a", "b"], 7);
         let adapter = Adapter::open(&adapter).unwrap();
         let use_it = |bytes: &[u8]| use_lstm(Lstm::open(bytes).unwrap(), Some(&adapter));
-        damage(&archive, |bytes| Lstm::open(bytes).map(drop), |bytes| Lstm::verify(bytes).map(drop), use_it);
+        damage(
+            &archive,
+            |bytes| Lstm::open(bytes).map(drop),
+            |bytes| Lstm::verify(bytes).map(drop),
+            use_it,
+        );
     }
 }
 
@@ -92,7 +118,12 @@ fn damaged_mlps_are_refused_and_never_panic() {
     for labelled in [false, true] {
         let archive = mlp(6, &[20, 9, 3], Activation::Relu, Format::Nf4, labelled, 1);
         let use_it = |bytes: &[u8]| use_mlp(Mlp::open(bytes).unwrap());
-        damage(&archive, |bytes| Mlp::open(bytes).map(drop), |bytes| Mlp::verify(bytes).map(drop), use_it);
+        damage(
+            &archive,
+            |bytes| Mlp::open(bytes).map(drop),
+            |bytes| Mlp::verify(bytes).map(drop),
+            use_it,
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a GGUF file says arrives unchanged, and a file that lies gets one clear error and no panic.
 //!
-//! Reference values are those of ggml, gguf-py and transformers in `tests/golden/` (see its README). Hostile files are built
-//! from the committed ones, and from scratch by [`File`].
+//! Reference values are those of ggml, gguf-py and transformers in `tests/golden/` (see its
+//! README). Hostile files are built from the committed ones, and from scratch by [`File`].
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,10 +22,19 @@ fn floats(name: &str) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let bytes = fs::read(golden(name)).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let read = |(name, tensor): (String, safetensors::tensor::TensorView<'_>)| {
-        let values = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let values = tensor
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
         (name, (tensor.shape().to_vec(), values))
     };
-    tensors.tensors().into_iter().filter(|(_, t)| t.dtype() == safetensors::Dtype::F32).map(read).collect()
+    tensors
+        .tensors()
+        .into_iter()
+        .filter(|(_, t)| t.dtype() == safetensors::Dtype::F32)
+        .map(read)
+        .collect()
 }
 
 fn dense(source: &Gguf, name: &str) -> (Vec<usize>, Vec<f32>) {
@@ -72,12 +81,20 @@ impl File {
 
     fn texts(&mut self, key: &str, values: &[&str]) -> &mut Self {
         let elements: Vec<u8> = values.iter().flat_map(|value| string(value)).collect();
-        self.pair(key, 9, &[&8u32.to_le_bytes()[..], &(values.len() as u64).to_le_bytes(), &elements].concat())
+        self.pair(
+            key,
+            9,
+            &[&8u32.to_le_bytes()[..], &(values.len() as u64).to_le_bytes(), &elements].concat(),
+        )
     }
 
     fn numbers(&mut self, key: &str, values: &[i32]) -> &mut Self {
         let elements: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.pair(key, 9, &[&5u32.to_le_bytes()[..], &(values.len() as u64).to_le_bytes(), &elements].concat())
+        self.pair(
+            key,
+            9,
+            &[&5u32.to_le_bytes()[..], &(values.len() as u64).to_le_bytes(), &elements].concat(),
+        )
     }
 
     /// A tensor of zeros in f32; `shape` outermost first.
@@ -134,16 +151,24 @@ fn open(bytes: &[u8]) -> Result<Gguf, String> {
 fn smallest(tokens: &[&str]) -> File {
     let mut file = File { pairs: Vec::new(), tensors: Vec::new() };
     file.text("general.architecture", "llama").text("general.name", "smallest");
-    for (key, value) in [("embedding_length", 4), ("block_count", 1), ("feed_forward_length", 4), ("context_length", 32)] {
+    for (key, value) in [
+        ("embedding_length", 4),
+        ("block_count", 1),
+        ("feed_forward_length", 4),
+        ("context_length", 32),
+    ] {
         file.number(&format!("llama.{key}"), value);
     }
-    file.number("llama.attention.head_count", 1).float("llama.attention.layer_norm_rms_epsilon", 1e-5);
+    file.number("llama.attention.head_count", 1)
+        .float("llama.attention.layer_norm_rms_epsilon", 1e-5);
     file.zeros("token_embd.weight", &[tokens.len() as u64, 4]).zeros("output_norm.weight", &[4]);
     for part in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
         file.zeros(&format!("blk.0.{part}.weight"), &[4, 4]);
     }
     file.zeros("blk.0.attn_norm.weight", &[4]).zeros("blk.0.ffn_norm.weight", &[4]);
-    file.text("tokenizer.ggml.model", "gpt2").text("tokenizer.ggml.pre", "gpt-2").texts("tokenizer.ggml.tokens", tokens);
+    file.text("tokenizer.ggml.model", "gpt2")
+        .text("tokenizer.ggml.pre", "gpt-2")
+        .texts("tokenizer.ggml.tokens", tokens);
     file.texts("tokenizer.ggml.merges", &[]);
     file
 }
@@ -171,7 +196,9 @@ fn every_type_dequantizes_as_ggml_does() {
         let blocks = stored.tensor(&format!("{name}.blocks")).unwrap().data().to_vec();
         let mut file = smallest(&["a"; 4]);
         file.number("llama.feed_forward_length", 256);
-        file.zeros("blk.0.ffn_gate.weight", &[256, 4]).zeros("blk.0.ffn_up.weight", &[256, 4]).without("blk.0.ffn_down.weight");
+        file.zeros("blk.0.ffn_gate.weight", &[256, 4])
+            .zeros("blk.0.ffn_up.weight", &[256, 4])
+            .without("blk.0.ffn_down.weight");
         file.tensors.push(("blk.0.ffn_down.weight".into(), vec![256, 4], number, blocks));
         let (shape, found) = dense(&file.open().unwrap(), "model.layers.0.mlp.down_proj.weight");
         let (expected_shape, expected) = &values[&format!("{name}.values")];
@@ -179,7 +206,8 @@ fn every_type_dequantizes_as_ggml_does() {
     }
 }
 
-/// `name` holds exactly the tensors of the safetensors file, those for which `half` is true rounded to f16.
+/// `name` holds exactly the tensors of the safetensors file, those for which `half` is true rounded
+/// to f16.
 fn same_tensors(source: &Gguf, file: &str, half: impl Fn(&str, &[usize]) -> bool) {
     let expected = floats(file);
     assert_eq!(source.names(), expected.keys().cloned().collect::<Vec<_>>());
@@ -211,20 +239,44 @@ fn the_tiny_llama_arrives_in_transformers_order() {
     let source = Gguf::open(golden("gguf/tiny-llama.gguf")).unwrap();
     assert_eq!(source.config().unwrap(), TINY);
     assert_eq!(source.name(), "tiny-llama");
-    same_tensors(&source, "tiny-llama/model.safetensors", |name, shape| shape.len() == 2 && name != "model.layers.1.mlp.down_proj.weight");
+    same_tensors(&source, "tiny-llama/model.safetensors", |name, shape| {
+        shape.len() == 2 && name != "model.layers.1.mlp.down_proj.weight"
+    });
 }
 
 #[test]
 fn the_variants_arrive() {
-    let base = Config { vocab: 64, dim: 32, layers: 1, heads: 4, kv_heads: 2, head_dim: 8, hidden: 40, context: 128, ..TINY };
+    let base = Config {
+        vocab: 64,
+        dim: 32,
+        layers: 1,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        hidden: 40,
+        context: 128,
+        ..TINY
+    };
     let qwen = Config { rope_theta: 1e6, norm_epsilon: 1e-6, ..base };
     let llama = Config { heads: 2, kv_heads: 1, head_dim: 16, ..base };
-    let llama3 = RopeScaling::Llama3 { factor: 8.0, low_frequency: 1.0, high_frequency: 4.0, original_context: 32.0 };
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_frequency: 1.0,
+        high_frequency: 4.0,
+        original_context: 32.0,
+    };
     for (name, config) in [
         ("qwen2", qwen),
         ("qwen3", Config { head_dim: 16, ..qwen }),
         ("llama3-rope", Config { rope_theta: 500.0, rope_scaling: llama3, ..llama }),
-        ("linear-rope", Config { rope_theta: 100.0, rope_scaling: RopeScaling::Linear { factor: 3.0 }, ..llama }),
+        (
+            "linear-rope",
+            Config {
+                rope_theta: 100.0,
+                rope_scaling: RopeScaling::Linear { factor: 3.0 },
+                ..llama
+            },
+        ),
     ] {
         let source = Gguf::open(golden(&format!("gguf/{name}.gguf"))).unwrap();
         assert_eq!(source.config().unwrap(), config, "{name}");
@@ -238,7 +290,10 @@ fn an_adapter_equals_the_peft_one() {
     assert_eq!((adapter.alpha, adapter.architecture.as_str()), (Some(8.0), "llama"));
     let mut expected = floats("tiny-llama/adapters/lora/adapter_model.safetensors");
     for target in &adapter.targets {
-        for (part, shape, values) in [("A", [target.r, target.inputs], &target.a), ("B", [target.outputs, target.r], &target.b)] {
+        for (part, shape, values) in [
+            ("A", [target.r, target.inputs], &target.a),
+            ("B", [target.outputs, target.r], &target.b),
+        ] {
             let key = format!("base_model.model.{}.lora_{part}.weight", target.site);
             let (expected_shape, expected) = expected.remove(&key).unwrap();
             assert_eq!((&shape[..], bits(values)), (&expected_shape[..], bits(&expected)), "{key}");
@@ -249,12 +304,33 @@ fn an_adapter_equals_the_peft_one() {
 
 #[test]
 fn an_embedding_adapter_is_flipped() {
-    let config = Config { vocab: 3, dim: 4, layers: 1, heads: 1, kv_heads: 1, head_dim: 4, hidden: 4, ..TINY };
+    let config = Config {
+        vocab: 3,
+        dim: 4,
+        layers: 1,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 4,
+        hidden: 4,
+        ..TINY
+    };
     let mut file = File { pairs: Vec::new(), tensors: Vec::new() };
-    file.text("general.architecture", "llama").text("general.type", "adapter").text("adapter.type", "lora");
+    file.text("general.architecture", "llama")
+        .text("general.type", "adapter")
+        .text("adapter.type", "lora");
     let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    file.tensors.push(("token_embd.weight.lora_a".into(), vec![2, 3], 0, f32s(&[1., 2., 3., 4., 5., 6.])));
-    file.tensors.push(("token_embd.weight.lora_b".into(), vec![2, 4], 0, f32s(&[1., 2., 3., 4., 5., 6., 7., 8.])));
+    file.tensors.push((
+        "token_embd.weight.lora_a".into(),
+        vec![2, 3],
+        0,
+        f32s(&[1., 2., 3., 4., 5., 6.]),
+    ));
+    file.tensors.push((
+        "token_embd.weight.lora_b".into(),
+        vec![2, 4],
+        0,
+        f32s(&[1., 2., 3., 4., 5., 6., 7., 8.]),
+    ));
     let adapter = GgufAdapter::open(temporary(&file.bytes()).path(), &config).unwrap();
     let target = &adapter.targets[0];
     assert_eq!((adapter.alpha, target.site.to_string().as_str()), (None, "model.embed_tokens"));
@@ -460,7 +536,10 @@ fn what_is_not_supported_is_refused_by_name() {
         file.open().unwrap();
         change(&mut file);
         let error = file.open().err().unwrap_or_else(|| panic!("case {i}, {words:?}: opened"));
-        assert!(words.iter().all(|word| error.contains(word)), "case {i}: {error}, expected {words:?}");
+        assert!(
+            words.iter().all(|word| error.contains(word)),
+            "case {i}: {error}, expected {words:?}"
+        );
         assert!(!error.contains('\n'), "{error}");
     }
 }
@@ -487,13 +566,18 @@ fn overlapping_tensors_are_refused() {
     let mut bytes = file.bytes();
     // The entry ends with the offset: that of the second tensor becomes the first's.
     let name = string(&file.tensors[1].0);
-    let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4 + 8 + 4;
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap()
+        + name.len()
+        + 4
+        + 8
+        + 4;
     bytes[at..at + 8].fill(0);
     assert!(open(&bytes).unwrap_err().contains("overlaps"));
 }
 
-/// Every damaged version of `good`, one after the other in one file: `read` with each byte of `at` flipped in two ways, then
-/// `refused` with the file cut to each length of `at`, longest first. Only a panic or an accepted cut is a failure.
+/// Every damaged version of `good`, one after the other in one file: `read` with each byte of `at`
+/// flipped in two ways, then `refused` with the file cut to each length of `at`, longest first.
+/// Only a panic or an accepted cut is a failure.
 fn damage(good: &[u8], at: &[usize], read: impl Fn(&Path), refused: impl Fn(&Path) -> bool) {
     let mut scratch = temporary(good);
     let put = |scratch: &mut tempfile::NamedTempFile, at: usize, byte: u8| {
@@ -531,10 +615,13 @@ fn places(header: usize, length: usize, step: usize) -> Vec<usize> {
 #[test]
 fn damaged_models_never_panic() {
     let mut file = smallest(&["<s>", "a", "b", "ab"]);
-    file.texts("tokenizer.ggml.merges", &["a b"]).numbers("tokenizer.ggml.token_type", &[3, 1, 1, 1]);
+    file.texts("tokenizer.ggml.merges", &["a b"])
+        .numbers("tokenizer.ggml.token_type", &[3, 1, 1, 1]);
     let small = file.bytes();
     let golden = fs::read(golden("gguf/tiny-llama.gguf")).unwrap();
-    for (good, at) in [(&small, places(small.len(), small.len(), 1)), (&golden, places(3808, golden.len(), 4099))] {
+    for (good, at) in
+        [(&small, places(small.len(), small.len(), 1)), (&golden, places(3808, golden.len(), 4099))]
+    {
         damage(good, &at, read_model, |path| Gguf::open(path).is_err());
     }
 }
@@ -543,17 +630,36 @@ fn damaged_models_never_panic() {
 fn damaged_adapters_never_panic() {
     let good = fs::read(golden("gguf/lora.gguf")).unwrap();
     let open = |path: &Path| GgufAdapter::open(path, &TINY);
-    damage(&good, &places(2080, good.len(), 997), |path| drop(open(path)), |path| open(path).is_err());
+    damage(
+        &good,
+        &places(2080, good.len(), 997),
+        |path| drop(open(path)),
+        |path| open(path).is_err(),
+    );
 }
 
 #[test]
 fn adapters_that_are_not_supported_are_refused_by_name() {
-    let config = Config { vocab: 3, dim: 4, layers: 1, heads: 1, kv_heads: 1, head_dim: 4, hidden: 4, ..TINY };
+    let config = Config {
+        vocab: 3,
+        dim: 4,
+        layers: 1,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 4,
+        hidden: 4,
+        ..TINY
+    };
     let mut good = File { pairs: Vec::new(), tensors: Vec::new() };
-    good.text("general.architecture", "llama").text("general.type", "adapter").text("adapter.type", "lora");
+    good.text("general.architecture", "llama")
+        .text("general.type", "adapter")
+        .text("adapter.type", "lora");
     good.float("adapter.lora.alpha", 4.0);
     good.zeros("blk.0.attn_q.weight.lora_a", &[2, 4]).zeros("blk.0.attn_q.weight.lora_b", &[4, 2]);
-    let open = |file: &File| GgufAdapter::open(temporary(&file.bytes()).path(), &config).map_err(|error| error.to_string());
+    let open = |file: &File| {
+        GgufAdapter::open(temporary(&file.bytes()).path(), &config)
+            .map_err(|error| error.to_string())
+    };
     assert_eq!(open(&good).unwrap().targets.len(), 1);
     let cases: &[Case] = &[
         (
@@ -640,7 +746,10 @@ fn adapters_that_are_not_supported_are_refused_by_name() {
         let mut file = good.clone();
         change(&mut file);
         let error = open(&file).err().unwrap_or_else(|| panic!("case {i}, {words:?}: opened"));
-        assert!(words.iter().all(|word| error.contains(word)), "case {i}: {error}, expected {words:?}");
+        assert!(
+            words.iter().all(|word| error.contains(word)),
+            "case {i}: {error}, expected {words:?}"
+        );
     }
 }
 
@@ -652,7 +761,8 @@ fn ids(file: &File, text: &str) -> Vec<u32> {
 #[test]
 fn special_tokens_are_found_first_and_merges_are_those_of_the_file() {
     let mut file = smallest(&["<|im_end|>", "a", "b", "ab", "a\u{20}b", "Ġ", "Ġab"]);
-    file.texts("tokenizer.ggml.merges", &["a b", "Ġ ab", "b a"]).numbers("tokenizer.ggml.token_type", &[1, 1, 1, 1, 4, 1, 1]);
+    file.texts("tokenizer.ggml.merges", &["a b", "Ġ ab", "b a"])
+        .numbers("tokenizer.ggml.token_type", &[1, 1, 1, 1, 4, 1, 1]);
     assert_eq!(ids(&file, "ab ab a bba<|im_end|>a"), [3, 6, 5, 4, 2, 1, 0, 1]);
     let text = file.open().unwrap().text().unwrap();
     assert_eq!((text.bos, text.add_bos, text.stop), (None, false, vec![0]));
@@ -669,21 +779,30 @@ fn a_byte_without_a_token_disappears_and_joins_nothing() {
 #[test]
 fn every_pre_tokenizer_cuts_where_llama_cpp_does() {
     let read = |name: &str| fs::read_to_string(golden(name)).unwrap();
-    let vocabulary: BTreeMap<String, Vec<String>> = serde_json::from_str(&read("pretokenizers/vocabulary.json")).unwrap();
+    let vocabulary: BTreeMap<String, Vec<String>> =
+        serde_json::from_str(&read("pretokenizers/vocabulary.json")).unwrap();
     let list = |key: &str| vocabulary[key].iter().map(String::as_str).collect::<Vec<_>>();
     let lines = read("smollm2/lines.jsonl");
-    let lines: Vec<serde_json::Value> = lines.lines().step_by(4).map(|line| serde_json::from_str(line).unwrap()).collect();
-    let expected: BTreeMap<String, Vec<Vec<u32>>> = serde_json::from_str(&read("pretokenizers/ids.json")).unwrap();
+    let lines: Vec<serde_json::Value> =
+        lines.lines().step_by(4).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected: BTreeMap<String, Vec<Vec<u32>>> =
+        serde_json::from_str(&read("pretokenizers/ids.json")).unwrap();
     assert_eq!(expected.len(), 7);
     for (name, expected) in expected {
         let mut file = smallest(&list("tokens"));
-        file.texts("tokenizer.ggml.merges", &list("merges")).text("tokenizer.ggml.pre", &name).number("tokenizer.ggml.bos_token_id", 0);
+        file.texts("tokenizer.ggml.merges", &list("merges"))
+            .text("tokenizer.ggml.pre", &name)
+            .number("tokenizer.ggml.bos_token_id", 0);
         let text = file.open().unwrap().text().unwrap();
         let tokenizer = Tokenizer::from_bytes(&text.tokenizer).unwrap();
         assert_eq!(lines.len(), expected.len());
         for (line, expected) in lines.iter().zip(expected) {
             let line = line["text"].as_str().unwrap();
-            assert_eq!(tokenizer.encode(line, false).unwrap().get_ids(), expected, "{name}: {line:?}");
+            assert_eq!(
+                tokenizer.encode(line, false).unwrap().get_ids(),
+                expected,
+                "{name}: {line:?}"
+            );
         }
     }
 }
@@ -691,7 +810,13 @@ fn every_pre_tokenizer_cuts_where_llama_cpp_does() {
 #[test]
 fn begin_of_sequence_follows_the_key_and_then_the_pre_tokenizer() {
     let mut file = smallest(&["<s>", "a"]);
-    let add = |file: &File| file.open().unwrap().text().map(|text| (text.bos, text.add_bos)).map_err(|error| error.to_string());
+    let add = |file: &File| {
+        file.open()
+            .unwrap()
+            .text()
+            .map(|text| (text.bos, text.add_bos))
+            .map_err(|error| error.to_string())
+    };
     file.number("tokenizer.ggml.bos_token_id", 0);
     assert_eq!(add(&file), Ok((Some(0), false)));
     file.text("tokenizer.ggml.pre", "llama-bpe");
@@ -781,7 +906,16 @@ fn tokenizers_that_are_not_understood_are_refused_by_name() {
     for (i, (change, words)) in cases.iter().enumerate() {
         let mut file = smallest(&["a", "b"]);
         change(&mut file);
-        let error = file.open().unwrap().text().err().unwrap_or_else(|| panic!("case {i}, {words:?}: read")).to_string();
-        assert!(words.iter().all(|word| error.contains(word)), "case {i}: {error}, expected {words:?}");
+        let error = file
+            .open()
+            .unwrap()
+            .text()
+            .err()
+            .unwrap_or_else(|| panic!("case {i}, {words:?}: read"))
+            .to_string();
+        assert!(
+            words.iter().all(|word| error.contains(word)),
+            "case {i}: {error}, expected {words:?}"
+        );
     }
 }

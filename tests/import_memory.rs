@@ -1,4 +1,5 @@
-//! An import holds the result and two tensors, not the model; and one that fails leaves neither a new file nor a changed old one.
+//! An import holds the result and two tensors, not the model; and one that fails leaves neither a
+//! new file nor a changed old one.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
@@ -24,7 +25,8 @@ fn grow(by: usize) {
     PEAK.fetch_max(now, Ordering::Relaxed);
 }
 
-// SAFETY: every call goes to the system allocator unchanged. A reallocation counts both blocks, as if it always moved.
+// SAFETY: every call goes to the system allocator unchanged. A reallocation counts both blocks, as
+// if it always moved.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
@@ -76,7 +78,9 @@ impl Synthetic {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         let numbers = 0..self.config.sites() as u32;
         let mut sites = numbers.filter_map(|number| Site::from_number(number, self.config.layers));
-        let matrix = sites.find(|site| name.strip_suffix(".weight").is_some_and(|module| module == site.to_string()));
+        let matrix = sites.find(|site| {
+            name.strip_suffix(".weight").is_some_and(|module| module == site.to_string())
+        });
         let norm = name.contains("norm").then(|| vec![self.config.dim]);
         matrix.map(|site| site.shape(&self.config)).map(|(rows, cols)| vec![rows, cols]).or(norm)
     }
@@ -101,7 +105,8 @@ impl Source for Synthetic {
 
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError> {
         let Some(shape) = self.shape(name) else { return Ok(None) };
-        let mut values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| (i as f32 * 0.37).sin() + 0.01).collect();
+        let mut values: Vec<f32> =
+            (0..shape.iter().product()).map(|i: usize| (i as f32 * 0.37).sin() + 0.01).collect();
         if name == self.damaged {
             values[17] = f32::NAN;
         }
@@ -110,9 +115,13 @@ impl Source for Synthetic {
 
     fn names(&self) -> Vec<String> {
         let layers = self.config.layers;
-        let matrices =
-            (0..self.config.sites() as u32).filter_map(|number| Site::from_number(number, layers)).map(|s| format!("{s}.weight"));
-        let norms = (0..layers).flat_map(|i| ["input", "post_attention"].map(|part| format!("model.layers.{i}.{part}_layernorm.weight")));
+        let matrices = (0..self.config.sites() as u32)
+            .filter_map(|number| Site::from_number(number, layers))
+            .map(|s| format!("{s}.weight"));
+        let norms = (0..layers).flat_map(|i| {
+            ["input", "post_attention"]
+                .map(|part| format!("model.layers.{i}.{part}_layernorm.weight"))
+        });
         matrices.chain(norms).chain(["model.norm.weight".to_owned()]).collect()
     }
 }
@@ -137,9 +146,16 @@ fn the_peak_is_below_the_result_and_two_tensors() {
         let result = fs::metadata(&output).unwrap().len() as usize;
         println!("{embedding:?}: peak {peak}, result {result}, two tensors {two_largest}");
         assert_eq!(steps, source.names().len());
-        assert!(peak < result + two_largest + (1 << 20), "{embedding:?}: peak {peak}, result {result}, two tensors {two_largest}");
+        assert!(
+            peak < result + two_largest + (1 << 20),
+            "{embedding:?}: peak {peak}, result {result}, two tensors {two_largest}"
+        );
         // The whole model as f32 would not have fitted: the bound is one.
-        let whole: usize = source.names().iter().map(|name| 4 * source.shape(name).unwrap().iter().product::<usize>()).sum();
+        let whole: usize = source
+            .names()
+            .iter()
+            .map(|name| 4 * source.shape(name).unwrap().iter().product::<usize>())
+            .sum();
         assert!(peak < whole / 2, "peak {peak}, the model as f32 {whole}");
         let archive = lowrank::archive::ArchiveFile::open(&output).unwrap();
         Llama::verify(&archive).unwrap();
@@ -147,7 +163,16 @@ fn the_peak_is_below_the_result_and_two_tensors() {
 }
 
 /// Small enough to be written once for every byte at which writing may fail.
-const SMALL: Config = Config { vocab: 16, dim: 64, layers: 1, heads: 2, kv_heads: 1, head_dim: 32, hidden: 64, ..CONFIG };
+const SMALL: Config = Config {
+    vocab: 16,
+    dim: 64,
+    layers: 1,
+    heads: 2,
+    kv_heads: 1,
+    head_dim: 32,
+    hidden: 64,
+    ..CONFIG
+};
 
 /// Takes `room` bytes, then nothing more.
 struct Full {
@@ -176,13 +201,33 @@ fn a_full_output_never_gets_a_header() {
         let (rows, cols) = site.shape(&SMALL);
         OwnedMatrix::quantize(Format::Nf4, 64, rows, cols, &values[..rows * cols]).unwrap()
     };
-    let sites = [Site::Q(0), Site::K(0), Site::V(0), Site::O(0), Site::Gate(0), Site::Up(0), Site::Down(0), Site::Embedding];
+    let sites = [
+        Site::Q(0),
+        Site::K(0),
+        Site::V(0),
+        Site::O(0),
+        Site::Gate(0),
+        Site::Up(0),
+        Site::Down(0),
+        Site::Embedding,
+    ];
     let matrices = sites.map(matrix);
     let linear = |i: usize| schema::Linear { weight: matrices[i].view().into(), bias: &[] };
     let norm = [1.0; 64];
     let [q, k, v, o, gate, up, down] = [0, 1, 2, 3, 4, 5, 6].map(linear);
-    let layer =
-        schema::LlamaLayer { attention_norm: &norm, q, k, v, o, q_norm: &[], k_norm: &[], feed_forward_norm: &norm, gate, up, down };
+    let layer = schema::LlamaLayer {
+        attention_norm: &norm,
+        q,
+        k,
+        v,
+        o,
+        q_norm: &[],
+        k_norm: &[],
+        feed_forward_norm: &norm,
+        gate,
+        up,
+        down,
+    };
     let root = schema::Llama {
         name: "small",
         config: SMALL.to_schema(),
@@ -213,14 +258,25 @@ fn a_failed_import_leaves_no_file_and_keeps_an_old_one() {
     let good = Synthetic { config: SMALL, damaged: "" };
     let files = || fs::read_dir(place.path()).unwrap().count();
     // Early, in the middle, last; matrices and a norm.
-    let damaged = ["model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"];
+    let damaged = [
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.layers.0.mlp.down_proj.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+    ];
     for existing in [false, true] {
         if existing {
             write_base(&good, &options(Format::Int8), &output, &mut |_| {}).unwrap();
         }
         let before = fs::read(&output).ok();
         for damaged in damaged {
-            let error = write_base(&Synthetic { config: SMALL, damaged }, &options(Format::Int8), &output, &mut |_| {}).unwrap_err();
+            let error = write_base(
+                &Synthetic { config: SMALL, damaged },
+                &options(Format::Int8),
+                &output,
+                &mut |_| {},
+            )
+            .unwrap_err();
             let error = error.to_string();
             assert!(error.contains(damaged) && error.contains("value 17 is NaN"), "{error}");
             assert_eq!(fs::read(&output).ok(), before);
@@ -231,9 +287,12 @@ fn a_failed_import_leaves_no_file_and_keeps_an_old_one() {
     assert_eq!(written, *base_to_buffer(&good, &options(Format::Int8), &mut |_| {}).unwrap());
     // Nowhere to write: the error names the output.
     let nowhere = place.path().join("absent").join("base.lrk");
-    let error = write_base(&good, &options(Format::Int8), &nowhere, &mut |_| {}).unwrap_err().to_string();
+    let error =
+        write_base(&good, &options(Format::Int8), &nowhere, &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains(nowhere.to_str().unwrap()) && error.contains("No such file"), "{error}");
-    let error = write_base(&good, &options(Format::Int8), place.path(), &mut |_| {}).unwrap_err().to_string();
+    let error = write_base(&good, &options(Format::Int8), place.path(), &mut |_| {})
+        .unwrap_err()
+        .to_string();
     assert!(error.contains(place.path().to_str().unwrap()), "{error}");
     assert_eq!((files(), fs::read(&output).unwrap()), (1, written));
 }
@@ -250,7 +309,15 @@ fn shapes_that_are_too_large_for_memory_are_refused_before_they_are_made() {
             String::new()
         }
         fn config(&self) -> Result<Config, FileError> {
-            Ok(Config { dim: 1 << 17, vocab: 1 << 24, hidden: 1 << 20, heads: 4096, kv_heads: 4096, head_dim: 4096, ..CONFIG })
+            Ok(Config {
+                dim: 1 << 17,
+                vocab: 1 << 24,
+                hidden: 1 << 20,
+                heads: 4096,
+                kv_heads: 4096,
+                head_dim: 4096,
+                ..CONFIG
+            })
         }
         fn text(&self) -> Result<TextParts, FileError> {
             Ok(TextParts::default())

@@ -1,8 +1,9 @@
 //! Every kernel of every instruction set that this CPU has computes what its formula says.
 //!
-//! Products are held to f64 over the dequantized weights: |error| ≤ 1e-6 · Σ|wᵢxᵢ|, in `Precision::Fast` 1e-2, where they are also
-//! held to the scalar table's, whose integer sums are the same. Shapes run around every vector, group, block and tile edge;
-//! outputs are filled with NaN first, so a missing element shows.
+//! Products are held to f64 over the dequantized weights: |error| ≤ 1e-6 · Σ|wᵢxᵢ|, in
+//! `Precision::Fast` 1e-2, where they are also held to the scalar table's, whose integer sums are
+//! the same. Shapes run around every vector, group, block and tile edge; outputs are filled with
+//! NaN first, so a missing element shows.
 
 #![cfg(feature = "alloc")]
 
@@ -38,7 +39,8 @@ fn tables() -> Vec<&'static Kernels> {
 fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     (0..count).map(|_| if next() > 0.95 { 5.0 * next() } else { next() }).collect()
@@ -47,7 +49,8 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 /// Every format with every block size and layout that the shape allows.
 fn matrices(rows: usize, cols: usize) -> Vec<OwnedMatrix> {
     let weights = numbers(rows * cols, (rows * 1000 + cols) as u64);
-    let quantize = |format, block| OwnedMatrix::quantize(format, block, rows, cols, &weights).unwrap();
+    let quantize =
+        |format, block| OwnedMatrix::quantize(format, block, rows, cols, &weights).unwrap();
     let mut all = vec![quantize(Format::F32, 64), quantize(Format::F16, 64)];
     for block in [32, 64, 128, 512, 4096] {
         all.push(quantize(Format::Int8, block));
@@ -79,7 +82,12 @@ fn reference(matrix: &OwnedMatrix, x: &[f32]) -> Vec<(f64, f64)> {
 }
 
 /// Runs a product into an output of NaNs, one part after the other.
-fn run(table: &Kernels, matrix: &OwnedMatrix, input: &Input<'_>, parts: &[std::ops::Range<usize>]) -> Vec<f32> {
+fn run(
+    table: &Kernels,
+    matrix: &OwnedMatrix,
+    input: &Input<'_>,
+    parts: &[std::ops::Range<usize>],
+) -> Vec<f32> {
     let rows = matrix.view().rows();
     let mut y = vec![f32::NAN; input.n() * rows];
     let mut view = MatMut::new(&mut y, rows).unwrap();
@@ -93,19 +101,35 @@ fn run(table: &Kernels, matrix: &OwnedMatrix, input: &Input<'_>, parts: &[std::o
 fn describe(table: &Kernels, matrix: &OwnedMatrix, n: usize) -> String {
     let view = matrix.view();
     let (format, block, layout) = (view.format(), view.block(), view.layout());
-    format!("{} {format:?} block {block} {layout:?} [{}, {}] n {n}", table.name(), view.rows(), view.cols())
+    format!(
+        "{} {format:?} block {block} {layout:?} [{}, {}] n {n}",
+        table.name(),
+        view.rows(),
+        view.cols()
+    )
 }
 
 /// Holds columns `part` of the product to the reference, and the others to not having been touched.
-fn check(table: &Kernels, matrix: &OwnedMatrix, x: &[f32], expected: &[(f64, f64)], part: std::ops::Range<usize>) {
+fn check(
+    table: &Kernels,
+    matrix: &OwnedMatrix,
+    x: &[f32],
+    expected: &[(f64, f64)],
+    part: std::ops::Range<usize>,
+) {
     let view = matrix.view();
     let input = Input::new(x, view.cols());
     let y = run(table, matrix, &input, std::slice::from_ref(&part));
     for (at, (&y, &(sum, size))) in y.iter().zip(expected).enumerate() {
         let (i, row) = (at / view.rows(), at % view.rows());
-        let case = || format!("{}: vector {i}, row {row} of {part:?}", describe(table, matrix, input.n()));
+        let case =
+            || format!("{}: vector {i}, row {row} of {part:?}", describe(table, matrix, input.n()));
         if part.contains(&row) {
-            assert!((f64::from(y) - sum).abs() <= EXACT * size, "{}: {y} instead of {sum} (size {size})", case());
+            assert!(
+                (f64::from(y) - sum).abs() <= EXACT * size,
+                "{}: {y} instead of {sum} (size {size})",
+                case()
+            );
         } else {
             assert!(y.is_nan(), "{}: written outside the part", case());
         }
@@ -125,7 +149,13 @@ fn products_around_every_edge() {
                     for n in 1..=9 {
                         check(table, &matrix, &x[..n * cols], &expected[..n * rows], 0..rows);
                     }
-                    check(table, &matrix, &x[..3 * cols], &expected[..3 * rows], rows / 3..rows - rows / 4);
+                    check(
+                        table,
+                        &matrix,
+                        &x[..3 * cols],
+                        &expected[..3 * rows],
+                        rows / 3..rows - rows / 4,
+                    );
                 }
             }
         }
@@ -134,7 +164,8 @@ fn products_around_every_edge() {
 
 #[test]
 fn products_of_many_vectors() {
-    // Around the vectors that pass over a tile together, and around the 16 rows of a register and the 64 of a panel.
+    // Around the vectors that pass over a tile together, and around the 16 rows of a register and
+    // the 64 of a panel.
     let some = [65, 66, 67, 68, 132, 140];
     let shapes = [
         (5, 100, &some[..]),
@@ -159,7 +190,9 @@ fn products_of_many_vectors() {
 
 #[test]
 fn rows_are_dequantized_to_the_bit() {
-    for (rows, cols) in [(3, 1), (5, 63), (4, 64), (3, 100), (7, 576), (2, 768), (2, 800), (2, 1536), (1, 1600)] {
+    for (rows, cols) in
+        [(3, 1), (5, 63), (4, 64), (3, 100), (7, 576), (2, 768), (2, 800), (2, 1536), (1, 1600)]
+    {
         for matrix in matrices(rows, cols) {
             for table in tables() {
                 for row in 0..rows {
@@ -167,7 +200,12 @@ fn rows_are_dequantized_to_the_bit() {
                     table.read_row(&matrix.view(), row, &mut found);
                     matrix.view().read(row, 0, &mut expected);
                     let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-                    assert_eq!(bits(&found), bits(&expected), "row {row}, {}", describe(table, &matrix, 1));
+                    assert_eq!(
+                        bits(&found),
+                        bits(&expected),
+                        "row {row}, {}",
+                        describe(table, &matrix, 1)
+                    );
                 }
             }
         }
@@ -183,7 +221,11 @@ fn products_do_not_depend_on_how_rows_are_split() {
                 for n in [1, 2, 3, 4, 7] {
                     let input = Input::new(&x[..n * cols], cols);
                     let whole = run(table, &matrix, &input, std::slice::from_ref(&(0..23)));
-                    for parts in [vec![0..12, 12..23], vec![0..1, 1..6, 6..6, 6..8, 8..19, 19..23], (0..23).map(|r| r..r + 1).collect()] {
+                    for parts in [
+                        vec![0..12, 12..23],
+                        vec![0..1, 1..6, 6..6, 6..8, 8..19, 19..23],
+                        (0..23).map(|r| r..r + 1).collect(),
+                    ] {
                         let split = run(table, &matrix, &input, &parts);
                         assert!(
                             whole.iter().zip(&split).all(|(a, b)| a.to_bits() == b.to_bits()),
@@ -203,11 +245,21 @@ fn a_vector_does_not_depend_on_those_beside_it() {
         for matrix in matrices(rows, cols) {
             let x = numbers(19 * cols, 6);
             for table in tables() {
-                let all = run(table, &matrix, &Input::new(&x, cols), std::slice::from_ref(&(0..rows)));
+                let all =
+                    run(table, &matrix, &Input::new(&x, cols), std::slice::from_ref(&(0..rows)));
                 // One vector alone may be added up in another order; two are as many are.
                 for n in [2, 3, 5, 6, 7, 13] {
-                    let some = run(table, &matrix, &Input::new(&x[..n * cols], cols), std::slice::from_ref(&(0..rows)));
-                    assert!(some.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", describe(table, &matrix, n));
+                    let some = run(
+                        table,
+                        &matrix,
+                        &Input::new(&x[..n * cols], cols),
+                        std::slice::from_ref(&(0..rows)),
+                    );
+                    assert!(
+                        some.iter().zip(&all).all(|(a, b)| a.to_bits() == b.to_bits()),
+                        "{}",
+                        describe(table, &matrix, n)
+                    );
                 }
             }
         }
@@ -248,13 +300,15 @@ struct Integers {
 
 impl Integers {
     fn of(table: &Kernels, x: &[f32]) -> Self {
-        let mut integers = Self { values: vec![99; x.len()], scales: vec![f32::NAN; x.len() / GROUP] };
+        let mut integers =
+            Self { values: vec![99; x.len()], scales: vec![f32::NAN; x.len() / GROUP] };
         table.quantize(x, &mut integers.values, &mut integers.scales);
         integers
     }
 
     fn input<'a>(&'a self, x: &'a [f32], cols: usize) -> Input<'a> {
-        let quantized = Quantized { values: &self.values[..x.len()], scales: &self.scales[..x.len() / GROUP] };
+        let quantized =
+            Quantized { values: &self.values[..x.len()], scales: &self.scales[..x.len() / GROUP] };
         Input { quantized: Some(quantized), ..Input::new(x, cols) }
     }
 }
@@ -268,14 +322,30 @@ fn check_fast(table: &Kernels, matrix: &OwnedMatrix, x: &[f32], expected: &[(f64
     let y = run(table, matrix, &integers.input(x, cols), &parts);
     let oracle = run(scalar, matrix, &integers.input(x, cols), &parts);
     for (at, ((&y, &oracle), &(sum, size))) in y.iter().zip(&oracle).zip(expected).enumerate() {
-        let case = || format!("{}: vector {}, row {}", describe(table, matrix, x.len() / cols), at / rows, at % rows);
-        assert!((f64::from(y) - sum).abs() <= FAST * size, "{}: {y} instead of {sum} (size {size})", case());
-        assert!(f64::from((y - oracle).abs()) <= 2.0 * EXACT * size, "{}: {y}, scalar {oracle} (size {size})", case());
+        let case = || {
+            format!(
+                "{}: vector {}, row {}",
+                describe(table, matrix, x.len() / cols),
+                at / rows,
+                at % rows
+            )
+        };
+        assert!(
+            (f64::from(y) - sum).abs() <= FAST * size,
+            "{}: {y} instead of {sum} (size {size})",
+            case()
+        );
+        assert!(
+            f64::from((y - oracle).abs()) <= 2.0 * EXACT * size,
+            "{}: {y}, scalar {oracle} (size {size})",
+            case()
+        );
     }
 }
 
-/// The matrices that have a fast form. The bound of 1e-2 is for Σ over many columns: in a single group the rounding of a few
-/// large products may not average out, so the least width here is 4 groups.
+/// The matrices that have a fast form. The bound of 1e-2 is for Σ over many columns: in a single
+/// group the rounding of a few large products may not average out, so the least width here is 4
+/// groups.
 fn fast_matrices(rows: usize, cols: usize) -> Vec<OwnedMatrix> {
     let mut all = matrices(rows, cols);
     all.retain(|matrix| kernels().has_fast(&matrix.view()));
@@ -318,7 +388,8 @@ fn fast_products_of_many_vectors() {
 
 #[test]
 fn fast_products_do_not_depend_on_how_rows_are_split() {
-    // Odd and even numbers of groups, in one part and in several; odd rows that begin a range, end it, or are all of it.
+    // Odd and even numbers of groups, in one part and in several; odd rows that begin a range, end
+    // it, or are all of it.
     for cols in [64, 192, 576, 640, 2304, 4160, 4224] {
         for matrix in fast_matrices(37, cols) {
             let x = numbers(9 * cols, 5);
@@ -328,7 +399,12 @@ fn fast_products_do_not_depend_on_how_rows_are_split() {
                     let input = integers.input(&x[..n * cols], cols);
                     let whole = run(table, &matrix, &input, std::slice::from_ref(&(0..37)));
                     let odd = vec![0..1, 1..6, 6..6, 6..24, 24..37];
-                    for parts in [vec![0..12, 12..37], odd, vec![0..13, 13..36, 36..37], (0..37).map(|r| r..r + 1).collect()] {
+                    for parts in [
+                        vec![0..12, 12..37],
+                        odd,
+                        vec![0..13, 13..36, 36..37],
+                        (0..37).map(|r| r..r + 1).collect(),
+                    ] {
                         let split = run(table, &matrix, &input, &parts);
                         assert!(
                             whole.iter().zip(&split).all(|(a, b)| a.to_bits() == b.to_bits()),
@@ -354,7 +430,10 @@ fn without_a_fast_form_integers_change_nothing() {
             assert!(!table.has_fast(&matrix.view()));
             let integers = Integers::of(table, &x);
             let whole = std::slice::from_ref(&(0..3));
-            assert_eq!(run(table, &matrix, &integers.input(&x, 128), whole), run(table, &matrix, &Input::new(&x, 128), whole));
+            assert_eq!(
+                run(table, &matrix, &integers.input(&x, 128), whole),
+                run(table, &matrix, &Input::new(&x, 128), whole)
+            );
         }
     }
 }
@@ -372,13 +451,21 @@ fn integers_are_the_nearest_and_the_same_on_every_instruction_set() {
         for ((x, values), &scale) in x.chunks(64).zip(found.values.chunks(64)).zip(&found.scales) {
             let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
             for (&x, &value) in x.iter().zip(values) {
-                assert!((f32::from(value) * scale - x).abs() <= most / 127.0 * 0.500_01 + 1e-37, "{} {x:e}", table.name());
+                assert!(
+                    (f32::from(value) * scale - x).abs() <= most / 127.0 * 0.500_01 + 1e-37,
+                    "{} {x:e}",
+                    table.name()
+                );
                 assert_ne!(value, i8::MIN);
             }
         }
         assert_eq!(found.scales[..2], [0.0; 2]);
         x[70] = f32::NAN;
-        assert!(Integers::of(table, &x).scales[1].is_nan(), "{}: a NaN must not become a number", table.name());
+        assert!(
+            Integers::of(table, &x).scales[1].is_nan(),
+            "{}: a NaN must not become a number",
+            table.name()
+        );
         x[70] = 0.0;
     }
 }
@@ -392,7 +479,8 @@ fn a_nan_activation_reaches_every_output_of_its_vector_only() {
                 let mut x = numbers(128 * n, 2);
                 x[100] = bad;
                 let integers = Integers::of(table, &x);
-                let y = run(table, &matrix, &integers.input(&x, 128), std::slice::from_ref(&(0..5)));
+                let y =
+                    run(table, &matrix, &integers.input(&x, 128), std::slice::from_ref(&(0..5)));
                 assert!(y[..5].iter().all(|y| !y.is_finite()), "{} {bad} {y:?}", table.name());
                 assert!(y[5..].iter().all(|y| y.is_finite()), "{} {bad} {y:?}", table.name());
             }
@@ -408,7 +496,10 @@ fn an_input_of_another_width_is_refused() {
 }
 
 fn close(found: f32, expected: f64, allowed: f64, what: impl std::fmt::Display) {
-    assert!((f64::from(found) - expected).abs() <= allowed, "{what}: {found} instead of {expected} (allowed {allowed:e})");
+    assert!(
+        (f64::from(found) - expected).abs() <= allowed,
+        "{what}: {found} instead of {expected} (allowed {allowed:e})"
+    );
 }
 
 #[test]
@@ -418,7 +509,8 @@ fn dot_products_and_scaled_additions() {
             let (a, b) = (numbers(len, 1), numbers(len, 2));
             let halves: Vec<u16> = a.iter().map(|&a| f16::from_f32(a).to_bits()).collect();
             let bytes: Vec<i8> = a.iter().map(|&a| (a * 25.0) as i8).collect();
-            let of_halves: Vec<f32> = halves.iter().map(|&bits| f16::from_bits(bits).to_f32()).collect();
+            let of_halves: Vec<f32> =
+                halves.iter().map(|&bits| f16::from_bits(bits).to_f32()).collect();
             let of_bytes: Vec<f32> = bytes.iter().map(|&q| f32::from(q)).collect();
             for (name, a, found) in [
                 ("dot", &a, table.dot(&a, &b)),
@@ -427,7 +519,12 @@ fn dot_products_and_scaled_additions() {
             ] {
                 let terms = || a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b));
                 let size: f64 = terms().map(f64::abs).sum();
-                close(found, terms().sum(), EXACT * size, format_args!("{} {name} of {len}", table.name()));
+                close(
+                    found,
+                    terms().sum(),
+                    EXACT * size,
+                    format_args!("{} {name} of {len}", table.name()),
+                );
             }
             for (name, a) in [("axpy", &a), ("axpy_f16", &of_halves), ("axpy_i8", &of_bytes)] {
                 let mut y = b.clone();
@@ -439,7 +536,12 @@ fn dot_products_and_scaled_additions() {
                 for ((&y, &a), &b) in y.iter().zip(a).zip(&b) {
                     let term = f64::from(-0.7f32) * f64::from(a);
                     let size = term.abs() + f64::from(b).abs();
-                    close(y, f64::from(b) + term, 2e-7 * size, format_args!("{} {name} of {len}", table.name()));
+                    close(
+                        y,
+                        f64::from(b) + term,
+                        2e-7 * size,
+                        format_args!("{} {name} of {len}", table.name()),
+                    );
                 }
             }
         }
@@ -475,7 +577,9 @@ fn dot_products_of_several_rows() {
                     continue;
                 }
                 let (a, x) = (Stored::new(rows * len, 1), numbers(len, 2));
-                for (name, values) in [("dots", &a.floats), ("dots_f16", &a.of_halves), ("dots_i8", &a.of_bytes)] {
+                for (name, values) in
+                    [("dots", &a.floats), ("dots_f16", &a.of_halves), ("dots_i8", &a.of_bytes)]
+                {
                     let mut out = vec![f32::NAN; rows];
                     match name {
                         "dots" => table.dots(&a.floats, &x, &mut out),
@@ -483,9 +587,15 @@ fn dot_products_of_several_rows() {
                         _ => table.dots_i8(&a.bytes, &x, &mut out),
                     }
                     for (&found, row) in out.iter().zip(values.chunks(len)) {
-                        let terms = || row.iter().zip(&x).map(|(&a, &b)| f64::from(a) * f64::from(b));
+                        let terms =
+                            || row.iter().zip(&x).map(|(&a, &b)| f64::from(a) * f64::from(b));
                         let size: f64 = terms().map(f64::abs).sum();
-                        close(found, terms().sum(), EXACT * size, format_args!("{} {name} of {rows} rows of {len}", table.name()));
+                        close(
+                            found,
+                            terms().sum(),
+                            EXACT * size,
+                            format_args!("{} {name} of {rows} rows of {len}", table.name()),
+                        );
                     }
                 }
             }
@@ -494,7 +604,15 @@ fn dot_products_of_several_rows() {
 }
 
 /// `mix` of one format: results start as `before`.
-fn mix(table: &Kernels, name: &str, w: &[Vec<f32>], rows: &Stored, stride: usize, first: usize, before: &[Vec<f32>]) -> Vec<Vec<f32>> {
+fn mix(
+    table: &Kernels,
+    name: &str,
+    w: &[Vec<f32>],
+    rows: &Stored,
+    stride: usize,
+    first: usize,
+    before: &[Vec<f32>],
+) -> Vec<Vec<f32>> {
     let mut out = before.to_vec();
     let w: Vec<&[f32]> = w.iter().map(Vec::as_slice).collect();
     let mut views: Vec<&mut [f32]> = out.iter_mut().map(Vec::as_mut_slice).collect();
@@ -518,15 +636,27 @@ fn weighted_sums_of_stored_rows() {
                         continue;
                     }
                     let w: Vec<_> = (0..results).map(|r| numbers(terms, r as u64)).collect();
-                    let before: Vec<_> = (0..results).map(|r| numbers(cols, 50 + r as u64)).collect();
-                    for (name, values) in [("mix", &rows.floats), ("mix_f16", &rows.of_halves), ("mix_i8", &rows.of_bytes)] {
+                    let before: Vec<_> =
+                        (0..results).map(|r| numbers(cols, 50 + r as u64)).collect();
+                    for (name, values) in [
+                        ("mix", &rows.floats),
+                        ("mix_f16", &rows.of_halves),
+                        ("mix_i8", &rows.of_bytes),
+                    ] {
                         let out = mix(table, name, &w, &rows, stride, 0, &before);
                         for (r, c) in (0..results).flat_map(|r| (0..cols).map(move |c| (r, c))) {
-                            let products = || w[r].iter().enumerate().map(|(t, &w)| f64::from(w) * f64::from(values[t * stride + c]));
+                            let products = || {
+                                w[r].iter()
+                                    .enumerate()
+                                    .map(|(t, &w)| f64::from(w) * f64::from(values[t * stride + c]))
+                            };
                             let start = f64::from(before[r][c]);
                             let size = start.abs() + products().map(f64::abs).sum::<f64>();
                             let expected = start + products().sum::<f64>();
-                            let what = format_args!("{} {name} {terms} rows, result {r} of {results}, {c} of {cols}", table.name());
+                            let what = format_args!(
+                                "{} {name} {terms} rows, result {r} of {results}, {c} of {cols}",
+                                table.name()
+                            );
                             close(out[r][c], expected, EXACT * size, what);
                         }
                     }
@@ -547,9 +677,22 @@ fn weighted_sums_do_not_depend_on_what_is_computed_beside_them() {
             let whole = mix(table, name, &w, &rows, cols, 0, &before);
             for first in (0..cols).step_by(8) {
                 let before: Vec<_> = before.iter().map(|before| before[first..].to_vec()).collect();
-                let some = mix(table, name, &w[first % 5..][..1 + first % 6], &rows, cols, first, &before[..1 + first % 6]);
+                let some = mix(
+                    table,
+                    name,
+                    &w[first % 5..][..1 + first % 6],
+                    &rows,
+                    cols,
+                    first,
+                    &before[..1 + first % 6],
+                );
                 for (some, whole) in some.iter().zip(&whole[first % 5..]) {
-                    assert_eq!(some, &whole[first..], "{} {name} from column {first}", table.name());
+                    assert_eq!(
+                        some,
+                        &whole[first..],
+                        "{} {name} from column {first}",
+                        table.name()
+                    );
                 }
             }
         }
@@ -571,19 +714,35 @@ fn a_softmax_in_parts_is_the_whole() {
             }
             let largest = before.iter().fold(f32::MIN, |most, &x| most.max(3.0 * x));
             assert_eq!(most, largest);
-            let powers: Vec<f64> = before.iter().map(|&x| f64::from(3.0 * x - largest).exp()).collect();
+            let powers: Vec<f64> =
+                before.iter().map(|&x| f64::from(3.0 * x - largest).exp()).collect();
             let total: f64 = powers.iter().sum();
-            close(totals as f32, total, 5e-6 * total, format_args!("{} total of 5 x {len}", table.name()));
+            close(
+                totals as f32,
+                total,
+                5e-6 * total,
+                format_args!("{} total of 5 x {len}", table.name()),
+            );
             for (i, (&x, power)) in x.iter().zip(&powers).enumerate() {
-                let x = kept[i / len + 1..].iter().fold(f64::from(x), |x, &kept| x * f64::from(kept));
-                close(x as f32, *power, 5e-6 * power + 1e-44, format_args!("{} part {} of {len}", table.name(), i / len));
+                let x =
+                    kept[i / len + 1..].iter().fold(f64::from(x), |x, &kept| x * f64::from(kept));
+                close(
+                    x as f32,
+                    *power,
+                    5e-6 * power + 1e-44,
+                    format_args!("{} part {} of {len}", table.name(), i / len),
+                );
             }
         }
         // What −∞ hides weighs nothing, also where a whole part is hidden.
         let mut hidden = [f32::NEG_INFINITY; 9];
         let step = table.softmax_step(&mut hidden, 0.5, f32::MIN);
         assert_eq!((hidden, step.total, step.kept), ([0.0; 9], 0.0, 1.0), "{}", table.name());
-        assert!(table.softmax_step(&mut [1.0, f32::NAN], 1.0, 0.0).total.is_nan(), "{}", table.name());
+        assert!(
+            table.softmax_step(&mut [1.0, f32::NAN], 1.0, 0.0).total.is_nan(),
+            "{}",
+            table.name()
+        );
     }
 }
 
@@ -607,7 +766,8 @@ fn the_shorter_length_counts() {
 #[test]
 fn to_f16_rounds_as_half_does() {
     let halves = (0..0x7c00u16).map(|bits| f16::from_bits(bits).to_f32());
-    let middle = (0..0x7bffu16).map(|bits| (f16::from_bits(bits).to_f32() + f16::from_bits(bits + 1).to_f32()) / 2.0);
+    let middle = (0..0x7bffu16)
+        .map(|bits| (f16::from_bits(bits).to_f32() + f16::from_bits(bits + 1).to_f32()) / 2.0);
     let positive = halves.chain(middle).flat_map(|x| [x.next_down(), x, x.next_up()]);
     let extremes = [65_519.996, 65_520.0, 1e30, f32::INFINITY, f32::MIN_POSITIVE, 1e-45];
     let x: Vec<f32> = positive.chain(extremes).flat_map(|x| [x, -x]).collect();
@@ -635,7 +795,12 @@ fn rms_norm_is_its_formula() {
             let mean = x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / len as f64;
             for ((&x, &w), &found) in x.iter().zip(&weight).zip(&out) {
                 let expected = f64::from(x) / (mean + f64::from(1e-5f32)).sqrt() * f64::from(w);
-                close(found, expected, 1e-6 * expected.abs(), format_args!("{} rms_norm of {len}", table.name()));
+                close(
+                    found,
+                    expected,
+                    1e-6 * expected.abs(),
+                    format_args!("{} rms_norm of {len}", table.name()),
+                );
             }
         }
     }
@@ -650,11 +815,17 @@ fn softmax_is_its_formula() {
                 let mut x = before.clone();
                 table.softmax(&mut x);
                 let most = before.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                // The difference is rounded to f32 first, as the kernels do: its rounding is the input's affair.
+                // The difference is rounded to f32 first, as the kernels do: its rounding is the
+                // input's affair.
                 let powers: Vec<f64> = before.iter().map(|&x| f64::from(x - most).exp()).collect();
                 let total: f64 = powers.iter().sum();
                 for (&x, power) in x.iter().zip(&powers) {
-                    close(x, power / total, 1e-6 * power / total + 1e-44, format_args!("{} softmax of {len}", table.name()));
+                    close(
+                        x,
+                        power / total,
+                        1e-6 * power / total + 1e-44,
+                        format_args!("{} softmax of {len}", table.name()),
+                    );
                 }
             }
         }
@@ -662,26 +833,44 @@ fn softmax_is_its_formula() {
         let mut masked = [f32::NEG_INFINITY; 11];
         (masked[2], masked[9]) = (3.0, 3.0);
         table.softmax(&mut masked);
-        assert!(masked.iter().enumerate().all(|(i, &x)| x == if i == 2 || i == 9 { 0.5 } else { 0.0 }), "{}", table.name());
+        assert!(
+            masked.iter().enumerate().all(|(i, &x)| x == if i == 2 || i == 9 { 0.5 } else { 0.0 }),
+            "{}",
+            table.name()
+        );
     }
 }
 
 #[test]
 fn silu_mul_is_its_formula() {
     for table in tables() {
-        let z: Vec<f32> = (-11_000..11_000).map(|i| i as f32 / 100.0).chain([1e-30, -1e-30, 1e30, -1e30]).collect();
+        let z: Vec<f32> = (-11_000..11_000)
+            .map(|i| i as f32 / 100.0)
+            .chain([1e-30, -1e-30, 1e30, -1e30])
+            .collect();
         for z in [&z[..], &z[..7], &z[3..12], &z[..0]] {
             let mut gate = z.to_vec();
             table.silu_mul(&mut gate, &vec![-1.5; z.len()]);
             for (&z, &found) in z.iter().zip(&gate) {
                 let expected = f64::from(z) / (1.0 + f64::from(-z).exp()) * -1.5;
-                // From e^−z = ∞ on, at z < -88.7, the f32 formula gives 0 where silu is still -2.4e-37.
-                close(found, expected, 5e-7 * expected.abs() + 4e-37, format_args!("{} silu({z})", table.name()));
+                // From e^−z = ∞ on, at z < -88.7, the f32 formula gives 0 where silu is still
+                // -2.4e-37.
+                close(
+                    found,
+                    expected,
+                    5e-7 * expected.abs() + 4e-37,
+                    format_args!("{} silu({z})", table.name()),
+                );
             }
         }
         let mut limits = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, f32::MIN, f32::MAX];
         table.silu_mul(&mut limits, &[1.0; 5]);
-        assert_eq!((limits[0], limits[1], limits[3], limits[4]), (0.0, f32::INFINITY, 0.0, f32::MAX), "{}", table.name());
+        assert_eq!(
+            (limits[0], limits[1], limits[3], limits[4]),
+            (0.0, f32::INFINITY, 0.0, f32::MAX),
+            "{}",
+            table.name()
+        );
         assert!(limits[2].is_nan());
         let mut wide = [f32::NEG_INFINITY; 8];
         table.silu_mul(&mut wide, &[1.0; 8]);
@@ -695,15 +884,25 @@ fn detection_agrees_with_std() {
     assert!(by_name("no such instruction set").is_none());
     #[cfg(target_arch = "x86_64")]
     {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let avx2 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
         assert_eq!(by_name("avx2").is_some(), avx2);
-        let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
-        assert_eq!(by_name("avx512vnni").is_some(), avx2 && wide && is_x86_feature_detected!("avx512vnni"));
+        let wide = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl");
+        assert_eq!(
+            by_name("avx512vnni").is_some(),
+            avx2 && wide && is_x86_feature_detected!("avx512vnni")
+        );
     }
     #[cfg(target_arch = "aarch64")]
     {
         assert!(by_name("neon").is_some());
-        assert_eq!(by_name("neondot").is_some(), std::arch::is_aarch64_feature_detected!("dotprod"));
+        assert_eq!(
+            by_name("neondot").is_some(),
+            std::arch::is_aarch64_feature_detected!("dotprod")
+        );
     }
 }
 
@@ -716,7 +915,8 @@ fn child_prints_the_table_in_use() {
 #[test]
 #[cfg(feature = "std")]
 fn a_forced_instruction_set_really_runs() {
-    // What a process of this program starts under where the machine cannot run it by itself: an emulator with its options.
+    // What a process of this program starts under where the machine cannot run it by itself: an
+    // emulator with its options.
     let runner = std::env::var("LOWRANK_TEST_RUNNER").unwrap_or_default();
     let child = |isa: &str| {
         let mut command: Vec<_> = runner.split_whitespace().map(Into::into).collect();
@@ -731,7 +931,11 @@ fn a_forced_instruction_set_really_runs() {
     };
     for table in tables() {
         let said = child(table.name());
-        assert!(said.contains(&format!("table in use: {}.", table.name())), "LOWRANK_ISA={}: {said}", table.name());
+        assert!(
+            said.contains(&format!("table in use: {}.", table.name())),
+            "LOWRANK_ISA={}: {said}",
+            table.name()
+        );
     }
     assert!(child("no such instruction set").contains("table in use: scalar."));
 }

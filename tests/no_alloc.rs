@@ -1,11 +1,15 @@
-//! Open, attach, swap and generate allocate nothing: counted by the global allocator of this test binary.
+//! Open, attach, swap and generate allocate nothing: counted by the global allocator of this test
+//! binary.
 
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::{BERT, CONFIG, LSTM, adapter, all_bert_linear, all_linear, any_adapter, base, bert, bert_adapter, lstm, mlp};
+use common::{
+    BERT, CONFIG, LSTM, adapter, all_bert_linear, all_linear, any_adapter, base, bert,
+    bert_adapter, lstm, mlp,
+};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::model::bert::Bert;
 use lowrank::model::llama::Llama;
@@ -13,8 +17,8 @@ use lowrank::model::lstm::Lstm;
 use lowrank::model::mlp::{Activation, Mlp};
 use lowrank::quant::Format;
 use lowrank::runtime::{
-    Encoder, EncoderLimits, Limits, Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, SamplerOptions, Serial,
-    Session, encoder_need, need, predictor_need, recurrent_need,
+    Encoder, EncoderLimits, Limits, Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits,
+    Sampler, SamplerOptions, Serial, Session, encoder_need, need, predictor_need, recurrent_need,
 };
 
 thread_local! {
@@ -63,9 +67,16 @@ fn open_attach_swap_and_generate_allocate_nothing() {
     let mut set = AdapterSet::new(&mut slots, &model);
     let mut generation = set.attach(0, Adapter::open(&archives[0]).unwrap()).unwrap();
     let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).unwrap();
-    let options = SamplerOptions { temperature: 0.7, top_k: 40, top_p: 0.9, repetition_penalty: 1.1, seed: 5 };
+    let options = SamplerOptions {
+        temperature: 0.7,
+        top_k: 40,
+        top_p: 0.9,
+        repetition_penalty: 1.1,
+        seed: 5,
+    };
     for (round, written) in written.iter_mut().enumerate() {
-        let mut sampler = if round == 0 { Sampler::greedy() } else { Sampler::new(options).unwrap() };
+        let mut sampler =
+            if round == 0 { Sampler::greedy() } else { Sampler::new(options).unwrap() };
         session.reset(0).unwrap();
         session.select(0, &set, &[Choice::slot(0)]).unwrap();
         session.prefill(0, &[3, 14, 15, 9, 26]).unwrap();
@@ -73,7 +84,8 @@ fn open_attach_swap_and_generate_allocate_nothing() {
             *token = session.sample(0, &mut sampler).unwrap();
             session.step(&[(0, *token)]).unwrap();
         }
-        generation = set.replace(0, generation, Adapter::open(&archives[(round + 1) % 2]).unwrap()).unwrap();
+        generation =
+            set.replace(0, generation, Adapter::open(&archives[(round + 1) % 2]).unwrap()).unwrap();
     }
     assert_eq!(allocations() - before, 0);
 
@@ -87,7 +99,8 @@ fn open_attach_swap_and_generate_allocate_nothing() {
 #[test]
 fn a_decoder_that_classifies_allocates_nothing() {
     let archive = base(&CONFIG, Format::Nf4, Format::Int8, 1);
-    let labelled = any_adapter(&Llama::open(&archive).unwrap(), &[0, 1, 2], true, &["no", "yes"], 7);
+    let labelled =
+        any_adapter(&Llama::open(&archive).unwrap(), &[0, 1, 2], true, &["no", "yes"], 7);
     let limits = Limits { prefill_chunk: 2, ..Limits::new(16) };
     let mut memory = Memory::new(need(&CONFIG, &limits));
     let mut logits = [0.0; 2];
@@ -107,7 +120,13 @@ fn a_decoder_that_classifies_allocates_nothing() {
 #[test]
 fn open_attach_encode_and_classify_allocate_nothing() {
     let archive = bert(&BERT, Format::Nf4, Format::Int8, true, 1);
-    let labelled = bert_adapter(&Bert::open(&archive).unwrap(), &all_bert_linear(&BERT), true, &["no", "yes"], 7);
+    let labelled = bert_adapter(
+        &Bert::open(&archive).unwrap(),
+        &all_bert_linear(&BERT),
+        true,
+        &["no", "yes"],
+        7,
+    );
     let limits = EncoderLimits { batch: 2, tokens: 16, ..EncoderLimits::new(12) };
     let mut memory = Memory::new(encoder_need(&BERT, &limits));
     let (mut logits, mut length) = ([0.0; 2], 0.0);
@@ -131,15 +150,24 @@ fn open_attach_encode_and_classify_allocate_nothing() {
 
 #[test]
 fn lstm_and_mlp_allocate_nothing() {
-    let archives = [lstm(&LSTM, Format::Nf4, Format::Int8, 1), mlp(6, &[20, 3], Activation::Gelu, Format::Nf4, true, 1)];
+    let archives = [
+        lstm(&LSTM, Format::Nf4, Format::Int8, 1),
+        mlp(6, &[20, 3], Activation::Gelu, Format::Nf4, true, 1),
+    ];
     let adapters = {
         let (lstm, mlp) = (Lstm::open(&archives[0]).unwrap(), Mlp::open(&archives[1]).unwrap());
-        [any_adapter(&lstm, &[0, 1, 2, 3, 4, 5], false, &["a", "b"], 7), any_adapter(&mlp, &[0], true, &["a", "b"], 8)]
+        [
+            any_adapter(&lstm, &[0, 1, 2, 3, 4, 5], false, &["a", "b"], 7),
+            any_adapter(&mlp, &[0], true, &["a", "b"], 8),
+        ]
     };
     let limits = RecurrentLimits::new();
     let mut memory = [
         Memory::new(recurrent_need(&LSTM, &limits)),
-        Memory::new(predictor_need(Mlp::open(&archives[1]).unwrap().config(), &PredictorLimits::new(2))),
+        Memory::new(predictor_need(
+            Mlp::open(&archives[1]).unwrap().config(),
+            &PredictorLimits::new(2),
+        )),
     ];
     let [of_lstm, of_mlp] = &mut memory;
     let mut logits = [0.0; 2];
@@ -161,7 +189,8 @@ fn lstm_and_mlp_allocate_nothing() {
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
     set.attach(0, Adapter::open(&adapters[1]).unwrap()).unwrap();
-    let mut predictor = Predictor::new(model, &PredictorLimits::new(2), of_mlp.as_mut(), &Serial).unwrap();
+    let mut predictor =
+        Predictor::new(model, &PredictorLimits::new(2), of_mlp.as_mut(), &Serial).unwrap();
     predictor.select(1, &set, &[Choice::slot(0)]).unwrap();
     predictor.infer(&[0.25; 12]).unwrap();
     predictor.classify(1, &mut logits).unwrap();

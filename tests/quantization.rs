@@ -1,4 +1,5 @@
-//! Quantization byte for byte as bitsandbytes 0.50 computes it on a CPU, and the properties of every format.
+//! Quantization byte for byte as bitsandbytes 0.50 computes it on a CPU, and the properties of
+//! every format.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,8 @@ fn dequantize(matrix: &OwnedMatrix) -> Vec<f32> {
 
 #[test]
 fn every_golden_case_byte_for_byte() {
-    let cases: serde_json::Value = serde_json::from_slice(&std::fs::read(golden("cases.json")).unwrap()).unwrap();
+    let cases: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(golden("cases.json")).unwrap()).unwrap();
     let cases = cases["cases"].as_array().unwrap();
     assert!(cases.len() > 10);
     for case in cases {
@@ -50,44 +52,93 @@ fn every_golden_case_byte_for_byte() {
             (dequantize(&matrix), matrix.with_layout(Layout::Sequential).into_values())
         };
 
-        let (values, OwnedValues::Nf4 { codes, scales: OwnedScales::Plain(absmax), .. }) = quantize(Format::Nf4Plain) else { panic!() };
+        let (values, OwnedValues::Nf4 { codes, scales: OwnedScales::Plain(absmax), .. }) =
+            quantize(Format::Nf4Plain)
+        else {
+            panic!()
+        };
         assert_eq!(codes, bytes(&tensors, &format!("{name}.codes")), "{name}: codes");
-        assert_eq!(bits(&absmax), bits(&floats(&tensors, &format!("{name}.absmax"))), "{name}: absmax");
+        assert_eq!(
+            bits(&absmax),
+            bits(&floats(&tensors, &format!("{name}.absmax"))),
+            "{name}: absmax"
+        );
         if tensors.tensor(&format!("{name}.plain")).is_ok() {
-            assert_eq!(bits(&values), bits(&floats(&tensors, &format!("{name}.plain"))), "{name}: values, plain scales");
+            assert_eq!(
+                bits(&values),
+                bits(&floats(&tensors, &format!("{name}.plain"))),
+                "{name}: values, plain scales"
+            );
         }
 
-        let (values, OwnedValues::Nf4 { codes, scales: OwnedScales::Double { codes: scales, nested, offset }, .. }) = quantize(Format::Nf4)
+        let (
+            values,
+            OwnedValues::Nf4 {
+                codes,
+                scales: OwnedScales::Double { codes: scales, nested, offset },
+                ..
+            },
+        ) = quantize(Format::Nf4)
         else {
             panic!()
         };
         assert_eq!(codes, bytes(&tensors, &format!("{name}.codes")), "{name}: codes, nested");
-        assert_eq!(offset.to_bits(), floats(&tensors, &format!("{name}.offset"))[0].to_bits(), "{name}: offset");
-        assert_eq!(bits(&nested), bits(&floats(&tensors, &format!("{name}.nested_absmax"))), "{name}: nested absmax");
+        assert_eq!(
+            offset.to_bits(),
+            floats(&tensors, &format!("{name}.offset"))[0].to_bits(),
+            "{name}: offset"
+        );
+        assert_eq!(
+            bits(&nested),
+            bits(&floats(&tensors, &format!("{name}.nested_absmax"))),
+            "{name}: nested absmax"
+        );
         assert_eq!(scales, bytes(&tensors, &format!("{name}.nested_codes")), "{name}: scale codes");
-        let decoded: Vec<f32> =
-            scales.iter().enumerate().map(|(i, &code)| double::decode(code, nested[i / double::GROUP], offset)).collect();
-        assert_eq!(bits(&decoded), bits(&floats(&tensors, &format!("{name}.nested_scale"))), "{name}: decoded scales");
+        let decoded: Vec<f32> = scales
+            .iter()
+            .enumerate()
+            .map(|(i, &code)| double::decode(code, nested[i / double::GROUP], offset))
+            .collect();
+        assert_eq!(
+            bits(&decoded),
+            bits(&floats(&tensors, &format!("{name}.nested_scale"))),
+            "{name}: decoded scales"
+        );
         if tensors.tensor(&format!("{name}.nested")).is_ok() {
-            assert_eq!(bits(&values), bits(&floats(&tensors, &format!("{name}.nested"))), "{name}: values, nested scales");
+            assert_eq!(
+                bits(&values),
+                bits(&floats(&tensors, &format!("{name}.nested"))),
+                "{name}: values, nested scales"
+            );
         }
     }
 }
 
 #[test]
 fn values_that_no_format_holds_are_refused_with_their_index() {
-    let quantize = |format, weights: &[f32]| OwnedMatrix::quantize(format, 64, 1, weights.len(), weights).unwrap_err();
+    let quantize = |format, weights: &[f32]| {
+        OwnedMatrix::quantize(format, 64, 1, weights.len(), weights).unwrap_err()
+    };
     for format in [Format::F32, Format::F16, Format::Int8, Format::Nf4, Format::Nf4Plain] {
         for bad in [f32::NAN, f32::INFINITY] {
-            assert!(matches!(quantize(format, &[0.0, bad]), lowrank::Error::Range { index: 1, .. }));
+            assert!(matches!(
+                quantize(format, &[0.0, bad]),
+                lowrank::Error::Range { index: 1, .. }
+            ));
         }
     }
     assert_eq!(quantize(Format::F16, &[1.0, 1e5]), lowrank::Error::Range { index: 1, value: 1e5 });
-    assert_eq!(quantize(Format::Int8, &[1.0, -1e30, 2.0]), lowrank::Error::Range { index: 1, value: -1e30 });
+    assert_eq!(
+        quantize(Format::Int8, &[1.0, -1e30, 2.0]),
+        lowrank::Error::Range { index: 1, value: -1e30 }
+    );
     // Each scale fits f32, their sum does not: bitsandbytes would store an infinite offset.
     let mut weights = vec![1.0; 128];
     (weights[3], weights[100]) = (f32::MAX, -f32::MAX);
-    assert_eq!(quantize(Format::Nf4, &weights), lowrank::Error::Range { index: 3, value: f32::MAX });
+    assert_eq!(
+        quantize(Format::Nf4, &weights),
+        lowrank::Error::Range { index: 3, value: f32::MAX }
+    );
     OwnedMatrix::quantize(Format::Nf4Plain, 64, 1, 128, &weights).unwrap();
     let wrong = OwnedMatrix::quantize(Format::Nf4, 48, 1, 4, &[0.0; 4]).unwrap_err();
     assert_eq!(wrong, lowrank::Error::Block { found: 48 });
@@ -97,10 +148,13 @@ fn values_that_no_format_holds_are_refused_with_their_index() {
 
 /// Any shape, any block size, values over several decades.
 fn matrices() -> impl Strategy<Value = (usize, usize, usize, Vec<f32>)> {
-    (1usize..6, prop_oneof![1usize..140, Just(192), Just(256)], 5u32..13).prop_flat_map(|(rows, cols, block)| {
-        let value = (-1.0f32..1.0, -3i32..3).prop_map(|(mantissa, exponent)| mantissa * 10f32.powi(exponent));
-        (Just(rows), Just(cols), Just(1 << block), prop::collection::vec(value, rows * cols))
-    })
+    (1usize..6, prop_oneof![1usize..140, Just(192), Just(256)], 5u32..13).prop_flat_map(
+        |(rows, cols, block)| {
+            let value = (-1.0f32..1.0, -3i32..3)
+                .prop_map(|(mantissa, exponent)| mantissa * 10f32.powi(exponent));
+            (Just(rows), Just(cols), Just(1 << block), prop::collection::vec(value, rows * cols))
+        },
+    )
 }
 
 proptest! {

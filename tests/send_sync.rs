@@ -1,4 +1,5 @@
-//! What may move to another thread and what several may share, promised in `runtime`'s documentation: checked by the compiler.
+//! What may move to another thread and what several may share, promised in `runtime`'s
+//! documentation: checked by the compiler.
 
 use lowrank::Error;
 use lowrank::adapter::{Active, Adapter, AdapterSet, Choice, Slot};
@@ -8,7 +9,8 @@ use lowrank::model::llama::Llama;
 use lowrank::model::lstm::Lstm;
 use lowrank::model::mlp::Mlp;
 use lowrank::runtime::{
-    Encoder, EncoderLimits, KvFormat, Limits, Need, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, Serial, Session,
+    Encoder, EncoderLimits, KvFormat, Limits, Need, Predictor, PredictorLimits, Recurrent,
+    RecurrentLimits, Sampler, Serial, Session,
 };
 
 const fn both<T: Send + Sync>() {}

@@ -1,5 +1,6 @@
-//! The main job on the real model. Needs the GGUF of SmolLM2-135M-Instruct, named by `LOWRANK_SMOLLM2` (`examples/quickstart.sh`
-//! fetches it); without it every test says that it was skipped.
+//! The main job on the real model. Needs the GGUF of SmolLM2-135M-Instruct, named by
+//! `LOWRANK_SMOLLM2` (`examples/quickstart.sh` fetches it); without it every test says that it was
+//! skipped.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,9 @@ fn root() -> &'static Path {
 fn gguf() -> Option<PathBuf> {
     let path = std::env::var_os("LOWRANK_SMOLLM2").map(PathBuf::from);
     if path.is_none() {
-        eprintln!("SKIPPED: LOWRANK_SMOLLM2 does not name the GGUF of SmolLM2-135M-Instruct (examples/quickstart.sh fetches it)");
+        eprintln!(
+            "SKIPPED: LOWRANK_SMOLLM2 does not name the GGUF of SmolLM2-135M-Instruct (examples/quickstart.sh fetches it)"
+        );
     }
     path
 }
@@ -41,12 +44,21 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// Exact on two lanes with f32 keys and values.
-fn with_session<T>(model: Llama<'_>, adapter: Option<&Buffer>, use_it: impl FnOnce(&mut Session<'_, '_>) -> T) -> T {
+fn with_session<T>(
+    model: Llama<'_>,
+    adapter: Option<&Buffer>,
+    use_it: impl FnOnce(&mut Session<'_, '_>) -> T,
+) -> T {
     with_kv(model, KvFormat::F32, adapter, use_it)
 }
 
 /// The same with keys and values in any format.
-fn with_kv<T>(model: Llama<'_>, kv_format: KvFormat, adapter: Option<&Buffer>, use_it: impl FnOnce(&mut Session<'_, '_>) -> T) -> T {
+fn with_kv<T>(
+    model: Llama<'_>,
+    kv_format: KvFormat,
+    adapter: Option<&Buffer>,
+    use_it: impl FnOnce(&mut Session<'_, '_>) -> T,
+) -> T {
     let limits = Limits { kv_format, lanes: 2, batch: 8, prefill_chunk: 64, ..Limits::new(512) };
     let threads = Threads::new(2).unwrap();
     let mut slots = [Slot::EMPTY];
@@ -61,10 +73,17 @@ fn with_kv<T>(model: Llama<'_>, kv_format: KvFormat, adapter: Option<&Buffer>, u
 }
 
 /// Non-overlapping windows, the first token of each not scored, every scored token of equal weight.
-fn perplexity(model: Llama<'_>, kv_format: KvFormat, adapter: Option<&Buffer>, texts: &[Vec<u32>]) -> f64 {
+fn perplexity(
+    model: Llama<'_>,
+    kv_format: KvFormat,
+    adapter: Option<&Buffer>,
+    texts: &[Vec<u32>],
+) -> f64 {
     let (mut nll, mut scored) = (0.0, 0usize);
     with_kv(model, kv_format, adapter, |session| {
-        for window in texts.iter().flat_map(|text| text.chunks(512)).filter(|window| window.len() > 1) {
+        for window in
+            texts.iter().flat_map(|text| text.chunks(512)).filter(|window| window.len() > 1)
+        {
             session.reset(0).unwrap();
             let see = |i: usize, logits: &[f32]| {
                 let Some(&next) = window.get(i + 1) else { return };
@@ -124,7 +143,8 @@ fn text_is_that_of_llama_cpp_and_transformers() {
         assert_eq!(streamed, border.decode(&expected, false).unwrap(), "{text:?}");
     }
     for case in json("tests/golden/smollm2/chat.json")["conversations"].as_array().unwrap() {
-        let message = |m: &Value| Message::new(m["role"].as_str().unwrap(), m["content"].as_str().unwrap());
+        let message =
+            |m: &Value| Message::new(m["role"].as_str().unwrap(), m["content"].as_str().unwrap());
         let messages: Vec<_> = case["messages"].as_array().unwrap().iter().map(message).collect();
         let rendered = border.render_chat(&messages, true).unwrap();
         assert_eq!(rendered, case["text"].as_str().unwrap());
@@ -164,8 +184,8 @@ fn keys_and_values_in_fewer_bits_cost_little_perplexity() {
     let model = Llama::open(&archive).unwrap();
     let text = std::fs::read_to_string(root().join("tests/golden/smollm2/text.txt")).unwrap();
     let tokens = TextBorder::new(&model).unwrap().encode(&text, false).unwrap();
-    let [f32, f16, int8] =
-        [KvFormat::F32, KvFormat::F16, KvFormat::Int8].map(|kv| perplexity(model, kv, None, std::slice::from_ref(&tokens)));
+    let [f32, f16, int8] = [KvFormat::F32, KvFormat::F16, KvFormat::Int8]
+        .map(|kv| perplexity(model, kv, None, std::slice::from_ref(&tokens)));
     println!("perplexity with keys and values in f32 {f32:.4}, f16 {f16:.4}, int8 {int8:.4}");
     assert!((f16 / f32 - 1.0).abs() < 5e-4);
     assert!((int8 / f32 - 1.0).abs() < 5e-3);
@@ -179,24 +199,44 @@ fn each_style_adapter_is_best_at_its_own_style() {
     let border = TextBorder::new(&model).unwrap();
     let styles: Vec<PathBuf> = {
         let entries = std::fs::read_dir(root().join("examples/style")).unwrap();
-        let mut folders: Vec<_> =
-            entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("adapter_config.json").exists()).collect();
+        let mut folders: Vec<_> = entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.join("adapter_config.json").exists())
+            .collect();
         folders.sort();
         folders
     };
     assert_eq!(styles.len(), 2);
-    let adapters: Vec<Buffer> =
-        styles.iter().map(|folder| import_peft(folder, &model, &Default::default()).unwrap().build(&model).unwrap()).collect();
+    let adapters: Vec<Buffer> = styles
+        .iter()
+        .map(|folder| {
+            import_peft(folder, &model, &Default::default()).unwrap().build(&model).unwrap()
+        })
+        .collect();
     let threads = Threads::new(2).unwrap();
     for (own, folder) in styles.iter().enumerate() {
         // Of the answers, as the adapters were trained.
         let options = DataOptions { completions_only: true, ..DataOptions::default() };
-        let data = Dataset::open(&folder.with_extension("held-out.jsonl"), Task::LanguageModel, Some(&border), options).unwrap();
-        let perplexity =
-            |adapters: &[&[u8]]| evaluate(model, adapters, &data, Precision::Exact, &threads, &mut |_, _| {}).unwrap().perplexity;
+        let data = Dataset::open(
+            &folder.with_extension("held-out.jsonl"),
+            Task::LanguageModel,
+            Some(&border),
+            options,
+        )
+        .unwrap();
+        let perplexity = |adapters: &[&[u8]]| {
+            evaluate(model, adapters, &data, Precision::Exact, &threads, &mut |_, _| {})
+                .unwrap()
+                .perplexity
+        };
         let base = perplexity(&[]);
         let adapted: Vec<f64> = adapters.iter().map(|adapter| perplexity(&[adapter])).collect();
-        println!("{}: base {base:.3}, own adapter {:.3}, other {:.3}", folder.display(), adapted[own], adapted[1 - own]);
+        println!(
+            "{}: base {base:.3}, own adapter {:.3}, other {:.3}",
+            folder.display(),
+            adapted[own],
+            adapted[1 - own]
+        );
         assert!(adapted[own] < base && adapted[own] < adapted[1 - own]);
     }
 }

@@ -1,4 +1,5 @@
-//! Swapping adapters: sessions keep what they started with, the next one gets the new, and nothing happens silently.
+//! Swapping adapters: sessions keep what they started with, the next one gets the new, and nothing
+//! happens silently.
 
 mod common;
 
@@ -51,9 +52,13 @@ fn a_replace_in_mid_generation_leaves_the_session_alone_and_reaches_the_next() {
     let archive = base(&CONFIG, Format::Nf4, Format::Int8, 1);
     let model = Llama::open(&archive).unwrap();
     let [first, second] = [7, 8].map(|seed| adapter(&model, &all_linear(&CONFIG), 4, seed));
-    let [only_base, with_first, with_second] = [&[][..], &[&first], &[&second]]
-        .map(|adapters| fresh(model, adapters, &adapters.iter().map(|_| Choice::slot(0)).collect::<Vec<_>>(), 24));
-    assert!(only_base != with_first && with_first != with_second, "the adapters must matter for this test to mean anything");
+    let [only_base, with_first, with_second] = [&[][..], &[&first], &[&second]].map(|adapters| {
+        fresh(model, adapters, &adapters.iter().map(|_| Choice::slot(0)).collect::<Vec<_>>(), 24)
+    });
+    assert!(
+        only_base != with_first && with_first != with_second,
+        "the adapters must matter for this test to mean anything"
+    );
 
     let mut slots = [Slot::EMPTY; 2];
     let mut set = AdapterSet::new(&mut slots, &model);
@@ -84,9 +89,18 @@ fn generations_are_compare_and_swap() {
     let first = set.attach(1, opened).unwrap();
     let second = set.replace(1, first, opened).unwrap();
     assert!(second > first);
-    assert_eq!(set.replace(1, first, opened).unwrap_err(), Error::StaleGeneration { slot: 1, expected: first, current: second });
-    assert_eq!(set.detach(1, first).unwrap_err(), Error::StaleGeneration { slot: 1, expected: first, current: second });
-    assert_eq!(set.attach(1, opened).unwrap_err(), Error::StaleGeneration { slot: 1, expected: 0, current: second });
+    assert_eq!(
+        set.replace(1, first, opened).unwrap_err(),
+        Error::StaleGeneration { slot: 1, expected: first, current: second }
+    );
+    assert_eq!(
+        set.detach(1, first).unwrap_err(),
+        Error::StaleGeneration { slot: 1, expected: first, current: second }
+    );
+    assert_eq!(
+        set.attach(1, opened).unwrap_err(),
+        Error::StaleGeneration { slot: 1, expected: 0, current: second }
+    );
     assert_eq!(set.attach(2, opened).unwrap_err(), Error::NoSuchSlot { slot: 2, slots: 2 });
     let third = set.detach(1, second).unwrap();
     assert!(third > second && set.get(1).unwrap().0.is_none());
@@ -122,7 +136,9 @@ fn a_cache_filled_under_other_adapters_cannot_be_continued() {
     let stale = Error::CacheOfOtherAdapters { sequence: 0, position: PROMPT.len() };
     let half = Choice { weight: 0.5, ..Choice::slot(0) };
     let low = Choice { rank: Some(2), ..Choice::slot(0) };
-    for choices in [&[Choice::slot(1)][..], &[], &[half], &[low], &[Choice::slot(0), Choice::slot(1)]] {
+    for choices in
+        [&[Choice::slot(1)][..], &[], &[half], &[low], &[Choice::slot(0), Choice::slot(1)]]
+    {
         assert_eq!(session.select(0, &set, choices).unwrap_err(), stale, "{choices:?}");
     }
     session.select(0, &set, &[Choice::slot(0)]).unwrap();
@@ -142,15 +158,29 @@ fn limits_on_adapters_are_errors_with_both_numbers() {
     let limits = Limits { max_active: 2, max_total_rank: 8, ..Limits::new(64) };
     let mut session = session(model, &limits, &mut memory);
     let one = Choice::slot(0);
-    assert_eq!(session.select(0, &set, &[one, one]).unwrap_err(), Error::TotalRank { asked: 10, most: 8 });
-    assert_eq!(session.select(0, &set, &[one, one, one]).unwrap_err(), Error::TooManyActive { asked: 3, most: 2 });
-    assert_eq!(session.select(0, &set, &[Choice::slot(1)]).unwrap_err(), Error::EmptySlot { slot: 1 });
-    assert_eq!(session.select(1, &set, &[one]).unwrap_err(), Error::NoSuchSequence { sequence: 1, batch: 1 });
+    assert_eq!(
+        session.select(0, &set, &[one, one]).unwrap_err(),
+        Error::TotalRank { asked: 10, most: 8 }
+    );
+    assert_eq!(
+        session.select(0, &set, &[one, one, one]).unwrap_err(),
+        Error::TooManyActive { asked: 3, most: 2 }
+    );
+    assert_eq!(
+        session.select(0, &set, &[Choice::slot(1)]).unwrap_err(),
+        Error::EmptySlot { slot: 1 }
+    );
+    assert_eq!(
+        session.select(1, &set, &[one]).unwrap_err(),
+        Error::NoSuchSequence { sequence: 1, batch: 1 }
+    );
     let error = session.select(0, &set, &[Choice { rank: Some(6), ..one }]).unwrap_err();
     assert_eq!(error, Error::Rank { found: 6, most: 5 });
     let error = session.select(0, &set, &[Choice { weight: f32::INFINITY, ..one }]).unwrap_err();
     assert_eq!(error, Error::AdapterWeight { slot: 0, weight: f32::INFINITY });
-    session.select(0, &set, &[Choice { rank: Some(4), ..one }, Choice { rank: Some(4), ..one }]).unwrap();
+    session
+        .select(0, &set, &[Choice { rank: Some(4), ..one }, Choice { rank: Some(4), ..one }])
+        .unwrap();
 }
 
 /// Bytes that count how many of them are alive.
@@ -189,7 +219,10 @@ fn a_replaced_adapter_is_released_with_its_last_session() {
     let second = set.replace(0, first, shared(8)).unwrap();
     assert_eq!(alive.load(Ordering::SeqCst), 2, "the running session still needs the first one");
     generate(&mut running, 3);
-    assert_eq!(set.replace(0, first, shared(9)).unwrap_err(), Error::StaleGeneration { slot: 0, expected: first, current: second });
+    assert_eq!(
+        set.replace(0, first, shared(9)).unwrap_err(),
+        Error::StaleGeneration { slot: 0, expected: first, current: second }
+    );
     assert_eq!(alive.load(Ordering::SeqCst), 2, "a refused adapter is released at once");
     drop(pinned);
     assert_eq!(alive.load(Ordering::SeqCst), 1);
@@ -231,13 +264,19 @@ fn threads_swap_while_others_generate() {
 fn rows_of_one_batch_have_their_own_adapters() {
     let archive = base(&CONFIG, Format::Nf4, Format::Int8, 1);
     let model = Llama::open(&archive).unwrap();
-    const SITES: [Site; 6] = [Site::Embedding, Site::Q(0), Site::V(0), Site::Up(0), Site::Down(1), Site::Head];
+    const SITES: [Site; 6] =
+        [Site::Embedding, Site::Q(0), Site::V(0), Site::Up(0), Site::Down(1), Site::Head];
     let archives = [7, 8].map(|seed| adapter(&model, &SITES, 5, seed));
     let singles = [
         fresh(model, &[&archives[0]], &[Choice::slot(0)], 10),
         fresh(model, &[], &[], 10),
         fresh(model, &[&archives[1]], &[Choice::slot(0)], 10),
-        fresh(model, &[&archives[0], &archives[1]], &[Choice::slot(0), Choice { weight: -0.5, ..Choice::slot(1) }], 10),
+        fresh(
+            model,
+            &[&archives[0], &archives[1]],
+            &[Choice::slot(0), Choice { weight: -0.5, ..Choice::slot(1) }],
+            10,
+        ),
     ];
     let mut slots = [Slot::EMPTY; 2];
     let mut set = AdapterSet::new(&mut slots, &model);
@@ -246,11 +285,20 @@ fn rows_of_one_batch_have_their_own_adapters() {
     let both = [Choice::slot(0), Choice { weight: -0.5, ..Choice::slot(1) }];
     let second = [Choice::slot(1)];
     let threads = Threads::new(3).unwrap();
-    // Lanes that run at the same time share what they make of the adapters; lanes that run one after the other cannot. Beyond 16
-    // they do not.
-    let few = [(1, &Serial as &dyn Executor), (2, &Serial), (2, &threads), (3, &threads), (20, &threads), (5, &Backwards)];
+    // Lanes that run at the same time share what they make of the adapters; lanes that run one
+    // after the other cannot. Beyond 16 they do not.
+    let few = [
+        (1, &Serial as &dyn Executor),
+        (2, &Serial),
+        (2, &threads),
+        (3, &threads),
+        (20, &threads),
+        (5, &Backwards),
+    ];
     let many = [(2, &Serial as &dyn Executor), (2, &threads), (3, &threads), (5, &Backwards)];
-    for (batch, (lanes, executor)) in few.map(|lanes| (4, lanes)).into_iter().chain(many.map(|lanes| (11, lanes))) {
+    for (batch, (lanes, executor)) in
+        few.map(|lanes| (4, lanes)).into_iter().chain(many.map(|lanes| (11, lanes)))
+    {
         let limits = Limits { batch, lanes, prefill_chunk: 3, ..Limits::new(64) };
         let mut memory = Memory::new(need(model.config(), &limits));
         let mut session = Session::new(model, &limits, memory.as_mut(), executor).unwrap();
@@ -264,12 +312,18 @@ fn rows_of_one_batch_have_their_own_adapters() {
         for round in 0..10 {
             // The order of sequences in a step does not matter.
             let order = (0..batch).map(|i| if round % 2 == 0 { i } else { (3 * i + 2) % batch });
-            let step: Vec<_> = order.map(|sequence| (sequence, session.sample(sequence, &mut sampler).unwrap())).collect();
+            let step: Vec<_> = order
+                .map(|sequence| (sequence, session.sample(sequence, &mut sampler).unwrap()))
+                .collect();
             step.iter().for_each(|&(sequence, token)| written[sequence].push(token));
             session.step(&step).unwrap();
         }
         for (sequence, written) in written.iter().enumerate() {
-            assert_eq!(*written, singles[sequence % 4], "sequence {sequence} of {batch}, {lanes} lanes");
+            assert_eq!(
+                *written,
+                singles[sequence % 4],
+                "sequence {sequence} of {batch}, {lanes} lanes"
+            );
         }
     }
 }

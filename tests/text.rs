@@ -1,4 +1,5 @@
-//! The text border: special tokens, streaming without half characters, chat templates, and clear errors.
+//! The text border: special tokens, streaming without half characters, chat templates, and clear
+//! errors.
 
 mod common;
 
@@ -10,9 +11,14 @@ use lowrank::text::{Message, TextBorder};
 use lowrank::train::data::{DataOptions, Dataset, IGNORE, Inputs, Targets, Task};
 use serde_json::json;
 
-/// A byte-level tokenizer without merges: 256 tokens for the bytes, then `<s>` (256) and `</s>` (257).
+/// A byte-level tokenizer without merges: 256 tokens for the bytes, then `<s>` (256) and `</s>`
+/// (257).
 fn tokenizer() -> Vec<u8> {
-    let printable = |byte: u32| (0x21..=0x7e).contains(&byte) || (0xa1..=0xac).contains(&byte) || (0xae..=0xff).contains(&byte);
+    let printable = |byte: u32| {
+        (0x21..=0x7e).contains(&byte)
+            || (0xa1..=0xac).contains(&byte)
+            || (0xae..=0xff).contains(&byte)
+    };
     let mut others = 0x100..;
     let mut vocab = serde_json::Map::new();
     for byte in 0..256 {
@@ -32,7 +38,16 @@ fn tokenizer() -> Vec<u8> {
 
 /// A base with a text border; its weights do not matter.
 fn base(text: schema::Text<'_>, vocab: usize) -> Buffer {
-    let config = Config { vocab, dim: 8, layers: 1, heads: 1, kv_heads: 1, head_dim: 8, hidden: 8, ..CONFIG };
+    let config = Config {
+        vocab,
+        dim: 8,
+        layers: 1,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 8,
+        hidden: 8,
+        ..CONFIG
+    };
     let square = OwnedMatrix::quantize(Format::F32, 64, 8, 8, &[0.0; 64]).unwrap();
     let table = OwnedMatrix::quantize(Format::F32, 64, vocab, 8, &vec![0.0; vocab * 8]).unwrap();
     let linear = schema::Linear { weight: square.view().into(), bias: &[] };
@@ -50,8 +65,15 @@ fn base(text: schema::Text<'_>, vocab: usize) -> Buffer {
         up: linear,
         down: linear,
     };
-    let root =
-        schema::Llama { name: "", config: config.to_schema(), text, embedding: table.view().into(), layers: &[layer], norm, head: None };
+    let root = schema::Llama {
+        name: "",
+        config: config.to_schema(),
+        text,
+        embedding: table.view().into(),
+        layers: &[layer],
+        norm,
+        head: None,
+    };
     to_buffer(&root, 1).unwrap()
 }
 
@@ -64,7 +86,13 @@ const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}
 
 fn border(template: &str, add_bos: bool) -> TextBorder {
     let tokenizer = tokenizer();
-    let text = schema::Text { tokenizer: &tokenizer, chat_template: template, bos: Some(256), add_bos, stop: &[257] };
+    let text = schema::Text {
+        tokenizer: &tokenizer,
+        chat_template: template,
+        bos: Some(256),
+        add_bos,
+        stop: &[257],
+    };
     TextBorder::new(&Llama::open(&base(text, 258)).unwrap()).unwrap()
 }
 
@@ -77,7 +105,10 @@ fn special_tokens_and_the_rule_about_bos() {
     assert_eq!(leading.encode_prompt("a").unwrap(), [256, 97]);
     assert_eq!(leading.encode_prompt("<s>a").unwrap(), [256, 97], "not twice");
     assert_eq!(leading.encode("a", true).unwrap(), [97]);
-    assert_eq!((plain.decode(&[97, 257], true).unwrap(), plain.decode(&[97, 257], false).unwrap()), ("a</s>".into(), "a".into()));
+    assert_eq!(
+        (plain.decode(&[97, 257], true).unwrap(), plain.decode(&[97, 257], false).unwrap()),
+        ("a</s>".into(), "a".into())
+    );
     assert!(plain.is_stop(257) && !plain.is_stop(97));
 }
 
@@ -94,14 +125,16 @@ fn conversations_become_training_data_as_the_template_renders_them() {
     ids.push(257);
     ids.push(u32::from(b'\n'));
     let scored = ids.len() - " yes$\n".len()..ids.len() - 1;
-    let next: Vec<u32> = (1..=ids.len()).map(|i| if scored.contains(&i) { ids[i] } else { IGNORE }).collect();
+    let next: Vec<u32> =
+        (1..=ids.len()).map(|i| if scored.contains(&i) { ids[i] } else { IGNORE }).collect();
     assert_eq!((batch.inputs, batch.targets), (Inputs::Tokens(ids), Targets::Next(next)));
 }
 
 #[test]
 fn a_stream_never_prints_half_a_character_and_loses_nothing() {
     let border = border("", false);
-    for text in ["plain", "naïve €5 日本語 👩‍🚀🇩🇪", "a\u{301}\u{200d} b", "\u{fffd} itself", ""] {
+    for text in ["plain", "naïve €5 日本語 👩‍🚀🇩🇪", "a\u{301}\u{200d} b", "\u{fffd} itself", ""]
+    {
         let ids = border.encode(text, true).unwrap();
         let mut stream = border.stream();
         let mut whole = String::new();
@@ -141,12 +174,17 @@ fn a_stream_is_the_whole_decoded_whatever_the_bytes() {
     for ids in cases {
         let bytes: Vec<u8> = ids.iter().filter_map(|&id| u8::try_from(id).ok()).collect();
         let expected = String::from_utf8_lossy(&bytes);
-        assert_eq!((streamed(&border, ids), border.decode(ids, false).unwrap()), (expected.to_string(), expected.to_string()), "{ids:?}");
+        assert_eq!(
+            (streamed(&border, ids), border.decode(ids, false).unwrap()),
+            (expected.to_string(), expected.to_string()),
+            "{ids:?}"
+        );
     }
     let mut numbers = Numbers::new(1);
     for _ in 0..200 {
         // Mostly beginnings and continuations of characters.
-        let ids: Vec<u32> = (0..12).map(|_| ((numbers.next() + 1.0) * 64.0) as u32 + 0x80).collect();
+        let ids: Vec<u32> =
+            (0..12).map(|_| ((numbers.next() + 1.0) * 64.0) as u32 + 0x80).collect();
         assert_eq!(streamed(&border, &ids), border.decode(&ids, false).unwrap(), "{ids:x?}");
     }
 }
@@ -171,11 +209,20 @@ fn sentencepiece_bytes_and_spaces_stream_exactly() {
         "model": { "type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true, "vocab": vocab, "merges": [["▁", "a"]] },
     });
     let tokenizer = serde_json::to_vec(&tokenizer).unwrap();
-    let text = schema::Text { tokenizer: &tokenizer, bos: Some(1), add_bos: true, stop: &[2], ..Default::default() };
+    let text = schema::Text {
+        tokenizer: &tokenizer,
+        bos: Some(1),
+        add_bos: true,
+        stop: &[2],
+        ..Default::default()
+    };
     let border = TextBorder::new(&Llama::open(&base(text, 11)).unwrap()).unwrap();
     let ids = border.encode_prompt("a a€\nb").unwrap();
     assert_eq!(ids, [1, 8, 8, 3, 4, 5, 6, 9]);
-    assert_eq!((streamed(&border, &ids), border.decode(&ids, false).unwrap()), ("a a€\nb".into(), "a a€\nb".into()));
+    assert_eq!(
+        (streamed(&border, &ids), border.decode(&ids, false).unwrap()),
+        ("a a€\nb".into(), "a a€\nb".into())
+    );
     let mut stream = border.stream();
     let pieces: Vec<String> = [8, 3, 4, 5, 8].iter().map(|&id| stream.push(id).unwrap()).collect();
     assert_eq!(pieces, ["a", "", "", "€", " a"]);
@@ -185,7 +232,8 @@ fn sentencepiece_bytes_and_spaces_stream_exactly() {
 #[test]
 fn a_prompt_is_never_cut_or_filled_up() {
     let mut trained: serde_json::Value = serde_json::from_slice(&tokenizer()).unwrap();
-    trained["truncation"] = json!({ "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0 });
+    trained["truncation"] =
+        json!({ "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0 });
     trained["padding"] = json!({ "strategy": { "Fixed": 16 }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "a" });
     let trained = serde_json::to_vec(&trained).unwrap();
     let text = schema::Text { tokenizer: &trained, ..Default::default() };
@@ -195,40 +243,63 @@ fn a_prompt_is_never_cut_or_filled_up() {
 
 #[test]
 fn templates_render_as_transformers_renders_them() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/templates.json");
+    let path =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/chat/templates.json");
     let cases: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     for case in cases.as_array().unwrap() {
-        let message = |m: &serde_json::Value| Message::new(m["role"].as_str().unwrap(), m["content"].as_str().unwrap());
+        let message = |m: &serde_json::Value| {
+            Message::new(m["role"].as_str().unwrap(), m["content"].as_str().unwrap())
+        };
         let messages: Vec<_> = case["messages"].as_array().unwrap().iter().map(message).collect();
-        let rendered = border(case["template"].as_str().unwrap(), false).render_chat(&messages, case["add_generation_prompt"] == true);
+        let rendered = border(case["template"].as_str().unwrap(), false)
+            .render_chat(&messages, case["add_generation_prompt"] == true);
         assert_eq!(rendered.unwrap(), case["text"].as_str().unwrap(), "{}", case["name"]);
     }
     // The date depends on the day; its form does not.
     let date = border("{{ strftime_now('%Y-%m-%d') }}", false).render_chat(&[], false).unwrap();
     assert!(date.len() == 10 && date.bytes().filter(u8::is_ascii_digit).count() == 8, "{date}");
-    assert!(border("{{ strftime_now('%!') }}", false).render_chat(&[], false).unwrap_err().to_string().contains("strftime_now"));
+    assert!(
+        border("{{ strftime_now('%!') }}", false)
+            .render_chat(&[], false)
+            .unwrap_err()
+            .to_string()
+            .contains("strftime_now")
+    );
 }
 
 #[test]
 fn chat_templates_render_as_in_transformers_and_fail_with_one_sentence() {
     let chat = border(TEMPLATE, false);
     let messages = [Message::new("user", " hi "), Message::new("assistant", "yes")];
-    assert_eq!(chat.render_chat(&messages, true).unwrap(), "<s>[USER] hi\n[ASSISTANT] yes\n[ASSISTANT]");
+    assert_eq!(
+        chat.render_chat(&messages, true).unwrap(),
+        "<s>[USER] hi\n[ASSISTANT] yes\n[ASSISTANT]"
+    );
     let error = chat.render_chat(&[Message::new("system", "x")], true).unwrap_err().to_string();
     assert!(error.contains("no system messages"), "{error}");
-    let error = border("{% for x in %}", false).render_chat(&messages, true).unwrap_err().to_string();
+    let error =
+        border("{% for x in %}", false).render_chat(&messages, true).unwrap_err().to_string();
     assert!(error.starts_with("the chat template cannot be rendered"), "{error}");
-    let endless = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
-    assert!(border(endless, false).render_chat(&messages, true).is_err(), "an endless template stops");
+    let endless =
+        "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
+    assert!(
+        border(endless, false).render_chat(&messages, true).is_err(),
+        "an endless template stops"
+    );
     let error = border("", false).render_chat(&messages, true).unwrap_err().to_string();
     assert!(error.contains("no chat template"), "{error}");
 }
 
 #[test]
 fn a_missing_or_broken_tokenizer_is_one_clear_error() {
-    let open = |text, vocab| TextBorder::new(&Llama::open(&base(text, vocab)).unwrap()).unwrap_err().to_string();
+    let open = |text, vocab| {
+        TextBorder::new(&Llama::open(&base(text, vocab)).unwrap()).unwrap_err().to_string()
+    };
     assert!(open(schema::Text::default(), 8).contains("has no tokenizer"));
-    assert!(open(schema::Text { tokenizer: b"{\"version\": 1}", ..Default::default() }, 8).contains("cannot be read"));
+    assert!(
+        open(schema::Text { tokenizer: b"{\"version\": 1}", ..Default::default() }, 8)
+            .contains("cannot be read")
+    );
     let tokenizer = tokenizer();
     let error = open(schema::Text { tokenizer: &tokenizer, ..Default::default() }, 200);
     assert!(error.contains("257") && error.contains("200"), "{error}");

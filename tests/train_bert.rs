@@ -1,5 +1,5 @@
-//! Training encoders: gradients against finite differences for every method on float and NF4 bases with a classifier, and the
-//! training loss against the core's.
+//! Training encoders: gradients against finite differences for every method on float and NF4 bases
+//! with a classifier, and the training loss against the core's.
 
 mod common;
 
@@ -16,7 +16,8 @@ use lowrank::train::{Method, Options, Part, Targets, Trainer};
 fn batch() -> Batch {
     let mut numbers = Numbers::new(5);
     let starts = vec![0, 9, 10, 23, 26, 33];
-    let tokens = (0..33).map(|_| ((numbers.next() + 1.0) / 2.0 * (BERT.vocab - 1) as f32) as u32).collect();
+    let tokens =
+        (0..33).map(|_| ((numbers.next() + 1.0) / 2.0 * (BERT.vocab - 1) as f32) as u32).collect();
     Batch { inputs: Inputs::Tokens(tokens), starts, targets: Wanted::Class(vec![0, 2, 1, 1, 0]) }
 }
 
@@ -33,7 +34,13 @@ fn options(method: Method) -> Options {
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
 }
 
-fn finite_differences(config: &Config, pooler: bool, method: Method, format: Format, change: impl Fn(&mut Options)) {
+fn finite_differences(
+    config: &Config,
+    pooler: bool,
+    method: Method,
+    format: Format,
+    change: impl Fn(&mut Options),
+) {
     let archive = bert(config, format, format, pooler, 3);
     let model = Bert::open(&archive).unwrap();
     let mut options = options(method);
@@ -45,14 +52,25 @@ fn finite_differences(config: &Config, pooler: bool, method: Method, format: For
 #[test]
 fn gradients_are_slopes() {
     for format in [Format::F32, Format::Nf4] {
-        for method in [Method::Lora, Method::RsLora, Method::LoraPlus, Method::DyLora, Method::LoraFa, Method::Dora] {
+        for method in [
+            Method::Lora,
+            Method::RsLora,
+            Method::LoraPlus,
+            Method::DyLora,
+            Method::LoraFa,
+            Method::Dora,
+        ] {
             finite_differences(&BERT, true, method, format, |_| ());
         }
     }
     finite_differences(&BERT, true, Method::QLora, Format::Nf4, |_| ());
     finite_differences(&BERT, true, Method::Full, Format::F32, |_| ());
-    finite_differences(&BERT, true, Method::Lora, Format::Int8, |options| options.checkpointing = true);
-    finite_differences(&BERT, true, Method::QLora, Format::Nf4, |options| options.label_smoothing = 0.2);
+    finite_differences(&BERT, true, Method::Lora, Format::Int8, |options| {
+        options.checkpointing = true
+    });
+    finite_differences(&BERT, true, Method::QLora, Format::Nf4, |options| {
+        options.label_smoothing = 0.2
+    });
 }
 
 /// Whole groups of 64, for which weights have their other layout; every pooling and activation.
@@ -62,32 +80,44 @@ fn gradients_are_slopes_in_other_configurations() {
     finite_differences(&wide, true, Method::QLora, Format::Nf4, |_| ());
     let mean = Config { activation: Activation::GeluTanh, ..BERT };
     finite_differences(&mean, false, Method::Lora, Format::F32, |_| ());
-    finite_differences(&mean, false, Method::Full, Format::F32, |options| options.checkpointing = true);
+    finite_differences(&mean, false, Method::Full, Format::F32, |options| {
+        options.checkpointing = true
+    });
     let first = Config { pooling: Pooling::Cls, ..BERT };
     finite_differences(&first, false, Method::Lora, Format::F32, |_| ());
     finite_differences(&first, false, Method::Full, Format::F32, |_| ());
 }
 
-/// Where nothing below is trained the way back stops early; what is trained has the gradient it has when it goes on: adapters
-/// of zeros below change nothing.
+/// Where nothing below is trained the way back stops early; what is trained has the gradient it has
+/// when it goes on: adapters of zeros below change nothing.
 #[test]
 fn the_way_back_stops_at_the_lowest_trained_layer() {
     let (archive, batch) = (bert(&BERT, Format::Nf4, Format::Nf4, true, 3), batch());
     let model = Bert::open(&archive).unwrap();
-    for (upper, pattern) in [("layer.1", r".*layer\.1\..*(dense|query)|pooler\.dense"), ("pooler", r"pooler\.dense")] {
+    for (upper, pattern) in
+        [("layer.1", r".*layer\.1\..*(dense|query)|pooler\.dense"), ("pooler", r"pooler\.dense")]
+    {
         let gradients = |pattern: &str| {
-            let options = Options { targets: Targets::Pattern(pattern.into()), ..options(Method::QLora) };
+            let options =
+                Options { targets: Targets::Pattern(pattern.into()), ..options(Method::QLora) };
             let mut trainer = Trainer::new(model, options, labels()).unwrap();
             let mut values = trainer.values().to_vec();
             for parameter in trainer.parameters() {
-                let trained = [upper, "pooler", "classifier"].iter().any(|name| parameter.layer.contains(name));
-                let seed = parameter.layer.bytes().map(u64::from).sum::<u64>() + parameter.part as u64;
-                let numbers = Numbers::new(seed).vec(parameter.range.len(), if trained { 0.1 } else { 0.0 });
+                let trained = [upper, "pooler", "classifier"]
+                    .iter()
+                    .any(|name| parameter.layer.contains(name));
+                let seed =
+                    parameter.layer.bytes().map(u64::from).sum::<u64>() + parameter.part as u64;
+                let numbers =
+                    Numbers::new(seed).vec(parameter.range.len(), if trained { 0.1 } else { 0.0 });
                 values[parameter.range.clone()].copy_from_slice(&numbers);
             }
             trainer.set_values(&values).unwrap();
             trainer.backward(&Serial, std::slice::from_ref(&batch)).unwrap();
-            trainer.parameters().map(|p| ((p.layer, p.part), trainer.gradients()[p.range].to_vec())).collect::<Vec<_>>()
+            trainer
+                .parameters()
+                .map(|p| ((p.layer, p.part), trainer.gradients()[p.range].to_vec()))
+                .collect::<Vec<_>>()
         };
         let (all, some) = (gradients(".*(dense|query)"), gradients(pattern));
         assert!(some.len() > 2 && some.len() < all.len());
@@ -98,17 +128,26 @@ fn the_way_back_stops_at_the_lowest_trained_layer() {
     }
 }
 
-/// What the core says of a batch: the mean loss in `Exact` under an adapter that brings a classifier.
+/// What the core says of a batch: the mean loss in `Exact` under an adapter that brings a
+/// classifier.
 fn core_loss(model: Bert<'_>, adapter: &[u8], batch: &Batch) -> f64 {
-    let (Inputs::Tokens(tokens), Wanted::Class(classes)) = (&batch.inputs, &batch.targets) else { panic!() };
-    let texts: Vec<&[u32]> = batch.starts.windows(2).map(|pair| &tokens[pair[0]..pair[1]]).collect();
-    let limits = EncoderLimits { batch: texts.len(), tokens: tokens.len(), ..EncoderLimits::new(model.config().context) };
+    let (Inputs::Tokens(tokens), Wanted::Class(classes)) = (&batch.inputs, &batch.targets) else {
+        panic!()
+    };
+    let texts: Vec<&[u32]> =
+        batch.starts.windows(2).map(|pair| &tokens[pair[0]..pair[1]]).collect();
+    let limits = EncoderLimits {
+        batch: texts.len(),
+        tokens: tokens.len(),
+        ..EncoderLimits::new(model.config().context)
+    };
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
     set.attach(0, Adapter::open(adapter).unwrap()).unwrap();
     let mut memory = Memory::new(encoder_need(model.config(), &limits));
     let mut encoder = Encoder::new(model, &limits, memory.as_mut(), &Serial).unwrap();
-    (0..texts.len()).for_each(|sequence| encoder.select(sequence, &set, &[Choice::slot(0)]).unwrap());
+    (0..texts.len())
+        .for_each(|sequence| encoder.select(sequence, &set, &[Choice::slot(0)]).unwrap());
     encoder.encode(&texts).unwrap();
     let loss = |(sequence, &class): (usize, &u32)| {
         let mut logits = [0.0; 3];
@@ -155,18 +194,25 @@ fn the_training_loss_is_the_cores() {
                 } else {
                     core_loss(model, &trained, &batch)
                 };
-                assert!((ours - core).abs() <= 1e-5 * core, "{method} on {format:?}: {ours}, the core says {core}");
+                assert!(
+                    (ours - core).abs() <= 1e-5 * core,
+                    "{method} on {format:?}: {ours}, the core says {core}"
+                );
             }
         }
     }
 }
 
-/// Dropout, accumulation and everything random follow from the seed, whatever the number of lanes and the checkpointing.
+/// Dropout, accumulation and everything random follow from the seed, whatever the number of lanes
+/// and the checkpointing.
 #[test]
 fn results_do_not_depend_on_lanes_or_checkpointing() {
     let batch = batch();
     for (config, methods) in [
-        (Config { dim: 192, hidden: 128, ..BERT }, &[Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa][..]),
+        (
+            Config { dim: 192, hidden: 128, ..BERT },
+            &[Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa][..],
+        ),
         (BERT, &[Method::Full]),
     ] {
         let format = if methods[0] == Method::Full { Format::F32 } else { Format::Nf4 };
@@ -174,7 +220,13 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
         let model = Bert::open(&archive).unwrap();
         for &method in methods {
             let run = |lanes: usize, checkpointing: bool| {
-                let options = Options { dropout: 0.2, checkpointing, learning_rate: 1e-2, label_smoothing: 0.1, ..options(method) };
+                let options = Options {
+                    dropout: 0.2,
+                    checkpointing,
+                    learning_rate: 1e-2,
+                    label_smoothing: 0.1,
+                    ..options(method)
+                };
                 let mut trainer = Trainer::new(model, options, labels()).unwrap();
                 let executor = Threads::new(lanes).unwrap();
                 for _ in 0..4 {
@@ -194,7 +246,8 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
 fn it_learns() {
     let (archive, batch) = (bert(&BERT, Format::Nf4, Format::Int8, false, 3), batch());
     let model = Bert::open(&archive).unwrap();
-    let options = Options { learning_rate: 1e-2, targets: Targets::AllLinear, ..options(Method::QLora) };
+    let options =
+        Options { learning_rate: 1e-2, targets: Targets::AllLinear, ..options(Method::QLora) };
     let mut trainer = Trainer::new(model, options.clone(), labels()).unwrap();
     for _ in 0..40 {
         trainer.step(&Serial, std::slice::from_ref(&batch), 1.0).unwrap();

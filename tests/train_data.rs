@@ -1,4 +1,5 @@
-//! Training data: what each format becomes, every example once an epoch, targets shifted by one, and errors that name the line.
+//! Training data: what each format becomes, every example once an epoch, targets shifted by one,
+//! and errors that name the line.
 
 use std::path::PathBuf;
 
@@ -10,7 +11,8 @@ use tempfile::TempDir;
 const BEGIN: u32 = 256;
 const END: u32 = 257;
 
-/// A token for each byte; conversations are `<role>content|`, a generation prompt `<assistant>`. `~` merges with what follows it.
+/// A token for each byte; conversations are `<role>content|`, a generation prompt `<assistant>`.
+/// `~` merges with what follows it.
 #[derive(Default)]
 struct Bytes {
     begin: Option<u32>,
@@ -24,7 +26,11 @@ impl Tokenize for Bytes {
     fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let (mut ids, mut bytes) = (Vec::new(), text.bytes().peekable());
         while let Some(byte) = bytes.next() {
-            ids.push(if byte == b'~' { 1000 + bytes.next().map_or(0, u32::from) } else { u32::from(byte) });
+            ids.push(if byte == b'~' {
+                1000 + bytes.next().map_or(0, u32::from)
+            } else {
+                u32::from(byte)
+            });
         }
         Ok(ids)
     }
@@ -49,7 +55,11 @@ impl Tokenize for Bytes {
         self.vocabulary
     }
 
-    fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
+    fn render_chat(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, TextError> {
         let last = messages.len().saturating_sub(1);
         let turn = |(i, m): (usize, &Message)| {
             let content = if self.forgets && i < last { "" } else { m.content.as_str() };
@@ -83,14 +93,18 @@ fn ids(text: &str) -> Vec<u32> {
 
 /// Tokens and targets of each sequence.
 fn sequences(batch: &Batch) -> Vec<(Vec<u32>, Vec<u32>)> {
-    let (Inputs::Tokens(tokens), Targets::Next(next)) = (&batch.inputs, &batch.targets) else { panic!("{batch:?}") };
+    let (Inputs::Tokens(tokens), Targets::Next(next)) = (&batch.inputs, &batch.targets) else {
+        panic!("{batch:?}")
+    };
     assert_eq!(tokens.len(), next.len());
     assert_eq!((batch.starts[0], batch.starts[batch.starts.len() - 1]), (0, tokens.len()));
-    let sequence = |pair: &[usize]| (tokens[pair[0]..pair[1]].to_vec(), next[pair[0]..pair[1]].to_vec());
+    let sequence =
+        |pair: &[usize]| (tokens[pair[0]..pair[1]].to_vec(), next[pair[0]..pair[1]].to_vec());
     batch.starts.windows(2).map(sequence).collect()
 }
 
-/// The scored tokens of a sequence as text, `.` for tokens that are not, the end as `$`, the begin as `^`.
+/// The scored tokens of a sequence as text, `.` for tokens that are not, the end as `$`, the begin
+/// as `^`.
 fn shown((tokens, next): &(Vec<u32>, Vec<u32>)) -> (String, String) {
     let show = |id: u32| match id {
         END => '$',
@@ -107,7 +121,12 @@ fn shown((tokens, next): &(Vec<u32>, Vec<u32>)) -> (String, String) {
 }
 
 /// All examples of a language model's file, in order.
-fn all(name: &str, content: &str, tokenizer: &Bytes, options: DataOptions) -> Vec<(String, String)> {
+fn all(
+    name: &str,
+    content: &str,
+    tokenizer: &Bytes,
+    options: DataOptions,
+) -> Vec<(String, String)> {
     let (_directory, path) = file(name, content);
     let dataset = Dataset::open(&path, Task::LanguageModel, Some(tokenizer), options).unwrap();
     let examples: Vec<u32> = (0..dataset.len() as u32).collect();
@@ -121,7 +140,10 @@ fn pair(tokens: &str, scored: &str) -> (String, String) {
 
 #[test]
 fn text_is_cut_into_windows_that_cover_it() {
-    assert_eq!(all("a.txt", "hello\nworld", &PLAIN, options(5)), [pair("hello", ".ello"), pair("\nworl", ".worl"), pair("d$", ".$")]);
+    assert_eq!(
+        all("a.txt", "hello\nworld", &PLAIN, options(5)),
+        [pair("hello", ".ello"), pair("\nworl", ".worl"), pair("d$", ".$")]
+    );
     let begun = [pair("^hell", ".hell"), pair("^o\nwo", ".o\nwo"), pair("^rld$", ".rld$")];
     assert_eq!(all("a.txt", "hello\nworld", &WITH_BEGIN, options(5)), begun);
     // A byte order mark is no text; one token alone predicts nothing.
@@ -157,7 +179,10 @@ fn of_prompts_nothing_is_scored_where_only_completions_are() {
     assert_eq!(all("a.jsonl", line, &PLAIN, only.clone()), [pair("2+2=4$", "....4$")]);
     // A text has no prompt; an empty prompt is none; the first token is never scored.
     assert_eq!(all("a.jsonl", r#"{"text": "one"}"#, &PLAIN, only.clone()), [pair("one$", ".ne$")]);
-    assert_eq!(all("a.jsonl", r#"{"prompt": "", "completion": "one"}"#, &WITH_BEGIN, only), [pair("^one$", ".one$")]);
+    assert_eq!(
+        all("a.jsonl", r#"{"prompt": "", "completion": "one"}"#, &WITH_BEGIN, only),
+        [pair("^one$", ".one$")]
+    );
 }
 
 #[test]
@@ -181,14 +206,26 @@ fn of_a_conversation_the_turns_of_the_assistant_are_scored_with_their_end() {
     let only = DataOptions { completions_only: true, ..options(100) };
     let found = all("a.jsonl", &line, &WITH_BEGIN, only);
     let dots = |text: &str| ".".repeat(text.len());
-    let scored = [&dots("^<user>a|\n<assistant>"), "bc|", &dots("\n<user>d|\n<assistant>"), "e|", &dots("\n<user>f|\n")].concat();
+    let scored = [
+        &dots("^<user>a|\n<assistant>"),
+        "bc|",
+        &dots("\n<user>d|\n<assistant>"),
+        "e|",
+        &dots("\n<user>f|\n"),
+    ]
+    .concat();
     assert_eq!(found, [(text.to_owned(), scored)]);
-    assert_eq!(all("a.jsonl", &line, &WITH_BEGIN, options(100)), [(text.to_owned(), text.replace('^', "."))]);
+    assert_eq!(
+        all("a.jsonl", &line, &WITH_BEGIN, options(100)),
+        [(text.to_owned(), text.replace('^', "."))]
+    );
 }
 
 #[test]
 fn long_examples_are_cut_and_counted_and_those_without_a_scored_token_left_out() {
-    let line = |(prompt, completion)| format!("{{\"prompt\": \"{prompt}\", \"completion\": \"{completion}\"}}\n");
+    let line = |(prompt, completion)| {
+        format!("{{\"prompt\": \"{prompt}\", \"completion\": \"{completion}\"}}\n")
+    };
     let lines: String = [("abc", "defgh"), ("abcdef", "x"), ("a", "b")].map(line).concat();
     let (_directory, path) = file("a.jsonl", lines);
     let only = DataOptions { completions_only: true, ..options(6) };
@@ -207,38 +244,67 @@ fn classes(dataset: &Dataset<'_>, examples: &[u32]) -> (Inputs, Vec<usize>, Vec<
 #[test]
 fn labels_are_sorted_and_a_validation_file_uses_the_training_files() {
     let framed = Bytes { begin: Some(BEGIN), close: Some(END), ..PLAIN };
-    let (_directory, path) = file("a.tsv", "sentence\tlabel\ngood film\tpositive\r\n\nbad\tnegative\nfine\tpositive");
+    let (_directory, path) =
+        file("a.tsv", "sentence\tlabel\ngood film\tpositive\r\n\nbad\tnegative\nfine\tpositive");
     let dataset = Dataset::open(&path, Task::Classify, Some(&framed), options(6)).unwrap();
     assert_eq!(dataset.labels(), ["negative", "positive"]);
     assert_eq!((dataset.len(), dataset.truncated()), (3, 1));
     let (inputs, starts, found) = classes(&dataset, &[1, 0]);
-    assert_eq!(inputs, Inputs::Tokens([vec![BEGIN], ids("bad"), vec![END, BEGIN], ids("good"), vec![END]].concat()));
+    assert_eq!(
+        inputs,
+        Inputs::Tokens(
+            [vec![BEGIN], ids("bad"), vec![END, BEGIN], ids("good"), vec![END]].concat()
+        )
+    );
     assert_eq!((starts, found), (vec![0, 5, 11], vec![0, 1]));
 
     let labels = Some(dataset.labels().to_vec());
     let (_directory, path) = file("b.jsonl", "{\"text\": \"x\", \"label\": \"positive\"}");
-    let validation = Dataset::open(&path, Task::Classify, Some(&framed), DataOptions { labels, ..options(6) }).unwrap();
+    let validation =
+        Dataset::open(&path, Task::Classify, Some(&framed), DataOptions { labels, ..options(6) })
+            .unwrap();
     assert_eq!((validation.labels(), classes(&validation, &[0]).2), (dataset.labels(), vec![1]));
 
-    let (_directory, path) = file("c.jsonl", "{\"text\": \"x\", \"label\": 10}\n{\"text\": \"y\", \"label\": 9}");
+    let (_directory, path) =
+        file("c.jsonl", "{\"text\": \"x\", \"label\": 10}\n{\"text\": \"y\", \"label\": 9}");
     let numbers = Dataset::open(&path, Task::Classify, Some(&framed), options(6)).unwrap();
-    assert_eq!((numbers.labels(), classes(&numbers, &[0, 1]).2), (&["9".to_owned(), "10".to_owned()][..], vec![1, 0]));
+    assert_eq!(
+        (numbers.labels(), classes(&numbers, &[0, 1]).2),
+        (&["9".to_owned(), "10".to_owned()][..], vec![1, 0])
+    );
 }
 
 #[test]
 fn rows_of_features_need_no_tokenizer() {
     for header in ["", "\u{feff}", "height,width,kind\n"] {
-        let (_directory, path) = file("a.csv", format!("{header}1.5,-2,cat\n\n\"3\", 4e-1 ,\"d\n\"\"og\"\"\"\r\n5,6,cat"));
-        let dataset = Dataset::open(&path, Task::Classify, None, DataOptions { packing: true, ..options(1) }).unwrap();
-        assert_eq!((dataset.len(), dataset.width(), dataset.labels()), (3, 2, &["cat".to_owned(), "d\n\"og\"".to_owned()][..]));
+        let (_directory, path) = file(
+            "a.csv",
+            format!("{header}1.5,-2,cat\n\n\"3\", 4e-1 ,\"d\n\"\"og\"\"\"\r\n5,6,cat"),
+        );
+        let dataset =
+            Dataset::open(&path, Task::Classify, None, DataOptions { packing: true, ..options(1) })
+                .unwrap();
+        assert_eq!(
+            (dataset.len(), dataset.width(), dataset.labels()),
+            (3, 2, &["cat".to_owned(), "d\n\"og\"".to_owned()][..])
+        );
         let (inputs, starts, found) = classes(&dataset, &[2, 1, 0]);
-        assert_eq!(inputs, Inputs::Features { values: vec![5.0, 6.0, 3.0, 0.4, 1.5, -2.0], width: 2 });
+        assert_eq!(
+            inputs,
+            Inputs::Features { values: vec![5.0, 6.0, 3.0, 0.4, 1.5, -2.0], width: 2 }
+        );
         assert_eq!((starts, found), (vec![0, 1, 2, 3], vec![0, 1, 0]));
         assert_eq!(dataset.plan_in_order(2), [vec![0, 1], vec![2]]);
     }
 }
 
-fn error(name: &str, task: Task, content: &[u8], tokenizer: Option<&Bytes>, options: DataOptions) -> String {
+fn error(
+    name: &str,
+    task: Task,
+    content: &[u8],
+    tokenizer: Option<&Bytes>,
+    options: DataOptions,
+) -> String {
     let (_directory, path) = file(name, content);
     let tokenizer = tokenizer.map(|tokenizer| tokenizer as &dyn Tokenize);
     let error = Dataset::open(&path, task, tokenizer, options).unwrap_err().to_string();
@@ -247,46 +313,86 @@ fn error(name: &str, task: Task, content: &[u8], tokenizer: Option<&Bytes>, opti
 
 #[test]
 fn errors_in_lines_of_json_name_the_line_and_what_was_expected() {
-    let (two, no_column) = ("{\"role\": \"user\", \"content\": \"x\"}", "a JSON object was expected, {\"text\": …}");
+    let (two, no_column) =
+        ("{\"role\": \"user\", \"content\": \"x\"}", "a JSON object was expected, {\"text\": …}");
     for (line, expected) in [
         ("{\"text\": \"x\"", "not JSON: EOF while parsing an object (column 12)"),
         ("[1]", no_column),
-        ("{\"txt\": 1, \"id\": 1}", "\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found \"txt\", \"id\""),
-        ("{}", "\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found no key"),
+        (
+            "{\"txt\": 1, \"id\": 1}",
+            "\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found \"txt\", \"id\"",
+        ),
+        (
+            "{}",
+            "\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found no key",
+        ),
         ("{\"text\": 1}", "\"text\" is a number, a string was expected"),
         ("{\"text\": \"\"}", "\"text\" is empty"),
         ("{\"prompt\": \"x\"}", "\"completion\" is missing, found \"prompt\""),
-        ("{\"prompt\": \"x\", \"completion\": \"\"}", "\"completion\" is empty: there is nothing to learn"),
-        ("{\"messages\": []}", "\"messages\" is no list of messages, [{\"role\": …, \"content\": …}, …] was expected"),
-        (&format!("{{\"messages\": [{two}, {{\"content\": \"x\"}}]}}"), "message 2 has no string \"role\""),
+        (
+            "{\"prompt\": \"x\", \"completion\": \"\"}",
+            "\"completion\" is empty: there is nothing to learn",
+        ),
+        (
+            "{\"messages\": []}",
+            "\"messages\" is no list of messages, [{\"role\": …, \"content\": …}, …] was expected",
+        ),
+        (
+            &format!("{{\"messages\": [{two}, {{\"content\": \"x\"}}]}}"),
+            "message 2 has no string \"role\"",
+        ),
     ] {
         let content = format!("{{\"text\": \"x\"}}\r\n\n{line}\n");
-        let found = error("a.jsonl", Task::LanguageModel, content.as_bytes(), Some(&PLAIN), options(9));
+        let found =
+            error("a.jsonl", Task::LanguageModel, content.as_bytes(), Some(&PLAIN), options(9));
         assert_eq!(found, format!("line 3: {expected}"));
     }
     for (line, expected) in [
-        ("{\"text\": \"x\", \"label\": 0.5}", "line 1: \"label\" is a number, a string or a whole number was expected"),
+        (
+            "{\"text\": \"x\", \"label\": 0.5}",
+            "line 1: \"label\" is a number, a string or a whole number was expected",
+        ),
         ("{\"text\": \"x\"}", "line 1: \"label\" is missing, found \"text\""),
     ] {
-        assert_eq!(error("a.jsonl", Task::Classify, line.as_bytes(), Some(&PLAIN), options(9)), expected);
+        assert_eq!(
+            error("a.jsonl", Task::Classify, line.as_bytes(), Some(&PLAIN), options(9)),
+            expected
+        );
     }
 }
 
 #[test]
 fn errors_in_conversations_and_tokens_name_the_line() {
     let only = || DataOptions { completions_only: true, ..options(100) };
-    let lm = |content: &[u8], tokenizer: &Bytes, options| error("a.jsonl", Task::LanguageModel, content, Some(tokenizer), options);
+    let lm = |content: &[u8], tokenizer: &Bytes, options| {
+        error("a.jsonl", Task::LanguageModel, content, Some(tokenizer), options)
+    };
     let found = lm(b"{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}", &PLAIN, only());
-    assert_eq!(found, "line 1: the conversation has no turn of the assistant, and only those are scored");
+    assert_eq!(
+        found,
+        "line 1: the conversation has no turn of the assistant, and only those are scored"
+    );
     let found = lm(CHAT.replace('\n', "").as_bytes(), &Bytes { forgets: true, ..PLAIN }, only());
-    assert!(found.starts_with("line 1: the chat template changes what comes before message 2, so its tokens"), "{found}");
-    let found = lm("{\"text\": \"a\"}\n{\"text\": \"é\"}".as_bytes(), &Bytes { vocabulary: Some(128), ..PLAIN }, only());
+    assert!(
+        found.starts_with(
+            "line 1: the chat template changes what comes before message 2, so its tokens"
+        ),
+        "{found}"
+    );
+    let found = lm(
+        "{\"text\": \"a\"}\n{\"text\": \"é\"}".as_bytes(),
+        &Bytes { vocabulary: Some(128), ..PLAIN },
+        only(),
+    );
     assert_eq!(found, "line 2: the tokenizer gives token 195, the model's vocabulary has 128");
     let found = lm(b"{\"text\": \"x\"}\n{\"text\": \"\xff\"}", &PLAIN, only());
     assert_eq!(found, "line 2: not UTF-8: byte 11 of the line is 0xff");
     let filled = b"{\"prompt\": \"abcdef\", \"completion\": \"x\"}";
     let found = lm(filled, &PLAIN, DataOptions { completions_only: true, ..options(6) });
-    assert_eq!(found, "nothing is scored in any of its 1 records: prompts fill the longest sequence");
+    assert_eq!(
+        found,
+        "nothing is scored in any of its 1 records: prompts fill the longest sequence"
+    );
     let found = error("a.txt", Task::LanguageModel, b"a\nb\xc3", Some(&PLAIN), options(9));
     assert_eq!(found, "line 2: not UTF-8: byte 2 of the line is 0xc3");
 }
@@ -302,7 +408,11 @@ fn errors_in_tables_name_the_line_and_the_column() {
         ("a.csv", b"1,2,x\n1,b,y", "line 2: column 2 is \"b\", a number was expected"),
         ("a.csv", b"1,b,x\n", "line 1: column 2 is \"b\", a number was expected"),
         ("a.csv", b"1,2,x\n\n1,inf,y", "line 3: column 2 is \"inf\", which is not finite in f32"),
-        ("a.csv", b"a,b\r\n1,\"x\r\ny\"\r\n\r\n1,y\r\nz,y", "line 6: column 1 is \"z\", a number was expected"),
+        (
+            "a.csv",
+            b"a,b\r\n1,\"x\r\ny\"\r\n\r\n1,y\r\nz,y",
+            "line 6: column 1 is \"z\", a number was expected",
+        ),
         ("a.csv", b"a,b,c\n1,2,x\n1,y", "line 3: 2 columns, the first row has 3"),
         ("a.csv", b"x\ny", "line 1: 1 column: features and, last, a label were expected"),
         ("a.csv", b"1,x\n2,", "line 2: column 2 is empty, the label was expected"),
@@ -323,18 +433,33 @@ fn errors_about_whole_files_say_what_would_do() {
     for (name, task, content, expected) in [
         ("a.txt", LanguageModel, "", "the file holds no example"),
         ("a.jsonl", LanguageModel, "\n \n", "the file holds no example"),
-        ("a.csv", LanguageModel, "1,x", "a language model learns from .txt or .jsonl, not from \"csv\""),
-        ("a.TXT", Classify, "1,x", "a classifier learns from .tsv, .jsonl or .csv, not from \"txt\""),
+        (
+            "a.csv",
+            LanguageModel,
+            "1,x",
+            "a language model learns from .txt or .jsonl, not from \"csv\"",
+        ),
+        (
+            "a.TXT",
+            Classify,
+            "1,x",
+            "a classifier learns from .tsv, .jsonl or .csv, not from \"txt\"",
+        ),
         ("a", Classify, "1,x", "a classifier learns from .tsv, .jsonl or .csv, not from \"\""),
     ] {
-        assert_eq!(error(name, task, content.as_bytes(), Some(&PLAIN), options(9)), expected, "{name}");
+        assert_eq!(
+            error(name, task, content.as_bytes(), Some(&PLAIN), options(9)),
+            expected,
+            "{name}"
+        );
     }
     let found = error("a.txt", LanguageModel, b"ab", Some(&PLAIN), options(1));
     assert_eq!(found, "sequences of at most 1 tokens hold nothing to learn: at least 2 are needed");
     let found = error("a.txt", LanguageModel, b"ab", None, options(9));
     assert_eq!(found, "the model has no tokenizer, so text cannot be its input");
     let missing = tempfile::tempdir().unwrap().path().join("b.txt");
-    let found = Dataset::open(&missing, LanguageModel, Some(&PLAIN), options(9)).unwrap_err().to_string();
+    let found =
+        Dataset::open(&missing, LanguageModel, Some(&PLAIN), options(9)).unwrap_err().to_string();
     assert!(found.starts_with(missing.to_str().unwrap()), "{found}");
 }
 
@@ -342,8 +467,18 @@ fn errors_about_whole_files_say_what_would_do() {
 fn a_file_that_changed_is_noticed() {
     let framed = Bytes { begin: Some(BEGIN), ..PLAIN };
     for (name, task, before, after) in [
-        ("a.jsonl", Task::LanguageModel, "{\"text\": \"one\"}\n{\"text\": \"two\"}", "{\"text\": \"one\"}\n{\"text\": \"t\"}"),
-        ("a.jsonl", Task::LanguageModel, "{\"text\": \"one\"}\n{\"text\": \"two\"}", "{\"text\": \"one\"}\n{\"text\": \"t\"}    "),
+        (
+            "a.jsonl",
+            Task::LanguageModel,
+            "{\"text\": \"one\"}\n{\"text\": \"two\"}",
+            "{\"text\": \"one\"}\n{\"text\": \"t\"}",
+        ),
+        (
+            "a.jsonl",
+            Task::LanguageModel,
+            "{\"text\": \"one\"}\n{\"text\": \"two\"}",
+            "{\"text\": \"one\"}\n{\"text\": \"t\"}    ",
+        ),
         ("a.tsv", Task::Classify, "a\t1\nb\t2", "a\t1\nb  2"),
         ("a.csv", Task::Classify, "1,a\n2,b", "1,a\nx,b"),
     ] {
@@ -353,7 +488,11 @@ fn a_file_that_changed_is_noticed() {
         std::fs::write(&path, after).unwrap();
         dataset.batch(&[0]).unwrap();
         let error = dataset.batch(&[1]).unwrap_err().to_string();
-        assert!(error.ends_with("line 2: the file has changed since it was opened; start the run again"), "{error}");
+        assert!(
+            error
+                .ends_with("line 2: the file has changed since it was opened; start the run again"),
+            "{error}"
+        );
         let error = dataset.batch(&[2]).unwrap_err().to_string();
         assert!(error.ends_with("there is no example 2: the file has 2"), "{error}");
     }
@@ -361,12 +500,14 @@ fn a_file_that_changed_is_noticed() {
 
 #[test]
 fn packed_batches_hold_as_many_tokens_as_fit() {
-    let lines: String = (0..100).map(|i| format!("{{\"text\": \"{}\"}}\n", "x".repeat(1 + i % 7))).collect();
+    let lines: String =
+        (0..100).map(|i| format!("{{\"text\": \"{}\"}}\n", "x".repeat(1 + i % 7))).collect();
     let (_directory, path) = file("a.jsonl", lines);
     let packed = DataOptions { packing: true, ..options(20) };
     let dataset = Dataset::open(&path, Task::LanguageModel, Some(&PLAIN), packed).unwrap();
     let plan = dataset.plan(2, 1, 0, false);
-    let rows = |batch: &Vec<u32>| batch.iter().map(|&example| dataset.length(example)).sum::<usize>();
+    let rows =
+        |batch: &Vec<u32>| batch.iter().map(|&example| dataset.length(example)).sum::<usize>();
     assert!(plan.iter().all(|batch| rows(batch) <= 40));
     assert!(plan[..plan.len() - 1].iter().all(|batch| rows(batch) > 40 - 8 && batch.len() > 2));
     let batch = dataset.batch(&plan[0]).unwrap();

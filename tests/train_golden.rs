@@ -1,5 +1,5 @@
-//! Training against PEFT and torch: every gradient, and every parameter after ten optimizer steps, within 1e-4 of the largest of
-//! its tensor. The golden files start from A and B that are not zero.
+//! Training against PEFT and torch: every gradient, and every parameter after ten optimizer steps,
+//! within 1e-4 of the largest of its tensor. The golden files start from A and B that are not zero.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,13 +25,24 @@ fn tensors(file: &str) -> (BTreeMap<String, Vec<f32>>, Vec<f64>) {
     let mut losses = Vec::new();
     for (name, view) in file.tensors() {
         if name == "losses" {
-            losses = view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect();
+            losses = view
+                .data()
+                .chunks_exact(8)
+                .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
+                .collect();
             continue;
         }
-        let mut values: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let mut values: Vec<f32> = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect();
         if name.ends_with("|B") {
             let (rows, cols) = (view.shape()[0], view.shape()[1]);
-            values = (0..cols).flat_map(|c| (0..rows).map(move |r| (r, c))).map(|(r, c)| values[r * cols + c]).collect();
+            values = (0..cols)
+                .flat_map(|c| (0..rows).map(move |r| (r, c)))
+                .map(|(r, c)| values[r * cols + c])
+                .collect();
         }
         out.insert(name, values);
     }
@@ -51,7 +62,13 @@ fn key(prefix: &str, layer: &str, part: Part) -> String {
 }
 
 /// Every trained tensor of `ours` against `prefix` in `theirs`.
-fn compare(method: &str, prefix: &str, trainer: &Trainer<'_>, ours: &[f32], theirs: &BTreeMap<String, Vec<f32>>) {
+fn compare(
+    method: &str,
+    prefix: &str,
+    trainer: &Trainer<'_>,
+    ours: &[f32],
+    theirs: &BTreeMap<String, Vec<f32>>,
+) {
     let mut compared = 0;
     for parameter in trainer.parameters().filter(|parameter| !parameter.frozen) {
         let expected = &theirs[&key(prefix, &parameter.layer, parameter.part)];
@@ -60,7 +77,10 @@ fn compare(method: &str, prefix: &str, trainer: &Trainer<'_>, ours: &[f32], thei
         let largest = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
         let worst = found.iter().zip(expected).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
         let name = key(prefix, &parameter.layer, parameter.part);
-        assert!(worst <= TOLERANCE * largest, "{method}: {name} off by {worst:e}, its largest value is {largest}");
+        assert!(
+            worst <= TOLERANCE * largest,
+            "{method}: {name} off by {worst:e}, its largest value is {largest}"
+        );
         compared += 1;
     }
     assert!(compared >= 14, "{method}: {compared} tensors");
@@ -74,7 +94,8 @@ fn facts() -> serde_json::Value {
 fn check(file: &str, method: Method, change: impl Fn(&mut Options)) {
     let sequences: Vec<Vec<u32>> = serde_json::from_value(facts()["tokens"].clone()).unwrap();
     let length = sequences[0].len();
-    let next = |sequence: &Vec<u32>| sequence[1..].iter().copied().chain([IGNORE]).collect::<Vec<_>>();
+    let next =
+        |sequence: &Vec<u32>| sequence[1..].iter().copied().chain([IGNORE]).collect::<Vec<_>>();
     let batch = Batch {
         inputs: Inputs::Tokens(sequences.concat()),
         starts: (0..=sequences.len()).map(|i| i * length).collect(),
@@ -89,16 +110,29 @@ fn check_classes(base: &str, file: &str, method: Method) {
     let classes = serde_json::from_value(facts()["classes"].clone()).unwrap();
     let mut starts = vec![0];
     texts.iter().for_each(|text| starts.push(starts[starts.len() - 1] + text.len()));
-    let batch = Batch { inputs: Inputs::Tokens(texts.concat()), starts, targets: Targets::Class(classes) };
+    let batch =
+        Batch { inputs: Inputs::Tokens(texts.concat()), starts, targets: Targets::Class(classes) };
     check_on(base, &batch, ["a", "b", "c"].map(String::from).to_vec(), file, method, |_| ());
 }
 
-fn check_on(base: &str, batch: &Batch, labels: Vec<String>, file: &str, method: Method, change: impl Fn(&mut Options)) {
+fn check_on(
+    base: &str,
+    batch: &Batch,
+    labels: Vec<String>,
+    file: &str,
+    method: Method,
+    change: impl Fn(&mut Options),
+) {
     let facts = facts();
     let number = |name: &str| facts[name].as_f64().unwrap();
     let (theirs, losses) = tensors(&format!("train/{file}.safetensors"));
 
-    let import = BaseOptions { weights: Format::F32, embedding: Format::F32, allow_missing_tokenizer: true, ..BaseOptions::default() };
+    let import = BaseOptions {
+        weights: Format::F32,
+        embedding: Format::F32,
+        allow_missing_tokenizer: true,
+        ..BaseOptions::default()
+    };
     let archive = if base == "tiny-llama" {
         base_to_buffer(&HuggingFace::open(golden(base)).unwrap(), &import, &mut |_| {}).unwrap()
     } else {
@@ -117,18 +151,25 @@ fn check_on(base: &str, batch: &Batch, labels: Vec<String>, file: &str, method: 
             ..Options::new(method)
         };
         change(&mut options);
-        let mut trainer = Trainer::new(AnyBase::open(&archive).unwrap(), options, labels.clone()).unwrap();
+        let mut trainer =
+            Trainer::new(AnyBase::open(&archive).unwrap(), options, labels.clone()).unwrap();
         let mut values = trainer.values().to_vec();
         for parameter in trainer.parameters() {
-            values[parameter.range.clone()].copy_from_slice(&theirs[&key("init", &parameter.layer, parameter.part)]);
+            values[parameter.range.clone()]
+                .copy_from_slice(&theirs[&key("init", &parameter.layer, parameter.part)]);
         }
         trainer.set_values(&values).unwrap();
 
         let executor = Threads::new(lanes).unwrap();
         for (step, expected) in losses.iter().enumerate() {
             let facts = trainer.backward(&executor, std::slice::from_ref(batch)).unwrap();
-            // Of the first loss: what steps at this rate make of a rounding grows, while the loss falls.
-            assert!((facts.loss - expected).abs() <= 1e-4 * losses[0].abs(), "{file} step {step}: loss {} for {expected}", facts.loss);
+            // Of the first loss: what steps at this rate make of a rounding grows, while the loss
+            // falls.
+            assert!(
+                (facts.loss - expected).abs() <= 1e-4 * losses[0].abs(),
+                "{file} step {step}: loss {} for {expected}",
+                facts.loss
+            );
             if step == 0 {
                 compare(file, "grad", &trainer, trainer.gradients(), &theirs);
             }

@@ -1,4 +1,5 @@
-//! Gradients against finite differences, and the training loss against the core's, for every method on float and NF4 bases.
+//! Gradients against finite differences, and the training loss against the core's, for every method
+//! on float and NF4 bases.
 
 mod common;
 
@@ -18,8 +19,16 @@ use lowrank::train::{Method, Options, Part, Targets, Trainer};
 fn batch(config: &Config) -> Batch {
     let mut numbers = Numbers::new(5);
     let starts = vec![0, 9, 10, 23];
-    let tokens: Vec<u32> = (0..23).map(|_| ((numbers.next() + 1.0) / 2.0 * (config.vocab - 1) as f32) as u32).collect();
-    let next = (0..23).map(|row| if starts.contains(&(row + 1)) || row % 5 == 3 { IGNORE } else { tokens[row + 1] }).collect();
+    let tokens: Vec<u32> = (0..23)
+        .map(|_| ((numbers.next() + 1.0) / 2.0 * (config.vocab - 1) as f32) as u32)
+        .collect();
+    let next = (0..23)
+        .map(
+            |row| {
+                if starts.contains(&(row + 1)) || row % 5 == 3 { IGNORE } else { tokens[row + 1] }
+            },
+        )
+        .collect();
     Batch { inputs: Inputs::Tokens(tokens), starts, targets: Wanted::Next(next) }
 }
 
@@ -30,7 +39,19 @@ fn classes(batch: &Batch) -> Batch {
 
 fn everywhere() -> Targets {
     Targets::Names(
-        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "lm_head"].map(String::from).to_vec(),
+        [
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+            "embed_tokens",
+            "lm_head",
+        ]
+        .map(String::from)
+        .to_vec(),
     )
 }
 
@@ -48,7 +69,13 @@ fn finite_differences(what: &str, archive: &[u8], options: &Options) {
     let model = Llama::open(archive).unwrap();
     let what = format!("{what}, {} on {:?}", options.method, model.layer(0).q.weight.format());
     let (next, vocab) = (batch(model.config()), model.config().vocab);
-    assert_slopes(&what, Trainer::new(model, options.clone(), Vec::new()).unwrap(), &model, &next, vocab);
+    assert_slopes(
+        &what,
+        Trainer::new(model, options.clone(), Vec::new()).unwrap(),
+        &model,
+        &next,
+        vocab,
+    );
     let trainer = Trainer::new(model, options.clone(), names(3)).unwrap();
     assert!(trainer.parameters().all(|parameter| parameter.layer != "lm_head" && parameter.part != Part::ClassifierBias), "{what}");
     assert_slopes(&format!("{what}, classes"), trainer, &model, &classes(&next), 3);
@@ -56,15 +83,27 @@ fn finite_differences(what: &str, archive: &[u8], options: &Options) {
 
 #[test]
 fn gradients_are_slopes() {
-    let [float, nf4, int8] = [Format::F32, Format::Nf4, Format::Int8].map(|format| base(&CONFIG, format, format, 3));
+    let [float, nf4, int8] =
+        [Format::F32, Format::Nf4, Format::Int8].map(|format| base(&CONFIG, format, format, 3));
     for archive in [&float, &nf4] {
-        for method in [Method::Lora, Method::RsLora, Method::LoraPlus, Method::DyLora, Method::LoraFa, Method::Dora] {
+        for method in [
+            Method::Lora,
+            Method::RsLora,
+            Method::LoraPlus,
+            Method::DyLora,
+            Method::LoraFa,
+            Method::Dora,
+        ] {
             finite_differences("grouped queries", archive, &options(method));
         }
     }
     finite_differences("grouped queries", &nf4, &options(Method::QLora));
     finite_differences("grouped queries", &float, &options(Method::Full));
-    finite_differences("checkpointing", &int8, &Options { checkpointing: true, ..options(Method::Lora) });
+    finite_differences(
+        "checkpointing",
+        &int8,
+        &Options { checkpointing: true, ..options(Method::Lora) },
+    );
     let smoothing = Options { label_smoothing: 0.2, ..options(Method::QLora) };
     let model = Llama::open(&nf4).unwrap();
     let trainer = Trainer::new(model, smoothing, names(3)).unwrap();
@@ -76,12 +115,22 @@ fn gradients_are_slopes() {
 fn gradients_are_slopes_in_other_configurations() {
     for name in ["qwen2", "qwen3", "tied"] {
         let archive = |weights, embedding| {
-            let import = BaseOptions { weights, embedding, allow_missing_tokenizer: true, ..BaseOptions::default() };
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-variants").join(name);
+            let import = BaseOptions {
+                weights,
+                embedding,
+                allow_missing_tokenizer: true,
+                ..BaseOptions::default()
+            };
+            let folder =
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-variants").join(name);
             base_to_buffer(&HuggingFace::open(folder).unwrap(), &import, &mut |_| {}).unwrap()
         };
         finite_differences(name, &archive(Format::F32, Format::F32), &options(Method::Full));
-        finite_differences(name, &archive(Format::F32, Format::F32), &Options { checkpointing: true, ..options(Method::Full) });
+        finite_differences(
+            name,
+            &archive(Format::F32, Format::F32),
+            &Options { checkpointing: true, ..options(Method::Full) },
+        );
         finite_differences(name, &archive(Format::Nf4, Format::Nf4), &options(Method::QLora));
         finite_differences(name, &archive(Format::Nf4, Format::Int8), &options(Method::Dora));
     }
@@ -97,7 +146,12 @@ fn cross_entropy(logits: &[f32], target: u32) -> f64 {
 /// What the core says of a batch under an adapter: the mean loss.
 fn core_loss(model: Llama<'_>, adapter: Option<&[u8]>, batch: &Batch, precision: Precision) -> f64 {
     let Inputs::Tokens(tokens) = &batch.inputs else { panic!() };
-    let limits = Limits { kv_format: KvFormat::F32, precision, prefill_chunk: 16, ..Limits::new(model.config().context) };
+    let limits = Limits {
+        kv_format: KvFormat::F32,
+        precision,
+        prefill_chunk: 16,
+        ..Limits::new(model.config().context)
+    };
     let mut memory = Memory::new(need(model.config(), &limits));
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
@@ -151,23 +205,33 @@ fn the_training_loss_is_the_cores() {
                 let trained = trainer.archive("test", None).unwrap();
                 let core = if method == Method::Full {
                     let classifier = trainer.classifier_adapter(&trained).unwrap();
-                    core_loss(Llama::verify(&trained).unwrap(), classifier.as_deref(), &batch, Precision::Exact)
+                    core_loss(
+                        Llama::verify(&trained).unwrap(),
+                        classifier.as_deref(),
+                        &batch,
+                        Precision::Exact,
+                    )
                 } else {
                     core_loss(model, Some(&trained), &batch, Precision::Exact)
                 };
                 let targets = &batch.targets;
-                assert!((ours - core).abs() <= 1e-5 * core, "{method} on {format:?}: {ours}, the core says {core} of {targets:?}");
+                assert!(
+                    (ours - core).abs() <= 1e-5 * core,
+                    "{method} on {format:?}: {ours}, the core says {core} of {targets:?}"
+                );
             }
         }
     }
 }
 
-/// `Fast` is the core's `Fast`, and the way back stays close to that of `Exact`, whatever the lanes and the checkpointing.
+/// `Fast` is the core's `Fast`, and the way back stays close to that of `Exact`, whatever the lanes
+/// and the checkpointing.
 #[test]
 fn fast_training_is_what_will_be_served() {
     let config = Config { hidden: 128, ..CONFIG };
     let cosine = |a: &[f32], b: &[f32]| {
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let dot =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
         dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
     };
     for format in [Format::Nf4, Format::Int8, Format::F32] {
@@ -180,24 +244,41 @@ fn fast_training_is_what_will_be_served() {
                     let options = Options { precision, checkpointing, ..options(Method::Lora) };
                     let mut trainer = Trainer::new(model, options, labels.clone()).unwrap();
                     shake(&mut trainer, 23);
-                    let loss = trainer.backward(executor, std::slice::from_ref(&batch)).unwrap().loss;
+                    let loss =
+                        trainer.backward(executor, std::slice::from_ref(&batch)).unwrap().loss;
                     (loss, trainer.gradients().to_vec(), trainer.archive("test", None).unwrap())
                 };
                 let (loss, gradients, trained) = run(&Serial, false);
-                assert_eq!(run(&Threads::new(3).unwrap(), true).1, gradients, "{precision:?} on {format:?}");
+                assert_eq!(
+                    run(&Threads::new(3).unwrap(), true).1,
+                    gradients,
+                    "{precision:?} on {format:?}"
+                );
                 let core = core_loss(model, Some(&trained), &batch, precision);
-                // Where a number is rounded to one of 255, the last bit of an f32 can decide to which.
+                // Where a number is rounded to one of 255, the last bit of an f32 can decide to
+                // which.
                 let tolerance = if precision == Precision::Fast { 1e-3 } else { 1e-5 };
-                assert!((loss - core).abs() <= tolerance * core, "{precision:?} on {format:?}: {loss}, the core says {core}");
+                assert!(
+                    (loss - core).abs() <= tolerance * core,
+                    "{precision:?} on {format:?}: {loss}, the core says {core}"
+                );
                 (loss, gradients)
             });
             if format == Format::F32 {
                 assert_eq!(exact, fast, "f32 weights have no fast products");
                 continue;
             }
-            assert!(exact.0 != fast.0 && (exact.0 - fast.0).abs() <= 0.02 * exact.0, "{format:?}: {} and {}", exact.0, fast.0);
+            assert!(
+                exact.0 != fast.0 && (exact.0 - fast.0).abs() <= 0.02 * exact.0,
+                "{format:?}: {} and {}",
+                exact.0,
+                fast.0
+            );
             let cosine = cosine(&exact.1, &fast.1);
-            assert!((0.99..0.999_999_9).contains(&cosine), "{format:?}: the gradients' cosine is {cosine}");
+            assert!(
+                (0.99..0.999_999_9).contains(&cosine),
+                "{format:?}: the gradients' cosine is {cosine}"
+            );
         }
     }
 }
@@ -211,20 +292,35 @@ fn any_rank_of_dylora_can_be_used() {
     shake(&mut trainer, 29);
     for rank in 1..=3 {
         let ours = trainer.loss(&Serial, &batch, Some(rank)).unwrap().loss;
-        let core = core_loss(model, Some(&trainer.archive("test", Some(rank)).unwrap()), &batch, Precision::Exact);
+        let core = core_loss(
+            model,
+            Some(&trainer.archive("test", Some(rank)).unwrap()),
+            &batch,
+            Precision::Exact,
+        );
         assert!((ours - core).abs() <= 1e-5 * core, "rank {rank}: {ours}, the core says {core}");
     }
 }
 
-/// Dropout, accumulation and everything random follow from the seed, whatever the number of lanes and the checkpointing.
+/// Dropout, accumulation and everything random follow from the seed, whatever the number of lanes
+/// and the checkpointing.
 #[test]
 fn results_do_not_depend_on_lanes_or_checkpointing() {
     let (batch, archive) = (batch(&CONFIG), base(&CONFIG, Format::Nf4, Format::Nf4, 3));
     let model = Llama::open(&archive).unwrap();
-    let cases = [Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa].map(|method| (method, Vec::new(), batch.clone()));
-    for (method, labels, batch) in cases.into_iter().chain([(Method::QLora, names(3), classes(&batch))]) {
+    let cases = [Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa]
+        .map(|method| (method, Vec::new(), batch.clone()));
+    for (method, labels, batch) in
+        cases.into_iter().chain([(Method::QLora, names(3), classes(&batch))])
+    {
         let run = |lanes: usize, checkpointing: bool| {
-            let options = Options { dropout: 0.2, checkpointing, learning_rate: 1e-2, label_smoothing: 0.1, ..options(method) };
+            let options = Options {
+                dropout: 0.2,
+                checkpointing,
+                learning_rate: 1e-2,
+                label_smoothing: 0.1,
+                ..options(method)
+            };
             let mut trainer = Trainer::new(model, options, labels.clone()).unwrap();
             let executor = Threads::new(lanes).unwrap();
             for _ in 0..4 {
@@ -242,12 +338,16 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
 #[test]
 fn long_batches_do_not_depend_on_lanes() {
     let (mut numbers, length, sequences) = (Numbers::new(7), 60, 10);
-    let tokens: Vec<u32> = (0..sequences * length + 1).map(|_| ((numbers.next() + 1.0) / 2.0 * (CONFIG.vocab - 1) as f32) as u32).collect();
+    let tokens: Vec<u32> = (0..sequences * length + 1)
+        .map(|_| ((numbers.next() + 1.0) / 2.0 * (CONFIG.vocab - 1) as f32) as u32)
+        .collect();
     let mut starts: Vec<usize> = (0..=sequences).map(|sequence| sequence * length).collect();
     starts[sequences] += 1;
     let targets = Wanted::Next(tokens.iter().map(|token| token / 2).collect());
     let batch = Batch { inputs: Inputs::Tokens(tokens), starts, targets };
-    for (format, method) in [(Format::F32, Method::Lora), (Format::Nf4, Method::Dora), (Format::Int8, Method::Lora)] {
+    for (format, method) in
+        [(Format::F32, Method::Lora), (Format::Nf4, Method::Dora), (Format::Int8, Method::Lora)]
+    {
         let archive = base(&CONFIG, format, format, 3);
         let model = Llama::open(&archive).unwrap();
         let run = |lanes| {
@@ -262,8 +362,8 @@ fn long_batches_do_not_depend_on_lanes() {
     }
 }
 
-/// With dropout the loss is another function; its gradient must still be its slope. The mask is a function of the step, so it is
-/// the same for neighbouring values.
+/// With dropout the loss is another function; its gradient must still be its slope. The mask is a
+/// function of the step, so it is the same for neighbouring values.
 #[test]
 fn dropout_has_its_gradient() {
     let (batch, archive) = (batch(&CONFIG), base(&CONFIG, Format::F32, Format::F32, 3));
@@ -275,11 +375,21 @@ fn dropout_has_its_gradient() {
     let (values, gradients) = (trainer.values().to_vec(), trainer.gradients().to_vec());
     let length = gradients.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
     let mut at = |h: f64| {
-        let moved: Vec<f32> = values.iter().zip(&gradients).map(|(v, g)| v + (h / length * f64::from(*g)) as f32).collect();
+        let moved: Vec<f32> = values
+            .iter()
+            .zip(&gradients)
+            .map(|(v, g)| v + (h / length * f64::from(*g)) as f32)
+            .collect();
         trainer.set_values(&moved).unwrap();
         trainer.backward(&Serial, std::slice::from_ref(&batch)).unwrap().loss
     };
     let found = (at(1e-2) - at(-1e-2)) / 2e-2;
-    assert!((found - length).abs() <= 5e-3 * length, "finite difference {found}, gradient {length}");
-    assert!(facts.loss != trainer.loss(&Serial, &batch, None).unwrap().loss, "dropout does nothing");
+    assert!(
+        (found - length).abs() <= 5e-3 * length,
+        "finite difference {found}, gradient {length}"
+    );
+    assert!(
+        facts.loss != trainer.loss(&Serial, &batch, None).unwrap().loss,
+        "dropout does nothing"
+    );
 }

@@ -1,5 +1,5 @@
-//! What a run takes is known before it runs: predicted and measured high-water marks of the heap lie within a tenth of each other,
-//! whatever the family, the method and the batch.
+//! What a run takes is known before it runs: predicted and measured high-water marks of the heap
+//! lie within a tenth of each other, whatever the family, the method and the batch.
 
 mod common;
 
@@ -16,7 +16,10 @@ use lowrank::quant::Format;
 use lowrank::runtime::Serial;
 use lowrank::text::{Message, TextError};
 use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
-use lowrank::train::{AnyBase, Control, Length, Method, OptimizerKind, Options, RunOptions, Trainer, Workload, forecast, run};
+use lowrank::train::{
+    AnyBase, Control, Length, Method, OptimizerKind, Options, RunOptions, Trainer, Workload,
+    forecast, run,
+};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -66,14 +69,22 @@ impl Tokenize for Bytes {
 /// Twelve texts of 20 to 120 bytes.
 fn texts() -> Vec<String> {
     let mut numbers = Numbers::new(3);
-    let mut text = |i: usize| (0..20 + (i * 53) % 101).map(|_| char::from(b'a' + ((numbers.next() + 1.0) * 12.9) as u8)).collect();
+    let mut text = |i: usize| {
+        (0..20 + (i * 53) % 101)
+            .map(|_| char::from(b'a' + ((numbers.next() + 1.0) * 12.9) as u8))
+            .collect()
+    };
     (0..12).map(&mut text).collect()
 }
 
 fn write(folder: &Path) {
     let lines: String = texts().iter().map(|text| format!("{{\"text\": \"{text}\"}}\n")).collect();
     std::fs::write(folder.join("lm.jsonl"), lines).unwrap();
-    let lines: String = texts().iter().enumerate().map(|(i, text)| format!("{text}\t{}\n", ["no", "yes"][i % 2])).collect();
+    let lines: String = texts()
+        .iter()
+        .enumerate()
+        .map(|(i, text)| format!("{text}\t{}\n", ["no", "yes"][i % 2]))
+        .collect();
     std::fs::write(folder.join("classify.tsv"), lines).unwrap();
     let row = |i: usize| format!("{}{}\n", "0.5,".repeat(40), ["no", "yes"][i % 2]);
     std::fs::write(folder.join("numbers.csv"), (0..200).map(row).collect::<String>()).unwrap();
@@ -93,24 +104,37 @@ struct Case {
 fn measure(case: &Case, folder: &Path) -> [u64; 4] {
     let file = case.file;
     let data_options = |labels| DataOptions { max_length: 128, labels, ..DataOptions::default() };
-    let training = Dataset::open(&folder.join(file), case.task, Some(&Bytes), data_options(None)).unwrap();
+    let training =
+        Dataset::open(&folder.join(file), case.task, Some(&Bytes), data_options(None)).unwrap();
     let labels = if case.task == Task::Classify { training.labels().to_vec() } else { Vec::new() };
     let known = (!labels.is_empty()).then(|| labels.clone());
-    let validation = Dataset::open(&folder.join(file), case.task, Some(&Bytes), data_options(known)).unwrap();
+    let validation =
+        Dataset::open(&folder.join(file), case.task, Some(&Bytes), data_options(known)).unwrap();
     let base = AnyBase::open(&case.archive).unwrap();
     let mut options = Options { learning_rate: 1e-4, ..Options::new(case.method) };
     (case.change)(&mut options);
     let checkpoint = Some((folder.join("checkpoint"), 2));
-    let course = RunOptions { length: Length::Steps(3), batch_size: case.batch_size, checkpoint, ..RunOptions::default() };
+    let course = RunOptions {
+        length: Length::Steps(3),
+        batch_size: case.batch_size,
+        checkpoint,
+        ..RunOptions::default()
+    };
     let workload = Workload::of(&training, Some(&validation), &course, options.seed, 1);
     let forecast = forecast(base, &options, &course, &workload).unwrap();
 
     let before = HEAP.current_usage();
     HEAP.reset_peak_usage();
     let mut trainer = Trainer::new(base, options, labels).unwrap();
-    run(&mut trainer, &training, Some(&validation), &course, &Serial, &mut |_| Control::Continue).unwrap();
+    run(&mut trainer, &training, Some(&validation), &course, &Serial, &mut |_| Control::Continue)
+        .unwrap();
     let measured = (HEAP.peak_usage() - before) as u64;
-    [forecast.heap_bytes, measured, forecast.trainable_parameters as u64, trainer.trainable_parameters() as u64]
+    [
+        forecast.heap_bytes,
+        measured,
+        forecast.trainable_parameters as u64,
+        trainer.trainable_parameters() as u64,
+    ]
 }
 
 /// One test: the allocator counts for the whole process.
@@ -138,8 +162,12 @@ fn the_prediction_is_within_a_tenth_of_what_is_measured() {
         case("llama qlora 1", llama(nf4), Method::QLora, 1, keep),
         case("llama qlora 8", llama(nf4), Method::QLora, 8, keep),
         case("llama qlora 8 checkpointing", llama(nf4), Method::QLora, 8, again),
-        case("llama qlora 8 fast", llama(nf4), Method::QLora, 8, |options| options.precision = Precision::Fast),
-        case("llama qlora 4 dropout", llama(nf4), Method::QLora, 4, |options| options.dropout = 0.1),
+        case("llama qlora 8 fast", llama(nf4), Method::QLora, 8, |options| {
+            options.precision = Precision::Fast
+        }),
+        case("llama qlora 4 dropout", llama(nf4), Method::QLora, 4, |options| {
+            options.dropout = 0.1
+        }),
         case("llama qlora 1 rank 64", llama(nf4), Method::QLora, 1, |options| options.rank = 64),
         case("llama dora 4", llama(nf4), Method::Dora, 4, keep),
         case("llama dora 4 checkpointing dropout", llama(nf4), Method::Dora, 4, |options| {
@@ -150,12 +178,16 @@ fn the_prediction_is_within_a_tenth_of_what_is_measured() {
         case("llama lora+ 4", llama(float), Method::LoraPlus, 4, keep),
         case("llama dylora 4", llama(float), Method::DyLora, 4, keep),
         case("llama full 2", llama(float), Method::Full, 2, keep),
-        case("llama full 8 adamw8bit", llama(float), Method::Full, 8, |options| options.optimizer = OptimizerKind::adamw_8bit()),
+        case("llama full 8 adamw8bit", llama(float), Method::Full, 8, |options| {
+            options.optimizer = OptimizerKind::adamw_8bit()
+        }),
         classify(case("bert lora 4", encoder(float), Method::Lora, 4, keep)),
         classify(case("bert qlora 1", encoder(nf4), Method::QLora, 1, keep)),
         classify(case("bert qlora 8 checkpointing", encoder(nf4), Method::QLora, 8, again)),
         classify(case("bert dora 8", encoder(nf4), Method::Dora, 8, keep)),
-        classify(case("bert lora-fa 8 dropout", encoder(nf4), Method::LoraFa, 8, |options| options.dropout = 0.1)),
+        classify(case("bert lora-fa 8 dropout", encoder(nf4), Method::LoraFa, 8, |options| {
+            options.dropout = 0.1
+        })),
         classify(case("bert full 4", encoder(float), Method::Full, 4, keep)),
         classify(case("lstm lora 4", recurrent(float), Method::Lora, 4, keep)),
         case("lstm qlora 8", recurrent(nf4), Method::QLora, 8, keep),
@@ -169,7 +201,10 @@ fn the_prediction_is_within_a_tenth_of_what_is_measured() {
     for case in &cases {
         let [predicted, measured, parameters, trained] = measure(case, folder.path());
         let ratio = predicted as f64 / measured as f64;
-        println!("{:<36} predicted {predicted:>10}  measured {measured:>10}  ratio {ratio:.3}", case.name);
+        println!(
+            "{:<36} predicted {predicted:>10}  measured {measured:>10}  ratio {ratio:.3}",
+            case.name
+        );
         assert_eq!(parameters, trained, "{}", case.name);
         if !(0.9..=1.1).contains(&ratio) {
             wrong.push(case.name);

@@ -1,5 +1,5 @@
-//! A run that is stopped and goes on ends with the same bits as one that never stopped; what cannot go on is refused; a run that
-//! diverges keeps the last good numbers.
+//! A run that is stopped and goes on ends with the same bits as one that never stopped; what cannot
+//! go on is refused; a run that diverges keeps the last good numbers.
 
 mod common;
 
@@ -12,7 +12,10 @@ use lowrank::runtime::{Serial, Threads};
 use lowrank::text::{Message, TextError};
 use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
-use lowrank::train::{Control, Event, Length, Method, Options, Report, RunOptions, Targets, TrainError, Trainer, Warmup, run};
+use lowrank::train::{
+    Control, Event, Length, Method, Options, Report, RunOptions, Targets, TrainError, Trainer,
+    Warmup, run,
+};
 
 /// A byte is a token, folded into the small vocabulary.
 struct Bytes;
@@ -33,7 +36,13 @@ impl Tokenize for Bytes {
 
 fn data(folder: &Path, name: &str, lines: usize) -> Dataset<'static> {
     let path = folder.join(name);
-    let line = |i: usize| format!("{{\"text\": \"line {i} of {name} says {} and {}\"}}\n", i * 7 % 13, "la".repeat(i % 9 + 1));
+    let line = |i: usize| {
+        format!(
+            "{{\"text\": \"line {i} of {name} says {} and {}\"}}\n",
+            i * 7 % 13,
+            "la".repeat(i % 9 + 1)
+        )
+    };
     std::fs::write(&path, (0..lines).map(line).collect::<String>()).unwrap();
     let options = DataOptions { max_length: 48, ..DataOptions::default() };
     Dataset::open(&path, Task::LanguageModel, Some(&Bytes), options).unwrap()
@@ -46,7 +55,10 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), archive: base(&CONFIG, Format::Nf4, Format::Nf4, 3) }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            archive: base(&CONFIG, Format::Nf4, Format::Nf4, 3),
+        }
     }
 
     fn trainer(&self, options: &Options) -> Trainer<'_> {
@@ -61,7 +73,10 @@ impl Case {
         resume: bool,
         stop: Option<u64>,
     ) -> (Result<Report, TrainError>, Vec<f32>) {
-        let (training, validation) = (data(self.folder.path(), "train.jsonl", 23), data(self.folder.path(), "held-out.jsonl", 5));
+        let (training, validation) = (
+            data(self.folder.path(), "train.jsonl", 23),
+            data(self.folder.path(), "held-out.jsonl", 5),
+        );
         let mut run_options = RunOptions {
             length: Length::Epochs(3),
             warmup: Warmup::Share(0.2),
@@ -78,7 +93,8 @@ impl Case {
             _ => Control::Continue,
         };
         let executor = Threads::new(2).unwrap();
-        let report = run(&mut trainer, &training, Some(&validation), &run_options, &executor, &mut watch);
+        let report =
+            run(&mut trainer, &training, Some(&validation), &run_options, &executor, &mut watch);
         (report, trainer.values().to_vec())
     }
 }
@@ -89,10 +105,15 @@ fn options(method: Method) -> Options {
 
 #[test]
 fn a_resumed_run_ends_with_the_same_bits() {
-    let eight_bit = Options { optimizer: OptimizerKind::adamw_8bit(), rank: 16, ..options(Method::QLora) };
-    for options in [options(Method::Dora), options(Method::DyLora), options(Method::LoraFa), eight_bit] {
+    let eight_bit =
+        Options { optimizer: OptimizerKind::adamw_8bit(), rank: 16, ..options(Method::QLora) };
+    for options in
+        [options(Method::Dora), options(Method::DyLora), options(Method::LoraFa), eight_bit]
+    {
         let case = Case::new();
-        let patient = |options: &mut RunOptions| (options.validate_every, options.patience) = (Some(2), Some(3));
+        let patient = |options: &mut RunOptions| {
+            (options.validate_every, options.patience) = (Some(2), Some(3))
+        };
         let (whole, values) = case.go(&options, patient, false, None);
         let whole = whole.unwrap();
         assert!(whole.steps >= 6 && !whole.stopped && whole.validation.is_some(), "{whole:?}");
@@ -104,8 +125,15 @@ fn a_resumed_run_ends_with_the_same_bits() {
             assert!(second.unwrap().stopped);
             let (rest, resumed) = case.go(&options, patient, true, None);
             let rest = rest.unwrap();
-            assert!(resumed == values, "{}: other numbers after stopping at {stop}", options.method);
-            assert_eq!((rest.losses, rest.validations, rest.rank), (whole.losses.clone(), whole.validations.clone(), whole.rank));
+            assert!(
+                resumed == values,
+                "{}: other numbers after stopping at {stop}",
+                options.method
+            );
+            assert_eq!(
+                (rest.losses, rest.validations, rest.rank),
+                (whole.losses.clone(), whole.validations.clone(), whole.rank)
+            );
             assert_eq!(rest.validation, whole.validation);
         }
     }
@@ -121,8 +149,14 @@ fn what_cannot_go_on_is_refused() {
 
     let other = Options { rank: 5, ..lora.clone() };
     let refused = case.go(&other, |_| (), true, None).0.unwrap_err().to_string();
-    assert!(refused.contains("checkpoint") && refused.contains("rank: 4") && refused.contains("rank: 5"), "{refused}");
-    let refused = case.go(&lora, |options| options.batch_size = 3, true, None).0.unwrap_err().to_string();
+    assert!(
+        refused.contains("checkpoint")
+            && refused.contains("rank: 4")
+            && refused.contains("rank: 5"),
+        "{refused}"
+    );
+    let refused =
+        case.go(&lora, |options| options.batch_size = 3, true, None).0.unwrap_err().to_string();
     assert!(refused.contains("batch size: 4") && refused.contains("batch size: 3"), "{refused}");
 
     // Every cut and every flipped byte of a stretch is noticed.
@@ -142,9 +176,16 @@ fn what_cannot_go_on_is_refused() {
 fn a_run_that_diverges_keeps_the_last_good_numbers() {
     let case = Case::new();
     let targets = Targets::Names(vec!["lm_head".into()]);
-    let wild = Options { learning_rate: 900.0, max_norm: 0.0, dropout: 0.0, targets, ..options(Method::QLora) };
+    let wild = Options {
+        learning_rate: 900.0,
+        max_norm: 0.0,
+        dropout: 0.0,
+        targets,
+        ..options(Method::QLora)
+    };
     let start = case.trainer(&wild).values().to_vec();
-    let (outcome, values) = case.go(&wild, |options| options.length = Length::Epochs(40), false, None);
+    let (outcome, values) =
+        case.go(&wild, |options| options.length = Length::Epochs(40), false, None);
     let Err(TrainError::Diverged { step, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(step > 1);
     assert!(values.iter().all(|value| value.is_finite()));
@@ -165,11 +206,16 @@ fn bad_run_options_are_refused() {
         |options| options.rank_tolerance = f64::NAN,
     ];
     for (i, change) in changes.into_iter().enumerate() {
-        assert!(matches!(case.go(&lora, change, false, None).0, Err(TrainError::Options(_))), "change {i}");
+        assert!(
+            matches!(case.go(&lora, change, false, None).0, Err(TrainError::Options(_))),
+            "change {i}"
+        );
     }
     let folder = tempfile::tempdir().unwrap();
     let training = data(folder.path(), "train.jsonl", 9);
     let mut trainer = case.trainer(&options(Method::DyLora));
-    let outcome = run(&mut trainer, &training, None, &RunOptions::default(), &Serial, &mut |_| Control::Continue);
+    let outcome = run(&mut trainer, &training, None, &RunOptions::default(), &Serial, &mut |_| {
+        Control::Continue
+    });
     assert!(matches!(outcome, Err(TrainError::Options(_))), "dylora without validation data");
 }

@@ -1,5 +1,6 @@
-//! LSTM and MLP training: gradients against finite differences, the loss against the core's for every method, results that do not
-//! depend on lanes or checkpointing, and three classic small models trained end to end.
+//! LSTM and MLP training: gradients against finite differences, the loss against the core's for
+//! every method, results that do not depend on lanes or checkpointing, and three classic small
+//! models trained end to end.
 
 mod common;
 
@@ -10,7 +11,8 @@ use lowrank::model::lstm::{Config, Head, Lstm};
 use lowrank::model::mlp::{Activation, Mlp};
 use lowrank::quant::Format;
 use lowrank::runtime::{
-    Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, Serial, Threads, predictor_need, recurrent_need,
+    Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, Serial, Threads,
+    predictor_need, recurrent_need,
 };
 use lowrank::text::TextBorder;
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets as Wanted};
@@ -21,7 +23,13 @@ fn next_tokens() -> Batch {
     let mut numbers = Numbers::new(5);
     let starts = vec![0, 9, 10, 23];
     let tokens: Vec<u32> = (0..23).map(|_| ((numbers.next() + 1.0) / 2.0 * 39.0) as u32).collect();
-    let next = (0..23).map(|row| if starts.contains(&(row + 1)) || row % 5 == 3 { IGNORE } else { tokens[row + 1] }).collect();
+    let next = (0..23)
+        .map(
+            |row| {
+                if starts.contains(&(row + 1)) || row % 5 == 3 { IGNORE } else { tokens[row + 1] }
+            },
+        )
+        .collect();
     Batch { inputs: Inputs::Tokens(tokens), starts, targets: Wanted::Next(next) }
 }
 
@@ -39,7 +47,10 @@ fn features(inputs: usize) -> Batch {
 }
 
 fn options(method: Method) -> Options {
-    let everywhere = ["ih_l0", "hh_l0", "ih_l1", "hh_l1", "embedding", "head", "layers.0", "layers.1"].map(String::from).to_vec();
+    let everywhere =
+        ["ih_l0", "hh_l0", "ih_l1", "hh_l1", "embedding", "head", "layers.0", "layers.1"]
+            .map(String::from)
+            .to_vec();
     let targets = match method {
         Method::Full | Method::LoraFa | Method::Dora => Targets::AllLinear,
         _ => Targets::Names(everywhere),
@@ -50,32 +61,52 @@ fn options(method: Method) -> Options {
 /// Every method with the formats of base that it trains on.
 fn cases() -> impl Iterator<Item = (Method, Format)> {
     let formats = [Format::F32, Format::F16, Format::Int8, Format::Nf4];
-    Method::ALL.into_iter().flat_map(move |method| formats.map(|format| (method, format))).filter(|(method, format)| match method {
-        Method::QLora => *format == Format::Nf4,
-        Method::Full => matches!(format, Format::F32 | Format::F16),
-        _ => true,
-    })
+    Method::ALL.into_iter().flat_map(move |method| formats.map(|format| (method, format))).filter(
+        |(method, format)| match method {
+            Method::QLora => *format == Format::Nf4,
+            Method::Full => matches!(format, Format::F32 | Format::F16),
+            _ => true,
+        },
+    )
 }
 
 #[test]
 fn gradients_of_an_lstm_are_slopes() {
-    for (method, format) in cases().filter(|(_, format)| matches!(format, Format::F32 | Format::Nf4)) {
+    for (method, format) in
+        cases().filter(|(_, format)| matches!(format, Format::F32 | Format::Nf4))
+    {
         let archive = lstm(&LSTM, format, format, 3);
         let model = Lstm::open(&archive).unwrap();
         let trainer = Trainer::new(model, options(method), Vec::new()).unwrap();
-        assert_slopes(&format!("next token, {method} on {format:?}"), trainer, &model, &next_tokens(), 40);
-        let trainer = Trainer::new(model, Options { checkpointing: true, ..options(method) }, names(3)).unwrap();
+        assert_slopes(
+            &format!("next token, {method} on {format:?}"),
+            trainer,
+            &model,
+            &next_tokens(),
+            40,
+        );
+        let trainer =
+            Trainer::new(model, Options { checkpointing: true, ..options(method) }, names(3))
+                .unwrap();
         assert_slopes(&format!("classes, {method} on {format:?}"), trainer, &model, &classes(), 3);
     }
     let archive = lstm(&LSTM, Format::Nf4, Format::Int8, 3);
     let model = Lstm::open(&archive).unwrap();
     let smoothing = Options { label_smoothing: 0.2, ..options(Method::Lora) };
-    assert_slopes("label smoothing", Trainer::new(model, smoothing, Vec::new()).unwrap(), &model, &next_tokens(), 40);
+    assert_slopes(
+        "label smoothing",
+        Trainer::new(model, smoothing, Vec::new()).unwrap(),
+        &model,
+        &next_tokens(),
+        40,
+    );
 }
 
 #[test]
 fn gradients_of_an_mlp_are_slopes() {
-    for (method, format) in cases().filter(|(_, format)| matches!(format, Format::F32 | Format::Nf4)) {
+    for (method, format) in
+        cases().filter(|(_, format)| matches!(format, Format::F32 | Format::Nf4))
+    {
         for activation in [Activation::Gelu, Activation::GeluTanh] {
             let archive = mlp(12, &[20, 9, 3], activation, format, true, 3);
             let model = Mlp::open(&archive).unwrap();
@@ -93,7 +124,11 @@ fn cross_entropy(logits: &[f32], target: u32) -> f64 {
 }
 
 /// Calls `use_it` with a session of one sequence under `adapter`.
-fn with_session<T>(model: Lstm<'_>, adapter: Option<&[u8]>, use_it: impl FnOnce(&mut Recurrent<'_, '_>) -> T) -> T {
+fn with_session<T>(
+    model: Lstm<'_>,
+    adapter: Option<&[u8]>,
+    use_it: impl FnOnce(&mut Recurrent<'_, '_>) -> T,
+) -> T {
     let limits = RecurrentLimits { prefill_chunk: 7, ..RecurrentLimits::new() };
     let mut memory = Memory::new(recurrent_need(model.config(), &limits));
     let mut slots = [Slot::EMPTY; 1];
@@ -108,7 +143,8 @@ fn with_session<T>(model: Lstm<'_>, adapter: Option<&[u8]>, use_it: impl FnOnce(
     use_it(&mut session)
 }
 
-/// The mean loss of a batch as the core sees it: by the head, or by the adapter's classifier if it brings one.
+/// The mean loss of a batch as the core sees it: by the head, or by the adapter's classifier if it
+/// brings one.
 fn lstm_loss(model: Lstm<'_>, adapter: Option<&[u8]>, batch: &Batch) -> f64 {
     let Inputs::Tokens(tokens) = &batch.inputs else { panic!() };
     with_session(model, adapter, |session| {
@@ -167,7 +203,9 @@ fn mlp_logits(model: Mlp<'_>, adapter: Option<&[u8]>, values: &[f32]) -> Vec<Vec
 
 #[test]
 fn the_training_loss_is_the_cores() {
-    let close = |what: &str, ours: f64, core: f64| assert!((ours - core).abs() <= 1e-5 * core, "{what}: {ours}, the core says {core}");
+    let close = |what: &str, ours: f64, core: f64| {
+        assert!((ours - core).abs() <= 1e-5 * core, "{what}: {ours}, the core says {core}")
+    };
     for (method, format) in cases() {
         for labels in [Vec::new(), names(3)] {
             let archive = lstm(&LSTM, format, format, 3);
@@ -186,7 +224,11 @@ fn the_training_loss_is_the_cores() {
         for activation in [Activation::Relu, Activation::Gelu, Activation::GeluTanh] {
             let archive = mlp(12, &[20, 9, 3], activation, format, true, 3);
             let (model, batch) = (Mlp::open(&archive).unwrap(), features(12));
-            let (Inputs::Features { values, .. }, Wanted::Class(classes)) = (&batch.inputs, &batch.targets) else { panic!() };
+            let (Inputs::Features { values, .. }, Wanted::Class(classes)) =
+                (&batch.inputs, &batch.targets)
+            else {
+                panic!()
+            };
             let mut trainer = Trainer::new(model, options(method), names(3)).unwrap();
             shake(&mut trainer, 23);
             let ours = trainer.loss(&Serial, &batch, None).unwrap().loss;
@@ -195,20 +237,27 @@ fn the_training_loss_is_the_cores() {
                 Method::Full => mlp_logits(Mlp::verify(&trained).unwrap(), None, values),
                 _ => mlp_logits(model, Some(&trained), values),
             };
-            let core = logits.iter().zip(classes).map(|(logits, &class)| cross_entropy(logits, class)).sum::<f64>() / 7.0;
+            let core = logits
+                .iter()
+                .zip(classes)
+                .map(|(logits, &class)| cross_entropy(logits, class))
+                .sum::<f64>()
+                / 7.0;
             close(&format!("mlp, {method} on {format:?}"), ours, core);
         }
     }
 }
 
-/// Dropout and everything random follow from the seed, whatever the number of lanes and the checkpointing.
+/// Dropout and everything random follow from the seed, whatever the number of lanes and the
+/// checkpointing.
 #[test]
 fn results_do_not_depend_on_lanes_or_checkpointing() {
     let archive = lstm(&LSTM, Format::Nf4, Format::Nf4, 3);
     let model = Lstm::open(&archive).unwrap();
     for method in [Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa] {
         let run = |lanes: usize, checkpointing: bool| {
-            let options = Options { dropout: 0.2, checkpointing, learning_rate: 1e-2, ..options(method) };
+            let options =
+                Options { dropout: 0.2, checkpointing, learning_rate: 1e-2, ..options(method) };
             let mut trainer = Trainer::new(model, options, Vec::new()).unwrap();
             let executor = Threads::new(lanes).unwrap();
             for _ in 0..4 {
@@ -222,7 +271,8 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
     }
 }
 
-/// With dropout the loss is another function; its gradient must still be its slope, also through the recurrent products.
+/// With dropout the loss is another function; its gradient must still be its slope, also through
+/// the recurrent products.
 #[test]
 fn dropout_has_its_gradient() {
     let archive = lstm(&LSTM, Format::F32, Format::F32, 3);
@@ -234,15 +284,23 @@ fn dropout_has_its_gradient() {
     let (values, gradients) = (trainer.values().to_vec(), trainer.gradients().to_vec());
     let length = gradients.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
     let mut at = |h: f64| {
-        let moved: Vec<f32> = values.iter().zip(&gradients).map(|(v, g)| v + (h / length * f64::from(*g)) as f32).collect();
+        let moved: Vec<f32> = values
+            .iter()
+            .zip(&gradients)
+            .map(|(v, g)| v + (h / length * f64::from(*g)) as f32)
+            .collect();
         trainer.set_values(&moved).unwrap();
         trainer.backward(&Serial, &batch).unwrap().loss
     };
     let found = (at(1e-2) - at(-1e-2)) / 2e-2;
-    assert!((found - length).abs() <= 5e-3 * length, "finite difference {found}, gradient {length}");
+    assert!(
+        (found - length).abs() <= 5e-3 * length,
+        "finite difference {found}, gradient {length}"
+    );
 }
 
-/// A base's own classifier is no target, and the one that is trained goes on from it if the labels are the same.
+/// A base's own classifier is no target, and the one that is trained goes on from it if the labels
+/// are the same.
 #[test]
 fn a_classifier_goes_on_from_the_bases_own() {
     let config = Config { head: Head::Labels, outputs: 3, ..LSTM };
@@ -254,10 +312,17 @@ fn a_classifier_goes_on_from_the_bases_own() {
     assert!((ours - own).abs() <= 1e-5 * own, "{ours} {own}");
     assert!(same.parameters().all(|parameter| parameter.layer != "head"));
     let turned = Batch { targets: Wanted::Class(vec![0, 2, 1]), ..classes() };
-    let reversed = Trainer::new(model, options(Method::Lora), ["l2", "l1", "l0"].map(String::from).to_vec()).unwrap();
+    let reversed =
+        Trainer::new(model, options(Method::Lora), ["l2", "l1", "l0"].map(String::from).to_vec())
+            .unwrap();
     let turned = reversed.loss(&Serial, &turned, None).unwrap().loss;
-    assert!((turned - ours).abs() <= 1e-6 * ours, "the same labels in another order: {turned} {ours}");
-    let other = Trainer::new(model, options(Method::Lora), ["x", "y", "z"].map(String::from).to_vec()).unwrap();
+    assert!(
+        (turned - ours).abs() <= 1e-6 * ours,
+        "the same labels in another order: {turned} {ours}"
+    );
+    let other =
+        Trainer::new(model, options(Method::Lora), ["x", "y", "z"].map(String::from).to_vec())
+            .unwrap();
     assert_ne!(other.loss(&Serial, &classes(), None).unwrap().loss, ours);
     let error = Trainer::new(model, options(Method::Lora), Vec::new()).unwrap_err().to_string();
     assert!(error.contains("no language-model head"), "{error}");
@@ -277,15 +342,25 @@ fn fresh(json: &str, seed: u64, format: Format) -> lowrank::archive::Buffer {
 /// Points of the square, in class 1 where exactly one coordinate is positive.
 fn checkerboard(seed: u64, count: usize) -> (Vec<f32>, Vec<u32>) {
     let values = Numbers::new(seed).vec(2 * count, 1.0);
-    let classes = values.chunks_exact(2).map(|point| u32::from((point[0] > 0.0) != (point[1] > 0.0))).collect();
+    let classes = values
+        .chunks_exact(2)
+        .map(|point| u32::from((point[0] > 0.0) != (point[1] > 0.0)))
+        .collect();
     (values, classes)
 }
 
 fn most_likely(logits: &[f32]) -> u32 {
-    (0..).zip(logits).fold((0, f32::NEG_INFINITY), |best, (i, &logit)| if logit > best.1 { (i, logit) } else { best }).0
+    (0..)
+        .zip(logits)
+        .fold(
+            (0, f32::NEG_INFINITY),
+            |best, (i, &logit)| if logit > best.1 { (i, logit) } else { best },
+        )
+        .0
 }
 
-/// Linear, ReLU, linear: what no linear classifier can tell apart, by an adapter and by the weights themselves.
+/// Linear, ReLU, linear: what no linear classifier can tell apart, by an adapter and by the weights
+/// themselves.
 #[test]
 fn a_perceptron_learns_a_checkerboard() {
     let config = r#"{"model_type": "mlp", "input_size": 2, "hidden_sizes": [32], "labels": ["even", "odd"], "activation": "relu"}"#;
@@ -297,7 +372,8 @@ fn a_perceptron_learns_a_checkerboard() {
         for step in 0..400 {
             let (values, classes) = checkerboard(100 + step, 64);
             let inputs = Inputs::Features { values, width: 2 };
-            let batch = Batch { inputs, starts: (0..65).collect(), targets: Wanted::Class(classes) };
+            let batch =
+                Batch { inputs, starts: (0..65).collect(), targets: Wanted::Class(classes) };
             trainer.step(&Serial, &[batch], 1.0).unwrap();
         }
         let trained = trainer.archive("checkerboard", None).unwrap();
@@ -306,12 +382,17 @@ fn a_perceptron_learns_a_checkerboard() {
             Method::Full => mlp_logits(Mlp::open(&trained).unwrap(), None, &values),
             _ => mlp_logits(model, Some(&trained), &values),
         };
-        let right = logits.iter().zip(&classes).filter(|(logits, class)| most_likely(logits) == **class).count();
+        let right = logits
+            .iter()
+            .zip(&classes)
+            .filter(|(logits, class)| most_likely(logits) == **class)
+            .count();
         assert!(right >= 475, "{method}: {right} of 500");
     }
 }
 
-/// A word of praise (2 to 6) or blame (7 to 11) among others, and perhaps "not" (1) right before it.
+/// A word of praise (2 to 6) or blame (7 to 11) among others, and perhaps "not" (1) right before
+/// it.
 fn opinions(seed: u64, count: usize) -> Batch {
     let mut numbers = Numbers::new(seed);
     let mut below = |n: u32| (((numbers.next() + 1.0) / 2.0 * n as f32) as u32).min(n - 1);
@@ -328,7 +409,8 @@ fn opinions(seed: u64, count: usize) -> Batch {
     Batch { inputs: Inputs::Tokens(tokens), starts, targets: Wanted::Class(classes) }
 }
 
-/// Embedding, LSTM, classifier, on a random NF4 base: the adapter learns that "not" turns an opinion around.
+/// Embedding, LSTM, classifier, on a random NF4 base: the adapter learns that "not" turns an
+/// opinion around.
 #[test]
 fn an_lstm_learns_opinions_from_examples() {
     let config = r#"{"model_type": "lstm", "vocab_size": 30, "embedding_size": 16, "hidden_size": 32, "num_layers": 1, "head": "none"}"#;
@@ -341,7 +423,10 @@ fn an_lstm_learns_opinions_from_examples() {
     }
     let adapter = trainer.archive("opinions", None).unwrap();
     let held_out = opinions(7, 300);
-    let (Inputs::Tokens(tokens), Wanted::Class(classes)) = (&held_out.inputs, &held_out.targets) else { panic!() };
+    let (Inputs::Tokens(tokens), Wanted::Class(classes)) = (&held_out.inputs, &held_out.targets)
+    else {
+        panic!()
+    };
     let right = with_session(model, Some(&adapter), |session| {
         let answers = held_out.starts.windows(2).map(|pair| {
             let mut logits = [0.0; 2];
@@ -356,7 +441,13 @@ fn an_lstm_learns_opinions_from_examples() {
 }
 
 /// What the model writes after the first `given` bytes of `text`.
-fn continued(model: Lstm<'_>, adapter: Option<&[u8]>, text: &TextBorder, expected: &str, given: usize) -> String {
+fn continued(
+    model: Lstm<'_>,
+    adapter: Option<&[u8]>,
+    text: &TextBorder,
+    expected: &str,
+    given: usize,
+) -> String {
     let ids = text.encode_prompt(expected).unwrap();
     let mut written = ids[..=given].to_vec();
     with_session(model, adapter, |session| {
@@ -370,11 +461,14 @@ fn continued(model: Lstm<'_>, adapter: Option<&[u8]>, text: &TextBorder, expecte
     text.decode(&written, false).unwrap()
 }
 
-/// Embedding, LSTM, vocabulary head: pre-trained from nothing on one text, then an adapter for another, and each is continued.
+/// Embedding, LSTM, vocabulary head: pre-trained from nothing on one text, then an adapter for
+/// another, and each is continued.
 #[test]
 fn an_lstm_learns_to_continue_a_text() {
-    const FIRST: &str = "the quick brown fox jumps over the lazy dog, and the dog sleeps on in the sun.";
-    const SECOND: &str = "pack my box with five dozen liquor jugs; how vexingly quick daft zebras jump!";
+    const FIRST: &str =
+        "the quick brown fox jumps over the lazy dog, and the dog sleeps on in the sun.";
+    const SECOND: &str =
+        "pack my box with five dozen liquor jugs; how vexingly quick daft zebras jump!";
     let config = r#"{"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 24, "hidden_size": 64, "num_layers": 1}"#;
     let archive = fresh(config, 1, Format::F32);
     let model = Lstm::open(&archive).unwrap();
@@ -383,15 +477,21 @@ fn an_lstm_learns_to_continue_a_text() {
         let tokens = text.encode_prompt(content).unwrap();
         assert_eq!(tokens.len(), 1 + content.len(), "a token per byte, and <s>");
         let next = tokens[1..].iter().copied().chain([IGNORE]).collect();
-        Batch { starts: vec![0, tokens.len()], inputs: Inputs::Tokens(tokens), targets: Wanted::Next(next) }
+        Batch {
+            starts: vec![0, tokens.len()],
+            inputs: Inputs::Tokens(tokens),
+            targets: Wanted::Next(next),
+        }
     };
     let train = |model: Lstm<'_>, method: Method, content: &str| {
-        // The second text has letters that the first never showed: embedding and head learn them too.
+        // The second text has letters that the first never showed: embedding and head learn them
+        // too.
         let targets = match method {
             Method::Full => Targets::AllLinear,
             _ => Targets::Names(["embedding", "ih_l0", "hh_l0", "head"].map(String::from).to_vec()),
         };
-        let options = Options { learning_rate: 1e-2, rank: 16, alpha: 32.0, targets, ..Options::new(method) };
+        let options =
+            Options { learning_rate: 1e-2, rank: 16, alpha: 32.0, targets, ..Options::new(method) };
         let mut trainer = Trainer::new(model, options, Vec::new()).unwrap();
         let batch = [batch(&text, content)];
         let before = trainer.loss(&Serial, &batch[0], None).unwrap().loss;

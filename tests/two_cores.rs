@@ -1,4 +1,5 @@
-//! The executor of `examples/two_cores.rs`: the tokens of one core, every part once, and no hang when a part panics.
+//! The executor of `examples/two_cores.rs`: the tokens of one core, every part once, and no hang
+//! when a part panics.
 
 mod common;
 #[path = "../examples/two_cores.rs"]
@@ -66,7 +67,11 @@ fn every_part_is_computed_once_whoever_calls() {
 fn a_part_that_panics_on_either_core_is_told_and_nobody_hangs() {
     for core in 0..2 {
         let cores = cores();
-        let run = || cores.run(2, &|i| assert!(i != core, "as if a kernel had a bug (this line belongs to a test)"));
+        let run = || {
+            cores.run(2, &|i| {
+                assert!(i != core, "as if a kernel had a bug (this line belongs to a test)")
+            })
+        };
         assert!(std::panic::catch_unwind(run).is_err(), "core {core}");
         // Goes on, on core 0 alone if core 1 is gone.
         let parts = AtomicUsize::new(0);

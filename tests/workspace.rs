@@ -1,4 +1,5 @@
-//! Memory is known beforehand and exact, whatever it held; limits and bad input are errors that change nothing.
+//! Memory is known beforehand and exact, whatever it held; limits and bad input are errors that
+//! change nothing.
 
 mod common;
 
@@ -6,14 +7,23 @@ use common::{CONFIG, Numbers, base};
 use lowrank::kernel::Precision;
 use lowrank::model::llama::{Config, Llama};
 use lowrank::quant::Format;
-use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Need, Sampler, SamplerOptions, Serial, Session, Threads, need};
+use lowrank::runtime::{
+    Executor, KvFormat, Limits, Memory, Need, Sampler, SamplerOptions, Serial, Session, Threads,
+    need,
+};
 use lowrank::{Error, Field};
 
 /// In a const context: what a static buffer is sized with.
 const NEED: Need = need(&CONFIG, &Limits::new(32));
 static SIZED: [u8; NEED.bytes] = [0; NEED.bytes];
 
-fn logits(model: Llama<'_>, limits: &Limits, memory: &mut [u8], executor: &dyn Executor, tokens: &[u32]) -> Vec<f32> {
+fn logits(
+    model: Llama<'_>,
+    limits: &Limits,
+    memory: &mut [u8],
+    executor: &dyn Executor,
+    tokens: &[u32],
+) -> Vec<f32> {
     let mut session = Session::new(model, limits, memory, executor).unwrap();
     session.prefill(0, tokens).unwrap();
     session.step(&[(0, 5)]).unwrap();
@@ -28,17 +38,27 @@ fn need_is_exact_and_the_content_of_the_memory_does_not_matter() {
         for limits in [
             Limits { kv_format, ..Limits::new(32) },
             Limits { kv_format, precision: Precision::Fast, batch: 2, ..Limits::new(9) },
-            Limits { kv_format, batch: 3, prefill_chunk: 2, lanes: 2, max_active: 0, max_total_rank: 0, ..Limits::new(17) },
+            Limits {
+                kv_format,
+                batch: 3,
+                prefill_chunk: 2,
+                lanes: 2,
+                max_active: 0,
+                max_total_rank: 0,
+                ..Limits::new(17)
+            },
         ] {
             let bytes = need(&CONFIG, &limits).bytes;
             let mut memory = Memory::new(need(&CONFIG, &limits));
             let clean = logits(model, &limits, memory.as_mut(), &Serial, &[3, 1, 4, 1, 5]);
             memory.as_mut().fill(0xff);
             assert_eq!(logits(model, &limits, memory.as_mut(), &Serial, &[3, 1, 4, 1, 5]), clean);
-            let error = Session::new(model, &limits, &mut memory.as_mut()[..bytes - 1], &Serial).unwrap_err();
+            let error = Session::new(model, &limits, &mut memory.as_mut()[..bytes - 1], &Serial)
+                .unwrap_err();
             assert_eq!(error, Error::WorkspaceTooSmall { need: bytes, have: bytes - 1 });
             let mut larger = Memory::new(Need { bytes: bytes + 64, kv_bytes: 0 });
-            let error = Session::new(model, &limits, &mut larger.as_mut()[1..], &Serial).unwrap_err();
+            let error =
+                Session::new(model, &limits, &mut larger.as_mut()[1..], &Serial).unwrap_err();
             assert_eq!(error, Error::Misaligned { remainder: 1 });
         }
     }
@@ -67,8 +87,10 @@ fn results_do_not_depend_on_lanes_threads_or_chunks() {
     let largest = reference.iter().fold(0.0f32, |most, v| most.max(v.abs()));
     for prefill_chunk in [1, 5, 23, 32] {
         let limits = Limits { prefill_chunk, ..Limits::new(64) };
-        let other = logits(model, &limits, Memory::new(need(&CONFIG, &limits)).as_mut(), &Serial, &tokens);
-        let worst = other.iter().zip(&reference).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        let other =
+            logits(model, &limits, Memory::new(need(&CONFIG, &limits)).as_mut(), &Serial, &tokens);
+        let worst =
+            other.iter().zip(&reference).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
         assert!(worst <= 1e-5 * largest, "chunks of {prefill_chunk}: {worst} of {largest}");
     }
 }
@@ -88,10 +110,13 @@ fn keys_and_values_cost_what_their_format_says_and_are_nearly_the_same() {
     let (bytes, reference) = run(KvFormat::F32);
     assert_eq!(bytes, 4 * numbers);
     let largest = reference.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-    for (kv_format, expected, allowed) in [(KvFormat::F16, 2 * numbers, 4e-3), (KvFormat::Int8, numbers + numbers / 16 * 4, 3e-2)] {
+    for (kv_format, expected, allowed) in
+        [(KvFormat::F16, 2 * numbers, 4e-3), (KvFormat::Int8, numbers + numbers / 16 * 4, 3e-2)]
+    {
         let (bytes, other) = run(kv_format);
         assert_eq!(bytes, expected, "{kv_format:?}");
-        let worst = other.iter().zip(&reference).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+        let worst =
+            other.iter().zip(&reference).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
         assert!(worst > 0.0 && worst <= allowed * largest, "{kv_format:?}: {worst} of {largest}");
     }
 }
@@ -102,7 +127,13 @@ fn fast_is_near_exact_and_does_not_depend_on_lanes() {
     let model = Llama::open(&archive).unwrap();
     let run = |precision, lanes| {
         let limits = Limits { precision, lanes, ..Limits::new(32) };
-        logits(model, &limits, Memory::new(need(model.config(), &limits)).as_mut(), &Serial, &[3, 1, 4, 1, 5])
+        logits(
+            model,
+            &limits,
+            Memory::new(need(model.config(), &limits)).as_mut(),
+            &Serial,
+            &[3, 1, 4, 1, 5],
+        )
     };
     let (exact, fast) = (run(Precision::Exact, 1), run(Precision::Fast, 1));
     let largest = exact.iter().fold(0.0f32, |most, v| most.max(v.abs()));
@@ -144,10 +175,22 @@ fn bad_input_is_an_error_and_loses_nothing() {
     let before = session.logits(0).unwrap().to_vec();
     assert_eq!(session.prefill(0, &[4, 96]).unwrap_err(), Error::Token { token: 96, vocab: 96 });
     assert_eq!(session.prefill(0, &[]).unwrap_err(), Error::Length { have: 0, need: 1 });
-    assert_eq!(session.prefill(0, &[1; 6]).unwrap_err(), Error::ContextFull { asked: 9, context: 8 });
-    assert_eq!(session.prefill(2, &[1]).unwrap_err(), Error::NoSuchSequence { sequence: 2, batch: 2 });
-    assert_eq!(session.step(&[(1, 1), (1, 2)]).unwrap_err(), Error::DuplicateSequence { sequence: 1 });
-    assert_eq!(session.step(&[(1, 1), (0, 200)]).unwrap_err(), Error::Token { token: 200, vocab: 96 });
+    assert_eq!(
+        session.prefill(0, &[1; 6]).unwrap_err(),
+        Error::ContextFull { asked: 9, context: 8 }
+    );
+    assert_eq!(
+        session.prefill(2, &[1]).unwrap_err(),
+        Error::NoSuchSequence { sequence: 2, batch: 2 }
+    );
+    assert_eq!(
+        session.step(&[(1, 1), (1, 2)]).unwrap_err(),
+        Error::DuplicateSequence { sequence: 1 }
+    );
+    assert_eq!(
+        session.step(&[(1, 1), (0, 200)]).unwrap_err(),
+        Error::Token { token: 200, vocab: 96 }
+    );
     assert_eq!(session.step(&[]).unwrap_err(), Error::Length { have: 0, need: 2 });
     assert_eq!((session.tokens(0).unwrap(), session.tokens(1).unwrap()), (&[1, 2, 3][..], &[][..]));
     assert_eq!(session.logits(0).unwrap(), before);
@@ -163,11 +206,28 @@ fn limits_are_checked() {
     let context = |context| Error::Limit { field: Field::Context, found: context, most: 64 };
     assert_eq!(refuse(Limits::new(65)), context(65));
     assert_eq!(refuse(Limits::new(0)), context(0));
-    assert!(matches!(refuse(Limits { batch: 0, ..Limits::new(8) }), Error::Limit { field: Field::Batch, .. }));
-    assert!(matches!(refuse(Limits { lanes: 0, ..Limits::new(8) }), Error::Limit { field: Field::Lanes, .. }));
-    assert!(matches!(refuse(Limits { prefill_chunk: 0, ..Limits::new(8) }), Error::Limit { field: Field::PrefillChunk, .. }));
+    assert!(matches!(
+        refuse(Limits { batch: 0, ..Limits::new(8) }),
+        Error::Limit { field: Field::Batch, .. }
+    ));
+    assert!(matches!(
+        refuse(Limits { lanes: 0, ..Limits::new(8) }),
+        Error::Limit { field: Field::Lanes, .. }
+    ));
+    assert!(matches!(
+        refuse(Limits { prefill_chunk: 0, ..Limits::new(8) }),
+        Error::Limit { field: Field::PrefillChunk, .. }
+    ));
     // Sizes beyond the address space saturate instead of wrapping to something small.
-    let huge = Config { vocab: 1 << 24, layers: 8000, context: 1 << 24, kv_heads: 1 << 12, heads: 1 << 12, head_dim: 1 << 12, ..CONFIG };
+    let huge = Config {
+        vocab: 1 << 24,
+        layers: 8000,
+        context: 1 << 24,
+        kv_heads: 1 << 12,
+        heads: 1 << 12,
+        head_dim: 1 << 12,
+        ..CONFIG
+    };
     assert!(need(&huge, &Limits { batch: 1 << 16, ..Limits::new(1 << 24) }).bytes > 1 << 60);
 }
 
@@ -196,14 +256,26 @@ fn samplers_keep_their_promises() {
     assert_eq!(kept(draw(SamplerOptions { top_p: 0.38, ..hot }, &[])), [1]);
     assert!(!draw(hot, &[]).contains(&5), "-inf is never drawn");
     let penalized = SamplerOptions { repetition_penalty: 2.0, ..Default::default() };
-    assert!(draw(penalized, &[1, 1, 3]).iter().all(|&token| token == 7), "3 / 2 and 2.9 / 2 are below 2");
+    assert!(
+        draw(penalized, &[1, 1, 3]).iter().all(|&token| token == 7),
+        "3 / 2 and 2.9 / 2 are below 2"
+    );
     let share = draw(hot, &[]).iter().filter(|&&token| token == 1).count() as f64 / 400.0;
     assert!((0.30..0.47).contains(&share), "p(1) is 0.382, drawn {share}");
 
     let mut sampler = Sampler::greedy();
-    assert_eq!(sampler.sample(&[1.0, f32::NAN], &[], &mut scratch).unwrap_err(), Error::BadLogits { index: 1 });
-    assert_eq!(sampler.sample(&[f32::NEG_INFINITY; 2], &[], &mut scratch).unwrap_err(), Error::BadLogits { index: 0 });
-    assert_eq!(sampler.sample(&[0.0; 9], &[], &mut scratch).unwrap_err(), Error::Length { have: 8, need: 9 });
+    assert_eq!(
+        sampler.sample(&[1.0, f32::NAN], &[], &mut scratch).unwrap_err(),
+        Error::BadLogits { index: 1 }
+    );
+    assert_eq!(
+        sampler.sample(&[f32::NEG_INFINITY; 2], &[], &mut scratch).unwrap_err(),
+        Error::BadLogits { index: 0 }
+    );
+    assert_eq!(
+        sampler.sample(&[0.0; 9], &[], &mut scratch).unwrap_err(),
+        Error::Length { have: 8, need: 9 }
+    );
     for options in [
         SamplerOptions { temperature: -1.0, ..hot },
         SamplerOptions { temperature: f32::NAN, ..hot },
@@ -211,6 +283,9 @@ fn samplers_keep_their_promises() {
         SamplerOptions { top_p: 1.5, ..hot },
         SamplerOptions { repetition_penalty: 0.0, ..hot },
     ] {
-        assert!(matches!(Sampler::new(options).unwrap_err(), Error::Sampling { .. }), "{options:?}");
+        assert!(
+            matches!(Sampler::new(options).unwrap_err(), Error::Sampling { .. }),
+            "{options:?}"
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! One NF4 matrix-vector product on one core, [4096, 4096], for the comparison with bitsandbytes. Prints one line of JSON: seconds per
-//! product of both precisions (the median of many) and the instruction set. `Fast` includes the rounding of its input to 8 bits.
+//! One NF4 matrix-vector product on one core, [4096, 4096], for the comparison with bitsandbytes.
+//! Prints one line of JSON: seconds per product of both precisions (the median of many) and the
+//! instruction set. `Fast` includes the rounding of its input to 8 bits.
 //!
-//! `compare.py` calls it in turn with its peer; `benches/kernels.rs` has the statistics of all shapes.
+//! `compare.py` calls it in turn with its peer; `benches/kernels.rs` has the statistics of all
+//! shapes.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -24,12 +26,21 @@ fn check(weights: &Matrix<'_>, x: &[f32], y: &[f32], allowed: f64) {
         weights.read(row, 0, &mut w);
         let terms = || x.iter().zip(&w).map(|(&x, &w)| f64::from(x) * f64::from(w));
         let (sum, size): (f64, f64) = (terms().sum(), terms().map(f64::abs).sum());
-        assert!((f64::from(y[row]) - sum).abs() <= allowed * size, "{} instead of {sum} ({size})", y[row]);
+        assert!(
+            (f64::from(y[row]) - sum).abs() <= allowed * size,
+            "{} instead of {sum} ({size})",
+            y[row]
+        );
     }
 }
 
 /// The median time of a product; `Fast` if there is room for integers.
-fn seconds(table: &Kernels, weights: &Matrix<'_>, x: &[f32], mut fast: Option<(&mut [i8], &mut [f32])>) -> f64 {
+fn seconds(
+    table: &Kernels,
+    weights: &Matrix<'_>,
+    x: &[f32],
+    mut fast: Option<(&mut [i8], &mut [f32])>,
+) -> f64 {
     let mut y = vec![0.0; SIZE];
     let mut times: Vec<f64> = (0..PRODUCTS)
         .map(|_| {
@@ -39,7 +50,11 @@ fn seconds(table: &Kernels, weights: &Matrix<'_>, x: &[f32], mut fast: Option<(&
                 table.quantize(x, values, scales);
                 input.quantized = Some(Quantized { values, scales });
             }
-            table.product(weights, &input, &mut Columns::all(&mut MatMut::new(&mut y, SIZE).expect("whole rows")));
+            table.product(
+                weights,
+                &input,
+                &mut Columns::all(&mut MatMut::new(&mut y, SIZE).expect("whole rows")),
+            );
             start.elapsed().as_secs_f64()
         })
         .collect();
@@ -49,10 +64,15 @@ fn seconds(table: &Kernels, weights: &Matrix<'_>, x: &[f32], mut fast: Option<(&
 }
 
 fn main() {
-    let weights = OwnedMatrix::quantize(Format::Nf4, BLOCK, SIZE, SIZE, &wave(SIZE * SIZE, 0.37)).expect("the shape is fine");
+    let weights = OwnedMatrix::quantize(Format::Nf4, BLOCK, SIZE, SIZE, &wave(SIZE * SIZE, 0.37))
+        .expect("the shape is fine");
     let (weights, x, table) = (weights.view(), wave(SIZE, 0.71), kernels());
     let exact = seconds(table, &weights, &x, None);
     let (mut values, mut scales) = (vec![0; SIZE], vec![0.0; SIZE / GROUP]);
-    let fast = if table.has_fast(&weights) { seconds(table, &weights, &x, Some((&mut values, &mut scales))) } else { exact };
+    let fast = if table.has_fast(&weights) {
+        seconds(table, &weights, &x, Some((&mut values, &mut scales)))
+    } else {
+        exact
+    };
     println!("{{\"isa\": \"{}\", \"exact\": {exact:e}, \"fast\": {fast:e}}}", table.name());
 }

@@ -1,13 +1,16 @@
-//! What is kept of the texts that the chat model wrote: whole sentences that fit, no circles, and of a style only what shows it.
+//! What is kept of the texts that the chat model wrote: whole sentences that fit, no circles, and
+//! of a style only what shows it.
 
-/// The most bytes of a text with its title: with the begin and end tokens it fills the embedded model's context.
+/// The most bytes of a text with its title: with the begin and end tokens it fills the embedded
+/// model's context.
 pub const LONGEST: usize = 126;
 
 /// The fewest bytes behind a title.
 const SHORTEST: usize = 24;
 
 /// Words of which a text in pirate talk has at least [`PIRATE`] different ones.
-const PIRATE_WORDS: [&str; 9] = ["arr", "matey", "aye", "ye", "me", "be", "treasure", "ship", "sea"];
+const PIRATE_WORDS: [&str; 9] =
+    ["arr", "matey", "aye", "ye", "me", "be", "treasure", "ship", "sea"];
 const PIRATE: usize = 3;
 
 /// What the lines of a note begin with.
@@ -20,7 +23,10 @@ pub fn clean(kind: &str, title: &str, text: &str) -> Option<String> {
     }
     let line = text.lines().next()?.trim();
     let kept = whole_sentences(line, LONGEST.checked_sub(title.len() + 1)?);
-    let is_good = kept.len() >= SHORTEST && is_plain(kept) && is_varied(kept) && (kind != "pirate" || is_pirate(kept));
+    let is_good = kept.len() >= SHORTEST
+        && is_plain(kept)
+        && is_varied(kept)
+        && (kind != "pirate" || is_pirate(kept));
     is_good.then(|| format!("{title} {kept}"))
 }
 
@@ -44,7 +50,8 @@ fn whole_sentences(text: &str, most: usize) -> &str {
     for (i, c) in text.char_indices() {
         let after = &text[i + c.len_utf8()..];
         let closing = usize::from(after.starts_with('"'));
-        let is_end = matches!(c, '.' | '!' | '?') && (after.len() == closing || after[closing..].starts_with(' '));
+        let is_end = matches!(c, '.' | '!' | '?')
+            && (after.len() == closing || after[closing..].starts_with(' '));
         if is_end && i + 1 + closing <= most {
             end = i + 1 + closing;
         }
@@ -54,7 +61,8 @@ fn whole_sentences(text: &str, most: usize) -> &str {
 
 /// Letters, spaces and the signs of simple prose.
 fn is_plain(text: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_alphabetic() || " .,!?'\"-".contains(c)) && text.matches('"').count().is_multiple_of(2)
+    text.chars().all(|c| c.is_ascii_alphabetic() || " .,!?'\"-".contains(c))
+        && text.matches('"').count().is_multiple_of(2)
 }
 
 /// No three words in a row twice.
@@ -71,5 +79,7 @@ fn is_pirate(text: &str) -> bool {
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> + '_ {
-    text.split(|c: char| !c.is_ascii_alphabetic() && c != '\'').filter(|word| !word.is_empty()).map(str::to_ascii_lowercase)
+    text.split(|c: char| !c.is_ascii_alphabetic() && c != '\'')
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
 }

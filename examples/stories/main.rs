@@ -1,10 +1,13 @@
-//! The texts of the embedded model: what a chat model is asked, what is kept of its answers, and how well models predict the rest.
+//! The texts of the embedded model: what a chat model is asked, what is kept of its answers, and
+//! how well models predict the rest.
 //!
 //! - `stories prompts FOLDER` writes `KIND.prompts.jsonl` for `examples/write.rs`.
-//! - `stories texts FOLDER TEXTS` reads what that wrote, `FOLDER/KIND.written.jsonl`, and writes `TEXTS/KIND.train.jsonl` and
-//!   `TEXTS/KIND.held-out.jsonl`; held-out texts are about pairs that no training text is about.
-//! - `stories bits FOLDER KIND BASE.lrk [ADAPTER.lrk]` prints bits per byte on `KIND.held-out.jsonl`: of 5-grams counted on
-//!   `KIND.train.jsonl` if that is there, of the base, and of the base under the adapter. The end of a text counts as bits, not as a byte.
+//! - `stories texts FOLDER TEXTS` reads what that wrote, `FOLDER/KIND.written.jsonl`, and writes
+//!   `TEXTS/KIND.train.jsonl` and `TEXTS/KIND.held-out.jsonl`; held-out texts are about pairs that
+//!   no training text is about.
+//! - `stories bits FOLDER KIND BASE.lrk [ADAPTER.lrk]` prints bits per byte on
+//!   `KIND.held-out.jsonl`: of 5-grams counted on `KIND.train.jsonl` if that is there, of the base,
+//!   and of the base under the adapter. The end of a text counts as bits, not as a byte.
 //!
 //! `assets/make.sh` says in which order.
 
@@ -53,7 +56,9 @@ fn write_texts(folder: &Path, to: &Path) -> Result<()> {
         let (mut train, mut held_out) = (Vec::new(), Vec::new());
         for (prompt, text) in kind.prompts().iter().zip(&written) {
             let title = prompt["title"].as_str().unwrap_or_default();
-            if let Some(text) = clean::clean(kind.name, title, text["text"].as_str().unwrap_or_default()) {
+            if let Some(text) =
+                clean::clean(kind.name, title, text["text"].as_str().unwrap_or_default())
+            {
                 if prompt["held_out"] == true { &mut held_out } else { &mut train }.push(text);
             }
         }
@@ -62,7 +67,8 @@ fn write_texts(folder: &Path, to: &Path) -> Result<()> {
             texts.sort_unstable();
             texts.dedup();
             let bytes: usize = texts.iter().map(String::len).sum();
-            let lines: String = texts.iter().map(|text| json!({ "text": text }).to_string() + "\n").collect();
+            let lines: String =
+                texts.iter().map(|text| json!({ "text": text }).to_string() + "\n").collect();
             fs::write(to.join(format!("{}.{part}.jsonl", kind.name)), lines)?;
             println!("{}: {part} {} texts, {bytes} bytes", kind.name, texts.len());
         }
@@ -82,13 +88,17 @@ fn texts(path: &Path) -> Result<Vec<String>> {
 fn print_bits(folder: &Path, kind: &str, base: &str, adapter: Option<&str>) -> Result<()> {
     let held_out = texts(&folder.join(format!("{kind}.held-out.jsonl")))?;
     let bytes: usize = held_out.iter().map(String::len).sum();
-    let say = |name: &str, bits: f64| println!("{kind}: {name} {:.4} bits per byte", bits / bytes as f64);
+    let say =
+        |name: &str, bits: f64| println!("{kind}: {name} {:.4} bits per byte", bits / bytes as f64);
     let train = folder.join(format!("{kind}.train.jsonl"));
     if train.exists() {
         let train = texts(&train)?;
         for smoothing in [Smoothing::WittenBell, Smoothing::KneserNey] {
             let ngram = Ngram::new(smoothing, train.iter().map(String::as_str));
-            say(&format!("5-gram, {smoothing:?}"), held_out.iter().map(|text| ngram.bits(text)).sum());
+            say(
+                &format!("5-gram, {smoothing:?}"),
+                held_out.iter().map(|text| ngram.bits(text)).sum(),
+            );
         }
     }
     say(base, bits(base, None, &held_out)?);
@@ -98,7 +108,8 @@ fn print_bits(folder: &Path, kind: &str, base: &str, adapter: Option<&str>) -> R
     Ok(())
 }
 
-/// The bits of texts and their ends under a base with the tokenizer "bytes", each behind the begin token.
+/// The bits of texts and their ends under a base with the tokenizer "bytes", each behind the begin
+/// token.
 fn bits(base: &str, adapter: Option<&str>, texts: &[String]) -> Result<f64> {
     let file = ArchiveFile::open(base)?;
     let model = Llama::open(&file)?;
@@ -117,9 +128,11 @@ fn bits(base: &str, adapter: Option<&str>, texts: &[String]) -> Result<f64> {
     let mut bits = 0.0;
     for text in texts {
         let next: Vec<u32> = text.bytes().map(u32::from).chain([end]).collect();
-        let tokens: Vec<u32> = [begin].into_iter().chain(next.iter().copied().take(next.len() - 1)).collect();
+        let tokens: Vec<u32> =
+            [begin].into_iter().chain(next.iter().copied().take(next.len() - 1)).collect();
         session.reset(0)?;
-        session.score(0, &tokens, |i, logits| bits -= log2_probability(logits, next[i] as usize))?;
+        session
+            .score(0, &tokens, |i, logits| bits -= log2_probability(logits, next[i] as usize))?;
     }
     Ok(bits)
 }

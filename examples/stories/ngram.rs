@@ -1,14 +1,16 @@
 //! Byte 5-grams, smoothed in two ways: what a language model has to beat.
 //!
-//! With c counts, T(h) the number of different symbols seen behind a context h, N(h) = Σ c(h, ·), and h′ the context without its
-//! oldest symbol:
+//! With c counts, T(h) the number of different symbols seen behind a context h, N(h) = Σ c(h, ·),
+//! and h′ the context without its oldest symbol:
 //!
 //! - Witten-Bell: p(s | h) = (c(h, s) + T(h) · p(s | h′)) / (N(h) + T(h)).
-//! - Kneser-Ney, interpolated: p(s | h) = (max(c(h, s) − D, 0) + D · T(h) · p(s | h′)) / N(h), where all but the longest contexts count
-//!   in how many different longer ones they occur, and D = n₁ / (n₁ + 2 n₂) from the counts of one and two of each length.
+//! - Kneser-Ney, interpolated: p(s | h) = (max(c(h, s) − D, 0) + D · T(h) · p(s | h′)) / N(h),
+//!   where all but the longest contexts count in how many different longer ones they occur, and D =
+//!   n₁ / (n₁ + 2 n₂) from the counts of one and two of each length.
 //!
-//! Below the empty context every symbol is equally probable. Symbols are the 256 bytes and the end of a text; contexts at the
-//! beginning of a text are filled up with a begin symbol, so that the n-gram knows where texts begin, as the model does.
+//! Below the empty context every symbol is equally probable. Symbols are the 256 bytes and the end
+//! of a text; contexts at the beginning of a text are filled up with a begin symbol, so that the
+//! n-gram knows where texts begin, as the model does.
 
 use std::collections::HashMap;
 
@@ -64,7 +66,9 @@ impl Ngram {
             for length in (0..CONTEXT).rev() {
                 let (shorter, longer) = levels.split_at_mut(length + 1);
                 for (context, successors) in &longer[0] {
-                    successors.counts.keys().for_each(|&symbol| count(&mut shorter[length], &context[1..], symbol, 1.0));
+                    successors.counts.keys().for_each(|&symbol| {
+                        count(&mut shorter[length], &context[1..], symbol, 1.0)
+                    });
                 }
             }
         }
@@ -75,13 +79,20 @@ impl Ngram {
     /// The bits of a text and its end.
     pub fn bits(&self, text: &str) -> f64 {
         let symbols = symbols(text);
-        (CONTEXT..symbols.len()).map(|at| -self.probability(&symbols[at - CONTEXT..at], symbols[at]).log2()).sum()
+        (CONTEXT..symbols.len())
+            .map(|at| -self.probability(&symbols[at - CONTEXT..at], symbols[at]).log2())
+            .sum()
     }
 
     fn probability(&self, context: &[u16], symbol: u16) -> f64 {
-        let lower = if context.is_empty() { 1.0 / SYMBOLS } else { self.probability(&context[1..], symbol) };
+        let lower = if context.is_empty() {
+            1.0 / SYMBOLS
+        } else {
+            self.probability(&context[1..], symbol)
+        };
         let Some(seen) = self.levels[context.len()].get(context) else { return lower };
-        let (found, kinds) = (seen.counts.get(&symbol).copied().unwrap_or(0.0), seen.counts.len() as f64);
+        let (found, kinds) =
+            (seen.counts.get(&symbol).copied().unwrap_or(0.0), seen.counts.len() as f64);
         match self.smoothing {
             Smoothing::WittenBell => (found + kinds * lower) / (seen.total + kinds),
             Smoothing::KneserNey => {
@@ -103,7 +114,13 @@ fn count(level: &mut Level, context: &[u16], symbol: u16, times: f64) {
 }
 
 fn discount(level: &Level) -> f64 {
-    let of = |times: f64| level.values().flat_map(|seen| seen.counts.values()).filter(|&&count| count == times).count() as f64;
+    let of = |times: f64| {
+        level
+            .values()
+            .flat_map(|seen| seen.counts.values())
+            .filter(|&&count| count == times)
+            .count() as f64
+    };
     let (one, two) = (of(1.0), of(2.0));
     if one > 0.0 { one / (one + 2.0 * two) } else { 0.5 }
 }

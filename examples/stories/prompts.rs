@@ -1,23 +1,26 @@
-//! What a chat model is asked so that it writes the embedded model's texts: subjects × things × forms, in a seeded order.
+//! What a chat model is asked so that it writes the embedded model's texts: subjects × things ×
+//! forms, in a seeded order.
 //!
-//! Each kind of text has a system message and worked examples as earlier turns; the asked turn names a pair, and the answer's first
-//! words are given. What comes back is cleaned in `clean.rs`.
+//! Each kind of text has a system message and worked examples as earlier turns; the asked turn
+//! names a pair, and the answer's first words are given. What comes back is cleaned in `clean.rs`.
 
 use lowrank::train::random::permutation;
 use serde_json::{Value, json};
 
 /// Who the stories are about.
 const SUBJECTS: [&str; 36] = [
-    "duck", "frog", "cat", "dog", "bear", "fox", "mouse", "rabbit", "bird", "fish", "hen", "goat", "pig", "cow", "horse", "sheep", "owl",
-    "ant", "bee", "snail", "lion", "monkey", "boy", "girl", "king", "queen", "baker", "farmer", "giant", "witch", "robot", "ghost",
-    "dragon", "wolf", "crab", "turtle",
+    "duck", "frog", "cat", "dog", "bear", "fox", "mouse", "rabbit", "bird", "fish", "hen", "goat",
+    "pig", "cow", "horse", "sheep", "owl", "ant", "bee", "snail", "lion", "monkey", "boy", "girl",
+    "king", "queen", "baker", "farmer", "giant", "witch", "robot", "ghost", "dragon", "wolf",
+    "crab", "turtle",
 ];
 
 /// What they have to do with.
 const THINGS: [&str; 40] = [
-    "ball", "kite", "hat", "boat", "bell", "book", "box", "cake", "key", "lamp", "drum", "coat", "egg", "flower", "tree", "star", "stone",
-    "shoe", "cup", "spoon", "apple", "pear", "carrot", "pie", "bed", "door", "chair", "bag", "rope", "wheel", "bike", "train", "bridge",
-    "well", "river", "cloud", "song", "ring", "nest", "map",
+    "ball", "kite", "hat", "boat", "bell", "book", "box", "cake", "key", "lamp", "drum", "coat",
+    "egg", "flower", "tree", "star", "stone", "shoe", "cup", "spoon", "apple", "pear", "carrot",
+    "pie", "bed", "door", "chair", "bag", "rope", "wheel", "bike", "train", "bridge", "well",
+    "river", "cloud", "song", "ring", "nest", "map",
 ];
 
 /// Pairs that only held-out texts are about.
@@ -46,11 +49,27 @@ pub const KINDS: [Kind; 3] = [
         name: "story",
         system: "You tell very short stories to small children.",
         examples: [
-            ("A frog and a ball.", "A frog found a red ball by the road. It gave the ball to a friend. They played all day."),
-            ("A girl and a kite.", "The girl made a kite of paper. The wind took it up to the sky. She laughed and ran."),
-            ("A bear and a cake.", "One day, a bear smelled a cake. He ate all of it and fell asleep under a tree."),
+            (
+                "A frog and a ball.",
+                "A frog found a red ball by the road. It gave the ball to a friend. They played all day.",
+            ),
+            (
+                "A girl and a kite.",
+                "The girl made a kite of paper. The wind took it up to the sky. She laughed and ran.",
+            ),
+            (
+                "A bear and a cake.",
+                "One day, a bear smelled a cake. He ate all of it and fell asleep under a tree.",
+            ),
         ],
-        forms: &["SUBJECT found THING", "SUBJECT had THING", "SUBJECT saw THING", "One day, SUBJECT", "SUBJECT wanted THING", "SUBJECT"],
+        forms: &[
+            "SUBJECT found THING",
+            "SUBJECT had THING",
+            "SUBJECT saw THING",
+            "One day, SUBJECT",
+            "SUBJECT wanted THING",
+            "SUBJECT",
+        ],
         until: Some("\n"),
         each: 6,
         pairs: 240,
@@ -59,11 +78,24 @@ pub const KINDS: [Kind; 3] = [
         name: "pirate",
         system: "You tell very short stories to other pirates, in pirate talk.",
         examples: [
-            ("A frog and a ball.", "Arr, matey! A frog found a red ball by the sea. It be treasure, aye!"),
-            ("A girl and a kite.", "Arr, matey! A girl made a kite of me old sail. Up it went, aye, and ye never saw it again!"),
-            ("A bear and a cake.", "Arr, matey! A bear smelled ye cake on me ship. He ate it all, aye, and slept on the deck!"),
+            (
+                "A frog and a ball.",
+                "Arr, matey! A frog found a red ball by the sea. It be treasure, aye!",
+            ),
+            (
+                "A girl and a kite.",
+                "Arr, matey! A girl made a kite of me old sail. Up it went, aye, and ye never saw it again!",
+            ),
+            (
+                "A bear and a cake.",
+                "Arr, matey! A bear smelled ye cake on me ship. He ate it all, aye, and slept on the deck!",
+            ),
         ],
-        forms: &["Arr, matey! SUBJECT found THING", "Arr, matey! SUBJECT had THING", "Arr, matey! SUBJECT"],
+        forms: &[
+            "Arr, matey! SUBJECT found THING",
+            "Arr, matey! SUBJECT had THING",
+            "Arr, matey! SUBJECT",
+        ],
         until: Some("\n"),
         each: 1,
         pairs: 460,
@@ -72,9 +104,18 @@ pub const KINDS: [Kind; 3] = [
         name: "notes",
         system: "You write very short notes: who, what and end.",
         examples: [
-            ("A frog and a ball.", "- who: a small frog\n- what: a red ball\n- end: they play all day"),
-            ("A girl and a kite.", "- who: a girl in blue\n- what: a paper kite\n- end: the wind takes it"),
-            ("A bear and a cake.", "- who: a hungry bear\n- what: a big cake\n- end: he falls asleep"),
+            (
+                "A frog and a ball.",
+                "- who: a small frog\n- what: a red ball\n- end: they play all day",
+            ),
+            (
+                "A girl and a kite.",
+                "- who: a girl in blue\n- what: a paper kite\n- end: the wind takes it",
+            ),
+            (
+                "A bear and a cake.",
+                "- who: a hungry bear\n- what: a big cake\n- end: he falls asleep",
+            ),
         ],
         forms: &["- who: a"],
         until: None,
@@ -84,12 +125,14 @@ pub const KINDS: [Kind; 3] = [
 ];
 
 impl Kind {
-    /// The prompts of this kind, those of the held-out pairs first. Each knows its title and whether it is held out.
+    /// The prompts of this kind, those of the held-out pairs first. Each knows its title and
+    /// whether it is held out.
     pub fn prompts(&self) -> Vec<Value> {
         let pairs = permutation(1, 0, (SUBJECTS.len() * THINGS.len()) as u32);
         let mut prompts = Vec::new();
         for (number, &pair) in pairs.iter().take(self.pairs).enumerate() {
-            let (subject, thing) = (SUBJECTS[pair as usize % SUBJECTS.len()], THINGS[pair as usize / SUBJECTS.len()]);
+            let (subject, thing) =
+                (SUBJECTS[pair as usize % SUBJECTS.len()], THINGS[pair as usize / SUBJECTS.len()]);
             for i in 0..self.each {
                 let form = self.forms[(number + i) % self.forms.len()];
                 prompts.push(self.prompt(subject, thing, form, prompts.len(), number < HELD_OUT));
@@ -98,7 +141,14 @@ impl Kind {
         prompts
     }
 
-    fn prompt(&self, subject: &str, thing: &str, form: &str, seed: usize, is_held_out: bool) -> Value {
+    fn prompt(
+        &self,
+        subject: &str,
+        thing: &str,
+        form: &str,
+        seed: usize,
+        is_held_out: bool,
+    ) -> Value {
         let asked = format!("{} and {}.", capital(&with_article(subject)), with_article(thing));
         let message = |role: &str, content: &str| json!({ "role": role, "content": content });
         let mut messages = vec![message("system", self.system)];
@@ -106,7 +156,8 @@ impl Kind {
             messages.extend([message("user", user), message("assistant", assistant)]);
         }
         messages.push(message("user", &asked));
-        let start = form.replace("SUBJECT", &with_article(subject)).replace("THING", &with_article(thing));
+        let start =
+            form.replace("SUBJECT", &with_article(subject)).replace("THING", &with_article(thing));
         json!({
             "title": format!("{} and {thing}:", capital(subject)),
             "held_out": is_held_out,
@@ -124,7 +175,11 @@ fn with_article(noun: &str) -> String {
 }
 
 fn capital(word: &str) -> String {
-    word.chars().take(1).map(|first| first.to_ascii_uppercase()).chain(word.chars().skip(1)).collect()
+    word.chars()
+        .take(1)
+        .map(|first| first.to_ascii_uppercase())
+        .chain(word.chars().skip(1))
+        .collect()
 }
 
 /// A capital at the beginning, and behind an exclamation mark.

@@ -1,9 +1,11 @@
-//! The embedded model on the host: what it writes by itself and under each adapter, and the tokens that firmware and C must find.
+//! The embedded model on the host: what it writes by itself and under each adapter, and the tokens
+//! that firmware and C must find.
 //!
-//! `cargo run --release --example tiny` prints the texts. With a folder, `cargo run --release --example tiny -- FOLDER`, it also writes
-//! `tokens.rs` there, which `../firmware` compares with what the microcontroller generates, and prints the tokens, which `../c` compares.
-//! The archives are those of `assets/`. On another instruction set the logits differ in their last bits (`LOWRANK_ISA=scalar` gives
-//! the microcontroller's); the tokens must not.
+//! `cargo run --release --example tiny` prints the texts. With a folder, `cargo run --release
+//! --example tiny -- FOLDER`, it also writes `tokens.rs` there, which `../firmware` compares with
+//! what the microcontroller generates, and prints the tokens, which `../c` compares. The archives
+//! are those of `assets/`. On another instruction set the logits differ in their last bits
+//! (`LOWRANK_ISA=scalar` gives the microcontroller's); the tokens must not.
 
 mod task;
 
@@ -18,7 +20,10 @@ use lowrank::runtime::{Memory, Serial, need};
 use task::{CONFIG, COUNT, Clock, LIMITS, PROMPT, ROUNDS, Round, What};
 
 static BASE: &[u8] = include_archive!("../../assets/tiny.lrk");
-static ADAPTERS: [&[u8]; ROUNDS - 1] = [include_archive!("../../assets/tiny-pirate.lrk"), include_archive!("../../assets/tiny-notes.lrk")];
+static ADAPTERS: [&[u8]; ROUNDS - 1] = [
+    include_archive!("../../assets/tiny-pirate.lrk"),
+    include_archive!("../../assets/tiny-notes.lrk"),
+];
 const NAMES: [&str; ROUNDS] = ["base", "pirate", "notes"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -28,7 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut memory = Memory::new(need(&CONFIG, &LIMITS));
     let rounds = task::run(BASE, ADAPTERS, memory.as_mut(), &Serial, &mut NoClock)?;
     if rounds[0].0 == rounds[1].0 || rounds[1].0 == rounds[2].0 || rounds[0].0 == rounds[2].0 {
-        return Err("two rounds chose the same tokens: the adapters are too weak to show a swap".into());
+        return Err(
+            "two rounds chose the same tokens: the adapters are too weak to show a swap".into()
+        );
     }
     for (name, (tokens, _)) in NAMES.iter().zip(&rounds) {
         eprintln!("[{name}] {}{}", String::from_utf8_lossy(PROMPT), text(tokens));
@@ -50,8 +57,16 @@ fn text(tokens: &[u32]) -> String {
 /// The rounds as Rust source.
 fn table(rounds: &[Round]) -> Result<String, std::fmt::Error> {
     let mut source = String::new();
-    writeln!(source, "// Made by `cargo run --example tiny` with the {} kernels.", kernels().name())?;
-    writeln!(source, "pub static EXPECTED: [([u32; {COUNT}], u32); {}] = {rounds:?};", rounds.len())?;
+    writeln!(
+        source,
+        "// Made by `cargo run --example tiny` with the {} kernels.",
+        kernels().name()
+    )?;
+    writeln!(
+        source,
+        "pub static EXPECTED: [([u32; {COUNT}], u32); {}] = {rounds:?};",
+        rounds.len()
+    )?;
     Ok(source)
 }
 

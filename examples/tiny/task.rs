@@ -1,15 +1,17 @@
-//! What host and firmware do alike: the embedded model's numbers, and generating with the base and with each adapter.
+//! What host and firmware do alike: the embedded model's numbers, and generating with the base and
+//! with each adapter.
 //!
-//! `no_std`, no heap. Included by `main.rs` beside it (host), by `tests/embedded.rs` and by `../firmware/src/main.rs`. Not an example by
-//! itself.
+//! `no_std`, no heap. Included by `main.rs` beside it (host), by `tests/embedded.rs` and by
+//! `../firmware/src/main.rs`. Not an example by itself.
 
 use lowrank::Error;
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::model::llama::{Config, Llama, RopeScaling};
 use lowrank::runtime::{Executor, Limits, Sampler, Session};
 
-/// The configuration of `assets/tiny.lrk`: 256 bytes, begin and end; grouped-query attention. A constant, so that a static workspace
-/// has its size when the program is compiled; the host checks it against the archive.
+/// The configuration of `assets/tiny.lrk`: 256 bytes, begin and end; grouped-query attention. A
+/// constant, so that a static workspace has its size when the program is compiled; the host checks
+/// it against the archive.
 pub const CONFIG: Config = Config {
     vocab: 258,
     dim: 128,
@@ -25,7 +27,8 @@ pub const CONFIG: Config = Config {
 };
 
 /// One sequence of 128 tokens under one adapter of rank at most 8; eight prompt tokens at once.
-pub const LIMITS: Limits = Limits { prefill_chunk: 8, max_active: 1, max_total_rank: 8, ..Limits::new(128) };
+pub const LIMITS: Limits =
+    Limits { prefill_chunk: 8, max_active: 1, max_total_rank: 8, ..Limits::new(128) };
 
 /// Tokens generated in each round.
 pub const COUNT: usize = 64;
@@ -33,10 +36,12 @@ pub const COUNT: usize = 64;
 /// The base alone, then each adapter.
 pub const ROUNDS: usize = 3;
 
-/// What every round starts from, after the token "begin": a title, as all texts have one that the model has learnt.
+/// What every round starts from, after the token "begin": a title, as all texts have one that the
+/// model has learnt.
 pub const PROMPT: &[u8] = b"Duck and boat:";
 
-/// Token ids: a byte is its own, then comes "begin". What "end" is does not matter here: generation goes on to [`COUNT`] tokens.
+/// Token ids: a byte is its own, then comes "begin". What "end" is does not matter here: generation
+/// goes on to [`COUNT`] tokens.
 const BEGIN: u32 = 256;
 
 /// The tokens of a round, and the bits of every logit they were chosen from in one number.
@@ -67,7 +72,8 @@ pub enum What {
     Token,
 }
 
-/// Verifies everything, then generates [`COUNT`] tokens with the base and, after a swap, with each adapter.
+/// Verifies everything, then generates [`COUNT`] tokens with the base and, after a swap, with each
+/// adapter.
 pub fn run(
     base: &[u8],
     adapters: [&[u8]; ROUNDS - 1],
@@ -93,7 +99,8 @@ pub fn run(
 
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
-    let mut session = Session::new(model, &Limits { lanes: executor.lanes(), ..LIMITS }, memory, executor)?;
+    let mut session =
+        Session::new(model, &Limits { lanes: executor.lanes(), ..LIMITS }, memory, executor)?;
     let mut sampler = Sampler::greedy();
     let mut rounds = [([0; COUNT], 0); ROUNDS];
 
@@ -135,7 +142,8 @@ fn generate(
     Ok(())
 }
 
-/// One step of an FNV-1a hash over words: two runs with the same hash computed the same logits, bit for bit.
+/// One step of an FNV-1a hash over words: two runs with the same hash computed the same logits, bit
+/// for bit.
 fn fnv(hash: u32, word: u32) -> u32 {
     (hash ^ word).wrapping_mul(0x0100_0193)
 }

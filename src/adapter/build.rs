@@ -1,5 +1,6 @@
-//! Building adapter archives: factors in PEFT's orientation are checked against a base, brought into the archive's form and
-//! bound to the base's fingerprint. `std` only; opened adapters are in `lora`.
+//! Building adapter archives: factors in PEFT's orientation are checked against a base, brought
+//! into the archive's form and bound to the base's fingerprint. `std` only; opened adapters are in
+//! `lora`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -93,8 +94,9 @@ impl AdapterBuilder {
     /// The archive, bound to `base`.
     ///
     /// # Errors
-    /// [`Error::UnknownSite`], [`Error::Rank`], [`Error::PayloadLength`], [`Error::NotFinite`], [`Error::Range`] (a value that f16
-    /// cannot hold), [`Error::EmbeddingExtras`], [`Error::Labels`], [`Error::Config`] if it would change nothing or alpha is not finite.
+    /// [`Error::UnknownSite`], [`Error::Rank`], [`Error::PayloadLength`], [`Error::NotFinite`],
+    /// [`Error::Range`] (a value that f16 cannot hold), [`Error::EmbeddingExtras`],
+    /// [`Error::Labels`], [`Error::Config`] if it would change nothing or alpha is not finite.
     pub fn build(&self, base: &dyn Base) -> Result<Buffer> {
         self.with_root(base, |root| to_buffer(root, self.content_version))?
     }
@@ -109,22 +111,40 @@ impl AdapterBuilder {
         written.map_err(|error| FileError::core(path, "", error))?
     }
 
-    fn with_root<T>(&self, base: &dyn Base, use_it: impl FnOnce(&schema::Adapter<'_>) -> T) -> Result<T> {
+    fn with_root<T>(
+        &self,
+        base: &dyn Base,
+        use_it: impl FnOnce(&schema::Adapter<'_>) -> T,
+    ) -> Result<T> {
         let sites = base.sites();
         if self.targets.is_empty() && self.classifier.is_none() {
-            return Err(Error::Config { field: Field::Targets, found: 0, least: 1, most: sites.into() });
+            return Err(Error::Config {
+                field: Field::Targets,
+                found: 0,
+                least: 1,
+                most: sites.into(),
+            });
         }
-        let finished: Vec<Finished<'_>> =
-            self.targets.iter().map(|(&place, parts)| self.finish(base, place, parts)).collect::<Result<_>>()?;
+        let finished: Vec<Finished<'_>> = self
+            .targets
+            .iter()
+            .map(|(&place, parts)| self.finish(base, place, parts))
+            .collect::<Result<_>>()?;
         let mut index = vec![0; sites as usize];
         let mut targets = Vec::with_capacity(finished.len());
         for (i, target) in finished.iter().enumerate() {
-            let number = u16::try_from(i + 1).map_err(|_| Error::UnknownSite { site: target.place.0, sites: u16::MAX.into() })?;
+            let number = u16::try_from(i + 1)
+                .map_err(|_| Error::UnknownSite { site: target.place.0, sites: u16::MAX.into() })?;
             index[target.place.0 as usize] = number;
             targets.push(target.schema());
         }
-        let labels = self.classifier.as_ref().map(|classifier| classifier.labels.join("\n")).unwrap_or_default();
-        let classifier = self.classifier.as_ref().map(|parts| parts.schema(base, &labels)).transpose()?;
+        let labels = self
+            .classifier
+            .as_ref()
+            .map(|classifier| classifier.labels.join("\n"))
+            .unwrap_or_default();
+        let classifier =
+            self.classifier.as_ref().map(|parts| parts.schema(base, &labels)).transpose()?;
         Ok(use_it(&schema::Adapter {
             base: base.fingerprint().0,
             base_root: base.root().0,
@@ -138,7 +158,12 @@ impl AdapterBuilder {
         }))
     }
 
-    fn finish<'p>(&self, base: &dyn Base, place: Place, parts: &'p TargetParts) -> Result<Finished<'p>> {
+    fn finish<'p>(
+        &self,
+        base: &dyn Base,
+        place: Place,
+        parts: &'p TargetParts,
+    ) -> Result<Finished<'p>> {
         let unknown = Error::UnknownSite { site: place.0, sites: base.sites() };
         let (rows, cols, is_embedding) = base.site(place.0).ok_or(unknown)?;
         let (outputs, inputs) = if is_embedding { (cols, rows) } else { (rows, cols) };
@@ -156,7 +181,14 @@ impl AdapterBuilder {
             [] => Vec::new(),
             m => {
                 let weight = base.weight_at(place.0).ok_or(unknown)?;
-                dora::gain(place.0, &weight, parts.scale(), &a.values(inputs), &b.values(outputs), m)?
+                dora::gain(
+                    place.0,
+                    &weight,
+                    parts.scale(),
+                    &a.values(inputs),
+                    &b.values(outputs),
+                    m,
+                )?
             }
         };
         Ok(Finished { place, is_embedding, parts, inputs, outputs, a, b, gain })
@@ -167,7 +199,9 @@ impl ClassifierParts {
     /// Checked against `base`; `joined` are its label names.
     fn schema<'p>(&'p self, base: &dyn Base, joined: &'p str) -> Result<schema::Classifier<'p>> {
         let (site, rows, dim) = (base.sites(), self.labels.len(), base.dim());
-        let usable = |(i, name): &(usize, &String)| !name.is_empty() && !name.contains('\n') && !self.labels[..*i].contains(name);
+        let usable = |(i, name): &(usize, &String)| {
+            !name.is_empty() && !name.contains('\n') && !self.labels[..*i].contains(name)
+        };
         let names = self.labels.iter().enumerate().filter(usable).count();
         if names != rows || rows == 0 {
             return Err(Error::Labels { names: names as u64, rows: rows as u64 });
@@ -179,7 +213,10 @@ impl ClassifierParts {
         check_finite(site, &self.weight)?;
         check_finite(site, &self.bias)?;
         let weight = Matrix::new(rows, dim, Values::F32(&self.weight))?;
-        Ok(schema::Classifier { linear: schema::Linear { weight: weight.into(), bias: &self.bias }, labels: joined })
+        Ok(schema::Classifier {
+            linear: schema::Linear { weight: weight.into(), bias: &self.bias },
+            labels: joined,
+        })
     }
 }
 
@@ -205,14 +242,21 @@ impl Finished<'_> {
 impl TargetParts {
     /// s at full rank.
     pub fn scale(&self) -> f32 {
-        if self.rank_stabilized { self.alpha / (self.rank as f32).sqrt() } else { self.alpha / self.rank as f32 }
+        if self.rank_stabilized {
+            self.alpha / (self.rank as f32).sqrt()
+        } else {
+            self.alpha / self.rank as f32
+        }
     }
 }
 
 /// Ranks, lengths and finite values.
 fn check(site: u32, parts: &TargetParts, outputs: usize, inputs: usize) -> Result<()> {
     if parts.rank == 0 || parts.rank > MAX_RANK as usize {
-        return Err(Error::Rank { found: u32::try_from(parts.rank).unwrap_or(u32::MAX), most: MAX_RANK });
+        return Err(Error::Rank {
+            found: u32::try_from(parts.rank).unwrap_or(u32::MAX),
+            most: MAX_RANK,
+        });
     }
     if !parts.alpha.is_finite() {
         let (found, most) = (parts.alpha.to_bits().into(), f32::MAX.to_bits().into());
@@ -225,7 +269,8 @@ fn check(site: u32, parts: &TargetParts, outputs: usize, inputs: usize) -> Resul
             exact(site, vector.len(), outputs, size_of::<f32>())?;
         }
     }
-    let not_finite = [parts.a.first_not_finite(), parts.b.first_not_finite()].into_iter().flatten().next();
+    let not_finite =
+        [parts.a.first_not_finite(), parts.b.first_not_finite()].into_iter().flatten().next();
     if let Some(index) = not_finite {
         return Err(Error::NotFinite { site, index: index as u64 });
     }
@@ -238,5 +283,9 @@ fn exact(site: u32, have: usize, need: usize, size: usize) -> Result<()> {
     if have == need {
         return Ok(());
     }
-    Err(Error::PayloadLength { site, have: have as u64 * size as u64, need: need as u64 * size as u64 })
+    Err(Error::PayloadLength {
+        site,
+        have: have as u64 * size as u64,
+        need: need as u64 * size as u64,
+    })
 }

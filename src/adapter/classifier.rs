@@ -1,4 +1,5 @@
-//! A classifier that an adapter brings: `logits = W h + b` over the base's pooled hidden state h, `[dim]`.
+//! A classifier that an adapter brings: `logits = W h + b` over the base's pooled hidden state h,
+//! `[dim]`.
 //!
 //! This file checks and hands out its parts; sessions compute with them.
 
@@ -20,7 +21,11 @@ impl<'a> Classifier<'a> {
     /// After [`check`] has succeeded.
     pub(super) fn new(classifier: &'a ArchivedClassifier<'static>) -> Self {
         let weight = classifier.linear.weight.view();
-        Self { weight, bias: vector(&classifier.linear.bias, weight.rows()), labels: &classifier.labels }
+        Self {
+            weight,
+            bias: vector(&classifier.linear.bias, weight.rows()),
+            labels: &classifier.labels,
+        }
     }
 
     /// W, `[labels, dim]`.
@@ -54,10 +59,12 @@ impl<'a> Classifier<'a> {
     }
 }
 
-/// Proves what [`Classifier::new`] relies on, and that every value is finite. Errors call it tensor `site`.
+/// Proves what [`Classifier::new`] relies on, and that every value is finite. Errors call it tensor
+/// `site`.
 pub(super) fn check(site: u32, classifier: &ArchivedClassifier<'static>) -> Result<()> {
     let linear = &classifier.linear;
-    let (rows, cols) = (linear.weight.rows.to_native() as usize, linear.weight.cols.to_native() as usize);
+    let (rows, cols) =
+        (linear.weight.rows.to_native() as usize, linear.weight.cols.to_native() as usize);
     check_labels(&classifier.labels, rows)?;
     linear.weight.check(site, rows, cols)?;
     check_vector(site, &linear.bias, rows, true)?;

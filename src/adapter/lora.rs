@@ -1,13 +1,15 @@
-//! An opened low-rank adapter (LoRA, rsLoRA, LoRA+, LoRA-FA, DyLoRA, DoRA: at inference they differ in numbers only).
+//! An opened low-rank adapter (LoRA, rsLoRA, LoRA+, LoRA-FA, DyLoRA, DoRA: at inference they differ
+//! in numbers only).
 //!
-//! Per target layer, with x its input and y its output (LoRA: arXiv 2106.09685; DoRA: arXiv 2402.09353, equation 5):
+//! Per target layer, with x its input and y its output (LoRA: arXiv 2106.09685; DoRA: arXiv
+//! 2402.09353, equation 5):
 //!
 //! ```text
 //! y = W x + b + w · [ (k − 1) ⊙ (W x) + k ⊙ s · (B (A x) + b_B) ]
 //! ```
 //!
-//! w is the user's weight; k is 1, or m / ‖W + s·B A‖ per output row for DoRA; s is alpha / r, or alpha / √r for rsLoRA.
-//! This file checks and hands out the numbers; `nn` computes with them.
+//! w is the user's weight; k is 1, or m / ‖W + s·B A‖ per output row for DoRA; s is alpha / r, or
+//! alpha / √r for rsLoRA. This file checks and hands out the numbers; `nn` computes with them.
 
 use core::fmt;
 
@@ -15,7 +17,9 @@ use half::f16;
 
 #[cfg(feature = "std")]
 use crate::archive::Header;
-use crate::archive::schema::{ArchivedAdapter, ArchivedFactor, ArchivedTarget, check_vector, vector};
+use crate::archive::schema::{
+    ArchivedAdapter, ArchivedFactor, ArchivedTarget, check_vector, vector,
+};
 use crate::archive::{self, Fingerprint, check_finite, floats, halves, signed};
 use crate::error::{Error, Field, Result, RootKind};
 use crate::kernel::Kernels;
@@ -33,7 +37,10 @@ pub struct Adapter<'a> {
 
 impl fmt::Debug for Adapter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Adapter").field("name", &self.name()).field("method", &self.method()).finish_non_exhaustive()
+        f.debug_struct("Adapter")
+            .field("name", &self.name())
+            .field("method", &self.method())
+            .finish_non_exhaustive()
     }
 }
 
@@ -41,11 +48,13 @@ impl<'a> Adapter<'a> {
     /// Opens an archive in place and reads its values once.
     ///
     /// # Errors
-    /// Those of [`Header::parse`](archive::Header::parse); [`Error::WrongRoot`], [`Error::Invalid`], [`Error::UnknownSite`], [`Error::Rank`],
-    /// [`Error::Format`], [`Error::PayloadLength`], [`Error::Config`], [`Error::NotFinite`], [`Error::ReplacedTensors`],
-    /// [`Error::Labels`].
+    /// Those of [`Header::parse`](archive::Header::parse); [`Error::WrongRoot`],
+    /// [`Error::Invalid`], [`Error::UnknownSite`], [`Error::Rank`], [`Error::Format`],
+    /// [`Error::PayloadLength`], [`Error::Config`], [`Error::NotFinite`],
+    /// [`Error::ReplacedTensors`], [`Error::Labels`].
     pub fn open(archive: &'a [u8]) -> Result<Self> {
-        let (header, root) = archive::open_root::<ArchivedAdapter<'static>>(archive, RootKind::ADAPTER)?;
+        let (header, root) =
+            archive::open_root::<ArchivedAdapter<'static>>(archive, RootKind::ADAPTER)?;
         let adapter = Self { root, fingerprint: header.fingerprint };
         adapter.check()?;
         Ok(adapter)
@@ -77,17 +86,25 @@ impl<'a> Adapter<'a> {
         if !root.replaced.is_empty() {
             return Err(Error::ReplacedTensors { count: root.replaced.len() });
         }
-        root.classifier.as_ref().map_or(Ok(()), |classifier| classifier::check(sites, classifier))?;
+        root.classifier
+            .as_ref()
+            .map_or(Ok(()), |classifier| classifier::check(sites, classifier))?;
         let targets = root.targets.len() as u64;
         let indexed = root.index.iter().filter(|index| index.to_native() != 0).count() as u64;
         // A classifier alone is an adapter too.
         let least = u64::from(root.classifier.is_none());
         if targets != indexed || targets < least {
-            return Err(Error::Config { field: Field::Targets, found: targets, least: indexed.max(least), most: indexed.max(least) });
+            return Err(Error::Config {
+                field: Field::Targets,
+                found: targets,
+                least: indexed.max(least),
+                most: indexed.max(least),
+            });
         }
         for (i, target) in root.targets.iter().enumerate() {
             let site = target.site.to_native();
-            let index = root.index.get().get(site as usize).ok_or(Error::UnknownSite { site, sites })?;
+            let index =
+                root.index.get().get(site as usize).ok_or(Error::UnknownSite { site, sites })?;
             if usize::from(index.to_native()) != i + 1 {
                 return Err(Error::UnknownSite { site, sites });
             }
@@ -197,8 +214,11 @@ pub struct LowRank<'a> {
 
 impl<'a> LowRank<'a> {
     fn new(target: &'a ArchivedTarget<'static>) -> Self {
-        let (rank, inputs, outputs) =
-            (target.rank.to_native() as usize, target.inputs.to_native() as usize, target.outputs.to_native() as usize);
+        let (rank, inputs, outputs) = (
+            target.rank.to_native() as usize,
+            target.inputs.to_native() as usize,
+            target.outputs.to_native() as usize,
+        );
         let is_embedding = target.kind == 1;
         let (a_rows, a_width) = if is_embedding { (inputs, rank) } else { (rank, inputs) };
         Self {
@@ -220,7 +240,11 @@ impl<'a> LowRank<'a> {
     /// s at rank `rank` (1 to [`rank`](Self::rank)): alpha / rank, or alpha / √rank.
     #[inline]
     pub fn scale(&self, rank: usize) -> f32 {
-        if self.rank_stabilized { self.alpha / math::sqrt(rank as f32) } else { self.alpha / rank as f32 }
+        if self.rank_stabilized {
+            self.alpha / math::sqrt(rank as f32)
+        } else {
+            self.alpha / rank as f32
+        }
     }
 }
 
@@ -252,7 +276,10 @@ impl<'a> Factor<'a> {
         let count = rows * width;
         let values = match Format::from_stored(factor.format) {
             Some(Format::F16) => FactorValues::F16(&halves(&factor.values)[..count]),
-            Some(Format::Int8) => FactorValues::Int8 { values: &signed(&factor.values)[..count], scales: &floats(&factor.scales)[..rows] },
+            Some(Format::Int8) => FactorValues::Int8 {
+                values: &signed(&factor.values)[..count],
+                scales: &floats(&factor.scales)[..rows],
+            },
             _ => FactorValues::F32(&floats(&factor.values)[..count]),
         };
         Self { width, values }
@@ -281,11 +308,19 @@ impl<'a> Factor<'a> {
 
     /// `out[r] += Σ_j w[r][j] ·` columns `first ..` of row j, without the scales of int8 rows.
     #[inline]
-    pub(crate) fn mix(&self, kernels: &Kernels, first: usize, w: &[&[f32]], out: &mut [&mut [f32]]) {
+    pub(crate) fn mix(
+        &self,
+        kernels: &Kernels,
+        first: usize,
+        w: &[&[f32]],
+        out: &mut [&mut [f32]],
+    ) {
         match self.values {
             FactorValues::F32(values) => kernels.mix(w, &values[first..], self.width, out),
             FactorValues::F16(values) => kernels.mix_f16(w, &values[first..], self.width, out),
-            FactorValues::Int8 { values, .. } => kernels.mix_i8(w, &values[first..], self.width, out),
+            FactorValues::Int8 { values, .. } => {
+                kernels.mix_i8(w, &values[first..], self.width, out)
+            }
         }
     }
 
@@ -305,7 +340,9 @@ impl<'a> Factor<'a> {
         match self.values {
             FactorValues::F32(values) => kernels.axpy(s, &values[span], y),
             FactorValues::F16(values) => kernels.axpy_f16(s, &values[span], y),
-            FactorValues::Int8 { values, scales } => kernels.axpy_i8(s * scales[row], &values[span], y),
+            FactorValues::Int8 { values, scales } => {
+                kernels.axpy_i8(s * scales[row], &values[span], y)
+            }
         }
     }
 
@@ -322,26 +359,35 @@ impl<'a> Factor<'a> {
     fn check_finite(&self, site: u32) -> Result<()> {
         match self.values {
             FactorValues::F32(values) => check_finite(site, values),
-            FactorValues::F16(values) => match values.iter().position(|&bits| !f16::from_bits(bits).is_finite()) {
-                Some(index) => Err(Error::NotFinite { site, index: index as u64 }),
-                None => Ok(()),
-            },
+            FactorValues::F16(values) => {
+                match values.iter().position(|&bits| !f16::from_bits(bits).is_finite()) {
+                    Some(index) => Err(Error::NotFinite { site, index: index as u64 }),
+                    None => Ok(()),
+                }
+            }
             FactorValues::Int8 { scales, .. } => check_finite(site, scales),
         }
     }
 }
 
-/// The most a rank can be; enough for any published adapter, small enough for exact arithmetic on lengths.
+/// The most a rank can be; enough for any published adapter, small enough for exact arithmetic on
+/// lengths.
 pub(crate) const MAX_RANK: u32 = 1 << 15;
 
 /// Proves what [`LowRank::new`] relies on, and that every value is finite.
 fn check_target(target: &ArchivedTarget<'static>) -> Result<()> {
     let site = target.site.to_native();
-    let (rank, inputs, outputs) = (target.rank.to_native(), target.inputs.to_native(), target.outputs.to_native());
+    let (rank, inputs, outputs) =
+        (target.rank.to_native(), target.inputs.to_native(), target.outputs.to_native());
     if rank == 0 || rank > MAX_RANK {
         return Err(Error::Rank { found: rank, most: MAX_RANK });
     }
-    let unknown = |format: u8| Error::Format { site, format: format.into(), layout: u32::from(target.kind), block: target.scaling.into() };
+    let unknown = |format: u8| Error::Format {
+        site,
+        format: format.into(),
+        layout: u32::from(target.kind),
+        block: target.scaling.into(),
+    };
     if target.kind > 1 || target.scaling > 1 {
         return Err(unknown(target.a.format));
     }
@@ -362,7 +408,9 @@ fn check_target(target: &ArchivedTarget<'static>) -> Result<()> {
     for lines in [&target.bias, &target.magnitude, &target.gain] {
         check_vector(site, lines, outputs as usize, true)?;
     }
-    if target.kind == 1 && !(target.bias.is_empty() && target.magnitude.is_empty() && target.gain.is_empty()) {
+    if target.kind == 1
+        && !(target.bias.is_empty() && target.magnitude.is_empty() && target.gain.is_empty())
+    {
         return Err(Error::EmbeddingExtras { site });
     }
     if target.gain.is_empty() != target.magnitude.is_empty() {
@@ -374,5 +422,7 @@ fn check_target(target: &ArchivedTarget<'static>) -> Result<()> {
     }
     low_rank.a.check_finite(site)?;
     low_rank.b.check_finite(site)?;
-    [low_rank.bias, low_rank.magnitude, low_rank.gain].iter().try_for_each(|values| check_finite(site, values))
+    [low_rank.bias, low_rank.magnitude, low_rank.gain]
+        .iter()
+        .try_for_each(|values| check_finite(site, values))
 }

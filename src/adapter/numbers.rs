@@ -1,4 +1,5 @@
-//! The numbers of low-rank factors on their way into an archive: the types they come in and the ones they are stored in.
+//! The numbers of low-rank factors on their way into an archive: the types they come in and the
+//! ones they are stored in.
 //!
 //! `std` only; the read side is `lora`.
 
@@ -100,9 +101,14 @@ impl Stored {
             (FactorFormat::F16, _) => {
                 let half = |(index, value)| {
                     let half = f16::from_f32(value);
-                    if half.is_finite() { Ok(half.to_bits()) } else { Err(Error::Range { index: index as u64, value }) }
+                    if half.is_finite() {
+                        Ok(half.to_bits())
+                    } else {
+                        Err(Error::Range { index: index as u64, value })
+                    }
                 };
-                let bits: Vec<u16> = numbers.to_f32().into_iter().enumerate().map(half).collect::<Result<_>>()?;
+                let bits: Vec<u16> =
+                    numbers.to_f32().into_iter().enumerate().map(half).collect::<Result<_>>()?;
                 Ok(Stored::f16(&bits))
             }
             (FactorFormat::Int8, _) => Ok(Stored::int8(&numbers.to_f32(), width)),
@@ -110,7 +116,11 @@ impl Stored {
     }
 
     fn f32(values: &[f32]) -> Self {
-        Self { format: Format::F32, bytes: bytemuck::cast_slice(values).to_vec(), scales: Vec::new() }
+        Self {
+            format: Format::F32,
+            bytes: bytemuck::cast_slice(values).to_vec(),
+            scales: Vec::new(),
+        }
     }
 
     fn f16(bits: &[u16]) -> Self {
@@ -121,19 +131,29 @@ impl Stored {
     fn int8(values: &[f32], width: usize) -> Self {
         let absmax = |row: &[f32]| row.iter().fold(0.0f32, |most, v| most.max(v.abs()));
         let scales: Vec<f32> = values.chunks(width).map(|row| absmax(row) / 127.0).collect();
-        let encode = |v: f32, scale: f32| if scale > 0.0 { (v / scale).round_ties_even().clamp(-127.0, 127.0) as i8 } else { 0 };
+        let encode = |v: f32, scale: f32| {
+            if scale > 0.0 { (v / scale).round_ties_even().clamp(-127.0, 127.0) as i8 } else { 0 }
+        };
         let rows = values.chunks(width).zip(&scales);
-        let bytes = rows.flat_map(|(row, &scale)| row.iter().map(move |&v| encode(v, scale).cast_unsigned())).collect();
+        let bytes = rows
+            .flat_map(|(row, &scale)| row.iter().map(move |&v| encode(v, scale).cast_unsigned()))
+            .collect();
         Self { format: Format::Int8, bytes, scales }
     }
 
     /// The numbers as inference will read them; rows have `width` numbers.
     pub(super) fn values(&self, width: usize) -> Vec<f32> {
         match self.format {
-            Format::F16 => bytemuck::pod_collect_to_vec::<u8, u16>(&self.bytes).into_iter().map(|b| f16::from_bits(b).to_f32()).collect(),
+            Format::F16 => bytemuck::pod_collect_to_vec::<u8, u16>(&self.bytes)
+                .into_iter()
+                .map(|b| f16::from_bits(b).to_f32())
+                .collect(),
             Format::Int8 => {
                 let rows = self.bytes.chunks(width).zip(&self.scales);
-                rows.flat_map(|(row, &scale)| row.iter().map(move |&q| scale * f32::from(q.cast_signed()))).collect()
+                rows.flat_map(|(row, &scale)| {
+                    row.iter().map(move |&q| scale * f32::from(q.cast_signed()))
+                })
+                .collect()
             }
             _ => bytemuck::pod_collect_to_vec(&self.bytes),
         }

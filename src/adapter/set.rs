@@ -1,7 +1,7 @@
 //! Slots of attached adapters, with generations, in the caller's memory.
 //!
-//! A set is what an application swaps; a session copies the handles it resolves, so a swap never touches it. No locks here: the
-//! shared set behind `std` is in `shared`.
+//! A set is what an application swaps; a session copies the handles it resolves, so a swap never
+//! touches it. No locks here: the shared set behind `std` is in `shared`.
 
 use core::fmt;
 
@@ -10,7 +10,8 @@ use crate::archive::Fingerprint;
 use crate::error::{Error, Result, RootKind};
 use crate::quant::Matrix;
 
-/// What an adapter must fit: a base's identity, the shapes of its sites, and the weights that building one asks for.
+/// What an adapter must fit: a base's identity, the shapes of its sites, and the weights that
+/// building one asks for.
 pub trait Base: Sync {
     /// The hash of its content.
     fn fingerprint(&self) -> Fingerprint;
@@ -41,21 +42,35 @@ pub trait Base: Sync {
 /// [`Error::OtherBase`], [`Error::UnknownSite`], [`Error::Shape`].
 pub fn check_fit(adapter: &Adapter<'_>, base: &dyn Base) -> Result<()> {
     if adapter.base() != base.fingerprint() || adapter.base_root() != base.root() {
-        return Err(Error::OtherBase { adapter: adapter.base().short(), base: base.fingerprint().short() });
+        return Err(Error::OtherBase {
+            adapter: adapter.base().short(),
+            base: base.fingerprint().short(),
+        });
     }
     let sites = base.sites();
     if adapter.sites() != sites {
         return Err(Error::UnknownSite { site: adapter.sites().saturating_sub(1), sites });
     }
     if let Some(classifier) = adapter.classifier() {
-        let (rows, cols, dim) = (classifier.weight().rows() as u64, classifier.weight().cols() as u64, base.dim() as u64);
+        let (rows, cols, dim) = (
+            classifier.weight().rows() as u64,
+            classifier.weight().cols() as u64,
+            base.dim() as u64,
+        );
         if cols != dim {
-            return Err(Error::Shape { site: sites, rows, cols, expected_rows: rows, expected_cols: dim });
+            return Err(Error::Shape {
+                site: sites,
+                rows,
+                cols,
+                expected_rows: rows,
+                expected_cols: dim,
+            });
         }
     }
     for target in adapter.targets() {
         let site = target.site;
-        let (rows, cols, is_embedding) = base.site(site).ok_or(Error::UnknownSite { site, sites })?;
+        let (rows, cols, is_embedding) =
+            base.site(site).ok_or(Error::UnknownSite { site, sites })?;
         let expected = if is_embedding { (cols, rows) } else { (rows, cols) };
         if (target.outputs, target.inputs) != expected || target.is_embedding != is_embedding {
             return Err(Error::Shape {
@@ -92,7 +107,8 @@ pub struct Choice {
     pub slot: u32,
     /// w: 1 is as trained, 0 switches it off, other values scale its effect.
     pub weight: f32,
-    /// A run-time rank below the trained one (DyLoRA, arXiv 2210.07558); `None` for all of it. Refused for DoRA.
+    /// A run-time rank below the trained one (DyLoRA, arXiv 2210.07558); `None` for all of it.
+    /// Refused for DoRA.
     pub rank: Option<u32>,
 }
 
@@ -136,7 +152,9 @@ impl<'a> Active<'a> {
 
     /// Would a key-value cache computed under `other` be the same?
     pub(crate) fn same_as(&self, other: &Active<'_>) -> bool {
-        self.adapter.same_content(&other.adapter) && self.weight == other.weight && self.rank == other.rank
+        self.adapter.same_content(&other.adapter)
+            && self.weight == other.weight
+            && self.rank == other.rank
     }
 }
 
@@ -145,7 +163,8 @@ pub trait Resolve<'a> {
     /// The adapter that `choice` names.
     ///
     /// # Errors
-    /// [`Error::NoSuchSlot`], [`Error::EmptySlot`], [`Error::AdapterWeight`], [`Error::Rank`], [`Error::RankFixed`].
+    /// [`Error::NoSuchSlot`], [`Error::EmptySlot`], [`Error::AdapterWeight`], [`Error::Rank`],
+    /// [`Error::RankFixed`].
     fn resolve(&self, choice: &Choice) -> Result<Active<'a>>;
 
     /// The fingerprint of the base that the adapters were checked against.
@@ -183,11 +202,18 @@ impl<'s, 'a> AdapterSet<'s, 'a> {
         self.replace(slot, current, adapter)
     }
 
-    /// Puts an adapter into a slot if its generation is still `expected`; returns the new generation. On an error the old one stays.
+    /// Puts an adapter into a slot if its generation is still `expected`; returns the new
+    /// generation. On an error the old one stays.
     ///
     /// # Errors
-    /// [`Error::NoSuchSlot`], [`Error::StaleGeneration`], [`Error::OtherBase`], [`Error::UnknownSite`], [`Error::Shape`].
-    pub fn replace(&mut self, slot: u32, expected: Generation, adapter: Adapter<'a>) -> Result<Generation> {
+    /// [`Error::NoSuchSlot`], [`Error::StaleGeneration`], [`Error::OtherBase`],
+    /// [`Error::UnknownSite`], [`Error::Shape`].
+    pub fn replace(
+        &mut self,
+        slot: u32,
+        expected: Generation,
+        adapter: Adapter<'a>,
+    ) -> Result<Generation> {
         check_fit(&adapter, self.base)?;
         self.set(slot, expected, Some(adapter))
     }
@@ -206,10 +232,18 @@ impl<'s, 'a> AdapterSet<'s, 'a> {
     /// [`Error::NoSuchSlot`].
     pub fn get(&self, slot: u32) -> Result<(Option<Adapter<'a>>, Generation)> {
         let slots = self.slots.len() as u32;
-        self.slots.get(slot as usize).map(|entry| (entry.adapter, entry.generation)).ok_or(Error::NoSuchSlot { slot, slots })
+        self.slots
+            .get(slot as usize)
+            .map(|entry| (entry.adapter, entry.generation))
+            .ok_or(Error::NoSuchSlot { slot, slots })
     }
 
-    fn set(&mut self, slot: u32, expected: Generation, adapter: Option<Adapter<'a>>) -> Result<Generation> {
+    fn set(
+        &mut self,
+        slot: u32,
+        expected: Generation,
+        adapter: Option<Adapter<'a>>,
+    ) -> Result<Generation> {
         let entry = self.entry(slot)?;
         if entry.generation != expected {
             return Err(Error::StaleGeneration { slot, expected, current: entry.generation });

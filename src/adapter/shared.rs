@@ -1,6 +1,8 @@
-//! A set of adapters that threads share: adapters own their bytes and live as long as the last session that uses them.
+//! A set of adapters that threads share: adapters own their bytes and live as long as the last
+//! session that uses them.
 //!
-//! `std` only. Sessions pin what they use ([`SharedSet::pin`]); a swap changes what the next pin sees.
+//! `std` only. Sessions pin what they use ([`SharedSet::pin`]); a swap changes what the next pin
+//! sees.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -71,12 +73,18 @@ impl<B: Base> SharedSet<B> {
         self.lock().get(slot as usize).map_or(0, |slot| slot.generation)
     }
 
-    /// Puts an adapter into a slot if its generation is still `expected`; returns the new generation. On an error the old one stays.
+    /// Puts an adapter into a slot if its generation is still `expected`; returns the new
+    /// generation. On an error the old one stays.
     ///
     /// # Errors
-    /// [`Error::StaleGeneration`], [`Error::NoSuchSlot`] past 65,536 slots, [`Error::OtherBase`], [`Error::UnknownSite`],
-    /// [`Error::Shape`].
-    pub fn replace(&self, slot: u32, expected: Generation, adapter: Arc<SharedAdapter>) -> Result<Generation> {
+    /// [`Error::StaleGeneration`], [`Error::NoSuchSlot`] past 65,536 slots, [`Error::OtherBase`],
+    /// [`Error::UnknownSite`], [`Error::Shape`].
+    pub fn replace(
+        &self,
+        slot: u32,
+        expected: Generation,
+        adapter: Arc<SharedAdapter>,
+    ) -> Result<Generation> {
         check_fit(&adapter.adapter(), &self.base)?;
         self.set(slot, expected, Some(adapter))
     }
@@ -89,20 +97,30 @@ impl<B: Base> SharedSet<B> {
         self.set(slot, expected, None)
     }
 
-    /// Holds the adapters of `slots` as they are now: what a session borrows from. Later swaps don't change it.
+    /// Holds the adapters of `slots` as they are now: what a session borrows from. Later swaps
+    /// don't change it.
     ///
     /// # Errors
     /// [`Error::EmptySlot`].
     pub fn pin(&self, slots: &[u32]) -> Result<Pinned> {
         let held = self.lock();
-        let pin = |&slot: &u32| match held.get(slot as usize).and_then(|slot| slot.adapter.clone()) {
+        let pin = |&slot: &u32| match held.get(slot as usize).and_then(|slot| slot.adapter.clone())
+        {
             Some(adapter) => Ok((slot, adapter)),
             None => Err(Error::EmptySlot { slot }),
         };
-        Ok(Pinned { base: self.base.fingerprint(), adapters: slots.iter().map(pin).collect::<Result<_>>()? })
+        Ok(Pinned {
+            base: self.base.fingerprint(),
+            adapters: slots.iter().map(pin).collect::<Result<_>>()?,
+        })
     }
 
-    fn set(&self, slot: u32, expected: Generation, adapter: Option<Arc<SharedAdapter>>) -> Result<Generation> {
+    fn set(
+        &self,
+        slot: u32,
+        expected: Generation,
+        adapter: Option<Arc<SharedAdapter>>,
+    ) -> Result<Generation> {
         if slot >= MAX_SLOTS {
             return Err(Error::NoSuchSlot { slot, slots: MAX_SLOTS });
         }
@@ -135,7 +153,11 @@ pub struct Pinned {
 impl<'a> Resolve<'a> for &'a Pinned {
     fn resolve(&self, choice: &Choice) -> Result<Active<'a>> {
         let slot = choice.slot;
-        let (_, adapter) = self.adapters.iter().find(|(pinned, _)| *pinned == slot).ok_or(Error::EmptySlot { slot })?;
+        let (_, adapter) = self
+            .adapters
+            .iter()
+            .find(|(pinned, _)| *pinned == slot)
+            .ok_or(Error::EmptySlot { slot })?;
         Active::new(adapter.adapter(), choice)
     }
 

@@ -22,7 +22,8 @@ pub(crate) fn map(path: &Path) -> Result<memmap2::Mmap, FileError> {
     unsafe { memmap2::Mmap::map(&file) }.map_err(|error| FileError::io(path, error))
 }
 
-/// An archive file in memory, read-only: mapped, or a copy. Dereferences to its bytes, page-aligned.
+/// An archive file in memory, read-only: mapped, or a copy. Dereferences to its bytes,
+/// page-aligned.
 ///
 /// The file must not be changed while it is mapped: replace it by rename, as [`write_file`] does.
 #[derive(Debug)]
@@ -41,9 +42,11 @@ impl ArchiveFile {
         Self::checked(path, map)
     }
 
-    /// Copies the file at `path` into memory of the process, in large pages where the system has them (Linux, transparent huge pages).
-    /// Decoding walks through all weights for every token; with small pages it waits for address translation too. The price: the
-    /// file is read as a whole, and the copy is neither shared between processes nor given up when memory runs short.
+    /// Copies the file at `path` into memory of the process, in large pages where the system has
+    /// them (Linux, transparent huge pages). Decoding walks through all weights for every
+    /// token; with small pages it waits for address translation too. The price: the
+    /// file is read as a whole, and the copy is neither shared between processes nor given up when
+    /// memory runs short.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -105,7 +108,11 @@ impl Output for FileOutput<'_> {
     }
 
     fn set_header(&mut self, header: &[u8; HEADER_LEN]) -> Result<()> {
-        let result = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(header)).and_then(|()| self.file.flush());
+        let result = self
+            .file
+            .seek(SeekFrom::Start(0))
+            .and_then(|_| self.file.write_all(header))
+            .and_then(|()| self.file.flush());
         self.keep(result)
     }
 }
@@ -114,17 +121,25 @@ impl Output for FileOutput<'_> {
 ///
 /// # Errors
 /// An I/O error that names the file; then an existing file of that name is untouched.
-pub fn write_file<R>(root: &R, content_version: u64, path: impl AsRef<Path>) -> Result<Header, FileError>
+pub fn write_file<R>(
+    root: &R,
+    content_version: u64,
+    path: impl AsRef<Path>,
+) -> Result<Header, FileError>
 where
     R: Root,
-    for<'s, 'o, 'f> R: Serialize<HighSerializer<Hashed<'o, FileOutput<'f>>, ArenaHandle<'s>, Failure>>,
+    for<'s, 'o, 'f> R:
+        Serialize<HighSerializer<Hashed<'o, FileOutput<'f>>, ArenaHandle<'s>, Failure>>,
 {
     let path = path.as_ref();
     write_whole(path, |file| {
-        let mut output = FileOutput { file: std::io::BufWriter::with_capacity(1 << 20, file), error: None };
-        super::write(root, content_version, &mut output).map_err(|error| match output.error.take() {
-            Some(io) => FileError::io(path, io),
-            None => FileError::core(path, "", error),
+        let mut output =
+            FileOutput { file: std::io::BufWriter::with_capacity(1 << 20, file), error: None };
+        super::write(root, content_version, &mut output).map_err(|error| {
+            match output.error.take() {
+                Some(io) => FileError::io(path, io),
+                None => FileError::core(path, "", error),
+            }
         })
     })
 }

@@ -1,7 +1,8 @@
 //! The fingerprint: SHA-256, truncated to 128 bits, over what an archive means.
 //!
-//! Order: root kind, configuration, then each tensor by rising site as (rows, cols, format, block, codes in bitsandbytes' order,
-//! scales, nested scales, offset). Names, tokenizer, templates, layout and padding do not count: they change no logit.
+//! Order: root kind, configuration, then each tensor by rising site as (rows, cols, format, block,
+//! codes in bitsandbytes' order, scales, nested scales, offset). Names, tokenizer, templates,
+//! layout and padding do not count: they change no logit.
 
 use sha2::{Digest, Sha256};
 
@@ -34,14 +35,28 @@ impl Hasher {
 
     pub(super) fn llama(&mut self, root: &Llama<'_>) {
         let c = &root.config;
-        self.numbers(&[c.vocab, c.dim, c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.context, c.rope_scaling]);
+        self.numbers(&[
+            c.vocab,
+            c.dim,
+            c.layers,
+            c.heads,
+            c.kv_heads,
+            c.head_dim,
+            c.hidden,
+            c.context,
+            c.rope_scaling,
+        ]);
         self.floats(&[c.rope_theta, c.norm_epsilon]);
         self.floats(&c.rope_parameters);
         for layer in root.layers {
-            for linear in [&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down] {
+            for linear in
+                [&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down]
+            {
                 self.linear(linear);
             }
-            for vector in [layer.attention_norm, layer.q_norm, layer.k_norm, layer.feed_forward_norm] {
+            for vector in
+                [layer.attention_norm, layer.q_norm, layer.k_norm, layer.feed_forward_norm]
+            {
                 self.floats(vector);
             }
         }
@@ -66,10 +81,16 @@ impl Hasher {
         self.numbers(&[c.activation, c.pooling, c.normalize]);
         self.floats(&[c.norm_epsilon]);
         for layer in root.layers {
-            [&layer.q, &layer.k, &layer.v, &layer.o, &layer.up, &layer.down].iter().for_each(|linear| self.linear(linear));
-            [&layer.attention_norm, &layer.output_norm].iter().for_each(|norm| self.layer_norm(norm));
+            [&layer.q, &layer.k, &layer.v, &layer.o, &layer.up, &layer.down]
+                .iter()
+                .for_each(|linear| self.linear(linear));
+            [&layer.attention_norm, &layer.output_norm]
+                .iter()
+                .for_each(|norm| self.layer_norm(norm));
         }
-        [&root.embedding, &root.positions, &root.token_types].iter().for_each(|matrix| self.matrix(matrix));
+        [&root.embedding, &root.positions, &root.token_types]
+            .iter()
+            .for_each(|matrix| self.matrix(matrix));
         self.layer_norm(&root.embedding_norm);
         self.numbers(&[u32::from(root.pooler.is_some())]);
         if let Some(pooler) = &root.pooler {
@@ -143,7 +164,8 @@ impl Hasher {
         self.floats(matrix.nested);
     }
 
-    /// Codes in groups of 32 bytes (weight i low in byte i, weight i + 32 high), fed in bitsandbytes' order.
+    /// Codes in groups of 32 bytes (weight i low in byte i, weight i + 32 high), fed in
+    /// bitsandbytes' order.
     fn split_codes(&mut self, codes: &[u8]) {
         self.length(codes.len());
         for group in codes.chunks_exact(32) {

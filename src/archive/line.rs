@@ -1,7 +1,8 @@
-//! The 64-byte unit of payload: slices of numbers start on a cache line and can be read in place by any vector instruction.
+//! The 64-byte unit of payload: slices of numbers start on a cache line and can be read in place by
+//! any vector instruction.
 //!
-//! rkyv aligns archived slices to their element type and pads at most 31 bytes, so the unit is a type of its own and
-//! [`Lines`] writes the padding itself.
+//! rkyv aligns archived slices to their element type and pads at most 31 bytes, so the unit is a
+//! type of its own and [`Lines`] writes the padding itself.
 
 use bytemuck::Pod;
 use rkyv::bytecheck::CheckBytes;

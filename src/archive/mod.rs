@@ -11,9 +11,9 @@
 //! | 48–56 | content version, counted by the owner of the file |
 //! | 56–128 | reserved, zero |
 //!
-//! All numbers are little-endian. Opening ([`Header::parse`] and the root's own `open`) proves structure and memory safety in a time that depends on the
-//! number of tensors, not on their size; [`verify`] reads everything. Files must not change while they are open:
-//! replace them by rename.
+//! All numbers are little-endian. Opening ([`Header::parse`] and the root's own `open`) proves
+//! structure and memory safety in a time that depends on the number of tensors, not on their size;
+//! [`verify`] reads everything. Files must not change while they are open: replace them by rename.
 
 #[cfg(feature = "std")]
 mod file;
@@ -38,7 +38,8 @@ pub(crate) use open::{check_finite, open_root};
 #[cfg(feature = "alloc")]
 pub use write::{Buffer, Output, Root, to_buffer, write};
 
-/// Includes an archive in the program, aligned as [`open`](Header::parse) wants it; evaluates to a `&'static [u8]`.
+/// Includes an archive in the program, aligned as [`open`](Header::parse) wants it; evaluates to a
+/// `&'static [u8]`.
 ///
 /// ```ignore
 /// static BASE: &[u8] = lowrank::include_archive!("base.lrk");
@@ -53,8 +54,11 @@ macro_rules! include_archive {
     }};
 }
 
-// The payload's format depends on rkyv features, which any crate in the build could switch. These sizes would change with them.
-const _: () = assert!(size_of::<rkyv::primitive::FixedUsize>() == 8, "lowrank needs rkyv's pointer_width_64");
-const _: () = assert!(align_of::<rkyv::Archived<u64>>() == 8, "lowrank needs rkyv's aligned primitives");
+// The payload's format depends on rkyv features, which any crate in the build could switch. These
+// sizes would change with them.
+const _: () =
+    assert!(size_of::<rkyv::primitive::FixedUsize>() == 8, "lowrank needs rkyv's pointer_width_64");
+const _: () =
+    assert!(align_of::<rkyv::Archived<u64>>() == 8, "lowrank needs rkyv's aligned primitives");
 #[cfg(target_endian = "big")]
 compile_error!("lowrank reads archives in place and supports little-endian targets only");

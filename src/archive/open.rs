@@ -1,4 +1,5 @@
-//! Opening: the header's checks, bytecheck's proof of structure, and `verify`, which reads every byte.
+//! Opening: the header's checks, bytecheck's proof of structure, and `verify`, which reads every
+//! byte.
 //!
 //! What a root's fields mean is checked by the root's owner (`model`, `adapter`).
 
@@ -22,8 +23,9 @@ const MAGIC: [u8; 8] = *b"LOWRANK\0";
 const CHECKSUM: core::ops::Range<usize> = 24..32;
 const RESERVED: usize = 56;
 
-/// A 128-bit hash of what an archive means: configuration, shapes, formats, codes and scales, in bitsandbytes' order.
-/// Independent of layout, tokenizer and platform. An adapter names the fingerprint of the base it was made for.
+/// A 128-bit hash of what an archive means: configuration, shapes, formats, codes and scales, in
+/// bitsandbytes' order. Independent of layout, tokenizer and platform. An adapter names the
+/// fingerprint of the base it was made for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
@@ -66,12 +68,16 @@ impl Header {
     /// Reads and checks the header of a whole archive.
     ///
     /// # Errors
-    /// [`Error::Misaligned`], [`Error::Truncated`], [`Error::NotAnArchive`], [`Error::FormatVersion`], [`Error::Reserved`].
+    /// [`Error::Misaligned`], [`Error::Truncated`], [`Error::NotAnArchive`],
+    /// [`Error::FormatVersion`], [`Error::Reserved`].
     pub fn parse(archive: &[u8]) -> Result<Self> {
         let remainder = archive.as_ptr().addr() % align_of::<Line>();
         let header = archive.first_chunk::<HEADER_LEN>();
-        let header = header.ok_or(Error::Truncated { have: archive.len() as u64, need: HEADER_LEN as u64 })?;
-        let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let header = header
+            .ok_or(Error::Truncated { have: archive.len() as u64, need: HEADER_LEN as u64 })?;
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         if header[..8] != MAGIC {
             return Err(Error::NotAnArchive);

@@ -1,8 +1,9 @@
-//! What archives hold: the fields of each root. Borrowed structs are written; their `Archived…` twins are read in place.
+//! What archives hold: the fields of each root. Borrowed structs are written; their `Archived…`
+//! twins are read in place.
 //!
-//! A new model family is a new root with a number of its own, so old files never change. Presence of an optional vector is its
-//! length. Lengths and meanings are checked by the `check` of each part, called when a root is opened, so that the views
-//! handed out afterwards need no checks.
+//! A new model family is a new root with a number of its own, so old files never change. Presence
+//! of an optional vector is its length. Lengths and meanings are checked by the `check` of each
+//! part, called when a root is opened, so that the views handed out afterwards need no checks.
 
 pub mod bert;
 pub mod checkpoint;
@@ -69,7 +70,9 @@ impl<'a> From<View<'a>> for Matrix<'a> {
                 matrix.codes = nf4.codes;
                 match nf4.scales {
                     Scales::Plain(scales) => matrix.scales = bytemuck::cast_slice(scales),
-                    Scales::Double { codes, nested, offset } => (matrix.scales, matrix.nested, matrix.offset) = (codes, nested, offset),
+                    Scales::Double { codes, nested, offset } => {
+                        (matrix.scales, matrix.nested, matrix.offset) = (codes, nested, offset)
+                    }
                 }
             }
         }
@@ -82,7 +85,8 @@ impl ArchivedMatrix<'_> {
         Some((Format::from_stored(self.format)?, Layout::from_stored(self.layout)?))
     }
 
-    /// Proves what [`view`](Self::view) relies on: known format, the expected shape, and payloads of the right length.
+    /// Proves what [`view`](Self::view) relies on: known format, the expected shape, and payloads
+    /// of the right length.
     pub(crate) fn check(&self, site: u32, rows: usize, cols: usize) -> Result<()> {
         let (have_rows, have_cols) = (self.rows.to_native(), self.cols.to_native());
         if (have_rows as usize, have_cols as usize) != (rows, cols) {
@@ -95,16 +99,23 @@ impl ArchivedMatrix<'_> {
             });
         }
         let block = self.block.to_native() as usize;
-        let unknown = Error::Format { site, format: self.format.into(), layout: self.layout.into(), block: block as u32 };
+        let unknown = Error::Format {
+            site,
+            format: self.format.into(),
+            layout: self.layout.into(),
+            block: block as u32,
+        };
         let (format, layout) = self.known_format().ok_or(unknown)?;
         let blocked = matches!(format, Format::Int8 | Format::Nf4 | Format::Nf4Plain);
         let packed = matches!(format, Format::Nf4 | Format::Nf4Plain);
         let block_fits = if blocked { nf4::is_block_size(block) } else { block == 1 };
-        let layout_fits = if packed { layout.allows(cols, block) } else { layout == Layout::Sequential };
+        let layout_fits =
+            if packed { layout.allows(cols, block) } else { layout == Layout::Sequential };
         if !block_fits || !layout_fits {
             return Err(unknown);
         }
-        let (main, scales, nested) = format.payload(u64::from(have_rows) * u64::from(have_cols), block as u64);
+        let (main, scales, nested) =
+            format.payload(u64::from(have_rows) * u64::from(have_cols), block as u64);
         check_lines(site, &self.codes, main)?;
         check_lines(site, &self.scales, scales)?;
         check_lines(site, &self.nested, nested)
@@ -117,14 +128,22 @@ impl ArchivedMatrix<'_> {
 
     /// The matrix, after [`check`](Self::check) has succeeded.
     pub(crate) fn view(&self) -> View<'_> {
-        let (rows, cols, block) = (self.rows.to_native() as usize, self.cols.to_native() as usize, self.block.to_native() as usize);
+        let (rows, cols, block) = (
+            self.rows.to_native() as usize,
+            self.cols.to_native() as usize,
+            self.block.to_native() as usize,
+        );
         let (format, layout) = self.known_format().unwrap_or((Format::F32, Layout::Sequential));
         let count = rows * cols;
         let blocks = count.div_ceil(block);
         let values = match format {
             Format::F32 => Values::F32(&floats(&self.codes)[..count]),
             Format::F16 => Values::F16(&halves(&self.codes)[..count]),
-            Format::Int8 => Values::Int8(Int8 { values: &signed(&self.codes)[..count], scales: &halves(&self.scales)[..blocks], block }),
+            Format::Int8 => Values::Int8(Int8 {
+                values: &signed(&self.codes)[..count],
+                scales: &halves(&self.scales)[..blocks],
+                block,
+            }),
             Format::Nf4 | Format::Nf4Plain => Values::Nf4(Nf4 {
                 codes: &bytes_of(&self.codes)[..count.div_ceil(2)],
                 scales: if format == Format::Nf4Plain {
@@ -132,7 +151,8 @@ impl ArchivedMatrix<'_> {
                 } else {
                     Scales::Double {
                         codes: &bytes_of(&self.scales)[..blocks],
-                        nested: &floats(&self.nested)[..blocks.div_ceil(crate::quant::double::GROUP)],
+                        nested: &floats(&self.nested)
+                            [..blocks.div_ceil(crate::quant::double::GROUP)],
                         offset: self.offset.to_native(),
                     }
                 },
@@ -153,8 +173,14 @@ pub(crate) fn check_lines(site: u32, lines: &ArchivedVec<Line>, bytes: u64) -> R
     Err(Error::PayloadLength { site, have: have * size_of::<Line>() as u64, need: bytes })
 }
 
-/// Checks a vector of `len` f32 values, or that it is absent where `optional`; says whether it is there.
-pub(crate) fn check_vector(site: u32, lines: &ArchivedVec<Line>, len: usize, optional: bool) -> Result<bool> {
+/// Checks a vector of `len` f32 values, or that it is absent where `optional`; says whether it is
+/// there.
+pub(crate) fn check_vector(
+    site: u32,
+    lines: &ArchivedVec<Line>,
+    len: usize,
+    optional: bool,
+) -> Result<bool> {
     if optional && lines.is_empty() {
         return Ok(false);
     }
@@ -364,4 +390,5 @@ pub struct Adapter<'a> {
 // The format features of rkyv show in these.
 const _: () = assert!(size_of::<ArchivedMatrix<'static>>() == 72);
 const _: () = assert!(size_of::<ArchivedLlamaConfig>() == 60);
-const _: (u16_le, u32_le, f32_le) = (u16_le::from_native(0), u32_le::from_native(0), f32_le::from_native(0.0));
+const _: (u16_le, u32_le, f32_le) =
+    (u16_le::from_native(0), u32_le::from_native(0), f32_le::from_native(0.0));

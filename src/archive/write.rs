@@ -1,4 +1,5 @@
-//! Writing: a root goes through rkyv to an output in one pass; the header follows when length and checksum are known.
+//! Writing: a root goes through rkyv to an output in one pass; the header follows when length and
+//! checksum are known.
 //!
 //! Needs `alloc`. Memory: the borrowed parts and rkyv's bookkeeping, no copy of the payload.
 
@@ -96,13 +97,20 @@ pub fn write<R, O>(root: &R, content_version: u64, output: &mut O) -> Result<Hea
 where
     R: Root,
     O: Output,
-    for<'s, 'o> R: Serialize<HighSerializer<Hashed<'o, O>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
+    for<'s, 'o> R:
+        Serialize<HighSerializer<Hashed<'o, O>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
 {
     output.append(&[0; HEADER_LEN])?;
     let mut hasher = Hasher::new(R::KIND);
     root.hash(&mut hasher);
     let Hashed { output, hash, position, .. } = serialize(root, output)?;
-    let mut header = Header { root: R::KIND, payload: position as u64, checksum: 0, fingerprint: hasher.finish(), content_version };
+    let mut header = Header {
+        root: R::KIND,
+        payload: position as u64,
+        checksum: 0,
+        fingerprint: hasher.finish(),
+        content_version,
+    };
     header.checksum = header.finish_checksum(hash);
     output.set_header(&header.to_bytes())?;
     Ok(header)
@@ -112,7 +120,8 @@ where
 fn serialize<'o, R, O>(root: &R, output: &'o mut O) -> Result<Hashed<'o, O>>
 where
     O: Output,
-    for<'s> R: Serialize<HighSerializer<Hashed<'o, O>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
+    for<'s> R:
+        Serialize<HighSerializer<Hashed<'o, O>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
 {
     let mut arena = Arena::new();
     let hashed = Hashed { output, hash: Xxh64::new(0), position: 0, error: Error::Write };
@@ -207,8 +216,12 @@ impl Output for Buffer {
 pub fn to_buffer<R>(root: &R, content_version: u64) -> Result<Buffer>
 where
     R: Root,
-    for<'s, 'o> R: Serialize<HighSerializer<Hashed<'o, Buffer>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
-    for<'s, 'o> R: Serialize<HighSerializer<Hashed<'o, Count>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
+    for<'s, 'o> R: Serialize<
+        HighSerializer<Hashed<'o, Buffer>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>,
+    >,
+    for<'s, 'o> R: Serialize<
+        HighSerializer<Hashed<'o, Count>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>,
+    >,
 {
     // A first pass counts: a buffer that grew on the way would for a moment hold an archive twice.
     let mut count = Count(0);

@@ -1,7 +1,8 @@
 //! A base archive as a bitsandbytes 4-bit checkpoint: a directory that transformers loads.
 //!
-//! NF4 codes and scales go back in bitsandbytes' order exactly. Embedding, output head, norms and biases become f32 (what int8 or
-//! f16 stand for), row by row while the file is written: memory stays at the packed codes of one layer.
+//! NF4 codes and scales go back in bitsandbytes' order exactly. Embedding, output head, norms and
+//! biases become f32 (what int8 or f16 stand for), row by row while the file is written: memory
+//! stays at the packed codes of one layer.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
@@ -15,17 +16,23 @@ use crate::model::llama::{Config, Layer, Llama, RopeScaling, Site};
 use crate::nn::Linear;
 use crate::quant::{Layout, Matrix, Nf4, Scales, Values, double, nf4, reorder};
 
-/// Writes `base` as the directory `directory`, each file whole or not at all. Files of the same names are replaced, others stay.
+/// Writes `base` as the directory `directory`, each file whole or not at all. Files of the same
+/// names are replaced, others stay.
 ///
 /// # Errors
-/// A base whose linear layers are not NF4, that has biases or norms where no architecture of transformers has them, or whose
-/// tokenizer cannot be read; I/O errors.
+/// A base whose linear layers are not NF4, that has biases or norms where no architecture of
+/// transformers has them, or whose tokenizer cannot be read; I/O errors.
 pub fn export_bitsandbytes(base: &Llama<'_>, directory: &Path) -> Result<(), FileError> {
     let tensors = tensors(base).map_err(|site| {
-        FileError::format(directory, site.to_string(), "bitsandbytes checkpoints hold NF4 weights; import the base with --weights nf4")
+        FileError::format(
+            directory,
+            site.to_string(),
+            "bitsandbytes checkpoints hold NF4 weights; import the base with --weights nf4",
+        )
     })?;
     let family = Family::of(base).map_err(|reason| FileError::format(directory, "", reason))?;
-    let text = TextFiles::of(base).map_err(|reason| FileError::format(directory, "tokenizer.json", reason))?;
+    let text = TextFiles::of(base)
+        .map_err(|reason| FileError::format(directory, "tokenizer.json", reason))?;
     let is_new = !directory.exists();
     std::fs::create_dir_all(directory).map_err(|error| FileError::io(directory, error))?;
     let written = write_safetensors(&directory.join("model.safetensors"), &tensors)
@@ -58,7 +65,12 @@ enum Data<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    fn bytes(name: String, dtype: &'static str, shape: Vec<usize>, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
+    fn bytes(
+        name: String,
+        dtype: &'static str,
+        shape: Vec<usize>,
+        bytes: impl Into<Cow<'a, [u8]>>,
+    ) -> Self {
         let bytes = bytes.into();
         Self { name, dtype, shape, bytes: bytes.len(), data: Data::Bytes(bytes) }
     }
@@ -69,13 +81,21 @@ impl<'a> Tensor<'a> {
 
     fn dense(name: String, matrix: Matrix<'a>) -> Self {
         let (rows, cols) = (matrix.rows(), matrix.cols());
-        Self { name, dtype: "F32", shape: vec![rows, cols], bytes: rows * cols * 4, data: Data::Dense(matrix) }
+        Self {
+            name,
+            dtype: "F32",
+            shape: vec![rows, cols],
+            bytes: rows * cols * 4,
+            data: Data::Dense(matrix),
+        }
     }
 
     fn write(&self, file: &mut impl Write) -> io::Result<()> {
         match &self.data {
             Data::Bytes(bytes) => file.write_all(bytes),
-            Data::Codes(nf4, count) => file.write_all(&reorder(nf4.codes, *count, nf4.layout, Layout::Sequential)),
+            Data::Codes(nf4, count) => {
+                file.write_all(&reorder(nf4.codes, *count, nf4.layout, Layout::Sequential))
+            }
             Data::Dense(matrix) => {
                 let mut values = vec![0.0f32; matrix.cols()];
                 (0..matrix.rows()).try_for_each(|row| {
@@ -87,7 +107,8 @@ impl<'a> Tensor<'a> {
     }
 }
 
-/// Every tensor of the checkpoint in the order of the file, or the first linear layer that is not NF4.
+/// Every tensor of the checkpoint in the order of the file, or the first linear layer that is not
+/// NF4.
 fn tensors<'a>(base: &Llama<'a>) -> Result<Vec<Tensor<'a>>, Site> {
     let mut out = vec![Tensor::dense(format!("{}.weight", Site::Embedding), base.embedding())];
     for index in 0..base.config().layers {
@@ -132,7 +153,13 @@ fn packed<'a>(out: &mut Vec<Tensor<'a>>, site: Site, linear: &Linear<'a>) -> Res
     let (rows, cols) = (linear.weight.rows(), linear.weight.cols());
     let name = |suffix: &str| format!("{site}.weight{suffix}");
     let (count, bytes) = (rows * cols, nf4.codes.len());
-    out.push(Tensor { name: name(""), dtype: "U8", shape: vec![bytes, 1], bytes, data: Data::Codes(nf4, count) });
+    out.push(Tensor {
+        name: name(""),
+        dtype: "U8",
+        shape: vec![bytes, 1],
+        bytes,
+        data: Data::Codes(nf4, count),
+    });
     out.push(Tensor::floats(name(".quant_map"), &nf4::CODEBOOK));
     let mut state = json!({ "quant_type": "nf4", "blocksize": nf4.block, "dtype": "float32", "shape": [rows, cols] });
     match nf4.scales {
@@ -189,28 +216,45 @@ enum Family {
 }
 
 impl Family {
-    /// Read off the biases and norms of the blocks, which must be alike: transformers fills a bias that it expects and does not
-    /// find with chance, and drops one that it does not expect.
+    /// Read off the biases and norms of the blocks, which must be alike: transformers fills a bias
+    /// that it expects and does not find with chance, and drops one that it does not expect.
     fn of(base: &Llama<'_>) -> Result<Self, String> {
         let kind = |index: usize| {
             let layer = base.layer(index);
-            (linears(index, &layer).map(|(_, linear)| !linear.bias.is_empty()), [layer.q_norm, layer.k_norm].map(|norm| !norm.is_empty()))
+            (
+                linears(index, &layer).map(|(_, linear)| !linear.bias.is_empty()),
+                [layer.q_norm, layer.k_norm].map(|norm| !norm.is_empty()),
+            )
         };
         let first = kind(0);
         if let Some(other) = (1..base.config().layers).find(|&index| kind(index) != first) {
-            return Err(format!("blocks 0 and {other} differ in which biases and norms they have; transformers has no such model"));
+            return Err(format!(
+                "blocks 0 and {other} differ in which biases and norms they have; transformers has no such model"
+            ));
         }
         match first {
-            ([q, k, v, o, gate, up, down], [false, false]) if [k, v, o] == [q; 3] && [up, down] == [gate; 2] => {
+            ([q, k, v, o, gate, up, down], [false, false])
+                if [k, v, o] == [q; 3] && [up, down] == [gate; 2] =>
+            {
                 Ok(Self::Llama { attention_bias: q, mlp_bias: gate })
             }
             ([true, true, true, false, false, false, false], [false, false]) => Ok(Self::Qwen2),
-            ([q, k, v, o, false, false, false], [true, true]) if [k, v, o] == [q; 3] => Ok(Self::Qwen3 { attention_bias: q }),
+            ([q, k, v, o, false, false, false], [true, true]) if [k, v, o] == [q; 3] => {
+                Ok(Self::Qwen3 { attention_bias: q })
+            }
             (biases, norms) => {
                 let parts = ["q", "k", "v", "o", "gate", "up", "down", "q_norm", "k_norm"];
-                let has = biases.into_iter().chain(norms).zip(parts).filter(|(has, _)| *has).map(|(_, part)| part);
+                let has = biases
+                    .into_iter()
+                    .chain(norms)
+                    .zip(parts)
+                    .filter(|(has, _)| *has)
+                    .map(|(_, part)| part);
                 let has: Vec<_> = has.collect();
-                Err(format!("transformers has no architecture with just these biases and norms: {}", has.join(", ")))
+                Err(format!(
+                    "transformers has no architecture with just these biases and norms: {}",
+                    has.join(", ")
+                ))
             }
         }
     }
@@ -223,7 +267,10 @@ fn config(base: &Llama<'_>, family: Family) -> Value {
         Family::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
         Family::Qwen3 { .. } => ("Qwen3ForCausalLM", "qwen3"),
     };
-    let nested = matches!(base.layer(0).q.weight.values(), Values::Nf4(Nf4 { scales: Scales::Double { .. }, .. }));
+    let nested = matches!(
+        base.layer(0).q.weight.values(),
+        Values::Nf4(Nf4 { scales: Scales::Double { .. }, .. })
+    );
     let mut config = json!({
         "_name_or_path": base.name(), "architectures": [class], "model_type": model_type, "hidden_act": "silu", "torch_dtype": "float32",
         "vocab_size": c.vocab, "hidden_size": c.dim, "num_hidden_layers": c.layers, "num_attention_heads": c.heads,
@@ -248,13 +295,20 @@ fn config(base: &Llama<'_>, family: Family) -> Value {
 
 /// The shortest decimal that reads back as `value`: 1e-5, not 0.000009999999747378752.
 fn decimal(value: f32) -> f64 {
-    value.to_string().parse().ok().filter(|short: &f64| *short as f32 == value).unwrap_or(f64::from(value))
+    value
+        .to_string()
+        .parse()
+        .ok()
+        .filter(|short: &f64| *short as f32 == value)
+        .unwrap_or(f64::from(value))
 }
 
 fn rope_scaling(config: &Config) -> Value {
     match config.rope_scaling {
         RopeScaling::None => Value::Null,
-        RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": decimal(factor) }),
+        RopeScaling::Linear { factor } => {
+            json!({ "rope_type": "linear", "factor": decimal(factor) })
+        }
         RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context } => json!({
             "rope_type": "llama3", "factor": decimal(factor), "low_freq_factor": decimal(low_frequency),
             "high_freq_factor": decimal(high_frequency), "original_max_position_embeddings": original_context as u64,

@@ -1,8 +1,9 @@
 //! An adapter archive as a PEFT directory: adapter_config.json and adapter_model.safetensors.
 //!
-//! A, B and m keep their numbers: f32 and f16 as they are, int8 as the f32 it stands for. Ranks and alphas that differ among layers
-//! become patterns. DoRA's k is not written: PEFT computes it from m and its own base. Names of tensors and the meaning of patterns
-//! are those of PEFT 0.21; the base's weights are not written. Label names have no place in a PEFT directory.
+//! A, B and m keep their numbers: f32 and f16 as they are, int8 as the f32 it stands for. Ranks and
+//! alphas that differ among layers become patterns. DoRA's k is not written: PEFT computes it from
+//! m and its own base. Names of tensors and the meaning of patterns are those of PEFT 0.21; the
+//! base's weights are not written. Label names have no place in a PEFT directory.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -16,26 +17,35 @@ use crate::adapter::{Adapter, Base, Classifier, Factor, FactorValues, LowRank, c
 use crate::error::RootKind;
 use crate::file::{FileError, write_whole};
 
-/// Writes `adapter`, made for `base`, as the PEFT directory `directory`: both files are complete before either gets its name.
+/// Writes `adapter`, made for `base`, as the PEFT directory `directory`: both files are complete
+/// before either gets its name.
 ///
 /// # Errors
-/// An adapter of another base, or one that PEFT has no form for (a bias of B beside DoRA or on an embedding, DoRA on some layers
-/// only; a classifier with a bias or beside an adapted output head on a decoder, on an encoder without pooler, or on another
-/// family); I/O errors.
-pub fn export_peft(adapter: &Adapter<'_>, base: &dyn Base, directory: &Path) -> Result<(), FileError> {
+/// An adapter of another base, or one that PEFT has no form for (a bias of B beside DoRA or on an
+/// embedding, DoRA on some layers only; a classifier with a bias or beside an adapted output head
+/// on a decoder, on an encoder without pooler, or on another family); I/O errors.
+pub fn export_peft(
+    adapter: &Adapter<'_>,
+    base: &dyn Base,
+    directory: &Path,
+) -> Result<(), FileError> {
     check_fit(adapter, base).map_err(|error| FileError::core(directory, "", error))?;
     let refused = |reason: String| FileError::format(directory, "", reason);
     let model = Model::new(adapter, base).map_err(refused)?;
     let config = config(adapter, &model).map_err(refused)?;
     let biased = model.targets.iter().any(|(_, target)| !target.bias.is_empty());
-    let mut tensors: BTreeMap<String, Tensor> =
-        model.targets.iter().flat_map(|(path, target)| tensors(&format!("{}{path}", model.prefix), target, biased)).collect();
+    let mut tensors: BTreeMap<String, Tensor> = model
+        .targets
+        .iter()
+        .flat_map(|(path, target)| tensors(&format!("{}{path}", model.prefix), target, biased))
+        .collect();
     if let Some(classifier) = adapter.classifier() {
         tensors.extend(classifier_tensors(&classifier, base.root() == RootKind::BERT));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let weights = safetensors::serialize(tensors, Some(metadata))
-        .map_err(|error| FileError::format(directory.join("adapter_model.safetensors"), "", error.to_string()))?;
+    let weights = safetensors::serialize(tensors, Some(metadata)).map_err(|error| {
+        FileError::format(directory.join("adapter_model.safetensors"), "", error.to_string())
+    })?;
     write(directory, &config, &weights)
 }
 
@@ -58,19 +68,26 @@ impl<'t> Model<'t> {
             base.write_path(site, &mut path).ok()?;
             Some(path)
         };
-        let targets: Vec<_> = adapter.targets().filter_map(|target| Some((path(target.site)?, target))).collect();
+        let targets: Vec<_> =
+            adapter.targets().filter_map(|target| Some((path(target.site)?, target))).collect();
         let paths: Vec<String> = (0..base.sites()).filter_map(path).collect();
-        let (prefix, task) = match (base.root(), adapter.classifier()) {
-            (RootKind::BERT, Some(_)) if paths.iter().any(|path| path == "pooler.dense") => ("bert.", "SEQ_CLS"),
-            (RootKind::BERT, Some(_)) => return Err("the classifiers of PEFT's BERT read a pooler's output, and the base has none".into()),
-            (RootKind::BERT, None) => ("", "FEATURE_EXTRACTION"),
-            (RootKind::LLAMA, Some(classifier)) => {
-                check_score(&classifier, &targets)?;
-                ("", "SEQ_CLS")
-            }
-            (_, Some(_)) => return Err("PEFT has no classifier on such a base".into()),
-            (_, None) => ("", "CAUSAL_LM"),
-        };
+        let (prefix, task) =
+            match (base.root(), adapter.classifier()) {
+                (RootKind::BERT, Some(_)) if paths.iter().any(|path| path == "pooler.dense") => {
+                    ("bert.", "SEQ_CLS")
+                }
+                (RootKind::BERT, Some(_)) => return Err(
+                    "the classifiers of PEFT's BERT read a pooler's output, and the base has none"
+                        .into(),
+                ),
+                (RootKind::BERT, None) => ("", "FEATURE_EXTRACTION"),
+                (RootKind::LLAMA, Some(classifier)) => {
+                    check_score(&classifier, &targets)?;
+                    ("", "SEQ_CLS")
+                }
+                (_, Some(_)) => return Err("PEFT has no classifier on such a base".into()),
+                (_, None) => ("", "CAUSAL_LM"),
+            };
         Ok(Self { targets, paths, prefix, task })
     }
 
@@ -80,27 +97,39 @@ impl<'t> Model<'t> {
     }
 }
 
-/// transformers' classifiers on decoders (`score`) have no bias, and stand where the output head was.
-fn check_score(classifier: &Classifier<'_>, targets: &[(String, LowRank<'_>)]) -> Result<(), String> {
+/// transformers' classifiers on decoders (`score`) have no bias, and stand where the output head
+/// was.
+fn check_score(
+    classifier: &Classifier<'_>,
+    targets: &[(String, LowRank<'_>)],
+) -> Result<(), String> {
     if let Some(bias) = classifier.bias().iter().find(|bias| **bias != 0.0) {
-        return Err(format!("PEFT's classifiers on decoders have no bias, and one of this classifier is {bias}"));
+        return Err(format!(
+            "PEFT's classifiers on decoders have no bias, and one of this classifier is {bias}"
+        ));
     }
     match targets.iter().find(|(path, _)| path == "lm_head") {
-        Some((path, _)) => Err(format!("PEFT's classifiers on decoders stand in place of {path}, and the adapter changes it")),
+        Some((path, _)) => Err(format!(
+            "PEFT's classifiers on decoders stand in place of {path}, and the adapter changes it"
+        )),
         None => Ok(()),
     }
 }
 
-/// The weights are written and synced under a temporary name before the configuration is: what can fail for want of space or
-/// rights fails before either file has its name. A directory that is new goes again with a failure.
+/// The weights are written and synced under a temporary name before the configuration is: what can
+/// fail for want of space or rights fails before either file has its name. A directory that is new
+/// goes again with a failure.
 fn write(directory: &Path, config: &str, weights: &[u8]) -> Result<(), FileError> {
     let is_new = !directory.exists();
     std::fs::create_dir_all(directory).map_err(|error| FileError::io(directory, error))?;
-    let (config_path, weights_path) = (directory.join("adapter_config.json"), directory.join("adapter_model.safetensors"));
+    let (config_path, weights_path) =
+        (directory.join("adapter_config.json"), directory.join("adapter_model.safetensors"));
     let written = write_whole(&weights_path, |file| {
         let synced = file.write_all(weights).and_then(|()| file.sync_all());
         synced.map_err(|error| FileError::io(&weights_path, error))?;
-        write_whole(&config_path, |file| file.write_all(config.as_bytes()).map_err(|error| FileError::io(&config_path, error)))
+        write_whole(&config_path, |file| {
+            file.write_all(config.as_bytes()).map_err(|error| FileError::io(&config_path, error))
+        })
     });
     if written.is_err() && is_new {
         // Fails, as it should, if somebody else has put something there.
@@ -114,14 +143,19 @@ fn config(adapter: &Adapter<'_>, model: &Model<'_>) -> Result<String, String> {
     let targets = &model.targets;
     let dora = targets.iter().any(|(_, target)| !target.magnitude.is_empty());
     let biased = targets.iter().find(|(_, target)| !target.bias.is_empty());
-    if let Some((path, _)) = targets.iter().find(|(_, target)| dora && target.magnitude.is_empty()) {
+    if let Some((path, _)) = targets.iter().find(|(_, target)| dora && target.magnitude.is_empty())
+    {
         return Err(format!("PEFT has DoRA on all layers or on none, and {path} has no magnitude"));
     }
     if let Some((path, _)) = biased.filter(|_| dora) {
         return Err(format!("PEFT has no bias of B beside DoRA, and {path} has one"));
     }
-    if let Some((path, _)) = targets.iter().find(|(_, target)| biased.is_some() && target.is_embedding) {
-        return Err(format!("PEFT has a bias of B on all layers or on none, and none on embeddings such as {path}"));
+    if let Some((path, _)) =
+        targets.iter().find(|(_, target)| biased.is_some() && target.is_embedding)
+    {
+        return Err(format!(
+            "PEFT has a bias of B on all layers or on none, and none on embeddings such as {path}"
+        ));
     }
     // One flag for all layers: where they differ, the √r goes into alpha.
     let rank_stabilized = targets.iter().all(|(_, target)| target.rank_stabilized);
@@ -170,12 +204,17 @@ fn short(path: &str) -> String {
     path.strip_prefix("model.").unwrap_or(path).to_owned()
 }
 
-/// `target_modules`: the part's name where it is adapted wherever the model has it, else a path for each layer.
+/// `target_modules`: the part's name where it is adapted wherever the model has it, else a path for
+/// each layer.
 fn modules(model: &Model<'_>) -> Vec<String> {
     let mut parts = BTreeMap::<&str, Vec<&str>>::new();
     model.targets.iter().for_each(|(path, _)| parts.entry(last(path)).or_default().push(path));
     let names = |(part, paths): (&str, Vec<&str>)| {
-        if model.are_all(part, &paths) { vec![part.to_owned()] } else { paths.into_iter().map(short).collect() }
+        if model.are_all(part, &paths) {
+            vec![part.to_owned()]
+        } else {
+            paths.into_iter().map(short).collect()
+        }
     };
     parts.into_iter().flat_map(names).collect()
 }
@@ -188,7 +227,11 @@ fn patterns(model: &Model<'_>, value: impl Fn(&LowRank<'_>) -> f64) -> (Value, M
         *counts.entry(value(target).to_bits()).or_default() += 1;
         parts.entry(last(path)).or_default().push((path, value(target)));
     }
-    let common = counts.iter().rev().max_by_key(|(_, count)| **count).map_or(0.0, |(bits, _)| f64::from_bits(*bits));
+    let common = counts
+        .iter()
+        .rev()
+        .max_by_key(|(_, count)| **count)
+        .map_or(0.0, |(bits, _)| f64::from_bits(*bits));
     let mut patterns = Map::new();
     for (part, values) in parts {
         let first = values[0].1;
@@ -199,7 +242,12 @@ fn patterns(model: &Model<'_>, value: impl Fn(&LowRank<'_>) -> f64) -> (Value, M
             }
             continue;
         }
-        patterns.extend(values.into_iter().filter(|(_, value)| *value != common).map(|(path, value)| (short(path), number(value))));
+        patterns.extend(
+            values
+                .into_iter()
+                .filter(|(_, value)| *value != common)
+                .map(|(path, value)| (short(path), number(value))),
+        );
     }
     (number(common), patterns)
 }
@@ -255,12 +303,20 @@ fn tensors(module: &str, target: &LowRank<'_>, biased: bool) -> Vec<(String, Ten
     tensors
 }
 
-/// A classifier's tensors under PEFT's names, as f32; an encoder's without bias gets zeros, a decoder's has none.
+/// A classifier's tensors under PEFT's names, as f32; an encoder's without bias gets zeros, a
+/// decoder's has none.
 fn classifier_tensors(classifier: &Classifier<'_>, is_encoder: bool) -> Vec<(String, Tensor)> {
     let weight = classifier.weight();
     let mut values = vec![0.0; weight.rows() * weight.cols()];
-    values.chunks_exact_mut(weight.cols()).enumerate().for_each(|(row, out)| weight.read(row, 0, out));
-    let bias = if classifier.bias().is_empty() { vec![0.0; weight.rows()] } else { classifier.bias().to_vec() };
+    values
+        .chunks_exact_mut(weight.cols())
+        .enumerate()
+        .for_each(|(row, out)| weight.read(row, 0, out));
+    let bias = if classifier.bias().is_empty() {
+        vec![0.0; weight.rows()]
+    } else {
+        classifier.bias().to_vec()
+    };
     let weight = Tensor { shape: vec![weight.rows(), weight.cols()], ..vector(&values) };
     let name = |name: &str| format!("base_model.model.{name}");
     match is_encoder {
@@ -270,16 +326,27 @@ fn classifier_tensors(classifier: &Classifier<'_>, is_encoder: bool) -> Vec<(Str
 }
 
 fn vector(values: &[f32]) -> Tensor {
-    Tensor { dtype: Dtype::F32, shape: vec![values.len()], bytes: bytemuck::cast_slice(values).to_vec() }
+    Tensor {
+        dtype: Dtype::F32,
+        shape: vec![values.len()],
+        bytes: bytemuck::cast_slice(values).to_vec(),
+    }
 }
 
 /// The matrix of `shape` whose `[row, col]` is where `place` says in `factor`.
-fn factor(factor: &Factor<'_>, shape: [usize; 2], place: impl Fn(usize, usize) -> (usize, usize)) -> Tensor {
+fn factor(
+    factor: &Factor<'_>,
+    shape: [usize; 2],
+    place: impl Fn(usize, usize) -> (usize, usize),
+) -> Tensor {
     let [rows, cols] = shape;
-    let places = (0..rows).flat_map(|row| (0..cols).map(move |col| (row, col))).map(|(row, col)| place(row, col));
+    let places = (0..rows)
+        .flat_map(|row| (0..cols).map(move |col| (row, col)))
+        .map(|(row, col)| place(row, col));
     let (dtype, bytes) = match factor.values() {
         FactorValues::F16(bits) => {
-            let bits: Vec<u16> = places.map(|(row, col)| bits[row * factor.width() + col]).collect();
+            let bits: Vec<u16> =
+                places.map(|(row, col)| bits[row * factor.width() + col]).collect();
             (Dtype::F16, bytemuck::cast_slice(&bits).to_vec())
         }
         _ => {

@@ -1,7 +1,9 @@
-//! The text border as transformers wants it in a directory: tokenizer.json, tokenizer_config.json, generation_config.json.
+//! The text border as transformers wants it in a directory: tokenizer.json, tokenizer_config.json,
+//! generation_config.json.
 //!
-//! Not the weights. transformers 5 reads the rule about the begin-of-sequence token off the tokenizer's post-processor alone, so
-//! a tokenizer that does not say it there is told; otherwise tokenizer.json goes out as it came.
+//! Not the weights. transformers 5 reads the rule about the begin-of-sequence token off the
+//! tokenizer's post-processor alone, so a tokenizer that does not say it there is told; otherwise
+//! tokenizer.json goes out as it came.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -28,15 +30,24 @@ impl<'a> TextFiles<'a> {
         if base.tokenizer_json().is_empty() {
             return Ok(Self { generation, tokenizer: None });
         }
-        let unreadable = |error: &dyn std::fmt::Display| format!("the base's tokenizer cannot be read: {error}");
-        let tokenizer = Tokenizer::from_bytes(base.tokenizer_json()).map_err(|error| unreadable(&error))?;
-        let mut json: Value = serde_json::from_slice(base.tokenizer_json()).map_err(|error| unreadable(&error))?;
+        let unreadable =
+            |error: &dyn std::fmt::Display| format!("the base's tokenizer cannot be read: {error}");
+        let tokenizer =
+            Tokenizer::from_bytes(base.tokenizer_json()).map_err(|error| unreadable(&error))?;
+        let mut json: Value =
+            serde_json::from_slice(base.tokenizer_json()).map_err(|error| unreadable(&error))?;
         let leading = base.leading_bos().and_then(|id| Some((id, tokenizer.id_to_token(id)?)));
         let changed = match (leading, json.as_object_mut()) {
-            (Some((id, text)), Some(fields)) => put_in_front(fields.entry("post_processor").or_insert(Value::Null), id, &text),
+            (Some((id, text)), Some(fields)) => {
+                put_in_front(fields.entry("post_processor").or_insert(Value::Null), id, &text)
+            }
             _ => false,
         };
-        let bytes = if changed { Cow::Owned(json.to_string().into_bytes()) } else { Cow::Borrowed(base.tokenizer_json()) };
+        let bytes = if changed {
+            Cow::Owned(json.to_string().into_bytes())
+        } else {
+            Cow::Borrowed(base.tokenizer_json())
+        };
         Ok(Self { generation, tokenizer: Some((bytes, settings(base, &tokenizer))) })
     }
 
@@ -44,7 +55,9 @@ impl<'a> TextFiles<'a> {
         write_json(&directory.join("generation_config.json"), &self.generation)?;
         let Some((tokenizer, settings)) = &self.tokenizer else { return Ok(()) };
         let path = directory.join("tokenizer.json");
-        write_whole(&path, |file| file.write_all(tokenizer).map_err(|error| FileError::io(&path, error)))?;
+        write_whole(&path, |file| {
+            file.write_all(tokenizer).map_err(|error| FileError::io(&path, error))
+        })?;
         write_json(&directory.join("tokenizer_config.json"), settings)
     }
 }
@@ -57,8 +70,13 @@ fn settings(base: &Llama<'_>, tokenizer: &Tokenizer) -> Value {
         "clean_up_tokenization_spaces": false,
     });
     // Of several tokens that end a turn, the one that the chat template writes.
-    let stops: Vec<String> = base.stop_tokens().filter_map(|id| tokenizer.id_to_token(id)).collect();
-    let eos = stops.iter().find(|text| base.chat_template().contains(text.as_str())).or(stops.first()).cloned();
+    let stops: Vec<String> =
+        base.stop_tokens().filter_map(|id| tokenizer.id_to_token(id)).collect();
+    let eos = stops
+        .iter()
+        .find(|text| base.chat_template().contains(text.as_str()))
+        .or(stops.first())
+        .cloned();
     let bos = base.bos().and_then(|id| tokenizer.id_to_token(id));
     for (key, text) in [("bos_token", bos), ("eos_token", eos)] {
         if let Some(text) = text {
@@ -71,8 +89,8 @@ fn settings(base: &Llama<'_>, tokenizer: &Tokenizer) -> Value {
     settings
 }
 
-/// Lets the post-processor put a token in front of every text, which is the only place where transformers 5 looks for that rule;
-/// says whether it had to be changed.
+/// Lets the post-processor put a token in front of every text, which is the only place where
+/// transformers 5 looks for that rule; says whether it had to be changed.
 fn put_in_front(post: &mut Value, id: u32, text: &str) -> bool {
     if leading_token(post) == Ok(Some(id)) {
         return false;
@@ -87,10 +105,12 @@ fn put_in_front(post: &mut Value, id: u32, text: &str) -> bool {
     });
     let mut steps = match post.take() {
         Value::Null => Vec::new(),
-        Value::Object(mut object) if object.contains_key("processors") => match object.remove("processors") {
-            Some(Value::Array(steps)) => steps,
-            _ => Vec::new(),
-        },
+        Value::Object(mut object) if object.contains_key("processors") => {
+            match object.remove("processors") {
+                Some(Value::Array(steps)) => steps,
+                _ => Vec::new(),
+            }
+        }
         other => vec![other],
     };
     steps.push(template);
@@ -110,7 +130,9 @@ pub(super) fn eos(base: &Llama<'_>) -> Value {
 
 /// Indented JSON, whole or not at all.
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), FileError> {
-    write_whole(path, |file| writeln!(file, "{value:#}").map_err(|error| FileError::io(path, error)))
+    write_whole(path, |file| {
+        writeln!(file, "{value:#}").map_err(|error| FileError::io(path, error))
+    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use crate::kernel::kernels;
 
 /// `lowrank_features`: files, text and threads are there (the library was built with `std`).
 pub const LOWRANK_FEATURE_STD: u32 = 1;
-/// `lowrank_features`: an executor is used. Processors without atomic read-modify-write (Cortex-M0) run every lane themselves.
+/// `lowrank_features`: an executor is used. Processors without atomic read-modify-write (Cortex-M0)
+/// run every lane themselves.
 pub const LOWRANK_FEATURE_EXECUTOR: u32 = 2;
 /// `lowrank_features`: objects refuse use by two threads at once for certain, not just mostly.
 pub const LOWRANK_FEATURE_LOCKS: u32 = 4;
@@ -23,7 +24,9 @@ pub const LOWRANK_OBJECT_ALIGN: usize = 8;
 /// Workspaces and archives start at a multiple of this.
 pub const LOWRANK_MEMORY_ALIGN: usize = 64;
 
-const _: () = assert!(LOWRANK_OBJECT_ALIGN == ALIGN && LOWRANK_MEMORY_ALIGN == align_of::<crate::archive::Line>());
+const _: () = assert!(
+    LOWRANK_OBJECT_ALIGN == ALIGN && LOWRANK_MEMORY_ALIGN == align_of::<crate::archive::Line>()
+);
 
 /// The library's version, a static string such as "0.1.0".
 #[unsafe(no_mangle)]
@@ -32,7 +35,8 @@ pub extern "C" fn lowrank_version() -> *const c_char {
     VERSION.as_ptr().cast()
 }
 
-/// What this build can do: a sum of `LOWRANK_FEATURE_` constants. Bits that the header does not name are to be ignored.
+/// What this build can do: a sum of `LOWRANK_FEATURE_` constants. Bits that the header does not
+/// name are to be ignored.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_features() -> u32 {
     let mut features = 0;
@@ -48,8 +52,9 @@ pub extern "C" fn lowrank_features() -> u32 {
     features
 }
 
-/// Writes the name of the instruction set in use ("scalar", "avx2" …) into `buffer`, with a NUL at its end, cut where `capacity` ends;
-/// returns the length of the whole name without the NUL. A buffer that cannot be used: 0.
+/// Writes the name of the instruction set in use ("scalar", "avx2" …) into `buffer`, with a NUL at
+/// its end, cut where `capacity` ends; returns the length of the whole name without the NUL. A
+/// buffer that cannot be used: 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_isa(buffer: *mut c_char, capacity: usize) -> usize {
     let mut length = 0;
@@ -69,19 +74,22 @@ pub extern "C" fn lowrank_base_bytes() -> usize {
     size::<lowrank_base>()
 }
 
-/// The bytes that an adapter object takes, exactly; `LOWRANK_ADAPTER_BYTES` is enough on every target.
+/// The bytes that an adapter object takes, exactly; `LOWRANK_ADAPTER_BYTES` is enough on every
+/// target.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_adapter_bytes() -> usize {
     size::<lowrank_adapter>()
 }
 
-/// The bytes that a sampler object takes, exactly; `LOWRANK_SAMPLER_BYTES` is enough on every target.
+/// The bytes that a sampler object takes, exactly; `LOWRANK_SAMPLER_BYTES` is enough on every
+/// target.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_sampler_bytes() -> usize {
     size::<lowrank_sampler>()
 }
 
-/// The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES` is enough on every target.
+/// The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES`
+/// is enough on every target.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_session_bytes() -> usize {
     size::<lowrank_session>()

@@ -16,8 +16,9 @@ use crate::quant::Matrix;
 
 /// An opened base model: a decoder (`lowrank_base_open`) or an encoder (`lowrank_bert_open`).
 ///
-/// It is only read: any number of threads may use it at once. Sets and sessions made from it keep what they need of it, so it may be
-/// closed before them; the archive must stay until the last of them is closed.
+/// It is only read: any number of threads may use it at once. Sets and sessions made from it keep
+/// what they need of it, so it may be closed before them; the archive must stay until the last of
+/// them is closed.
 #[derive(Debug)]
 pub struct lowrank_base {
     _opaque: (),
@@ -27,7 +28,8 @@ pub struct lowrank_base {
 pub const LOWRANK_BASE_BYTES: usize = 448;
 const _: () = assert!(size::<lowrank_base>() <= LOWRANK_BASE_BYTES);
 
-/// The family of a base. Programs that never call an encoder's functions link none of its code: only `lowrank_bert_open` makes one.
+/// The family of a base. Programs that never call an encoder's functions link none of its code:
+/// only `lowrank_bert_open` makes one.
 #[derive(Clone, Copy)]
 pub(super) enum Model {
     Llama(Llama<'static>),
@@ -39,7 +41,9 @@ impl Model {
     pub(super) fn llama(&self) -> Result<&Llama<'static>> {
         match self {
             Self::Llama(model) => Ok(model),
-            Self::Bert(_) => Err(Error::WrongRoot { found: RootKind::BERT, expected: RootKind::LLAMA }),
+            Self::Bert(_) => {
+                Err(Error::WrongRoot { found: RootKind::BERT, expected: RootKind::LLAMA })
+            }
         }
     }
 
@@ -47,7 +51,9 @@ impl Model {
     pub(super) fn bert(&self) -> Result<&Bert<'static>> {
         match self {
             Self::Bert(model) => Ok(model),
-            Self::Llama(_) => Err(Error::WrongRoot { found: RootKind::LLAMA, expected: RootKind::BERT }),
+            Self::Llama(_) => {
+                Err(Error::WrongRoot { found: RootKind::LLAMA, expected: RootKind::BERT })
+            }
         }
     }
 
@@ -111,8 +117,9 @@ impl Kind for lowrank_base {
     const MAGIC: u32 = 0x6c62_6173;
 }
 
-/// An opened low-rank adapter. Only read, like a base; attaching it copies a few words, so it may be closed after that. Its archive
-/// must stay until every set that has it, and every session that chose it, is closed or has another.
+/// An opened low-rank adapter. Only read, like a base; attaching it copies a few words, so it may
+/// be closed after that. Its archive must stay until every set that has it, and every session that
+/// chose it, is closed or has another.
 #[derive(Debug)]
 pub struct lowrank_adapter {
     _opaque: (),
@@ -139,7 +146,8 @@ pub const LOWRANK_NO_TOKEN: u32 = u32::MAX;
 pub const LOWRANK_KIND_LLAMA: u32 = 0x0001_0001;
 /// `kind`: an encoder of the BERT family.
 pub const LOWRANK_KIND_BERT: u32 = 0x0001_0002;
-const _: () = assert!(LOWRANK_KIND_LLAMA == RootKind::LLAMA.0 && LOWRANK_KIND_BERT == RootKind::BERT.0);
+const _: () =
+    assert!(LOWRANK_KIND_LLAMA == RootKind::LLAMA.0 && LOWRANK_KIND_BERT == RootKind::BERT.0);
 
 /// What is known of a base.
 #[repr(C)]
@@ -155,7 +163,8 @@ pub struct lowrank_base_info {
     pub layers: u32,
     /// The longest sequence that the model allows, in tokens.
     pub context: u32,
-    /// The longest text that the model's source reads, in tokens with the special ones, at most the context. Of a decoder the context.
+    /// The longest text that the model's source reads, in tokens with the special ones, at most
+    /// the context. Of a decoder the context.
     pub max_length: u32,
     /// The begin-of-sequence token, or `LOWRANK_NO_TOKEN`.
     pub bos: u32,
@@ -193,12 +202,16 @@ pub struct lowrank_adapter_info {
     pub name_bytes: usize,
 }
 
-/// Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (an encoder's: `lowrank_bert_verify`): its checksum,
-/// and every value that must be finite.
-/// Opening does not: it takes microseconds, and a damaged archive that was opened gives wrong numbers or an error, never an access
-/// outside its bytes.
+/// Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (an encoder's:
+/// `lowrank_bert_verify`): its checksum, and every value that must be finite.
+/// Opening does not: it takes microseconds, and a damaged archive that was opened gives wrong
+/// numbers or an error, never an access outside its bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_verify(archive: *const c_void, archive_bytes: usize, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_verify(
+    archive: *const c_void,
+    archive_bytes: usize,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 3, &[Region::reads(archive.cast::<u8>(), archive_bytes, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         let bytes = unsafe { slice(archive.cast::<u8>(), archive_bytes) };
@@ -210,10 +223,12 @@ pub unsafe extern "C" fn lowrank_verify(archive: *const c_void, archive_bytes: u
     })
 }
 
-/// Opens a decoder over an archive of `archive_bytes` bytes, in place, in `memory` of at least `lowrank_base_bytes()` bytes.
+/// Opens a decoder over an archive of `archive_bytes` bytes, in place, in `memory` of at least
+/// `lowrank_base_bytes()` bytes.
 ///
-/// The archive starts at a multiple of `LOWRANK_MEMORY_ALIGN` and stays, unchanged, until the base and all sets and sessions made from
-/// it are closed. Its weights are not read. On success `*base` is the object, on failure null.
+/// The archive starts at a multiple of `LOWRANK_MEMORY_ALIGN` and stays, unchanged, until the base
+/// and all sets and sessions made from it are closed. Its weights are not read. On success `*base`
+/// is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_base_open(
     memory: *mut c_void,
@@ -224,10 +239,15 @@ pub unsafe extern "C" fn lowrank_base_open(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     // SAFETY: the caller's promises.
-    unsafe { open(memory, memory_bytes, archive, archive_bytes, base, error, |bytes| Llama::open(bytes).map(Model::Llama)) }
+    unsafe {
+        open(memory, memory_bytes, archive, archive_bytes, base, error, |bytes| {
+            Llama::open(bytes).map(Model::Llama)
+        })
+    }
 }
 
-/// Opens an encoder of the BERT family, as `lowrank_base_open` opens a decoder. Sets take it like any base; `lowrank_encoder` runs it.
+/// Opens an encoder of the BERT family, as `lowrank_base_open` opens a decoder. Sets take it like
+/// any base; `lowrank_encoder` runs it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_bert_open(
     memory: *mut c_void,
@@ -238,7 +258,11 @@ pub unsafe extern "C" fn lowrank_bert_open(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     // SAFETY: the caller's promises.
-    unsafe { open(memory, memory_bytes, archive, archive_bytes, base, error, |bytes| Bert::open(bytes).map(Model::Bert)) }
+    unsafe {
+        open(memory, memory_bytes, archive, archive_bytes, base, error, |bytes| {
+            Bert::open(bytes).map(Model::Bert)
+        })
+    }
 }
 
 /// What opening is, whatever the family.
@@ -252,25 +276,35 @@ unsafe fn open(
     family: fn(&'static [u8]) -> Result<Model>,
 ) -> lowrank_code {
     let bytes = Region::reads(archive.cast::<u8>(), archive_bytes, 3);
-    call(error, 6, &[object::room(memory, memory_bytes, 1), bytes, Region::writes(base, 1, 5)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory, and for the archive's as long as it is used.
-        unsafe {
-            base.write(core::ptr::null_mut());
-            let archive = slice::<u8>(archive.cast(), archive_bytes);
-            let model = family(archive)?;
-            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut BaseValue| {
-                place.write(BaseValue { model, archive: Span::of(archive) });
-                Ok(())
-            });
-            base.write(object?);
-        }
-        Ok(())
-    })
+    call(
+        error,
+        6,
+        &[object::room(memory, memory_bytes, 1), bytes, Region::writes(base, 1, 5)],
+        || {
+            // SAFETY: checked by `call`; the caller vouches for the memory, and for the archive's
+            // as long as it is used.
+            unsafe {
+                base.write(core::ptr::null_mut());
+                let archive = slice::<u8>(archive.cast(), archive_bytes);
+                let model = family(archive)?;
+                let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut BaseValue| {
+                    place.write(BaseValue { model, archive: Span::of(archive) });
+                    Ok(())
+                });
+                base.write(object?);
+            }
+            Ok(())
+        },
+    )
 }
 
 /// Reads the whole archive of an encoder, as `lowrank_verify` reads that of a decoder.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_bert_verify(archive: *const c_void, archive_bytes: usize, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_bert_verify(
+    archive: *const c_void,
+    archive_bytes: usize,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 3, &[Region::reads(archive.cast::<u8>(), archive_bytes, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         Ok(Bert::verify(unsafe { slice(archive.cast::<u8>(), archive_bytes) }).map(drop)?)
@@ -292,7 +326,15 @@ pub unsafe extern "C" fn lowrank_base_get_info(
         let (vocab, layers, context, max_length, bos, leading_bos, name) = match &value.model {
             Model::Llama(model) => {
                 let c = model.config();
-                (c.vocab, c.layers, c.context, c.context, model.bos(), model.leading_bos(), model.name())
+                (
+                    c.vocab,
+                    c.layers,
+                    c.context,
+                    c.context,
+                    model.bos(),
+                    model.leading_bos(),
+                    model.name(),
+                )
             }
             Model::Bert(model) => {
                 let c = model.config();
@@ -340,7 +382,10 @@ pub unsafe extern "C" fn lowrank_base_is_stop(
 
 /// Closes a base. Sets and sessions made from it go on.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_base_close(base: *mut lowrank_base, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_base_close(
+    base: *mut lowrank_base,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 2, &[region(base, true, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { hold(base, 1) }?.close();
@@ -348,10 +393,12 @@ pub unsafe extern "C" fn lowrank_base_close(base: *mut lowrank_base, error: *mut
     })
 }
 
-/// Opens an adapter over an archive, in place, in `memory` of at least `lowrank_adapter_bytes()` bytes; reads its values once.
+/// Opens an adapter over an archive, in place, in `memory` of at least `lowrank_adapter_bytes()`
+/// bytes; reads its values once.
 ///
-/// The archive starts at a multiple of `LOWRANK_MEMORY_ALIGN` and stays, unchanged, as long as the adapter is used by anything. Whether
-/// it fits a base is checked when it is attached. On success `*adapter` is the object, on failure null.
+/// The archive starts at a multiple of `LOWRANK_MEMORY_ALIGN` and stays, unchanged, as long as the
+/// adapter is used by anything. Whether it fits a base is checked when it is attached. On success
+/// `*adapter` is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_adapter_open(
     memory: *mut c_void,
@@ -362,20 +409,27 @@ pub unsafe extern "C" fn lowrank_adapter_open(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     let bytes = Region::reads(archive.cast::<u8>(), archive_bytes, 3);
-    call(error, 6, &[object::room(memory, memory_bytes, 1), bytes, Region::writes(adapter, 1, 5)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory, and for the archive's as long as it is used.
-        unsafe {
-            adapter.write(core::ptr::null_mut());
-            let archive = slice::<u8>(archive.cast(), archive_bytes);
-            let opened = Adapter::open(archive)?;
-            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut AdapterValue| {
-                place.write(AdapterValue { adapter: opened, archive: Span::of(archive) });
-                Ok(())
-            });
-            adapter.write(object?);
-        }
-        Ok(())
-    })
+    call(
+        error,
+        6,
+        &[object::room(memory, memory_bytes, 1), bytes, Region::writes(adapter, 1, 5)],
+        || {
+            // SAFETY: checked by `call`; the caller vouches for the memory, and for the archive's
+            // as long as it is used.
+            unsafe {
+                adapter.write(core::ptr::null_mut());
+                let archive = slice::<u8>(archive.cast(), archive_bytes);
+                let opened = Adapter::open(archive)?;
+                let object: Outcome<_> =
+                    place(memory, memory_bytes, 1, |place: *mut AdapterValue| {
+                        place.write(AdapterValue { adapter: opened, archive: Span::of(archive) });
+                        Ok(())
+                    });
+                adapter.write(object?);
+            }
+            Ok(())
+        },
+    )
 }
 
 /// Writes what is known of an adapter to `*info`.
@@ -405,8 +459,9 @@ pub unsafe extern "C" fn lowrank_adapter_get_info(
     })
 }
 
-/// Points `*name` at the name of a label (from 0) of an adapter's classifier, `*name_bytes` bytes of UTF-8 without a NUL, in its archive. An
-/// adapter with fewer labels, or without a classifier, is `LOWRANK_ERROR_LENGTH`.
+/// Points `*name` at the name of a label (from 0) of an adapter's classifier, `*name_bytes` bytes
+/// of UTF-8 without a NUL, in its archive. An adapter with fewer labels, or without a classifier,
+/// is `LOWRANK_ERROR_LENGTH`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_adapter_label(
     adapter: *const lowrank_adapter,
@@ -445,7 +500,10 @@ pub(super) unsafe fn tell_label(
 
 /// Closes an adapter. Where it was attached it stays.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_adapter_close(adapter: *mut lowrank_adapter, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_adapter_close(
+    adapter: *mut lowrank_adapter,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 2, &[region(adapter, true, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { hold(adapter, 1) }?.close();

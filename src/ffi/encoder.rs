@@ -1,4 +1,5 @@
-//! Encoders: texts of tokens in, hidden states, vectors and labels out. What sessions are for decoders.
+//! Encoders: texts of tokens in, hidden states, vectors and labels out. What sessions are for
+//! decoders.
 
 use core::ffi::{c_char, c_void};
 
@@ -7,7 +8,10 @@ use super::executor::{Callback, lowrank_executor};
 use super::failure::{Outcome, Refusal, call, clear_of, lowrank_code, lowrank_error};
 use super::memory::{Region, Span, slice};
 use super::object::{self, Held, Kind, hold, place, region, share, size};
-use super::session::{Chosen, LOWRANK_PRECISION_EXACT, classified, lowrank_choice, lowrank_need, precision_of, work_of};
+use super::session::{
+    Chosen, LOWRANK_PRECISION_EXACT, classified, lowrank_choice, lowrank_need, precision_of,
+    work_of,
+};
 use super::set::lowrank_set;
 use crate::model::bert::Pooling;
 use crate::runtime::{Encoder, EncoderLimits, Need, encoder_need};
@@ -29,7 +33,8 @@ pub struct lowrank_encoder_limits {
     pub batch: usize,
     /// Tokens of all those texts together: texts are packed, so memory depends on this.
     pub tokens: usize,
-    /// Parts that the work is split into: as many as the executor has threads. Results do not depend on it.
+    /// Parts that the work is split into: as many as the executor has threads. Results do not
+    /// depend on it.
     pub lanes: usize,
     /// Adapters that one text can have at a time, at most `LOWRANK_MAX_CHOICES`.
     pub max_active: usize,
@@ -39,8 +44,8 @@ pub struct lowrank_encoder_limits {
     pub precision: u32,
 }
 
-/// Runs an encoder's base over texts, each under its own adapters, in a workspace of the caller. Text i of a batch is sequence i. One thread
-/// at a time; a second one gets `LOWRANK_ERROR_BUSY`.
+/// Runs an encoder's base over texts, each under its own adapters, in a workspace of the caller.
+/// Text i of a batch is sequence i. One thread at a time; a second one gets `LOWRANK_ERROR_BUSY`.
 #[derive(Debug)]
 pub struct lowrank_encoder {
     _opaque: (),
@@ -62,16 +67,28 @@ impl Kind for lowrank_encoder {
     const MAGIC: u32 = 0x6c65_6e63;
 }
 
-/// Limits for one text of `context` tokens: one lane, exact products, up to two adapters of rank 64 together.
+/// Limits for one text of `context` tokens: one lane, exact products, up to two adapters of rank 64
+/// together.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_encoder_limits_default(context: usize) -> lowrank_encoder_limits {
-    let EncoderLimits { context, batch, tokens, precision: _, lanes, max_active, max_total_rank } = EncoderLimits::new(context);
-    lowrank_encoder_limits { context, batch, tokens, lanes, max_active, max_total_rank, precision: LOWRANK_PRECISION_EXACT }
+    let EncoderLimits { context, batch, tokens, precision: _, lanes, max_active, max_total_rank } =
+        EncoderLimits::new(context);
+    lowrank_encoder_limits {
+        context,
+        batch,
+        tokens,
+        lanes,
+        max_active,
+        max_total_rank,
+        precision: LOWRANK_PRECISION_EXACT,
+    }
 }
 
 fn limits_of(limits: &lowrank_encoder_limits, argument: u32) -> Result<EncoderLimits, Refusal> {
     let precision = precision_of(limits.precision, argument)?;
-    let &lowrank_encoder_limits { context, batch, tokens, lanes, max_active, max_total_rank, .. } = limits;
+    let &lowrank_encoder_limits {
+        context, batch, tokens, lanes, max_active, max_total_rank, ..
+    } = limits;
     Ok(EncoderLimits { context, batch, tokens, precision, lanes, max_active, max_total_rank })
 }
 
@@ -97,10 +114,11 @@ pub unsafe extern "C" fn lowrank_encoder_need(
     })
 }
 
-/// Makes an encoder over `base` (of `lowrank_bert_open`) in `memory` of at least `lowrank_encoder_bytes()` bytes, with `workspace` of at
-/// least `lowrank_encoder_need` bytes at a multiple of `LOWRANK_MEMORY_ALIGN`; what the two hold does not matter. Both stay, and are not
-/// touched, until the encoder is closed. `executor` is copied; it may be null: the calling thread does everything. On success `*encoder`
-/// is the object, on failure null.
+/// Makes an encoder over `base` (of `lowrank_bert_open`) in `memory` of at least
+/// `lowrank_encoder_bytes()` bytes, with `workspace` of at least `lowrank_encoder_need` bytes at a
+/// multiple of `LOWRANK_MEMORY_ALIGN`; what the two hold does not matter. Both stay, and are not
+/// touched, until the encoder is closed. `executor` is copied; it may be null: the calling thread
+/// does everything. On success `*encoder` is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_open(
     memory: *mut c_void,
@@ -132,7 +150,10 @@ pub unsafe extern "C" fn lowrank_encoder_open(
             regions[3].clear_of(value.archive, false, 3)?;
             let executor = Callback(executor.as_ref().copied().unwrap_or(lowrank_executor::SERIAL));
             let work = work_of(workspace, workspace_bytes);
-            let used = Span { start: workspace.addr(), bytes: encoder_need(model.config(), &limits).bytes.min(workspace_bytes) };
+            let used = Span {
+                start: workspace.addr(),
+                bytes: encoder_need(model.config(), &limits).bytes.min(workspace_bytes),
+            };
             let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut EncoderValue| {
                 let own = &raw mut (*place).executor;
                 own.write(executor);
@@ -163,8 +184,9 @@ unsafe fn with_encoder(
     body(encoder, workspace)
 }
 
-/// Chooses the adapters of a sequence for the texts to come: `count` of them, 0 for the base alone. What was encoded is forgotten. The
-/// encoder keeps the adapters: later swaps in `set` don't touch it, and the set may be closed. On an error the previous choice stays.
+/// Chooses the adapters of a sequence for the texts to come: `count` of them, 0 for the base alone.
+/// What was encoded is forgotten. The encoder keeps the adapters: later swaps in `set` don't touch
+/// it, and the set may be closed. On an error the previous choice stays.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_select(
     encoder: *mut lowrank_encoder,
@@ -174,7 +196,8 @@ pub unsafe extern "C" fn lowrank_encoder_select(
     count: usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(encoder, true, 1), region(set, true, 3), Region::reads(choices, count, 4)];
+    let regions =
+        [region(encoder, true, 1), region(set, true, 3), Region::reads(choices, count, 4)];
     call(error, 6, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         let mut set = unsafe { hold(set, 3) }?;
@@ -191,8 +214,9 @@ pub unsafe extern "C" fn lowrank_encoder_select(
     })
 }
 
-/// Encodes a batch of `texts` texts. Their tokens lie one behind the other in `tokens`, special tokens included (`lowrank_encode_text` puts
-/// them around): text i is the next `lengths[i]` of the `count`. `types` has the token type of each (pairs of sentences), or is null: type 0.
+/// Encodes a batch of `texts` texts. Their tokens lie one behind the other in `tokens`, special
+/// tokens included (`lowrank_encode_text` puts them around): text i is the next `lengths[i]` of the
+/// `count`. `types` has the token type of each (pairs of sentences), or is null: type 0.
 /// On an error nothing is encoded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_encode(
@@ -205,7 +229,12 @@ pub unsafe extern "C" fn lowrank_encoder_encode(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     let types_region = Region::reads(types, count, 3).optional();
-    let regions = [region(encoder, true, 1), Region::reads(tokens, count, 2), types_region, Region::reads(lengths, texts, 5)];
+    let regions = [
+        region(encoder, true, 1),
+        Region::reads(tokens, count, 2),
+        types_region,
+        Region::reads(lengths, texts, 5),
+    ];
     call(error, 7, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -217,7 +246,8 @@ pub unsafe extern "C" fn lowrank_encoder_encode(
     })
 }
 
-/// Points `*values` at `*count` floats in the workspace. They stay until the next call with this encoder.
+/// Points `*values` at `*count` floats in the workspace. They stay until the next call with this
+/// encoder.
 unsafe fn tell(
     encoder: *mut lowrank_encoder,
     position: u32,
@@ -226,7 +256,11 @@ unsafe fn tell(
     error: *mut lowrank_error,
     what: impl FnOnce(&mut Encoder<'static, 'static>) -> Outcome<(*const f32, usize)>,
 ) -> lowrank_code {
-    let regions = [region(encoder, true, 1), Region::writes(values, 1, position), Region::writes(count, 1, position + 1)];
+    let regions = [
+        region(encoder, true, 1),
+        Region::writes(values, 1, position),
+        Region::writes(count, 1, position + 1),
+    ];
     call(error, position + 2, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -245,8 +279,8 @@ fn parts(values: &[f32]) -> (*const f32, usize) {
     (values.as_ptr(), values.len())
 }
 
-/// Points `*vector` at the embedding of a text, `*count` floats in the workspace: pooled and normalized as the base says. They stay until
-/// the next call with this encoder.
+/// Points `*vector` at the embedding of a text, `*count` floats in the workspace: pooled and
+/// normalized as the base says. They stay until the next call with this encoder.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_embedding(
     encoder: *mut lowrank_encoder,
@@ -256,11 +290,13 @@ pub unsafe extern "C" fn lowrank_encoder_embedding(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     // SAFETY: the caller's promises.
-    unsafe { tell(encoder, 3, vector, count, error, |encoder| Ok(parts(encoder.embedding(sequence)?))) }
+    unsafe {
+        tell(encoder, 3, vector, count, error, |encoder| Ok(parts(encoder.embedding(sequence)?)))
+    }
 }
 
-/// Points `*vector` at one vector of a text, not normalized, as `lowrank_encoder_embedding` does; `pooling` is one of
-/// `LOWRANK_POOLING_MEAN`, `LOWRANK_POOLING_CLS`, `LOWRANK_POOLING_POOLER`.
+/// Points `*vector` at one vector of a text, not normalized, as `lowrank_encoder_embedding` does;
+/// `pooling` is one of `LOWRANK_POOLING_MEAN`, `LOWRANK_POOLING_CLS`, `LOWRANK_POOLING_POOLER`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_pooled(
     encoder: *mut lowrank_encoder,
@@ -283,8 +319,8 @@ pub unsafe extern "C" fn lowrank_encoder_pooled(
     unsafe { tell(encoder, 4, vector, count, error, pooled) }
 }
 
-/// Points `*states` at the last hidden states of a text, `*count` floats: one row of the base's `dim` for each of its tokens. They stay
-/// until the next call with this encoder.
+/// Points `*states` at the last hidden states of a text, `*count` floats: one row of the base's
+/// `dim` for each of its tokens. They stay until the next call with this encoder.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_hidden(
     encoder: *mut lowrank_encoder,
@@ -294,12 +330,16 @@ pub unsafe extern "C" fn lowrank_encoder_hidden(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     // SAFETY: the caller's promises.
-    unsafe { tell(encoder, 3, states, count, error, |encoder| Ok(parts(encoder.hidden(sequence)?))) }
+    unsafe {
+        tell(encoder, 3, states, count, error, |encoder| Ok(parts(encoder.hidden(sequence)?)))
+    }
 }
 
-/// Classifies a text with the classifier that one of its adapters brings: writes the logit of each label to `logits`, their number to
-/// `*count`, and the label with the largest one to `*label`, which may be null. If there are more than `capacity`, nothing is written but
-/// the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with a classifier, or two, is `LOWRANK_ERROR_CLASSIFIERS`.
+/// Classifies a text with the classifier that one of its adapters brings: writes the logit of each
+/// label to `logits`, their number to `*count`, and the label with the largest one to `*label`,
+/// which may be null. If there are more than `capacity`, nothing is written but the number
+/// (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with a classifier, or two, is
+/// `LOWRANK_ERROR_CLASSIFIERS`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_classify(
     encoder: *mut lowrank_encoder,
@@ -311,19 +351,27 @@ pub unsafe extern "C" fn lowrank_encoder_classify(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     let chosen = Region::writes(label, 1, 6).optional();
-    let regions = [region(encoder, true, 1), Region::writes(logits, capacity, 3), Region::writes(count, 1, 5), chosen];
+    let regions = [
+        region(encoder, true, 1),
+        Region::writes(logits, capacity, 3),
+        Region::writes(count, 1, 5),
+        chosen,
+    ];
     call(error, 7, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
             with_encoder(encoder, error, &regions[1..], |encoder, _| {
                 let need = encoder.classifier(sequence)?.len();
-                classified(need, logits, capacity, count, label, |logits| Ok(encoder.classify(sequence, logits)?))
+                classified(need, logits, capacity, count, label, |logits| {
+                    Ok(encoder.classify(sequence, logits)?)
+                })
             })
         }
     })
 }
 
-/// Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label` does.
+/// Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label`
+/// does.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_label(
     encoder: *mut lowrank_encoder,
@@ -333,7 +381,8 @@ pub unsafe extern "C" fn lowrank_encoder_label(
     name_bytes: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(encoder, true, 1), Region::writes(name, 1, 4), Region::writes(name_bytes, 1, 5)];
+    let regions =
+        [region(encoder, true, 1), Region::writes(name, 1, 4), Region::writes(name_bytes, 1, 5)];
     call(error, 6, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -346,7 +395,10 @@ pub unsafe extern "C" fn lowrank_encoder_label(
 
 /// Closes an encoder: its memory and its workspace are free again.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_encoder_close(encoder: *mut lowrank_encoder, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_encoder_close(
+    encoder: *mut lowrank_encoder,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 2, &[region(encoder, true, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { hold(encoder, 1) }?.close();
@@ -354,7 +406,8 @@ pub unsafe extern "C" fn lowrank_encoder_close(encoder: *mut lowrank_encoder, er
     })
 }
 
-/// The bytes that an encoder object takes, exactly, without its workspace; `LOWRANK_ENCODER_BYTES` is enough on every target.
+/// The bytes that an encoder object takes, exactly, without its workspace; `LOWRANK_ENCODER_BYTES`
+/// is enough on every target.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_encoder_bytes() -> usize {
     size::<lowrank_encoder>()

@@ -1,5 +1,5 @@
-//! Codes, numbers and sentences: how an error crosses to C. And the one gate through which every call comes in: it checks the
-//! pointers, runs the body, stops a panic.
+//! Codes, numbers and sentences: how an error crosses to C. And the one gate through which every
+//! call comes in: it checks the pointers, runs the body, stops a panic.
 
 use core::ffi::c_char;
 use core::fmt::{self, Write};
@@ -7,7 +7,8 @@ use core::fmt::{self, Write};
 use super::memory::{Region, Span, check, check_error_pointer};
 use crate::error::{Error, NUMBERS, errors};
 
-/// What a function returns: 0 (`LOWRANK_OK`), or one of the codes above. A code never changes its meaning.
+/// What a function returns: 0 (`LOWRANK_OK`), or one of the codes above. A code never changes its
+/// meaning.
 pub type lowrank_code = u32;
 
 errors! {
@@ -60,8 +61,9 @@ pub const LOWRANK_DETAIL_BYTES: usize = 192;
 /// The most numbers of an error.
 pub const LOWRANK_NUMBERS: usize = 5;
 
-/// What went wrong, with its numbers. A function that is given one fills it when it fails and leaves it alone otherwise; what it held
-/// does not matter. Plain data: it may be copied, and it needs no closing.
+/// What went wrong, with its numbers. A function that is given one fills it when it fails and
+/// leaves it alone otherwise; what it held does not matter. Plain data: it may be copied, and it
+/// needs no closing.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct lowrank_error {
@@ -69,17 +71,25 @@ pub struct lowrank_error {
     pub code: lowrank_code,
     /// How many of `numbers` there are.
     pub count: u32,
-    /// The numbers in the order in which the sentence of `lowrank_error_message` has them; of a float its bits.
+    /// The numbers in the order in which the sentence of `lowrank_error_message` has them; of a
+    /// float its bits.
     pub numbers: [u64; LOWRANK_NUMBERS],
-    /// For text, file, thread and training errors: the sentence, UTF-8, with a NUL at its end, cut where room ends. Else empty.
+    /// For text, file, thread and training errors: the sentence, UTF-8, with a NUL at its end, cut
+    /// where room ends. Else empty.
     pub detail: [c_char; LOWRANK_DETAIL_BYTES],
 }
 
-const _: () = assert!(LOWRANK_NUMBERS == NUMBERS && size_of::<lowrank_error>() == 8 + 8 * NUMBERS + LOWRANK_DETAIL_BYTES);
+const _: () = assert!(
+    LOWRANK_NUMBERS == NUMBERS
+        && size_of::<lowrank_error>() == 8 + 8 * NUMBERS + LOWRANK_DETAIL_BYTES
+);
 
 impl fmt::Debug for lowrank_error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("lowrank_error").field("code", &self.code).field("numbers", &self.numbers).finish_non_exhaustive()
+        f.debug_struct("lowrank_error")
+            .field("code", &self.code)
+            .field("numbers", &self.numbers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -125,7 +135,8 @@ impl Failure {
             Self::Said(refusal, _) => (refusal.code(), refusal.numbers()),
         };
         #[cfg_attr(not(feature = "std"), allow(unused_mut, reason = "only std has sentences"))]
-        let mut error = lowrank_error { code, count: count as u32, numbers, detail: [0; LOWRANK_DETAIL_BYTES] };
+        let mut error =
+            lowrank_error { code, count: count as u32, numbers, detail: [0; LOWRANK_DETAIL_BYTES] };
         #[cfg(feature = "std")]
         if let Self::Said(_, sentence) = self {
             let bytes = bytemuck::cast_slice_mut::<c_char, u8>(&mut error.detail);
@@ -135,8 +146,14 @@ impl Failure {
     }
 }
 
-/// Refuses arguments, the pointer to an error among them, that lie in memory which the object in argument `owner` writes to.
-pub(super) fn clear_of(error: *mut lowrank_error, regions: &[Region], used: Span, owner: u32) -> Outcome {
+/// Refuses arguments, the pointer to an error among them, that lie in memory which the object in
+/// argument `owner` writes to.
+pub(super) fn clear_of(
+    error: *mut lowrank_error,
+    regions: &[Region],
+    used: Span,
+    owner: u32,
+) -> Outcome {
     let error = Region::writes(error, 1, ERROR).optional();
     error.clear_of(used, true, owner).map_err(Failure::Silent)?;
     Ok(regions.iter().try_for_each(|region| region.clear_of(used, true, owner))?)
@@ -145,17 +162,26 @@ pub(super) fn clear_of(error: *mut lowrank_error, regions: &[Region], used: Span
 /// The number of an argument that is never told.
 const ERROR: u32 = 0;
 
-/// Runs the body of a call behind its checks: `regions` are its pointers, `error` is the last argument, number `argument`.
-pub(super) fn call(error: *mut lowrank_error, argument: u32, regions: &[Region], body: impl FnOnce() -> Outcome) -> lowrank_code {
+/// Runs the body of a call behind its checks: `regions` are its pointers, `error` is the last
+/// argument, number `argument`.
+pub(super) fn call(
+    error: *mut lowrank_error,
+    argument: u32,
+    regions: &[Region],
+    body: impl FnOnce() -> Outcome,
+) -> lowrank_code {
     // An error that lies in the way of something else cannot be written.
-    if let Err(refusal) = check_error_pointer(&Region::writes(error, 1, argument).optional(), regions) {
+    if let Err(refusal) =
+        check_error_pointer(&Region::writes(error, 1, argument).optional(), regions)
+    {
         return refusal.code();
     }
     let outcome = check(regions).map_err(Failure::from).and_then(|()| without_panic(body));
     let Err(failure) = outcome else { return 0 };
     let filled = failure.to_c();
     if !error.is_null() && !matches!(failure, Failure::Silent(_)) {
-        // SAFETY: aligned and apart from every other argument; the caller vouches for a pointer that is not null.
+        // SAFETY: aligned and apart from every other argument; the caller vouches for a pointer
+        // that is not null.
         unsafe { error.write(filled) };
     }
     filled.code
@@ -163,8 +189,10 @@ pub(super) fn call(error: *mut lowrank_error, argument: u32, regions: &[Region],
 
 #[cfg(feature = "std")]
 fn without_panic(body: impl FnOnce() -> Outcome) -> Outcome {
-    // Objects that were held while it panicked are closed by their guards: nobody sees them half changed.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or_else(|_| Err(Refusal::Panicked.into()))
+    // Objects that were held while it panicked are closed by their guards: nobody sees them half
+    // changed.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
+        .unwrap_or_else(|_| Err(Refusal::Panicked.into()))
 }
 
 #[cfg(not(feature = "std"))]
@@ -172,7 +200,8 @@ fn without_panic(body: impl FnOnce() -> Outcome) -> Outcome {
     body()
 }
 
-/// Text into a buffer of C: cut at a character when room ends, always with a NUL, and counted in full.
+/// Text into a buffer of C: cut at a character when room ends, always with a NUL, and counted in
+/// full.
 pub(super) struct Cursor<'b> {
     buffer: &'b mut [u8],
     written: usize,
@@ -216,7 +245,10 @@ impl Write for Cursor<'_> {
 /// Every code that this build can return with its name and its sentence: what the header lists.
 #[doc(hidden)]
 pub fn codes() -> impl Iterator<Item = (u32, &'static str, &'static str)> {
-    Error::CODES.iter().chain(Refusal::CODES).map(|&(code, name, text)| (code, name, text.trim_matches([' ', '\0'])))
+    Error::CODES
+        .iter()
+        .chain(Refusal::CODES)
+        .map(|&(code, name, text)| (code, name, text.trim_matches([' ', '\0'])))
 }
 
 /// What a code means, in one sentence without numbers: a static string, never null.
@@ -231,22 +263,35 @@ pub extern "C" fn lowrank_code_text(code: lowrank_code) -> *const c_char {
     text.map_or(c"An unknown code.".as_ptr(), |text| text.as_ptr().cast())
 }
 
-/// Writes the sentence of `error` with its numbers and a hint into `buffer` (UTF-8, NUL at its end, cut where `capacity` ends) and
-/// returns the length of the whole sentence without the NUL, as `snprintf` does. Both pointers null, or one that cannot be used: 0.
+/// Writes the sentence of `error` with its numbers and a hint into `buffer` (UTF-8, NUL at its end,
+/// cut where `capacity` ends) and returns the length of the whole sentence without the NUL, as
+/// `snprintf` does. Both pointers null, or one that cannot be used: 0.
 ///
 /// Programs that link statically and never call this don't carry the sentences.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_error_message(error: *const lowrank_error, buffer: *mut c_char, capacity: usize) -> usize {
+pub unsafe extern "C" fn lowrank_error_message(
+    error: *const lowrank_error,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> usize {
     let mut length = 0;
     let regions = [Region::reads(error, 1, 1), Region::writes(buffer, capacity, 2)];
     call(core::ptr::null_mut(), 4, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         let (error, buffer) = unsafe { (&*error, super::memory::bytes_mut(buffer, capacity)) };
         let mut out = Cursor::new(buffer);
-        let detail = bytemuck::cast_slice::<c_char, u8>(&error.detail).split(|&byte| byte == 0).next().unwrap_or_default();
-        let written = match (Error::from_numbers(error.code, &error.numbers), Refusal::from_numbers(error.code, &error.numbers)) {
+        let detail = bytemuck::cast_slice::<c_char, u8>(&error.detail)
+            .split(|&byte| byte == 0)
+            .next()
+            .unwrap_or_default();
+        let written = match (
+            Error::from_numbers(error.code, &error.numbers),
+            Refusal::from_numbers(error.code, &error.numbers),
+        ) {
             (Some(core), _) => write!(out, "{core}"),
-            (None, Some(_)) if !detail.is_empty() => detail.utf8_chunks().try_for_each(|chunk| out.write_str(chunk.valid())),
+            (None, Some(_)) if !detail.is_empty() => {
+                detail.utf8_chunks().try_for_each(|chunk| out.write_str(chunk.valid()))
+            }
             (None, Some(refusal)) => write!(out, "{refusal}"),
             (None, None) => write!(out, "code {} is unknown", error.code),
         };
@@ -270,7 +315,16 @@ mod tests {
         let (mut memory, mut sampler) = ([0u64; 16], null_mut());
         // SAFETY: plain memory of this function.
         let panicked = unsafe {
-            assert_eq!(lowrank_sampler_open(memory.as_mut_ptr().cast(), 128, null_mut(), &mut sampler, null_mut()), 0);
+            assert_eq!(
+                lowrank_sampler_open(
+                    memory.as_mut_ptr().cast(),
+                    128,
+                    null_mut(),
+                    &mut sampler,
+                    null_mut()
+                ),
+                0
+            );
             call(null_mut(), 1, &[], || {
                 let _held = hold(sampler, 1)?;
                 panic!("as if the library had a bug (this line belongs to a test)")
@@ -278,7 +332,10 @@ mod tests {
         };
         assert_eq!(panicked, Refusal::Panicked.code());
         // SAFETY: the memory is still there.
-        assert_eq!(unsafe { lowrank_sampler_close(sampler, null_mut()) }, Refusal::NotAnObject { argument: 1 }.code());
+        assert_eq!(
+            unsafe { lowrank_sampler_close(sampler, null_mut()) },
+            Refusal::NotAnObject { argument: 1 }.code()
+        );
     }
 
     #[test]
@@ -292,6 +349,12 @@ mod tests {
         for error in errors {
             assert_eq!(Error::from_numbers(error.code(), &error.numbers().0), Some(error));
         }
-        assert_eq!(Error::from_numbers(Error::Sampling { field: crate::Field::TopP, found: 0.0 }.code(), &[999; NUMBERS]), None);
+        assert_eq!(
+            Error::from_numbers(
+                Error::Sampling { field: crate::Field::TopP, found: 0.0 }.code(),
+                &[999; NUMBERS]
+            ),
+            None
+        );
     }
 }

@@ -11,7 +11,8 @@ use crate::archive::ArchiveFile;
 use crate::file::{FileError, Reason};
 use crate::runtime::{Executor, Threads};
 
-/// An archive file, mapped into memory. Files, pools, texts and streams are only in libraries with `LOWRANK_FEATURE_STD`.
+/// An archive file, mapped into memory. Files, pools, texts and streams are only in libraries with
+/// `LOWRANK_FEATURE_STD`.
 #[derive(Debug)]
 pub struct lowrank_file {
     _opaque: (),
@@ -27,7 +28,8 @@ impl Kind for lowrank_file {
 }
 
 impl From<FileError> for Failure {
-    /// What the archive lacks keeps its code; everything else is `LOWRANK_ERROR_FILE` with a sentence.
+    /// What the archive lacks keeps its code; everything else is `LOWRANK_ERROR_FILE` with a
+    /// sentence.
     fn from(error: FileError) -> Self {
         match error.reason {
             Reason::Core(core) => Self::Core(core),
@@ -51,13 +53,16 @@ pub(super) unsafe fn path_of<'a>(path: *const c_char, argument: u32) -> Outcome<
     }
     #[cfg(not(unix))]
     {
-        let text = bytes.to_str().map_err(|error| Refusal::NotUtf8 { argument, valid: error.valid_up_to() })?;
+        let text = bytes
+            .to_str()
+            .map_err(|error| Refusal::NotUtf8 { argument, valid: error.valid_up_to() })?;
         Ok(Path::new(text))
     }
 }
 
-/// Maps the archive at `path` (with a NUL at its end; UTF-8 on Windows) in `memory` of at least `lowrank_file_bytes()` bytes. The file must
-/// not be changed in place while it is open: replace it by rename. On success `*file` is the object, on failure null.
+/// Maps the archive at `path` (with a NUL at its end; UTF-8 on Windows) in `memory` of at least
+/// `lowrank_file_bytes()` bytes. The file must not be changed in place while it is open: replace it
+/// by rename. On success `*file` is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_file_open(
     memory: *mut c_void,
@@ -66,7 +71,11 @@ pub unsafe extern "C" fn lowrank_file_open(
     file: *mut *mut lowrank_file,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [object::room(memory, memory_bytes, 1), Region::reads(path, 1, 3), Region::writes(file, 1, 4)];
+    let regions = [
+        object::room(memory, memory_bytes, 1),
+        Region::reads(path, 1, 3),
+        Region::writes(file, 1, 4),
+    ];
     call(error, 5, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -90,20 +99,28 @@ pub unsafe extern "C" fn lowrank_file_archive(
     bytes: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 4, &[region(file, false, 1), Region::writes(archive, 1, 2), Region::writes(bytes, 1, 3)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            let value = share(file, 1)?;
-            archive.write(value.as_ptr().cast());
-            bytes.write(value.len());
-        }
-        Ok(())
-    })
+    call(
+        error,
+        4,
+        &[region(file, false, 1), Region::writes(archive, 1, 2), Region::writes(bytes, 1, 3)],
+        || {
+            // SAFETY: checked by `call`; the caller vouches for the memory.
+            unsafe {
+                let value = share(file, 1)?;
+                archive.write(value.as_ptr().cast());
+                bytes.write(value.len());
+            }
+            Ok(())
+        },
+    )
 }
 
 /// Closes a file: its archive is gone, so everything opened from it must be closed before.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_file_close(file: *mut lowrank_file, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_file_close(
+    file: *mut lowrank_file,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 2, &[region(file, true, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { hold(file, 1) }?.close();
@@ -132,8 +149,8 @@ impl Kind for lowrank_threads {
     const MAGIC: u32 = 0x6c74_6872;
 }
 
-/// Starts a pool of `lanes` threads, the caller's included; 0 means one per core. `memory` has at least `lowrank_threads_bytes()` bytes. On
-/// success `*threads` is the object, on failure null.
+/// Starts a pool of `lanes` threads, the caller's included; 0 means one per core. `memory` has at
+/// least `lowrank_threads_bytes()` bytes. On success `*threads` is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_threads_open(
     memory: *mut c_void,
@@ -150,7 +167,8 @@ pub unsafe extern "C" fn lowrank_threads_open(
                 let (field, found, most) = (crate::error::Field::Lanes, lanes, MOST_THREADS);
                 return Err(crate::error::Error::Limit { field, found, most }.into());
             }
-            let pool = Threads::new(lanes).map_err(|error| Failure::Said(Refusal::Threads, error.to_string()))?;
+            let pool = Threads::new(lanes)
+                .map_err(|error| Failure::Said(Refusal::Threads, error.to_string()))?;
             let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut Threads| {
                 place.write(pool);
                 Ok(())
@@ -164,8 +182,9 @@ pub unsafe extern "C" fn lowrank_threads_open(
 /// The most threads of a pool: the most lanes of a session.
 pub(super) const MOST_THREADS: usize = 1024;
 
-/// Writes the pool's executor to `*executor` and its number of threads to `*lanes`: what `lowrank_session_open` and `lowrank_limits` take.
-/// Sessions that use it must be closed before the pool.
+/// Writes the pool's executor to `*executor` and its number of threads to `*lanes`: what
+/// `lowrank_session_open` and `lowrank_limits` take. Sessions that use it must be closed before the
+/// pool.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_threads_executor(
     threads: *const lowrank_threads,
@@ -173,18 +192,31 @@ pub unsafe extern "C" fn lowrank_threads_executor(
     lanes: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 4, &[region(threads, false, 1), Region::writes(executor, 1, 2), Region::writes(lanes, 1, 3)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            let value = share(threads, 1)?;
-            lanes.write(value.lanes());
-            executor.write(lowrank_executor { run: Some(run_on_threads), context: core::ptr::from_ref(value).cast_mut().cast() });
-        }
-        Ok(())
-    })
+    call(
+        error,
+        4,
+        &[region(threads, false, 1), Region::writes(executor, 1, 2), Region::writes(lanes, 1, 3)],
+        || {
+            // SAFETY: checked by `call`; the caller vouches for the memory.
+            unsafe {
+                let value = share(threads, 1)?;
+                lanes.write(value.lanes());
+                executor.write(lowrank_executor {
+                    run: Some(run_on_threads),
+                    context: core::ptr::from_ref(value).cast_mut().cast(),
+                });
+            }
+            Ok(())
+        },
+    )
 }
 
-unsafe extern "C" fn run_on_threads(context: *mut c_void, tasks: usize, task: lowrank_task, argument: *mut c_void) {
+unsafe extern "C" fn run_on_threads(
+    context: *mut c_void,
+    tasks: usize,
+    task: lowrank_task,
+    argument: *mut c_void,
+) {
     struct Argument(*mut c_void);
     // SAFETY: `task` may be called with it from any thread.
     unsafe impl Sync for Argument {}
@@ -193,8 +225,11 @@ unsafe extern "C" fn run_on_threads(context: *mut c_void, tasks: usize, task: lo
             self.0
         }
     }
-    // SAFETY: the context is the pool it was made with, which is closed after the sessions that use it.
-    let (Some(pool), Some(task)) = (unsafe { context.cast::<Threads>().as_ref() }, task) else { return };
+    // SAFETY: the context is the pool it was made with, which is closed after the sessions that use
+    // it.
+    let (Some(pool), Some(task)) = (unsafe { context.cast::<Threads>().as_ref() }, task) else {
+        return;
+    };
     let argument = Argument(argument);
     // SAFETY: a task of the session that is calling.
     pool.run(tasks, &|_| unsafe { task(argument.get()) });
@@ -202,7 +237,10 @@ unsafe extern "C" fn run_on_threads(context: *mut c_void, tasks: usize, task: lo
 
 /// Stops a pool and waits for its threads.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_threads_close(threads: *mut lowrank_threads, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_threads_close(
+    threads: *mut lowrank_threads,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 2, &[region(threads, true, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { hold(threads, 1) }?.close();

@@ -22,9 +22,11 @@ pub const LOWRANK_FACTORS_F16: u32 = 2;
 /// `factors`: A and B become 8 bits with one scale per row.
 pub const LOWRANK_FACTORS_INT8: u32 = 3;
 
-/// Reads the adapter at `source`, a PEFT directory or a GGUF LoRA file, for the base whose archive is given (Llama or BERT family; GGUF
-/// for Llama only), and writes it to the archive `output`, bound to that base. `name` may be null: the folder's or the file's. `factors` is
-/// one of `LOWRANK_FACTORS_AS_IS`, `_F32`, `_F16`, `_INT8`. Strings have a NUL at their ends. `output` appears whole or not at all.
+/// Reads the adapter at `source`, a PEFT directory or a GGUF LoRA file, for the base whose archive
+/// is given (Llama or BERT family; GGUF for Llama only), and writes it to the archive `output`,
+/// bound to that base. `name` may be null: the folder's or the file's. `factors` is
+/// one of `LOWRANK_FACTORS_AS_IS`, `_F32`, `_F16`, `_INT8`. Strings have a NUL at their ends.
+/// `output` appears whole or not at all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_adapter_import(
     source: *const c_char,
@@ -52,12 +54,22 @@ pub unsafe extern "C" fn lowrank_adapter_import(
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
             let options = AdapterOptions { name: string_of(name, 5)?.map(str::to_owned), format };
-            write(path_of(source, 1)?, slice(archive.cast(), archive_bytes), path_of(output, 4)?, &options)
+            write(
+                path_of(source, 1)?,
+                slice(archive.cast(), archive_bytes),
+                path_of(output, 4)?,
+                &options,
+            )
         }
     })
 }
 
-fn write(source: &std::path::Path, archive: &[u8], output: &std::path::Path, options: &AdapterOptions) -> Outcome {
+fn write(
+    source: &std::path::Path,
+    archive: &[u8],
+    output: &std::path::Path,
+    options: &AdapterOptions,
+) -> Outcome {
     if Header::parse(archive)?.root == RootKind::BERT {
         let base = Bert::open(archive)?;
         import_peft(source, &base as &dyn Base, options)?.write(&base, output)?;

@@ -1,5 +1,5 @@
-//! Checks on the pointers of a call, before any of them is followed: null, alignment, length, overlap. And the few places where a
-//! checked pointer and its length become a slice.
+//! Checks on the pointers of a call, before any of them is followed: null, alignment, length,
+//! overlap. And the few places where a checked pointer and its length become a slice.
 
 use core::ffi::{c_char, c_void};
 
@@ -19,7 +19,10 @@ impl Span {
 
     /// Do they share a byte? Both ends are inside the address space.
     pub(super) fn meets(self, other: Self) -> bool {
-        self.bytes > 0 && other.bytes > 0 && self.start < other.start + other.bytes && other.start < self.start + self.bytes
+        self.bytes > 0
+            && other.bytes > 0
+            && self.start < other.start + other.bytes
+            && other.start < self.start + self.bytes
     }
 }
 
@@ -48,19 +51,33 @@ impl Region {
     }
 
     /// `bytes` of memory that the call writes, on a boundary of `alignment`.
-    pub(super) fn memory(pointer: *mut c_void, bytes: usize, alignment: usize, argument: u32) -> Self {
+    pub(super) fn memory(
+        pointer: *mut c_void,
+        bytes: usize,
+        alignment: usize,
+        argument: u32,
+    ) -> Self {
         Self { alignment, ..Self::writes(pointer.cast::<u8>(), bytes, argument) }
     }
 
     /// The argument may be null, and is then left out.
     pub(super) fn optional(self) -> Self {
-        if self.span.start == 0 { Self { span: Span { start: 0, bytes: 0 }, may_be_null: true, ..self } } else { self }
+        if self.span.start == 0 {
+            Self { span: Span { start: 0, bytes: 0 }, may_be_null: true, ..self }
+        } else {
+            self
+        }
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        let (argument, Span { start, bytes }, alignment) = (self.argument, self.span, self.alignment);
+        let (argument, Span { start, bytes }, alignment) =
+            (self.argument, self.span, self.alignment);
         if start == 0 {
-            return if self.may_be_null || bytes == 0 { Ok(()) } else { Err(Refusal::NullPointer { argument }) };
+            return if self.may_be_null || bytes == 0 {
+                Ok(())
+            } else {
+                Err(Refusal::NullPointer { argument })
+            };
         }
         if start % alignment != 0 && bytes > 0 {
             return Err(Refusal::MisalignedPointer { argument, alignment });
@@ -77,10 +94,12 @@ impl Region {
         Ok(())
     }
 
-    /// Refuses an argument that lies in `used`, memory of the object in argument `owner`. Objects write to their memory; archives are
-    /// only read, so reading from them is allowed (`is_written` says which it is).
+    /// Refuses an argument that lies in `used`, memory of the object in argument `owner`. Objects
+    /// write to their memory; archives are only read, so reading from them is allowed
+    /// (`is_written` says which it is).
     pub(super) fn clear_of(&self, used: Span, is_written: bool, owner: u32) -> Result<(), Refusal> {
-        let used = Self { span: used, alignment: 1, argument: owner, is_written, may_be_null: true };
+        let used =
+            Self { span: used, alignment: 1, argument: owner, is_written, may_be_null: true };
         self.apart(&used)
     }
 }
@@ -97,15 +116,20 @@ pub(super) fn check(regions: &[Region]) -> Result<(), Refusal> {
 /// The pointer to an error: usable, and apart from all that can be compared with it.
 pub(super) fn check_error_pointer(error: &Region, regions: &[Region]) -> Result<(), Refusal> {
     error.check()?;
-    regions.iter().filter(|region| region.check().is_ok()).try_for_each(|region| error.apart(region))
+    regions
+        .iter()
+        .filter(|region| region.check().is_ok())
+        .try_for_each(|region| error.apart(region))
 }
 
 /// `count` values.
 ///
 /// # Safety
-/// A region with this pointer and count was checked, and the caller of the C function vouches for the memory.
+/// A region with this pointer and count was checked, and the caller of the C function vouches for
+/// the memory.
 pub(super) unsafe fn slice<'a, T>(pointer: *const T, count: usize) -> &'a [T] {
-    // SAFETY: not null if count is not 0, aligned, inside the address space; valid by the caller's promise.
+    // SAFETY: not null if count is not 0, aligned, inside the address space; valid by the caller's
+    // promise.
     if count == 0 { &[] } else { unsafe { core::slice::from_raw_parts(pointer, count) } }
 }
 
@@ -115,5 +139,9 @@ pub(super) unsafe fn slice<'a, T>(pointer: *const T, count: usize) -> &'a [T] {
 /// As [`slice`]; nothing else uses the memory during the call.
 pub(super) unsafe fn bytes_mut<'a>(pointer: *mut c_char, count: usize) -> &'a mut [u8] {
     // SAFETY: as in `slice`; regions of a call do not overlap.
-    if count == 0 { &mut [] } else { unsafe { core::slice::from_raw_parts_mut(pointer.cast(), count) } }
+    if count == 0 {
+        &mut []
+    } else {
+        unsafe { core::slice::from_raw_parts_mut(pointer.cast(), count) }
+    }
 }

@@ -1,15 +1,21 @@
-//! The C interface: `lowrank_*` functions over objects in the caller's memory. `include/lowrank.h` is generated from these files;
-//! its first comment states the rules that hold for every function. Nothing is computed here: pointers become references once they
-//! have been checked, and the crate's own types do the work.
+//! The C interface: `lowrank_*` functions over objects in the caller's memory. `include/lowrank.h`
+//! is generated from these files; its first comment states the rules that hold for every function.
+//! Nothing is computed here: pointers become references once they have been checked, and the
+//! crate's own types do the work.
 //!
-//! `memory` checks pointers, `object` keeps objects in foreign memory, `failure` turns errors into codes and numbers; every other
-//! file is one chapter of the header. Files, text, threads, import and training need `std`.
+//! `memory` checks pointers, `object` keeps objects in foreign memory, `failure` turns errors into
+//! codes and numbers; every other file is one chapter of the header. Files, text, threads, import
+//! and training need `std`.
 //!
-//! What cannot be checked is the caller's promise: that a pointer which is not null is valid for the length that comes with it, that
-//! archives stay where they are and unchanged as long as anything opened from them is used, and that an object is not closed while
-//! another thread uses it.
+//! What cannot be checked is the caller's promise: that a pointer which is not null is valid for
+//! the length that comes with it, that archives stay where they are and unchanged as long as
+//! anything opened from them is used, and that an object is not closed while another thread uses
+//! it.
 #![allow(non_camel_case_types, reason = "the names are C's")]
-#![allow(clippy::missing_safety_doc, reason = "the safety contract of all functions is the one above")]
+#![allow(
+    clippy::missing_safety_doc,
+    reason = "the safety contract of all functions is the one above"
+)]
 
 mod about;
 mod base;

@@ -1,7 +1,9 @@
-//! Objects in the caller's memory: a word that says what they are and where, a lock, then the value.
+//! Objects in the caller's memory: a word that says what they are and where, a lock, then the
+//! value.
 //!
-//! The word is a number per type, mixed with the object's address: memory that was never opened, an object that was closed, and one
-//! that was copied elsewhere are told from an open one. The lock makes a second use at the same time an error instead of a race.
+//! The word is a number per type, mixed with the object's address: memory that was never opened, an
+//! object that was closed, and one that was copied elsewhere are told from an open one. The lock
+//! makes a second use at the same time an error instead of a race.
 
 use core::ffi::c_void;
 use core::marker::PhantomData;
@@ -46,10 +48,15 @@ pub(super) fn room(memory: *mut c_void, bytes: usize, argument: u32) -> Region {
 /// An object in an argument.
 pub(super) fn region<K: Kind>(object: *const K, is_written: bool, argument: u32) -> Region {
     let memory = Region::memory(object.cast_mut().cast(), size::<K>(), ALIGN, argument);
-    if is_written { memory } else { Region::reads(object.cast::<u64>(), size::<K>() / ALIGN, argument) }
+    if is_written {
+        memory
+    } else {
+        Region::reads(object.cast::<u64>(), size::<K>() / ALIGN, argument)
+    }
 }
 
-/// Makes an object of what `value` makes, in memory that was checked as [`room`]. `value` gets the place where it will lie.
+/// Makes an object of what `value` makes, in memory that was checked as [`room`]. `value` gets the
+/// place where it will lie.
 ///
 /// # Safety
 /// `bytes` at `memory` are the caller's to write.
@@ -78,18 +85,28 @@ pub(super) unsafe fn place<K: Kind, E: From<Refusal>>(
 ///
 /// # Safety
 /// `object` was checked as a [`region`] and its memory can be read.
-unsafe fn stored<K: Kind>(object: *const K, argument: u32) -> Result<*mut Stored<K::Value>, Refusal> {
+unsafe fn stored<K: Kind>(
+    object: *const K,
+    argument: u32,
+) -> Result<*mut Stored<K::Value>, Refusal> {
     let stored = object.cast_mut().cast::<Stored<K::Value>>();
     // SAFETY: aligned and readable.
     let found = unsafe { &(*stored).magic }.load(Ordering::Acquire);
-    if found == magic::<K>(object.addr()) { Ok(stored) } else { Err(Refusal::NotAnObject { argument }) }
+    if found == magic::<K>(object.addr()) {
+        Ok(stored)
+    } else {
+        Err(Refusal::NotAnObject { argument })
+    }
 }
 
 /// An object that calls only read: any number of threads at once.
 ///
 /// # Safety
 /// As [`hold`]; nobody closes it meanwhile.
-pub(super) unsafe fn share<'a, K: Kind>(object: *const K, argument: u32) -> Result<&'a K::Value, Refusal> {
+pub(super) unsafe fn share<'a, K: Kind>(
+    object: *const K,
+    argument: u32,
+) -> Result<&'a K::Value, Refusal> {
     // SAFETY: the caller's promise.
     let stored = unsafe { stored(object, argument) }?;
     // SAFETY: an open object has a value.
@@ -100,7 +117,10 @@ pub(super) unsafe fn share<'a, K: Kind>(object: *const K, argument: u32) -> Resu
 ///
 /// # Safety
 /// `object` was checked as a [`region`] and its memory can be read and written.
-pub(super) unsafe fn hold<'a, K: Kind>(object: *mut K, argument: u32) -> Result<Held<'a, K>, Refusal> {
+pub(super) unsafe fn hold<'a, K: Kind>(
+    object: *mut K,
+    argument: u32,
+) -> Result<Held<'a, K>, Refusal> {
     // SAFETY: the caller's promise.
     let stored = unsafe { stored(object, argument) }?;
     // SAFETY: an open object has a lock.

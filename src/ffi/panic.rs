@@ -1,4 +1,5 @@
-//! What a static library does when it panics and there is no std: tells the program, then stops for good.
+//! What a static library does when it panics and there is no std: tells the program, then stops for
+//! good.
 //!
 //! Bad arguments and bad archives never get here; a bug of the library does.
 
@@ -6,14 +7,17 @@ use core::ffi::c_char;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-/// A function that is told where in the library's source a panic happened: the file's name (not ended by a NUL), its length, the line.
-/// It should not return; if it does, the library waits forever.
-pub type lowrank_panic_hook = Option<unsafe extern "C" fn(file: *const c_char, file_bytes: usize, line: u32)>;
+/// A function that is told where in the library's source a panic happened: the file's name (not
+/// ended by a NUL), its length, the line. It should not return; if it does, the library waits
+/// forever.
+pub type lowrank_panic_hook =
+    Option<unsafe extern "C" fn(file: *const c_char, file_bytes: usize, line: u32)>;
 
 static HOOK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Sets the function that is called when the library panics, or none. Only in libraries built with the feature `panic-handler`
-/// and without `std`; hosted libraries return `LOWRANK_ERROR_PANICKED` instead.
+/// Sets the function that is called when the library panics, or none. Only in libraries built with
+/// the feature `panic-handler` and without `std`; hosted libraries return `LOWRANK_ERROR_PANICKED`
+/// instead.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_on_panic(hook: lowrank_panic_hook) {
     let hook = hook.map_or(core::ptr::null_mut(), |hook| hook as *mut ());

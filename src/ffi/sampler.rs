@@ -7,15 +7,18 @@ use super::memory::Region;
 use super::object::{self, Kind, hold, place, region, size};
 use crate::runtime::{Sampler, SamplerOptions};
 
-/// How tokens are chosen. All zero but `top_p` and `repetition_penalty`, which are 1, takes the largest logit.
+/// How tokens are chosen. All zero but `top_p` and `repetition_penalty`, which are 1, takes the
+/// largest logit.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lowrank_sampling {
     /// Divides the logits; 0 always takes the largest.
     pub temperature: f32,
-    /// Only the most probable tokens that reach this probability together, above 0 to 1; 1 means all.
+    /// Only the most probable tokens that reach this probability together, above 0 to 1; 1 means
+    /// all.
     pub top_p: f32,
-    /// Logits of tokens already in the sequence are divided (if positive) or multiplied by it, above 0; 1 means none.
+    /// Logits of tokens already in the sequence are divided (if positive) or multiplied by it,
+    /// above 0; 1 means none.
     pub repetition_penalty: f32,
     /// Only the k largest logits; 0 means all.
     pub top_k: u32,
@@ -38,8 +41,8 @@ impl Kind for lowrank_sampler {
     const MAGIC: u32 = 0x6c73_6d70;
 }
 
-/// Makes a sampler in `memory` of at least `lowrank_sampler_bytes()` bytes. `sampling` may be null: the largest logit. On success
-/// `*sampler` is the object, on failure null.
+/// Makes a sampler in `memory` of at least `lowrank_sampler_bytes()` bytes. `sampling` may be null:
+/// the largest logit. On success `*sampler` is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_sampler_open(
     memory: *mut c_void,
@@ -49,31 +52,41 @@ pub unsafe extern "C" fn lowrank_sampler_open(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     let options = Region::reads(sampling, 1, 3).optional();
-    call(error, 5, &[object::room(memory, memory_bytes, 1), options, Region::writes(sampler, 1, 4)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            sampler.write(core::ptr::null_mut());
-            let options = sampling.as_ref().map_or_else(SamplerOptions::default, |sampling| SamplerOptions {
-                temperature: sampling.temperature,
-                top_k: sampling.top_k as usize,
-                top_p: sampling.top_p,
-                repetition_penalty: sampling.repetition_penalty,
-                seed: sampling.seed,
-            });
-            let made = Sampler::new(options)?;
-            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut Sampler| {
-                place.write(made);
-                Ok(())
-            });
-            sampler.write(object?);
-        }
-        Ok(())
-    })
+    call(
+        error,
+        5,
+        &[object::room(memory, memory_bytes, 1), options, Region::writes(sampler, 1, 4)],
+        || {
+            // SAFETY: checked by `call`; the caller vouches for the memory.
+            unsafe {
+                sampler.write(core::ptr::null_mut());
+                let options = sampling.as_ref().map_or_else(SamplerOptions::default, |sampling| {
+                    SamplerOptions {
+                        temperature: sampling.temperature,
+                        top_k: sampling.top_k as usize,
+                        top_p: sampling.top_p,
+                        repetition_penalty: sampling.repetition_penalty,
+                        seed: sampling.seed,
+                    }
+                });
+                let made = Sampler::new(options)?;
+                let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut Sampler| {
+                    place.write(made);
+                    Ok(())
+                });
+                sampler.write(object?);
+            }
+            Ok(())
+        },
+    )
 }
 
 /// Closes a sampler.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_sampler_close(sampler: *mut lowrank_sampler, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_sampler_close(
+    sampler: *mut lowrank_sampler,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 2, &[region(sampler, true, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { hold(sampler, 1) }?.close();

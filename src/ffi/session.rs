@@ -36,7 +36,8 @@ pub struct lowrank_limits {
     pub batch: usize,
     /// Prompt tokens computed at once.
     pub prefill_chunk: usize,
-    /// Parts that the work is split into: as many as the executor has threads. Results do not depend on it.
+    /// Parts that the work is split into: as many as the executor has threads. Results do not
+    /// depend on it.
     pub lanes: usize,
     /// Adapters that one sequence can have at a time, at most `LOWRANK_MAX_CHOICES`.
     pub max_active: usize,
@@ -83,13 +84,20 @@ pub struct lowrank_next {
     pub token: u32,
 }
 
-// A slice of these is handed on as a slice of pairs: the compiler lays both out alike, or this does not build.
+// A slice of these is handed on as a slice of pairs: the compiler lays both out alike, or this does
+// not build.
 type Pair = (usize, u32);
-const _: () = assert!(size_of::<Pair>() == size_of::<lowrank_next>() && align_of::<Pair>() == align_of::<lowrank_next>());
-const _: () = assert!(offset_of!(Pair, 0) == offset_of!(lowrank_next, sequence) && offset_of!(Pair, 1) == offset_of!(lowrank_next, token));
+const _: () = assert!(
+    size_of::<Pair>() == size_of::<lowrank_next>()
+        && align_of::<Pair>() == align_of::<lowrank_next>()
+);
+const _: () = assert!(
+    offset_of!(Pair, 0) == offset_of!(lowrank_next, sequence)
+        && offset_of!(Pair, 1) == offset_of!(lowrank_next, token)
+);
 
-/// Sequences that a base continues, each under its own adapters, in a workspace of the caller. One thread at a time; a second one gets
-/// `LOWRANK_ERROR_BUSY`.
+/// Sequences that a base continues, each under its own adapters, in a workspace of the caller. One
+/// thread at a time; a second one gets `LOWRANK_ERROR_BUSY`.
 #[derive(Debug)]
 pub struct lowrank_session {
     _opaque: (),
@@ -111,13 +119,31 @@ impl Kind for lowrank_session {
     const MAGIC: u32 = 0x6c73_6573;
 }
 
-/// Limits for one sequence of `context` tokens: one lane, 32 prompt tokens at once, f16 keys and values, exact products, up to two
-/// adapters of rank 64 together.
+/// Limits for one sequence of `context` tokens: one lane, 32 prompt tokens at once, f16 keys and
+/// values, exact products, up to two adapters of rank 64 together.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_limits_default(context: usize) -> lowrank_limits {
-    let Limits { context, batch, prefill_chunk, kv_format: _, precision: _, lanes, max_active, max_total_rank } = Limits::new(context);
+    let Limits {
+        context,
+        batch,
+        prefill_chunk,
+        kv_format: _,
+        precision: _,
+        lanes,
+        max_active,
+        max_total_rank,
+    } = Limits::new(context);
     let (kv_format, precision) = (LOWRANK_KV_F16, LOWRANK_PRECISION_EXACT);
-    lowrank_limits { context, batch, prefill_chunk, lanes, max_active, max_total_rank, kv_format, precision }
+    lowrank_limits {
+        context,
+        batch,
+        prefill_chunk,
+        lanes,
+        max_active,
+        max_total_rank,
+        kv_format,
+        precision,
+    }
 }
 
 fn limits_of(limits: &lowrank_limits, argument: u32) -> Result<Limits, Refusal> {
@@ -128,8 +154,19 @@ fn limits_of(limits: &lowrank_limits, argument: u32) -> Result<Limits, Refusal> 
         found => return Err(Refusal::UnknownConstant { argument, found }),
     };
     let precision = precision_of(limits.precision, argument)?;
-    let &lowrank_limits { context, batch, prefill_chunk, lanes, max_active, max_total_rank, .. } = limits;
-    Ok(Limits { context, batch, prefill_chunk, kv_format, precision, lanes, max_active, max_total_rank })
+    let &lowrank_limits {
+        context, batch, prefill_chunk, lanes, max_active, max_total_rank, ..
+    } = limits;
+    Ok(Limits {
+        context,
+        batch,
+        prefill_chunk,
+        kv_format,
+        precision,
+        lanes,
+        max_active,
+        max_total_rank,
+    })
 }
 
 pub(super) fn precision_of(precision: u32, argument: u32) -> Result<Precision, Refusal> {
@@ -140,8 +177,8 @@ pub(super) fn precision_of(precision: u32, argument: u32) -> Result<Precision, R
     }
 }
 
-/// Writes the size of the workspace that a session over `base` takes under `limits` to `*need`. `lowrank memory --firmware` prints it
-/// beforehand, as a line of C.
+/// Writes the size of the workspace that a session over `base` takes under `limits` to `*need`.
+/// `lowrank memory --firmware` prints it beforehand, as a line of C.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_need(
     base: *const lowrank_base,
@@ -163,10 +200,11 @@ pub unsafe extern "C" fn lowrank_session_need(
     })
 }
 
-/// Makes a session over `base` in `memory` of at least `lowrank_session_bytes()` bytes, with `workspace` of at least
-/// `lowrank_session_need` bytes at a multiple of `LOWRANK_MEMORY_ALIGN`; what the two hold does not matter. Both stay, and are not
-/// touched, until the session is closed. `executor` is copied; it may be null: the calling thread does everything. On success
-/// `*session` is the object, on failure null.
+/// Makes a session over `base` in `memory` of at least `lowrank_session_bytes()` bytes, with
+/// `workspace` of at least `lowrank_session_need` bytes at a multiple of `LOWRANK_MEMORY_ALIGN`;
+/// what the two hold does not matter. Both stay, and are not touched, until the session is closed.
+/// `executor` is copied; it may be null: the calling thread does everything. On success `*session`
+/// is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_open(
     memory: *mut c_void,
@@ -198,7 +236,10 @@ pub unsafe extern "C" fn lowrank_session_open(
             regions[3].clear_of(value.archive, false, 3)?;
             let executor = Callback(executor.as_ref().copied().unwrap_or(lowrank_executor::SERIAL));
             let work = work_of(workspace, workspace_bytes);
-            let used = Span { start: workspace.addr(), bytes: need(model.config(), &limits).bytes.min(workspace_bytes) };
+            let used = Span {
+                start: workspace.addr(),
+                bytes: need(model.config(), &limits).bytes.min(workspace_bytes),
+            };
             let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut SessionValue| {
                 let own = &raw mut (*place).executor;
                 own.write(executor);
@@ -218,8 +259,13 @@ pub unsafe extern "C" fn lowrank_session_open(
 /// # Safety
 /// It was checked as a region; nothing else uses it while the object lives.
 pub(super) unsafe fn work_of(workspace: *mut c_void, bytes: usize) -> &'static mut [u8] {
-    // No bytes at all still start somewhere: on a boundary, so that the error is about their number.
-    let first = if bytes == 0 { core::ptr::without_provenance_mut(align_of::<Line>()) } else { workspace.cast() };
+    // No bytes at all still start somewhere: on a boundary, so that the error is about their
+    // number.
+    let first = if bytes == 0 {
+        core::ptr::without_provenance_mut(align_of::<Line>())
+    } else {
+        workspace.cast()
+    };
     // SAFETY: the caller's promise.
     unsafe { core::slice::from_raw_parts_mut(first, bytes) }
 }
@@ -240,9 +286,10 @@ unsafe fn with_session(
     body(session, workspace)
 }
 
-/// Chooses the adapters of a sequence: `count` of them, 0 for the base alone. The session keeps them: later swaps in `set` don't touch it,
-/// and the set may be closed. A sequence that holds tokens computed under other adapters is
-/// `LOWRANK_ERROR_CACHE_OF_OTHER_ADAPTERS`: reset it first. On an error the previous choice stays.
+/// Chooses the adapters of a sequence: `count` of them, 0 for the base alone. The session keeps
+/// them: later swaps in `set` don't touch it, and the set may be closed. A sequence that holds
+/// tokens computed under other adapters is `LOWRANK_ERROR_CACHE_OF_OTHER_ADAPTERS`: reset it first.
+/// On an error the previous choice stays.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_select(
     session: *mut lowrank_session,
@@ -252,7 +299,8 @@ pub unsafe extern "C" fn lowrank_session_select(
     count: usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(session, true, 1), region(set, true, 3), Region::reads(choices, count, 4)];
+    let regions =
+        [region(session, true, 1), region(set, true, 3), Region::reads(choices, count, 4)];
     call(error, 6, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         let mut set = unsafe { hold(set, 3) }?;
@@ -287,7 +335,11 @@ impl Chosen {
         let mut chosen = Self { choices: [Choice::slot(0); LOWRANK_MAX_CHOICES], count };
         // SAFETY: the caller's promise.
         for (to, from) in chosen.choices.iter_mut().zip(unsafe { slice(choices, count) }) {
-            *to = Choice { slot: from.slot, weight: from.weight, rank: (from.rank > 0).then_some(from.rank) };
+            *to = Choice {
+                slot: from.slot,
+                weight: from.weight,
+                rank: (from.rank > 0).then_some(from.rank),
+            };
         }
         Ok(chosen)
     }
@@ -296,9 +348,12 @@ impl Chosen {
         self.choices.get(..self.count).unwrap_or_default()
     }
 
-    /// Refuses a set (argument 3) or chosen adapters that lie in the `workspace` of the object in argument 1.
+    /// Refuses a set (argument 3) or chosen adapters that lie in the `workspace` of the object in
+    /// argument 1.
     pub(super) fn check(&self, set: &SetValue, workspace: Span) -> Outcome {
-        let inside = |choice: &Choice| set.archive(choice.slot).is_some_and(|archive| archive.meets(workspace));
+        let inside = |choice: &Choice| {
+            set.archive(choice.slot).is_some_and(|archive| archive.meets(workspace))
+        };
         if set.memory.meets(workspace) || self.as_slice().iter().any(inside) {
             return Err(Refusal::Overlap { first: 1, second: 3 }.into());
         }
@@ -306,7 +361,8 @@ impl Chosen {
     }
 }
 
-/// Appends `count` tokens to a sequence and computes the logits after the last one. On an error nothing has changed.
+/// Appends `count` tokens to a sequence and computes the logits after the last one. On an error
+/// nothing has changed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_prefill(
     session: *mut lowrank_session,
@@ -318,14 +374,20 @@ pub unsafe extern "C" fn lowrank_session_prefill(
     let regions = [region(session, true, 1), Region::reads(tokens, count, 3)];
     call(error, 5, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe { with_session(session, error, &regions[1..], |session, _| Ok(session.prefill(sequence, slice(tokens, count))?)) }
+        unsafe {
+            with_session(session, error, &regions[1..], |session, _| {
+                Ok(session.prefill(sequence, slice(tokens, count))?)
+            })
+        }
     })
 }
 
-/// Appends `count` tokens to a sequence as `lowrank_session_prefill` does, but classifies it with the classifier that one of its adapters
-/// brings: writes the logit of each label to `logits`, their number to `*labels`, and the label with the largest one to `*label`, which
-/// may be null. If there are more than `capacity`, nothing has changed but the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with
-/// a classifier, or two, is `LOWRANK_ERROR_CLASSIFIERS`. There are no logits of a next token afterwards.
+/// Appends `count` tokens to a sequence as `lowrank_session_prefill` does, but classifies it with
+/// the classifier that one of its adapters brings: writes the logit of each label to `logits`,
+/// their number to `*labels`, and the label with the largest one to `*label`, which may be null. If
+/// there are more than `capacity`, nothing has changed but the number
+/// (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with a classifier, or two, is
+/// `LOWRANK_ERROR_CLASSIFIERS`. There are no logits of a next token afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_classify(
     session: *mut lowrank_session,
@@ -350,7 +412,9 @@ pub unsafe extern "C" fn lowrank_session_classify(
         unsafe {
             with_session(session, error, &regions[1..], |session, _| {
                 let need = session.classifier(sequence)?.len();
-                classified(need, logits, capacity, labels, label, |logits| Ok(session.classify(sequence, slice(tokens, count), logits)?))
+                classified(need, logits, capacity, labels, label, |logits| {
+                    Ok(session.classify(sequence, slice(tokens, count), logits)?)
+                })
             })
         }
     })
@@ -378,14 +442,17 @@ pub(super) unsafe fn classified(
         let logits = core::slice::from_raw_parts_mut(logits, need);
         classify(logits)?;
         if !label.is_null() {
-            let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &at)| if at > best.1 { (i, at) } else { best });
+            let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &at)| {
+                if at > best.1 { (i, at) } else { best }
+            });
             label.write(best.0 as u32);
         }
     }
     Ok(())
 }
 
-/// Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label` does.
+/// Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label`
+/// does.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_label(
     session: *mut lowrank_session,
@@ -395,7 +462,8 @@ pub unsafe extern "C" fn lowrank_session_label(
     name_bytes: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(session, true, 1), Region::writes(name, 1, 4), Region::writes(name_bytes, 1, 5)];
+    let regions =
+        [region(session, true, 1), Region::writes(name, 1, 4), Region::writes(name_bytes, 1, 5)];
     call(error, 6, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -406,7 +474,8 @@ pub unsafe extern "C" fn lowrank_session_label(
     })
 }
 
-/// Appends one token to each of `count` different sequences, in one pass, and computes their logits. On an error nothing has changed.
+/// Appends one token to each of `count` different sequences, in one pass, and computes their
+/// logits. On an error nothing has changed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_step(
     session: *mut lowrank_session,
@@ -416,8 +485,13 @@ pub unsafe extern "C" fn lowrank_session_step(
 ) -> lowrank_code {
     let regions = [region(session, true, 1), Region::reads(tokens, count, 2)];
     call(error, 4, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory; the pairs are laid out alike (asserted above).
-        unsafe { with_session(session, error, &regions[1..], |session, _| Ok(session.step(slice(tokens.cast::<Pair>(), count))?)) }
+        // SAFETY: checked by `call`; the caller vouches for the memory; the pairs are laid out
+        // alike (asserted above).
+        unsafe {
+            with_session(session, error, &regions[1..], |session, _| {
+                Ok(session.step(slice(tokens.cast::<Pair>(), count))?)
+            })
+        }
     })
 }
 
@@ -443,8 +517,9 @@ pub unsafe extern "C" fn lowrank_session_sample(
     })
 }
 
-/// Points `*logits` at the logits after the last token of a sequence, `*count` floats in the workspace, one for each token of the
-/// vocabulary. They stay until the next call with this session.
+/// Points `*logits` at the logits after the last token of a sequence, `*count` floats in the
+/// workspace, one for each token of the vocabulary. They stay until the next call with this
+/// session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_logits(
     session: *mut lowrank_session,
@@ -453,7 +528,8 @@ pub unsafe extern "C" fn lowrank_session_logits(
     count: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(session, true, 1), Region::writes(logits, 1, 3), Region::writes(count, 1, 4)];
+    let regions =
+        [region(session, true, 1), Region::writes(logits, 1, 3), Region::writes(count, 1, 4)];
     call(error, 5, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -467,7 +543,8 @@ pub unsafe extern "C" fn lowrank_session_logits(
     })
 }
 
-/// Points `*tokens` at the `*count` tokens of a sequence, in the workspace. They stay until the next call with this session.
+/// Points `*tokens` at the `*count` tokens of a sequence, in the workspace. They stay until the
+/// next call with this session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_tokens(
     session: *mut lowrank_session,
@@ -476,7 +553,8 @@ pub unsafe extern "C" fn lowrank_session_tokens(
     count: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(session, true, 1), Region::writes(tokens, 1, 3), Region::writes(count, 1, 4)];
+    let regions =
+        [region(session, true, 1), Region::writes(tokens, 1, 3), Region::writes(count, 1, 4)];
     call(error, 5, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -512,7 +590,11 @@ pub unsafe extern "C" fn lowrank_session_room(
 
 /// Forgets the tokens of a sequence. Its adapters stay chosen.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_session_reset(session: *mut lowrank_session, sequence: usize, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_session_reset(
+    session: *mut lowrank_session,
+    sequence: usize,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 3, &[region(session, true, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { with_session(session, error, &[], |session, _| Ok(session.reset(sequence)?)) }
@@ -521,7 +603,10 @@ pub unsafe extern "C" fn lowrank_session_reset(session: *mut lowrank_session, se
 
 /// Closes a session: its memory and its workspace are free again.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_session_close(session: *mut lowrank_session, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_session_close(
+    session: *mut lowrank_session,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 2, &[region(session, true, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { hold(session, 1) }?.close();

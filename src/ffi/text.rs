@@ -9,7 +9,8 @@ use super::memory::{Region, check, slice};
 use super::object::{self, Kind, hold, place, region, share, size};
 use crate::text::{Message, StreamDecoder, TextBorder};
 
-/// The tokenizer and chat template of a base, read once. Any number of threads may use it; the base may be closed before it.
+/// The tokenizer and chat template of a base, read once. Any number of threads may use it; the base
+/// may be closed before it.
 #[derive(Debug)]
 pub struct lowrank_text {
     _opaque: (),
@@ -55,7 +56,8 @@ impl Kind for lowrank_stream {
 
 /// `lowrank_encode`, `lowrank_decode`: special tokens are parsed in text, and written out.
 pub const LOWRANK_SPECIAL: u32 = 1;
-/// `lowrank_encode`: a prompt; the begin-of-sequence token comes first where the model's rule asks for one. Implies `LOWRANK_SPECIAL`.
+/// `lowrank_encode`: a prompt; the begin-of-sequence token comes first where the model's rule asks
+/// for one. Implies `LOWRANK_SPECIAL`.
 pub const LOWRANK_PROMPT: u32 = 2;
 
 /// A message of a conversation. The strings need no NUL at their ends.
@@ -73,10 +75,15 @@ pub struct lowrank_message {
 }
 
 /// UTF-8 of the caller.
-unsafe fn text_of<'a>(text: *const c_char, bytes: usize, argument: u32) -> Result<&'a str, Refusal> {
+unsafe fn text_of<'a>(
+    text: *const c_char,
+    bytes: usize,
+    argument: u32,
+) -> Result<&'a str, Refusal> {
     // SAFETY: checked by the caller's `call`.
     let bytes = unsafe { slice(text.cast::<u8>(), bytes) };
-    core::str::from_utf8(bytes).map_err(|error| Refusal::NotUtf8 { argument, valid: error.valid_up_to() })
+    core::str::from_utf8(bytes)
+        .map_err(|error| Refusal::NotUtf8 { argument, valid: error.valid_up_to() })
 }
 
 /// All of `found`, or none of it; how many there are in any case.
@@ -94,8 +101,8 @@ unsafe fn give<T: Copy>(found: &[T], to: *mut T, capacity: usize, count: *mut us
     Ok(())
 }
 
-/// Reads the tokenizer and chat template of a base, in `memory` of at least `lowrank_text_bytes()` bytes. On success `*text` is the
-/// object, on failure null.
+/// Reads the tokenizer and chat template of a base, in `memory` of at least `lowrank_text_bytes()`
+/// bytes. On success `*text` is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_text_open(
     memory: *mut c_void,
@@ -104,7 +111,8 @@ pub unsafe extern "C" fn lowrank_text_open(
     text: *mut *mut lowrank_text,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [object::room(memory, memory_bytes, 1), region(base, false, 3), Region::writes(text, 1, 4)];
+    let regions =
+        [object::room(memory, memory_bytes, 1), region(base, false, 3), Region::writes(text, 1, 4)];
     call(error, 5, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -126,8 +134,9 @@ pub unsafe extern "C" fn lowrank_text_open(
     })
 }
 
-/// Writes the ids of `string` (`string_bytes` bytes of UTF-8) to `tokens` and their number to `*count`. If there are more than `capacity`,
-/// nothing is written but the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). `flags` is a sum of `LOWRANK_SPECIAL`, `LOWRANK_PROMPT`.
+/// Writes the ids of `string` (`string_bytes` bytes of UTF-8) to `tokens` and their number to
+/// `*count`. If there are more than `capacity`, nothing is written but the number
+/// (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). `flags` is a sum of `LOWRANK_SPECIAL`, `LOWRANK_PROMPT`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encode(
     text: *const lowrank_text,
@@ -139,8 +148,12 @@ pub unsafe extern "C" fn lowrank_encode(
     count: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions =
-        [region(text, false, 1), Region::reads(string, string_bytes, 2), Region::writes(tokens, capacity, 5), Region::writes(count, 1, 7)];
+    let regions = [
+        region(text, false, 1),
+        Region::reads(string, string_bytes, 2),
+        Region::writes(tokens, capacity, 5),
+        Region::writes(count, 1, 7),
+    ];
     call(error, 8, &regions, || {
         if flags & !(LOWRANK_SPECIAL | LOWRANK_PROMPT) != 0 {
             return Err(Refusal::UnknownConstant { argument: 4, found: flags }.into());
@@ -157,10 +170,11 @@ pub unsafe extern "C" fn lowrank_encode(
     })
 }
 
-/// Writes the ids of a text as an encoder reads it (`lowrank embed` does the same) to `tokens` and their number to `*count`: with the special
-/// tokens that belong around it, cut to `max_length` tokens together; 0 is the base's own most. `*cut`, which may be null, gets the
-/// number of tokens that were cut off for that. If there are more than `capacity`, nothing is written but the numbers
-/// (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
+/// Writes the ids of a text as an encoder reads it (`lowrank embed` does the same) to `tokens` and
+/// their number to `*count`: with the special tokens that belong around it, cut to `max_length`
+/// tokens together; 0 is the base's own most. `*cut`, which may be null, gets the number of tokens
+/// that were cut off for that. If there are more than `capacity`, nothing is written but the
+/// numbers (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encode_text(
     text: *const lowrank_text,
@@ -194,8 +208,9 @@ pub unsafe extern "C" fn lowrank_encode_text(
     })
 }
 
-/// Writes the text of `count` tokens to `buffer` (UTF-8, no NUL) and its length to `*bytes`. If it is longer than `capacity`, nothing is
-/// written but the length (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). Special tokens are left out unless `flags` is `LOWRANK_SPECIAL`.
+/// Writes the text of `count` tokens to `buffer` (UTF-8, no NUL) and its length to `*bytes`. If it
+/// is longer than `capacity`, nothing is written but the length (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
+/// Special tokens are left out unless `flags` is `LOWRANK_SPECIAL`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_decode(
     text: *const lowrank_text,
@@ -207,23 +222,29 @@ pub unsafe extern "C" fn lowrank_decode(
     bytes: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions =
-        [region(text, false, 1), Region::reads(tokens, count, 2), Region::writes(buffer, capacity, 5), Region::writes(bytes, 1, 7)];
+    let regions = [
+        region(text, false, 1),
+        Region::reads(tokens, count, 2),
+        Region::writes(buffer, capacity, 5),
+        Region::writes(bytes, 1, 7),
+    ];
     call(error, 8, &regions, || {
         if flags & !LOWRANK_SPECIAL != 0 {
             return Err(Refusal::UnknownConstant { argument: 4, found: flags }.into());
         }
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
-            let decoded = share(text, 1)?.border.decode(slice(tokens, count), flags & LOWRANK_SPECIAL != 0)?;
+            let decoded = share(text, 1)?
+                .border
+                .decode(slice(tokens, count), flags & LOWRANK_SPECIAL != 0)?;
             give(decoded.as_bytes(), buffer.cast(), capacity, bytes)
         }
     })
 }
 
-/// Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8, no NUL) and its length to `*bytes`, as
-/// `lowrank_decode` does. If `add_generation_prompt` is not 0, the beginning of the assistant's turn is added. Encode it with
-/// `LOWRANK_PROMPT`.
+/// Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8,
+/// no NUL) and its length to `*bytes`, as `lowrank_decode` does. If `add_generation_prompt` is not
+/// 0, the beginning of the assistant's turn is added. Encode it with `LOWRANK_PROMPT`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_chat(
     text: *const lowrank_text,
@@ -236,27 +257,42 @@ pub unsafe extern "C" fn lowrank_chat(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     let (out, length) = (Region::writes(buffer, capacity, 5), Region::writes(bytes, 1, 7));
-    call(error, 8, &[region(text, false, 1), Region::reads(messages, count, 2), out, length], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        let (border, messages) = unsafe { (&share(text, 1)?.border, slice(messages, count)) };
-        let mut conversation = Vec::with_capacity(messages.len());
-        for message in messages {
-            let strings = [Region::reads(message.role, message.role_bytes, 2), Region::reads(message.content, message.content_bytes, 2)];
-            check(&[strings[0], strings[1], out, length])?;
-            // SAFETY: checked in the line above; the caller vouches for the memory.
-            let (role, content) =
-                unsafe { (text_of(message.role, message.role_bytes, 2)?, text_of(message.content, message.content_bytes, 2)?) };
-            conversation.push(Message::new(role, content));
-        }
-        let rendered = border.render_chat(&conversation, add_generation_prompt != 0)?;
-        // SAFETY: checked by `call`.
-        unsafe { give(rendered.as_bytes(), buffer.cast(), capacity, bytes) }
-    })
+    call(
+        error,
+        8,
+        &[region(text, false, 1), Region::reads(messages, count, 2), out, length],
+        || {
+            // SAFETY: checked by `call`; the caller vouches for the memory.
+            let (border, messages) = unsafe { (&share(text, 1)?.border, slice(messages, count)) };
+            let mut conversation = Vec::with_capacity(messages.len());
+            for message in messages {
+                let strings = [
+                    Region::reads(message.role, message.role_bytes, 2),
+                    Region::reads(message.content, message.content_bytes, 2),
+                ];
+                check(&[strings[0], strings[1], out, length])?;
+                // SAFETY: checked in the line above; the caller vouches for the memory.
+                let (role, content) = unsafe {
+                    (
+                        text_of(message.role, message.role_bytes, 2)?,
+                        text_of(message.content, message.content_bytes, 2)?,
+                    )
+                };
+                conversation.push(Message::new(role, content));
+            }
+            let rendered = border.render_chat(&conversation, add_generation_prompt != 0)?;
+            // SAFETY: checked by `call`.
+            unsafe { give(rendered.as_bytes(), buffer.cast(), capacity, bytes) }
+        },
+    )
 }
 
 /// Closes a text object. Streams made from it go on.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_text_close(text: *mut lowrank_text, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_text_close(
+    text: *mut lowrank_text,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 2, &[region(text, true, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { hold(text, 1) }?.close();
@@ -270,8 +306,8 @@ pub extern "C" fn lowrank_text_bytes() -> usize {
     size::<lowrank_text>()
 }
 
-/// Makes a decoder for tokens that come one by one, in `memory` of at least `lowrank_stream_bytes()` bytes. On success `*stream` is the
-/// object, on failure null.
+/// Makes a decoder for tokens that come one by one, in `memory` of at least
+/// `lowrank_stream_bytes()` bytes. On success `*stream` is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_stream_open(
     memory: *mut c_void,
@@ -280,7 +316,11 @@ pub unsafe extern "C" fn lowrank_stream_open(
     stream: *mut *mut lowrank_stream,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [object::room(memory, memory_bytes, 1), region(text, false, 3), Region::writes(stream, 1, 4)];
+    let regions = [
+        object::room(memory, memory_bytes, 1),
+        region(text, false, 3),
+        Region::writes(stream, 1, 4),
+    ];
     call(error, 5, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -288,7 +328,8 @@ pub unsafe extern "C" fn lowrank_stream_open(
             let text = Arc::clone(&share(text, 3)?.border);
             // SAFETY: the Arc beside the decoder keeps what it borrows where it is.
             let border: &'static TextBorder = &*Arc::as_ptr(&text);
-            let value = StreamValue { decoder: border.stream(), waiting: String::new(), _text: text };
+            let value =
+                StreamValue { decoder: border.stream(), waiting: String::new(), _text: text };
             let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut StreamValue| {
                 place.write(value);
                 Ok(())
@@ -299,9 +340,10 @@ pub unsafe extern "C" fn lowrank_stream_open(
     })
 }
 
-/// Adds a token and writes the text that is now finished, which may be empty, to `buffer` (UTF-8, no NUL) and its length to `*bytes`.
-/// `LOWRANK_NO_TOKEN` adds nothing: with it, text for which the buffer was too small (`LOWRANK_ERROR_BUFFER_TOO_SMALL`: the token was
-/// taken, the length is told) is asked for again.
+/// Adds a token and writes the text that is now finished, which may be empty, to `buffer` (UTF-8,
+/// no NUL) and its length to `*bytes`. `LOWRANK_NO_TOKEN` adds nothing: with it, text for which the
+/// buffer was too small (`LOWRANK_ERROR_BUFFER_TOO_SMALL`: the token was taken, the length is told)
+/// is asked for again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_stream_push(
     stream: *mut lowrank_stream,
@@ -311,7 +353,8 @@ pub unsafe extern "C" fn lowrank_stream_push(
     bytes: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(stream, true, 1), Region::writes(buffer, capacity, 3), Region::writes(bytes, 1, 5)];
+    let regions =
+        [region(stream, true, 1), Region::writes(buffer, capacity, 3), Region::writes(bytes, 1, 5)];
     call(error, 6, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -328,7 +371,8 @@ pub unsafe extern "C" fn lowrank_stream_push(
     })
 }
 
-/// Ends the text: as `lowrank_stream_push`, with a replacement character if half a character was left. The decoder is then as new.
+/// Ends the text: as `lowrank_stream_push`, with a replacement character if half a character was
+/// left. The decoder is then as new.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_stream_finish(
     stream: *mut lowrank_stream,
@@ -337,7 +381,8 @@ pub unsafe extern "C" fn lowrank_stream_finish(
     bytes: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(stream, true, 1), Region::writes(buffer, capacity, 2), Region::writes(bytes, 1, 4)];
+    let regions =
+        [region(stream, true, 1), Region::writes(buffer, capacity, 2), Region::writes(bytes, 1, 4)];
     call(error, 5, &regions, || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
@@ -354,7 +399,10 @@ pub unsafe extern "C" fn lowrank_stream_finish(
 
 /// Closes a stream.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_stream_close(stream: *mut lowrank_stream, error: *mut lowrank_error) -> lowrank_code {
+pub unsafe extern "C" fn lowrank_stream_close(
+    stream: *mut lowrank_stream,
+    error: *mut lowrank_error,
+) -> lowrank_code {
     call(error, 2, &[region(stream, true, 1)], || {
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe { hold(stream, 1) }?.close();

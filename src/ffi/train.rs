@@ -1,7 +1,7 @@
 //! Training from C: an adapter, or a whole float base, as `lowrank train` makes it. `std` only.
 //!
-//! The base is only read: sessions may go on with it on other threads, and what was trained is opened and swapped in like any other
-//! archive.
+//! The base is only read: sessions may go on with it on other threads, and what was trained is
+//! opened and swapped in like any other archive.
 
 use core::ffi::{CStr, c_char, c_void};
 use std::path::Path;
@@ -14,8 +14,8 @@ use crate::runtime::{Executor, Threads};
 use crate::text::TextBorder;
 use crate::train::data::{DataOptions, Dataset, Task, Tokenize};
 use crate::train::{
-    AnyBase, Control, Event, Length, Method, OptimizerKind, Options, Report, RunOptions, Shape, Targets, TrainError, Trainer, Warmup,
-    Workload, forecast, run, save,
+    AnyBase, Control, Event, Length, Method, OptimizerKind, Options, Report, RunOptions, Shape,
+    Targets, TrainError, Trainer, Warmup, Workload, forecast, run, save,
 };
 
 /// `task`: the next token, of a decoder or an LSTM.
@@ -31,7 +31,8 @@ pub const LOWRANK_METHOD_QLORA: u32 = 1;
 pub const LOWRANK_METHOD_RSLORA: u32 = 2;
 /// `method`: LoRA+, B learns faster than A.
 pub const LOWRANK_METHOD_LORA_PLUS: u32 = 3;
-/// `method`: DyLoRA, trained for all ranks up to `rank`; chooses one by the validation data, which it needs.
+/// `method`: DyLoRA, trained for all ranks up to `rank`; chooses one by the validation data, which
+/// it needs.
 pub const LOWRANK_METHOD_DYLORA: u32 = 4;
 /// `method`: LoRA-FA, A keeps what it was drawn as.
 pub const LOWRANK_METHOD_LORA_FA: u32 = 5;
@@ -54,8 +55,8 @@ pub const LOWRANK_SCHEDULE_LINEAR: u32 = 1;
 /// `schedule`: along half a cosine to 0.
 pub const LOWRANK_SCHEDULE_COSINE: u32 = 2;
 
-/// A training run. Start from `lowrank_train_options_default` and set `data` and `output`. Strings are UTF-8 (paths on Unix: any bytes) with a
-/// NUL at their ends.
+/// A training run. Start from `lowrank_train_options_default` and set `data` and `output`. Strings
+/// are UTF-8 (paths on Unix: any bytes) with a NUL at their ends.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lowrank_train_options {
@@ -67,13 +68,16 @@ pub struct lowrank_train_options {
     pub output: *const c_char,
     /// The path of checkpoints, or null for none. A run that is complete removes it.
     pub checkpoint: *const c_char,
-    /// Which layers: `all-linear`, names separated by commas, or a regular expression for module paths. Null is `all-linear`.
+    /// Which layers: `all-linear`, names separated by commas, or a regular expression for module
+    /// paths. Null is `all-linear`.
     pub target_modules: *const c_char,
     /// The name of the result. Null: that of the output file without its extension.
     pub name: *const c_char,
-    /// One of `LOWRANK_TASK_LM`, `LOWRANK_TASK_CLASSIFY`. A classifier's labels are those in the data.
+    /// One of `LOWRANK_TASK_LM`, `LOWRANK_TASK_CLASSIFY`. A classifier's labels are those in the
+    /// data.
     pub task: u32,
-    /// One of `LOWRANK_METHOD_LORA`, `_QLORA`, `_RSLORA`, `_LORA_PLUS`, `_DYLORA`, `_LORA_FA`, `_DORA`, `_FULL`.
+    /// One of `LOWRANK_METHOD_LORA`, `_QLORA`, `_RSLORA`, `_LORA_PLUS`, `_DYLORA`, `_LORA_FA`,
+    /// `_DORA`, `_FULL`.
     pub method: u32,
     /// One of `LOWRANK_OPTIMIZER_ADAMW`, `_ADAMW_8BIT`, `_SGD`.
     pub optimizer: u32,
@@ -99,7 +103,8 @@ pub struct lowrank_train_options {
     pub checkpoint_every: u64,
     /// Steps between two validations; 0 is one after every epoch.
     pub validate_every: u64,
-    /// Refuse in advance a run that would take more bytes (the base and the heap of the run, without tokenizer and data); 0 for no limit.
+    /// Refuse in advance a run that would take more bytes (the base and the heap of the run,
+    /// without tokenizer and data); 0 for no limit.
     pub memory_limit: u64,
     /// In how many steps the learning rate rises, or in which share of all (below 1).
     pub warmup: f64,
@@ -121,7 +126,8 @@ pub struct lowrank_train_options {
     pub completions_only: u32,
     /// Not 0: keep only the inputs of blocks and compute the rest again: less memory, more time.
     pub checkpointing: u32,
-    /// How forward products with the frozen base treat their activations: `LOWRANK_PRECISION_EXACT` or `LOWRANK_PRECISION_FAST`.
+    /// How forward products with the frozen base treat their activations:
+    /// `LOWRANK_PRECISION_EXACT` or `LOWRANK_PRECISION_FAST`.
     pub precision: u32,
     /// Not 0: go on from the checkpoint if there is one.
     pub resume: u32,
@@ -143,9 +149,12 @@ pub struct lowrank_train_progress {
     pub is_validation: u32,
 }
 
-/// Is told what a run does, on the thread that called `lowrank_train`; returns 0 to go on, anything else to stop. `context` is what
-/// `lowrank_train` was given. It must return; it may use objects of the library like any other code.
-pub type lowrank_train_watch = Option<unsafe extern "C" fn(context: *mut c_void, progress: *const lowrank_train_progress) -> u32>;
+/// Is told what a run does, on the thread that called `lowrank_train`; returns 0 to go on, anything
+/// else to stop. `context` is what `lowrank_train` was given. It must return; it may use objects of
+/// the library like any other code.
+pub type lowrank_train_watch = Option<
+    unsafe extern "C" fn(context: *mut c_void, progress: *const lowrank_train_progress) -> u32,
+>;
 
 /// What a run did.
 #[repr(C)]
@@ -167,12 +176,14 @@ pub struct lowrank_train_report {
     pub validation_accuracy: f64,
     /// The rank that was kept: `rank`, or what DyLoRA chose.
     pub rank: u32,
-    /// 1 if the callback stopped the run: then there is a checkpoint, if one was asked for, and no output.
+    /// 1 if the callback stopped the run: then there is a checkpoint, if one was asked for, and no
+    /// output.
     pub stopped: u32,
 }
 
 impl From<TrainError> for Failure {
-    /// What core and files say keeps its code; everything else is `LOWRANK_ERROR_TRAIN` with a sentence.
+    /// What core and files say keeps its code; everything else is `LOWRANK_ERROR_TRAIN` with a
+    /// sentence.
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Core(error) => error.into(),
@@ -184,8 +195,9 @@ impl From<TrainError> for Failure {
     }
 }
 
-/// The options of `lowrank train`: LoRA of rank 8 on all linear layers, alpha 16, one epoch in batches of 8 sequences of at most 256
-/// tokens, AdamW at 2e-4 falling in a straight line, gradients clipped at 1, one thread per core, seed 0; no validation, no checkpoints.
+/// The options of `lowrank train`: LoRA of rank 8 on all linear layers, alpha 16, one epoch in
+/// batches of 8 sequences of at most 256 tokens, AdamW at 2e-4 falling in a straight line,
+/// gradients clipped at 1, one thread per core, seed 0; no validation, no checkpoints.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_train_options_default() -> lowrank_train_options {
     let none = core::ptr::null();
@@ -226,13 +238,15 @@ pub extern "C" fn lowrank_train_options_default() -> lowrank_train_options {
     }
 }
 
-/// Trains on the base whose archive is given, of any family, and writes the result to `options->output`. Blocks until the run is over; `watch`
-/// (may be null) is told after every step and every validation, with `context`, and may stop it. The base is only read: other threads may run sessions
-/// over it meanwhile. The result is opened with `lowrank_file_open` and `lowrank_adapter_open` and put into a running set with
-/// `lowrank_set_replace`: sessions that chose the old one keep it. `report` may be null.
+/// Trains on the base whose archive is given, of any family, and writes the result to
+/// `options->output`. Blocks until the run is over; `watch` (may be null) is told after every step
+/// and every validation, with `context`, and may stop it. The base is only read: other threads may
+/// run sessions over it meanwhile. The result is opened with `lowrank_file_open` and
+/// `lowrank_adapter_open` and put into a running set with `lowrank_set_replace`: sessions that
+/// chose the old one keep it. `report` may be null.
 ///
-/// Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that diverges is `LOWRANK_ERROR_DIVERGED`: the last
-/// good numbers are in the output file.
+/// Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that
+/// diverges is `LOWRANK_ERROR_DIVERGED`: the last good numbers are in the output file.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_train(
     archive: *const c_void,
@@ -244,32 +258,49 @@ pub unsafe extern "C" fn lowrank_train(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     let told = Region::writes(report, 1, 6).optional();
-    call(error, 7, &[Region::reads(archive.cast::<u8>(), archive_bytes, 1), Region::reads(options, 1, 3), told], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        let (archive, options) = unsafe { (slice::<u8>(archive.cast(), archive_bytes), &*options) };
-        let strings = [options.data, options.output].map(|string| Region::reads(string, 1, 3));
-        strings.iter().try_for_each(|string| check(&[*string, told]))?;
-        let optional = [options.validation, options.checkpoint, options.target_modules, options.name];
-        optional.iter().try_for_each(|string| check(&[Region::reads(*string, 1, 3).optional(), told]))?;
-        // SAFETY: as above.
-        let done = train(archive, &unsafe { Job::new(options) }?, &mut |progress| match watch {
-            // SAFETY: the caller's own function, with its own context.
-            Some(watch) if unsafe { watch(context, &progress) } != 0 => Control::Stop,
-            _ => Control::Continue,
-        })?;
-        if !report.is_null() {
-            // SAFETY: checked by `call`.
-            unsafe { report.write(done) };
-        }
-        Ok(())
-    })
+    call(
+        error,
+        7,
+        &[
+            Region::reads(archive.cast::<u8>(), archive_bytes, 1),
+            Region::reads(options, 1, 3),
+            told,
+        ],
+        || {
+            // SAFETY: checked by `call`; the caller vouches for the memory.
+            let (archive, options) =
+                unsafe { (slice::<u8>(archive.cast(), archive_bytes), &*options) };
+            let strings = [options.data, options.output].map(|string| Region::reads(string, 1, 3));
+            strings.iter().try_for_each(|string| check(&[*string, told]))?;
+            let optional =
+                [options.validation, options.checkpoint, options.target_modules, options.name];
+            optional
+                .iter()
+                .try_for_each(|string| check(&[Region::reads(*string, 1, 3).optional(), told]))?;
+            // SAFETY: as above.
+            let done =
+                train(archive, &unsafe { Job::new(options) }?, &mut |progress| match watch {
+                    // SAFETY: the caller's own function, with its own context.
+                    Some(watch) if unsafe { watch(context, &progress) } != 0 => Control::Stop,
+                    _ => Control::Continue,
+                })?;
+            if !report.is_null() {
+                // SAFETY: checked by `call`.
+                unsafe { report.write(done) };
+            }
+            Ok(())
+        },
+    )
 }
 
 /// UTF-8 of a NUL-terminated string, if there is one.
 ///
 /// # Safety
 /// Null, or a NUL at its end.
-pub(super) unsafe fn string_of<'a>(string: *const c_char, argument: u32) -> Outcome<Option<&'a str>> {
+pub(super) unsafe fn string_of<'a>(
+    string: *const c_char,
+    argument: u32,
+) -> Outcome<Option<&'a str>> {
     if string.is_null() {
         return Ok(None);
     }
@@ -308,7 +339,11 @@ impl<'a> Job<'a> {
         let (data, output) = unsafe { (path_of(c.data, 3)?, path_of(c.output, 3)?) };
         // SAFETY: as above.
         let (targets, name) = unsafe { (string_of(c.target_modules, 3)?, string_of(c.name, 3)?) };
-        let stem = || output.file_stem().map_or_else(|| "adapter".into(), |stem| stem.to_string_lossy().into_owned());
+        let stem = || {
+            output
+                .file_stem()
+                .map_or_else(|| "adapter".into(), |stem| stem.to_string_lossy().into_owned())
+        };
         let method = match c.method {
             LOWRANK_METHOD_LORA => Method::Lora,
             LOWRANK_METHOD_QLORA => Method::QLora,
@@ -349,7 +384,11 @@ impl<'a> Job<'a> {
         let run = RunOptions {
             length: if c.steps > 0 { Length::Steps(c.steps) } else { Length::Epochs(c.epochs) },
             // A NaN and what is below 0 are refused as shares.
-            warmup: if c.warmup >= 1.0 { Warmup::Steps(c.warmup as u64) } else { Warmup::Share(c.warmup) },
+            warmup: if c.warmup >= 1.0 {
+                Warmup::Steps(c.warmup as u64)
+            } else {
+                Warmup::Share(c.warmup)
+            },
             batch_size: c.batch_size,
             accumulation: c.accumulation,
             validate_every: (c.validate_every > 0).then_some(c.validate_every),
@@ -368,7 +407,11 @@ impl<'a> Job<'a> {
                 LOWRANK_TASK_CLASSIFY => Task::Classify,
                 found => return unknown(found),
             },
-            data_options: DataOptions { max_length: c.max_length, completions_only: c.completions_only != 0, ..DataOptions::default() },
+            data_options: DataOptions {
+                max_length: c.max_length,
+                completions_only: c.completions_only != 0,
+                ..DataOptions::default()
+            },
             trainer,
             run,
             threads: c.threads,
@@ -388,37 +431,67 @@ fn border(base: &AnyBase<'_>) -> Option<TextBorder> {
 }
 
 /// The whole run, as the command line makes it.
-fn train(archive: &[u8], job: &Job<'_>, watch: &mut dyn FnMut(lowrank_train_progress) -> Control) -> Outcome<lowrank_train_report> {
+fn train(
+    archive: &[u8],
+    job: &Job<'_>,
+    watch: &mut dyn FnMut(lowrank_train_progress) -> Control,
+) -> Outcome<lowrank_train_report> {
     let base = AnyBase::open(archive)?;
     let border = border(&base);
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let training = Dataset::open(job.data, job.task, tokenizer, job.data_options.clone())?;
     let labels = (job.task == Task::Classify).then(|| training.labels().to_vec());
     let validation_options = DataOptions { labels: labels.clone(), ..job.data_options.clone() };
-    let validation = job.validation.map(|path| Dataset::open(path, job.task, tokenizer, validation_options)).transpose()?;
+    let validation = job
+        .validation
+        .map(|path| Dataset::open(path, job.task, tokenizer, validation_options))
+        .transpose()?;
     if job.threads > super::file::MOST_THREADS {
-        let (field, found, most) = (crate::error::Field::Lanes, job.threads, super::file::MOST_THREADS);
+        let (field, found, most) =
+            (crate::error::Field::Lanes, job.threads, super::file::MOST_THREADS);
         return Err(crate::error::Error::Limit { field, found, most }.into());
     }
-    let executor = Threads::new(job.threads).map_err(|error| Failure::Said(Refusal::Threads, error.to_string()))?;
+    let executor = Threads::new(job.threads)
+        .map_err(|error| Failure::Said(Refusal::Threads, error.to_string()))?;
     if job.memory_limit > 0 {
-        let workload = Workload::of(&training, validation.as_ref(), &job.run, job.trainer.seed, executor.lanes());
-        let need = forecast(base, &job.trainer, &job.run, &workload)?.heap_bytes.saturating_add(archive.len() as u64);
+        let workload = Workload::of(
+            &training,
+            validation.as_ref(),
+            &job.run,
+            job.trainer.seed,
+            executor.lanes(),
+        );
+        let need = forecast(base, &job.trainer, &job.run, &workload)?
+            .heap_bytes
+            .saturating_add(archive.len() as u64);
         if need > job.memory_limit {
             return Err(TrainError::Memory { need, limit: job.memory_limit }.into());
         }
     }
     let mut trainer = Trainer::new(base, job.trainer.clone(), labels.unwrap_or_default())?;
     let mut total = 0;
-    let outcome = run(&mut trainer, &training, validation.as_ref(), &job.run, &executor, &mut |event| match event {
-        Event::Step { step, total: all, loss } => {
-            total = all;
-            watch(lowrank_train_progress { step, total, loss, accuracy: f64::NAN, is_validation: 0 })
-        }
-        Event::Validation { step, loss, accuracy } => {
-            watch(lowrank_train_progress { step, total, loss, accuracy: accuracy.unwrap_or(f64::NAN), is_validation: 1 })
-        }
-    });
+    let outcome =
+        run(&mut trainer, &training, validation.as_ref(), &job.run, &executor, &mut |event| {
+            match event {
+                Event::Step { step, total: all, loss } => {
+                    total = all;
+                    watch(lowrank_train_progress {
+                        step,
+                        total,
+                        loss,
+                        accuracy: f64::NAN,
+                        is_validation: 0,
+                    })
+                }
+                Event::Validation { step, loss, accuracy } => watch(lowrank_train_progress {
+                    step,
+                    total,
+                    loss,
+                    accuracy: accuracy.unwrap_or(f64::NAN),
+                    is_validation: 1,
+                }),
+            }
+        });
     match outcome {
         Ok(report) if report.stopped => Ok(tell(&trainer, &report)),
         Ok(report) => {

@@ -1,6 +1,7 @@
 //! From any source to a base archive: tensors are asked for one by one, quantized, and written.
 //!
-//! Only the finished form of each tensor is kept: the peak is below the size of the result plus two tensors as f32.
+//! Only the finished form of each tensor is kept: the peak is below the size of the result plus two
+//! tensors as f32.
 
 use std::path::Path;
 
@@ -29,7 +30,13 @@ pub struct BaseOptions {
 
 impl Default for BaseOptions {
     fn default() -> Self {
-        Self { weights: Format::Nf4, embedding: Format::Int8, block: BLOCK, allow_missing_tokenizer: false, content_version: 1 }
+        Self {
+            weights: Format::Nf4,
+            embedding: Format::Int8,
+            block: BLOCK,
+            allow_missing_tokenizer: false,
+            content_version: 1,
+        }
     }
 }
 
@@ -54,19 +61,26 @@ pub fn write_base(
     output: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Header, FileError> {
-    Parts::read(source, options, progress)?.with_root(|root| write_file(root, options.content_version, output))
+    Parts::read(source, options, progress)?
+        .with_root(|root| write_file(root, options.content_version, output))
 }
 
 /// Imports `source` into memory.
 ///
 /// # Errors
 /// As [`write_base`].
-pub fn base_to_buffer(source: &dyn Source, options: &BaseOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Buffer, FileError> {
+pub fn base_to_buffer(
+    source: &dyn Source,
+    options: &BaseOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Buffer, FileError> {
     let wrap = |error| FileError::core(source.path(), "", error);
-    Parts::read(source, options, progress)?.with_root(|root| to_buffer(root, options.content_version).map_err(wrap))
+    Parts::read(source, options, progress)?
+        .with_root(|root| to_buffer(root, options.content_version).map_err(wrap))
 }
 
-/// One decoder block, finished: q, k, v, o, gate, up, down; attention, feed-forward, query and key norms.
+/// One decoder block, finished: q, k, v, o, gate, up, down; attention, feed-forward, query and key
+/// norms.
 struct Block {
     linears: [Layer; 7],
     norms: [Vec<f32>; 4],
@@ -84,26 +98,40 @@ struct Parts {
 }
 
 impl Parts {
-    fn read(source: &dyn Source, options: &BaseOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Self, FileError> {
+    fn read(
+        source: &dyn Source,
+        options: &BaseOptions,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self, FileError> {
         let config = source.config()?;
         config.check().map_err(|error| FileError::core(source.path(), "config", error))?;
         let text = source.text()?;
         if text.tokenizer.is_empty() && !options.allow_missing_tokenizer {
-            return Err(FileError::format(source.path(), "tokenizer", "the model comes without a tokenizer"));
+            return Err(FileError::format(
+                source.path(),
+                "tokenizer",
+                "the model comes without a tokenizer",
+            ));
         }
-        if let Some(&token) = text.bos.iter().chain(&text.stop).find(|&&id| id as usize >= config.vocab) {
+        if let Some(&token) =
+            text.bos.iter().chain(&text.stop).find(|&&id| id as usize >= config.vocab)
+        {
             let error = Error::Token { token, vocab: config.vocab as u32 };
             return Err(FileError::core(source.path(), "special tokens", error));
         }
         let mut reader = Reader::new(source, options, progress);
-        let blocks = (0..config.layers).map(|layer| block(&mut reader, &config, layer)).collect::<Result<_, _>>()?;
+        let blocks = (0..config.layers)
+            .map(|layer| block(&mut reader, &config, layer))
+            .collect::<Result<_, _>>()?;
         let edge = |site: Site| (format!("{site}"), site.shape(&config));
         let ((path, shape), (head_path, head_shape)) = (edge(Site::Embedding), edge(Site::Head));
         let embedding = reader.weight(&path, shape, options.embedding)?;
         let norm = reader.vector("model.norm.weight", config.dim)?;
         let head = reader.optional_weight(&head_path, head_shape, options.embedding)?;
         // Buffers that are computed anew.
-        reader.refuse_leftovers(|name| name.ends_with("rotary_emb.inv_freq") || name.ends_with("attention.masked_bias"))?;
+        reader.refuse_leftovers(|name| {
+            name.ends_with("rotary_emb.inv_freq") || name.ends_with("attention.masked_bias")
+        })?;
         Ok(Self { name: source.name(), config, text, blocks, embedding, norm, head })
     }
 
@@ -111,8 +139,21 @@ impl Parts {
     fn with_root<T>(&self, use_it: impl FnOnce(&schema::Llama<'_>) -> T) -> T {
         fn lend(block: &Block) -> schema::LlamaLayer<'_> {
             let [q, k, v, o, gate, up, down] = block.linears.each_ref().map(Layer::view);
-            let [attention_norm, feed_forward_norm, q_norm, k_norm] = block.norms.each_ref().map(Vec::as_slice);
-            schema::LlamaLayer { attention_norm, q, k, v, o, q_norm, k_norm, feed_forward_norm, gate, up, down }
+            let [attention_norm, feed_forward_norm, q_norm, k_norm] =
+                block.norms.each_ref().map(Vec::as_slice);
+            schema::LlamaLayer {
+                attention_norm,
+                q,
+                k,
+                v,
+                o,
+                q_norm,
+                k_norm,
+                feed_forward_norm,
+                gate,
+                up,
+                down,
+            }
         }
         let layers: Vec<_> = self.blocks.iter().map(lend).collect();
         use_it(&schema::Llama {
@@ -133,13 +174,20 @@ impl Parts {
     }
 }
 
-fn block(reader: &mut Reader<'_, dyn Source + '_>, config: &Config, layer: usize) -> Result<Block, FileError> {
-    let sites: [fn(usize) -> Site; 7] = [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
+fn block(
+    reader: &mut Reader<'_, dyn Source + '_>,
+    config: &Config,
+    layer: usize,
+) -> Result<Block, FileError> {
+    let sites: [fn(usize) -> Site; 7] =
+        [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
     let mut linears = Vec::with_capacity(7);
     for site in sites.map(|site| site(layer)) {
         linears.push(reader.linear(&site.to_string(), site.shape(config))?);
     }
-    let Ok(linears) = <[Layer; 7]>::try_from(linears) else { unreachable!("seven sites give seven layers") };
+    let Ok(linears) = <[Layer; 7]>::try_from(linears) else {
+        unreachable!("seven sites give seven layers")
+    };
     let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
     let norms = [
         reader.vector(&name("input_layernorm"), config.dim)?,

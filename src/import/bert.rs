@@ -1,7 +1,8 @@
-//! Hugging Face directories of BERT encoders: config.json, safetensors, tokenizer.json, and sentence-transformers' pooling.
+//! Hugging Face directories of BERT encoders: config.json, safetensors, tokenizer.json, and
+//! sentence-transformers' pooling.
 //!
-//! Heads of pre-training (`cls.…`) are no part of an encoder and are left out; heads of tasks are refused: they come with adapters.
-//! The configuration is read by `bert_config`.
+//! Heads of pre-training (`cls.…`) are no part of an encoder and are left out; heads of tasks are
+//! refused: they come with adapters. The configuration is read by `bert_config`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,16 +38,28 @@ impl HuggingFaceBert {
     /// Opens a directory: reads the configuration and maps the weights.
     ///
     /// # Errors
-    /// A [`FileError`] that names the file and the key or tensor: missing or damaged files, another model type, a field that changes
-    /// the mathematics and is not supported, a pooling that is not the mean or the first token, the head of a task.
+    /// A [`FileError`] that names the file and the key or tensor: missing or damaged files, another
+    /// model type, a field that changes the mathematics and is not supported, a pooling that is
+    /// not the mean or the first token, the head of a task.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, FileError> {
         let directory = directory.as_ref();
         let json = Json::read(&directory.join("config.json"))?;
         let (config, max_length) = bert_config::read(directory, &json)?;
-        let quantization = json.object("quantization_config")?.map(|json| Quantization::read(&json)).transpose()?;
+        let quantization = json
+            .object("quantization_config")?
+            .map(|json| Quantization::read(&json))
+            .transpose()?;
         let shards = open_shards(directory)?;
         let names = names(directory, &shards, quantization.is_some())?;
-        Ok(Self { directory: directory.to_owned(), json, config, max_length, shards, quantization, names })
+        Ok(Self {
+            directory: directory.to_owned(),
+            json,
+            config,
+            max_length,
+            shards,
+            quantization,
+            names,
+        })
     }
 
     /// The numbers.
@@ -55,8 +68,13 @@ impl HuggingFaceBert {
     }
 }
 
-/// `BertModel`'s names: without the prefix that task models put in front, and with the norms' names of today.
-fn names(directory: &Path, shards: &Shards, quantized: bool) -> Result<BTreeMap<String, String>, FileError> {
+/// `BertModel`'s names: without the prefix that task models put in front, and with the norms' names
+/// of today.
+fn names(
+    directory: &Path,
+    shards: &Shards,
+    quantized: bool,
+) -> Result<BTreeMap<String, String>, FileError> {
     let is_prefixed = shards.names().any(|name| name.starts_with("bert."));
     let mut names = BTreeMap::new();
     for stored in shards.names() {
@@ -64,15 +82,24 @@ fn names(directory: &Path, shards: &Shards, quantized: bool) -> Result<BTreeMap<
             continue;
         }
         let name = stored.strip_prefix("bert.").unwrap_or(stored);
-        if is_prefixed && name == stored || ["classifier", "qa_outputs"].iter().any(|head| name.starts_with(head)) {
+        if is_prefixed && name == stored
+            || ["classifier", "qa_outputs"].iter().any(|head| name.starts_with(head))
+        {
             let reason = "the head of a task is no part of an encoder; classifiers are imported with their adapters";
             return Err(FileError::format(directory, stored, reason));
         }
-        let renamed = |old: &str, new: &str| name.strip_suffix(old).map(|stem| format!("{stem}{new}"));
-        let name = renamed("LayerNorm.gamma", "LayerNorm.weight").or_else(|| renamed("LayerNorm.beta", "LayerNorm.bias"));
-        let name = name.unwrap_or_else(|| stored.strip_prefix("bert.").unwrap_or(stored).to_owned());
+        let renamed =
+            |old: &str, new: &str| name.strip_suffix(old).map(|stem| format!("{stem}{new}"));
+        let name = renamed("LayerNorm.gamma", "LayerNorm.weight")
+            .or_else(|| renamed("LayerNorm.beta", "LayerNorm.bias"));
+        let name =
+            name.unwrap_or_else(|| stored.strip_prefix("bert.").unwrap_or(stored).to_owned());
         if let Some(other) = names.insert(name, stored.to_owned()) {
-            return Err(FileError::format(directory, stored, format!("{other} is the same part of the model: one of the two is too many")));
+            return Err(FileError::format(
+                directory,
+                stored,
+                format!("{other} is the same part of the model: one of the two is too many"),
+            ));
         }
     }
     Ok(names)
@@ -108,7 +135,8 @@ pub fn write_bert(
     output: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Header, FileError> {
-    Parts::read(source, options, progress)?.with_root(|root| write_file(root, options.content_version, output))
+    Parts::read(source, options, progress)?
+        .with_root(|root| write_file(root, options.content_version, output))
 }
 
 /// Imports `source` into memory.
@@ -121,13 +149,15 @@ pub fn bert_to_buffer(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Buffer, FileError> {
     let wrap = |error| FileError::core(&source.directory, "", error);
-    Parts::read(source, options, progress)?.with_root(|root| to_buffer(root, options.content_version).map_err(wrap))
+    Parts::read(source, options, progress)?
+        .with_root(|root| to_buffer(root, options.content_version).map_err(wrap))
 }
 
 /// A LayerNorm, finished: weight and bias.
 type Norm = [Vec<f32>; 2];
 
-/// One encoder block, finished: q, k, v, o, up, down; the norms after attention and feed-forward part.
+/// One encoder block, finished: q, k, v, o, up, down; the norms after attention and feed-forward
+/// part.
 struct Block {
     linears: [Layer; 6],
     norms: [Norm; 2],
@@ -149,7 +179,11 @@ struct Parts {
 type BertReader<'r> = Reader<'r, HuggingFaceBert>;
 
 impl Parts {
-    fn read(source: &HuggingFaceBert, options: &BaseOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Self, FileError> {
+    fn read(
+        source: &HuggingFaceBert,
+        options: &BaseOptions,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self, FileError> {
         let config = source.config;
         let tokenizer = huggingface_text::encoder_tokenizer(&source.directory)?;
         if tokenizer.is_empty() && !options.allow_missing_tokenizer {
@@ -157,19 +191,44 @@ impl Parts {
             return Err(FileError::format(&source.directory, "tokenizer", reason));
         }
         let mut reader = Reader::new(source, options, progress);
-        let blocks = (0..config.layers).map(|layer| block(&mut reader, &config, layer)).collect::<Result<_, _>>()?;
+        let blocks = (0..config.layers)
+            .map(|layer| block(&mut reader, &config, layer))
+            .collect::<Result<_, _>>()?;
         let embeddings = [
-            reader.weight(&Site::Embedding.to_string(), (config.vocab, config.dim), options.embedding)?,
-            reader.weight("embeddings.position_embeddings", (config.context, config.dim), Format::F32)?,
-            reader.weight("embeddings.token_type_embeddings", (config.token_types, config.dim), Format::F32)?,
+            reader.weight(
+                &Site::Embedding.to_string(),
+                (config.vocab, config.dim),
+                options.embedding,
+            )?,
+            reader.weight(
+                "embeddings.position_embeddings",
+                (config.context, config.dim),
+                Format::F32,
+            )?,
+            reader.weight(
+                "embeddings.token_type_embeddings",
+                (config.token_types, config.dim),
+                Format::F32,
+            )?,
         ];
         let embedding_norm = norm(&mut reader, "embeddings.LayerNorm", config.dim)?;
         let path = Site::Pooler.to_string();
-        let pooler = reader.has(&format!("{path}.weight")).then(|| reader.biased_linear(&path, Site::Pooler.shape(&config)));
+        let pooler = reader
+            .has(&format!("{path}.weight"))
+            .then(|| reader.biased_linear(&path, Site::Pooler.shape(&config)));
         let pooler = pooler.transpose()?;
         reader.refuse_leftovers(|name| name == "embeddings.position_ids")?;
         let name = model_name(&source.json, &source.directory);
-        Ok(Self { name, config, max_length: source.max_length, tokenizer, blocks, embeddings, embedding_norm, pooler })
+        Ok(Self {
+            name,
+            config,
+            max_length: source.max_length,
+            tokenizer,
+            blocks,
+            embeddings,
+            embedding_norm,
+            pooler,
+        })
     }
 
     /// Lends the parts as a root.
@@ -183,7 +242,8 @@ impl Parts {
             BertLayer { q, k, v, o, attention_norm, up, down, output_norm }
         }
         let layers: Vec<_> = self.blocks.iter().map(lend).collect();
-        let [embedding, positions, token_types] = self.embeddings.each_ref().map(|matrix| matrix.view().into());
+        let [embedding, positions, token_types] =
+            self.embeddings.each_ref().map(|matrix| matrix.view().into());
         use_it(&Bert {
             name: &self.name,
             config: self.config.to_schema(),
@@ -205,7 +265,9 @@ fn block(reader: &mut BertReader<'_>, config: &Config, layer: usize) -> Result<B
     for site in sites.map(|site| site(layer)) {
         linears.push(reader.biased_linear(&site.to_string(), site.shape(config))?);
     }
-    let Ok(linears) = <[Layer; 6]>::try_from(linears) else { unreachable!("six sites give six layers") };
+    let Ok(linears) = <[Layer; 6]>::try_from(linears) else {
+        unreachable!("six sites give six layers")
+    };
     let norms = [
         norm(reader, &format!("encoder.layer.{layer}.attention.output.LayerNorm"), config.dim)?,
         norm(reader, &format!("encoder.layer.{layer}.output.LayerNorm"), config.dim)?,
@@ -214,5 +276,8 @@ fn block(reader: &mut BertReader<'_>, config: &Config, layer: usize) -> Result<B
 }
 
 fn norm(reader: &mut BertReader<'_>, path: &str, dim: usize) -> Result<Norm, FileError> {
-    Ok([reader.vector(&format!("{path}.weight"), dim)?, reader.vector(&format!("{path}.bias"), dim)?])
+    Ok([
+        reader.vector(&format!("{path}.weight"), dim)?,
+        reader.vector(&format!("{path}.bias"), dim)?,
+    ])
 }

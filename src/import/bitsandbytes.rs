@@ -1,7 +1,9 @@
-//! bitsandbytes 4-bit weights inside a Hugging Face directory: taken over code for code, scale for scale.
+//! bitsandbytes 4-bit weights inside a Hugging Face directory: taken over code for code, scale for
+//! scale.
 //!
-//! Beside `P.weight` (packed codes, whatever their declared type) lie `P.weight.absmax` (f32, or 8-bit codes if nested),
-//! `.quant_map`, `.nested_absmax`, `.nested_quant_map` and `.quant_state.bitsandbytes__nf4` (JSON in a byte tensor).
+//! Beside `P.weight` (packed codes, whatever their declared type) lie `P.weight.absmax` (f32, or
+//! 8-bit codes if nested), `.quant_map`, `.nested_absmax`, `.nested_quant_map` and
+//! `.quant_state.bitsandbytes__nf4` (JSON in a byte tensor).
 
 use std::path::Path;
 
@@ -23,14 +25,19 @@ impl Quantization {
     pub(super) fn read(json: &Json) -> Result<Self, FileError> {
         let method = json.text("quant_method")?.unwrap_or("bitsandbytes");
         if method != "bitsandbytes" {
-            return Err(json.error("quant_method", format!("\"{method}\" is not supported; bitsandbytes is")));
+            return Err(json
+                .error("quant_method", format!("\"{method}\" is not supported; bitsandbytes is")));
         }
         if json.flag("load_in_8bit")? || !json.flag("load_in_4bit")? {
-            return Err(json.error("load_in_4bit", "only 4-bit checkpoints of bitsandbytes are supported"));
+            return Err(
+                json.error("load_in_4bit", "only 4-bit checkpoints of bitsandbytes are supported")
+            );
         }
         let kind = json.text("bnb_4bit_quant_type")?.unwrap_or("fp4");
         if kind != "nf4" {
-            return Err(json.error("bnb_4bit_quant_type", format!("\"{kind}\" is not supported; nf4 is")));
+            return Err(
+                json.error("bnb_4bit_quant_type", format!("\"{kind}\" is not supported; nf4 is"))
+            );
         }
         Ok(Self)
     }
@@ -38,17 +45,32 @@ impl Quantization {
     /// Does `name` belong to a packed weight?
     pub(super) fn is_companion(name: &str) -> bool {
         let parts = [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", STATE];
-        parts.iter().any(|part| name.strip_suffix(part).is_some_and(|weight| weight.ends_with(".weight")))
+        parts
+            .iter()
+            .any(|part| name.strip_suffix(part).is_some_and(|weight| weight.ends_with(".weight")))
     }
 
     /// The packed weight called `name`, or `None` if it is not packed.
-    pub(super) fn packed(&self, shards: &Shards, name: &str) -> Result<Option<OwnedMatrix>, FileError> {
+    pub(super) fn packed(
+        &self,
+        shards: &Shards,
+        name: &str,
+    ) -> Result<Option<OwnedMatrix>, FileError> {
         if let Some((_, path)) = shards.get(&format!("{name}{FP4_STATE}")) {
-            return Err(FileError::format(path, name, "the weight is packed as fp4; nf4 is supported"));
+            return Err(FileError::format(
+                path,
+                name,
+                "the weight is packed as fp4; nf4 is supported",
+            ));
         }
         let state_name = format!("{name}{STATE}");
-        let (Some((codes, path)), Some((state, state_path))) = (shards.get(name), shards.get(&state_name)) else { return Ok(None) };
-        let state = State::read(state.bytes).map_err(|reason| FileError::format(state_path, state_name, reason))?;
+        let (Some((codes, path)), Some((state, state_path))) =
+            (shards.get(name), shards.get(&state_name))
+        else {
+            return Ok(None);
+        };
+        let state = State::read(state.bytes)
+            .map_err(|reason| FileError::format(state_path, state_name, reason))?;
         let parts = Companions { shards, path, weight: name };
         let codes = parts.bytes("", codes.bytes, state.count.div_ceil(2))?;
         parts.table(".quant_map", &nf4::CODEBOOK)?;
@@ -58,7 +80,9 @@ impl Quantization {
             Some(offset) => {
                 parts.table(".nested_quant_map", &double::MAP)?;
                 let absmax_name = format!("{name}.absmax");
-                let (absmax, _) = shards.get(&absmax_name).ok_or_else(|| parts.error(".absmax", "the tensor is missing"))?;
+                let (absmax, _) = shards
+                    .get(&absmax_name)
+                    .ok_or_else(|| parts.error(".absmax", "the tensor is missing"))?;
                 OwnedScales::Double {
                     codes: parts.bytes(".absmax", absmax.bytes, blocks)?,
                     nested: parts.floats(".nested_absmax", blocks.div_ceil(double::GROUP))?,
@@ -66,12 +90,17 @@ impl Quantization {
                 }
             }
         };
-        let values = OwnedValues::Nf4 { codes, scales, block: state.block, layout: Layout::Sequential };
-        let matrix = OwnedMatrix::new(state.rows, state.cols, values).map_err(|core| FileError::core(path, name, core))?;
+        let values =
+            OwnedValues::Nf4 { codes, scales, block: state.block, layout: Layout::Sequential };
+        let matrix = OwnedMatrix::new(state.rows, state.cols, values)
+            .map_err(|core| FileError::core(path, name, core))?;
         if let Values::Nf4(nf4) = matrix.view().values()
             && let Some(index) = (0..blocks).find(|&index| !nf4.scales.get(index).is_finite())
         {
-            return Err(parts.error(".absmax", format!("the scale of block {index} decodes to {}", nf4.scales.get(index))));
+            return Err(parts.error(
+                ".absmax",
+                format!("the scale of block {index} decodes to {}", nf4.scales.get(index)),
+            ));
         }
         Ok(Some(matrix))
     }
@@ -90,29 +119,48 @@ struct State {
 
 impl State {
     fn read(bytes: &[u8]) -> Result<Self, String> {
-        let state: Value = serde_json::from_slice(bytes).map_err(|error| format!("not valid JSON: {error}"))?;
+        let state: Value =
+            serde_json::from_slice(bytes).map_err(|error| format!("not valid JSON: {error}"))?;
         let whole = |value: &Value| value.as_u64().and_then(|number| usize::try_from(number).ok());
         let kind = &state["quant_type"];
         if !kind.is_null() && kind != "nf4" {
             return Err(format!("\"quant_type\": {kind} is not supported; \"nf4\" is"));
         }
-        let shape: Option<Vec<usize>> = state["shape"].as_array().and_then(|dims| dims.iter().map(whole).collect());
-        let product = |[rows, cols]: [usize; 2]| rows.checked_mul(cols).map(|count| (rows, cols, count));
+        let shape: Option<Vec<usize>> =
+            state["shape"].as_array().and_then(|dims| dims.iter().map(whole).collect());
+        let product =
+            |[rows, cols]: [usize; 2]| rows.checked_mul(cols).map(|count| (rows, cols, count));
         let shape = shape.and_then(|shape| <[usize; 2]>::try_from(shape).ok()).and_then(product);
-        let (rows, cols, count) =
-            shape.ok_or_else(|| format!("\"shape\": the two dimensions of a matrix were expected, found {}", state["shape"]))?;
+        let (rows, cols, count) = shape.ok_or_else(|| {
+            format!(
+                "\"shape\": the two dimensions of a matrix were expected, found {}",
+                state["shape"]
+            )
+        })?;
         let block = whole(&state["blocksize"]).filter(|&block| nf4::is_block_size(block));
-        let block =
-            block.ok_or_else(|| format!("\"blocksize\": a power of two from 32 to 4096 was expected, found {}", state["blocksize"]))?;
+        let block = block.ok_or_else(|| {
+            format!(
+                "\"blocksize\": a power of two from 32 to 4096 was expected, found {}",
+                state["blocksize"]
+            )
+        })?;
         let nested = &state["nested_blocksize"];
         if !nested.is_null() && whole(nested) != Some(double::GROUP) {
-            return Err(format!("\"nested_blocksize\": {} was expected, found {nested}", double::GROUP));
+            return Err(format!(
+                "\"nested_blocksize\": {} was expected, found {nested}",
+                double::GROUP
+            ));
         }
         let offset = &state["nested_offset"];
-        let finite = || offset.as_f64().map(|offset| offset as f32).filter(|offset| offset.is_finite());
+        let finite =
+            || offset.as_f64().map(|offset| offset as f32).filter(|offset| offset.is_finite());
         let nested_offset = match nested {
             Value::Null => None,
-            _ => Some(finite().ok_or_else(|| format!("\"nested_offset\": a number that f32 can hold was expected, found {offset}"))?),
+            _ => Some(finite().ok_or_else(|| {
+                format!(
+                    "\"nested_offset\": a number that f32 can hold was expected, found {offset}"
+                )
+            })?),
         };
         Ok(Self { rows, cols, count, block, nested_offset })
     }
@@ -131,7 +179,11 @@ impl Companions<'_> {
     }
 
     fn check_len(&self, suffix: &str, found: usize, expected: usize) -> Result<(), FileError> {
-        let reason = || format!("{expected} values were expected for the weight's shape and block size, found {found}");
+        let reason = || {
+            format!(
+                "{expected} values were expected for the weight's shape and block size, found {found}"
+            )
+        };
         if found == expected { Ok(()) } else { Err(self.error(suffix, reason())) }
     }
 
@@ -151,7 +203,10 @@ impl Companions<'_> {
         self.check_len(suffix, values.len(), expected)?;
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
-            Some(index) => Err(self.error(suffix, format!("value {index} is {}, a finite scale was expected", values[index]))),
+            Some(index) => Err(self.error(
+                suffix,
+                format!("value {index} is {}, a finite scale was expected", values[index]),
+            )),
         }
     }
 
@@ -166,7 +221,10 @@ fn check_map(found: &[f32], expected: &[f32]) -> Result<(), String> {
         return Ok(());
     }
     match found.iter().zip(expected).position(|(a, b)| a != b) {
-        Some(i) => Err(format!("entry {i} is {}, the table this build decodes with has {}", found[i], expected[i])),
+        Some(i) => Err(format!(
+            "entry {i} is {}, the table this build decodes with has {}",
+            found[i], expected[i]
+        )),
         None => Err(format!("{} entries were expected, found {}", expected.len(), found.len())),
     }
 }

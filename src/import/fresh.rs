@@ -1,7 +1,8 @@
 //! Fresh models to pre-train, from a configuration and a seed.
 //!
-//! A model directory is made as other programs would leave it (configuration, random weights, tokenizer) and imported like any other:
-//! what the importers check is checked here too. Keys of the configuration are those of the family's importer, and:
+//! A model directory is made as other programs would leave it (configuration, random weights,
+//! tokenizer) and imported like any other: what the importers check is checked here too. Keys of
+//! the configuration are those of the family's importer, and:
 //!
 //! | key | meaning |
 //! |---|---|
@@ -26,16 +27,25 @@ use crate::archive::{Buffer, Header};
 use crate::error::RootKind;
 use crate::file::FileError;
 
-/// Writes a fresh model after the configuration in the file `config` to `output`. The same seed gives the same bytes.
+/// Writes a fresh model after the configuration in the file `config` to `output`. The same seed
+/// gives the same bytes.
 ///
 /// # Errors
 /// A [`FileError`] that names the file and the key.
-pub fn write_fresh(config: &Path, seed: u64, options: &BaseOptions, output: &Path) -> Result<Header, FileError> {
+pub fn write_fresh(
+    config: &Path,
+    seed: u64,
+    options: &BaseOptions,
+    output: &Path,
+) -> Result<Header, FileError> {
     let fresh = Fresh::make(config, seed, options)?;
-    let (directory, options, quiet) = (fresh.directory(), &fresh.options, &mut |_: Progress<'_>| {});
+    let (directory, options, quiet) =
+        (fresh.directory(), &fresh.options, &mut |_: Progress<'_>| {});
     match directory_kind(&directory)? {
         RootKind::BERT => write_bert(&HuggingFaceBert::open(directory)?, options, output, quiet),
-        RootKind::LSTM | RootKind::MLP => write_pytorch(&PyTorch::open(directory)?, options, output, quiet),
+        RootKind::LSTM | RootKind::MLP => {
+            write_pytorch(&PyTorch::open(directory)?, options, output, quiet)
+        }
         _ => write_base(&HuggingFace::open(directory)?, options, output, quiet),
     }
 }
@@ -44,12 +54,19 @@ pub fn write_fresh(config: &Path, seed: u64, options: &BaseOptions, output: &Pat
 ///
 /// # Errors
 /// As [`write_fresh`].
-pub fn fresh_to_buffer(config: &Path, seed: u64, options: &BaseOptions) -> Result<Buffer, FileError> {
+pub fn fresh_to_buffer(
+    config: &Path,
+    seed: u64,
+    options: &BaseOptions,
+) -> Result<Buffer, FileError> {
     let fresh = Fresh::make(config, seed, options)?;
-    let (directory, options, quiet) = (fresh.directory(), &fresh.options, &mut |_: Progress<'_>| {});
+    let (directory, options, quiet) =
+        (fresh.directory(), &fresh.options, &mut |_: Progress<'_>| {});
     match directory_kind(&directory)? {
         RootKind::BERT => bert_to_buffer(&HuggingFaceBert::open(directory)?, options, quiet),
-        RootKind::LSTM | RootKind::MLP => pytorch_to_buffer(&PyTorch::open(directory)?, options, quiet),
+        RootKind::LSTM | RootKind::MLP => {
+            pytorch_to_buffer(&PyTorch::open(directory)?, options, quiet)
+        }
         _ => base_to_buffer(&HuggingFace::open(directory)?, options, quiet),
     }
 }
@@ -70,10 +87,20 @@ impl Fresh {
         let mut json = Json::read(path)?;
         let tokenizer = tokenizer(path, &mut json)?;
         let tensors = fresh_tensors::of(path, &json)?;
-        let parent = tempfile::tempdir().map_err(|error| FileError::io(std::env::temp_dir(), error))?;
+        let parent =
+            tempfile::tempdir().map_err(|error| FileError::io(std::env::temp_dir(), error))?;
         // The folder's name becomes the model's.
-        let name = path.file_stem().map_or_else(|| "fresh".into(), |stem| stem.to_string_lossy().into_owned());
-        let fresh = Self { parent, name, options: BaseOptions { allow_missing_tokenizer: tokenizer.is_none(), ..options.clone() } };
+        let name = path
+            .file_stem()
+            .map_or_else(|| "fresh".into(), |stem| stem.to_string_lossy().into_owned());
+        let fresh = Self {
+            parent,
+            name,
+            options: BaseOptions {
+                allow_missing_tokenizer: tokenizer.is_none(),
+                ..options.clone()
+            },
+        };
         let directory = fresh.directory();
         std::fs::create_dir(&directory).map_err(|error| FileError::io(&directory, error))?;
         let put = |name: &str, bytes: &[u8]| {
@@ -91,21 +118,30 @@ impl Fresh {
 
 /// Draws every tensor and saves them.
 fn save(path: &Path, seed: u64, tensors: &[Drawn]) -> Result<(), FileError> {
-    let wrong = |error: safetensors::SafeTensorError| FileError::format(path, "", error.to_string());
+    let wrong =
+        |error: safetensors::SafeTensorError| FileError::format(path, "", error.to_string());
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .enumerate()
-        .map(|(index, tensor)| tensor.values(seed, index as u64).iter().flat_map(|value| value.to_le_bytes()).collect())
+        .map(|(index, tensor)| {
+            tensor.values(seed, index as u64).iter().flat_map(|value| value.to_le_bytes()).collect()
+        })
         .collect();
     let mut views = Vec::with_capacity(tensors.len());
     for (tensor, bytes) in tensors.iter().zip(&bytes) {
-        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, tensor.shape.clone(), bytes).map_err(wrong)?;
+        let view = safetensors::tensor::TensorView::new(
+            safetensors::Dtype::F32,
+            tensor.shape.clone(),
+            bytes,
+        )
+        .map_err(wrong)?;
         views.push((tensor.name.as_str(), view));
     }
     safetensors::serialize_to_file(views, None, path).map_err(wrong)
 }
 
-/// Takes `tokenizer` out of the configuration; fills in the vocabulary's size and, for bytes, the special tokens.
+/// Takes `tokenizer` out of the configuration; fills in the vocabulary's size and, for bytes, the
+/// special tokens.
 fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Vec<u8>>, FileError> {
     let Some(stated) = json.text("tokenizer")?.map(str::to_owned) else { return Ok(None) };
     json.fields.remove("tokenizer");
@@ -133,13 +169,16 @@ fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Vec<u8>>, FileError>
 /// Tokens of the byte-level tokenizer.
 const BYTES_VOCAB: usize = 258;
 
-/// Token i is byte i; 256 is `<s>`, put before every text, 257 `</s>`, put behind every text that an encoder reads.
+/// Token i is byte i; 256 is `<s>`, put before every text, 257 `</s>`, put behind every text that
+/// an encoder reads.
 fn byte_tokenizer(is_encoder: bool) -> Value {
-    let vocab: Map<String, Value> = byte_characters().zip(0..256u32).map(|(c, id)| (c.to_string(), id.into())).collect();
+    let vocab: Map<String, Value> =
+        byte_characters().zip(0..256u32).map(|(c, id)| (c.to_string(), id.into())).collect();
     let special = |id: u32, text: &str| json!({ "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
     let token = |text: &str| json!({ "SpecialToken": { "id": text, "type_id": 0 } });
     let text = |name: &str, kind: u32| json!({ "Sequence": { "id": name, "type_id": kind } });
-    let (mut single, mut pair) = (vec![token("<s>"), text("A", 0)], vec![token("<s>"), text("A", 0), text("B", 1)]);
+    let (mut single, mut pair) =
+        (vec![token("<s>"), text("A", 0)], vec![token("<s>"), text("A", 0), text("B", 1)]);
     if is_encoder {
         single.push(token("</s>"));
         pair = vec![token("<s>"), text("A", 0), token("</s>"), text("B", 1), token("</s>")];
@@ -170,10 +209,12 @@ mod tests {
     #[test]
     fn every_byte_is_its_own_token() {
         for is_encoder in [false, true] {
-            let tokenizer = tokenizers::Tokenizer::from_bytes(byte_tokenizer(is_encoder).to_string()).unwrap();
+            let tokenizer =
+                tokenizers::Tokenizer::from_bytes(byte_tokenizer(is_encoder).to_string()).unwrap();
             let text = "Grüße, \t 1+1\n 雨 \u{7f}\0</p>";
             let ids = tokenizer.encode_fast(text, true).unwrap().get_ids().to_vec();
-            let mut expected: Vec<u32> = [256].into_iter().chain(text.bytes().map(u32::from)).collect();
+            let mut expected: Vec<u32> =
+                [256].into_iter().chain(text.bytes().map(u32::from)).collect();
             expected.extend(is_encoder.then_some(257));
             assert_eq!(ids, expected);
             assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);

@@ -1,8 +1,9 @@
 //! What the weights of a fresh model are drawn from, family by family.
 //!
-//! Llama, Qwen and BERT as transformers has it: N(0, `initializer_range`²), 0.02 unless stated, in linear layers and embeddings, ones
-//! in norms, zeros in biases and in the padding token's row. LSTM and MLP as PyTorch's modules have it: U(−1/√n, 1/√n) with n the
-//! hidden size of an LSTM and the inputs of a linear layer, N(0, 1) in embeddings.
+//! Llama, Qwen and BERT as transformers has it: N(0, `initializer_range`²), 0.02 unless stated, in
+//! linear layers and embeddings, ones in norms, zeros in biases and in the padding token's row.
+//! LSTM and MLP as PyTorch's modules have it: U(−1/√n, 1/√n) with n the hidden size of an LSTM and
+//! the inputs of a linear layer, N(0, 1) in embeddings.
 
 use std::path::Path;
 
@@ -45,8 +46,12 @@ impl Drawn {
     pub(super) fn values(&self, seed: u64, index: u64) -> Vec<f32> {
         let (count, stream) = (self.shape.iter().product::<usize>() as u64, STREAMS + index);
         let mut values: Vec<f32> = match self.draw {
-            Draw::Normal(sigma) => (0..count).map(|i| sigma * random::normal(seed, stream, i)).collect(),
-            Draw::Uniform(bound) => (0..count).map(|i| bound * (2.0 * random::uniform(seed, stream, i) - 1.0)).collect(),
+            Draw::Normal(sigma) => {
+                (0..count).map(|i| sigma * random::normal(seed, stream, i)).collect()
+            }
+            Draw::Uniform(bound) => {
+                (0..count).map(|i| bound * (2.0 * random::uniform(seed, stream, i) - 1.0)).collect()
+            }
             Draw::Constant(value) => vec![value; count as usize],
         };
         if let (Some(row), Some(&width)) = (self.zero_row, self.shape.get(1))
@@ -83,16 +88,23 @@ fn of_decoder(json: &Json) -> Result<Vec<Drawn>, FileError> {
     let (c, normal) = (family.config(json)?, sigma(json)?);
     let (one, zero) = (Draw::Constant(1.0), Draw::Constant(0.0));
     let announced = family.announced(json)?;
-    let weight = |site: Site| Drawn::new(format!("{site}.weight"), <[usize; 2]>::from(site.shape(&c)), normal);
+    let weight = |site: Site| {
+        Drawn::new(format!("{site}.weight"), <[usize; 2]>::from(site.shape(&c)), normal)
+    };
     let mut embedding = weight(Site::Embedding);
     embedding.zero_row = json.count("pad_token_id")?;
     let mut tensors = vec![embedding];
     for layer in 0..c.layers {
         let prefix = format!("model.layers.{layer}.");
-        for site in [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down].map(|site| site(layer)) {
+        for site in [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down]
+            .map(|site| site(layer))
+        {
             let bias = format!("{site}.bias");
             tensors.push(weight(site));
-            if announced.iter().any(|(part, there)| *there && bias.strip_prefix(&prefix) == Some(part)) {
+            if announced
+                .iter()
+                .any(|(part, there)| *there && bias.strip_prefix(&prefix) == Some(part))
+            {
                 tensors.push(Drawn::new(bias, [site.shape(&c).0], zero));
             }
         }
@@ -121,7 +133,11 @@ fn of_bert(path: &Path, json: &Json) -> Result<Vec<Drawn>, FileError> {
     words.zero_row = Some(json.count("pad_token_id")?.unwrap_or(0));
     tensors.push(words);
     tensors.push(Drawn::new("embeddings.position_embeddings.weight", [c.context, c.dim], normal));
-    tensors.push(Drawn::new("embeddings.token_type_embeddings.weight", [c.token_types, c.dim], normal));
+    tensors.push(Drawn::new(
+        "embeddings.token_type_embeddings.weight",
+        [c.token_types, c.dim],
+        normal,
+    ));
     let norm = |tensors: &mut Vec<Drawn>, path: &str| {
         tensors.push(Drawn::new(format!("{path}.weight"), [c.dim], one));
         tensors.push(Drawn::new(format!("{path}.bias"), [c.dim], zero));

@@ -1,7 +1,7 @@
 //! Hugging Face model directories: config.json, safetensors in one or many shards, tokenizer.json.
 //!
-//! Llama, Qwen2 and Qwen3 decoders; other families and weights in pickles are refused by name. The configuration is read by
-//! `huggingface_config`, the text border by `huggingface_text`.
+//! Llama, Qwen2 and Qwen3 decoders; other families and weights in pickles are refused by name. The
+//! configuration is read by `huggingface_config`, the text border by `huggingface_text`.
 
 use std::path::{Path, PathBuf};
 
@@ -32,14 +32,18 @@ impl HuggingFace {
     /// Opens a directory: reads the configuration and maps the weights.
     ///
     /// # Errors
-    /// A [`FileError`] that names the file and the key or tensor: missing or damaged files, an unknown model type or
-    /// quantization, a field that changes the mathematics and is not supported, biases and norms that the family does not have.
+    /// A [`FileError`] that names the file and the key or tensor: missing or damaged files, an
+    /// unknown model type or quantization, a field that changes the mathematics and is not
+    /// supported, biases and norms that the family does not have.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, FileError> {
         let directory = directory.as_ref();
         let json = Json::read(&directory.join("config.json"))?;
         let family = Family::of(&json)?;
         let config = family.config(&json)?;
-        let quantization = json.object("quantization_config")?.map(|json| Quantization::read(&json)).transpose()?;
+        let quantization = json
+            .object("quantization_config")?
+            .map(|json| Quantization::read(&json))
+            .transpose()?;
         let shards = open_shards(directory)?;
         check_announced(directory, family, family.announced(&json)?, config.layers, &shards)?;
         let is_tied = is_tied(directory, &json, &shards)?;
@@ -47,8 +51,9 @@ impl HuggingFace {
     }
 }
 
-/// Biases and head norms are there if the family has them or the configuration announces them, and not otherwise: transformers
-/// would start from random ones where they are missing, and ignore those that it does not expect.
+/// Biases and head norms are there if the family has them or the configuration announces them, and
+/// not otherwise: transformers would start from random ones where they are missing, and ignore
+/// those that it does not expect.
 fn check_announced(
     directory: &Path,
     family: Family,
@@ -56,24 +61,44 @@ fn check_announced(
     layers: usize,
     shards: &Shards,
 ) -> Result<(), FileError> {
-    let (announced, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|(_, announced)| *announced);
-    if let Some(name) = shards.names().find(|name| others.iter().any(|(part, _)| name.ends_with(part))) {
-        let reason = format!("the configuration of a {family} model announces no such tensor, transformers would ignore it");
+    let (announced, others): (Vec<_>, Vec<_>) =
+        parts.into_iter().partition(|(_, announced)| *announced);
+    if let Some(name) =
+        shards.names().find(|name| others.iter().any(|(part, _)| name.ends_with(part)))
+    {
+        let reason = format!(
+            "the configuration of a {family} model announces no such tensor, transformers would ignore it"
+        );
         return Err(FileError::format(directory, name, reason));
     }
-    let names = |layer: usize| announced.iter().map(move |(part, _)| format!("model.layers.{layer}.{part}"));
+    let names = |layer: usize| {
+        announced.iter().map(move |(part, _)| format!("model.layers.{layer}.{part}"))
+    };
     match (0..layers).flat_map(names).find(|name| shards.get(name).is_none()) {
-        Some(name) => Err(FileError::format(directory, name, "the tensor is missing, and the configuration announces it")),
+        Some(name) => Err(FileError::format(
+            directory,
+            name,
+            "the tensor is missing, and the configuration announces it",
+        )),
         None => Ok(()),
     }
 }
 
-/// Is the output head the embedding? A head in the file that differs counts, as it does for transformers 5.
+/// Is the output head the embedding? A head in the file that differs counts, as it does for
+/// transformers 5.
 fn is_tied(directory: &Path, json: &Json, shards: &Shards) -> Result<bool, FileError> {
     let [head, embedding] = [Site::Head, Site::Embedding].map(|site| format!("{site}.weight"));
     let stored = |name: &str| shards.get(name).map(|(stored, _)| stored);
-    match (json.get("tie_word_embeddings").is_some(), json.flag("tie_word_embeddings")?, stored(&head)) {
-        (true, false, None) => Err(FileError::format(directory, head, "the tensor is missing, and tie_word_embeddings is false")),
+    match (
+        json.get("tie_word_embeddings").is_some(),
+        json.flag("tie_word_embeddings")?,
+        stored(&head),
+    ) {
+        (true, false, None) => Err(FileError::format(
+            directory,
+            head,
+            "the tensor is missing, and tie_word_embeddings is false",
+        )),
         (_, _, None) => Ok(true),
         (_, true, found) => Ok(found == stored(&embedding)),
         (_, false, Some(_)) => Ok(false),
@@ -87,8 +112,8 @@ pub(super) fn model_name(json: &Json, directory: &Path) -> String {
     stated.map(str::to_owned).or(folder).unwrap_or_default()
 }
 
-/// Which kind of base a model directory holds, as far as its `model_type` says; a type that is neither is left to
-/// [`HuggingFace::open`] to refuse.
+/// Which kind of base a model directory holds, as far as its `model_type` says; a type that is
+/// neither is left to [`HuggingFace::open`] to refuse.
 ///
 /// # Errors
 /// A [`FileError`] if config.json cannot be read or has no `model_type`.
@@ -103,27 +128,38 @@ pub fn directory_kind(directory: impl AsRef<Path>) -> Result<RootKind, FileError
     })
 }
 
-/// The safetensors files of a directory: the single file, or the shards of the index, which must hold what it announces.
+/// The safetensors files of a directory: the single file, or the shards of the index, which must
+/// hold what it announces.
 pub(super) fn open_shards(directory: &Path) -> Result<Shards, FileError> {
     let (single, index) = (directory.join(FILE), directory.join(INDEX));
     if single.exists() {
         return Shards::open(&[single]);
     }
     let Some(json) = Json::read_if_there(&index)? else {
-        return Err(FileError::format(directory, "", format!("there is neither {FILE} nor {INDEX}; other weight files are not supported")));
+        return Err(FileError::format(
+            directory,
+            "",
+            format!("there is neither {FILE} nor {INDEX}; other weight files are not supported"),
+        ));
     };
     let map = json.required("weight_map", json.object("weight_map")?)?;
     let mut files = Vec::new();
     for (tensor, file) in &map.fields {
         let name = file.as_str().filter(|name| !name.contains(['/', '\\']) && *name != "..");
-        let name = name.ok_or_else(|| FileError::format(&index, tensor, format!("a file name was expected, found {file}")))?;
+        let name = name.ok_or_else(|| {
+            FileError::format(&index, tensor, format!("a file name was expected, found {file}"))
+        })?;
         files.push(directory.join(name));
     }
     files.sort();
     files.dedup();
     let shards = Shards::open(&files)?;
     match map.fields.keys().find(|tensor| shards.get(tensor).is_none()) {
-        Some(tensor) => Err(FileError::format(&index, tensor, "the index announces the tensor, none of its files holds it")),
+        Some(tensor) => Err(FileError::format(
+            &index,
+            tensor,
+            "the index announces the tensor, none of its files holds it",
+        )),
         None => Ok(shards),
     }
 }
@@ -155,7 +191,8 @@ impl Source for HuggingFace {
     }
 
     fn names(&self) -> Vec<String> {
-        let companion = |name: &str| self.quantization.is_some() && Quantization::is_companion(name);
+        let companion =
+            |name: &str| self.quantization.is_some() && Quantization::is_companion(name);
         let hidden = |name: &str| companion(name) || self.is_tied && name == "lm_head.weight";
         self.shards.names().filter(|name| !hidden(name)).map(str::to_owned).collect()
     }

@@ -1,7 +1,8 @@
-//! config.json of Llama, Qwen2 and Qwen3 decoders: the numbers, and what each family has beside its weights.
+//! config.json of Llama, Qwen2 and Qwen3 decoders: the numbers, and what each family has beside its
+//! weights.
 //!
-//! The rules and defaults are those of transformers 5; keys of transformers 4 are read too. Every field that changes the
-//! mathematics is honoured or refused by name. No tensor is read here.
+//! The rules and defaults are those of transformers 5; keys of transformers 4 are read too. Every
+//! field that changes the mathematics is honoured or refused by name. No tensor is read here.
 
 use serde_json::Value;
 
@@ -24,11 +25,20 @@ impl Family {
             "llama" => Self::Llama,
             "qwen2" => Self::Qwen2,
             "qwen3" => Self::Qwen3,
-            "bert" => return Err(json.error("model_type", "an encoder: open it as HuggingFaceBert")),
-            other => return Err(json.error("model_type", format!("\"{other}\" is not supported; llama, qwen2, qwen3 and bert are"))),
+            "bert" => {
+                return Err(json.error("model_type", "an encoder: open it as HuggingFaceBert"));
+            }
+            other => {
+                return Err(json.error(
+                    "model_type",
+                    format!("\"{other}\" is not supported; llama, qwen2, qwen3 and bert are"),
+                ));
+            }
         };
         let causal = |name: &Value| name.as_str().is_some_and(|name| name.ends_with("ForCausalLM"));
-        json.refuse("architectures", |value| value.as_array().is_some_and(|names| names.iter().all(causal)))?;
+        json.refuse("architectures", |value| {
+            value.as_array().is_some_and(|names| names.iter().all(causal))
+        })?;
         Ok(family)
     }
 
@@ -57,10 +67,12 @@ impl Family {
         Ok(config)
     }
 
-    /// Without the key Qwen has 32 heads, with null (and for Llama) as many as there are query heads.
+    /// Without the key Qwen has 32 heads, with null (and for Llama) as many as there are query
+    /// heads.
     fn kv_heads(self, json: &Json, heads: usize) -> Result<usize, FileError> {
         let key = "num_key_value_heads";
-        let otherwise = if self == Self::Llama || json.fields.contains_key(key) { heads } else { 32 };
+        let otherwise =
+            if self == Self::Llama || json.fields.contains_key(key) { heads } else { 32 };
         Ok(json.count(key)?.unwrap_or(otherwise))
     }
 
@@ -68,35 +80,49 @@ impl Family {
         match json.count("head_dim")? {
             Some(head_dim) => Ok(head_dim),
             None if self == Self::Qwen3 => Ok(128),
-            None if heads == 0 => Err(json.error("num_attention_heads", "at least 1 was expected, found 0")),
+            None if heads == 0 => {
+                Err(json.error("num_attention_heads", "at least 1 was expected, found 0"))
+            }
             None if dim.is_multiple_of(heads) => Ok(dim / heads),
-            None => Err(json.error("num_attention_heads", format!("{heads} does not divide hidden_size, {dim}, and head_dim is missing"))),
+            None => Err(json.error(
+                "num_attention_heads",
+                format!("{heads} does not divide hidden_size, {dim}, and head_dim is missing"),
+            )),
         }
     }
 
-    /// A window that is switched off, that no layer has, or that is as long as the model, is no window.
+    /// A window that is switched off, that no layer has, or that is as long as the model, is no
+    /// window.
     fn refuse_windows(self, json: &Json, layers: usize, context: usize) -> Result<(), FileError> {
         let Some(window) = json.count("sliding_window")? else { return Ok(()) };
         let acts = match self {
             // transformers' Llama knows no windows: who states one has a model that does.
             Self::Llama => true,
-            // `layer_types`, refused unless all of them are full, overrules the number of layers without window.
+            // `layer_types`, refused unless all of them are full, overrules the number of layers
+            // without window.
             Self::Qwen2 | Self::Qwen3 => {
                 let full = json.count("max_window_layers")?.unwrap_or(28);
-                json.flag("use_sliding_window")? && json.get("layer_types").is_none() && full < layers
+                json.flag("use_sliding_window")?
+                    && json.get("layer_types").is_none()
+                    && full < layers
             }
         };
         if acts && window < context {
-            return Err(json.error("sliding_window", format!("attention windows are not supported ({window} of {context} tokens)")));
+            return Err(json.error(
+                "sliding_window",
+                format!("attention windows are not supported ({window} of {context} tokens)"),
+            ));
         }
         Ok(())
     }
 
-    /// The tensors of a decoder block, by the end of their names, that only some models have; and whether this one does.
+    /// The tensors of a decoder block, by the end of their names, that only some models have; and
+    /// whether this one does.
     pub(super) fn announced(self, json: &Json) -> Result<[(&'static str, bool); 9], FileError> {
         let (attention, mlp) = (json.flag("attention_bias")?, json.flag("mlp_bias")?);
         let qkv = if self == Self::Qwen2 { true } else { attention };
-        let (o, mlp, norms) = (attention && self != Self::Qwen2, mlp && self == Self::Llama, self == Self::Qwen3);
+        let (o, mlp, norms) =
+            (attention && self != Self::Qwen2, mlp && self == Self::Llama, self == Self::Qwen3);
         Ok([
             ("self_attn.q_proj.bias", qkv),
             ("self_attn.k_proj.bias", qkv),
@@ -152,12 +178,15 @@ fn refuse_foreign(json: &Json) -> Result<(), FileError> {
         "n_routed_experts",
     ];
     json.refuse("hidden_act", |value| matches!(value.as_str(), Some("silu" | "swish")))?;
-    json.refuse("layer_types", |value| value.as_array().is_some_and(|types| types.iter().all(|kind| kind == "full_attention")))?;
+    json.refuse("layer_types", |value| {
+        value.as_array().is_some_and(|types| types.iter().all(|kind| kind == "full_attention"))
+    })?;
     FACTORS.iter().try_for_each(|key| json.refuse(key, |value| value.as_f64() == Some(1.0)))?;
     SWITCHES.iter().try_for_each(|key| json.refuse(key, |_| false))
 }
 
-/// θ and scaling, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (transformers 4).
+/// θ and scaling, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`
+/// (transformers 4).
 fn rope(json: &Json) -> Result<(f32, RopeScaling), FileError> {
     let theta = json.number("rope_theta")?.unwrap_or(10_000.0);
     let stated = |key: &str| -> Result<_, FileError> {
@@ -165,14 +194,20 @@ fn rope(json: &Json) -> Result<(f32, RopeScaling), FileError> {
         parameters.map(|parameters| rope_parameters(json, parameters, theta)).transpose()
     };
     match (stated("rope_parameters")?, stated("rope_scaling")?) {
-        (Some(new), Some(old)) if new != old => Err(json.error("rope_scaling", "it contradicts rope_parameters")),
+        (Some(new), Some(old)) if new != old => {
+            Err(json.error("rope_scaling", "it contradicts rope_parameters"))
+        }
         (Some(parameters), _) | (None, Some(parameters)) => Ok(parameters),
         (None, None) => Ok((theta, RopeScaling::None)),
     }
 }
 
 /// One object of rotary parameters; `theta` counts where it has none.
-fn rope_parameters(json: &Json, parameters: Json, theta: f32) -> Result<(f32, RopeScaling), FileError> {
+fn rope_parameters(
+    json: &Json,
+    parameters: Json,
+    theta: f32,
+) -> Result<(f32, RopeScaling), FileError> {
     // Where parameters are given per kind of layer, all layers are of this kind.
     let parameters = parameters.object("full_attention")?.unwrap_or(parameters);
     parameters.refuse("partial_rotary_factor", |value| value.as_f64() == Some(1.0))?;
@@ -180,13 +215,21 @@ fn rope_parameters(json: &Json, parameters: Json, theta: f32) -> Result<(f32, Ro
     let number = |key: &str| parameters.required(key, parameters.number(key)?);
     let kind = parameters.text("rope_type")?.or(parameters.text("type")?);
     let scaling = match kind {
-        None if parameters.get("factor").is_some() => return Err(parameters.error("rope_type", "the key is missing")),
+        None if parameters.get("factor").is_some() => {
+            return Err(parameters.error("rope_type", "the key is missing"));
+        }
         None | Some("default") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear { factor: number("factor")? },
         Some("llama3") => {
             let original = number("original_max_position_embeddings")?;
-            if json.number("original_max_position_embeddings")?.is_some_and(|outer| outer != original) {
-                return Err(json.error("original_max_position_embeddings", format!("it contradicts the rotary parameters, {original}")));
+            if json
+                .number("original_max_position_embeddings")?
+                .is_some_and(|outer| outer != original)
+            {
+                return Err(json.error(
+                    "original_max_position_embeddings",
+                    format!("it contradicts the rotary parameters, {original}"),
+                ));
             }
             RopeScaling::Llama3 {
                 factor: number("factor")?,
@@ -196,7 +239,10 @@ fn rope_parameters(json: &Json, parameters: Json, theta: f32) -> Result<(f32, Ro
             }
         }
         Some(other) => {
-            return Err(parameters.error("rope_type", format!("\"{other}\" is not supported; default, linear and llama3 are")));
+            return Err(parameters.error(
+                "rope_type",
+                format!("\"{other}\" is not supported; default, linear and llama3 are"),
+            ));
         }
     };
     Ok((theta, scaling))

@@ -1,7 +1,8 @@
 //! The text border of a Hugging Face directory: tokenizer.json, chat template, special tokens.
 //!
-//! The rules are those of transformers 5: which token is put in front of a text is read off the tokenizer's post-processor, never
-//! off `add_bos_token`. Tokenizers in other files (sentencepiece models, vocab.json with merges.txt) are not read.
+//! The rules are those of transformers 5: which token is put in front of a text is read off the
+//! tokenizer's post-processor, never off `add_bos_token`. Tokenizers in other files (sentencepiece
+//! models, vocab.json with merges.txt) are not read.
 
 use std::path::Path;
 
@@ -12,7 +13,8 @@ use super::json::Json;
 use crate::file::FileError;
 
 /// Tokens that end a turn wherever a tokenizer has them.
-const END_OF_TURN: [&str; 5] = ["<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>"];
+const END_OF_TURN: [&str; 5] =
+    ["<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>"];
 
 /// Reads what is there; a directory without tokenizer.json gives parts without tokenizer.
 pub(super) fn read(directory: &Path, config: &Json, vocab: usize) -> Result<TextParts, FileError> {
@@ -28,7 +30,8 @@ pub(super) fn read(directory: &Path, config: &Json, vocab: usize) -> Result<Text
     }
     let bytes = std::fs::read(&path).map_err(|error| FileError::io(&path, error))?;
     let tokenizer = Json::read(&path)?;
-    tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
+    tokenizers::Tokenizer::from_bytes(&bytes)
+        .map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
     let settings = Json::read_if_there(&directory.join("tokenizer_config.json"))?;
     let map = Json::read_if_there(&directory.join("special_tokens_map.json"))?;
     let named = |key: &str| {
@@ -39,8 +42,14 @@ pub(super) fn read(directory: &Path, config: &Json, vocab: usize) -> Result<Text
     // The tokenizer's own end token first: chat templates call it `eos_token`.
     let mut ordered: Vec<u32> = named("eos_token").into_iter().collect();
     ordered.extend(stop);
-    // A tokenizer may know more tokens than the model: one that the model cannot produce ends no turn.
-    ordered.extend(END_OF_TURN.iter().filter_map(|text| token_id(&tokenizer, text)).filter(|&id| (id as usize) < vocab));
+    // A tokenizer may know more tokens than the model: one that the model cannot produce ends no
+    // turn.
+    ordered.extend(
+        END_OF_TURN
+            .iter()
+            .filter_map(|text| token_id(&tokenizer, text))
+            .filter(|&id| (id as usize) < vocab),
+    );
     let mut stop = Vec::with_capacity(ordered.len());
     ordered.into_iter().for_each(|id| {
         if !stop.contains(&id) {
@@ -49,36 +58,49 @@ pub(super) fn read(directory: &Path, config: &Json, vocab: usize) -> Result<Text
     });
 
     let post = tokenizer.get("post_processor").unwrap_or(&Value::Null);
-    let leading = leading_token(post).map_err(|reason| tokenizer.error("post_processor", reason))?;
+    let leading =
+        leading_token(post).map_err(|reason| tokenizer.error("post_processor", reason))?;
     // A null is a tokenizer that has none, whatever the model's configuration says.
-    let denied = settings.as_ref().is_some_and(|json| json.fields.get("bos_token").is_some_and(Value::is_null));
+    let denied = settings
+        .as_ref()
+        .is_some_and(|json| json.fields.get("bos_token").is_some_and(Value::is_null));
     let bos = leading.or_else(|| named("bos_token")).or(if denied { None } else { stated_bos });
     let chat_template = chat_template(directory, settings.as_ref())?;
     Ok(TextParts { tokenizer: bytes, chat_template, bos, add_bos: leading.is_some(), stop })
 }
 
-/// tokenizer.json of an encoder, checked, or nothing. Its post-processor puts the special tokens around a text.
+/// tokenizer.json of an encoder, checked, or nothing. Its post-processor puts the special tokens
+/// around a text.
 pub(super) fn encoder_tokenizer(directory: &Path) -> Result<Vec<u8>, FileError> {
     let path = directory.join("tokenizer.json");
     if !path.exists() {
         return Ok(Vec::new());
     }
     let bytes = std::fs::read(&path).map_err(|error| FileError::io(&path, error))?;
-    tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
-    // sentence-transformers lowers texts itself if told to; only a tokenizer that does it too gives the same ids.
+    tokenizers::Tokenizer::from_bytes(&bytes)
+        .map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
+    // sentence-transformers lowers texts itself if told to; only a tokenizer that does it too gives
+    // the same ids.
     let settings = Json::read_if_there(&directory.join("sentence_bert_config.json"))?;
     if let Some(settings) = settings
         && settings.flag("do_lower_case")?
-        && Json::read(&path)?.get("normalizer").is_none_or(|normalizer| normalizer["lowercase"] != true)
+        && Json::read(&path)?
+            .get("normalizer")
+            .is_none_or(|normalizer| normalizer["lowercase"] != true)
     {
-        return Err(settings.error("do_lower_case", "true is not supported where the tokenizer does not lower texts itself"));
+        return Err(settings.error(
+            "do_lower_case",
+            "true is not supported where the tokenizer does not lower texts itself",
+        ));
     }
     Ok(bytes)
 }
 
 fn id(json: &Json, key: &str) -> Result<Option<u32>, FileError> {
     let Some(value) = json.get(key) else { return Ok(None) };
-    token(value).map(Some).ok_or_else(|| json.error(key, format!("a token id was expected, found {value}")))
+    token(value)
+        .map(Some)
+        .ok_or_else(|| json.error(key, format!("a token id was expected, found {value}")))
 }
 
 fn token(value: &Value) -> Option<u32> {
@@ -109,12 +131,13 @@ fn token_text(json: &Json, key: &str) -> Option<String> {
 /// The id of a token, among the added ones or in the model's vocabulary.
 fn token_id(tokenizer: &Json, text: &str) -> Option<u32> {
     let added = tokenizer.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
-    let added = added.filter(|entry| entry["content"] == text).find_map(|entry| token(&entry["id"]));
+    let added =
+        added.filter(|entry| entry["content"] == text).find_map(|entry| token(&entry["id"]));
     added.or_else(|| token(tokenizer.get("model")?.get("vocab")?.get(text)?))
 }
 
-/// The token that a tokenizer's post-processor puts in front of a single text, or what is wrong with it. Tokens at other places
-/// are refused: they would be missing from every prompt.
+/// The token that a tokenizer's post-processor puts in front of a single text, or what is wrong
+/// with it. Tokens at other places are refused: they would be missing from every prompt.
 pub(crate) fn leading_token(post: &Value) -> Result<Option<u32>, String> {
     if post.is_null() {
         return Ok(None);
@@ -126,26 +149,39 @@ pub(crate) fn leading_token(post: &Value) -> Result<Option<u32>, String> {
             Some("ByteLevel") => continue,
             Some("TemplateProcessing") => {}
             other => {
-                return Err(format!("{} is not supported; ByteLevel and TemplateProcessing are", other.unwrap_or("a step without type")));
+                return Err(format!(
+                    "{} is not supported; ByteLevel and TemplateProcessing are",
+                    other.unwrap_or("a step without type")
+                ));
             }
         }
         let pieces = step["single"].as_array().map_or(&[][..], Vec::as_slice);
-        let text = pieces.iter().position(|piece| !piece["Sequence"].is_null()).unwrap_or(pieces.len());
+        let text =
+            pieces.iter().position(|piece| !piece["Sequence"].is_null()).unwrap_or(pieces.len());
         if text + 1 < pieces.len() {
             return Err("a token behind every text is not supported".into());
         }
         for piece in &pieces[..text] {
             let name = piece["SpecialToken"]["id"].as_str().unwrap_or_default();
-            match step["special_tokens"][name]["ids"].as_array().map(|ids| ids.iter().map(token).collect::<Vec<_>>()).as_deref() {
+            match step["special_tokens"][name]["ids"]
+                .as_array()
+                .map(|ids| ids.iter().map(token).collect::<Vec<_>>())
+                .as_deref()
+            {
                 Some([Some(id)]) if leading.is_none() => leading = Some(*id),
-                _ => return Err("more than one token in front of every text is not supported".into()),
+                _ => {
+                    return Err(
+                        "more than one token in front of every text is not supported".into()
+                    );
+                }
             }
         }
     }
     Ok(leading)
 }
 
-/// `chat_template.jinja`, or `chat_template` of tokenizer_config.json: a string, or a list of named ones of which `default` counts.
+/// `chat_template.jinja`, or `chat_template` of tokenizer_config.json: a string, or a list of named
+/// ones of which `default` counts.
 fn chat_template(directory: &Path, settings: Option<&Json>) -> Result<String, FileError> {
     let path = directory.join("chat_template.jinja");
     if path.exists() {
@@ -156,9 +192,16 @@ fn chat_template(directory: &Path, settings: Option<&Json>) -> Result<String, Fi
         None => Ok(String::new()),
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Array(named)) => {
-            let default = named.iter().find(|entry| entry["name"] == "default").and_then(|entry| entry["template"].as_str());
-            default.map(str::to_owned).ok_or_else(|| json.error("chat_template", "the list has no template called \"default\""))
+            let default = named
+                .iter()
+                .find(|entry| entry["name"] == "default")
+                .and_then(|entry| entry["template"].as_str());
+            default.map(str::to_owned).ok_or_else(|| {
+                json.error("chat_template", "the list has no template called \"default\"")
+            })
         }
-        Some(value) => Err(json.error("chat_template", format!("a template was expected, found {value}"))),
+        Some(value) => {
+            Err(json.error("chat_template", format!("a template was expected, found {value}")))
+        }
     }
 }

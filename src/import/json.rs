@@ -18,10 +18,12 @@ pub(super) struct Json {
 impl Json {
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
         let bytes = std::fs::read(path).map_err(|error| FileError::io(path, error))?;
-        let value: Value =
-            serde_json::from_slice(&bytes).map_err(|error| FileError::format(path, "", format!("not valid JSON: {error}")))?;
+        let value: Value = serde_json::from_slice(&bytes)
+            .map_err(|error| FileError::format(path, "", format!("not valid JSON: {error}")))?;
         match value {
-            Value::Object(fields) => Ok(Self { path: path.to_owned(), place: String::new(), fields }),
+            Value::Object(fields) => {
+                Ok(Self { path: path.to_owned(), place: String::new(), fields })
+            }
             _ => Err(FileError::format(path, "", "a JSON object was expected")),
         }
     }
@@ -40,9 +42,16 @@ impl Json {
         FileError::format(&self.path, format!("{}{key}", self.place), reason)
     }
 
-    fn expect<T>(&self, key: &str, what: &str, convert: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>, FileError> {
+    fn expect<T>(
+        &self,
+        key: &str,
+        what: &str,
+        convert: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>, FileError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        convert(value).map(Some).ok_or_else(|| self.error(key, format!("{what} was expected, found {value}")))
+        convert(value)
+            .map(Some)
+            .ok_or_else(|| self.error(key, format!("{what} was expected, found {value}")))
     }
 
     pub(super) fn number(&self, key: &str) -> Result<Option<f32>, FileError> {
@@ -50,7 +59,9 @@ impl Json {
     }
 
     pub(super) fn count(&self, key: &str) -> Result<Option<usize>, FileError> {
-        self.expect(key, "a whole number", |value| value.as_u64().and_then(|value| usize::try_from(value).ok()))
+        self.expect(key, "a whole number", |value| {
+            value.as_u64().and_then(|value| usize::try_from(value).ok())
+        })
     }
 
     pub(super) fn flag(&self, key: &str) -> Result<bool, FileError> {
@@ -68,9 +79,11 @@ impl Json {
     pub(super) fn object(&self, key: &str) -> Result<Option<Self>, FileError> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Object(fields)) => {
-                Ok(Some(Self { path: self.path.clone(), place: format!("{}{key}.", self.place), fields: fields.clone() }))
-            }
+            Some(Value::Object(fields)) => Ok(Some(Self {
+                path: self.path.clone(),
+                place: format!("{}{key}.", self.place),
+                fields: fields.clone(),
+            })),
             Some(value) => Err(self.error(key, format!("an object was expected, found {value}"))),
         }
     }
@@ -80,9 +93,15 @@ impl Json {
     }
 
     /// Refuses `key` unless it is absent, false, 0, empty, or satisfies `harmless`.
-    pub(super) fn refuse(&self, key: &str, harmless: impl Fn(&Value) -> bool) -> Result<(), FileError> {
+    pub(super) fn refuse(
+        &self,
+        key: &str,
+        harmless: impl Fn(&Value) -> bool,
+    ) -> Result<(), FileError> {
         match self.get(key) {
-            Some(value) if !is_neutral(value) && !harmless(value) => Err(self.error(key, format!("{value} is not supported"))),
+            Some(value) if !is_neutral(value) && !harmless(value) => {
+                Err(self.error(key, format!("{value} is not supported")))
+            }
             _ => Ok(()),
         }
     }

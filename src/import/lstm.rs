@@ -1,4 +1,5 @@
-//! LSTM bases from PyTorch state dicts: `torch.nn.Embedding`, `torch.nn.LSTM` and an optional `torch.nn.Linear` on top.
+//! LSTM bases from PyTorch state dicts: `torch.nn.Embedding`, `torch.nn.LSTM` and an optional
+//! `torch.nn.Linear` on top.
 //!
 //! | key of config.json | meaning |
 //! |---|---|
@@ -9,8 +10,8 @@
 //! | `bias` | have the layers biases (the head may have one in any case); without the key they have |
 //! | `bos_token_id`, `eos_token_id` | as in Hugging Face's files |
 //!
-//! Both biases of PyTorch are kept. Two directions, projections and dropout between layers are refused (dropout does not act when a
-//! model runs, so its key may be there).
+//! Both biases of PyTorch are kept. Two directions, projections and dropout between layers are
+//! refused (dropout does not act when a model runs, so its key may be there).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,11 +39,19 @@ pub(super) fn config(json: &Json) -> Result<(Config, Vec<String>), FileError> {
         "lm" => Head::LanguageModel,
         "labels" => Head::Labels,
         "none" => Head::None,
-        other => return Err(json.error("head", format!("\"{other}\" is not supported; lm, labels and none are"))),
+        other => {
+            return Err(json
+                .error("head", format!("\"{other}\" is not supported; lm, labels and none are")));
+        }
     };
     if (head == Head::Labels) == labels.is_empty() {
-        return Err(json
-            .error("labels", format!("label names belong to the head \"labels\"; the head is \"{stated}\", there are {}", labels.len())));
+        return Err(json.error(
+            "labels",
+            format!(
+                "label names belong to the head \"labels\"; the head is \"{stated}\", there are {}",
+                labels.len()
+            ),
+        ));
     }
     let count = |key: &str| json.required(key, json.count(key)?);
     let vocab = count("vocab_size")?;
@@ -51,8 +60,14 @@ pub(super) fn config(json: &Json) -> Result<(Config, Vec<String>), FileError> {
         Head::LanguageModel => vocab,
         Head::Labels => labels.len(),
     };
-    let config =
-        Config { vocab, dim: count("embedding_size")?, hidden: count("hidden_size")?, layers: count("num_layers")?, head, outputs };
+    let config = Config {
+        vocab,
+        dim: count("embedding_size")?,
+        hidden: count("hidden_size")?,
+        layers: count("num_layers")?,
+        head,
+        outputs,
+    };
     config.check().map_err(|error| FileError::core(&json.path, "", error))?;
     Ok((config, labels))
 }
@@ -62,15 +77,24 @@ fn module<'j>(modules: &'j Option<Json>, name: &'j str) -> Result<&'j str, FileE
     Ok(modules.as_ref().map_or(Ok(None), |modules| modules.text(name))?.unwrap_or(name))
 }
 
-/// Names as this crate knows the parts (`lstm.ih_l0.weight`) to those in the files (`lstm.weight_ih_l0`).
-pub(super) fn names(directory: &Path, json: &Json, shards: &Shards) -> Result<BTreeMap<String, String>, FileError> {
+/// Names as this crate knows the parts (`lstm.ih_l0.weight`) to those in the files
+/// (`lstm.weight_ih_l0`).
+pub(super) fn names(
+    directory: &Path,
+    json: &Json,
+    shards: &Shards,
+) -> Result<BTreeMap<String, String>, FileError> {
     let modules = json.object("modules")?;
-    let (embedding, lstm, head) = (module(&modules, "embedding")?, module(&modules, "lstm")?, module(&modules, "head")?);
+    let (embedding, lstm, head) =
+        (module(&modules, "embedding")?, module(&modules, "lstm")?, module(&modules, "head")?);
     let mut names = BTreeMap::new();
     for stored in shards.names() {
         let part = |module: &str| stored.strip_prefix(module)?.strip_prefix('.');
         let name = if let Some(part) = part(lstm) {
-            let place = |kind: &str| part.strip_prefix(kind).filter(|place| place.starts_with("ih_l") || place.starts_with("hh_l"));
+            let place = |kind: &str| {
+                part.strip_prefix(kind)
+                    .filter(|place| place.starts_with("ih_l") || place.starts_with("hh_l"))
+            };
             match (place("weight_"), place("bias_")) {
                 (Some(place), _) if !place.ends_with("_reverse") => format!("lstm.{place}.weight"),
                 (_, Some(place)) if !place.ends_with("_reverse") => format!("lstm.{place}.bias"),
@@ -104,33 +128,58 @@ pub(super) struct LstmParts {
 }
 
 impl LstmParts {
-    pub(super) fn read(source: &PyTorch, options: &BaseOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Self, FileError> {
+    pub(super) fn read(
+        source: &PyTorch,
+        options: &BaseOptions,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self, FileError> {
         let (config, labels) = config(&source.json)?;
         let text = huggingface_text::read(&source.directory, &source.json, config.vocab)?;
         if text.tokenizer.is_empty() && !options.allow_missing_tokenizer {
-            return Err(FileError::format(&source.directory, "tokenizer", "the model comes without a tokenizer"));
+            return Err(FileError::format(
+                &source.directory,
+                "tokenizer",
+                "the model comes without a tokenizer",
+            ));
         }
-        if let Some(&token) = text.bos.iter().chain(&text.stop).find(|&&id| id as usize >= config.vocab) {
+        if let Some(&token) =
+            text.bos.iter().chain(&text.stop).find(|&&id| id as usize >= config.vocab)
+        {
             let error = Error::Token { token, vocab: config.vocab as u32 };
             return Err(FileError::core(&source.directory, "special tokens", error));
         }
         let mut reader = Reader::new(source, options, progress);
         let biased = is_biased(&source.json)?;
         let path = |site: Site| site.to_string();
-        let embedding = reader.weight(&path(Site::Embedding), Site::Embedding.shape(&config), options.embedding)?;
+        let embedding = reader.weight(
+            &path(Site::Embedding),
+            Site::Embedding.shape(&config),
+            options.embedding,
+        )?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
             let mut part = |site: Site| reader.any_linear(&path(site), site.shape(&config), biased);
             layers.push([part(Site::Ih(index))?, part(Site::Hh(index))?]);
         }
-        let head = (config.head != Head::None).then(|| reader.edge(&path(Site::Head), Site::Head.shape(&config), false)).transpose()?;
+        let head = (config.head != Head::None)
+            .then(|| reader.edge(&path(Site::Head), Site::Head.shape(&config), false))
+            .transpose()?;
         reader.refuse_leftovers(|_| false)?;
-        Ok(Self { name: source.name(), config, text, labels: labels.join("\n"), embedding, layers, head })
+        Ok(Self {
+            name: source.name(),
+            config,
+            text,
+            labels: labels.join("\n"),
+            embedding,
+            layers,
+            head,
+        })
     }
 
     /// Lends the parts as a root.
     pub(super) fn with_root<T>(&self, use_it: impl FnOnce(&Lstm<'_>) -> T) -> T {
-        let layers: Vec<_> = self.layers.iter().map(|[ih, hh]| LstmLayer { ih: ih.view(), hh: hh.view() }).collect();
+        let layers: Vec<_> =
+            self.layers.iter().map(|[ih, hh]| LstmLayer { ih: ih.view(), hh: hh.view() }).collect();
         use_it(&Lstm {
             name: &self.name,
             config: self.config.to_schema(),

@@ -9,7 +9,8 @@
 //! | `bias` | have the layers biases; without the key they have |
 //! | `labels` | the names of the outputs |
 //!
-//! Layers are ordered by the number in their names: `layers.0.weight`, `layers.2.weight`, and bare `0.weight`.
+//! Layers are ordered by the number in their names: `layers.0.weight`, `layers.2.weight`, and bare
+//! `0.weight`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,18 +29,30 @@ use crate::model::mlp::{Activation, Config, Site};
 pub(super) fn config(json: &Json) -> Result<(Config, Vec<usize>, Vec<String>), FileError> {
     let labels = labels(json)?;
     let outputs = match (json.count("output_size")?, labels.len()) {
-        (None, 0) => return Err(json.error("output_size", "the key is missing, and there are no labels")),
+        (None, 0) => {
+            return Err(json.error("output_size", "the key is missing, and there are no labels"));
+        }
         (Some(outputs), names) if names > 0 && names != outputs => {
-            return Err(json.error("labels", format!("output_size is {outputs}, there are {names} label names")));
+            return Err(json.error(
+                "labels",
+                format!("output_size is {outputs}, there are {names} label names"),
+            ));
         }
         (Some(outputs), _) => outputs,
         (None, names) => names,
     };
     let mut widths = Vec::new();
     if let Some(value) = json.get("hidden_sizes") {
-        let wrong = || json.error("hidden_sizes", format!("a list of whole numbers was expected, found {value}"));
+        let wrong = || {
+            json.error(
+                "hidden_sizes",
+                format!("a list of whole numbers was expected, found {value}"),
+            )
+        };
         for item in value.as_array().ok_or_else(wrong)? {
-            widths.push(item.as_u64().and_then(|width| usize::try_from(width).ok()).ok_or_else(wrong)?);
+            widths.push(
+                item.as_u64().and_then(|width| usize::try_from(width).ok()).ok_or_else(wrong)?,
+            );
         }
     }
     widths.push(outputs);
@@ -47,21 +60,41 @@ pub(super) fn config(json: &Json) -> Result<(Config, Vec<usize>, Vec<String>), F
         "relu" => Activation::Relu,
         "gelu" => Activation::Gelu,
         "gelu_tanh" => Activation::GeluTanh,
-        other => return Err(json.error("activation", format!("\"{other}\" is not supported; relu, gelu and gelu_tanh are"))),
+        other => {
+            return Err(json.error(
+                "activation",
+                format!("\"{other}\" is not supported; relu, gelu and gelu_tanh are"),
+            ));
+        }
     };
     let inputs = json.required("input_size", json.count("input_size")?)?;
-    let config = Config::new(inputs, activation, widths.iter().copied()).map_err(|error| FileError::core(&json.path, "", error))?;
+    let config = Config::new(inputs, activation, widths.iter().copied())
+        .map_err(|error| FileError::core(&json.path, "", error))?;
     Ok((config, widths, labels))
 }
 
-/// Names as this crate knows the parts (`layers.1.weight`) to those in the files (`layers.2.weight` of a `Sequential`).
-pub(super) fn names(directory: &Path, shards: &Shards) -> Result<BTreeMap<String, String>, FileError> {
+/// Names as this crate knows the parts (`layers.1.weight`) to those in the files (`layers.2.weight`
+/// of a `Sequential`).
+pub(super) fn names(
+    directory: &Path,
+    shards: &Shards,
+) -> Result<BTreeMap<String, String>, FileError> {
     let mut parts: Vec<(u64, &str, &str)> = Vec::new();
     for stored in shards.names() {
         let bare = stored.strip_prefix("layers.").unwrap_or(stored);
-        let part = bare.split_once('.').and_then(|(number, part)| Some((number.parse().ok()?, part, stored)));
-        let unknown = || FileError::format(directory, stored, "the layers of an MLP are called layers.0.weight, layers.0.bias and so on");
-        parts.push(part.filter(|(_, part, _)| matches!(*part, "weight" | "bias")).ok_or_else(unknown)?);
+        let part = bare
+            .split_once('.')
+            .and_then(|(number, part)| Some((number.parse().ok()?, part, stored)));
+        let unknown = || {
+            FileError::format(
+                directory,
+                stored,
+                "the layers of an MLP are called layers.0.weight, layers.0.bias and so on",
+            )
+        };
+        parts.push(
+            part.filter(|(_, part, _)| matches!(*part, "weight" | "bias")).ok_or_else(unknown)?,
+        );
     }
     let mut numbers: Vec<u64> = parts.iter().map(|(number, _, _)| *number).collect();
     numbers.sort_unstable();
@@ -70,7 +103,11 @@ pub(super) fn names(directory: &Path, shards: &Shards) -> Result<BTreeMap<String
     for (number, part, stored) in parts {
         let index = numbers.binary_search(&number).unwrap_or_default();
         if let Some(other) = names.insert(format!("{}.{part}", Site(index)), stored.to_owned()) {
-            return Err(FileError::format(directory, stored, format!("{other} is the same part of the model: one of the two is too many")));
+            return Err(FileError::format(
+                directory,
+                stored,
+                format!("{other} is the same part of the model: one of the two is too many"),
+            ));
         }
     }
     Ok(names)
@@ -85,7 +122,11 @@ pub(super) struct MlpParts {
 }
 
 impl MlpParts {
-    pub(super) fn read(source: &PyTorch, options: &BaseOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Self, FileError> {
+    pub(super) fn read(
+        source: &PyTorch,
+        options: &BaseOptions,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Self, FileError> {
         let (config, widths, labels) = config(&source.json)?;
         let mut reader = Reader::new(source, options, progress);
         let biased = is_biased(&source.json)?;
@@ -107,6 +148,11 @@ impl MlpParts {
     /// Lends the parts as a root.
     pub(super) fn with_root<T>(&self, use_it: impl FnOnce(&Mlp<'_>) -> T) -> T {
         let layers: Vec<schema::Linear<'_>> = self.layers.iter().map(Layer::view).collect();
-        use_it(&Mlp { name: &self.name, config: self.config.to_schema(), layers: &layers, labels: &self.labels })
+        use_it(&Mlp {
+            name: &self.name,
+            config: self.config.to_schema(),
+            layers: &layers,
+            labels: &self.labels,
+        })
     }
 }

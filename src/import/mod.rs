@@ -1,6 +1,7 @@
 //! Importing models and adapters from the formats they are published in. `std` only.
 //!
-//! A [`Source`] is a model in a foreign format, seen through transformers' names; [`write_base`] turns any source into an archive.
+//! A [`Source`] is a model in a foreign format, seen through transformers' names; [`write_base`]
+//! turns any source into an archive.
 
 mod base;
 mod bert;

@@ -1,7 +1,8 @@
 //! PEFT adapter directories: adapter_config.json (see `peft_config`) and adapter_model.safetensors.
 //!
-//! Which layers are adapted is read from the tensors, not from `target_modules`. Every tensor is used or refused by name. Factors
-//! keep their type: f16 stays f16, f32 and bf16 become f32, exactly.
+//! Which layers are adapted is read from the tensors, not from `target_modules`. Every tensor is
+//! used or refused by name. Factors keep their type: f16 stays f16, f32 and bf16 become f32,
+//! exactly.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -28,13 +29,21 @@ pub struct AdapterOptions {
 ///
 /// # Errors
 /// A [`FileError`] that names the file and the key or tensor.
-pub fn import_peft(directory: impl AsRef<Path>, base: &dyn Base, options: &AdapterOptions) -> Result<AdapterBuilder, FileError> {
+pub fn import_peft(
+    directory: impl AsRef<Path>,
+    base: &dyn Base,
+    options: &AdapterOptions,
+) -> Result<AdapterBuilder, FileError> {
     let directory = directory.as_ref();
     let head = Head::of(base.root());
     let settings = Settings::read(&Json::read(&directory.join("adapter_config.json"))?, head)?;
     let file = directory.join("adapter_model.safetensors");
     if !file.exists() && directory.join("adapter_model.bin").exists() {
-        return Err(FileError::format(directory.join("adapter_model.bin"), "", "pickled weights are not read; save them as safetensors"));
+        return Err(FileError::format(
+            directory.join("adapter_model.bin"),
+            "",
+            "pickled weights are not read; save them as safetensors",
+        ));
     }
     let shards = Shards::open(std::slice::from_ref(&file))?;
     let folder = directory.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -45,15 +54,31 @@ pub fn import_peft(directory: impl AsRef<Path>, base: &dyn Base, options: &Adapt
     let (modules, classifier) = group(&shards, &file, head)?;
     for (module, tensors) in modules {
         // Task models put their encoder behind this prefix.
-        let path = if base.root() == RootKind::BERT { module.strip_prefix("bert.").unwrap_or(&module) } else { &module };
+        let path = if base.root() == RootKind::BERT {
+            module.strip_prefix("bert.").unwrap_or(&module)
+        } else {
+            &module
+        };
         let unknown = "the base has no such linear layer or embedding; was the adapter made for another model?";
         let site = *sites.get(path).ok_or_else(|| FileError::format(&file, &module, unknown))?;
-        let target = Module { file: &file, path: &module, site, tensors, settings: &settings, base }.target()?;
+        let target =
+            Module { file: &file, path: &module, site, tensors, settings: &settings, base }
+                .target()?;
         if builder.targets.insert(Place(site), target).is_some() {
-            return Err(FileError::format(&file, &module, "the file has this module twice, with and without \"bert.\" in front"));
+            return Err(FileError::format(
+                &file,
+                &module,
+                "the file has this module twice, with and without \"bert.\" in front",
+            ));
         }
     }
-    builder.classifier = peft_classifier::read(&file, &classifier, &settings, base, sites.contains_key("pooler.dense"))?;
+    builder.classifier = peft_classifier::read(
+        &file,
+        &classifier,
+        &settings,
+        base,
+        sites.contains_key("pooler.dense"),
+    )?;
     check_tying(&builder, &settings, base, &file)?;
     Ok(builder)
 }
@@ -69,8 +94,14 @@ fn sites(base: &dyn Base) -> HashMap<String, u32> {
     (0..base.sites()).filter_map(path).collect()
 }
 
-/// There must be targets; and PEFT lets a tied head share the embedding's adapter only if it was told to, then both are stored.
-fn check_tying(builder: &AdapterBuilder, settings: &Settings, base: &dyn Base, file: &Path) -> Result<(), FileError> {
+/// There must be targets; and PEFT lets a tied head share the embedding's adapter only if it was
+/// told to, then both are stored.
+fn check_tying(
+    builder: &AdapterBuilder,
+    settings: &Settings,
+    base: &dyn Base,
+    file: &Path,
+) -> Result<(), FileError> {
     if builder.targets.is_empty() {
         return Err(FileError::format(file, "", "the file holds no LoRA tensors"));
     }
@@ -94,7 +125,8 @@ enum Role {
     Base,
 }
 
-/// The module path and role of a tensor; `None` if it is no part of a LoRA. The adapter's name may be left in (`.default`).
+/// The module path and role of a tensor; `None` if it is no part of a LoRA. The adapter's name may
+/// be left in (`.default`).
 fn role(name: &str) -> Option<(&str, Role)> {
     let path = name.strip_prefix("base_model.model.").unwrap_or(name);
     let stem = path.strip_suffix(".weight").or_else(|| path.strip_suffix(".bias")).unwrap_or(path);
@@ -123,7 +155,11 @@ type Modules<'s> = BTreeMap<String, Tensors<'s>>;
 type Parts<'s> = BTreeMap<&'s str, Stored<'s>>;
 
 /// All LoRA tensors by module path; and the classifier's, if the base's models can have one.
-fn group<'s>(shards: &'s Shards, file: &Path, head: Option<Head>) -> Result<(Modules<'s>, Parts<'s>), FileError> {
+fn group<'s>(
+    shards: &'s Shards,
+    file: &Path,
+    head: Option<Head>,
+) -> Result<(Modules<'s>, Parts<'s>), FileError> {
     let (mut modules, mut classifier) = (Modules::new(), Parts::new());
     for name in shards.names() {
         let Some((stored, _)) = shards.get(name) else { continue };
@@ -133,8 +169,14 @@ fn group<'s>(shards: &'s Shards, file: &Path, head: Option<Head>) -> Result<(Mod
         }
         let not_lora = "not a LoRA tensor: whole tensors that replace the base's (modules_to_save, resized embeddings) are not supported";
         let (module, role) = role(name).ok_or_else(|| FileError::format(file, name, not_lora))?;
-        if let Some((other, _)) = modules.entry(module.to_owned()).or_default().insert(role, (name, stored)) {
-            return Err(FileError::format(file, name, format!("the file also has {other}: one of the two is too many")));
+        if let Some((other, _)) =
+            modules.entry(module.to_owned()).or_default().insert(role, (name, stored))
+        {
+            return Err(FileError::format(
+                file,
+                name,
+                format!("the file also has {other}: one of the two is too many"),
+            ));
         }
     }
     Ok((modules, classifier))
@@ -154,13 +196,16 @@ impl Module<'_> {
     /// Checks and assembles it.
     fn target(&self) -> Result<TargetParts, FileError> {
         let place = || self.base.site(self.site).zip(self.base.weight_at(self.site));
-        let ((rows, cols, is_embedding), weight) = place().ok_or_else(|| self.error("the base has no such place"))?;
+        let ((rows, cols, is_embedding), weight) =
+            place().ok_or_else(|| self.error("the base has no such place"))?;
         let (outputs, inputs) = if is_embedding { (cols, rows) } else { (rows, cols) };
-        let (a_role, b_role) = if is_embedding { (Role::EmbeddingA, Role::EmbeddingB) } else { (Role::A, Role::B) };
+        let (a_role, b_role) =
+            if is_embedding { (Role::EmbeddingA, Role::EmbeddingB) } else { (Role::A, Role::B) };
         self.check_roles(is_embedding)?;
         let rank = self.rank(a_role)?;
         if let Some((name, stored)) = self.tensors.get(&Role::Base) {
-            check_base(stored, &weight).map_err(|reason| FileError::format(self.file, *name, reason))?;
+            check_base(stored, &weight)
+                .map_err(|reason| FileError::format(self.file, *name, reason))?;
         }
         Ok(TargetParts {
             rank,
@@ -180,20 +225,38 @@ impl Module<'_> {
     /// The right kind of tensors for this module, and just those that the configuration announces.
     fn check_roles(&self, is_embedding: bool) -> Result<(), FileError> {
         let has = |role| self.tensors.contains_key(&role);
-        let foreign = if is_embedding { [Role::A, Role::B, Role::Bias] } else { [Role::EmbeddingA, Role::EmbeddingB, Role::EmbeddingB] };
+        let foreign = if is_embedding {
+            [Role::A, Role::B, Role::Bias]
+        } else {
+            [Role::EmbeddingA, Role::EmbeddingB, Role::EmbeddingB]
+        };
         if let Some((name, _)) = foreign.iter().find_map(|role| self.tensors.get(role)) {
-            let what = if is_embedding { "linear layers, this is an embedding" } else { "embeddings, this is a linear layer" };
-            return Err(FileError::format(self.file, *name, format!("such tensors belong to {what}")));
+            let what = if is_embedding {
+                "linear layers, this is an embedding"
+            } else {
+                "embeddings, this is a linear layer"
+            };
+            return Err(FileError::format(
+                self.file,
+                *name,
+                format!("such tensors belong to {what}"),
+            ));
         }
         let Settings { dora, bias, path, .. } = self.settings;
         if is_embedding && (*dora || has(Role::Magnitude)) {
             return Err(self.error("DoRA on embeddings is not supported"));
         }
-        for (key, announced, there) in [("use_dora", *dora, has(Role::Magnitude)), ("lora_bias", *bias && !is_embedding, has(Role::Bias))] {
+        for (key, announced, there) in [
+            ("use_dora", *dora, has(Role::Magnitude)),
+            ("lora_bias", *bias && !is_embedding, has(Role::Bias)),
+        ] {
             if announced != there {
                 let what = if key == "use_dora" { "lora_magnitude_vector" } else { "lora_B.bias" };
                 let is = if there { "is in the file" } else { "is missing" };
-                return Err(self.error(format!("{what} {is}, but {key} is {announced} in {}", path.display())));
+                return Err(self.error(format!(
+                    "{what} {is}, but {key} is {announced} in {}",
+                    path.display()
+                )));
             }
         }
         Ok(())
@@ -206,7 +269,11 @@ impl Module<'_> {
         match stored.shape.first() {
             Some(&found) if found == expected => Ok(found),
             found => {
-                let reason = format!("A has rank {}, {} says {expected}", found.unwrap_or(&0), self.settings.path.display());
+                let reason = format!(
+                    "A has rank {}, {} says {expected}",
+                    found.unwrap_or(&0),
+                    self.settings.path.display()
+                );
                 Err(FileError::format(self.file, name, reason))
             }
         }
@@ -224,34 +291,50 @@ impl Module<'_> {
     fn factor(&self, role: Role, expected: [usize; 2]) -> Result<Numbers, FileError> {
         let (name, stored) = self.tensor(role)?;
         if stored.shape != expected {
-            let reason = format!("the shape is {:?}, the base and the rank ask for {expected:?}", stored.shape);
+            let reason = format!(
+                "the shape is {:?}, the base and the rank ask for {expected:?}",
+                stored.shape
+            );
             return Err(FileError::format(self.file, name, reason));
         }
         let values = self.values(name, stored)?;
         if stored.dtype != safetensors::Dtype::F16 {
             return Ok(Numbers::F32(values));
         }
-        Ok(Numbers::F16(stored.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect()))
+        Ok(Numbers::F16(
+            stored.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect(),
+        ))
     }
 
     /// A vector of `len` numbers (also as `[len, 1]`), empty if the module has none.
     fn vector(&self, role: Role, len: usize) -> Result<Vec<f32>, FileError> {
         match self.tensors.get(&role) {
             None => Ok(Vec::new()),
-            Some((name, stored)) if matches!(stored.shape, [n] | [n, 1] if *n == len) => self.values(name, *stored),
-            Some((name, stored)) => {
-                Err(FileError::format(self.file, *name, format!("the shape is {:?}, the base asks for [{len}]", stored.shape)))
+            Some((name, stored)) if matches!(stored.shape, [n] | [n, 1] if *n == len) => {
+                self.values(name, *stored)
             }
+            Some((name, stored)) => Err(FileError::format(
+                self.file,
+                *name,
+                format!("the shape is {:?}, the base asks for [{len}]", stored.shape),
+            )),
         }
     }
 
     /// Finite values as f32.
     fn values(&self, name: &str, stored: Stored<'_>) -> Result<Vec<f32>, FileError> {
-        let unsupported = || format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype);
-        let values = stored.to_f32().ok_or_else(|| FileError::format(self.file, name, unsupported()))?;
+        let unsupported = || {
+            format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype)
+        };
+        let values =
+            stored.to_f32().ok_or_else(|| FileError::format(self.file, name, unsupported()))?;
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),
-            Some(index) => Err(FileError::format(self.file, name, format!("value {index} is {}", values[index]))),
+            Some(index) => Err(FileError::format(
+                self.file,
+                name,
+                format!("value {index} is {}", values[index]),
+            )),
         }
     }
 }

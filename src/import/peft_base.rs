@@ -1,7 +1,9 @@
-//! The base's own embedding or head as PEFT stores it beside an adapter of it (`….base_layer.weight`).
+//! The base's own embedding or head as PEFT stores it beside an adapter of it
+//! (`….base_layer.weight`).
 //!
-//! An adapter only adds to the base, so a base layer that was trained or replaced would be lost if it were ignored: its values must
-//! be the base's, up to what the base's format has rounded away. A change smaller than that rounding can't be seen.
+//! An adapter only adds to the base, so a base layer that was trained or replaced would be lost if
+//! it were ignored: its values must be the base's, up to what the base's format has rounded away. A
+//! change smaller than that rounding can't be seen.
 
 use super::safetensors::Stored;
 use crate::quant::{Format, Matrix};
@@ -10,18 +12,25 @@ use crate::quant::{Format, Matrix};
 pub(super) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(), String> {
     let (rows, cols) = (weight.rows(), weight.cols());
     if stored.shape != [rows, cols] {
-        return Err(format!("the shape is {:?}, the base's is [{rows}, {cols}]: a resized layer is not supported", stored.shape));
+        return Err(format!(
+            "the shape is {:?}, the base's is [{rows}, {cols}]: a resized layer is not supported",
+            stored.shape
+        ));
     }
-    let values = stored.to_f32().ok_or_else(|| format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype))?;
+    let values = stored.to_f32().ok_or_else(|| {
+        format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype)
+    })?;
     let (relative, absolute) = rounding(weight.format(), &values);
-    // What a format rounds is relative to the largest weight of its block; of its row if it has no blocks.
+    // What a format rounds is relative to the largest weight of its block; of its row if it has no
+    // blocks.
     let block = if weight.block() > 1 { weight.block() } else { cols };
     let absmax: Vec<f32> = values.chunks(block).map(largest).collect();
     let mut row = vec![0.0; cols];
     for (i, values) in values.chunks_exact(cols).enumerate() {
         weight.read(i, 0, &mut row);
         for (j, (&theirs, &ours)) in values.iter().zip(&row).enumerate() {
-            let close = (theirs - ours).abs() <= relative * absmax[(i * cols + j) / block] + absolute;
+            let close =
+                (theirs - ours).abs() <= relative * absmax[(i * cols + j) / block] + absolute;
             // Not "further apart": NaN must be refused.
             if !close {
                 return Err(format!(
@@ -37,7 +46,8 @@ pub(super) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(),
 /// The most that a format rounds: (relative to the block's largest weight, absolute).
 fn rounding(format: Format, values: &[f32]) -> (f32, f32) {
     match format {
-        // Half the widest gap of the codebook is 0.152 of the scale; nested scales are off by up to 0.0071 of their group's largest.
+        // Half the widest gap of the codebook is 0.152 of the scale; nested scales are off by up to
+        // 0.0071 of their group's largest.
         Format::Nf4 | Format::Nf4Plain => (0.16, 0.01 * largest(values)),
         // Half a step is 0.0039; scales below f16's normal range are off by up to 3e-8.
         Format::Int8 => (0.006, 4e-6),

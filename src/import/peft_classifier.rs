@@ -1,8 +1,9 @@
-//! The classifier that PEFT saves beside a SEQ_CLS adapter (`modules_to_save`), and what transformers calls it.
+//! The classifier that PEFT saves beside a SEQ_CLS adapter (`modules_to_save`), and what
+//! transformers calls it.
 //!
-//! An encoder's is `classifier`, with a bias, on the pooler's output; a base without pooler cannot have been its own. A decoder's is
-//! `score`, without bias, on the last token's state. adapter_config.json has no label names: they are transformers' `LABEL_0`,
-//! `LABEL_1` … .
+//! An encoder's is `classifier`, with a bias, on the pooler's output; a base without pooler cannot
+//! have been its own. A decoder's is `score`, without bias, on the last token's state.
+//! adapter_config.json has no label names: they are transformers' `LABEL_0`, `LABEL_1` … .
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,7 +32,12 @@ const ENCODER: Head = Head {
     bias: Some("base_model.model.classifier.bias"),
     reads_pooler: true,
 };
-const DECODER: Head = Head { module: "score", weight: "base_model.model.score.weight", bias: None, reads_pooler: false };
+const DECODER: Head = Head {
+    module: "score",
+    weight: "base_model.model.score.weight",
+    bias: None,
+    reads_pooler: false,
+};
 
 impl Head {
     /// That of bases with this root, if transformers has them.
@@ -58,22 +64,38 @@ pub(super) fn read(
     has_pooler: bool,
 ) -> Result<Option<ClassifierParts>, FileError> {
     let Some(head) = settings.classifier else {
-        let unannounced = format!("modules_to_save does not announce it in {}", settings.path.display());
-        return tensors.keys().next().map_or(Ok(None), |name| Err(FileError::format(file, *name, unannounced)));
+        let unannounced =
+            format!("modules_to_save does not announce it in {}", settings.path.display());
+        return tensors
+            .keys()
+            .next()
+            .map_or(Ok(None), |name| Err(FileError::format(file, *name, unannounced)));
     };
     if head.reads_pooler && !has_pooler {
-        return Err(FileError::format(file, head.weight, "the classifier reads the output of a pooler, and the base has none"));
+        return Err(FileError::format(
+            file,
+            head.weight,
+            "the classifier reads the output of a pooler, and the base has none",
+        ));
     }
     let values = |name: &str, expected: &[usize]| {
-        let stored = tensors.get(name).ok_or_else(|| FileError::format(file, name, "the tensor is missing"))?;
+        let stored = tensors
+            .get(name)
+            .ok_or_else(|| FileError::format(file, name, "the tensor is missing"))?;
         if stored.shape != expected {
-            let reason = format!("the shape is {:?}, the base and the other tensors ask for {expected:?}", stored.shape);
+            let reason = format!(
+                "the shape is {:?}, the base and the other tensors ask for {expected:?}",
+                stored.shape
+            );
             return Err(FileError::format(file, name, reason));
         }
-        let unsupported = || format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype);
+        let unsupported = || {
+            format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype)
+        };
         stored.to_f32().ok_or_else(|| FileError::format(file, name, unsupported()))
     };
-    let labels = tensors.get(head.weight).and_then(|stored| stored.shape.first().copied()).unwrap_or(1);
+    let labels =
+        tensors.get(head.weight).and_then(|stored| stored.shape.first().copied()).unwrap_or(1);
     if labels == 0 {
         return Err(FileError::format(file, head.weight, "a classifier without labels"));
     }

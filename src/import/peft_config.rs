@@ -1,7 +1,8 @@
-//! adapter_config.json: what it says about the mathematics, and the refusal, by name, of what this build would not compute.
+//! adapter_config.json: what it says about the mathematics, and the refusal, by name, of what this
+//! build would not compute.
 //!
-//! A key that is neither known to be harmless nor absent, null, false, zero or empty is refused, so that a setting of a later PEFT
-//! can't be ignored silently.
+//! A key that is neither known to be harmless nor absent, null, false, zero or empty is refused, so
+//! that a setting of a later PEFT can't be ignored silently.
 
 use std::path::PathBuf;
 
@@ -32,11 +33,21 @@ pub(super) struct Settings {
 }
 
 /// Keys that are read below.
-const READ: [&str; 9] =
-    ["peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "lora_bias", "rank_pattern", "alpha_pattern", "ensure_weight_tying"];
+const READ: [&str; 9] = [
+    "peft_type",
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "use_dora",
+    "lora_bias",
+    "rank_pattern",
+    "alpha_pattern",
+    "ensure_weight_tying",
+];
 
-/// Keys that name the adapter or say how it was started and trained or where its tensors go: they change no output. Which layers
-/// are adapted is read from the tensors; what `init_lora_weights` did to the base is asked below.
+/// Keys that name the adapter or say how it was started and trained or where its tensors go: they
+/// change no output. Which layers are adapted is read from the tensors; what `init_lora_weights`
+/// did to the base is asked below.
 const HARMLESS: [&str; 18] = [
     "auto_mapping",
     "base_model_name_or_path",
@@ -60,7 +71,10 @@ const HARMLESS: [&str; 18] = [
 
 /// Keys that change what the adapter computes in a way this build does not have.
 const REFUSED: [(&str, &str); 15] = [
-    ("alora_invocation_tokens", "adapters that invocation tokens switch on (aLoRA) are not supported"),
+    (
+        "alora_invocation_tokens",
+        "adapters that invocation tokens switch on (aLoRA) are not supported",
+    ),
     ("arrow_config", "routing among adapters (Arrow) is not supported"),
     ("bias", "trained biases of the base are not supported, only \"none\""),
     ("enable_lora", "fused layers (MergedLinear) are not supported"),
@@ -82,16 +96,27 @@ impl Settings {
     pub(super) fn read(json: &Json, head: Option<Head>) -> Result<Self, FileError> {
         match json.required("peft_type", json.text("peft_type")?)? {
             "LORA" => {}
-            other => return Err(json.error("peft_type", format!("\"{other}\" is not supported; \"LORA\" is"))),
+            other => {
+                return Err(
+                    json.error("peft_type", format!("\"{other}\" is not supported; \"LORA\" is"))
+                );
+            }
         }
         // PEFT lists the two names that classifiers have in transformers, whichever the model uses.
         let is_head = |name: &Value| name == "classifier" || name == "score";
-        let saved = json.get("modules_to_save").and_then(Value::as_array).filter(|saved| head.is_some() && saved.iter().all(is_head));
-        let classifier = head.filter(|head| saved.is_some_and(|saved| saved.iter().any(|name| name == head.module)));
+        let saved = json
+            .get("modules_to_save")
+            .and_then(Value::as_array)
+            .filter(|saved| head.is_some() && saved.iter().all(is_head));
+        let classifier = head
+            .filter(|head| saved.is_some_and(|saved| saved.iter().any(|name| name == head.module)));
         check_keys(json, saved.is_some())?;
         let (dora, bias) = (json.flag("use_dora")?, json.flag("lora_bias")?);
         if dora && bias {
-            return Err(json.error("lora_bias", "a bias of B together with use_dora is not supported (nor by PEFT)"));
+            return Err(json.error(
+                "lora_bias",
+                "a bias of B together with use_dora is not supported (nor by PEFT)",
+            ));
         }
         let alpha = json.number("lora_alpha")?.unwrap_or(8.0);
         if !alpha.is_finite() {
@@ -107,8 +132,18 @@ impl Settings {
             facts: facts(json),
             rank: json.count("r")?.unwrap_or(8),
             alpha,
-            rank_pattern: patterns(json, "rank_pattern", |rank| rank >= 1.0 && rank.fract() == 0.0, "a whole number above 0")?,
-            alpha_pattern: patterns(json, "alpha_pattern", |alpha| (alpha as f32).is_finite(), "a number")?,
+            rank_pattern: patterns(
+                json,
+                "rank_pattern",
+                |rank| rank >= 1.0 && rank.fract() == 0.0,
+                "a whole number above 0",
+            )?,
+            alpha_pattern: patterns(
+                json,
+                "alpha_pattern",
+                |alpha| (alpha as f32).is_finite(),
+                "a number",
+            )?,
         })
     }
 
@@ -134,17 +169,26 @@ impl Settings {
 
 fn check_keys(json: &Json, heads_only: bool) -> Result<(), FileError> {
     for (key, value) in &json.fields {
-        let known = READ.contains(&key.as_str()) || HARMLESS.contains(&key.as_str()) || heads_only && key == "modules_to_save";
-        if known || is_neutral(value) || key == "init_lora_weights" || key == "bias" && value == "none" {
+        let known = READ.contains(&key.as_str())
+            || HARMLESS.contains(&key.as_str())
+            || heads_only && key == "modules_to_save";
+        if known
+            || is_neutral(value)
+            || key == "init_lora_weights"
+            || key == "bias" && value == "none"
+        {
             continue;
         }
         let reason = match REFUSED.iter().find(|(name, _)| name == key) {
             Some((_, reason)) => format!("{value}: {reason}"),
-            None => format!("{value}: this build does not know the key; it might change what the adapter computes"),
+            None => format!(
+                "{value}: this build does not know the key; it might change what the adapter computes"
+            ),
         };
         return Err(json.error(key, reason));
     }
-    // PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and the like change the base; these only choose where training starts.
+    // PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and the like change the base; these only choose where
+    // training starts.
     match json.get("init_lora_weights") {
         None | Some(Value::Bool(_)) => Ok(()),
         Some(Value::String(name)) if matches!(name.as_str(), "gaussian" | "eva" | "orthogonal" | "true" | "True") => Ok(()),
@@ -161,18 +205,27 @@ fn check_keys(json: &Json, heads_only: bool) -> Result<(), FileError> {
 /// Where the adapter comes from, as far as the file says.
 fn facts(json: &Json) -> String {
     let keys = ["base_model_name_or_path", "revision", "task_type", "peft_version", "lora_dropout"];
-    let fields: Map<String, Value> = keys.iter().filter_map(|&key| Some((key.to_owned(), json.get(key)?.clone()))).collect();
+    let fields: Map<String, Value> =
+        keys.iter().filter_map(|&key| Some((key.to_owned(), json.get(key)?.clone()))).collect();
     if fields.is_empty() { String::new() } else { Value::Object(fields).to_string() }
 }
 
-/// PEFT's rule: the key is a regular expression that matches the end of the module path, at a dot; the first that does wins.
-fn patterns(json: &Json, key: &str, fits: impl Fn(f64) -> bool, what: &str) -> Result<Vec<(Regex, f64)>, FileError> {
+/// PEFT's rule: the key is a regular expression that matches the end of the module path, at a dot;
+/// the first that does wins.
+fn patterns(
+    json: &Json,
+    key: &str,
+    fits: impl Fn(f64) -> bool,
+    what: &str,
+) -> Result<Vec<(Regex, f64)>, FileError> {
     let Some(object) = json.object(key)? else { return Ok(Vec::new()) };
     let pattern = |(name, value): (&String, &Value)| {
         let number = value.as_f64().filter(|&number| fits(number));
-        let number = number.ok_or_else(|| object.error(name, format!("{what} was expected, found {value}")))?;
+        let number = number
+            .ok_or_else(|| object.error(name, format!("{what} was expected, found {value}")))?;
         let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{name})$"));
-        let regex = regex.map_err(|_| object.error(name, "not a regular expression that this build can read"))?;
+        let regex = regex
+            .map_err(|_| object.error(name, "not a regular expression that this build can read"))?;
         Ok((regex, number))
     };
     object.fields.iter().map(pattern).collect()

@@ -1,7 +1,9 @@
-//! Directories with a PyTorch state dict in safetensors and a small description of it beside: LSTM and MLP bases.
+//! Directories with a PyTorch state dict in safetensors and a small description of it beside: LSTM
+//! and MLP bases.
 //!
-//! `config.json` states the numbers (see [`lstm`](super::lstm) and [`mlp`](super::mlp)), `model.safetensors` has the parameters under
-//! the names that PyTorch's modules give them, `tokenizer.json` belongs to models that read text.
+//! `config.json` states the numbers (see [`lstm`](super::lstm) and [`mlp`](super::mlp)),
+//! `model.safetensors` has the parameters under the names that PyTorch's modules give them,
+//! `tokenizer.json` belongs to models that read text.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,15 +35,20 @@ impl PyTorch {
     /// Opens a directory: reads the description and maps the weights.
     ///
     /// # Errors
-    /// A [`FileError`] that names the file and the key or tensor: missing or damaged files, another model type, parameters that the
-    /// family does not have.
+    /// A [`FileError`] that names the file and the key or tensor: missing or damaged files, another
+    /// model type, parameters that the family does not have.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, FileError> {
         let directory = directory.as_ref();
         let json = Json::read(&directory.join("config.json"))?;
         let kind = match json.required("model_type", json.text("model_type")?)? {
             "lstm" => RootKind::LSTM,
             "mlp" => RootKind::MLP,
-            other => return Err(json.error("model_type", format!("\"{other}\" is not supported; lstm and mlp are"))),
+            other => {
+                return Err(json.error(
+                    "model_type",
+                    format!("\"{other}\" is not supported; lstm and mlp are"),
+                ));
+            }
         };
         let shards = open_shards(directory)?;
         let names = match kind {
@@ -87,8 +94,10 @@ pub fn write_pytorch(
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Header, FileError> {
     match source.kind {
-        RootKind::LSTM => LstmParts::read(source, options, progress)?.with_root(|root| write_file(root, options.content_version, output)),
-        _ => MlpParts::read(source, options, progress)?.with_root(|root| write_file(root, options.content_version, output)),
+        RootKind::LSTM => LstmParts::read(source, options, progress)?
+            .with_root(|root| write_file(root, options.content_version, output)),
+        _ => MlpParts::read(source, options, progress)?
+            .with_root(|root| write_file(root, options.content_version, output)),
     }
 }
 
@@ -96,10 +105,16 @@ pub fn write_pytorch(
 ///
 /// # Errors
 /// As [`write_pytorch`].
-pub fn pytorch_to_buffer(source: &PyTorch, options: &BaseOptions, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Buffer, FileError> {
+pub fn pytorch_to_buffer(
+    source: &PyTorch,
+    options: &BaseOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Buffer, FileError> {
     let buffer = match source.kind {
-        RootKind::LSTM => LstmParts::read(source, options, progress)?.with_root(|root| to_buffer(root, options.content_version)),
-        _ => MlpParts::read(source, options, progress)?.with_root(|root| to_buffer(root, options.content_version)),
+        RootKind::LSTM => LstmParts::read(source, options, progress)?
+            .with_root(|root| to_buffer(root, options.content_version)),
+        _ => MlpParts::read(source, options, progress)?
+            .with_root(|root| to_buffer(root, options.content_version)),
     };
     buffer.map_err(|error| FileError::core(&source.directory, "", error))
 }
@@ -107,11 +122,15 @@ pub fn pytorch_to_buffer(source: &PyTorch, options: &BaseOptions, progress: &mut
 /// The label names at `labels`: not empty, without line feeds, no two the same.
 pub(super) fn labels(json: &Json) -> Result<Vec<String>, FileError> {
     let Some(value) = json.get("labels") else { return Ok(Vec::new()) };
-    let wrong = || json.error("labels", format!("a list of different names was expected, found {value}"));
+    let wrong =
+        || json.error("labels", format!("a list of different names was expected, found {value}"));
     let items = value.as_array().ok_or_else(wrong)?;
     let mut labels: Vec<String> = Vec::with_capacity(items.len());
     for item in items {
-        let name = item.as_str().filter(|name| !name.is_empty() && !name.contains('\n')).ok_or_else(wrong)?;
+        let name = item
+            .as_str()
+            .filter(|name| !name.is_empty() && !name.contains('\n'))
+            .ok_or_else(wrong)?;
         if labels.iter().any(|label| label == name) {
             return Err(wrong());
         }

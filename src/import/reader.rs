@@ -1,4 +1,5 @@
-//! Asks a source for its tensors one by one and brings each into its final form: what the importers of all families share.
+//! Asks a source for its tensors one by one and brings each into its final form: what the importers
+//! of all families share.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -55,7 +56,11 @@ pub(super) struct Reader<'r, T: ?Sized> {
 }
 
 impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
-    pub(super) fn new(source: &'r T, options: &'r BaseOptions, progress: &'r mut dyn FnMut(Progress<'_>)) -> Self {
+    pub(super) fn new(
+        source: &'r T,
+        options: &'r BaseOptions,
+        progress: &'r mut dyn FnMut(Progress<'_>),
+    ) -> Self {
         let left: BTreeSet<String> = source.names().into_iter().collect();
         Self { source, options, total: left.len(), left, done: 0, progress }
     }
@@ -67,26 +72,51 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     }
 
     /// As [`linear`](Self::linear), with a bias that must be there.
-    pub(super) fn biased_linear(&mut self, path: &str, shape: (usize, usize)) -> Result<Layer, FileError> {
+    pub(super) fn biased_linear(
+        &mut self,
+        path: &str,
+        shape: (usize, usize),
+    ) -> Result<Layer, FileError> {
         let bias = self.vector(&format!("{path}.bias"), shape.0)?;
         Ok(Layer { weight: self.weight(path, shape, self.options.weights)?, bias })
     }
 
     /// [`biased_linear`](Self::biased_linear) or [`linear`](Self::linear).
-    pub(super) fn any_linear(&mut self, path: &str, shape: (usize, usize), biased: bool) -> Result<Layer, FileError> {
+    pub(super) fn any_linear(
+        &mut self,
+        path: &str,
+        shape: (usize, usize),
+        biased: bool,
+    ) -> Result<Layer, FileError> {
         if biased { self.biased_linear(path, shape) } else { self.linear(path, shape) }
     }
 
-    /// The linear layer at a module path in the format of embeddings and heads; unless `biased` its bias may be absent.
-    pub(super) fn edge(&mut self, path: &str, shape: (usize, usize), biased: bool) -> Result<Layer, FileError> {
+    /// The linear layer at a module path in the format of embeddings and heads; unless `biased` its
+    /// bias may be absent.
+    pub(super) fn edge(
+        &mut self,
+        path: &str,
+        shape: (usize, usize),
+        biased: bool,
+    ) -> Result<Layer, FileError> {
         let bias = self.optional_vector(&format!("{path}.bias"), shape.0)?;
-        let bias = if biased { bias.ok_or_else(|| self.missing(&format!("{path}.bias")))? } else { bias.unwrap_or_default() };
+        let bias = if biased {
+            bias.ok_or_else(|| self.missing(&format!("{path}.bias")))?
+        } else {
+            bias.unwrap_or_default()
+        };
         Ok(Layer { weight: self.weight(path, shape, self.options.embedding)?, bias })
     }
 
     /// The weight at a module path in `format`.
-    pub(super) fn weight(&mut self, path: &str, shape: (usize, usize), format: Format) -> Result<OwnedMatrix, FileError> {
-        self.optional_weight(path, shape, format)?.ok_or_else(|| self.missing(&format!("{path}.weight")))
+    pub(super) fn weight(
+        &mut self,
+        path: &str,
+        shape: (usize, usize),
+        format: Format,
+    ) -> Result<OwnedMatrix, FileError> {
+        self.optional_weight(path, shape, format)?
+            .ok_or_else(|| self.missing(&format!("{path}.weight")))
     }
 
     pub(super) fn optional_weight(
@@ -100,7 +130,9 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
             None => Ok(None),
             Some(Tensor::Dense { shape, values }) => {
                 self.check_shape(&name, &shape, &[rows, cols])?;
-                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values).map(Some).map_err(|error| self.refused(&name, error))
+                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values)
+                    .map(Some)
+                    .map_err(|error| self.refused(&name, error))
             }
             Some(Tensor::Packed(matrix)) => {
                 let view = matrix.view();
@@ -109,8 +141,13 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
                     return Ok(Some(matrix.with_layout(Layout::Split64)));
                 }
                 let mut values = vec![0.0; rows * cols];
-                values.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| view.read(row, 0, out));
-                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values).map(Some).map_err(|error| self.refused(&name, error))
+                values
+                    .chunks_exact_mut(cols)
+                    .enumerate()
+                    .for_each(|(row, out)| view.read(row, 0, out));
+                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values)
+                    .map(Some)
+                    .map_err(|error| self.refused(&name, error))
             }
         }
     }
@@ -119,7 +156,11 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
         self.optional_vector(name, len)?.ok_or_else(|| self.missing(name))
     }
 
-    pub(super) fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, FileError> {
+    pub(super) fn optional_vector(
+        &mut self,
+        name: &str,
+        len: usize,
+    ) -> Result<Option<Vec<f32>>, FileError> {
         let values = match self.take(name)? {
             None => return Ok(None),
             Some(Tensor::Dense { shape, values }) => {
@@ -127,11 +168,17 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
                 values
             }
             Some(Tensor::Packed(_)) => {
-                return Err(FileError::format(self.source.path(), name, "a norm or bias cannot be packed in 4 bits"));
+                return Err(FileError::format(
+                    self.source.path(),
+                    name,
+                    "a norm or bias cannot be packed in 4 bits",
+                ));
             }
         };
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            return Err(self.refused(name, Error::Range { index: index as u64, value: values[index] }));
+            return Err(
+                self.refused(name, Error::Range { index: index as u64, value: values[index] })
+            );
         }
         Ok(Some(values))
     }
@@ -150,20 +197,29 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
         self.source.tensor(name)
     }
 
-    fn check_shape(&self, name: &str, found: &[usize], expected: &[usize]) -> Result<(), FileError> {
+    fn check_shape(
+        &self,
+        name: &str,
+        found: &[usize],
+        expected: &[usize],
+    ) -> Result<(), FileError> {
         if found == expected {
             return Ok(());
         }
-        let reason = format!("the tensor has shape {found:?}, the configuration asks for {expected:?}");
+        let reason =
+            format!("the tensor has shape {found:?}, the configuration asks for {expected:?}");
         Err(FileError::format(self.source.path(), name, reason))
     }
 
-    /// What the core said of `name`; no format holds a value that is not finite, so none is recommended.
+    /// What the core said of `name`; no format holds a value that is not finite, so none is
+    /// recommended.
     fn refused(&self, name: &str, error: Error) -> FileError {
         match error {
-            Error::Range { index, value } if !value.is_finite() => {
-                FileError::format(self.source.path(), name, format!("value {index} is {value}; weights must be finite"))
-            }
+            Error::Range { index, value } if !value.is_finite() => FileError::format(
+                self.source.path(),
+                name,
+                format!("value {index} is {value}; weights must be finite"),
+            ),
             other => FileError::core(self.source.path(), name, other),
         }
     }
@@ -173,10 +229,17 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     }
 
     /// A tensor that nobody asked for would change the model silently, unless it is `harmless`.
-    pub(super) fn refuse_leftovers(&self, harmless: impl Fn(&str) -> bool) -> Result<(), FileError> {
+    pub(super) fn refuse_leftovers(
+        &self,
+        harmless: impl Fn(&str) -> bool,
+    ) -> Result<(), FileError> {
         match self.left.iter().find(|name| !harmless(name)) {
             None => Ok(()),
-            Some(name) => Err(FileError::format(self.source.path(), name, "this build does not know what the tensor is for")),
+            Some(name) => Err(FileError::format(
+                self.source.path(),
+                name,
+                "this build does not know what the tensor is for",
+            )),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Safetensors files: one or many shards, mapped, their tensors found by name.
 //!
-//! The `safetensors` crate parses and validates headers; lying lengths end there. Values come out as f32, bf16 and f16 exactly.
+//! The `safetensors` crate parses and validates headers; lying lengths end there. Values come out
+//! as f32, bf16 and f16 exactly.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,13 +61,19 @@ impl Shards {
 
     fn add(&mut self, path: &Path) -> Result<(), FileError> {
         let map = map(path)?;
-        let damaged = |error| FileError::format(path, "header", format!("not a valid safetensors file: {error}"));
+        let damaged = |error| {
+            FileError::format(path, "header", format!("not a valid safetensors file: {error}"))
+        };
         SafeTensors::deserialize(&map).map_err(damaged)?;
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(damaged)?;
         for (name, info) in metadata.tensors() {
             let entry = Entry { shard: self.shards.len(), info: info.clone() };
             if self.tensors.insert(name.clone(), entry).is_some() {
-                return Err(FileError::format(path, name, "another file holds a tensor of the same name"));
+                return Err(FileError::format(
+                    path,
+                    name,
+                    "another file holds a tensor of the same name",
+                ));
             }
         }
         self.shards.push(Shard { path: path.to_owned(), map, data: header + 8 });
@@ -82,7 +89,8 @@ impl Shards {
     pub fn get(&self, name: &str) -> Option<(Stored<'_>, &Path)> {
         let Entry { shard, info } = self.tensors.get(name)?;
         let shard = self.shards.get(*shard)?;
-        let bytes = shard.map.get(shard.data + info.data_offsets.0..shard.data + info.data_offsets.1)?;
+        let bytes =
+            shard.map.get(shard.data + info.data_offsets.0..shard.data + info.data_offsets.1)?;
         Some((Stored { dtype: info.dtype, shape: &info.shape, bytes }, &shard.path))
     }
 }
@@ -92,7 +100,11 @@ impl Stored<'_> {
     pub fn to_f32(self) -> Option<Vec<f32>> {
         let pairs = || self.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
         Some(match self.dtype {
-            Dtype::F32 => self.bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::F32 => self
+                .bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
             Dtype::F16 => pairs().map(|bits| f16::from_bits(bits).to_f32()).collect(),
             Dtype::BF16 => pairs().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
             _ => return None,
@@ -106,7 +118,12 @@ type Dense = (Vec<usize>, Vec<f32>);
 /// The values of `name` as f32 with their shape, or an error that names file and tensor.
 pub(super) fn dense(shards: &Shards, name: &str) -> Result<Option<Dense>, FileError> {
     let Some((stored, path)) = shards.get(name) else { return Ok(None) };
-    let unsupported =
-        || FileError::format(path, name, format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype));
+    let unsupported = || {
+        FileError::format(
+            path,
+            name,
+            format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype),
+        )
+    };
     Ok(Some((stored.shape.to_vec(), stored.to_f32().ok_or_else(unsupported)?)))
 }

@@ -37,9 +37,9 @@ pub struct TextParts {
 
 /// A Llama-family model in a foreign format.
 ///
-/// Tensors are asked for by transformers' names (`model.layers.0.self_attn.q_proj.weight`, `model.embed_tokens.weight`,
-/// `model.norm.weight`, `lm_head.weight`, `….bias`, `….q_norm.weight`) and come in transformers' order: a source whose
-/// format permutes rows (GGUF's q and k) undoes it.
+/// Tensors are asked for by transformers' names (`model.layers.0.self_attn.q_proj.weight`,
+/// `model.embed_tokens.weight`, `model.norm.weight`, `lm_head.weight`, `….bias`, `….q_norm.weight`)
+/// and come in transformers' order: a source whose format permutes rows (GGUF's q and k) undoes it.
 pub trait Source {
     /// The file or directory, for error messages.
     fn path(&self) -> &Path;
@@ -47,7 +47,8 @@ pub trait Source {
     /// The model's name for people.
     fn name(&self) -> String;
 
-    /// The numbers. Features that change the mathematics and are not supported are refused here, by name.
+    /// The numbers. Features that change the mathematics and are not supported are refused here, by
+    /// name.
     ///
     /// # Errors
     /// A [`FileError`] that names the key.

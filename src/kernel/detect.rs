@@ -1,8 +1,8 @@
 //! Which instruction sets this CPU can run, and which table is used.
 //!
-//! Order of truth: `--cfg lowrank_isa="NAME"` at build time, then the environment variable `LOWRANK_ISA` (std), then what the CPU has.
-//! On x86-64 CPUID alone is not enough: XGETBV tells whether the operating system saves the wide registers. On other architectures
-//! `v128` knows.
+//! Order of truth: `--cfg lowrank_isa="NAME"` at build time, then the environment variable
+//! `LOWRANK_ISA` (std), then what the CPU has. On x86-64 CPUID alone is not enough: XGETBV tells
+//! whether the operating system saves the wide registers. On other architectures `v128` knows.
 
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -34,8 +34,8 @@ pub fn by_name(name: &str) -> Option<&'static Kernels> {
     available().find(|table| table.name == name)
 }
 
-/// The table in use: the forced one, else the best. A forced name that this CPU cannot run falls back to `scalar`; callers that
-/// must not fall back compare [`Kernels::name`].
+/// The table in use: the forced one, else the best. A forced name that this CPU cannot run falls
+/// back to `scalar`; callers that must not fall back compare [`Kernels::name`].
 pub fn kernels() -> &'static Kernels {
     static CHOSEN: AtomicPtr<Kernels> = AtomicPtr::new(core::ptr::null_mut());
     let chosen = CHOSEN.load(Ordering::Relaxed);
@@ -44,7 +44,8 @@ pub fn kernels() -> &'static Kernels {
         CHOSEN.store(core::ptr::from_ref(table).cast_mut(), Ordering::Relaxed);
         return table;
     }
-    // SAFETY: the only values ever stored are null and pointers to 'static tables, which nobody writes to.
+    // SAFETY: the only values ever stored are null and pointers to 'static tables, which nobody
+    // writes to.
     unsafe { &*chosen }
 }
 
@@ -59,7 +60,8 @@ fn choose() -> &'static Kernels {
     available().next().unwrap_or(&SCALAR)
 }
 
-/// The tables of this x86-64 processor: registers that the operating system saves (XCR0), then instructions.
+/// The tables of this x86-64 processor: registers that the operating system saves (XCR0), then
+/// instructions.
 #[cfg(target_arch = "x86_64")]
 fn x86_64() -> [Option<&'static Kernels>; 2] {
     use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
@@ -79,7 +81,8 @@ fn x86_64() -> [Option<&'static Kernels>; 2] {
         unsafe { _xgetbv(0) }
     }
 
-    // Without an operating system nobody may have switched the wide registers on: trust the build's flags there.
+    // Without an operating system nobody may have switched the wide registers on: trust the build's
+    // flags there.
     if cfg!(target_os = "none") && !cfg!(target_feature = "avx2") || __cpuid(0).eax < 7 {
         return [None; 2];
     }
@@ -92,6 +95,8 @@ fn x86_64() -> [Option<&'static Kernels>; 2] {
     if saved & XMM_YMM != XMM_YMM {
         return [None; 2];
     }
-    let wide = saved & MASKS_ZMM == MASKS_ZMM && leaf7.ebx & WIDE_EBX == WIDE_EBX && leaf7.ecx & WIDE_ECX != 0;
+    let wide = saved & MASKS_ZMM == MASKS_ZMM
+        && leaf7.ebx & WIDE_EBX == WIDE_EBX
+        && leaf7.ecx & WIDE_ECX != 0;
     [wide.then_some(&AVX512_VNNI), Some(&AVX2)]
 }

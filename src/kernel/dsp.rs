@@ -1,8 +1,10 @@
-//! Sums of products of integers with the DSP extension of Arm's M profile (Cortex-M4, M7): `smlad` multiplies two pairs of 16-bit integers
-//! and adds both to a 32-bit sum, `sxtb16` makes such pairs of four bytes.
+//! Sums of products of integers with the DSP extension of Arm's M profile (Cortex-M4, M7): `smlad`
+//! multiplies two pairs of 16-bit integers and adds both to a 32-bit sum, `sxtb16` makes such pairs
+//! of four bytes.
 //!
-//! Not a table: sums of integers are exact, so this is [`fast`](super::fast)'s inner loop in other instructions and gives its results.
-//! `core::arch` has the intrinsics on nightly only, hence assembly. Chosen when the crate is compiled, by `target_feature = "dsp"`.
+//! Not a table: sums of integers are exact, so this is [`fast`](super::fast)'s inner loop in other
+//! instructions and gives its results. `core::arch` has the intrinsics on nightly only, hence
+//! assembly. Chosen when the crate is compiled, by `target_feature = "dsp"`.
 
 use core::arch::asm;
 
@@ -13,8 +15,12 @@ pub(super) fn sum(q: &[i8; GROUP], p: &[i8; GROUP]) -> i32 {
     let (q, p) = (q.as_chunks::<4>().0, p.as_chunks::<4>().0);
     let mut sum = 0;
     for (q, p) in q.iter().zip(p) {
-        let (q, p) = (u32::from_le_bytes(q.map(i8::cast_unsigned)), u32::from_le_bytes(p.map(i8::cast_unsigned)));
-        // SAFETY: arithmetic on registers. No sum of 64 products of bytes overflows, so the sticky flag of `smlad` is never set.
+        let (q, p) = (
+            u32::from_le_bytes(q.map(i8::cast_unsigned)),
+            u32::from_le_bytes(p.map(i8::cast_unsigned)),
+        );
+        // SAFETY: arithmetic on registers. No sum of 64 products of bytes overflows, so the sticky
+        // flag of `smlad` is never set.
         unsafe {
             asm!(
                 "sxtb16 {low}, {q}",

@@ -1,12 +1,14 @@
 //! What `Precision::Fast` means, and its portable form.
 //!
-//! `y[i, r] ≈ Σ_g s[r, g] · t[i, g] · Σ_c q[r, g, c] · p[i, g, c]`, groups g of 64 columns: integers p and one scale t per group of
-//! activations, integers q and one scale s per group of weights. Sums of integers are exact, so every instruction set gets the
-//! same ones and only the f32 scales and the f32 sum over groups round differently.
+//! `y[i, r] ≈ Σ_g s[r, g] · t[i, g] · Σ_c q[r, g, c] · p[i, g, c]`, groups g of 64 columns:
+//! integers p and one scale t per group of activations, integers q and one scale s per group of
+//! weights. Sums of integers are exact, so every instruction set gets the same ones and only the
+//! f32 scales and the f32 sum over groups round differently.
 //!
-//! Activations: `t = max |x| / 127`, `p = round(x / t)`. Int8 weights are such integers already. NF4 weights get integer codebook
-//! values `q = round(112 · c)` and `s = absmax / 112`: of all factors up to 127 the one whose rounded codebook is closest to the
-//! real one (root mean square 0.17 % of absmax; 127 would give 0.22 %).
+//! Activations: `t = max |x| / 127`, `p = round(x / t)`. Int8 weights are such integers already.
+//! NF4 weights get integer codebook values `q = round(112 · c)` and `s = absmax / 112`: of all
+//! factors up to 127 the one whose rounded codebook is closest to the real one (root mean square
+//! 0.17 % of absmax; 127 would give 0.22 %).
 
 use super::scales::{self, INT8_GROUP, NF4_GROUP};
 use super::{GROUP, Quantized};
@@ -28,7 +30,8 @@ pub(super) const INTEGERS: [i8; 16] = {
     integers
 };
 
-/// A group whose activations are all smaller counts as zero: the reciprocal of the scale must not overflow.
+/// A group whose activations are all smaller counts as zero: the reciprocal of the scale must not
+/// overflow.
 pub(super) const TINY: f32 = 1e-35;
 
 /// Weights that have integers: rows of whole groups, a scale that is constant within a group.
@@ -42,7 +45,11 @@ impl<'a> Weights<'a> {
     pub(super) fn of(matrix: &Matrix<'a>) -> Option<Self> {
         match matrix.values() {
             Values::Nf4(nf4) if nf4.layout == Layout::Split64 => Some(Self::Nf4(nf4)),
-            Values::Int8(int8) if matrix.cols().is_multiple_of(GROUP) && int8.block.is_multiple_of(GROUP) => Some(Self::Int8(int8)),
+            Values::Int8(int8)
+                if matrix.cols().is_multiple_of(GROUP) && int8.block.is_multiple_of(GROUP) =>
+            {
+                Some(Self::Int8(int8))
+            }
             _ => None,
         }
     }
@@ -70,8 +77,11 @@ impl<'a> Weights<'a> {
         match self {
             Self::Nf4(nf4) => {
                 let (low, high) = out.split_at_mut(GROUP / 2);
-                for ((low, high), &byte) in low.iter_mut().zip(high).zip(&nf4.codes[group * (GROUP / 2)..]) {
-                    (*low, *high) = (INTEGERS[usize::from(byte & 15)], INTEGERS[usize::from(byte >> 4)]);
+                for ((low, high), &byte) in
+                    low.iter_mut().zip(high).zip(&nf4.codes[group * (GROUP / 2)..])
+                {
+                    (*low, *high) =
+                        (INTEGERS[usize::from(byte & 15)], INTEGERS[usize::from(byte >> 4)]);
                 }
             }
             Self::Int8(int8) => out.copy_from_slice(&int8.values[group * GROUP..][..GROUP]),
@@ -101,7 +111,11 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
             for i in 0..y.rows() {
                 // Shapes were checked: there is a group.
                 let Some(p) = x.values[(i * groups + g) * GROUP..].first_chunk() else { continue };
-                y.add(i, row, scale[0] * weights.unit() * x.scales[i * groups + g] * sum(&q, p) as f32);
+                y.add(
+                    i,
+                    row,
+                    scale[0] * weights.unit() * x.scales[i * groups + g] * sum(&q, p) as f32,
+                );
             }
         }
     }
@@ -110,11 +124,15 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
 /// Activations to integers and scales, group by group; a group with a NaN gets a NaN scale.
 pub(super) fn quantize(x: &[f32], values: &mut [i8], scales: &mut [f32]) {
     for ((x, values), scale) in x.chunks(GROUP).zip(values.chunks_mut(GROUP)).zip(scales) {
-        // Without the sign, the bits of floats are ordered as the floats are, with NaN above infinity.
+        // Without the sign, the bits of floats are ordered as the floats are, with NaN above
+        // infinity.
         let most = f32::from_bits(x.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
         let reciprocal;
         (*scale, reciprocal) = scale_of(most);
-        values.iter_mut().zip(x).for_each(|(value, &x)| *value = libm::roundevenf(x * reciprocal) as i8);
+        values
+            .iter_mut()
+            .zip(x)
+            .for_each(|(value, &x)| *value = libm::roundevenf(x * reciprocal) as i8);
     }
 }
 

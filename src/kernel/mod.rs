@@ -9,13 +9,15 @@
 //! | `neondot` | the same and the dot-product extension | fast ones with `sdot` |
 //! | `simd128` | wasm32 built with `-C target-feature=+simd128` | 4 floats, or 16 bytes, at a time |
 //!
-//! On Arm's M profile with the DSP extension `scalar`'s fast products sum with `smlad` (`dsp`), to the same results.
+//! On Arm's M profile with the DSP extension `scalar`'s fast products sum with `smlad` (`dsp`), to
+//! the same results.
 //!
-//! `scalar` is the oracle: plain loops that define the answer. Every other table must agree with it within the tolerances stated
-//! in its tests. Kernels know nothing of threads, adapters or models: a product gets the columns it owns and fills them.
+//! `scalar` is the oracle: plain loops that define the answer. Every other table must agree with it
+//! within the tolerances stated in its tests. Kernels know nothing of threads, adapters or models:
+//! a product gets the columns it owns and fills them.
 //!
-//! A [`Kernels`] can only be had from [`kernels`], [`available`] or [`by_name`], which check the CPU first: holding one is the
-//! proof that its instructions may run, so its methods are safe.
+//! A [`Kernels`] can only be had from [`kernels`], [`available`] or [`by_name`], which check the
+//! CPU first: holding one is the proof that its instructions may run, so its methods are safe.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -115,7 +117,8 @@ pub struct SoftmaxStep {
     pub kept: f32,
 }
 
-/// One instruction set's functions. The unsafe pointers may be called on a CPU that has the instruction set.
+/// One instruction set's functions. The unsafe pointers may be called on a CPU that has the
+/// instruction set.
 #[derive(Debug)]
 pub struct Kernels {
     name: &'static str,
@@ -155,20 +158,26 @@ impl Kernels {
         self.name
     }
 
-    /// `y[i, r] = Σ_c W[r, c] · x[i, c]` for every vector i and the rows r that `y` owns; [`Precision::Fast`] if `input` has
-    /// integers and `weights` have them too.
+    /// `y[i, r] = Σ_c W[r, c] · x[i, c]` for every vector i and the rows r that `y` owns;
+    /// [`Precision::Fast`] if `input` has integers and `weights` have them too.
     ///
     /// # Panics
     /// If the shapes of `weights`, `input` and `y` do not fit each other.
     pub fn product(&self, weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
-        let fit = weights.cols() == input.cols && y.rows() == input.n() && y.range().end <= weights.rows();
+        let fit = weights.cols() == input.cols
+            && y.rows() == input.n()
+            && y.range().end <= weights.rows();
         assert!(fit, "shapes of weights, input and output do not fit");
         if let Some(x) = &input.quantized
             && let Some(weights) = fast::Weights::of(weights)
         {
             let whole = y.rows() * input.cols;
-            assert!(x.values.len() == whole && x.scales.len() * GROUP == whole, "shapes of floats and integers do not fit");
-            // SAFETY: the table was handed out for this CPU; shapes were checked in the lines above.
+            assert!(
+                x.values.len() == whole && x.scales.len() * GROUP == whole,
+                "shapes of floats and integers do not fit"
+            );
+            // SAFETY: the table was handed out for this CPU; shapes were checked in the lines
+            // above.
             return unsafe { (self.product_fast)(&weights, x, input.cols, y) };
         }
         // SAFETY: as above.
@@ -190,13 +199,17 @@ impl Kernels {
         unsafe { (self.read_row)(weights, row, out) }
     }
 
-    /// Rounds activations to integers: per group of [`GROUP`], `scale = max |x| / 127` and `value = round(x / scale)`. A NaN makes
-    /// its group's scale NaN.
+    /// Rounds activations to integers: per group of [`GROUP`], `scale = max |x| / 127` and `value =
+    /// round(x / scale)`. A NaN makes its group's scale NaN.
     ///
     /// # Panics
-    /// If `x` is not a whole number of groups, or the other lengths are not one value per activation and one scale per group.
+    /// If `x` is not a whole number of groups, or the other lengths are not one value per
+    /// activation and one scale per group.
     pub fn quantize(&self, x: &[f32], values: &mut [i8], scales: &mut [f32]) {
-        assert!(x.len() == values.len() && x.len() == scales.len() * GROUP, "activations are not whole groups");
+        assert!(
+            x.len() == values.len() && x.len() == scales.len() * GROUP,
+            "activations are not whole groups"
+        );
         // SAFETY: the table was handed out for this CPU; the lengths fit.
         unsafe { (self.quantize)(x, values, scales) }
     }
@@ -275,20 +288,22 @@ impl Kernels {
         unsafe { (self.softmax)(x) }
     }
 
-    /// One part of a softmax that is taken in parts: with `most` the largest of the parts before (any finite number less than what
-    /// could matter, for the first), xᵢ ← exp(scale · xᵢ − m), m the larger of `most` and the part's largest scale · xᵢ. `scale` is
-    /// positive.
+    /// One part of a softmax that is taken in parts: with `most` the largest of the parts before
+    /// (any finite number less than what could matter, for the first), xᵢ ← exp(scale · xᵢ −
+    /// m), m the larger of `most` and the part's largest scale · xᵢ. `scale` is positive.
     #[inline]
     pub fn softmax_step(&self, x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep {
         // SAFETY: the table was handed out for this CPU.
         unsafe { (self.softmax_step)(x, scale, most) }
     }
 
-    /// `out[r][c] += Σ_t w[r][t] · rows[t · stride + c]`: weighted sums of stored rows, for several sets of weights at once. A column's
-    /// terms are added in the order of t, whatever else is computed beside it.
+    /// `out[r][c] += Σ_t w[r][t] · rows[t · stride + c]`: weighted sums of stored rows, for several
+    /// sets of weights at once. A column's terms are added in the order of t, whatever else is
+    /// computed beside it.
     ///
     /// # Panics
-    /// If there is not one result per set of weights, sets or results differ in length, or `rows` is too short.
+    /// If there is not one result per set of weights, sets or results differ in length, or `rows`
+    /// is too short.
     #[inline]
     pub fn mix(&self, w: &[&[f32]], rows: &[f32], stride: usize, out: &mut [&mut [f32]]) {
         if check_mix(w, rows.len(), stride, out) {
@@ -354,7 +369,8 @@ impl Kernels {
         unsafe { (self.dots_i8)(a, x, out) }
     }
 
-    /// gateᵢ ← silu(gateᵢ) · upᵢ with silu(z) = z / (1 + e^−z), over the shorter length (SwiGLU, arXiv 2002.05202).
+    /// gateᵢ ← silu(gateᵢ) · upᵢ with silu(z) = z / (1 + e^−z), over the shorter length (SwiGLU,
+    /// arXiv 2002.05202).
     #[inline]
     pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
         let n = gate.len().min(up.len());
@@ -397,7 +413,9 @@ impl Kernels {
 #[inline]
 fn check_mix(w: &[&[f32]], rows: usize, stride: usize, out: &[&mut [f32]]) -> bool {
     let (terms, cols) = (w.first().map_or(0, |w| w.len()), out.first().map_or(0, |out| out.len()));
-    let equal = w.len() == out.len() && w.iter().all(|w| w.len() == terms) && out.iter().all(|out| out.len() == cols);
+    let equal = w.len() == out.len()
+        && w.iter().all(|w| w.len() == terms)
+        && out.iter().all(|out| out.len() == cols);
     let fits = terms == 0 || cols <= stride && rows >= (terms - 1) * stride + cols;
     assert!(equal && fits, "lengths of weights, rows and results do not fit");
     terms > 0 && cols > 0

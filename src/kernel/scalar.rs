@@ -1,9 +1,11 @@
 //! The oracle: every kernel as its formula, in portable Rust.
 //!
-//! Also what a microcontroller runs, so inner loops are free of divisions and branches: NF4 in the layout `Split64` and int8 are
-//! read group by group with the scale taken out of the loop; everything else goes through [`Matrix::read`].
+//! Also what a microcontroller runs, so inner loops are free of divisions and branches: NF4 in the
+//! layout `Split64` and int8 are read group by group with the scale taken out of the loop;
+//! everything else goes through [`Matrix::read`].
 //!
-//! Sums run in groups of [`GROUP`], which bounds the rounding error of long rows to that of 64 terms plus that of the groups.
+//! Sums run in groups of [`GROUP`], which bounds the rounding error of long rows to that of 64
+//! terms plus that of the groups.
 
 use half::f16;
 
@@ -13,7 +15,8 @@ use crate::quant::{Layout, Matrix, Values, nf4::CODEBOOK};
 use crate::tensor::columns::Columns;
 use crate::tensor::math;
 
-/// silu(z) is below every f32 in magnitude from here down: a gate of −∞ counts as this and gives zero instead of −∞ / ∞.
+/// silu(z) is below every f32 in magnitude from here down: a gate of −∞ counts as this and gives
+/// zero instead of −∞ / ∞.
 pub(super) const SILU_ZERO: f32 = -128.0;
 
 pub(super) static SCALAR: Kernels = Kernels {
@@ -64,7 +67,8 @@ fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
     }
 }
 
-/// Weights `first ..` of a row up to the end of their group, not yet multiplied by the scale: (how many, the scale).
+/// Weights `first ..` of a row up to the end of their group, not yet multiplied by the scale: (how
+/// many, the scale).
 fn read(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32; GROUP]) -> (usize, f32) {
     let at = row * weights.cols() + first;
     let mut scale = [1.0];
@@ -73,13 +77,16 @@ fn read(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32; GROUP]) 
             scales::nf4(&nf4, at / NF4_GROUP, &mut scale);
             let (low, high) = out.split_at_mut(GROUP / 2);
             for ((low, high), &byte) in low.iter_mut().zip(high).zip(&nf4.codes[at / 2..]) {
-                (*low, *high) = (CODEBOOK[usize::from(byte & 15)], CODEBOOK[usize::from(byte >> 4)]);
+                (*low, *high) =
+                    (CODEBOOK[usize::from(byte & 15)], CODEBOOK[usize::from(byte >> 4)]);
             }
             (NF4_GROUP, scale[0])
         }
         Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => {
             scales::int8::<INT8_GROUP>(&int8, at / INT8_GROUP, &mut scale);
-            out.iter_mut().zip(&int8.values[at..][..INT8_GROUP]).for_each(|(out, &q)| *out = f32::from(q));
+            out.iter_mut()
+                .zip(&int8.values[at..][..INT8_GROUP])
+                .for_each(|(out, &q)| *out = f32::from(q));
             (INT8_GROUP, scale[0])
         }
         _ => {
@@ -156,7 +163,13 @@ pub(super) fn softmax_step(x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep 
 
 /// Four columns at a time, their sums in registers.
 #[inline]
-fn mix_with<T: Copy>(w: &[&[f32]], rows: &[T], stride: usize, out: &mut [&mut [f32]], to_f32: impl Fn(T) -> f32 + Copy) {
+fn mix_with<T: Copy>(
+    w: &[&[f32]],
+    rows: &[T],
+    stride: usize,
+    out: &mut [&mut [f32]],
+    to_f32: impl Fn(T) -> f32 + Copy,
+) {
     for (w, out) in w.iter().zip(out) {
         let (fours, rest) = out.as_chunks_mut::<4>();
         let done = 4 * fours.len();

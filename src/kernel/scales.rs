@@ -1,7 +1,9 @@
-//! The scale of each group of consecutive weights, expanded into a small buffer before an inner loop needs it.
+//! The scale of each group of consecutive weights, expanded into a small buffer before an inner
+//! loop needs it.
 //!
-//! Kernels walk rows in groups of 64 or 32 weights, blocks may be larger: group g lies in block `g >> shift`.
-//! A run of groups is expanded at once, so that the nested scale and the offset stay in registers.
+//! Kernels walk rows in groups of 64 or 32 weights, blocks may be larger: group g lies in block `g
+//! >> shift`. A run of groups is expanded at once, so that the nested scale and the offset stay in
+//! registers.
 
 use crate::quant::{Int8, Nf4, Scales, double};
 
@@ -17,12 +19,17 @@ pub(super) fn nf4(nf4: &Nf4<'_>, first: usize, out: &mut [f32]) {
     let shift = (nf4.block / NF4_GROUP).trailing_zeros();
     match nf4.scales {
         Scales::Plain(scales) if shift == 0 => out.copy_from_slice(&scales[first..][..out.len()]),
-        Scales::Double { codes, nested, offset } if shift == 0 => double_run(&codes[first..][..out.len()], nested, offset, first, out),
-        scales => out.iter_mut().enumerate().for_each(|(i, out)| *out = scales.get((first + i) >> shift)),
+        Scales::Double { codes, nested, offset } if shift == 0 => {
+            double_run(&codes[first..][..out.len()], nested, offset, first, out)
+        }
+        scales => {
+            out.iter_mut().enumerate().for_each(|(i, out)| *out = scales.get((first + i) >> shift))
+        }
     }
 }
 
-/// `MAP[code] · nested + offset`, multiplied and added, each rounded, over codes that start at block `first`.
+/// `MAP[code] · nested + offset`, multiplied and added, each rounded, over codes that start at
+/// block `first`.
 #[inline]
 fn double_run(codes: &[u8], nested: &[f32], offset: f32, first: usize, out: &mut [f32]) {
     let (mut codes, mut out, mut group) = (codes, out, first / double::GROUP);

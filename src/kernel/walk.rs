@@ -1,9 +1,11 @@
-//! The ways that products take through a matrix: tile by tile with several vectors ([`Tiles`]), and row by row with one, where the matrix
-//! is made of groups, each with a scale ([`Groups`]).
+//! The ways that products take through a matrix: tile by tile with several vectors ([`Tiles`]), and
+//! row by row with one, where the matrix is made of groups, each with a scale ([`Groups`]).
 //!
-//! Of a walk over groups, scales are expanded for as many rows at once as fit a small buffer: a row of a small model has too few
-//! groups to pay for starting that loop, and a loop that reads scales just written would wait for the stores. The rows themselves
-//! are read one after the other, as memory likes it best. What a row's products are, and how its lanes are added up, the caller says.
+//! Of a walk over groups, scales are expanded for as many rows at once as fit a small buffer: a row
+//! of a small model has too few groups to pay for starting that loop, and a loop that reads scales
+//! just written would wait for the stores. The rows themselves are read one after the other, as
+//! memory likes it best. What a row's products are, and how its lanes are added up, the caller
+//! says.
 
 use core::ops::Range;
 
@@ -17,8 +19,9 @@ pub(super) fn parts(groups: usize, span: usize) -> impl Iterator<Item = Range<us
     (0..groups).step_by(span).map(move |first| first..groups.min(first + span))
 }
 
-/// How a matrix is cut for an exact product with several vectors: rows and columns of a tile at most, columns a multiple of 64, and
-/// vectors that pass over all tiles of a column range before the next range, so that their part of the range stays in a cache.
+/// How a matrix is cut for an exact product with several vectors: rows and columns of a tile at
+/// most, columns a multiple of 64, and vectors that pass over all tiles of a column range before
+/// the next range, so that their part of the range stays in a cache.
 pub(super) struct Tiles {
     pub(super) rows: usize,
     pub(super) cols: usize,
@@ -28,13 +31,22 @@ pub(super) struct Tiles {
 impl Tiles {
     /// `each(vectors, columns, rows)` one after the other.
     #[inline(always)]
-    pub(super) fn walk(&self, input: &Input<'_>, rows: Range<usize>, mut each: impl FnMut(Range<usize>, Range<usize>, Range<usize>)) {
-        // Equal parts rather than full tiles and a short rest; they depend on the row length alone, and so do the results.
+    pub(super) fn walk(
+        &self,
+        input: &Input<'_>,
+        rows: Range<usize>,
+        mut each: impl FnMut(Range<usize>, Range<usize>, Range<usize>),
+    ) {
+        // Equal parts rather than full tiles and a short rest; they depend on the row length alone,
+        // and so do the results.
         let part = input.cols.div_ceil(input.cols.div_ceil(self.cols)).next_multiple_of(64);
         for vector in (0..input.n()).step_by(self.batch) {
             for first in (0..input.cols).step_by(part) {
                 for row in rows.clone().step_by(self.rows) {
-                    let (vectors, cols) = (vector..input.n().min(vector + self.batch), first..input.cols.min(first + part));
+                    let (vectors, cols) = (
+                        vector..input.n().min(vector + self.batch),
+                        first..input.cols.min(first + part),
+                    );
                     each(vectors, cols, row..rows.end.min(row + self.rows));
                 }
             }
@@ -42,7 +54,8 @@ impl Tiles {
     }
 }
 
-/// A matrix made of groups, `per_row` to a row and side by side in memory, and which part of its rows is meant.
+/// A matrix made of groups, `per_row` to a row and side by side in memory, and which part of its
+/// rows is meant.
 pub(super) struct Groups<'a, T> {
     pub(super) all: &'a [T],
     pub(super) per_row: usize,
@@ -52,9 +65,9 @@ pub(super) struct Groups<'a, T> {
 impl<T> Groups<'_, T> {
     /// Fills `y` with the products of rows `start ..`; adds to `y` if the part is not the first.
     ///
-    /// `expand(first, out)` writes the scales of the matrix's groups `first ..`. `row(groups, scales)` multiplies the part of a row
-    /// with its activations and returns sums by lanes; `sums` adds up the lanes of four rows, each the same way whatever the
-    /// others are.
+    /// `expand(first, out)` writes the scales of the matrix's groups `first ..`. `row(groups,
+    /// scales)` multiplies the part of a row with its activations and returns sums by lanes;
+    /// `sums` adds up the lanes of four rows, each the same way whatever the others are.
     #[inline(always)]
     pub(super) fn rows<V: Copy>(
         &self,
@@ -110,7 +123,8 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Folds groups `0 .. len` in two chains, even and odd: one chain of multiply-adds would take turns with its own latency.
+/// Folds groups `0 .. len` in two chains, even and odd: one chain of multiply-adds would take turns
+/// with its own latency.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn two_chains<V: Copy>(len: usize, zero: V, step: impl Fn(V, usize) -> V) -> [V; 2] {

@@ -11,7 +11,8 @@ use crate::tensor::math;
 pub enum Activation {
     /// `x · Φ(x) = x/2 · (1 + erf(x / √2))` (arXiv 1606.08415); transformers' `gelu`.
     Gelu,
-    /// `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`; transformers' `gelu_new` and `gelu_pytorch_tanh`.
+    /// `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))`; transformers' `gelu_new` and
+    /// `gelu_pytorch_tanh`.
     GeluTanh,
     /// `max(x, 0)`.
     Relu,
@@ -24,7 +25,9 @@ impl Activation {
         match self {
             Self::Gelu => gelu(x).0,
             Self::GeluTanh => {
-                let inner = core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2 * (x + 0.044_715 * x * x * x);
+                let inner = core::f32::consts::FRAC_2_SQRT_PI
+                    * core::f32::consts::FRAC_1_SQRT_2
+                    * (x + 0.044_715 * x * x * x);
                 0.5 * x * (1.0 + math::tanh(inner))
             }
             // Not `max`: NaN must stay visible.
@@ -41,12 +44,14 @@ impl Activation {
 
 /// GELU and its slope: `x Φ(x)` and `Φ(x) + x φ(x)`, `φ(x) = e^(−x²/2) / √(2π)`.
 ///
-/// `Φ(−|x|) = e^(−x²/2) · R(|x|)`, and R, which falls from 1/2 like 1/|x|, is a polynomial in `1 / (1 + 0.39 |x|)`: least squares
-/// reweighted towards the smallest largest error, 1e-8. Without branches or calls, so that loops over it become vector code.
+/// `Φ(−|x|) = e^(−x²/2) · R(|x|)`, and R, which falls from 1/2 like 1/|x|, is a polynomial in `1 /
+/// (1 + 0.39 |x|)`: least squares reweighted towards the smallest largest error, 1e-8. Without
+/// branches or calls, so that loops over it become vector code.
 #[inline(always)]
 pub(crate) fn gelu(x: f32) -> (f32, f32) {
     const SLOW: f32 = 0.39;
-    const R: [f32; 6] = [0.151_427_27, 0.194_435_27, -0.016_631_488, 0.375_163_14, -0.258_240_3, 0.053_846_136];
+    const R: [f32; 6] =
+        [0.151_427_27, 0.194_435_27, -0.016_631_488, 0.375_163_14, -0.258_240_3, 0.053_846_136];
     const PHI_0: f32 = 0.5 * core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2;
     let size = f32::from_bits(x.to_bits() & 0x7fff_ffff);
     let u = 1.0 / (1.0 + SLOW * size);
@@ -55,10 +60,14 @@ pub(crate) fn gelu(x: f32) -> (f32, f32) {
     let tail = e * r;
     let negative = x < 0.0;
     let value = x * tail;
-    (if negative { value } else { x - value }, if negative { tail } else { 1.0 - tail } + x * PHI_0 * e)
+    (
+        if negative { value } else { x - value },
+        if negative { tail } else { 1.0 - tail } + x * PHI_0 * e,
+    )
 }
 
-/// e^z for z ≤ 0: `2^n · e^f`, n the nearest whole number to z / ln 2. Below −87 it is e^−87, about 1e-38.
+/// e^z for z ≤ 0: `2^n · e^f`, n the nearest whole number to z / ln 2. Below −87 it is e^−87, about
+/// 1e-38.
 #[inline(always)]
 fn exp_below_zero(z: f32) -> f32 {
     // Added to a number below 2²², it leaves the nearest whole number in the low bits.
@@ -70,7 +79,11 @@ fn exp_below_zero(z: f32) -> f32 {
     let n = shifted - ROUND;
     let f = z - n * LN_2[0] - n * LN_2[1];
     // |f| ≤ 0.35: the first term left out, f⁸ / 40320, is below 6e-9.
-    let series = 1.0 + f * (1.0 + f * (0.5 + f * (1.0 / 6.0 + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f * (1.0 / 720.0 + f / 5040.0))))));
+    let series = 1.0
+        + f * (1.0
+            + f * (0.5
+                + f * (1.0 / 6.0
+                    + f * (1.0 / 24.0 + f * (1.0 / 120.0 + f * (1.0 / 720.0 + f / 5040.0))))));
     series * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
@@ -82,7 +95,8 @@ impl Activation {
         match self {
             Self::Gelu => gelu(x),
             Self::GeluTanh => {
-                const OUTER: f32 = core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2;
+                const OUTER: f32 =
+                    core::f32::consts::FRAC_2_SQRT_PI * core::f32::consts::FRAC_1_SQRT_2;
                 const INNER: f32 = 0.044_715;
                 let t = math::tanh(OUTER * (x + INNER * x * x * x));
                 let rise = OUTER * (1.0 + 3.0 * INNER * x * x);
@@ -139,8 +153,16 @@ mod tests {
             (4.0, 3.999_873_315_0, 3.999_929_754_1),
         ];
         for (x, erf, tanh) in known {
-            assert!((f64::from(Activation::Gelu.apply(x)) - erf).abs() <= 3e-7, "{x}: {}", Activation::Gelu.apply(x));
-            assert!((f64::from(Activation::GeluTanh.apply(x)) - tanh).abs() <= 3e-7, "{x}: {}", Activation::GeluTanh.apply(x));
+            assert!(
+                (f64::from(Activation::Gelu.apply(x)) - erf).abs() <= 3e-7,
+                "{x}: {}",
+                Activation::Gelu.apply(x)
+            );
+            assert!(
+                (f64::from(Activation::GeluTanh.apply(x)) - tanh).abs() <= 3e-7,
+                "{x}: {}",
+                Activation::GeluTanh.apply(x)
+            );
             assert_eq!(Activation::Relu.apply(x), x.max(0.0));
         }
         assert!(Activation::Relu.apply(f32::NAN).is_nan());
@@ -154,8 +176,14 @@ mod tests {
             let below = 0.5 * libm::erfc(-wide * core::f64::consts::FRAC_1_SQRT_2);
             let density = libm::exp(-0.5 * wide * wide) * 0.398_942_280_401_432_7;
             let (value, slope) = gelu(x);
-            assert!((f64::from(value) - wide * below).abs() <= 1e-7 * wide.abs().max(1.0), "gelu({x}): {value}");
-            assert!((f64::from(slope) - below - wide * density).abs() <= 2e-7, "gelu'({x}): {slope}");
+            assert!(
+                (f64::from(value) - wide * below).abs() <= 1e-7 * wide.abs().max(1.0),
+                "gelu({x}): {value}"
+            );
+            assert!(
+                (f64::from(slope) - below - wide * density).abs() <= 2e-7,
+                "gelu'({x}): {slope}"
+            );
         }
         assert!(gelu(f32::NAN).0.is_nan() && gelu(f32::NAN).1.is_nan());
         assert_eq!((gelu(1e30).0, gelu(-1e30).0.abs() < 1e-6), (1e30, true));
@@ -170,7 +198,12 @@ mod tests {
             kernels.gelu(&mut values);
             kernels.gelu_with_slope(&mut slopes, &mut other);
             for (i, &x) in x.iter().enumerate() {
-                assert_eq!((other[i].to_bits(), slopes[i].to_bits()), (gelu(x).0.to_bits(), gelu(x).1.to_bits()), "{} {x}", kernels.name());
+                assert_eq!(
+                    (other[i].to_bits(), slopes[i].to_bits()),
+                    (gelu(x).0.to_bits(), gelu(x).1.to_bits()),
+                    "{} {x}",
+                    kernels.name()
+                );
                 assert_eq!(values[i].to_bits(), other[i].to_bits());
             }
         }

@@ -1,12 +1,14 @@
 //! Causal grouped-query attention over a key-value [`Cache`] in the caller's memory.
 //!
-//! Per row (a token of some sequence at position p) and query head h, with its key-value head g = h / (heads / kv_heads):
-//! `out = softmax(q_h · K_g[0..=p]ᵀ / √d) · V_g[0..=p]`.
+//! Per row (a token of some sequence at position p) and query head h, with its key-value head g = h
+//! / (heads / kv_heads): `out = softmax(q_h · K_g[0..=p]ᵀ / √d) · V_g[0..=p]`.
 //!
-//! A work item is some rows and the query heads that share a key-value head: pairs of row and head that read the same keys and
-//! values. It walks over the positions a block at a time and keeps a softmax in parts (arXiv 1805.02867): per pair the largest
-//! score m, the sum l of `exp(score − m)` and `o = Σ exp(score − m) · v`; where m grows, l and o shrink by `exp(m before − m)`.
-//! So memory does not depend on the context. A pair's numbers do not depend on what other pairs its item has.
+//! A work item is some rows and the query heads that share a key-value head: pairs of row and head
+//! that read the same keys and values. It walks over the positions a block at a time and keeps a
+//! softmax in parts (arXiv 1805.02867): per pair the largest score m, the sum l of `exp(score − m)`
+//! and `o = Σ exp(score − m) · v`; where m grows, l and o shrink by `exp(m before − m)`.
+//! So memory does not depend on the context. A pair's numbers do not depend on what other pairs its
+//! item has.
 
 use core::ops::Range;
 
@@ -15,7 +17,8 @@ use super::{Pass, Segment};
 use crate::tensor::columns::Parts;
 use crate::tensor::math;
 
-/// Pairs of row and head of an item at most: their scores, 6 KB, stay in the first-level cache beside keys and values.
+/// Pairs of row and head of an item at most: their scores, 6 KB, stay in the first-level cache
+/// beside keys and values.
 const PAIRS: usize = 24;
 
 /// Attention of every row: q and out `[n, heads · d]`, positions `[n]`.
@@ -31,9 +34,15 @@ pub(crate) fn attend(
     let group = sizes.heads / sizes.kv_heads;
     let rows = (PAIRS / group).max(1);
     let tiles: usize = pass.segments.iter().map(|segment| segment.rows.div_ceil(rows)).sum();
-    // Whole groups read keys and values once; where they are too few for the lanes, heads are shared out evenly.
-    let ranges = if pass.lanes == 1 || tiles * sizes.kv_heads >= 4 * pass.lanes { sizes.kv_heads } else { pass.lanes };
-    let attention = Attention { pass, sizes, positions, q, keys, values, out: Parts::new(out, sizes.head_dim) };
+    // Whole groups read keys and values once; where they are too few for the lanes, heads are
+    // shared out evenly.
+    let ranges = if pass.lanes == 1 || tiles * sizes.kv_heads >= 4 * pass.lanes {
+        sizes.kv_heads
+    } else {
+        pass.lanes
+    };
+    let attention =
+        Attention { pass, sizes, positions, q, keys, values, out: Parts::new(out, sizes.head_dim) };
     pass.executor.run(tiles * ranges, &|item| {
         let (mut tile, range) = (item / ranges, item % ranges);
         for segment in pass.segments {
@@ -98,12 +107,17 @@ impl Attention<'_> {
                 pair.seen = self.positions[row] + 1;
             }
             let count = rows.len() * (next - first);
-            self.walk(self.sizes.line(segment.sequence, kv_head), next - first, &mut pairs[..count]);
+            self.walk(
+                self.sizes.line(segment.sequence, kv_head),
+                next - first,
+                &mut pairs[..count],
+            );
             first = next;
         }
     }
 
-    /// All positions that the pairs see, a block at a time; rows in rising order of what they see, `heads` pairs each.
+    /// All positions that the pairs see, a block at a time; rows in rising order of what they see,
+    /// `heads` pairs each.
     fn walk(&self, line: usize, heads: usize, pairs: &mut [Pair<'_>]) {
         let scale = 1.0 / math::sqrt(self.sizes.head_dim as f32);
         let mut scores = [[0.0; BLOCK]; PAIRS];
@@ -134,20 +148,41 @@ impl Attention<'_> {
         }
     }
 
-    /// `scores = K q` of `len` positions from `first` on. They are computed sixteen at a time: behind the last position stands
-    /// whatever the memory held, and so do the scores.
-    fn score(&self, line: usize, first: usize, len: usize, pairs: &[Pair<'_>], scores: &mut [[f32; BLOCK]]) {
+    /// `scores = K q` of `len` positions from `first` on. They are computed sixteen at a time:
+    /// behind the last position stands whatever the memory held, and so do the scores.
+    fn score(
+        &self,
+        line: usize,
+        first: usize,
+        len: usize,
+        pairs: &[Pair<'_>],
+        scores: &mut [[f32; BLOCK]],
+    ) {
         let cols = len.next_multiple_of(16);
         let mut q: [&[f32]; PAIRS] = Default::default();
         q.iter_mut().zip(pairs).for_each(|(q, pair)| *q = pair.q);
         let mut out: [&mut [f32]; PAIRS] = Default::default();
         out.iter_mut().zip(scores).for_each(|(out, scores)| *out = &mut scores[..cols]);
-        self.keys.scores(self.pass.kernels, self.sizes, line, first, &q[..pairs.len()], &mut out[..pairs.len()]);
+        self.keys.scores(
+            self.pass.kernels,
+            self.sizes,
+            line,
+            first,
+            &q[..pairs.len()],
+            &mut out[..pairs.len()],
+        );
     }
 
-    /// `o += p V` over the positions from `first` on: those that all pairs see together, then the others row by row, so that no
-    /// row meets the values of a position it does not see.
-    fn gather(&self, line: usize, first: usize, heads: usize, pairs: &mut [Pair<'_>], scores: &[[f32; BLOCK]]) {
+    /// `o += p V` over the positions from `first` on: those that all pairs see together, then the
+    /// others row by row, so that no row meets the values of a position it does not see.
+    fn gather(
+        &self,
+        line: usize,
+        first: usize,
+        heads: usize,
+        pairs: &mut [Pair<'_>],
+        scores: &[[f32; BLOCK]],
+    ) {
         let seen = |pair: &Pair<'_>| (pair.seen - first).min(BLOCK);
         let common = pairs.first().map_or(0, seen);
         self.mix(line, first, 0..common, pairs, scores);
@@ -160,13 +195,27 @@ impl Attention<'_> {
     }
 
     /// `o += p V` over part of a block.
-    fn mix(&self, line: usize, first: usize, part: Range<usize>, pairs: &mut [Pair<'_>], scores: &[[f32; BLOCK]]) {
+    fn mix(
+        &self,
+        line: usize,
+        first: usize,
+        part: Range<usize>,
+        pairs: &mut [Pair<'_>],
+        scores: &[[f32; BLOCK]],
+    ) {
         let mut w: [&[f32]; PAIRS] = Default::default();
         w.iter_mut().zip(scores).for_each(|(w, scores)| *w = &scores[part.clone()]);
         let count = pairs.len();
         let mut out: [&mut [f32]; PAIRS] = Default::default();
         out.iter_mut().zip(pairs).for_each(|(out, pair)| *out = &mut *pair.out);
-        self.values.mix(self.pass.kernels, self.sizes, line, first + part.start, &w[..count], &mut out[..count]);
+        self.values.mix(
+            self.pass.kernels,
+            self.sizes,
+            line,
+            first + part.start,
+            &w[..count],
+            &mut out[..count],
+        );
     }
 }
 
@@ -183,7 +232,8 @@ mod tests {
         (0..count).map(|i| (i as f32 * step).sin() * (i as f32 * 0.013).cos()).collect()
     }
 
-    /// What a case asks of two sequences: the first sees `context[0]` tokens of which the last `rows[0]` are rows of the pass.
+    /// What a case asks of two sequences: the first sees `context[0]` tokens of which the last
+    /// `rows[0]` are rows of the pass.
     #[derive(Debug, Clone, Copy)]
     struct Case {
         heads: usize,
@@ -213,7 +263,8 @@ mod tests {
             let mut halves = [vec![0xffffu16; len * d], vec![0xffff; len * d]];
             let mut bytes = [vec![99i8; len * d], vec![99; len * d]];
             let mut scales = [vec![f32::NAN; len], vec![f32::NAN; len]];
-            let ([f0, f1], [h0, h1], [b0, b1], [s0, s1]) = (&mut floats, &mut halves, &mut bytes, &mut scales);
+            let ([f0, f1], [h0, h1], [b0, b1], [s0, s1]) =
+                (&mut floats, &mut halves, &mut bytes, &mut scales);
             let (mut keys, mut values) = match format {
                 0 => (Cache::F32(f0), Cache::F32(f1)),
                 1 => (Cache::F16(h0), Cache::F16(h1)),
@@ -225,11 +276,23 @@ mod tests {
                 sizes.store_keys(&pass(kernels, lanes, &all), &positions, k, &mut keys);
                 sizes.store_values(&pass(kernels, lanes, &all), &positions, v, &mut values);
             }
-            let segments = [Segment { first: 0, rows: rows[0], sequence: 0 }, Segment { first: rows[0], rows: rows[1], sequence: 1 }];
-            let positions: Vec<usize> = (0..2).flat_map(|s| context[s] - rows[s]..context[s]).collect();
+            let segments = [
+                Segment { first: 0, rows: rows[0], sequence: 0 },
+                Segment { first: rows[0], rows: rows[1], sequence: 1 },
+            ];
+            let positions: Vec<usize> =
+                (0..2).flat_map(|s| context[s] - rows[s]..context[s]).collect();
             let q = wave(positions.len() * heads * d, 1.3);
             let mut out = vec![f32::NAN; q.len()];
-            attend(&pass(kernels, lanes, &segments), &sizes, &positions, &q, &keys, &values, &mut out);
+            attend(
+                &pass(kernels, lanes, &segments),
+                &sizes,
+                &positions,
+                &q,
+                &keys,
+                &values,
+                &mut out,
+            );
             for (row, &position) in positions.iter().enumerate() {
                 let sequence = usize::from(row >= rows[0]);
                 let [k, v] = &tensors[sequence];
@@ -237,13 +300,29 @@ mod tests {
                 for head in 0..heads {
                     let at = |t: usize| t * kv_dim + head / (heads / kv_heads) * d;
                     let q = &q[(row * heads + head) * d..][..d];
-                    let dot = |t| k[at(t)..][..d].iter().zip(q).map(|(&k, &q)| f64::from(k) * f64::from(q)).sum::<f64>();
-                    let scores: Vec<f64> = (0..seen).map(|t| (dot(t) / (d as f64).sqrt()).exp()).collect();
+                    let dot = |t| {
+                        k[at(t)..][..d]
+                            .iter()
+                            .zip(q)
+                            .map(|(&k, &q)| f64::from(k) * f64::from(q))
+                            .sum::<f64>()
+                    };
+                    let scores: Vec<f64> =
+                        (0..seen).map(|t| (dot(t) / (d as f64).sqrt()).exp()).collect();
                     let total: f64 = scores.iter().sum();
                     for i in 0..d {
-                        let expected = scores.iter().enumerate().map(|(t, s)| s * f64::from(v[at(t) + i])).sum::<f64>() / total;
+                        let expected = scores
+                            .iter()
+                            .enumerate()
+                            .map(|(t, s)| s * f64::from(v[at(t) + i]))
+                            .sum::<f64>()
+                            / total;
                         let error = (f64::from(out[(row * heads + head) * d + i]) - expected).abs();
-                        assert!(error.is_finite(), "{} {case:?}: row {row}, head {head}", kernels.name());
+                        assert!(
+                            error.is_finite(),
+                            "{} {case:?}: row {row}, head {head}",
+                            kernels.name()
+                        );
                         worst = worst.max(error);
                     }
                 }
@@ -254,8 +333,16 @@ mod tests {
 
     #[test]
     fn attention_is_its_formula_in_every_format_and_shape() {
-        for (heads, kv_heads, head_dim) in [(1, 1, 64), (9, 3, 64), (4, 2, 16), (6, 6, 20), (32, 1, 8), (3, 1, 5), (8, 2, 128)] {
-            for (context, rows) in [([1, 1], [1, 1]), ([1, 70], [1, 1]), ([33, 17], [33, 2]), ([64, 65], [3, 64]), ([150, 129], [40, 9])] {
+        for (heads, kv_heads, head_dim) in
+            [(1, 1, 64), (9, 3, 64), (4, 2, 16), (6, 6, 20), (32, 1, 8), (3, 1, 5), (8, 2, 128)]
+        {
+            for (context, rows) in [
+                ([1, 1], [1, 1]),
+                ([1, 70], [1, 1]),
+                ([33, 17], [33, 2]),
+                ([64, 65], [3, 64]),
+                ([150, 129], [40, 9]),
+            ] {
                 for lanes in [1, 3, 50] {
                     let case = Case { heads, kv_heads, head_dim, context, rows, lanes };
                     for (format, allowed) in [(0, 5e-6), (1, 1e-3), (2, 1e-2)] {

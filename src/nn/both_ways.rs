@@ -1,5 +1,5 @@
-//! Attention in both directions: every token of a text sees every token of the same text. No cache, no mask; `attention` has the
-//! causal kind.
+//! Attention in both directions: every token of a text sees every token of the same text. No cache,
+//! no mask; `attention` has the causal kind.
 //!
 //! Per row and head h of a text with keys K and values V: `out = softmax(q_h · K_hᵀ / √d) · V_h`.
 
@@ -7,10 +7,18 @@ use super::Pass;
 use crate::tensor::columns::Parts;
 use crate::tensor::math;
 
-/// Attention of every row inside its segment: q, k, v and out `[n, heads · head_dim]`; scores is scratch, `[lanes, longest segment]`
-/// or more.
+/// Attention of every row inside its segment: q, k, v and out `[n, heads · head_dim]`; scores is
+/// scratch, `[lanes, longest segment]` or more.
 #[allow(unsafe_code, reason = "the split among lanes")]
-pub(crate) fn attend_both_ways(pass: &Pass<'_, '_>, head_dim: usize, q: &[f32], k: &[f32], v: &[f32], scores: &mut [f32], out: &mut [f32]) {
+pub(crate) fn attend_both_ways(
+    pass: &Pass<'_, '_>,
+    head_dim: usize,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
     let rows = pass.segments.iter().map(|segment| segment.rows).sum::<usize>();
     let (dim, longest) = (out.len() / rows, scores.len() / pass.lanes);
     let (heads, scale) = (dim / head_dim, 1.0 / math::sqrt(head_dim as f32));

@@ -1,9 +1,11 @@
-//! The keys and values of all layers and sequences, in the caller's memory, in the order that attention reads them.
+//! The keys and values of all layers and sequences, in the caller's memory, in the order that
+//! attention reads them.
 //!
-//! A *line* is what one key-value head of one sequence and layer keeps of one tensor: `[room, d]` numbers, room being the
-//! context in whole blocks of 16. Values stand position by position, `[room, d]`. Keys stand in blocks of [`BLOCK`] positions,
-//! `[d, block]` each, so that the scores of neighbouring positions are neighbours too; the last block is as short as the room is.
-//! In int8 every position of a line has a scale of its own, absmax / 127.
+//! A *line* is what one key-value head of one sequence and layer keeps of one tensor: `[room, d]`
+//! numbers, room being the context in whole blocks of 16. Values stand position by position,
+//! `[room, d]`. Keys stand in blocks of [`BLOCK`] positions, `[d, block]` each, so that the scores
+//! of neighbouring positions are neighbours too; the last block is as short as the room is. In int8
+//! every position of a line has a scale of its own, absmax / 127.
 
 use super::{Pass, Segment};
 use crate::kernel::{Kernels, scale_of};
@@ -47,7 +49,13 @@ impl Heads {
     }
 
     /// Stores the rows' keys, `[n, kv_heads · d]`.
-    pub(crate) fn store_keys(&self, pass: &Pass<'_, '_>, positions: &[usize], rows: &[f32], cache: &mut Cache<'_>) {
+    pub(crate) fn store_keys(
+        &self,
+        pass: &Pass<'_, '_>,
+        positions: &[usize],
+        rows: &[f32],
+        cache: &mut Cache<'_>,
+    ) {
         self.each(pass, positions, rows, |line, position, row| {
             let first = position / BLOCK * BLOCK;
             let at = (line * self.room + first) * self.head_dim + position - first;
@@ -56,7 +64,13 @@ impl Heads {
     }
 
     /// Stores the rows' values, `[n, kv_heads · d]`.
-    pub(crate) fn store_values(&self, pass: &Pass<'_, '_>, positions: &[usize], rows: &[f32], cache: &mut Cache<'_>) {
+    pub(crate) fn store_values(
+        &self,
+        pass: &Pass<'_, '_>,
+        positions: &[usize],
+        rows: &[f32],
+        cache: &mut Cache<'_>,
+    ) {
         self.each(pass, positions, rows, |line, position, row| {
             let token = line * self.room + position;
             cache.store(pass.kernels, token, token * self.head_dim, 1, row);
@@ -64,11 +78,18 @@ impl Heads {
     }
 
     /// Calls `store(line, position, numbers)` for every row and key-value head.
-    fn each(&self, pass: &Pass<'_, '_>, positions: &[usize], rows: &[f32], mut store: impl FnMut(usize, usize, &[f32])) {
+    fn each(
+        &self,
+        pass: &Pass<'_, '_>,
+        positions: &[usize],
+        rows: &[f32],
+        mut store: impl FnMut(usize, usize, &[f32]),
+    ) {
         for &Segment { first, rows: count, sequence } in pass.segments {
             for row in first..first + count {
                 for kv_head in 0..self.kv_heads {
-                    let numbers = &rows[(row * self.kv_heads + kv_head) * self.head_dim..][..self.head_dim];
+                    let numbers =
+                        &rows[(row * self.kv_heads + kv_head) * self.head_dim..][..self.head_dim];
                     store(self.line(sequence, kv_head), positions[row], numbers);
                 }
             }
@@ -85,7 +106,9 @@ impl Cache<'_> {
     /// Stores `row` at `at`, `at + step` …; its scale, if it has one, at `token`.
     fn store(&mut self, kernels: &Kernels, token: usize, at: usize, step: usize, row: &[f32]) {
         match self {
-            Self::F32(cache) => cache[at..].iter_mut().step_by(step).zip(row).for_each(|(to, &x)| *to = x),
+            Self::F32(cache) => {
+                cache[at..].iter_mut().step_by(step).zip(row).for_each(|(to, &x)| *to = x)
+            }
             Self::F16(cache) if step == 1 => kernels.to_f16(row, &mut cache[at..][..row.len()]),
             Self::F16(cache) => {
                 let mut halves = [0; 64];
@@ -96,8 +119,11 @@ impl Cache<'_> {
                 }
             }
             Self::Int8(cache, scales) => {
-                // A NaN must not become a number: it makes the scale NaN, and with it all that is read back.
-                let most = row.iter().fold(0.0f32, |most, x| if x.abs() > most || x.is_nan() { x.abs() } else { most });
+                // A NaN must not become a number: it makes the scale NaN, and with it all that is
+                // read back.
+                let most = row.iter().fold(0.0f32, |most, x| {
+                    if x.abs() > most || x.is_nan() { x.abs() } else { most }
+                });
                 let reciprocal;
                 (scales[token], reciprocal) = scale_of(most);
                 let to = cache[at..].iter_mut().step_by(step);
@@ -106,8 +132,17 @@ impl Cache<'_> {
         }
     }
 
-    /// `out[r][t] = Σ_i w[r][i] · k[first + t][i]` for as many positions of a line's block `first ..` as results have room for.
-    pub(super) fn scores(&self, kernels: &Kernels, sizes: &Heads, line: usize, first: usize, w: &[&[f32]], out: &mut [&mut [f32]]) {
+    /// `out[r][t] = Σ_i w[r][i] · k[first + t][i]` for as many positions of a line's block `first
+    /// ..` as results have room for.
+    pub(super) fn scores(
+        &self,
+        kernels: &Kernels,
+        sizes: &Heads,
+        line: usize,
+        first: usize,
+        w: &[&[f32]],
+        out: &mut [&mut [f32]],
+    ) {
         let (at, stride) = ((line * sizes.room + first) * sizes.head_dim, sizes.block(first));
         let cols = out.first().map_or(0, |out| out.len());
         out.iter_mut().for_each(|out| out.fill(0.0));
@@ -117,13 +152,23 @@ impl Cache<'_> {
             Self::Int8(keys, scales) => {
                 kernels.mix_i8(w, &keys[at..], stride, out);
                 let scales = &scales[line * sizes.room + first..][..cols];
-                out.iter_mut().for_each(|out| out.iter_mut().zip(scales).for_each(|(score, scale)| *score *= scale));
+                out.iter_mut().for_each(|out| {
+                    out.iter_mut().zip(scales).for_each(|(score, scale)| *score *= scale)
+                });
             }
         }
     }
 
     /// `out[r] += Σ_t w[r][t] · v[first + t]` over the positions `first ..` of a line.
-    pub(super) fn mix(&self, kernels: &Kernels, sizes: &Heads, line: usize, first: usize, w: &[&[f32]], out: &mut [&mut [f32]]) {
+    pub(super) fn mix(
+        &self,
+        kernels: &Kernels,
+        sizes: &Heads,
+        line: usize,
+        first: usize,
+        w: &[&[f32]],
+        out: &mut [&mut [f32]],
+    ) {
         let at = (line * sizes.room + first) * sizes.head_dim;
         match self {
             Self::F32(values) => kernels.mix(w, &values[at..], sizes.head_dim, out),

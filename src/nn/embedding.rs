@@ -28,7 +28,13 @@ impl Embedding<'_> {
                 for row in segment.first..segment.first + segment.rows {
                     let y = &mut y[row * dim..][..dim];
                     for j in 0..rank {
-                        target.b.axpy(pass.kernels, j, 0, scale * target.a.get(tokens[row] as usize, j), y);
+                        target.b.axpy(
+                            pass.kernels,
+                            j,
+                            0,
+                            scale * target.a.get(tokens[row] as usize, j),
+                            y,
+                        );
                     }
                 }
             }

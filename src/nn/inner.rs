@@ -1,8 +1,9 @@
 //! `u = s·A x` of the active adapters, made by all lanes together.
 //!
-//! A lane computes its share of every u, says that it has, and multiplies with the base, which takes much longer; then it takes the
-//! others' shares. It waits for nobody: what another lane has not made by then (its thread sleeps, or all lanes run one after the
-//! other), it computes itself, to the same bits.
+//! A lane computes its share of every u, says that it has, and multiplies with the base, which
+//! takes much longer; then it takes the others' shares. It waits for nobody: what another lane has
+//! not made by then (its thread sleeps, or all lanes run one after the other), it computes itself,
+//! to the same bits.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,7 +21,8 @@ const LANES: usize = 16;
 /// Numbers of a cache line: what two lanes write must not lie in one.
 const LINE: usize = 16;
 
-/// Numbers that [`Scratch::low_rank`](super::Scratch) must have: `[rows, layers, width]` for every lane, and again for what it shares.
+/// Numbers that [`Scratch::low_rank`](super::Scratch) must have: `[rows, layers, width]` for every
+/// lane, and again for what it shares.
 pub(crate) const fn need(rows: usize, layers: usize, width: usize, lanes: usize) -> usize {
     let size = rows.saturating_mul(layers).saturating_mul(width);
     if lanes > 1 { room(size).saturating_mul(lanes).saturating_mul(2) } else { size }
@@ -35,7 +37,8 @@ const fn room(size: usize) -> usize {
 #[cfg_attr(target_pointer_width = "64", repr(align(64)))]
 struct Made(AtomicBool);
 
-/// The u of some layers that read the same x, `[n, layers, width]`: of a row and a layer, those of all adapters side by side.
+/// The u of some layers that read the same x, `[n, layers, width]`: of a row and a layer, those of
+/// all adapters side by side.
 pub(super) struct Inner<'c> {
     pass: &'c Pass<'c, 'c>,
     jobs: &'c [Job<'c, 'c>],
@@ -61,7 +64,15 @@ impl<'c> Inner<'c> {
         let room = if pass.lanes > 1 { room(size) } else { size };
         let (own, shared) = low_rank.split_at_mut(room * pass.lanes);
         let (own, shared) = (Parts::new(own, room.max(1)), Parts::new(shared, room.max(1)));
-        Self { pass, jobs, input, width, own, shared, made: [const { Made(AtomicBool::new(false)) }; LANES] }
+        Self {
+            pass,
+            jobs,
+            input,
+            width,
+            own,
+            shared,
+            made: [const { Made(AtomicBool::new(false)) }; LANES],
+        }
     }
 
     /// The u of `lane`.
@@ -102,7 +113,8 @@ impl<'c> Inner<'c> {
         }
     }
 
-    /// Fills in `lane`'s share, some rows of A of every adapter: from what it shared, or computed, and then also `to` what it shares.
+    /// Fills in `lane`'s share, some rows of A of every adapter: from what it shared, or computed,
+    /// and then also `to` what it shares.
     fn fill(&self, lane: usize, from: Option<&[f32]>, u: &mut [f32], mut to: Option<&mut [f32]>) {
         for segment in self.pass.segments {
             for (i, job) in self.jobs.iter().enumerate() {
@@ -117,11 +129,14 @@ impl<'c> Inner<'c> {
                             u.copy_from_slice(&from[at..at + mine.len()]);
                             continue;
                         }
-                        // Where the rows of B have scales, they are multiplied in here, once for all outputs.
+                        // Where the rows of B have scales, they are multiplied in here, once for
+                        // all outputs.
                         target.a.dots(self.pass.kernels, mine.start, self.input.vector(row), u);
                         u.iter_mut().for_each(|u| *u *= scale);
                         for scales in [target.a.scales(), target.b.scales()].into_iter().flatten() {
-                            u.iter_mut().zip(&scales[mine.start..]).for_each(|(u, scale)| *u *= scale);
+                            u.iter_mut()
+                                .zip(&scales[mine.start..])
+                                .for_each(|(u, scale)| *u *= scale);
                         }
                         if let Some(to) = &mut to {
                             to[at..at + mine.len()].copy_from_slice(u);

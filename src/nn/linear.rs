@@ -5,8 +5,9 @@
 //! y = p + b + Σᵢ wᵢ · [ (kᵢ − 1) ⊙ p + kᵢ ⊙ sᵢ · (Bᵢ (Aᵢ x) + b_Bᵢ) ]
 //! ```
 //!
-//! One base product serves all rows, whatever adapters they use; a row's adapters touch only that row. `u = s·A x` is made by all
-//! lanes together (`inner`); `B u`, k and b are applied by the lane that made p, while it is in cache.
+//! One base product serves all rows, whatever adapters they use; a row's adapters touch only that
+//! row. `u = s·A x` is made by all lanes together (`inner`); `B u`, k and b are applied by the lane
+//! that made p, while it is in cache.
 
 use super::inner::Inner;
 use super::{Pass, Segment};
@@ -33,7 +34,8 @@ pub(crate) struct Scratch<'s> {
     pub(crate) low_rank: &'s mut [f32],
     /// The ranks of a row's adapters fit into it.
     pub(crate) width: usize,
-    /// Activations as integers, `[rows, widest]`; empty in [`Precision::Exact`](crate::kernel::Precision::Exact).
+    /// Activations as integers, `[rows, widest]`; empty in
+    /// [`Precision::Exact`](crate::kernel::Precision::Exact).
     pub(crate) values: &'s mut [i8],
     /// Their scales, one per [`GROUP`].
     pub(crate) scales: &'s mut [f32],
@@ -50,7 +52,13 @@ const MANY: usize = 8;
 
 impl<'a> Linear<'a> {
     /// `y = W x + b` and the active adapters, for all rows: x `[n, in]`, y `[n, out]`.
-    pub(crate) fn forward(&self, pass: &Pass<'_, '_>, x: &[f32], y: &mut [f32], scratch: &mut Scratch<'_>) {
+    pub(crate) fn forward(
+        &self,
+        pass: &Pass<'_, '_>,
+        x: &[f32],
+        y: &mut [f32],
+        scratch: &mut Scratch<'_>,
+    ) {
         forward(pass, x, &mut [self.to(y)], scratch);
     }
 
@@ -66,16 +74,24 @@ pub(crate) struct Job<'a, 'y> {
     y: Split<'y>,
 }
 
-/// `y = W x + b` and the active adapters, for all rows, of layers that read the same x, `[n, in]`, [`inner::SIDE_BY_SIDE`] of them at most:
-/// lanes are called together once for all, and x is made integers once. Takes the jobs for itself: lanes write to their parts.
+/// `y = W x + b` and the active adapters, for all rows, of layers that read the same x, `[n, in]`,
+/// [`inner::SIDE_BY_SIDE`] of them at most: lanes are called together once for all, and x is made
+/// integers once. Takes the jobs for itself: lanes write to their parts.
 #[allow(unsafe_code)]
-pub(crate) fn forward(pass: &Pass<'_, '_>, x: &[f32], jobs: &mut [Job<'_, '_>], scratch: &mut Scratch<'_>) {
+pub(crate) fn forward(
+    pass: &Pass<'_, '_>,
+    x: &[f32],
+    jobs: &mut [Job<'_, '_>],
+    scratch: &mut Scratch<'_>,
+) {
     let Some(inputs) = jobs.first().map(|job| job.linear.weight.cols()) else { return };
     let jobs = &*jobs;
     let mut input = Input::new(x, inputs);
-    let fast = !scratch.values.is_empty() && jobs.iter().any(|job| pass.kernels.has_fast(&job.linear.weight));
+    let fast = !scratch.values.is_empty()
+        && jobs.iter().any(|job| pass.kernels.has_fast(&job.linear.weight));
     if fast {
-        let (values, scales) = (&mut scratch.values[..x.len()], &mut scratch.scales[..x.len() / GROUP]);
+        let (values, scales) =
+            (&mut scratch.values[..x.len()], &mut scratch.scales[..x.len() / GROUP]);
         quantize(pass, &input, values, scales);
         input.quantized = Some(Quantized { values, scales });
     }
@@ -121,7 +137,8 @@ impl Linear<'_> {
             let (mut count, mut weight, mut rescales, mut gain) = (0, 1.0, false, &[][..]);
             for (active, target, _) in self.targets(pass, segment) {
                 rescales |= !target.gain.is_empty();
-                (count, weight, gain) = (count + 1, active.weight, target.gain.get(first..).unwrap_or_default());
+                (count, weight, gain) =
+                    (count + 1, active.weight, target.gain.get(first..).unwrap_or_default());
             }
             // Of an adapter alone and as it was trained: y = k ⊙ (p + B u + s b_B).
             let mixed = rescales && (count > 1 || weight != 1.0);
@@ -146,27 +163,47 @@ impl Linear<'_> {
     }
 
     /// `y += Σ (B u + w s b_B)` for the rows of `segment`; u holds w·s·A x.
-    fn add(&self, pass: &Pass<'_, '_>, segment: &Segment, u: &[f32], stride: usize, columns: &mut Columns<'_>) {
+    fn add(
+        &self,
+        pass: &Pass<'_, '_>,
+        segment: &Segment,
+        u: &[f32],
+        stride: usize,
+        columns: &mut Columns<'_>,
+    ) {
         let first = columns.range().start;
         let mut at = 0;
         for (active, target, rank) in self.targets(pass, segment) {
             for row in (segment.first..segment.first + segment.rows).step_by(ROWS) {
                 let count = ROWS.min(segment.first + segment.rows - row);
                 let mut w: [&[f32]; ROWS] = Default::default();
-                w[..count].iter_mut().zip(row..).for_each(|(w, row)| *w = &u[row * stride + at..][..rank]);
+                w[..count]
+                    .iter_mut()
+                    .zip(row..)
+                    .for_each(|(w, row)| *w = &u[row * stride + at..][..rank]);
                 let mut y = columns.some_rows::<ROWS>(row);
                 target.b.mix(pass.kernels, first, &w[..count], &mut y[..count]);
                 if !target.bias.is_empty() {
                     let scale = target.scale(rank) * active.weight;
-                    y[..count].iter_mut().for_each(|y| pass.kernels.axpy(scale, &target.bias[first..], y));
+                    y[..count]
+                        .iter_mut()
+                        .for_each(|y| pass.kernels.axpy(scale, &target.bias[first..], y));
                 }
             }
             at += rank;
         }
     }
 
-    /// `y += Σ [ w (k − 1) ⊙ p + k ⊙ (B u + w s b_B) ]` for outputs `first ..`, where y holds p and u holds w·s·A x.
-    fn adapt(&self, pass: &Pass<'_, '_>, segment: &Segment, u: &[f32], first: usize, y: &mut [f32]) {
+    /// `y += Σ [ w (k − 1) ⊙ p + k ⊙ (B u + w s b_B) ]` for outputs `first ..`, where y holds p and
+    /// u holds w·s·A x.
+    fn adapt(
+        &self,
+        pass: &Pass<'_, '_>,
+        segment: &Segment,
+        u: &[f32],
+        first: usize,
+        y: &mut [f32],
+    ) {
         let mut p = [0.0; STEP];
         let p = &mut p[..y.len()];
         p.copy_from_slice(y);
@@ -181,7 +218,9 @@ impl Linear<'_> {
             if target.gain.is_empty() {
                 pass.kernels.axpy(1.0, delta, y);
             } else {
-                for (((y, p), delta), k) in y.iter_mut().zip(&*p).zip(delta).zip(&target.gain[first..]) {
+                for (((y, p), delta), k) in
+                    y.iter_mut().zip(&*p).zip(delta).zip(&target.gain[first..])
+                {
                     *y += active.weight * (k - 1.0) * p + k * *delta;
                 }
             }

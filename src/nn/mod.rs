@@ -1,4 +1,5 @@
-//! Layers: the few operations models are made of, over borrowed weights and caller-owned activations.
+//! Layers: the few operations models are made of, over borrowed weights and caller-owned
+//! activations.
 
 mod activation;
 mod attention;
@@ -53,9 +54,12 @@ pub(crate) struct Segment {
 }
 
 impl<'p, 'a> Pass<'p, 'a> {
-    /// The adapters of `segment`'s sequence. With `--cfg lowrank_adapters="none"`, to measure what adapters cost that are not there,
-    /// the compiler knows that there are none.
-    pub(crate) fn active(&self, segment: &Segment) -> impl Iterator<Item = &'p Active<'a>> + use<'p, 'a> {
+    /// The adapters of `segment`'s sequence. With `--cfg lowrank_adapters="none"`, to measure what
+    /// adapters cost that are not there, the compiler knows that there are none.
+    pub(crate) fn active(
+        &self,
+        segment: &Segment,
+    ) -> impl Iterator<Item = &'p Active<'a>> + use<'p, 'a> {
         let most = if cfg!(lowrank_adapters = "none") { 0 } else { self.max_active };
         self.active[segment.sequence * most..][..most].iter().flatten()
     }
@@ -65,7 +69,8 @@ impl<'p, 'a> Pass<'p, 'a> {
         n * lane / self.lanes..n * (lane + 1) / self.lanes
     }
 
-    /// Columns `0 .. outputs` in as many parts as there are lanes, each a multiple of 8 columns wide but the last.
+    /// Columns `0 .. outputs` in as many parts as there are lanes, each a multiple of 8 columns
+    /// wide but the last.
     pub(crate) fn share(&self, outputs: usize, lane: usize) -> core::ops::Range<usize> {
         let width = outputs.div_ceil(self.lanes).next_multiple_of(8);
         (lane * width).min(outputs)..((lane + 1) * width).min(outputs)

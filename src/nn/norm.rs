@@ -1,4 +1,5 @@
-//! Layer normalization (arXiv 1607.06450): `y = (x − mean(x)) / √(var(x) + ε) · w + b` over the last dimension.
+//! Layer normalization (arXiv 1607.06450): `y = (x − mean(x)) / √(var(x) + ε) · w + b` over the
+//! last dimension.
 //!
 //! Portable f32, which training has compiled for every instruction set; RMSNorm is in the kernels.
 
@@ -27,8 +28,9 @@ impl LayerNorm<'_> {
         }
     }
 
-    /// The way back of [`forward`](Self::forward): of every row of x, `[n, dim]`, dy becomes dx. With i = 1/√(var + ε),
-    /// n = (x − mean)·i and g = w ⊙ dy: `dx = i·(g − mean(g) − n·mean(g ⊙ n))`.
+    /// The way back of [`forward`](Self::forward): of every row of x, `[n, dim]`, dy becomes dx.
+    /// With i = 1/√(var + ε), n = (x − mean)·i and g = w ⊙ dy: `dx = i·(g − mean(g) − n·mean(g
+    /// ⊙ n))`.
     #[cfg(feature = "std")]
     #[inline(always)]
     pub(crate) fn backward(&self, x: &[f32], d: &mut [f32]) {
@@ -53,8 +55,8 @@ impl LayerNorm<'_> {
     }
 }
 
-/// Σ f(xᵢ, yᵢ) of rows of one length, in 16 sums side by side: as fast as the compiler's vectors, and a shorter chain of roundings than one
-/// sum.
+/// Σ f(xᵢ, yᵢ) of rows of one length, in 16 sums side by side: as fast as the compiler's vectors,
+/// and a shorter chain of roundings than one sum.
 #[inline(always)]
 fn sum(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     const SUMS: usize = 16;
@@ -77,17 +79,23 @@ mod tests {
         for (n, offset) in [(1, 0.0), (7, 3.0), (16, -2.0), (100, 1000.0), (384, 0.5)] {
             let at = |i: usize, a: f32| ((i * i + 3 * i) % 17) as f32 * a - 1.0;
             let x: Vec<f32> = (0..n).map(|i| offset + at(i, 0.3)).collect();
-            let (weight, bias): (Vec<f32>, Vec<f32>) = (0..n).map(|i| (at(i + 5, 0.2), at(i + 9, 0.1))).unzip();
+            let (weight, bias): (Vec<f32>, Vec<f32>) =
+                (0..n).map(|i| (at(i + 5, 0.2), at(i + 9, 0.1))).unzip();
             let mut ours = x.clone();
             LayerNorm { weight: &weight, bias: &bias, epsilon: 1e-12 }.forward(&mut ours);
             let wide: Vec<f64> = x.iter().map(|&v| v.into()).collect();
             let mean = wide.iter().sum::<f64>() / n as f64;
             let variance = wide.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n as f64;
             for i in 0..n {
-                let expected = (wide[i] - mean) / (variance + 1e-12).sqrt() * f64::from(weight[i]) + f64::from(bias[i]);
+                let expected = (wide[i] - mean) / (variance + 1e-12).sqrt() * f64::from(weight[i])
+                    + f64::from(bias[i]);
                 // The mean is rounded at the offset's scale.
                 let tolerance = 1e-5 + 1e-6 * f64::from(offset.abs());
-                assert!((f64::from(ours[i]) - expected).abs() <= tolerance, "{n} {offset} {i}: {} {expected}", ours[i]);
+                assert!(
+                    (f64::from(ours[i]) - expected).abs() <= tolerance,
+                    "{n} {offset} {i}: {} {expected}",
+                    ours[i]
+                );
             }
         }
     }
@@ -101,7 +109,8 @@ mod tests {
             // Two rows.
             let x: Vec<f32> = (0..2 * n).map(|i| at(i, 0.3)).collect();
             let dy: Vec<f32> = (0..2 * n).map(|i| at(i + 2, 0.15)).collect();
-            let (weight, bias): (Vec<f32>, Vec<f32>) = (0..n).map(|i| (at(i + 5, 0.2), at(i + 9, 0.1))).unzip();
+            let (weight, bias): (Vec<f32>, Vec<f32>) =
+                (0..n).map(|i| (at(i + 5, 0.2), at(i + 9, 0.1))).unzip();
             let norm = LayerNorm { weight: &weight, bias: &bias, epsilon: 1e-3 };
 
             let (mut ours, mut theirs) = (x.clone(), x.clone());
@@ -117,13 +126,20 @@ mod tests {
                 let count = n as f64;
                 let wide: Vec<f64> = x.iter().map(|&v| v.into()).collect();
                 let mean = wide.iter().sum::<f64>() / count;
-                let i = 1.0 / (wide.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / count + 1e-3).sqrt();
-                let g: Vec<f64> = dy.iter().zip(&weight).map(|(&d, &w)| f64::from(d) * f64::from(w)).collect();
+                let i = 1.0
+                    / (wide.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / count + 1e-3)
+                        .sqrt();
+                let g: Vec<f64> =
+                    dy.iter().zip(&weight).map(|(&d, &w)| f64::from(d) * f64::from(w)).collect();
                 let along = g.iter().sum::<f64>() / count;
-                let turn = g.iter().zip(&wide).map(|(g, v)| g * (v - mean) * i).sum::<f64>() / count;
+                let turn =
+                    g.iter().zip(&wide).map(|(g, v)| g * (v - mean) * i).sum::<f64>() / count;
                 for ((d, g), v) in d.iter().zip(&g).zip(&wide) {
                     let expected = i * (g - along - (v - mean) * i * turn);
-                    assert!((f64::from(*d) - expected).abs() <= 1e-5 * i.max(1.0), "{n}: {d} {expected}");
+                    assert!(
+                        (f64::from(*d) - expected).abs() <= 1e-5 * i.max(1.0),
+                        "{n}: {d} {expected}"
+                    );
                 }
             }
         }

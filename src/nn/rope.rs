@@ -1,8 +1,10 @@
-//! Rotary position embedding (RoFormer, arXiv 2104.09864), with the pairs (i, i + d/2) that transformers uses.
+//! Rotary position embedding (RoFormer, arXiv 2104.09864), with the pairs (i, i + d/2) that
+//! transformers uses.
 
 use crate::tensor::math;
 
-/// cos and sin of `position · frequency`, one pair per frequency, into two halves of `out`: `[2, frequencies]`.
+/// cos and sin of `position · frequency`, one pair per frequency, into two halves of `out`: `[2,
+/// frequencies]`.
 pub(crate) fn angles(position: usize, frequencies: &[f32], out: &mut [f32]) {
     let (cos, sin) = out.split_at_mut(frequencies.len());
     for ((cos, sin), frequency) in cos.iter_mut().zip(sin).zip(frequencies) {
@@ -10,7 +12,8 @@ pub(crate) fn angles(position: usize, frequencies: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Rotates every head of `x`, `[heads, d]`, by `angles`, `[2, d/2]`: `(a, b) ← (a·cos − b·sin, b·cos + a·sin)`.
+/// Rotates every head of `x`, `[heads, d]`, by `angles`, `[2, d/2]`: `(a, b) ← (a·cos − b·sin,
+/// b·cos + a·sin)`.
 pub(crate) fn rotate(x: &mut [f32], angles: &[f32]) {
     let (cos, sin) = angles.split_at(angles.len() / 2);
     for head in x.chunks_exact_mut(angles.len()) {

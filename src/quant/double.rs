@@ -1,10 +1,13 @@
-//! Double quantization: the block scales (absmax) of NF4, themselves quantized to 8 bits (QLoRA, section 3).
+//! Double quantization: the block scales (absmax) of NF4, themselves quantized to 8 bits (QLoRA,
+//! section 3).
 //!
 //! Over the absmax values of one tensor, in block order:
-//! `offset = mean(absmax)`; per group of 256: `nested = max |absmax − offset|`, `code = nearest((absmax − offset) / nested)`;
-//! back: `absmax ≈ MAP[code] · nested + offset`, multiplied and added in f32, each rounded.
+//! `offset = mean(absmax)`; per group of 256: `nested = max |absmax − offset|`, `code =
+//! nearest((absmax − offset) / nested)`; back: `absmax ≈ MAP[code] · nested + offset`, multiplied
+//! and added in f32, each rounded.
 //!
-//! The code is the signed dynamic map of bitsandbytes (arXiv 2110.02861, section 2.1), which the QLoRA paper calls FP8.
+//! The code is the signed dynamic map of bitsandbytes (arXiv 2110.02861, section 2.1), which the
+//! QLoRA paper calls FP8.
 
 /// Blocks per nested group.
 pub const GROUP: usize = 256;
@@ -20,9 +23,9 @@ pub fn decode(code: u8, nested: f32, offset: f32) -> f32 {
 
 /// Quantizes the block scales of one tensor; returns the offset.
 ///
-/// `codes` has the length of `absmax`, `nested` one value per [`GROUP`] of them. Bit for bit what bitsandbytes 0.50 computes on a
-/// CPU with one thread, which is not the nearest code: the value is first rounded to one of 65536 bins, and a group without
-/// spread gets code 0.
+/// `codes` has the length of `absmax`, `nested` one value per [`GROUP`] of them. Bit for bit what
+/// bitsandbytes 0.50 computes on a CPU with one thread, which is not the nearest code: the value is
+/// first rounded to one of 65536 bins, and a group without spread gets code 0.
 pub fn encode(absmax: &[f32], codes: &mut [u8], nested: &mut [f32]) -> f32 {
     let offset = mean(absmax);
     encode_around(offset, absmax, codes, nested);
@@ -34,7 +37,11 @@ fn encode_around(offset: f32, absmax: &[f32], codes: &mut [u8], nested: &mut [f3
     for ((group, codes), nested) in absmax.chunks(GROUP).zip(codes.chunks_mut(GROUP)).zip(nested) {
         *nested = group.iter().fold(0.0f32, |most, &scale| most.max((scale - offset).abs()));
         for (code, &scale) in codes.iter_mut().zip(group) {
-            *code = if *nested == 0.0 { 0 } else { encode_one(((scale - offset) * (1.0 / *nested)).clamp(-1.0, 1.0)) };
+            *code = if *nested == 0.0 {
+                0
+            } else {
+                encode_one(((scale - offset) * (1.0 / *nested)).clamp(-1.0, 1.0))
+            };
         }
     }
 }
@@ -46,14 +53,20 @@ fn encode_one(value: f32) -> u8 {
     let (mut low, mut high) = (0usize, 255usize);
     while low < high {
         let middle = (low + high) / 2;
-        if 0.5 * (MAP[middle] + MAP[middle + 1]) < centre { low = middle + 1 } else { high = middle }
+        if 0.5 * (MAP[middle] + MAP[middle + 1]) < centre {
+            low = middle + 1
+        } else {
+            high = middle
+        }
     }
     low as u8
 }
 
-/// The mean as torch sums it: the order of additions decides the last bit of the offset, and with it whether codes match.
+/// The mean as torch sums it: the order of additions decides the last bit of the offset, and with
+/// it whether codes match.
 ///
-/// Lanes of 8 values (of 1 below 8); four vector sums take turns; each is a cascade of four levels that folds every 16 steps.
+/// Lanes of 8 values (of 1 below 8); four vector sums take turns; each is a cascade of four levels
+/// that folds every 16 steps.
 fn mean(values: &[f32]) -> f32 {
     let sum = if values.len() < 8 {
         lane_sums::<1>(values)[0]
@@ -100,14 +113,16 @@ fn lane_sums<const L: usize>(values: &[f32]) -> [f32; L] {
     total
 }
 
-/// For each of 7 decades 10^-6 … 10^0: the 2^i midpoints of 2^i + 1 evenly spaced points in 0.1 to 1, in both signs; then 0 and 1.
+/// For each of 7 decades 10^-6 … 10^0: the 2^i midpoints of 2^i + 1 evenly spaced points in 0.1 to
+/// 1, in both signs; then 0 and 1.
 ///
-/// bitsandbytes makes it with `torch.linspace` in f32, whose points are rounded once (multiply-add) from the nearer end;
-/// repeating that in f64 and rounding gives the same 256 bit patterns.
+/// bitsandbytes makes it with `torch.linspace` in f32, whose points are rounded once (multiply-add)
+/// from the nearer end; repeating that in f64 and rounding gives the same 256 bit patterns.
 const fn dynamic_map() -> [f32; 256] {
     const DECADES: [f32; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
     let mut map = [0.0f32; 256];
-    // Positive values rise with decade and midpoint, so they can be placed without sorting: 127 of them from index 128.
+    // Positive values rise with decade and midpoint, so they can be placed without sorting: 127 of
+    // them from index 128.
     let (mut decade, mut placed) = (0, 0);
     while decade < 7 {
         let parts = 1usize << decade;
@@ -129,7 +144,11 @@ const fn dynamic_map() -> [f32; 256] {
 
 /// Point `k` of `parts + 1` evenly spaced ones from 0.1 to 1.
 const fn point(k: usize, parts: usize, step: f64) -> f32 {
-    if k < parts.div_ceil(2) { (0.1f32 as f64 + step * k as f64) as f32 } else { (1.0 - step * (parts - k) as f64) as f32 }
+    if k < parts.div_ceil(2) {
+        (0.1f32 as f64 + step * k as f64) as f32
+    } else {
+        (1.0 - step * (parts - k) as f64) as f32
+    }
 }
 
 #[cfg(test)]
@@ -139,12 +158,19 @@ mod tests {
     use safetensors::SafeTensors;
 
     fn golden(file: &str) -> Vec<u8> {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/nf4").join(file);
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/nf4").join(file);
         std::fs::read(path).unwrap()
     }
 
     fn floats(tensors: &SafeTensors<'_>, key: &str) -> Vec<f32> {
-        tensors.tensor(key).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        tensors
+            .tensor(key)
+            .unwrap()
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
     }
 
     fn bits(values: &[f32]) -> Vec<u32> {
@@ -161,11 +187,25 @@ mod tests {
     fn means_are_those_of_torch_to_the_bit() {
         let file = golden("scales.safetensors");
         let tensors = SafeTensors::deserialize(&file).unwrap();
-        let names: Vec<String> = tensors.names().iter().filter_map(|name| name.strip_suffix(".input")).map(str::to_owned).collect();
+        let names: Vec<String> = tensors
+            .names()
+            .iter()
+            .filter_map(|name| name.strip_suffix(".input"))
+            .map(str::to_owned)
+            .collect();
         assert!(names.len() > 20, "{names:?}");
         for name in names {
-            let (input, theirs) = (floats(&tensors, &format!("{name}.input")), floats(&tensors, &format!("{name}.mean")));
-            assert_eq!(mean(&input).to_bits(), theirs[0].to_bits(), "{name}: {} {}", mean(&input), theirs[0]);
+            let (input, theirs) = (
+                floats(&tensors, &format!("{name}.input")),
+                floats(&tensors, &format!("{name}.mean")),
+            );
+            assert_eq!(
+                mean(&input).to_bits(),
+                theirs[0].to_bits(),
+                "{name}: {} {}",
+                mean(&input),
+                theirs[0]
+            );
         }
     }
 
@@ -174,17 +214,23 @@ mod tests {
         let file = golden("blockwise8.safetensors");
         let tensors = SafeTensors::deserialize(&file).unwrap();
         let input = floats(&tensors, "input");
-        let (mut codes, mut nested) = (vec![0; input.len()], vec![0.0; input.len().div_ceil(GROUP)]);
+        let (mut codes, mut nested) =
+            (vec![0; input.len()], vec![0.0; input.len().div_ceil(GROUP)]);
         encode_around(0.0, &input, &mut codes, &mut nested);
         assert_eq!(codes, tensors.tensor("codes").unwrap().data());
         assert_eq!(bits(&nested), bits(&floats(&tensors, "absmax")));
-        let back: Vec<f32> = codes.iter().enumerate().map(|(i, &code)| MAP[usize::from(code)] * nested[i / GROUP]).collect();
+        let back: Vec<f32> = codes
+            .iter()
+            .enumerate()
+            .map(|(i, &code)| MAP[usize::from(code)] * nested[i / GROUP])
+            .collect();
         assert_eq!(bits(&back), bits(&floats(&tensors, "dequantized")));
     }
 
     #[test]
     fn zero_is_not_the_code_of_zero() {
-        // bitsandbytes' bins put zero beside its own code, and a group without spread at the first one.
+        // bitsandbytes' bins put zero beside its own code, and a group without spread at the first
+        // one.
         assert_eq!(encode_one(0.0), 131);
         let (mut codes, mut nested) = ([9; 3], [9.0; 1]);
         assert_eq!(encode(&[2.5; 3], &mut codes, &mut nested), 2.5);

@@ -1,6 +1,8 @@
-//! Eight-bit integers with one f16 scale per block of consecutive weights: `w ≈ q · scale`, q in -127 to 127.
+//! Eight-bit integers with one f16 scale per block of consecutive weights: `w ≈ q · scale`, q in
+//! -127 to 127.
 //!
-//! 8.25 bits per weight at block 64. Used for embeddings and output heads, where 4 bits cost too much perplexity.
+//! 8.25 bits per weight at block 64. Used for embeddings and output heads, where 4 bits cost too
+//! much perplexity.
 
 use half::f16;
 

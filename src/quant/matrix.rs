@@ -1,6 +1,7 @@
 //! A borrowed weight matrix in any format: what an archive hands out and kernels read.
 //!
-//! Not a container: owned matrices are in `owned` (alloc). Lengths were checked by whoever made the value.
+//! Not a container: owned matrices are in `owned` (alloc). Lengths were checked by whoever made the
+//! value.
 
 use half::f16;
 
@@ -37,28 +38,34 @@ impl Format {
         })
     }
 
-    /// Bytes of (codes or values, scales, nested scales) that `count` weights in blocks of `block` take.
+    /// Bytes of (codes or values, scales, nested scales) that `count` weights in blocks of `block`
+    /// take.
     pub const fn payload(self, count: u64, block: u64) -> (u64, u64, u64) {
         let blocks = count.div_ceil(if block == 0 { 1 } else { block });
         match self {
             Self::F32 => (count.saturating_mul(4), 0, 0),
             Self::F16 => (count.saturating_mul(2), 0, 0),
             Self::Int8 => (count, blocks.saturating_mul(2), 0),
-            Self::Nf4 => (count.div_ceil(2), blocks, blocks.div_ceil(double::GROUP as u64).saturating_mul(4)),
+            Self::Nf4 => {
+                (count.div_ceil(2), blocks, blocks.div_ceil(double::GROUP as u64).saturating_mul(4))
+            }
             Self::Nf4Plain => (count.div_ceil(2), blocks.saturating_mul(4), 0),
         }
     }
 }
 
-/// How NF4 codes are ordered in their bytes. The number is stored in archives; a permutation, so back and forth is exact.
+/// How NF4 codes are ordered in their bytes. The number is stored in archives; a permutation, so
+/// back and forth is exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Layout {
-    /// As bitsandbytes: weights in order, the first of two in the high nibble. Also the layout of every other format.
+    /// As bitsandbytes: weights in order, the first of two in the high nibble. Also the layout of
+    /// every other format.
     Sequential = 0,
-    /// Groups of 64 weights in 32 bytes: weight i in the low nibble of byte i, weight i + 32 in its high nibble, so that one
-    /// vector load and one mask give 32 neighbours. Only for rows that are whole groups.
+    /// Groups of 64 weights in 32 bytes: weight i in the low nibble of byte i, weight i + 32 in its
+    /// high nibble, so that one vector load and one mask give 32 neighbours. Only for rows that
+    /// are whole groups.
     Split64 = 1,
 }
 
@@ -112,7 +119,9 @@ impl Scales<'_> {
     pub fn get(&self, index: usize) -> f32 {
         match self {
             Self::Plain(scales) => scales[index],
-            Self::Double { codes, nested, offset } => double::decode(codes[index], nested[index / double::GROUP], *offset),
+            Self::Double { codes, nested, offset } => {
+                double::decode(codes[index], nested[index / double::GROUP], *offset)
+            }
         }
     }
 
@@ -158,7 +167,9 @@ impl Nf4<'_> {
             Layout::Split64 if first.is_multiple_of(64) => {
                 let (groups, rest) = out.as_chunks_mut::<64>();
                 let done = 64 * groups.len();
-                for (out, codes) in groups.iter_mut().zip(self.codes[first / 2..].as_chunks::<32>().0) {
+                for (out, codes) in
+                    groups.iter_mut().zip(self.codes[first / 2..].as_chunks::<32>().0)
+                {
                     let (low, high) = out.split_at_mut(32);
                     for ((low, high), code) in low.iter_mut().zip(high).zip(codes) {
                         (*low, *high) = (value(*code, scale), value(code >> 4, scale));
@@ -222,7 +233,9 @@ impl Int8<'_> {
             let scale = self.scale(index / self.block);
             let take = (self.block - index % self.block).min(out.len());
             let (now, rest) = out.split_at_mut(take);
-            now.iter_mut().zip(&self.values[index..]).for_each(|(w, &value)| *w = f32::from(value) * scale);
+            now.iter_mut()
+                .zip(&self.values[index..])
+                .for_each(|(w, &value)| *w = f32::from(value) * scale);
             (index, out) = (index + take, rest);
         }
     }
@@ -241,7 +254,8 @@ pub enum Values<'a> {
     Nf4(Nf4<'a>),
 }
 
-/// A borrowed weight matrix `[rows, cols]` in one of the [`Format`]s. A linear layer computes `y = W x` with `W: [out, in]`.
+/// A borrowed weight matrix `[rows, cols]` in one of the [`Format`]s. A linear layer computes `y =
+/// W x` with `W: [out, in]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Matrix<'a> {
     rows: usize,
@@ -253,14 +267,19 @@ impl<'a> Matrix<'a> {
     /// A matrix over borrowed numbers.
     ///
     /// # Errors
-    /// [`Error::Length`] if a slice has another length than shape, format and block ask for, [`Error::Block`] if the block size
-    /// is not a power of two from 32 to 4096 or the layout does not allow the shape.
+    /// [`Error::Length`] if a slice has another length than shape, format and block ask for,
+    /// [`Error::Block`] if the block size is not a power of two from 32 to 4096 or the layout
+    /// does not allow the shape.
     pub fn new(rows: usize, cols: usize, values: Values<'a>) -> Result<Self> {
         let matrix = Self { rows, cols, values };
         let count = (rows as u64).saturating_mul(cols as u64);
         let (main, scales, nested) = matrix.format().payload(count, matrix.block() as u64);
         let exact = |have: usize, need: u64| {
-            if have as u64 == need { Ok(()) } else { Err(Error::Length { have, need: usize::try_from(need).unwrap_or(usize::MAX) }) }
+            if have as u64 == need {
+                Ok(())
+            } else {
+                Err(Error::Length { have, need: usize::try_from(need).unwrap_or(usize::MAX) })
+            }
         };
         match values {
             Values::F32(values) => exact(values.len(), main / 4)?,
@@ -346,7 +365,8 @@ impl<'a> Matrix<'a> {
 
     /// Bytes of weights and scales.
     pub fn bytes(&self) -> u64 {
-        let (main, scales, nested) = self.format().payload(self.rows as u64 * self.cols as u64, self.block() as u64);
+        let (main, scales, nested) =
+            self.format().payload(self.rows as u64 * self.cols as u64, self.block() as u64);
         main + scales + nested
     }
 
@@ -355,7 +375,12 @@ impl<'a> Matrix<'a> {
     /// # Panics
     /// If the range lies outside the row, like slice indexing.
     pub fn read(&self, row: usize, first: usize, out: &mut [f32]) {
-        assert!(row < self.rows && first + out.len() <= self.cols, "row {row}, columns {first}.. of {}x{}", self.rows, self.cols);
+        assert!(
+            row < self.rows && first + out.len() <= self.cols,
+            "row {row}, columns {first}.. of {}x{}",
+            self.rows,
+            self.cols
+        );
         let at = row * self.cols + first;
         match self.values {
             Values::F32(values) => out.copy_from_slice(&values[at..][..out.len()]),
@@ -369,7 +394,8 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// The index of the first scale that is not finite, or of the first f32 or f16 weight that is not.
+    /// The index of the first scale that is not finite, or of the first f32 or f16 weight that is
+    /// not.
     pub(crate) fn first_not_finite(&self) -> Option<u64> {
         let at = match self.values {
             Values::F32(values) => values.iter().position(|v| !v.is_finite()),
@@ -377,7 +403,9 @@ impl<'a> Matrix<'a> {
             Values::Int8(int8) => int8.scales.iter().position(|&v| !f16::from_bits(v).is_finite()),
             Values::Nf4(nf4) => match nf4.scales {
                 Scales::Plain(scales) => scales.iter().position(|v| !v.is_finite()),
-                Scales::Double { nested, offset, .. } if offset.is_finite() => nested.iter().position(|v| !v.is_finite()),
+                Scales::Double { nested, offset, .. } if offset.is_finite() => {
+                    nested.iter().position(|v| !v.is_finite())
+                }
                 Scales::Double { .. } => Some(0),
             },
         };

@@ -8,7 +8,8 @@
 //! | f16 | 16 | none |
 //! | f32 | 32 | none |
 //!
-//! This module says what the bytes mean and converts one block at a time. Products over whole matrices are in `kernel`.
+//! This module says what the bytes mean and converts one block at a time. Products over whole
+//! matrices are in `kernel`.
 
 pub mod double;
 pub mod int8;

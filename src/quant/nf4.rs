@@ -1,8 +1,10 @@
-//! The 4-bit NormalFloat code of QLoRA (arXiv 2305.14314, section 3), bit for bit as bitsandbytes has it.
+//! The 4-bit NormalFloat code of QLoRA (arXiv 2305.14314, section 3), bit for bit as bitsandbytes
+//! has it.
 //!
 //! Per block of consecutive weights (64 unless told otherwise) of the flattened row-major tensor:
 //! `absmax = max |w|`, `code = nearest(w / absmax)`, `w ≈ CODEBOOK[code] · absmax`.
-//! A byte holds two codes, the first in the high nibble. Eight positive values, seven negative, one zero.
+//! A byte holds two codes, the first in the high nibble. Eight positive values, seven negative, one
+//! zero.
 
 /// The 16 values a code stands for, rising; the literals of bitsandbytes.
 pub const CODEBOOK: [f32; 16] = [
@@ -24,7 +26,8 @@ pub const CODEBOOK: [f32; 16] = [
     1.0,
 ];
 
-/// Code `i + 1` is chosen for values above `THRESHOLDS[i]`, the middle of two neighbours; a tie takes the lower code.
+/// Code `i + 1` is chosen for values above `THRESHOLDS[i]`, the middle of two neighbours; a tie
+/// takes the lower code.
 const THRESHOLDS: [f32; 15] = {
     let mut middles = [0.0; 15];
     let mut i = 0;
@@ -35,7 +38,8 @@ const THRESHOLDS: [f32; 15] = {
     middles
 };
 
-/// The smallest absmax bitsandbytes divides by. A subnormal, so that a block of zeros becomes code 7 and not NaN.
+/// The smallest absmax bitsandbytes divides by. A subnormal, so that a block of zeros becomes code
+/// 7 and not NaN.
 const TINY: f32 = 1e-38;
 
 /// The code of a value already divided by its block's absmax, in -1 to 1.
@@ -46,14 +50,18 @@ pub fn encode(value: f32) -> u8 {
 
 /// Quantizes one block: hands the code of each weight to `put` and returns the block's absmax.
 ///
-/// A block that the tensor's end cuts short (`len < size`) stores its absmax clamped and divides; a whole one multiplies by the
-/// reciprocal. Both are what bitsandbytes 0.50 does on the CPU, bit for bit.
+/// A block that the tensor's end cuts short (`len < size`) stores its absmax clamped and divides; a
+/// whole one multiplies by the reciprocal. Both are what bitsandbytes 0.50 does on the CPU, bit for
+/// bit.
 pub fn encode_block(block: &[f32], size: usize, mut put: impl FnMut(usize, u8)) -> f32 {
     let absmax = block.iter().fold(0.0f32, |most, &w| most.max(w.abs()));
     let floor = absmax.max(TINY);
     if block.len() == size {
         let reciprocal = 1.0 / floor;
-        block.iter().enumerate().for_each(|(i, &w)| put(i, encode((w * reciprocal).clamp(-1.0, 1.0))));
+        block
+            .iter()
+            .enumerate()
+            .for_each(|(i, &w)| put(i, encode((w * reciprocal).clamp(-1.0, 1.0))));
         absmax
     } else {
         block.iter().enumerate().for_each(|(i, &w)| put(i, encode((w / floor).clamp(-1.0, 1.0))));

@@ -55,13 +55,19 @@ impl OwnedMatrix {
         Ok(matrix)
     }
 
-    /// Converts `weights`, `[rows, cols]` row-major, to `format` with blocks of `block` weights (ignored by f32 and f16).
-    /// NF4 codes get the fastest [`Layout`] that the shape allows.
+    /// Converts `weights`, `[rows, cols]` row-major, to `format` with blocks of `block` weights
+    /// (ignored by f32 and f16). NF4 codes get the fastest [`Layout`] that the shape allows.
     ///
     /// # Errors
-    /// [`Error::Length`] if `weights` has another length, [`Error::Block`] for an unknown block size, [`Error::Range`] for a
-    /// weight that is not finite or that the format cannot hold.
-    pub fn quantize(format: Format, block: usize, rows: usize, cols: usize, weights: &[f32]) -> Result<Self> {
+    /// [`Error::Length`] if `weights` has another length, [`Error::Block`] for an unknown block
+    /// size, [`Error::Range`] for a weight that is not finite or that the format cannot hold.
+    pub fn quantize(
+        format: Format,
+        block: usize,
+        rows: usize,
+        cols: usize,
+        weights: &[f32],
+    ) -> Result<Self> {
         let count = rows.saturating_mul(cols);
         if weights.len() != count {
             return Err(Error::Length { have: weights.len(), need: count });
@@ -69,7 +75,9 @@ impl OwnedMatrix {
         if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
             return Err(Error::Range { index: index as u64, value: weights[index] });
         }
-        if matches!(format, Format::Int8 | Format::Nf4 | Format::Nf4Plain) && !nf4::is_block_size(block) {
+        if matches!(format, Format::Int8 | Format::Nf4 | Format::Nf4Plain)
+            && !nf4::is_block_size(block)
+        {
             return Err(Error::Block { found: block });
         }
         let values = match format {
@@ -81,12 +89,15 @@ impl OwnedMatrix {
         let matrix = Self { rows, cols, values };
         let fast = matrix.view().values();
         Ok(match fast {
-            Values::Nf4(_) if Layout::Split64.allows(cols, block) => matrix.with_layout(Layout::Split64),
+            Values::Nf4(_) if Layout::Split64.allows(cols, block) => {
+                matrix.with_layout(Layout::Split64)
+            }
             _ => matrix,
         })
     }
 
-    /// The same matrix with its codes in the order of `layout`; unchanged where the shape does not allow it or there are no codes.
+    /// The same matrix with its codes in the order of `layout`; unchanged where the shape does not
+    /// allow it or there are no codes.
     pub fn with_layout(mut self, to: Layout) -> Self {
         if let OwnedValues::Nf4 { codes, block, layout, .. } = &mut self.values
             && *layout != to
@@ -112,12 +123,16 @@ impl OwnedMatrix {
         match &self.values {
             OwnedValues::F32(values) => Values::F32(values),
             OwnedValues::F16(values) => Values::F16(values),
-            OwnedValues::Int8 { values, scales, block } => Values::Int8(Int8 { values, scales, block: *block }),
+            OwnedValues::Int8 { values, scales, block } => {
+                Values::Int8(Int8 { values, scales, block: *block })
+            }
             OwnedValues::Nf4 { codes, scales, block, layout } => Values::Nf4(Nf4 {
                 codes,
                 scales: match scales {
                     OwnedScales::Plain(scales) => Scales::Plain(scales),
-                    OwnedScales::Double { codes, nested, offset } => Scales::Double { codes, nested, offset: *offset },
+                    OwnedScales::Double { codes, nested, offset } => {
+                        Scales::Double { codes, nested, offset: *offset }
+                    }
                 },
                 block: *block,
                 layout: *layout,
@@ -129,7 +144,11 @@ impl OwnedMatrix {
 fn to_f16(weights: &[f32]) -> Result<Vec<u16>> {
     let convert = |(index, &value): (usize, &f32)| {
         let half = f16::from_f32(value);
-        if half.is_finite() { Ok(half.to_bits()) } else { Err(Error::Range { index: index as u64, value }) }
+        if half.is_finite() {
+            Ok(half.to_bits())
+        } else {
+            Err(Error::Range { index: index as u64, value })
+        }
     };
     weights.iter().enumerate().map(convert).collect()
 }
@@ -154,7 +173,9 @@ fn to_nf4(weights: &[f32], block: usize, nested: bool) -> Result<OwnedValues> {
     }
     let mut absmax = Vec::with_capacity(weights.len().div_ceil(block));
     for (b, weights) in weights.chunks(block).enumerate() {
-        absmax.push(nf4::encode_block(weights, block, |i, code| put(&mut codes, layout, b * block + i, code)));
+        absmax.push(nf4::encode_block(weights, block, |i, code| {
+            put(&mut codes, layout, b * block + i, code)
+        }));
     }
     let scales = if nested {
         let mut scale_codes = vec![0u8; absmax.len()];
@@ -163,7 +184,10 @@ fn to_nf4(weights: &[f32], block: usize, nested: bool) -> Result<OwnedValues> {
         // The sum behind the offset overflows before a single scale does.
         let decoded = |b: usize| double::decode(scale_codes[b], groups[b / double::GROUP], offset);
         if let Some(b) = (0..absmax.len()).find(|&b| !decoded(b).is_finite()) {
-            return Err(largest(&weights[b * block..][..block.min(weights.len() - b * block)], b * block));
+            return Err(largest(
+                &weights[b * block..][..block.min(weights.len() - b * block)],
+                b * block,
+            ));
         }
         OwnedScales::Double { codes: scale_codes, nested: groups, offset }
     } else {
@@ -172,9 +196,13 @@ fn to_nf4(weights: &[f32], block: usize, nested: bool) -> Result<OwnedValues> {
     Ok(OwnedValues::Nf4 { codes, scales, block, layout })
 }
 
-/// The error of a block whose scale its format cannot hold: names its largest weight. `first` is the index of `block[0]`.
+/// The error of a block whose scale its format cannot hold: names its largest weight. `first` is
+/// the index of `block[0]`.
 fn largest(block: &[f32], first: usize) -> Error {
-    let (at, value) = block.iter().enumerate().fold((0, 0.0f32), |most, (i, &w)| if w.abs() > most.1.abs() { (i, w) } else { most });
+    let (at, value) = block
+        .iter()
+        .enumerate()
+        .fold((0, 0.0f32), |most, (i, &w)| if w.abs() > most.1.abs() { (i, w) } else { most });
     Error::Range { index: (first + at) as u64, value }
 }
 

@@ -1,7 +1,8 @@
 //! An encoder: texts in, hidden states, vectors and labels out, each text under its own adapters.
 //!
-//! All memory is the caller's and taken at the start; nothing here allocates. The texts of a batch are packed one behind the other,
-//! so a short one costs nothing for the long one beside it, and none changes another's result.
+//! All memory is the caller's and taken at the start; nothing here allocates. The texts of a batch
+//! are packed one behind the other, so a short one costs nothing for the long one beside it, and
+//! none changes another's result.
 
 use core::ops::Range;
 
@@ -16,7 +17,8 @@ use crate::model::bert::{Bert, Pooling, forward};
 use crate::nn::{Scratch, Segment};
 use crate::tensor::math;
 
-/// Encodes texts with a BERT-family base, in memory that the caller lends for `'w`; model and adapters live for `'m`.
+/// Encodes texts with a BERT-family base, in memory that the caller lends for `'w`; model and
+/// adapters live for `'m`.
 ///
 /// Text i of a batch is sequence i: it uses the adapters that were chosen for that number.
 ///
@@ -46,17 +48,25 @@ pub struct Encoder<'w, 'm> {
 
 impl core::fmt::Debug for Encoder<'_, '_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Encoder").field("model", &self.model).field("encoded", &self.encoded).finish_non_exhaustive()
+        f.debug_struct("Encoder")
+            .field("model", &self.model)
+            .field("encoded", &self.encoded)
+            .finish_non_exhaustive()
     }
 }
 
 impl<'w, 'm> Encoder<'w, 'm> {
-    /// An encoder over `memory`, which starts on a 64-byte boundary and has at least [`encoder_need`] bytes; what it holds does not
-    /// matter.
+    /// An encoder over `memory`, which starts on a 64-byte boundary and has at least
+    /// [`encoder_need`] bytes; what it holds does not matter.
     ///
     /// # Errors
     /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`].
-    pub fn new(model: Bert<'m>, limits: &EncoderLimits, memory: &'w mut [u8], executor: &'w dyn Executor) -> Result<Self> {
+    pub fn new(
+        model: Bert<'m>,
+        limits: &EncoderLimits,
+        memory: &'w mut [u8],
+        executor: &'w dyn Executor,
+    ) -> Result<Self> {
         let config = model.config();
         limits.check(config)?;
         let plan = Plan::new(config, limits);
@@ -91,38 +101,49 @@ impl<'w, 'm> Encoder<'w, 'm> {
         })
     }
 
-    /// Chooses the adapters of sequence `sequence` for the texts to come; what was encoded is forgotten. The encoder keeps the
-    /// handles: later swaps in `set` do not touch it.
+    /// Chooses the adapters of sequence `sequence` for the texts to come; what was encoded is
+    /// forgotten. The encoder keeps the handles: later swaps in `set` do not touch it.
     ///
     /// # Errors
-    /// [`Error::NoSuchSequence`], [`Error::OtherBase`], [`Error::TooManyActive`], [`Error::TotalRank`], and those of
-    /// [`Resolve::resolve`]. The previous selection then stays.
-    pub fn select(&mut self, sequence: usize, set: &impl Resolve<'m>, choices: &[Choice]) -> Result<()> {
+    /// [`Error::NoSuchSequence`], [`Error::OtherBase`], [`Error::TooManyActive`],
+    /// [`Error::TotalRank`], and those of [`Resolve::resolve`]. The previous selection then
+    /// stays.
+    pub fn select(
+        &mut self,
+        sequence: usize,
+        set: &impl Resolve<'m>,
+        choices: &[Choice],
+    ) -> Result<()> {
         let EncoderLimits { batch, max_active, max_total_rank, .. } = self.limits;
         if sequence >= batch {
             return Err(Error::NoSuchSequence { sequence, batch });
         }
         selection::check(set, choices, self.model.fingerprint(), max_active, max_total_rank)?;
         self.encoded = 0;
-        for (i, handle) in self.active[sequence * max_active..][..max_active].iter_mut().enumerate() {
+        for (i, handle) in self.active[sequence * max_active..][..max_active].iter_mut().enumerate()
+        {
             *handle = choices.get(i).map(|choice| set.resolve(choice)).transpose()?;
         }
         Ok(())
     }
 
-    /// Encodes a batch: text i is the tokens of sequence i, special tokens included, all of token type 0.
+    /// Encodes a batch: text i is the tokens of sequence i, special tokens included, all of token
+    /// type 0.
     ///
     /// # Errors
-    /// [`Error::Length`] for no texts, more than the batch, an empty one, or more tokens together than
-    /// [`EncoderLimits::tokens`]; [`Error::ContextFull`] for a text that is too long; [`Error::Token`]. Nothing is encoded then.
+    /// [`Error::Length`] for no texts, more than the batch, an empty one, or more tokens together
+    /// than [`EncoderLimits::tokens`]; [`Error::ContextFull`] for a text that is too long;
+    /// [`Error::Token`]. Nothing is encoded then.
     pub fn encode(&mut self, texts: &[&[u32]]) -> Result<()> {
         self.encode_with_types(texts, &[])
     }
 
-    /// As [`encode`](Self::encode), with a token type for every token (pairs of sentences); no types at all mean type 0.
+    /// As [`encode`](Self::encode), with a token type for every token (pairs of sentences); no
+    /// types at all mean type 0.
     ///
     /// # Errors
-    /// Those of [`encode`](Self::encode); [`Error::Length`] if types and tokens differ in number, [`Error::TokenType`].
+    /// Those of [`encode`](Self::encode); [`Error::Length`] if types and tokens differ in number,
+    /// [`Error::TokenType`].
     pub fn encode_with_types(&mut self, texts: &[&[u32]], types: &[&[u32]]) -> Result<()> {
         self.encoded = 0;
         self.check_texts(texts.len(), texts.iter().copied())?;
@@ -131,12 +152,19 @@ impl<'w, 'm> Encoder<'w, 'm> {
         Ok(())
     }
 
-    /// As [`encode_with_types`](Self::encode_with_types), with the texts one behind the other in `tokens`: text i is the next
-    /// `lengths[i]` of them. `types` has one for every token, or none at all.
+    /// As [`encode_with_types`](Self::encode_with_types), with the texts one behind the other in
+    /// `tokens`: text i is the next `lengths[i]` of them. `types` has one for every token, or
+    /// none at all.
     ///
     /// # Errors
-    /// Those of [`encode_with_types`](Self::encode_with_types); [`Error::Length`] if the lengths do not add up to the tokens.
-    pub fn encode_packed(&mut self, tokens: &[u32], types: &[u32], lengths: &[usize]) -> Result<()> {
+    /// Those of [`encode_with_types`](Self::encode_with_types); [`Error::Length`] if the lengths do
+    /// not add up to the tokens.
+    pub fn encode_packed(
+        &mut self,
+        tokens: &[u32],
+        types: &[u32],
+        lengths: &[usize],
+    ) -> Result<()> {
         self.encoded = 0;
         let need = lengths.iter().fold(0usize, |sum, &length| sum.saturating_add(length));
         if need != tokens.len() {
@@ -146,12 +174,19 @@ impl<'w, 'm> Encoder<'w, 'm> {
             self.check_types(&[tokens], &[types])?;
         }
         self.check_texts(lengths.len(), split(tokens, lengths))?;
-        self.pass(split(tokens, lengths), split(types, if types.is_empty() { &[] } else { lengths }));
+        self.pass(
+            split(tokens, lengths),
+            split(types, if types.is_empty() { &[] } else { lengths }),
+        );
         Ok(())
     }
 
     /// Packs texts that were checked and runs the model over them.
-    fn pass<'t>(&mut self, texts: impl Iterator<Item = &'t [u32]>, mut types: impl Iterator<Item = &'t [u32]>) {
+    fn pass<'t>(
+        &mut self,
+        texts: impl Iterator<Item = &'t [u32]>,
+        mut types: impl Iterator<Item = &'t [u32]>,
+    ) {
         let (mut first, mut count) = (0, 0);
         for (sequence, text) in texts.enumerate() {
             let rows = first..first + text.len();
@@ -164,7 +199,13 @@ impl<'w, 'm> Encoder<'w, 'm> {
             (first, count) = (rows.end, sequence + 1);
         }
         let pass = self.engine.pass(&self.segments[..count], self.active);
-        forward::encode(&self.model, &pass, &self.tokens[..first], &self.types[..first], &mut self.buffers);
+        forward::encode(
+            &self.model,
+            &pass,
+            &self.tokens[..first],
+            &self.types[..first],
+            &mut self.buffers,
+        );
         self.encoded = count;
     }
 
@@ -207,7 +248,8 @@ impl<'w, 'm> Encoder<'w, 'm> {
         Ok(pooled)
     }
 
-    /// The classifier of a sequence: that of the one adapter among its active ones which brings one.
+    /// The classifier of a sequence: that of the one adapter among its active ones which brings
+    /// one.
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
@@ -219,11 +261,12 @@ impl<'w, 'm> Encoder<'w, 'm> {
         selection::classifier(sequence, &self.active[sequence * max_active..][..max_active])
     }
 
-    /// The logit of each label into `logits`, `[labels]`: the classifier over [`Bert::classifier_pooling`]. The adapter's weight
-    /// does not scale it.
+    /// The logit of each label into `logits`, `[labels]`: the classifier over
+    /// [`Bert::classifier_pooling`]. The adapter's weight does not scale it.
     ///
     /// # Errors
-    /// [`Error::NotEncoded`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one place per label.
+    /// [`Error::NotEncoded`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one
+    /// place per label.
     pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
         self.rows(sequence)?;
         let classifier = self.classifier(sequence)?;
@@ -248,7 +291,8 @@ impl<'w, 'm> Encoder<'w, 'm> {
     }
 
     fn rows(&self, sequence: usize) -> Result<Range<usize>> {
-        let segment = self.segments[..self.encoded].get(sequence).ok_or(Error::NotEncoded { sequence })?;
+        let segment =
+            self.segments[..self.encoded].get(sequence).ok_or(Error::NotEncoded { sequence })?;
         Ok(segment.first..segment.first + segment.rows)
     }
 

@@ -20,7 +20,8 @@ pub struct EncoderLimits {
     pub tokens: usize,
     /// How products treat their activations.
     pub precision: Precision,
-    /// Parts that products are split into; [`Executor::lanes`](super::Executor::lanes) of the executor.
+    /// Parts that products are split into; [`Executor::lanes`](super::Executor::lanes) of the
+    /// executor.
     pub lanes: usize,
     /// Adapters that one text can have at a time.
     pub max_active: usize,
@@ -31,7 +32,15 @@ pub struct EncoderLimits {
 impl EncoderLimits {
     /// One text of `context` tokens on one lane, with up to two adapters of rank 64 together.
     pub const fn new(context: usize) -> Self {
-        Self { context, batch: 1, tokens: context, precision: Precision::Exact, lanes: 1, max_active: 2, max_total_rank: 64 }
+        Self {
+            context,
+            batch: 1,
+            tokens: context,
+            precision: Precision::Exact,
+            lanes: 1,
+            max_active: 2,
+            max_total_rank: 64,
+        }
     }
 
     /// Checks the limits against the model's.
@@ -41,7 +50,11 @@ impl EncoderLimits {
     pub fn check(&self, config: &Config) -> Result<()> {
         const MANY: usize = 1 << 16;
         let within = |field, found: usize, most: usize| {
-            if (1..=most).contains(&found) { Ok(()) } else { Err(Error::Limit { field, found, most }) }
+            if (1..=most).contains(&found) {
+                Ok(())
+            } else {
+                Err(Error::Limit { field, found, most })
+            }
         };
         within(Field::Context, self.context, config.context)?;
         within(Field::Batch, self.batch, MANY)?;
@@ -76,7 +89,12 @@ impl Plan {
             handles: times(limits.batch, limits.max_active),
             x: times(limits.tokens, config.dim),
             hidden: times(limits.tokens, config.hidden),
-            low_rank: inner::need(limits.tokens, inner::SIDE_BY_SIDE, limits.max_total_rank, limits.lanes),
+            low_rank: inner::need(
+                limits.tokens,
+                inner::SIDE_BY_SIDE,
+                limits.max_total_rank,
+                limits.lanes,
+            ),
             quantized,
             scales: quantized.div_ceil(GROUP),
             scores: times(limits.lanes, limits.context),
@@ -84,7 +102,8 @@ impl Plan {
     }
 }
 
-/// The workspace that an encoder over a model with `config` needs under `limits`. Exact: one byte less is an error.
+/// The workspace that an encoder over a model with `config` needs under `limits`. Exact: one byte
+/// less is an error.
 pub const fn encoder_need(config: &Config, limits: &EncoderLimits) -> Need {
     let plan = Plan::new(config, limits);
     // One entry per buffer that the encoder takes, in its order.

@@ -1,4 +1,5 @@
-//! What every pass of a session runs on, whatever the model: kernels, an executor, and how work and adapters are counted out.
+//! What every pass of a session runs on, whatever the model: kernels, an executor, and how work and
+//! adapters are counted out.
 
 use super::Executor;
 use super::selection::Handle;
@@ -19,8 +20,13 @@ impl<'w> Engine<'w> {
         Self { kernels: kernels(), executor, lanes, max_active }
     }
 
-    /// A pass over the rows of `segments`; `active` are the adapters of all sequences, `[batch, max_active]`.
-    pub(super) fn pass<'p, 'a>(self, segments: &'p [Segment], active: &'p [Handle<'a>]) -> Pass<'p, 'a>
+    /// A pass over the rows of `segments`; `active` are the adapters of all sequences, `[batch,
+    /// max_active]`.
+    pub(super) fn pass<'p, 'a>(
+        self,
+        segments: &'p [Segment],
+        active: &'p [Handle<'a>],
+    ) -> Pass<'p, 'a>
     where
         'w: 'p,
     {

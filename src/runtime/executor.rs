@@ -1,13 +1,15 @@
-//! Who runs the lanes of a product: one after the other here, threads with `std`, whatever the caller brings.
+//! Who runs the lanes of a product: one after the other here, threads with `std`, whatever the
+//! caller brings.
 //!
 //! Work is split the same way whoever runs it, so results do not depend on the executor.
 
 /// Runs independent tasks.
 ///
 /// # Safety
-/// [`run`](Executor::run) calls no task twice, and returns only when every task that it called has returned: tasks write, without locks, to
-/// parts of the output that their numbers tell apart. What an implementation does beside that is its own affair; it may call them in
-/// any order, on any threads.
+/// [`run`](Executor::run) calls no task twice, and returns only when every task that it called has
+/// returned: tasks write, without locks, to parts of the output that their numbers tell apart. What
+/// an implementation does beside that is its own affair; it may call them in any order, on any
+/// threads.
 pub unsafe trait Executor: Sync {
     /// How many tasks can run at the same time; what [`Limits::lanes`](super::Limits) should be.
     fn lanes(&self) -> usize;

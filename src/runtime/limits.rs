@@ -45,7 +45,8 @@ pub struct Limits {
     pub kv_format: KvFormat,
     /// How products treat their activations.
     pub precision: Precision,
-    /// Parts that products are split into; [`Executor::lanes`](super::Executor::lanes) of the executor.
+    /// Parts that products are split into; [`Executor::lanes`](super::Executor::lanes) of the
+    /// executor.
     pub lanes: usize,
     /// Adapters that one sequence can have at a time.
     pub max_active: usize,
@@ -75,7 +76,11 @@ impl Limits {
     pub fn check(&self, config: &Config) -> Result<()> {
         const MANY: usize = 1 << 16;
         let within = |field, found: usize, most: usize| {
-            if (1..=most).contains(&found) { Ok(()) } else { Err(Error::Limit { field, found, most }) }
+            if (1..=most).contains(&found) {
+                Ok(())
+            } else {
+                Err(Error::Limit { field, found, most })
+            }
         };
         within(Field::Context, self.context, config.context)?;
         within(Field::Batch, self.batch, MANY)?;
@@ -127,13 +132,15 @@ pub(super) const fn times(a: usize, b: usize) -> usize {
 
 impl Plan {
     pub(super) const fn new(config: &Config, limits: &Limits) -> Self {
-        let rows = if limits.prefill_chunk > limits.batch { limits.prefill_chunk } else { limits.batch };
+        let rows =
+            if limits.prefill_chunk > limits.batch { limits.prefill_chunk } else { limits.batch };
         let slots = times(limits.batch, limits.context);
         let quantized = match limits.precision {
             Precision::Exact => 0,
             Precision::Fast => times(rows, config.widest()),
         };
-        let lines = times(times(times(limits.batch, room(limits.context)), config.layers), config.kv_heads);
+        let lines =
+            times(times(times(limits.batch, room(limits.context)), config.layers), config.kv_heads);
         let kv_scales = match limits.kv_format {
             KvFormat::Int8 => lines,
             KvFormat::F32 | KvFormat::F16 => 0,
@@ -174,7 +181,8 @@ impl Sizes {
         index: size_of::<usize>(),
         segment: size_of::<Segment>(),
     };
-    /// With 32-bit pointers, as on microcontrollers. Builds for such targets compare it with what the compiler does.
+    /// With 32-bit pointers, as on microcontrollers. Builds for such targets compare it with what
+    /// the compiler does.
     const NARROW: Self = Self { sequence: 8, handle: 32, index: 4, segment: 12 };
 }
 
@@ -187,23 +195,27 @@ const _: () = assert!(
     "need_on_32_bits has other sizes than this target: change Sizes::NARROW"
 );
 
-/// The workspace that a session over a model with `config` needs under `limits`. Exact: one byte less is an error.
+/// The workspace that a session over a model with `config` needs under `limits`. Exact: one byte
+/// less is an error.
 pub const fn need(config: &Config, limits: &Limits) -> Need {
     need_with(config, limits, Sizes::HERE)
 }
 
-/// The same on a target with 32-bit pointers, wherever it is asked: what a host tells about its firmware.
+/// The same on a target with 32-bit pointers, wherever it is asked: what a host tells about its
+/// firmware.
 pub const fn need_on_32_bits(config: &Config, limits: &Limits) -> Need {
     need_with(config, limits, Sizes::NARROW)
 }
 
 const fn need_with(config: &Config, limits: &Limits, sizes: Sizes) -> Need {
     let plan = Plan::new(config, limits);
-    let keys = round(times(plan.kv, limits.kv_format.bytes())).saturating_add(round(times(plan.kv_scales, 4)));
+    let keys = round(times(plan.kv, limits.kv_format.bytes()))
+        .saturating_add(round(times(plan.kv_scales, 4)));
     let kv_bytes = times(2, keys);
     let mut bytes = kv_bytes;
     // One entry per buffer that the session takes, in its order.
-    let floats = [plan.x, plan.x, plan.q, plan.q, plan.kv_rows, plan.kv_rows, plan.hidden, plan.hidden];
+    let floats =
+        [plan.x, plan.x, plan.q, plan.q, plan.kv_rows, plan.kv_rows, plan.hidden, plan.hidden];
     let more = [plan.low_rank, plan.scales, plan.frequencies, plan.angles, plan.logits];
     let mut i = 0;
     while i < floats.len() {

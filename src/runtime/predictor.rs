@@ -41,7 +41,11 @@ impl PredictorLimits {
     pub fn check(&self) -> Result<()> {
         const MANY: usize = 1 << 16;
         let within = |field, found: usize, most: usize| {
-            if (1..=most).contains(&found) { Ok(()) } else { Err(Error::Limit { field, found, most }) }
+            if (1..=most).contains(&found) {
+                Ok(())
+            } else {
+                Err(Error::Limit { field, found, most })
+            }
         };
         within(Field::Batch, self.batch, MANY)?;
         within(Field::Lanes, self.lanes, 1024)?;
@@ -57,7 +61,8 @@ impl PredictorLimits {
     }
 }
 
-/// The workspace that a predictor over a model with `config` needs under `limits`. Exact: one byte less is an error.
+/// The workspace that a predictor over a model with `config` needs under `limits`. Exact: one byte
+/// less is an error.
 pub const fn predictor_need(config: &Config, limits: &PredictorLimits) -> Need {
     let quantized = limits.quantized(config);
     // One entry per buffer that the predictor takes, in its order.
@@ -79,7 +84,8 @@ pub const fn predictor_need(config: &Config, limits: &PredictorLimits) -> Need {
     Need { bytes, kv_bytes: 0 }
 }
 
-/// Runs rows of features through a multilayer perceptron, in memory that the caller lends for `'w`; model and adapters live for `'m`.
+/// Runs rows of features through a multilayer perceptron, in memory that the caller lends for `'w`;
+/// model and adapters live for `'m`.
 ///
 /// Row i of a batch is sequence i: it uses the adapters that were chosen for that number.
 ///
@@ -107,17 +113,25 @@ pub struct Predictor<'w, 'm> {
 
 impl core::fmt::Debug for Predictor<'_, '_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Predictor").field("model", &self.model).field("rows", &self.rows).finish_non_exhaustive()
+        f.debug_struct("Predictor")
+            .field("model", &self.model)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
     }
 }
 
 impl<'w, 'm> Predictor<'w, 'm> {
-    /// A predictor over `memory`, which starts on a 64-byte boundary and has at least [`predictor_need`] bytes; what it holds does
-    /// not matter.
+    /// A predictor over `memory`, which starts on a 64-byte boundary and has at least
+    /// [`predictor_need`] bytes; what it holds does not matter.
     ///
     /// # Errors
     /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`].
-    pub fn new(model: Mlp<'m>, limits: &PredictorLimits, memory: &'w mut [u8], executor: &'w dyn Executor) -> Result<Self> {
+    pub fn new(
+        model: Mlp<'m>,
+        limits: &PredictorLimits,
+        memory: &'w mut [u8],
+        executor: &'w dyn Executor,
+    ) -> Result<Self> {
         limits.check()?;
         let config = model.config();
         let mut w = Workspace::new(memory, predictor_need(config, limits).bytes)?;
@@ -127,7 +141,12 @@ impl<'w, 'm> Predictor<'w, 'm> {
                 x: w.numbers(wide)?,
                 y: w.numbers(wide)?,
                 scratch: Scratch {
-                    low_rank: w.numbers(inner::need(limits.batch, 1, limits.max_total_rank, limits.lanes))?,
+                    low_rank: w.numbers(inner::need(
+                        limits.batch,
+                        1,
+                        limits.max_total_rank,
+                        limits.lanes,
+                    ))?,
                     width: limits.max_total_rank,
                     values: w.numbers(quantized)?,
                     scales: w.numbers(quantized.div_ceil(GROUP))?,
@@ -143,29 +162,38 @@ impl<'w, 'm> Predictor<'w, 'm> {
         })
     }
 
-    /// Chooses the adapters of row `sequence` for the batches to come; what was computed is forgotten. The predictor keeps the
-    /// handles: later swaps in `set` do not touch it.
+    /// Chooses the adapters of row `sequence` for the batches to come; what was computed is
+    /// forgotten. The predictor keeps the handles: later swaps in `set` do not touch it.
     ///
     /// # Errors
-    /// [`Error::NoSuchSequence`], [`Error::OtherBase`], [`Error::TooManyActive`], [`Error::TotalRank`], and those of
-    /// [`Resolve::resolve`]. The previous selection then stays.
-    pub fn select(&mut self, sequence: usize, set: &impl Resolve<'m>, choices: &[Choice]) -> Result<()> {
+    /// [`Error::NoSuchSequence`], [`Error::OtherBase`], [`Error::TooManyActive`],
+    /// [`Error::TotalRank`], and those of [`Resolve::resolve`]. The previous selection then
+    /// stays.
+    pub fn select(
+        &mut self,
+        sequence: usize,
+        set: &impl Resolve<'m>,
+        choices: &[Choice],
+    ) -> Result<()> {
         let PredictorLimits { batch, max_active, max_total_rank, .. } = self.limits;
         if sequence >= batch {
             return Err(Error::NoSuchSequence { sequence, batch });
         }
         selection::check(set, choices, self.model.fingerprint(), max_active, max_total_rank)?;
         self.rows = 0;
-        for (i, handle) in self.active[sequence * max_active..][..max_active].iter_mut().enumerate() {
+        for (i, handle) in self.active[sequence * max_active..][..max_active].iter_mut().enumerate()
+        {
             *handle = choices.get(i).map(|choice| set.resolve(choice)).transpose()?;
         }
         Ok(())
     }
 
-    /// Computes the outputs of some rows: features `[rows, inputs]`. A feature that is not finite gives outputs that are not.
+    /// Computes the outputs of some rows: features `[rows, inputs]`. A feature that is not finite
+    /// gives outputs that are not.
     ///
     /// # Errors
-    /// [`Error::Length`] for no rows, a part of one, or more than the batch; nothing is computed then.
+    /// [`Error::Length`] for no rows, a part of one, or more than the batch; nothing is computed
+    /// then.
     pub fn infer(&mut self, features: &[f32]) -> Result<()> {
         self.rows = 0;
         let (inputs, outputs) = (self.model.config().inputs, self.model.config().outputs);
@@ -177,12 +205,19 @@ impl<'w, 'm> Predictor<'w, 'm> {
             *segment = Segment { first: sequence, rows: 1, sequence };
         }
         let pass = self.engine.pass(&self.segments[..rows], self.active);
-        forward::run(&self.model, &pass, features, &mut self.buffers, &mut self.outputs[..rows * outputs]);
+        forward::run(
+            &self.model,
+            &pass,
+            features,
+            &mut self.buffers,
+            &mut self.outputs[..rows * outputs],
+        );
         self.rows = rows;
         Ok(())
     }
 
-    /// The outputs of a row, `[outputs]`: the last layer as it is, one logit per label if the base has label names.
+    /// The outputs of a row, `[outputs]`: the last layer as it is, one logit per label if the base
+    /// has label names.
     ///
     /// # Errors
     /// [`Error::NotEncoded`].
@@ -214,11 +249,12 @@ impl<'w, 'm> Predictor<'w, 'm> {
         selection::classifier(sequence, &self.active[sequence * max_active..][..max_active])
     }
 
-    /// The logit of each label of the adapter's classifier into `logits`, `[labels]`. It takes the place of the last layer; the
-    /// adapter's weight does not scale it.
+    /// The logit of each label of the adapter's classifier into `logits`, `[labels]`. It takes the
+    /// place of the last layer; the adapter's weight does not scale it.
     ///
     /// # Errors
-    /// [`Error::NotEncoded`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one place per label.
+    /// [`Error::NotEncoded`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one
+    /// place per label.
     pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
         self.check(sequence)?;
         let classifier = self.classifier(sequence)?;
@@ -228,7 +264,12 @@ impl<'w, 'm> Predictor<'w, 'm> {
         let one = [Segment { first: 0, rows: 1, sequence }];
         let pass = self.engine.pass(&one, self.active);
         let dim = self.model.config().dim;
-        classifier.linear().forward(&pass, &self.buffers.x[sequence * dim..][..dim], logits, &mut self.buffers.scratch);
+        classifier.linear().forward(
+            &pass,
+            &self.buffers.x[sequence * dim..][..dim],
+            logits,
+            &mut self.buffers.scratch,
+        );
         Ok(())
     }
 

@@ -1,7 +1,8 @@
-//! A recurrent session: sequences of tokens that LSTM layers read, each with a state of its own and under its own adapters.
+//! A recurrent session: sequences of tokens that LSTM layers read, each with a state of its own and
+//! under its own adapters.
 //!
-//! All memory is the caller's and taken at the start; nothing here allocates. Tokens are not kept: the state is all that a
-//! sequence leaves behind, so it has no longest length.
+//! All memory is the caller's and taken at the start; nothing here allocates. Tokens are not kept:
+//! the state is all that a sequence leaves behind, so it has no longest length.
 
 use core::ops::Range;
 
@@ -23,7 +24,8 @@ pub(super) struct Sequence {
     has_logits: bool,
 }
 
-/// Sequences that an LSTM base reads, in memory that the caller lends for `'w`; model and adapters live for `'m`.
+/// Sequences that an LSTM base reads, in memory that the caller lends for `'w`; model and adapters
+/// live for `'m`.
 ///
 /// ```
 /// # use lowrank::{model::lstm::Lstm, runtime::*};
@@ -54,17 +56,25 @@ pub struct Recurrent<'w, 'm> {
 impl core::fmt::Debug for Recurrent<'_, '_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let sequences = &self.sequences;
-        f.debug_struct("Recurrent").field("model", &self.model).field("sequences", sequences).finish_non_exhaustive()
+        f.debug_struct("Recurrent")
+            .field("model", &self.model)
+            .field("sequences", sequences)
+            .finish_non_exhaustive()
     }
 }
 
 impl<'w, 'm> Recurrent<'w, 'm> {
-    /// A session over `memory`, which starts on a 64-byte boundary and has at least [`recurrent_need`] bytes; what it holds does
-    /// not matter.
+    /// A session over `memory`, which starts on a 64-byte boundary and has at least
+    /// [`recurrent_need`] bytes; what it holds does not matter.
     ///
     /// # Errors
     /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`].
-    pub fn new(model: Lstm<'m>, limits: &RecurrentLimits, memory: &'w mut [u8], executor: &'w dyn Executor) -> Result<Self> {
+    pub fn new(
+        model: Lstm<'m>,
+        limits: &RecurrentLimits,
+        memory: &'w mut [u8],
+        executor: &'w dyn Executor,
+    ) -> Result<Self> {
         limits.check()?;
         let config = model.config();
         let plan = Plan::new(config, limits);
@@ -96,12 +106,19 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         })
     }
 
-    /// Chooses the adapters of a sequence. The session keeps the handles: later swaps in `set` do not touch it.
+    /// Chooses the adapters of a sequence. The session keeps the handles: later swaps in `set` do
+    /// not touch it.
     ///
     /// # Errors
-    /// [`Error::CacheOfOtherAdapters`] if the sequence has a state; [`Error::OtherBase`], [`Error::TooManyActive`],
-    /// [`Error::TotalRank`], [`Error::NoSuchSequence`], and those of [`Resolve::resolve`]. The previous selection then stays.
-    pub fn select(&mut self, sequence: usize, set: &impl Resolve<'m>, choices: &[Choice]) -> Result<()> {
+    /// [`Error::CacheOfOtherAdapters`] if the sequence has a state; [`Error::OtherBase`],
+    /// [`Error::TooManyActive`], [`Error::TotalRank`], [`Error::NoSuchSequence`], and those of
+    /// [`Resolve::resolve`]. The previous selection then stays.
+    pub fn select(
+        &mut self,
+        sequence: usize,
+        set: &impl Resolve<'m>,
+        choices: &[Choice],
+    ) -> Result<()> {
         let position = self.sequence(sequence)?.position;
         let most = self.limits.max_active;
         selection::check(set, choices, self.model.fingerprint(), most, self.limits.max_total_rank)?;
@@ -114,10 +131,12 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         Ok(())
     }
 
-    /// Reads tokens, [`RecurrentLimits::prefill_chunk`] at a time, and computes the head's logits after the last one.
+    /// Reads tokens, [`RecurrentLimits::prefill_chunk`] at a time, and computes the head's logits
+    /// after the last one.
     ///
     /// # Errors
-    /// [`Error::NoSuchSequence`], [`Error::Length`] for no tokens, [`Error::Token`]; then nothing changed.
+    /// [`Error::NoSuchSequence`], [`Error::Length`] for no tokens, [`Error::Token`]; then nothing
+    /// changed.
     pub fn prefill(&mut self, sequence: usize, tokens: &[u32]) -> Result<()> {
         self.check_tokens(sequence, tokens)?;
         let mut last_row = 0;
@@ -134,8 +153,8 @@ impl<'w, 'm> Recurrent<'w, 'm> {
     /// Reads one token in each of several sequences, in one pass, and computes their logits.
     ///
     /// # Errors
-    /// [`Error::NoSuchSequence`], [`Error::DuplicateSequence`], [`Error::Length`] for no tokens or more than the batch,
-    /// [`Error::Token`]; then nothing changed.
+    /// [`Error::NoSuchSequence`], [`Error::DuplicateSequence`], [`Error::Length`] for no tokens or
+    /// more than the batch, [`Error::Token`]; then nothing changed.
     pub fn step(&mut self, tokens: &[(usize, u32)]) -> Result<()> {
         if tokens.is_empty() || tokens.len() > self.limits.batch {
             return Err(Error::Length { have: tokens.len(), need: self.limits.batch });
@@ -155,23 +174,34 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         let mut first = 0;
         while first < tokens.len() {
             let start = tokens[first].0;
-            let run = tokens[first..].iter().zip(start..).take_while(|((sequence, _), expected)| sequence == expected).count();
+            let run = tokens[first..]
+                .iter()
+                .zip(start..)
+                .take_while(|((sequence, _), expected)| sequence == expected)
+                .count();
             for row in 0..run {
                 self.segments[row] = Segment { first: row, rows: 1, sequence: start + row };
             }
             self.compute_logits(first..first + run, run, start);
-            self.sequences[start..start + run].iter_mut().for_each(|sequence| sequence.has_logits = true);
+            self.sequences[start..start + run]
+                .iter_mut()
+                .for_each(|sequence| sequence.has_logits = true);
             first += run;
         }
         Ok(())
     }
 
-    /// Reads tokens like [`prefill`](Self::prefill) and hands the head's logits after each of them to `see(index, logits)`.
-    /// The logits of other sequences are lost.
+    /// Reads tokens like [`prefill`](Self::prefill) and hands the head's logits after each of them
+    /// to `see(index, logits)`. The logits of other sequences are lost.
     ///
     /// # Errors
     /// As [`prefill`](Self::prefill); [`Error::NoHead`].
-    pub fn score(&mut self, sequence: usize, tokens: &[u32], mut see: impl FnMut(usize, &[f32])) -> Result<()> {
+    pub fn score(
+        &mut self,
+        sequence: usize,
+        tokens: &[u32],
+        mut see: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
         self.check_tokens(sequence, tokens)?;
         let (outputs, batch) = (self.outputs()?, self.limits.batch);
         for (i, chunk) in tokens.chunks(self.limits.prefill_chunk).enumerate() {
@@ -189,7 +219,8 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         Ok(())
     }
 
-    /// The head's logits after the last token of a sequence, `[outputs]`: of the next token, or of the base's own labels.
+    /// The head's logits after the last token of a sequence, `[outputs]`: of the next token, or of
+    /// the base's own labels.
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::NoHead`], [`Error::NoLogits`].
@@ -201,17 +232,24 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         Ok(&self.logits[sequence * outputs..][..outputs])
     }
 
-    /// Chooses the next token of a sequence; does not feed it. `history` are the tokens that a repetition penalty counts.
+    /// Chooses the next token of a sequence; does not feed it. `history` are the tokens that a
+    /// repetition penalty counts.
     ///
     /// # Errors
     /// Those of [`logits`](Self::logits) and [`Sampler::sample`].
-    pub fn sample(&mut self, sequence: usize, sampler: &mut Sampler, history: &[u32]) -> Result<u32> {
+    pub fn sample(
+        &mut self,
+        sequence: usize,
+        sampler: &mut Sampler,
+        history: &[u32],
+    ) -> Result<u32> {
         self.logits(sequence)?;
         let outputs = self.outputs()?;
         sampler.sample(&self.logits[sequence * outputs..][..outputs], history, self.candidates)
     }
 
-    /// The last layer's h after the last token of a sequence, `[hidden]`: what heads and classifiers read.
+    /// The last layer's h after the last token of a sequence, `[hidden]`: what heads and
+    /// classifiers read.
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`]; [`Error::NoLogits`] if it has read no token.
@@ -222,7 +260,8 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         Ok(&self.states[self.last_state(sequence)])
     }
 
-    /// The classifier of a sequence: that of the one adapter among its active ones which brings one.
+    /// The classifier of a sequence: that of the one adapter among its active ones which brings
+    /// one.
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
@@ -232,11 +271,12 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         selection::classifier(sequence, &self.active[sequence * most..][..most])
     }
 
-    /// The logit of each label of the adapter's classifier into `logits`, `[labels]`. The adapter's weight does not scale it.
+    /// The logit of each label of the adapter's classifier into `logits`, `[labels]`. The adapter's
+    /// weight does not scale it.
     ///
     /// # Errors
-    /// Those of [`hidden`](Self::hidden) and [`classifier`](Self::classifier); [`Error::Length`] if `logits` has not one place per
-    /// label.
+    /// Those of [`hidden`](Self::hidden) and [`classifier`](Self::classifier); [`Error::Length`] if
+    /// `logits` has not one place per label.
     pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
         self.hidden(sequence)?;
         let classifier = self.classifier(sequence)?;
@@ -281,7 +321,9 @@ impl<'w, 'm> Recurrent<'w, 'm> {
     }
 
     fn sequence(&self, sequence: usize) -> Result<&Sequence> {
-        self.sequences.get(sequence).ok_or(Error::NoSuchSequence { sequence, batch: self.limits.batch })
+        self.sequences
+            .get(sequence)
+            .ok_or(Error::NoSuchSequence { sequence, batch: self.limits.batch })
     }
 
     fn outputs(&self) -> Result<usize> {
@@ -321,14 +363,18 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         let segments = &self.segments[..segments];
         for segment in segments {
             let state = &mut self.sequences[segment.sequence];
-            *state = Sequence { position: state.position.saturating_add(segment.rows), has_logits: false };
+            *state = Sequence {
+                position: state.position.saturating_add(segment.rows),
+                has_logits: false,
+            };
         }
         let pass = self.engine.pass(segments, self.active);
         forward::feed(&self.model, &pass, &self.tokens[..rows], self.states, &mut self.buffers);
     }
 
-    /// The logits of `rows` of the last pass, of which `sequence` has the first. They become rows 0.. of the head's product, so
-    /// the first `segments` segments are numbered from there. Nothing without a head.
+    /// The logits of `rows` of the last pass, of which `sequence` has the first. They become rows
+    /// 0.. of the head's product, so the first `segments` segments are numbered from there.
+    /// Nothing without a head.
     fn compute_logits(&mut self, rows: Range<usize>, segments: usize, sequence: usize) {
         let outputs = self.model.config().outputs;
         let pass = self.engine.pass(&self.segments[..segments], self.active);

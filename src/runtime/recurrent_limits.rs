@@ -11,7 +11,8 @@ use crate::model::lstm::Config;
 use crate::nn::Segment;
 use crate::nn::inner;
 
-/// What a recurrent session must have room for. There is no context: a state takes the same memory after any number of tokens.
+/// What a recurrent session must have room for. There is no context: a state takes the same memory
+/// after any number of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecurrentLimits {
     /// Sequences side by side.
@@ -20,7 +21,8 @@ pub struct RecurrentLimits {
     pub prefill_chunk: usize,
     /// How products treat their activations.
     pub precision: Precision,
-    /// Parts that products are split into; [`Executor::lanes`](super::Executor::lanes) of the executor.
+    /// Parts that products are split into; [`Executor::lanes`](super::Executor::lanes) of the
+    /// executor.
     pub lanes: usize,
     /// Adapters that one sequence can have at a time.
     pub max_active: usize,
@@ -31,7 +33,14 @@ pub struct RecurrentLimits {
 impl RecurrentLimits {
     /// One sequence on one lane, with up to two adapters of rank 64 together.
     pub const fn new() -> Self {
-        Self { batch: 1, prefill_chunk: 32, precision: Precision::Exact, lanes: 1, max_active: 2, max_total_rank: 64 }
+        Self {
+            batch: 1,
+            prefill_chunk: 32,
+            precision: Precision::Exact,
+            lanes: 1,
+            max_active: 2,
+            max_total_rank: 64,
+        }
     }
 
     /// Checks the limits.
@@ -41,7 +50,11 @@ impl RecurrentLimits {
     pub fn check(&self) -> Result<()> {
         const MANY: usize = 1 << 16;
         let within = |field, found: usize, most: usize| {
-            if (1..=most).contains(&found) { Ok(()) } else { Err(Error::Limit { field, found, most }) }
+            if (1..=most).contains(&found) {
+                Ok(())
+            } else {
+                Err(Error::Limit { field, found, most })
+            }
         };
         within(Field::Batch, self.batch, MANY)?;
         within(Field::PrefillChunk, self.prefill_chunk, MANY)?;
@@ -79,7 +92,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) const fn new(config: &Config, limits: &RecurrentLimits) -> Self {
-        let rows = if limits.prefill_chunk > limits.batch { limits.prefill_chunk } else { limits.batch };
+        let rows =
+            if limits.prefill_chunk > limits.batch { limits.prefill_chunk } else { limits.batch };
         let quantized = match limits.precision {
             Precision::Exact => 0,
             Precision::Fast => times(rows, config.widest()),
@@ -101,7 +115,8 @@ impl Plan {
     }
 }
 
-/// The workspace that a recurrent session over a model with `config` needs under `limits`. Exact: one byte less is an error.
+/// The workspace that a recurrent session over a model with `config` needs under `limits`. Exact:
+/// one byte less is an error.
 pub const fn recurrent_need(config: &Config, limits: &RecurrentLimits) -> Need {
     let plan = Plan::new(config, limits);
     // One entry per buffer that the session takes, in its order.

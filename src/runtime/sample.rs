@@ -1,6 +1,8 @@
-//! Choosing the next token: greedy, temperature, top-k, top-p, repetition penalty. Seeded; nothing is allocated.
+//! Choosing the next token: greedy, temperature, top-k, top-p, repetition penalty. Seeded; nothing
+//! is allocated.
 //!
-//! Order: repetition penalty (CTRL, arXiv 1909.05858, section 4.1), temperature, top-k, top-p (nucleus, arXiv 1904.09751), draw.
+//! Order: repetition penalty (CTRL, arXiv 1909.05858, section 4.1), temperature, top-k, top-p
+//! (nucleus, arXiv 1904.09751), draw.
 
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -17,7 +19,8 @@ pub struct SamplerOptions {
     pub top_k: usize,
     /// Only the most probable tokens that reach this probability together; 1 means all.
     pub top_p: f32,
-    /// Logits of tokens already in the sequence are divided (if positive) or multiplied by it; 1 means none.
+    /// Logits of tokens already in the sequence are divided (if positive) or multiplied by it; 1
+    /// means none.
     pub repetition_penalty: f32,
     /// The same seed draws the same tokens.
     pub seed: u64,
@@ -57,10 +60,16 @@ impl Sampler {
     /// # Errors
     /// [`Error::Sampling`]: temperature below 0, top-p outside (0, 1], repetition penalty not above 0, or not finite.
     pub fn new(options: SamplerOptions) -> Result<Self> {
-        let check = |field, found: f32, fits: bool| if fits && found.is_finite() { Ok(()) } else { Err(Error::Sampling { field, found }) };
+        let check = |field, found: f32, fits: bool| {
+            if fits && found.is_finite() { Ok(()) } else { Err(Error::Sampling { field, found }) }
+        };
         check(Field::Temperature, options.temperature, options.temperature >= 0.0)?;
         check(Field::TopP, options.top_p, options.top_p > 0.0 && options.top_p <= 1.0)?;
-        check(Field::RepetitionPenalty, options.repetition_penalty, options.repetition_penalty > 0.0)?;
+        check(
+            Field::RepetitionPenalty,
+            options.repetition_penalty,
+            options.repetition_penalty > 0.0,
+        )?;
         Ok(Self { options, random: Xoshiro128PlusPlus::seed_from_u64(options.seed) })
     }
 
@@ -69,12 +78,21 @@ impl Sampler {
         Self { options: SamplerOptions::default(), random: Xoshiro128PlusPlus::seed_from_u64(0) }
     }
 
-    /// Chooses a token. `history` are the tokens that the repetition penalty knows; `scratch` has room for every logit.
+    /// Chooses a token. `history` are the tokens that the repetition penalty knows; `scratch` has
+    /// room for every logit.
     ///
     /// # Errors
-    /// [`Error::BadLogits`] if a logit is NaN or none is above −∞; [`Error::Length`] if `scratch` is too short.
-    pub fn sample(&mut self, logits: &[f32], history: &[u32], scratch: &mut [Candidate]) -> Result<u32> {
-        if let Some(index) = logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY) {
+    /// [`Error::BadLogits`] if a logit is NaN or none is above −∞; [`Error::Length`] if `scratch`
+    /// is too short.
+    pub fn sample(
+        &mut self,
+        logits: &[f32],
+        history: &[u32],
+        scratch: &mut [Candidate],
+    ) -> Result<u32> {
+        if let Some(index) =
+            logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY)
+        {
             return Err(Error::BadLogits { index });
         }
         let (have, need) = (scratch.len(), logits.len());
@@ -83,8 +101,13 @@ impl Sampler {
             *candidate = Candidate { weight, token };
         }
         self.penalize(candidates, history, logits);
-        let best = candidates.iter().copied().reduce(|best, next| if next.weight > best.weight { next } else { best });
-        let best = best.filter(|best| best.weight > f32::NEG_INFINITY).ok_or(Error::BadLogits { index: 0 })?;
+        let best = candidates
+            .iter()
+            .copied()
+            .reduce(|best, next| if next.weight > best.weight { next } else { best });
+        let best = best
+            .filter(|best| best.weight > f32::NEG_INFINITY)
+            .ok_or(Error::BadLogits { index: 0 })?;
         if self.options.temperature == 0.0 {
             return Ok(best.token);
         }
@@ -101,7 +124,9 @@ impl Sampler {
             return;
         }
         for &token in history {
-            if let (Some(candidate), Some(&logit)) = (candidates.get_mut(token as usize), logits.get(token as usize)) {
+            if let (Some(candidate), Some(&logit)) =
+                (candidates.get_mut(token as usize), logits.get(token as usize))
+            {
                 candidate.weight = if logit > 0.0 { logit / penalty } else { logit * penalty };
             }
         }
@@ -129,11 +154,16 @@ impl Sampler {
         let mut part = [0.0; 64];
         for candidates in candidates.chunks_mut(part.len()) {
             let part = &mut part[..candidates.len()];
-            part.iter_mut().zip(&*candidates).for_each(|(to, from)| *to = (from.weight - best) / self.options.temperature);
+            part.iter_mut()
+                .zip(&*candidates)
+                .for_each(|(to, from)| *to = (from.weight - best) / self.options.temperature);
             kernels().softmax_step(part, 1.0, 0.0);
             // What cannot be chosen has no weight at all.
             let weight = |logit: f32, exp: f32| if logit > f32::NEG_INFINITY { exp } else { 0.0 };
-            candidates.iter_mut().zip(part).for_each(|(to, exp)| to.weight = weight(to.weight, *exp));
+            candidates
+                .iter_mut()
+                .zip(part)
+                .for_each(|(to, exp)| to.weight = weight(to.weight, *exp));
         }
     }
 
@@ -143,7 +173,8 @@ impl Sampler {
             return candidates;
         }
         let limit = self.options.top_p * candidates.iter().map(|c| c.weight).sum::<f32>();
-        // Of a large vocabulary most weighs next to nothing: the rest (the best weighs 1) reaches p nearly always.
+        // Of a large vocabulary most weighs next to nothing: the rest (the best weighs 1) reaches p
+        // nearly always.
         let (mut count, mut sum) = (0, 0.0);
         for i in 0..candidates.len() {
             if candidates[i].weight > 1e-5 {
@@ -177,7 +208,10 @@ impl Sampler {
             }
         }
         // Rounding can leave a crumb; the most probable token takes it.
-        candidates.iter().reduce(|best, next| if is_better(next, best) { next } else { best }).map_or(0, |best| best.token)
+        candidates
+            .iter()
+            .reduce(|best, next| if is_better(next, best) { next } else { best })
+            .map_or(0, |best| best.token)
     }
 }
 
@@ -201,7 +235,8 @@ fn sift_down(heap: &mut [Candidate], mut root: usize, above: fn(&Candidate, &Can
     }
 }
 
-/// More weight, or as much and the smaller token, so that the order is the same everywhere. No weight is NaN.
+/// More weight, or as much and the smaller token, so that the order is the same everywhere. No
+/// weight is NaN.
 fn is_better(a: &Candidate, b: &Candidate) -> bool {
     a.weight > b.weight || a.weight == b.weight && a.token < b.token
 }
@@ -220,7 +255,17 @@ mod tests {
 
     /// Logits from −8 to 8 with ties and, at every seventh place, one that cannot be chosen.
     fn logits(n: usize) -> Vec<f32> {
-        (0..n).map(|i| if i % 7 == 3 { f32::NEG_INFINITY } else { (i * 7919 % 257) as f32 / 16.0 - 8.0 }).collect()
+        (0..n)
+            .map(
+                |i| {
+                    if i % 7 == 3 {
+                        f32::NEG_INFINITY
+                    } else {
+                        (i * 7919 % 257) as f32 / 16.0 - 8.0
+                    }
+                },
+            )
+            .collect()
     }
 
     fn options(temperature: f32, top_k: usize, top_p: f32) -> SamplerOptions {
@@ -232,13 +277,17 @@ mod tests {
         for n in [1, 2, 3, 10, 257, 1000] {
             // Weights from 1 down to e^-16: below and above what top-p looks at first.
             let weigh = |logit: f32| (logit - 8.0).exp();
-            let all: Vec<Candidate> =
-                logits(n).into_iter().zip(0..).map(|(logit, token)| Candidate { weight: weigh(logit), token }).collect();
+            let all: Vec<Candidate> = logits(n)
+                .into_iter()
+                .zip(0..)
+                .map(|(logit, token)| Candidate { weight: weigh(logit), token })
+                .collect();
             let mut sorted = all.clone();
             sorted.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token)));
             for k in [1, 2, 7, n / 2 + 1, n, n + 1] {
                 let mut some = all.clone();
-                let mut kept = Sampler::new(options(1.0, k, 1.0)).unwrap().keep_top_k(&mut some).to_vec();
+                let mut kept =
+                    Sampler::new(options(1.0, k, 1.0)).unwrap().keep_top_k(&mut some).to_vec();
                 kept.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token)));
                 assert_eq!(kept, sorted[..k.min(n)], "{k} of {n}");
             }
@@ -260,12 +309,21 @@ mod tests {
     #[test]
     fn draws_follow_the_probabilities_of_what_is_kept() {
         let logits = logits(300);
-        for (temperature, top_k, top_p) in
-            [(1.0, 0, 1.0), (0.7, 0, 0.8), (9.0, 0, 0.999_999), (1.5, 20, 1.0), (1.5, 299, 1.0), (1.5, 1, 0.5), (1.5, 40, 0.6)]
-        {
+        for (temperature, top_k, top_p) in [
+            (1.0, 0, 1.0),
+            (0.7, 0, 0.8),
+            (9.0, 0, 0.999_999),
+            (1.5, 20, 1.0),
+            (1.5, 299, 1.0),
+            (1.5, 1, 0.5),
+            (1.5, 40, 0.6),
+        ] {
             // In f64, sorted: the first k, of those as many as reach p.
-            let mut expected: Vec<(usize, f64)> =
-                logits.iter().map(|&l| (f64::from(l) / f64::from(temperature)).exp()).enumerate().collect();
+            let mut expected: Vec<(usize, f64)> = logits
+                .iter()
+                .map(|&l| (f64::from(l) / f64::from(temperature)).exp())
+                .enumerate()
+                .collect();
             expected.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
             expected.truncate(if top_k == 0 { 300 } else { top_k });
             let total: f64 = expected.iter().map(|(_, w)| w).sum();
@@ -277,14 +335,18 @@ mod tests {
             });
             let total: f64 = expected.iter().map(|(_, w)| w).sum();
             let (mut counts, draws) = (std::vec![0u32; 300], 20_000);
-            let (mut sampler, mut scratch) = (Sampler::new(options(temperature, top_k, top_p)).unwrap(), [Candidate::NONE; 300]);
+            let (mut sampler, mut scratch) =
+                (Sampler::new(options(temperature, top_k, top_p)).unwrap(), [Candidate::NONE; 300]);
             for _ in 0..draws {
                 counts[sampler.sample(&logits, &[], &mut scratch).unwrap() as usize] += 1;
             }
             for (token, weight) in &expected {
                 let mean = f64::from(draws) * weight / total;
                 let count = f64::from(std::mem::take(&mut counts[*token]));
-                assert!((count - mean).abs() <= 5.0 * mean.sqrt() + 1.0, "token {token}: {count} draws instead of {mean:.1}");
+                assert!(
+                    (count - mean).abs() <= 5.0 * mean.sqrt() + 1.0,
+                    "token {token}: {count} draws instead of {mean:.1}"
+                );
             }
             assert_eq!(counts.iter().sum::<u32>(), 0, "a token was drawn that is not kept");
         }
@@ -295,10 +357,16 @@ mod tests {
         let (logits, mut scratch) = (logits(300), [Candidate::NONE; 300]);
         let most = logits.iter().copied().fold(f32::MIN, f32::max);
         for temperature in [f32::MIN_POSITIVE / 4.0, 1e-30, 1e-3] {
-            let token = Sampler::new(options(temperature, 0, 1.0)).unwrap().sample(&logits, &[], &mut scratch).unwrap();
+            let token = Sampler::new(options(temperature, 0, 1.0))
+                .unwrap()
+                .sample(&logits, &[], &mut scratch)
+                .unwrap();
             assert_eq!(logits[token as usize], most);
         }
-        let token = Sampler::new(options(f32::MAX, 0, 1.0)).unwrap().sample(&logits, &[], &mut scratch).unwrap();
+        let token = Sampler::new(options(f32::MAX, 0, 1.0))
+            .unwrap()
+            .sample(&logits, &[], &mut scratch)
+            .unwrap();
         assert!(logits[token as usize].is_finite());
     }
 }

@@ -7,8 +7,15 @@ use crate::error::{Error, Result};
 /// An adapter of a sequence, or none.
 pub(super) type Handle<'a> = Option<Active<'a>>;
 
-/// Does `choices` resolve, for this base, to at most `most` adapters of at most `most_rank` ranks together?
-pub(super) fn check<'a>(set: &impl Resolve<'a>, choices: &[Choice], base: Fingerprint, most: usize, most_rank: usize) -> Result<()> {
+/// Does `choices` resolve, for this base, to at most `most` adapters of at most `most_rank` ranks
+/// together?
+pub(super) fn check<'a>(
+    set: &impl Resolve<'a>,
+    choices: &[Choice],
+    base: Fingerprint,
+    most: usize,
+    most_rank: usize,
+) -> Result<()> {
     if choices.len() > most {
         return Err(Error::TooManyActive { asked: choices.len(), most });
     }
@@ -30,6 +37,8 @@ pub(super) fn classifier<'a>(sequence: usize, handles: &[Handle<'a>]) -> Result<
     let mut classifiers = handles.iter().flatten().filter_map(|active| active.adapter.classifier());
     match (classifiers.next(), classifiers.count()) {
         (Some(classifier), 0) => Ok(classifier),
-        (first, more) => Err(Error::Classifiers { sequence, found: usize::from(first.is_some()) + more }),
+        (first, more) => {
+            Err(Error::Classifiers { sequence, found: usize::from(first.is_some()) + more })
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A session: sequences of tokens that a model continues, each under its own adapters.
 //!
-//! All memory is the caller's and taken at the start; nothing here allocates. A session shows tokens and logits, never its
-//! key-value cache, so that a device can stand behind the same type.
+//! All memory is the caller's and taken at the start; nothing here allocates. A session shows
+//! tokens and logits, never its key-value cache, so that a device can stand behind the same type.
 
 use super::engine::Engine;
 use super::limits::Plan;
@@ -21,13 +21,15 @@ pub(super) struct Sequence {
     has_logits: bool,
 }
 
-/// Sequences that a model continues, in memory that the caller lends for `'w`; model and adapters live for `'m`.
+/// Sequences that a model continues, in memory that the caller lends for `'w`; model and adapters
+/// live for `'m`.
 ///
 /// ```
 /// # fn main() -> Result<(), lowrank::Error> {
 /// use lowrank::{model::llama::Llama, runtime::*};
 ///
-/// static ARCHIVE: &[u8] = lowrank::include_archive!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny.lrk"));
+/// static ARCHIVE: &[u8] =
+///     lowrank::include_archive!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny.lrk"));
 ///
 /// #[repr(align(64))]
 /// struct Aligned([u8; 1 << 18]);
@@ -63,16 +65,25 @@ pub struct Session<'w, 'm> {
 impl core::fmt::Debug for Session<'_, '_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let sequences = &self.sequences;
-        f.debug_struct("Session").field("model", &self.model).field("sequences", sequences).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("model", &self.model)
+            .field("sequences", sequences)
+            .finish_non_exhaustive()
     }
 }
 
 impl<'w, 'm> Session<'w, 'm> {
-    /// A session over `memory`, which starts on a 64-byte boundary and has at least [`need`] bytes; what it holds does not matter.
+    /// A session over `memory`, which starts on a 64-byte boundary and has at least [`need`] bytes;
+    /// what it holds does not matter.
     ///
     /// # Errors
     /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`].
-    pub fn new(model: Llama<'m>, limits: &Limits, memory: &'w mut [u8], executor: &'w dyn Executor) -> Result<Self> {
+    pub fn new(
+        model: Llama<'m>,
+        limits: &Limits,
+        memory: &'w mut [u8],
+        executor: &'w dyn Executor,
+    ) -> Result<Self> {
         limits.check(model.config())?;
         let config = model.config();
         let plan = Plan::new(config, limits);
@@ -124,13 +135,20 @@ impl<'w, 'm> Session<'w, 'm> {
         })
     }
 
-    /// Chooses the adapters of a sequence. The session keeps the handles: later swaps in `set` do not touch it.
+    /// Chooses the adapters of a sequence. The session keeps the handles: later swaps in `set` do
+    /// not touch it.
     ///
     /// # Errors
-    /// [`Error::CacheOfOtherAdapters`] if the sequence holds tokens that were computed under another selection;
-    /// [`Error::OtherBase`], [`Error::TooManyActive`], [`Error::TotalRank`], [`Error::NoSuchSequence`], and those of
-    /// [`Resolve::resolve`]. The previous selection then stays.
-    pub fn select(&mut self, sequence: usize, set: &impl Resolve<'m>, choices: &[Choice]) -> Result<()> {
+    /// [`Error::CacheOfOtherAdapters`] if the sequence holds tokens that were computed under
+    /// another selection; [`Error::OtherBase`], [`Error::TooManyActive`], [`Error::TotalRank`],
+    /// [`Error::NoSuchSequence`], and those of [`Resolve::resolve`]. The previous selection
+    /// then stays.
+    pub fn select(
+        &mut self,
+        sequence: usize,
+        set: &impl Resolve<'m>,
+        choices: &[Choice],
+    ) -> Result<()> {
         let position = self.sequence(sequence)?.position;
         let most = self.limits.max_active;
         selection::check(set, choices, self.model.fingerprint(), most, self.limits.max_total_rank)?;
@@ -152,10 +170,12 @@ impl<'w, 'm> Session<'w, 'm> {
         Ok(())
     }
 
-    /// Appends tokens to a sequence, [`Limits::prefill_chunk`] at a time, and computes the logits after the last one.
+    /// Appends tokens to a sequence, [`Limits::prefill_chunk`] at a time, and computes the logits
+    /// after the last one.
     ///
     /// # Errors
-    /// [`Error::NoSuchSequence`], [`Error::Length`] for no tokens, [`Error::Token`], [`Error::ContextFull`]; then nothing changed.
+    /// [`Error::NoSuchSequence`], [`Error::Length`] for no tokens, [`Error::Token`],
+    /// [`Error::ContextFull`]; then nothing changed.
     pub fn prefill(&mut self, sequence: usize, tokens: &[u32]) -> Result<()> {
         self.check_tokens(sequence, tokens)?;
         let last_row = self.feed_all(sequence, tokens);
@@ -168,8 +188,8 @@ impl<'w, 'm> Session<'w, 'm> {
     /// Appends one token to each of several sequences, in one pass, and computes their logits.
     ///
     /// # Errors
-    /// [`Error::NoSuchSequence`], [`Error::DuplicateSequence`], [`Error::Length`] for no tokens or more than the batch,
-    /// [`Error::Token`], [`Error::ContextFull`]; then nothing changed.
+    /// [`Error::NoSuchSequence`], [`Error::DuplicateSequence`], [`Error::Length`] for no tokens or
+    /// more than the batch, [`Error::Token`], [`Error::ContextFull`]; then nothing changed.
     pub fn step(&mut self, tokens: &[(usize, u32)]) -> Result<()> {
         if tokens.is_empty() || tokens.len() > self.limits.batch {
             return Err(Error::Length { have: tokens.len(), need: self.limits.batch });
@@ -189,23 +209,34 @@ impl<'w, 'm> Session<'w, 'm> {
         let mut first = 0;
         while first < tokens.len() {
             let start = tokens[first].0;
-            let run = tokens[first..].iter().zip(start..).take_while(|((sequence, _), expected)| sequence == expected).count();
+            let run = tokens[first..]
+                .iter()
+                .zip(start..)
+                .take_while(|((sequence, _), expected)| sequence == expected)
+                .count();
             for row in 0..run {
                 self.rows.segments[row] = Segment { first: row, rows: 1, sequence: start + row };
             }
             self.compute_logits(first..first + run, run, start);
-            self.sequences[start..start + run].iter_mut().for_each(|sequence| sequence.has_logits = true);
+            self.sequences[start..start + run]
+                .iter_mut()
+                .for_each(|sequence| sequence.has_logits = true);
             first += run;
         }
         Ok(())
     }
 
-    /// Appends tokens like [`prefill`](Self::prefill) and hands the logits after each of them to `see(index, logits)`.
-    /// The logits of other sequences are lost.
+    /// Appends tokens like [`prefill`](Self::prefill) and hands the logits after each of them to
+    /// `see(index, logits)`. The logits of other sequences are lost.
     ///
     /// # Errors
     /// As [`prefill`](Self::prefill).
-    pub fn score(&mut self, sequence: usize, tokens: &[u32], mut see: impl FnMut(usize, &[f32])) -> Result<()> {
+    pub fn score(
+        &mut self,
+        sequence: usize,
+        tokens: &[u32],
+        mut see: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
         self.check_tokens(sequence, tokens)?;
         let (vocab, batch) = (self.model.config().vocab, self.limits.batch);
         for (i, chunk) in tokens.chunks(self.limits.prefill_chunk).enumerate() {
@@ -242,11 +273,13 @@ impl<'w, 'm> Session<'w, 'm> {
     pub fn sample(&mut self, sequence: usize, sampler: &mut Sampler) -> Result<u32> {
         self.logits(sequence)?;
         let vocab = self.model.config().vocab;
-        let history = &self.tokens[sequence * self.limits.context..][..self.sequences[sequence].position];
+        let history =
+            &self.tokens[sequence * self.limits.context..][..self.sequences[sequence].position];
         sampler.sample(&self.logits[sequence * vocab..][..vocab], history, self.candidates)
     }
 
-    /// The classifier of a sequence: that of the one adapter among its active ones which brings one.
+    /// The classifier of a sequence: that of the one adapter among its active ones which brings
+    /// one.
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
@@ -256,14 +289,16 @@ impl<'w, 'm> Session<'w, 'm> {
         selection::classifier(sequence, &self.active[sequence * most..][..most])
     }
 
-    /// Appends tokens to a sequence like [`prefill`](Self::prefill), but computes the logit of each label after the last one, into
-    /// `logits`, `[labels]`: the classifier over the last token's hidden state behind the final norm, which is the token that
-    /// transformers' `…ForSequenceClassification` of a decoder pools. The output head is not computed, so the sequence has no logits of
-    /// a next token afterwards. The adapter's weight does not scale the classifier.
+    /// Appends tokens to a sequence like [`prefill`](Self::prefill), but computes the logit of each
+    /// label after the last one, into `logits`, `[labels]`: the classifier over the last
+    /// token's hidden state behind the final norm, which is the token that transformers'
+    /// `…ForSequenceClassification` of a decoder pools. The output head is not computed, so the
+    /// sequence has no logits of a next token afterwards. The adapter's weight does not scale
+    /// the classifier.
     ///
     /// # Errors
-    /// Those of [`prefill`](Self::prefill) and [`classifier`](Self::classifier); [`Error::Length`] if `logits` has not one place per
-    /// label; then nothing changed.
+    /// Those of [`prefill`](Self::prefill) and [`classifier`](Self::classifier); [`Error::Length`]
+    /// if `logits` has not one place per label; then nothing changed.
     pub fn classify(&mut self, sequence: usize, tokens: &[u32], logits: &mut [f32]) -> Result<()> {
         self.check_tokens(sequence, tokens)?;
         let classifier = self.classifier(sequence)?;
@@ -273,7 +308,14 @@ impl<'w, 'm> Session<'w, 'm> {
         let last_row = self.feed_all(sequence, tokens);
         let one = [Segment { first: 0, rows: 1, sequence }];
         let pass = self.engine.pass(&one, self.active);
-        forward::project(&self.model, &pass, last_row..last_row + 1, &classifier.linear(), &mut self.buffers, logits);
+        forward::project(
+            &self.model,
+            &pass,
+            last_row..last_row + 1,
+            &classifier.linear(),
+            &mut self.buffers,
+            logits,
+        );
         Ok(())
     }
 
@@ -287,8 +329,8 @@ impl<'w, 'm> Session<'w, 'm> {
         Ok(())
     }
 
-    /// Forgets all but the first `length` tokens of a sequence, whose keys and values stay: prompts that begin alike are computed
-    /// once. There are no logits until more tokens come.
+    /// Forgets all but the first `length` tokens of a sequence, whose keys and values stay: prompts
+    /// that begin alike are computed once. There are no logits until more tokens come.
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`]; [`Error::Length`] if the sequence has fewer tokens.
@@ -329,7 +371,9 @@ impl<'w, 'm> Session<'w, 'm> {
     }
 
     fn sequence(&self, sequence: usize) -> Result<&Sequence> {
-        self.sequences.get(sequence).ok_or(Error::NoSuchSequence { sequence, batch: self.limits.batch })
+        self.sequences
+            .get(sequence)
+            .ok_or(Error::NoSuchSequence { sequence, batch: self.limits.batch })
     }
 
     fn check_tokens(&self, sequence: usize, tokens: &[u32]) -> Result<()> {
@@ -378,12 +422,20 @@ impl<'w, 'm> Session<'w, 'm> {
     fn forward(&mut self, rows: usize, segments: usize) {
         let pass = self.engine.pass(&self.rows.segments[..segments], self.active);
         let (batch, room) = (self.limits.batch, room(self.limits.context));
-        let cache = forward::KeyValues { keys: &mut self.keys, values: &mut self.values, batch, room };
-        forward::blocks(&self.model, &pass, &self.rows.tokens[..rows], &self.rows.positions[..rows], cache, &mut self.buffers);
+        let cache =
+            forward::KeyValues { keys: &mut self.keys, values: &mut self.values, batch, room };
+        forward::blocks(
+            &self.model,
+            &pass,
+            &self.rows.tokens[..rows],
+            &self.rows.positions[..rows],
+            cache,
+            &mut self.buffers,
+        );
     }
 
-    /// The logits of `rows` of the last pass, of which `sequence` has the first. They become rows 0.. of the head's product, so
-    /// the first `segments` segments are numbered from there.
+    /// The logits of `rows` of the last pass, of which `sequence` has the first. They become rows
+    /// 0.. of the head's product, so the first `segments` segments are numbered from there.
     fn compute_logits(&mut self, rows: core::ops::Range<usize>, segments: usize, sequence: usize) {
         let vocab = self.model.config().vocab;
         let pass = self.engine.pass(&self.rows.segments[..segments], self.active);

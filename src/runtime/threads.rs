@@ -1,12 +1,14 @@
 //! A pool of threads with a short fork and join. `std` only.
 //!
-//! Decoding one token of a small model takes some two hundred products of 20 to 100 µs, each a fork and a join. A general pool
-//! that sleeps between jobs pays several microseconds for each; here idle threads watch a counter for a while before they sleep.
+//! Decoding one token of a small model takes some two hundred products of 20 to 100 µs, each a fork
+//! and a join. A general pool that sleeps between jobs pays several microseconds for each; here
+//! idle threads watch a counter for a while before they sleep.
 //!
-//! A job is a pointer to the caller's closure, published by raising `round` and held open while there are tasks. Threads and caller
-//! take task numbers from `next`. A thread enters (`inside`) before it looks whether the job is still open; the caller closes the
-//! job, then waits until nobody is inside: so the closure outlives every use of it, and a thread that the system has put aside is
-//! waited for only if it holds a task.
+//! A job is a pointer to the caller's closure, published by raising `round` and held open while
+//! there are tasks. Threads and caller take task numbers from `next`. A thread enters (`inside`)
+//! before it looks whether the job is still open; the caller closes the job, then waits until
+//! nobody is inside: so the closure outlives every use of it, and a thread that the system has put
+//! aside is waited for only if it holds a task.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,8 +50,9 @@ struct Shared {
     wake: Condvar,
 }
 
-// SAFETY: `job` is written only by the holder of `busy` while no job is open, and read only by threads that are inside and have
-// seen the job open; closing it and then seeing nobody inside (both sequentially consistent) excludes them.
+// SAFETY: `job` is written only by the holder of `busy` while no job is open, and read only by
+// threads that are inside and have seen the job open; closing it and then seeing nobody inside
+// (both sequentially consistent) excludes them.
 unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `job` is to a Sync closure and used only while its owner waits.
 unsafe impl Send for Shared {}
@@ -81,25 +84,31 @@ impl Threads {
         let mut pool = Self { shared, busy: Mutex::new(()), handles: Vec::new() };
         for _ in 1..lanes {
             let shared = Arc::clone(&pool.shared);
-            pool.handles.push(std::thread::Builder::new().name("lowrank".into()).spawn(move || shared.serve())?);
+            pool.handles.push(
+                std::thread::Builder::new().name("lowrank".into()).spawn(move || shared.serve())?,
+            );
         }
         Ok(pool)
     }
 }
 
-// SAFETY: `next` hands out every number once (or the caller takes all), and `run` waits until nobody is inside.
+// SAFETY: `next` hands out every number once (or the caller takes all), and `run` waits until
+// nobody is inside.
 unsafe impl Executor for Threads {
     fn lanes(&self) -> usize {
         self.handles.len() + 1
     }
 
     fn run(&self, tasks: usize, task: &Task<'_>) {
-        // A pool that is busy (a task that forks, another session) is no reason to wait: the caller does it alone.
-        let guard = if tasks > 1 && !self.handles.is_empty() { self.busy.try_lock().ok() } else { None };
+        // A pool that is busy (a task that forks, another session) is no reason to wait: the caller
+        // does it alone.
+        let guard =
+            if tasks > 1 && !self.handles.is_empty() { self.busy.try_lock().ok() } else { None };
         let Some(guard) = guard else { return (0..tasks).for_each(task) };
         let shared = &*self.shared;
         shared.next.store(0, Ordering::Relaxed);
-        // SAFETY: only the lifetime is erased; this function does not return while a thread is inside.
+        // SAFETY: only the lifetime is erased; this function does not return while a thread is
+        // inside.
         let erased = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
         // SAFETY: `busy` is held and no job is open: nobody else looks at it.
         unsafe { *shared.job.get() = Some((erased, tasks)) };
@@ -188,7 +197,8 @@ impl Shared {
         }
         let mut asleep = self.asleep.lock().unwrap_or_else(PoisonError::into_inner);
         *asleep += 1;
-        // `round` is raised before `asleep` is read, and read here after it was raised: no job is missed.
+        // `round` is raised before `asleep` is read, and read here after it was raised: no job is
+        // missed.
         let mut round = self.round.load(Ordering::Acquire);
         while round == seen {
             asleep = self.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
@@ -227,7 +237,8 @@ mod tests {
     fn a_panic_reaches_the_caller_and_the_pool_goes_on() {
         let pool = Threads::new(3).unwrap();
         for _ in 0..20 {
-            let caught = catch_unwind(AssertUnwindSafe(|| pool.run(8, &|i| assert!(i != 5, "task five"))));
+            let caught =
+                catch_unwind(AssertUnwindSafe(|| pool.run(8, &|i| assert!(i != 5, "task five"))));
             assert!(caught.is_err());
             let done = AtomicUsize::new(0);
             pool.run(8, &|_| _ = done.fetch_add(1, Ordering::Relaxed));
@@ -241,7 +252,10 @@ mod tests {
         let done = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..3 {
-                scope.spawn(|| (0..500).for_each(|_| pool.run(3, &|_| _ = done.fetch_add(1, Ordering::Relaxed))));
+                scope.spawn(|| {
+                    (0..500)
+                        .for_each(|_| pool.run(3, &|_| _ = done.fetch_add(1, Ordering::Relaxed)))
+                });
             }
         });
         assert_eq!(done.into_inner(), 4_500);

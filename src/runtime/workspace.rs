@@ -45,7 +45,8 @@ impl<'w> Workspace<'w> {
             // SAFETY: `bytes` has room for `count` values and starts on a 64-byte boundary.
             unsafe { start.add(i).write(value) };
         }
-        // SAFETY: all values were just written; the memory is borrowed exclusively for 'w and T needs no drop (Copy).
+        // SAFETY: all values were just written; the memory is borrowed exclusively for 'w and T
+        // needs no drop (Copy).
         Ok(unsafe { core::slice::from_raw_parts_mut(start, count) })
     }
 

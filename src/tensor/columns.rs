@@ -1,7 +1,8 @@
 //! The row split: disjoint column ranges of one output matrix, written by several lanes at once.
 //!
-//! A linear layer's output is `[n, out]` and lanes own ranges of `out`, so their parts interleave in memory and no safe slice
-//! can describe them. This is the one place that knows; kernels receive a [`Columns`] and write through it.
+//! A linear layer's output is `[n, out]` and lanes own ranges of `out`, so their parts interleave
+//! in memory and no safe slice can describe them. This is the one place that knows; kernels receive
+//! a [`Columns`] and write through it.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -22,16 +23,33 @@ impl<'a> Columns<'a> {
     /// All columns of `matrix`.
     pub fn all(matrix: &'a mut MatMut<'_>) -> Self {
         let (rows, stride) = (matrix.rows(), matrix.cols());
-        Self { data: matrix.data().as_mut_ptr(), rows, stride, range: 0..stride, matrix: PhantomData }
+        Self {
+            data: matrix.data().as_mut_ptr(),
+            rows,
+            stride,
+            range: 0..stride,
+            matrix: PhantomData,
+        }
     }
 
-    /// The part `range` of these columns (the matrix's numbering), for as long as this view is borrowed.
+    /// The part `range` of these columns (the matrix's numbering), for as long as this view is
+    /// borrowed.
     ///
     /// # Panics
     /// If the view does not own all of `range`.
     pub fn narrow(&mut self, range: Range<usize>) -> Columns<'_> {
-        assert!(self.range.start <= range.start && range.start <= range.end && range.end <= self.range.end);
-        Columns { data: self.data, rows: self.rows, stride: self.stride, range, matrix: PhantomData }
+        assert!(
+            self.range.start <= range.start
+                && range.start <= range.end
+                && range.end <= self.range.end
+        );
+        Columns {
+            data: self.data,
+            rows: self.rows,
+            stride: self.stride,
+            range,
+            matrix: PhantomData,
+        }
     }
 
     /// The number of matrix rows (the batch).
@@ -48,11 +66,18 @@ impl<'a> Columns<'a> {
     #[inline]
     pub fn row(&mut self, row: usize) -> &mut [f32] {
         assert!(row < self.rows);
-        // SAFETY: row < rows, the range lies inside the stride, and no other view owns these columns.
-        unsafe { core::slice::from_raw_parts_mut(self.data.add(row * self.stride + self.range.start), self.range.len()) }
+        // SAFETY: row < rows, the range lies inside the stride, and no other view owns these
+        // columns.
+        unsafe {
+            core::slice::from_raw_parts_mut(
+                self.data.add(row * self.stride + self.range.start),
+                self.range.len(),
+            )
+        }
     }
 
-    /// The owned parts of rows `first ..`, as many as there are up to N; empty ones behind the last.
+    /// The owned parts of rows `first ..`, as many as there are up to N; empty ones behind the
+    /// last.
     pub(crate) fn some_rows<const N: usize>(&mut self, first: usize) -> [&mut [f32]; N] {
         let (data, len) = (self.data, self.range.len());
         core::array::from_fn(|i| {
@@ -61,7 +86,9 @@ impl<'a> Columns<'a> {
                 return Default::default();
             }
             // SAFETY: as in `row`; different rows do not overlap.
-            unsafe { core::slice::from_raw_parts_mut(data.add(row * self.stride + self.range.start), len) }
+            unsafe {
+                core::slice::from_raw_parts_mut(data.add(row * self.stride + self.range.start), len)
+            }
         })
     }
 
@@ -93,7 +120,15 @@ impl<'a> Split<'a> {
     /// Rows of `stride` columns; elements behind the last whole row are left alone.
     pub(crate) fn new(matrix: &'a mut [f32], stride: usize) -> Self {
         let rows = matrix.len().checked_div(stride).unwrap_or(0);
-        Self { whole: Columns { data: matrix.as_mut_ptr(), rows, stride, range: 0..stride, matrix: PhantomData } }
+        Self {
+            whole: Columns {
+                data: matrix.as_mut_ptr(),
+                rows,
+                stride,
+                range: 0..stride,
+                matrix: PhantomData,
+            },
+        }
     }
 
     /// The columns `range`, clamped to the matrix.
@@ -103,7 +138,13 @@ impl<'a> Split<'a> {
     pub(crate) unsafe fn part(&self, range: Range<usize>) -> Columns<'_> {
         let end = range.end.min(self.whole.stride);
         let range = range.start.min(end)..end;
-        Columns { data: self.whole.data, rows: self.whole.rows, stride: self.whole.stride, range, matrix: PhantomData }
+        Columns {
+            data: self.whole.data,
+            rows: self.whole.rows,
+            stride: self.whole.stride,
+            range,
+            matrix: PhantomData,
+        }
     }
 }
 

@@ -1,6 +1,8 @@
-//! `exp`, `sqrt`, `sin`, `cos`, `pow`, `erf` and `tanh` for `f32`, through libm, so that results are the same with and without `std`.
+//! `exp`, `sqrt`, `sin`, `cos`, `pow`, `erf` and `tanh` for `f32`, through libm, so that results
+//! are the same with and without `std`.
 //!
-//! Correctly rounded to about one unit in the last place; the vectorized versions live in `kernel` and are tested against these.
+//! Correctly rounded to about one unit in the last place; the vectorized versions live in `kernel`
+//! and are tested against these.
 
 /// e^x.
 #[inline]

@@ -1,6 +1,7 @@
 //! Borrowed tensors and the scalar mathematics that `core` lacks.
 //!
-//! Not a tensor library: matrices are row-major slices with a width, and everything heavier is in `kernel`.
+//! Not a tensor library: matrices are row-major slices with a width, and everything heavier is in
+//! `kernel`.
 
 pub(crate) mod columns;
 pub mod math;

@@ -17,7 +17,10 @@ impl<'a, T> Mat<'a, T> {
     pub fn new(data: &'a [T], cols: usize) -> Result<Self> {
         match data.len().checked_rem(cols) {
             Some(0) => Ok(Self { data, cols }),
-            _ => Err(Error::Length { have: data.len(), need: data.len().next_multiple_of(cols.max(1)) }),
+            _ => Err(Error::Length {
+                have: data.len(),
+                need: data.len().next_multiple_of(cols.max(1)),
+            }),
         }
     }
 

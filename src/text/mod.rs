@@ -1,6 +1,7 @@
 //! The text border: strings to token ids and back, and chat templates. `std` only.
 //!
-//! Everything comes from the base's archive: tokenizer, template, special tokens, and the rule about the begin-of-sequence token.
+//! Everything comes from the base's archive: tokenizer, template, special tokens, and the rule
+//! about the begin-of-sequence token.
 
 mod pieces;
 mod python;
@@ -51,7 +52,8 @@ impl TextBorder {
     /// The text border of a base.
     ///
     /// # Errors
-    /// If the archive has no tokenizer, or one that cannot be read or that knows tokens outside the vocabulary.
+    /// If the archive has no tokenizer, or one that cannot be read or that knows tokens outside the
+    /// vocabulary.
     pub fn new(model: &Llama<'_>) -> Result<Self, TextError> {
         Ok(Self {
             template: model.chat_template().to_owned(),
@@ -85,17 +87,25 @@ impl TextBorder {
 
     fn from_tokenizer(json: &[u8], vocab: usize) -> Result<Self, TextError> {
         if json.is_empty() {
-            return Err(TextError("the base has no tokenizer: import it again from a source that has one".into()));
+            return Err(TextError(
+                "the base has no tokenizer: import it again from a source that has one".into(),
+            ));
         }
         let tokenizer = Tokenizer::from_bytes(json);
-        let unreadable = |error: &dyn fmt::Display| TextError(format!("the base's tokenizer cannot be read: {error}"));
+        let unreadable = |error: &dyn fmt::Display| {
+            TextError(format!("the base's tokenizer cannot be read: {error}"))
+        };
         let mut tokenizer = tokenizer.map_err(|error| unreadable(&error))?;
-        // Settings of a training run that some files still carry: a prompt is never cut or filled up silently.
+        // Settings of a training run that some files still carry: a prompt is never cut or filled
+        // up silently.
         tokenizer.with_truncation(None).map_err(|error| unreadable(&error))?.with_padding(None);
-        let decoder = serde_json::to_value(tokenizer.get_decoder()).map_err(|error| unreadable(&error))?;
+        let decoder =
+            serde_json::to_value(tokenizer.get_decoder()).map_err(|error| unreadable(&error))?;
         let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         if last as usize >= vocab {
-            return Err(TextError(format!("the base's tokenizer knows token {last}, its vocabulary has {vocab}")));
+            return Err(TextError(format!(
+                "the base's tokenizer knows token {last}, its vocabulary has {vocab}"
+            )));
         }
         Ok(Self {
             tokenizer,
@@ -108,38 +118,51 @@ impl TextBorder {
         })
     }
 
-    /// The ids of a text as an encoder reads it, with the special tokens that belong around it (`[CLS]` … `[SEP]`), at most
-    /// `max_length` together; and how many of the text's own tokens were cut off for that.
+    /// The ids of a text as an encoder reads it, with the special tokens that belong around it
+    /// (`[CLS]` … `[SEP]`), at most `max_length` together; and how many of the text's own
+    /// tokens were cut off for that.
     ///
     /// # Errors
     /// If the special tokens leave no room, or what the tokenizer says.
-    pub fn encode_text(&self, text: &str, max_length: usize) -> Result<(Vec<u32>, usize), TextError> {
-        let refused = |error: &dyn fmt::Display| TextError(format!("the text cannot be encoded: {error}"));
-        let mut encoding = self.tokenizer.encode_fast(text, false).map_err(|error| refused(&error))?;
+    pub fn encode_text(
+        &self,
+        text: &str,
+        max_length: usize,
+    ) -> Result<(Vec<u32>, usize), TextError> {
+        let refused =
+            |error: &dyn fmt::Display| TextError(format!("the text cannot be encoded: {error}"));
+        let mut encoding =
+            self.tokenizer.encode_fast(text, false).map_err(|error| refused(&error))?;
         let added = self.tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false));
         let Some(room) = max_length.checked_sub(added).filter(|&room| room > 0) else {
-            return Err(TextError(format!("{max_length} tokens leave no room beside the {added} special ones around every text")));
+            return Err(TextError(format!(
+                "{max_length} tokens leave no room beside the {added} special ones around every text"
+            )));
         };
         let cut = encoding.len().saturating_sub(room);
         if cut > 0 {
             encoding.truncate(room, 0, TruncationDirection::Right);
         }
-        let encoding = self.tokenizer.post_process(encoding, None, true).map_err(|error| refused(&error))?;
+        let encoding =
+            self.tokenizer.post_process(encoding, None, true).map_err(|error| refused(&error))?;
         Ok((encoding.get_ids().to_vec(), cut))
     }
 
-    /// The ids of `text`; special tokens in it (`<|im_start|>` …) are parsed if `special`, else plain text. No token is put in front.
+    /// The ids of `text`; special tokens in it (`<|im_start|>` …) are parsed if `special`, else
+    /// plain text. No token is put in front.
     ///
     /// # Errors
     /// What the tokenizer says.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TextError> {
         let tokenizer = if special { &self.tokenizer } else { self.plain() };
-        let encoding = tokenizer.encode_fast(text, false).map_err(|error| TextError(format!("the text cannot be encoded: {error}")))?;
+        let encoding = tokenizer
+            .encode_fast(text, false)
+            .map_err(|error| TextError(format!("the text cannot be encoded: {error}")))?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// The ids of a prompt: [`encode`](Self::encode) behind the begin-of-sequence token where the model's rule asks for one and the
-    /// text does not begin with it.
+    /// The ids of a prompt: [`encode`](Self::encode) behind the begin-of-sequence token where the
+    /// model's rule asks for one and the text does not begin with it.
     ///
     /// # Errors
     /// What the tokenizer says.
@@ -153,14 +176,17 @@ impl TextBorder {
         Ok(ids)
     }
 
-    /// The text of `ids`; special tokens are left out unless `special`, ids without a token always. Bytes that are no character become
-    /// U+FFFD.
+    /// The text of `ids`; special tokens are left out unless `special`, ids without a token always.
+    /// Bytes that are no character become U+FFFD.
     ///
     /// # Errors
     /// What the tokenizer says.
     pub fn decode(&self, ids: &[u32], special: bool) -> Result<String, TextError> {
         if self.pieces.is_none() {
-            return self.tokenizer.decode(ids, !special).map_err(|error| TextError(format!("the tokens cannot be decoded: {error}")));
+            return self
+                .tokenizer
+                .decode(ids, !special)
+                .map_err(|error| TextError(format!("the tokens cannot be decoded: {error}")));
         }
         let (mut position, mut bytes) = (Position::start(), Vec::new());
         for &id in ids {
@@ -174,13 +200,25 @@ impl TextBorder {
         StreamDecoder::new(self)
     }
 
-    /// A conversation through the model's chat template, ready for [`encode_prompt`](Self::encode_prompt).
+    /// A conversation through the model's chat template, ready for
+    /// [`encode_prompt`](Self::encode_prompt).
     ///
     /// # Errors
     /// If the model has no template, or what the template says.
-    pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
-        let name = |id: Option<u32>| id.and_then(|id| self.tokenizer.id_to_token(id)).unwrap_or_default();
-        template::render(&self.template, messages, add_generation_prompt, &name(self.bos), &name(self.stop.first().copied()))
+    pub fn render_chat(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, TextError> {
+        let name =
+            |id: Option<u32>| id.and_then(|id| self.tokenizer.id_to_token(id)).unwrap_or_default();
+        template::render(
+            &self.template,
+            messages,
+            add_generation_prompt,
+            &name(self.bos),
+            &name(self.stop.first().copied()),
+        )
     }
 
     /// Does the model have a chat template?
@@ -204,9 +242,17 @@ impl TextBorder {
     }
 
     /// Appends the bytes of a token.
-    fn append(&self, id: u32, special: bool, position: &mut Position, bytes: &mut Vec<u8>) -> Result<(), TextError> {
+    fn append(
+        &self,
+        id: u32,
+        special: bool,
+        position: &mut Position,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), TextError> {
         let Some(pieces) = &self.pieces else {
-            return Err(TextError("the base's tokenizer has a decoder that cannot decode tokens one by one".into()));
+            return Err(TextError(
+                "the base's tokenizer has a decoder that cannot decode tokens one by one".into(),
+            ));
         };
         let added = self.tokenizer.get_added_vocabulary();
         if let Some(token) = self.tokenizer.id_to_token(id)

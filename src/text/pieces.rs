@@ -1,9 +1,10 @@
 //! What each token adds to a text, in bytes: the decoder of `tokenizer.json`, token by token.
 //!
-//! `tokenizer.json` decodes a whole list of tokens into characters. Text that is shown while it comes needs more: which bytes a
-//! token stands for, so that a character spread over tokens is known to be unfinished. Two families are decoded so: byte-level BPE
-//! (`ByteLevel`) and SentencePiece (`Replace`, `ByteFallback`, `Fuse`, `Strip`, or `Metaspace`). Decoders of other models (WordPiece,
-//! CTC …) join tokens by rules of their own and are not.
+//! `tokenizer.json` decodes a whole list of tokens into characters. Text that is shown while it
+//! comes needs more: which bytes a token stands for, so that a character spread over tokens is
+//! known to be unfinished. Two families are decoded so: byte-level BPE (`ByteLevel`) and
+//! SentencePiece (`Replace`, `ByteFallback`, `Fuse`, `Strip`, or `Metaspace`). Decoders of other
+//! models (WordPiece, CTC …) join tokens by rules of their own and are not.
 
 use std::borrow::Cow;
 
@@ -48,14 +49,18 @@ impl Position {
 impl Pieces {
     /// The decoder that `decoder` describes, or `None` if it does not decode token by token.
     pub(super) fn new(decoder: &Value) -> Option<Self> {
-        let listed = decoder["decoders"].as_array().map_or(std::slice::from_ref(decoder), Vec::as_slice);
+        let listed =
+            decoder["decoders"].as_array().map_or(std::slice::from_ref(decoder), Vec::as_slice);
         let (mut steps, mut strip, mut is_fused) = (Vec::new(), None, false);
         for step in listed {
             match (step["type"].as_str()?, is_fused) {
                 ("ByteLevel", false) => steps.push(Step::ByteLevel),
                 ("ByteFallback", false) => steps.push(Step::ByteFallback),
                 ("Replace", false) => steps.push(Step::Replace {
-                    pattern: step["pattern"]["String"].as_str().filter(|pattern| !pattern.is_empty())?.to_owned(),
+                    pattern: step["pattern"]["String"]
+                        .as_str()
+                        .filter(|pattern| !pattern.is_empty())?
+                        .to_owned(),
                     content: step["content"].as_str()?.to_owned(),
                 }),
                 ("Metaspace", false) => steps.push(Step::Metaspace {
@@ -74,8 +79,15 @@ impl Pieces {
         Some(Self { steps, strip })
     }
 
-    /// Appends the bytes of `token` to `bytes`. An added token is text, not bytes under other names.
-    pub(super) fn append(&self, token: &str, is_added: bool, position: &mut Position, bytes: &mut Vec<u8>) {
+    /// Appends the bytes of `token` to `bytes`. An added token is text, not bytes under other
+    /// names.
+    pub(super) fn append(
+        &self,
+        token: &str,
+        is_added: bool,
+        position: &mut Position,
+        bytes: &mut Vec<u8>,
+    ) {
         let is_first = !std::mem::replace(&mut position.has_begun, true);
         let mut text = Cow::Borrowed(token);
         for step in &self.steps {
@@ -91,9 +103,13 @@ impl Pieces {
                         return self.extend(&[byte], position, bytes);
                     }
                 }
-                Step::Replace { pattern, content } => text = text.replace(pattern.as_str(), content).into(),
+                Step::Replace { pattern, content } => {
+                    text = text.replace(pattern.as_str(), content).into()
+                }
                 Step::Metaspace { replacement, first_is_bare } => {
-                    text = text.replace(*replacement, if is_first && *first_is_bare { "" } else { " " }).into();
+                    text = text
+                        .replace(*replacement, if is_first && *first_is_bare { "" } else { " " })
+                        .into();
                 }
             }
         }
@@ -117,7 +133,8 @@ impl Pieces {
     }
 }
 
-/// The byte that GPT-2 shows as `c`: printable Latin-1 as it is, the others from U+0100 on, in order.
+/// The byte that GPT-2 shows as `c`: printable Latin-1 as it is, the others from U+0100 on, in
+/// order.
 fn byte_of(c: char) -> Option<u8> {
     let code = u32::from(c);
     let byte = match code {
@@ -155,7 +172,10 @@ mod tests {
         let bytes: BTreeSet<u8> = ('\0'..='\u{200}').filter_map(byte_of).collect();
         assert_eq!(bytes.len(), 256);
         assert_eq!(('\0'..='\u{200}').filter_map(byte_of).count(), 256);
-        assert_eq!((byte_of('Ġ'), byte_of('Ċ'), byte_of('a'), byte_of(' ')), (Some(b' '), Some(b'\n'), Some(b'a'), None));
+        assert_eq!(
+            (byte_of('Ġ'), byte_of('Ċ'), byte_of('a'), byte_of(' ')),
+            (Some(b' '), Some(b'\n'), Some(b'a'), None)
+        );
     }
 
     #[test]
@@ -165,7 +185,10 @@ mod tests {
             { "type": "Strip", "content": " ", "start": 1, "stop": 0 },
         ] });
         let llama = Pieces::new(&llama).unwrap();
-        assert_eq!(text(&llama, &["▁", "▁Hi", "▁you", "<0xE2>", "<0x82>", "<0xAC>", "<0x0g>"]), " Hi you€<0x0g>".as_bytes());
+        assert_eq!(
+            text(&llama, &["▁", "▁Hi", "▁you", "<0xE2>", "<0x82>", "<0xAC>", "<0x0g>"]),
+            " Hi you€<0x0g>".as_bytes()
+        );
         assert_eq!(text(&llama, &["Hi", "▁"]), b"Hi ");
         let bare = Pieces::new(&json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true })).unwrap();
         assert_eq!(text(&bare, &["▁a", "▁b"]), b"a b");

@@ -1,5 +1,5 @@
-//! What chat templates expect of Python: `json.dumps`, `datetime.now().strftime`, and what counts as iterable and as a sequence.
-//! Methods of strings and dictionaries are minijinja-contrib's.
+//! What chat templates expect of Python: `json.dumps`, `datetime.now().strftime`, and what counts
+//! as iterable and as a sequence. Methods of strings and dictionaries are minijinja-contrib's.
 
 use std::io::{self, Write};
 
@@ -8,20 +8,32 @@ use minijinja::{Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 
-/// The filter `tojson` as transformers defines it: `json.dumps` with `ensure_ascii`, `indent`, `separators` and `sort_keys`. (Jinja's
-/// own one escapes HTML.)
-pub(super) fn tojson(value: &Value, ensure_ascii: Option<bool>, options: Kwargs) -> Result<String, Error> {
-    let refuse = |reason: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {reason}"));
+/// The filter `tojson` as transformers defines it: `json.dumps` with `ensure_ascii`, `indent`,
+/// `separators` and `sort_keys`. (Jinja's own one escapes HTML.)
+pub(super) fn tojson(
+    value: &Value,
+    ensure_ascii: Option<bool>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let refuse =
+        |reason: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {reason}"));
     let indent = match options.get::<Option<Value>>("indent")? {
         Some(indent) if !indent.is_none() => Some(match indent.as_str() {
             Some(text) => text.to_owned(),
-            None => " ".repeat(usize::try_from(indent).ok().filter(|&width| width <= 64).ok_or_else(|| refuse("indent is no width"))?),
+            None => " ".repeat(
+                usize::try_from(indent)
+                    .ok()
+                    .filter(|&width| width <= 64)
+                    .ok_or_else(|| refuse("indent is no width"))?,
+            ),
         }),
         _ => None,
     };
     let (item, key) = match options.get::<Option<Vec<String>>>("separators")? {
         None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
-        Some(both) => <[String; 2]>::try_from(both).map(Into::into).map_err(|_| refuse("two separators were expected"))?,
+        Some(both) => <[String; 2]>::try_from(both)
+            .map(Into::into)
+            .map_err(|_| refuse("two separators were expected"))?,
     };
     let is_ascii = ensure_ascii.or(options.get("ensure_ascii")?).unwrap_or(false);
     let is_sorted = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
@@ -41,7 +53,8 @@ pub(super) fn tojson(value: &Value, ensure_ascii: Option<bool>, options: Kwargs)
 /// The function `strftime_now`: the local date and time.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
     let now = jiff::ZonedDateTime::now();
-    jiff::fmt::strtime::format(format, &now).map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}")))
+    jiff::fmt::strtime::format(format, &now)
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}")))
 }
 
 /// The test `iterable`: `none` is not.
@@ -51,7 +64,8 @@ pub(super) fn is_iterable(value: &Value) -> bool {
 
 /// The test `sequence`: strings and dictionaries are, as they have a length and elements.
 pub(super) fn is_sequence(value: &Value) -> bool {
-    value.is_undefined() || matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
+    value.is_undefined()
+        || matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String)
 }
 
 /// The separators, indentation and escapes of `json.dumps`.
@@ -134,7 +148,11 @@ impl Formatter for Dumps {
         Ok(())
     }
 
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        out: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         if !self.is_ascii {
             return out.write_all(fragment.as_bytes());
         }
@@ -142,7 +160,9 @@ impl Formatter for Dumps {
             if c.is_ascii() {
                 write!(out, "{c}")?;
             } else {
-                c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))?;
+                c.encode_utf16(&mut [0; 2])
+                    .iter()
+                    .try_for_each(|unit| write!(out, "\\u{unit:04x}"))?;
             }
         }
         Ok(())

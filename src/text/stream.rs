@@ -1,8 +1,9 @@
 //! Decoding tokens as they come, without ever printing half a character.
 //!
-//! A character can be spread over tokens. So tokens become bytes, and bytes become text as soon as they are a whole character; at
-//! most three bytes wait. Bytes that can be no character are shown as U+FFFD, one for each longest beginning of a character, as
-//! `String::from_utf8_lossy` does: what a stream has printed in the end is what [`TextBorder::decode`] gives, always.
+//! A character can be spread over tokens. So tokens become bytes, and bytes become text as soon as
+//! they are a whole character; at most three bytes wait. Bytes that can be no character are shown
+//! as U+FFFD, one for each longest beginning of a character, as `String::from_utf8_lossy` does:
+//! what a stream has printed in the end is what [`TextBorder::decode`] gives, always.
 
 use super::pieces::Position;
 use super::{TextBorder, TextError};
@@ -21,7 +22,8 @@ impl<'b> StreamDecoder<'b> {
         Self { border, position: Position::start(), pending: Vec::new() }
     }
 
-    /// Adds a token; returns the text that is now finished, which may be empty. The time does not depend on what came before.
+    /// Adds a token; returns the text that is now finished, which may be empty. The time does not
+    /// depend on what came before.
     ///
     /// # Errors
     /// If the tokenizer is of a kind that cannot decode tokens one by one.
@@ -30,7 +32,8 @@ impl<'b> StreamDecoder<'b> {
         Ok(take_text(&mut self.pending))
     }
 
-    /// What is left at the end: U+FFFD for half a character, else nothing. The decoder is then as new.
+    /// What is left at the end: U+FFFD for half a character, else nothing. The decoder is then as
+    /// new.
     pub fn finish(&mut self) -> String {
         let left = String::from_utf8_lossy(&self.pending).into_owned();
         *self = Self::new(self.border);

@@ -1,6 +1,8 @@
-//! Chat templates, in the environment that transformers renders them in: blocks are trimmed, Python's string methods and its JSON
-//! work, `raise_exception` stops with a message, `strftime_now` gives the date (so a template that asks for it renders differently
-//! tomorrow), `{% generation %}` marks what training looks at and changes nothing here. Tools and documents are `none`.
+//! Chat templates, in the environment that transformers renders them in: blocks are trimmed,
+//! Python's string methods and its JSON work, `raise_exception` stops with a message,
+//! `strftime_now` gives the date (so a template that asks for it renders differently tomorrow), `{%
+//! generation %}` marks what training looks at and changes nothing here. Tools and documents are
+//! `none`.
 
 use std::borrow::Cow;
 
@@ -40,7 +42,9 @@ pub(super) fn render(
     if template.is_empty() {
         return Err(TextError("the base has no chat template: give it a plain prompt".into()));
     }
-    let raise = |message: String| -> Result<String, Error> { Err(Error::new(ErrorKind::InvalidOperation, message)) };
+    let raise = |message: String| -> Result<String, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    };
     let template = without_generation(template)?;
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -59,12 +63,16 @@ pub(super) fn render(
     rendered.map_err(|error| TextError(format!("the chat template cannot be rendered: {error}")))
 }
 
-/// `{% generation %}` … `{% endgeneration %}` as a condition that always holds, so that the space around them is trimmed alike.
+/// `{% generation %}` … `{% endgeneration %}` as a condition that always holds, so that the space
+/// around them is trimmed alike.
 fn without_generation(template: &str) -> Result<Cow<'_, str>, TextError> {
     if !template.contains("generation") {
         return Ok(template.into());
     }
-    let tag = |name: &str| Regex::new(&format!(r"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}")).map_err(|error| TextError(error.to_string()));
+    let tag = |name: &str| {
+        Regex::new(&format!(r"\{{%([-+]?)\s*{name}\s*([-+]?)%\}}"))
+            .map_err(|error| TextError(error.to_string()))
+    };
     let opened = tag("generation")?.replace_all(template, "{%$1 if true $2%}").into_owned();
     Ok(tag("endgeneration")?.replace_all(&opened, "{%$1 endif $2%}").into_owned().into())
 }

@@ -4,11 +4,12 @@
 //! ```text
 //! dV += Pᵀ do    dP = do Vᵀ    dS = P ⊙ (dP − rowsum(P ⊙ dP)) / √d    dq = dS K    dK += dSᵀ q
 //! ```
-//! P is computed again on the way back: nothing quadratic is kept. A task is one sequence and one key-value head. It takes some
-//! queries at a time, with as many keys as the last of them sees, so that of a causal square little more than half is computed. Where
-//! there are sequences enough, a lane does all heads of one: then it reads and writes the rows that are its own elsewhere too.
-//! Every product is weighted sums of rows ([`Kernels::mix`](crate::kernel::Kernels::mix)): K and V are transposed for those that sum
-//! over d, blocks of P and dS for those that sum over queries.
+//! P is computed again on the way back: nothing quadratic is kept. A task is one sequence and one
+//! key-value head. It takes some queries at a time, with as many keys as the last of them sees, so
+//! that of a causal square little more than half is computed. Where there are sequences enough, a
+//! lane does all heads of one: then it reads and writes the rows that are its own elsewhere too.
+//! Every product is weighted sums of rows ([`Kernels::mix`](crate::kernel::Kernels::mix)): K and V
+//! are transposed for those that sum over d, blocks of P and dS for those that sum over queries.
 
 use std::ops::Range;
 
@@ -149,12 +150,14 @@ impl<'q> Task<'q> {
         transpose(x.values, x.stride, self.len, self.shape.head_dim, out, self.room());
     }
 
-    /// `x y` of a strip of rows of x and as many columns of y, `[d, room]`, as the last of these queries sees; what stands behind them
-    /// is computed with them.
+    /// `x y` of a strip of rows of x and as many columns of y, `[d, room]`, as the last of these
+    /// queries sees; what stands behind them is computed with them.
     fn scores(&self, x: Head<'_>, rows: &Range<usize>, y: &[f32], out: &mut [f32]) {
         let columns = self.seen(rows.end - 1).next_multiple_of(LANES);
         let mut w: [&[f32]; STRIP] = [&[]; STRIP];
-        w.iter_mut().zip(rows.clone()).for_each(|(w, row)| *w = &x.values[row * x.stride..][..self.shape.head_dim]);
+        w.iter_mut()
+            .zip(rows.clone())
+            .for_each(|(w, row)| *w = &x.values[row * x.stride..][..self.shape.head_dim]);
         let mut sums: [&mut [f32]; STRIP] = Default::default();
         for (sums, out) in sums.iter_mut().zip(out.chunks_exact_mut(self.room())) {
             *sums = &mut out[..columns];
@@ -163,30 +166,53 @@ impl<'q> Task<'q> {
         self.machine.kernels.mix(&w[..rows.len()], y, self.room(), &mut sums[..rows.len()]);
     }
 
-    /// exp(score − the largest) of a strip of queries; zero from there to the first `seen`. Returns their sums.
-    fn powers(&self, head: usize, rows: &Range<usize>, seen: usize, keys: &[f32], p: &mut [f32]) -> [f32; STRIP] {
+    /// exp(score − the largest) of a strip of queries; zero from there to the first `seen`. Returns
+    /// their sums.
+    fn powers(
+        &self,
+        head: usize,
+        rows: &Range<usize>,
+        seen: usize,
+        keys: &[f32],
+        p: &mut [f32],
+    ) -> [f32; STRIP] {
         let mut totals = [0.0; STRIP];
         self.scores(self.q(head), rows, keys, p);
-        for ((row, p), total) in rows.clone().zip(p.chunks_exact_mut(self.room())).zip(&mut totals) {
+        for ((row, p), total) in rows.clone().zip(p.chunks_exact_mut(self.room())).zip(&mut totals)
+        {
             let own = self.seen(row);
             // In whole vectors: −∞ weighs nothing.
             let whole = own.next_multiple_of(LANES);
             p[own..whole].fill(f32::NEG_INFINITY);
             p[whole..seen.max(whole)].fill(0.0);
-            *total = self.machine.kernels.softmax_step(&mut p[..whole], self.scale(), f32::MIN).total;
+            *total =
+                self.machine.kernels.softmax_step(&mut p[..whole], self.scale(), f32::MIN).total;
         }
         totals
     }
 
-    /// Adds `w x` to columns `column .. column + d` of `out`: of every row of w, `[out.len(), stride]`, the first `terms` numbers, and
-    /// of x as many rows.
-    fn add(&self, w: &[f32], stride: usize, terms: usize, x: Head<'_>, out: &mut [&mut [f32]], column: usize) {
+    /// Adds `w x` to columns `column .. column + d` of `out`: of every row of w, `[out.len(),
+    /// stride]`, the first `terms` numbers, and of x as many rows.
+    fn add(
+        &self,
+        w: &[f32],
+        stride: usize,
+        terms: usize,
+        x: Head<'_>,
+        out: &mut [&mut [f32]],
+        column: usize,
+    ) {
         for (w, out) in w.chunks(STRIP * stride).zip(out.chunks_mut(STRIP)) {
             let many = out.len();
             let mut weights: [&[f32]; STRIP] = [&[]; STRIP];
-            weights.iter_mut().zip(w.chunks_exact(stride)).for_each(|(weights, w)| *weights = &w[..terms]);
+            weights
+                .iter_mut()
+                .zip(w.chunks_exact(stride))
+                .for_each(|(weights, w)| *weights = &w[..terms]);
             let mut sums: [&mut [f32]; STRIP] = Default::default();
-            sums.iter_mut().zip(out).for_each(|(sums, out)| *sums = &mut out[column..][..self.shape.head_dim]);
+            sums.iter_mut()
+                .zip(out)
+                .for_each(|(sums, out)| *sums = &mut out[column..][..self.shape.head_dim]);
             self.machine.kernels.mix(&weights[..many], x.values, x.stride, &mut sums[..many]);
         }
     }
@@ -214,7 +240,8 @@ impl<'q> Task<'q> {
 
     /// dq of the query heads in rows of `[group · d]`, dk and dv in rows of `[d]`.
     fn backward(&self, d_out: &[f32], [mut dq, mut dk, mut dv]: [Rows<'_>; 3]) {
-        let (d, room, height, scale) = (self.shape.head_dim, self.room(), BLOCK.min(self.len).max(1), self.scale());
+        let (d, room, height, scale) =
+            (self.shape.head_dim, self.room(), BLOCK.min(self.len).max(1), self.scale());
         let mut work = self.machine.unset(self.shape.backward_room(self.len));
         let (keys, work) = work.split_at_mut(d * room);
         let (values, work) = work.split_at_mut(d * room);
@@ -237,7 +264,10 @@ impl<'q> Task<'q> {
                         let (own, share) = (self.seen(row), 1.0 / total);
                         p[..own].iter_mut().for_each(|p| *p *= share);
                         let dot = self.machine.kernels.dot(&ds[..own], &p[..own]);
-                        ds[..own].iter_mut().zip(&*p).for_each(|(ds, p)| *ds = p * (*ds - dot) * scale);
+                        ds[..own]
+                            .iter_mut()
+                            .zip(&*p)
+                            .for_each(|(ds, p)| *ds = p * (*ds - dot) * scale);
                         ds[own..seen].fill(0.0);
                     }
                     self.add(ds, room, self.seen(rows.end - 1), self.k(), &mut dq[rows], place * d);
@@ -258,7 +288,14 @@ fn parts(range: Range<usize>, count: usize) -> impl Iterator<Item = Range<usize>
 }
 
 /// `out[j, i] = x[i, j]` of `rows` by `cols` numbers.
-fn transpose(x: &[f32], stride: usize, rows: usize, cols: usize, out: &mut [f32], out_stride: usize) {
+fn transpose(
+    x: &[f32],
+    stride: usize,
+    rows: usize,
+    cols: usize,
+    out: &mut [f32],
+    out_stride: usize,
+) {
     /// A square that fits registers.
     const SIDE: usize = 4;
     for i in (0..rows).step_by(SIDE) {
@@ -270,7 +307,8 @@ fn transpose(x: &[f32], stride: usize, rows: usize, cols: usize, out: &mut [f32]
                     square.copy_from_slice(&x[(i + k) * stride + j..][..SIDE]);
                 }
                 for k in 0..SIDE {
-                    out[(j + k) * out_stride + i..][..SIDE].copy_from_slice(&square.map(|row| row[k]));
+                    out[(j + k) * out_stride + i..][..SIDE]
+                        .copy_from_slice(&square.map(|row| row[k]));
                 }
             } else {
                 for (i, j) in (i..i + height).flat_map(|i| (j..j + width).map(move |j| (i, j))) {
@@ -281,7 +319,8 @@ fn transpose(x: &[f32], stride: usize, rows: usize, cols: usize, out: &mut [f32]
     }
 }
 
-/// Every task, and what it owns of each of `outputs`: pairs of rows for all and how many numbers of a row belong to one key-value head.
+/// Every task, and what it owns of each of `outputs`: pairs of rows for all and how many numbers of
+/// a row belong to one key-value head.
 fn each<const N: usize>(
     machine: &Machine<'_>,
     shape: Shape,
@@ -304,7 +343,10 @@ fn each<const N: usize>(
         let mut rows = output.chunks_exact_mut(shape.kv_heads * width);
         for items in items.chunks_exact_mut(groups) {
             for row in rows.by_ref().take(items[0].0.len) {
-                items.iter_mut().zip(row.chunks_exact_mut(together * width)).for_each(|((_, rows), part)| rows[number].push(part));
+                items
+                    .iter_mut()
+                    .zip(row.chunks_exact_mut(together * width))
+                    .for_each(|((_, rows), part)| rows[number].push(part));
             }
         }
     }
@@ -315,14 +357,20 @@ fn each<const N: usize>(
                 let width = row.len() / together;
                 &mut row[head * width..][..width]
             };
-            let own = rows.each_mut().map(|rows| rows.iter_mut().map(|row| own(&mut **row)).collect());
+            let own =
+                rows.each_mut().map(|rows| rows.iter_mut().map(|row| own(&mut **row)).collect());
             work(Task { kv_head: task.kv_head + head, ..task }, own);
         }
     });
 }
 
 /// o, `[n, heads · d]`. Sequence i has rows `starts[i] .. starts[i + 1]`.
-pub(crate) fn forward(machine: &Machine<'_>, shape: Shape, starts: &[usize], inputs: Inputs<'_>) -> Floats {
+pub(crate) fn forward(
+    machine: &Machine<'_>,
+    shape: Shape,
+    starts: &[usize],
+    inputs: Inputs<'_>,
+) -> Floats {
     let width = shape.heads / shape.kv_heads * shape.head_dim;
     let mut out = machine.unset(inputs.q.len());
     each(machine, shape, starts, inputs, [(&mut out, width)], |task, [out]| task.forward(out));
@@ -339,7 +387,9 @@ pub(crate) fn backward(
     [dq, dk, dv]: [&mut [f32]; 3],
 ) {
     let (d, width) = (shape.head_dim, shape.heads / shape.kv_heads * shape.head_dim);
-    each(machine, shape, starts, inputs, [(dq, width), (dk, d), (dv, d)], |task, rows| task.backward(d_out, rows));
+    each(machine, shape, starts, inputs, [(dq, width), (dk, d), (dv, d)], |task, rows| {
+        task.backward(d_out, rows)
+    });
 }
 
 #[cfg(test)]
@@ -352,7 +402,12 @@ mod tests {
     use crate::runtime::{Executor, Serial, Threads};
 
     /// o, dq, dk and dv.
-    fn both_ways(executor: &dyn Executor, shape: Shape, starts: &[usize], [q, k, v, d_out]: [&[f32]; 4]) -> [Vec<f32>; 4] {
+    fn both_ways(
+        executor: &dyn Executor,
+        shape: Shape,
+        starts: &[usize],
+        [q, k, v, d_out]: [&[f32]; 4],
+    ) -> [Vec<f32>; 4] {
         let pool = Arc::new(Pool::default());
         let (machine, inputs) = (Machine::new(executor, &pool), Inputs { q, k, v });
         let out = forward(&machine, shape, starts, inputs);
@@ -377,18 +432,29 @@ mod tests {
                 let n = starts[starts.len() - 1];
                 let widths = [heads * 8, kv_heads * 8, kv_heads * 8, heads * 8];
                 let numbers = |(seed, width): (u64, usize)| -> Vec<f32> {
-                    (0..(n * width) as u64).map(|i| random::uniform(seed, 0, i) * 4.0 - 2.0).collect()
+                    (0..(n * width) as u64)
+                        .map(|i| random::uniform(seed, 0, i) * 4.0 - 2.0)
+                        .collect()
                 };
                 let x: Vec<Vec<f32>> = (0..).zip(widths).map(numbers).collect();
                 let mut alone: [Vec<f32>; 4] = Default::default();
                 for pair in starts.windows(2) {
                     let rows = |i: usize| &x[i][pair[0] * widths[i]..pair[1] * widths[i]];
-                    let own = both_ways(&Serial, shape, &[0, pair[1] - pair[0]], [rows(0), rows(1), rows(2), rows(3)]);
+                    let own = both_ways(
+                        &Serial,
+                        shape,
+                        &[0, pair[1] - pair[0]],
+                        [rows(0), rows(1), rows(2), rows(3)],
+                    );
                     alone.iter_mut().zip(own).for_each(|(alone, own)| alone.extend(own));
                 }
                 assert!(alone.iter().flatten().all(|value| value.is_finite()));
                 for executor in executors {
-                    assert_eq!(both_ways(executor, shape, &starts, [&x[0], &x[1], &x[2], &x[3]]), alone, "{shape:?} {lengths:?}");
+                    assert_eq!(
+                        both_ways(executor, shape, &starts, [&x[0], &x[1], &x[2], &x[3]]),
+                        alone,
+                        "{shape:?} {lengths:?}"
+                    );
                 }
             }
         }

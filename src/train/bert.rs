@@ -1,10 +1,12 @@
 //! The BERT family, trained: `model::bert::forward` with its activations kept, and the way back.
 //!
-//! The norms stand behind the residuals, so a block is seen from sum to sum: `x = norm(s)`, `m = norm(x + O attention(x))`,
-//! `s' = m + Down f(Up m)`. Norm 0 is the embeddings', norms 2i + 1 and 2i + 2 are block i's; block i reads norm 2i.
+//! The norms stand behind the residuals, so a block is seen from sum to sum: `x = norm(s)`, `m =
+//! norm(x + O attention(x))`, `s' = m + Down f(Up m)`. Norm 0 is the embeddings', norms 2i + 1 and
+//! 2i + 2 are block i's; block i reads norm 2i.
 //!
-//! Of a block are kept: s, q, k and v, the attended values, the sum between the halves and what the activation reads. Norms and
-//! activations are computed again from these. With checkpointing only s is kept, and the block runs again on the way back.
+//! Of a block are kept: s, q, k and v, the attended values, the sum between the halves and what the
+//! activation reads. Norms and activations are computed again from these. With checkpointing only s
+//! is kept, and the block runs again on the way back.
 
 use std::ops::Range;
 
@@ -91,7 +93,10 @@ fn norm_ids(norm: usize) -> [u32; 2] {
 
 impl<'a> BertBody<'a> {
     fn embedding(&self) -> Embedding<'a> {
-        Embedding { table: self.model.embedding(), site: Site::Embedding.number(self.model.config().layers) }
+        Embedding {
+            table: self.model.embedding(),
+            site: Site::Embedding.number(self.model.config().layers),
+        }
     }
 
     fn shape(&self) -> Shape {
@@ -119,20 +124,34 @@ impl<'a> BertBody<'a> {
         'a: 's,
     {
         let ([weight, bias], archived) = (norm_ids(number), self.archived_norm(number));
-        LayerNorm { weight: step.vector(weight, archived.weight), bias: step.vector(bias, archived.bias), ..archived }
+        LayerNorm {
+            weight: step.vector(weight, archived.weight),
+            bias: step.vector(bias, archived.bias),
+            ..archived
+        }
     }
 
     /// The way back of norm `number`, in place.
-    fn norm_back(&self, step: &Step<'_>, number: usize, sum: &[f32], d: &mut [f32], gradients: &mut [f32]) {
+    fn norm_back(
+        &self,
+        step: &Step<'_>,
+        number: usize,
+        sum: &[f32],
+        d: &mut [f32],
+        gradients: &mut [f32],
+    ) {
         let ranges = norm_ids(number).map(|id| step.plan.vectors.get(&id).cloned());
         let [dw, db] = match ranges {
-            [Some(weight), Some(bias)] => gradients.get_disjoint_mut([weight, bias]).unwrap_or_default(),
+            [Some(weight), Some(bias)] => {
+                gradients.get_disjoint_mut([weight, bias]).unwrap_or_default()
+            }
             _ => Default::default(),
         };
         ops::layer_norm_back(&step.machine, sum, &self.norm(step, number), d, dw, db);
     }
 
-    /// The tables of positions and token types by their numbers. They are trained (by `full`) where they are f32.
+    /// The tables of positions and token types by their numbers. They are trained (by `full`) where
+    /// they are f32.
     fn tables(&self) -> [(u32, Matrix<'a>); 2] {
         let next = norm_ids(self.last_norm() + 1);
         [(next[0], self.model.positions()), (next[1], self.model.token_types())]
@@ -141,10 +160,11 @@ impl<'a> BertBody<'a> {
     /// Adds the embeddings of every row's position and of token type 0.
     fn add_places(&self, step: &Step<'_>, starts: &[usize], x: &mut [f32]) {
         let dim = self.model.config().dim;
-        let [positions, types] = self.tables().map(|(id, table)| match step.plan.vectors.get(&id) {
-            Some(range) => table.with_floats(&step.values[range.clone()]),
-            None => table,
-        });
+        let [positions, types] =
+            self.tables().map(|(id, table)| match step.plan.vectors.get(&id) {
+                Some(range) => table.with_floats(&step.values[range.clone()]),
+                None => table,
+            });
         let (mut position, mut kind) = (vec![0.0; dim], vec![0.0; dim]);
         types.read(0, 0, &mut kind);
         for (at, x) in places(starts).zip(x.chunks_exact_mut(dim)) {
@@ -171,7 +191,13 @@ impl<'a> BertBody<'a> {
     }
 
     /// Block `index`, from sum to sum.
-    fn block(&self, step: &Step<'_>, index: usize, starts: &[usize], sum: &[f32]) -> (Floats, Inner) {
+    fn block(
+        &self,
+        step: &Step<'_>,
+        index: usize,
+        starts: &[usize],
+        sum: &[f32],
+    ) -> (Floats, Inner) {
         let (c, layer) = (self.model.config(), self.model.layer(index));
         let (m, n) = (&step.machine, sum.len() / c.dim);
         let apply = |linear: &Linear<'_>, x: &[f32]| {
@@ -184,7 +210,8 @@ impl<'a> BertBody<'a> {
         let (q, q_trace) = apply(&layer.q, &x);
         let (k, k_trace) = apply(&layer.k, &x);
         let (v, v_trace) = apply(&layer.v, &x);
-        let attended = attention::forward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v });
+        let attended =
+            attention::forward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v });
         let (mut middle, o_trace) = apply(&layer.o, &attended);
         ops::add(m, &mut middle, &x);
         drop(x);
@@ -193,15 +220,44 @@ impl<'a> BertBody<'a> {
         let (up, up_trace) = apply(&layer.up, &x);
         let (mut out, down_trace) = apply(&layer.down, &ops::activate(m, c.activation, &up));
         ops::add(m, &mut out, &x);
-        (out, Inner { q, k, v, attended, middle, up, traces: [q_trace, k_trace, v_trace, o_trace, up_trace, down_trace] })
+        (
+            out,
+            Inner {
+                q,
+                k,
+                v,
+                attended,
+                middle,
+                up,
+                traces: [q_trace, k_trace, v_trace, o_trace, up_trace, down_trace],
+            },
+        )
     }
 
-    /// The way back of block `index`: d, `[n, dim]`, becomes the gradient of the sum it reads; wrong if `input` is false.
+    /// The way back of block `index`: d, `[n, dim]`, becomes the gradient of the sum it reads;
+    /// wrong if `input` is false.
     #[allow(clippy::too_many_arguments, reason = "the block's inputs, and the two gradients")]
-    fn block_back(&self, step: &Step<'_>, index: usize, starts: &[usize], kept: Kept, d: &mut Floats, input: bool, gradients: &mut [f32]) {
+    fn block_back(
+        &self,
+        step: &Step<'_>,
+        index: usize,
+        starts: &[usize],
+        kept: Kept,
+        d: &mut Floats,
+        input: bool,
+        gradients: &mut [f32],
+    ) {
         let Kept { sum, inner } = kept;
         let inner = inner.unwrap_or_else(|| self.block(step, index, starts, &sum).1);
-        let Inner { q, k, v, attended, middle, up, traces: [q_trace, k_trace, v_trace, o_trace, up_trace, down_trace] } = inner;
+        let Inner {
+            q,
+            k,
+            v,
+            attended,
+            middle,
+            up,
+            traces: [q_trace, k_trace, v_trace, o_trace, up_trace, down_trace],
+        } = inner;
         let (c, layer, m) = (self.model.config(), self.model.layer(index), &step.machine);
 
         // out = x + Down h, h = f(up), up = Up x, x = norm(middle)
@@ -224,7 +280,9 @@ impl<'a> BertBody<'a> {
         step.linear_back(&layer.o, &o_trace, &attended, d, Some(&mut *d_attended), gradients);
         attention::backward(m, shape, starts, inputs, d_attended, [&mut *dq, &mut *dk, &mut *dv]);
         let x = ops::layer_norm(m, &sum, &self.norm(step, 2 * index));
-        for (linear, trace, dy) in [(&layer.q, &q_trace, dq), (&layer.k, &k_trace, dk), (&layer.v, &v_trace, dv)] {
+        for (linear, trace, dy) in
+            [(&layer.q, &q_trace, dq), (&layer.k, &k_trace, dk), (&layer.v, &v_trace, dv)]
+        {
             step.linear_back(linear, trace, &x, dy, input.then_some(&mut *d), gradients);
         }
         if input {
@@ -232,9 +290,11 @@ impl<'a> BertBody<'a> {
         }
     }
 
-    /// The books of [`block`](Self::block): its output and what it keeps stay in them; returns the bytes of the latter.
+    /// The books of [`block`](Self::block): its output and what it keeps stay in them; returns the
+    /// bytes of the latter.
     fn block_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize]) -> u64 {
-        let (c, layer, n) = (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
+        let (c, layer, n) =
+            (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
         let x = books.take(floats(n * c.dim));
         let mut kept = 0;
         for linear in [&layer.q, &layer.k, &layer.v] {
@@ -251,8 +311,16 @@ impl<'a> BertBody<'a> {
     }
 
     /// The books of [`block_back`](Self::block_back), which frees what was `kept` when it is done.
-    fn block_back_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize], kept: u64, input: bool) {
-        let (c, layer, n) = (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
+    fn block_back_books(
+        &self,
+        books: &mut Books<'_>,
+        index: usize,
+        starts: &[usize],
+        kept: u64,
+        input: bool,
+    ) {
+        let (c, layer, n) =
+            (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
         let before = books.held();
         let hidden = books.take(floats(n * c.hidden));
         books.take(hidden);
@@ -283,11 +351,20 @@ impl<'a> BertBody<'a> {
         if !plan.vectors.is_empty() || plan.trains(self.embedding().site) {
             return Some((0, true));
         }
-        (0..self.model.config().layers).find(|&index| self.trains(plan, index)).map(|index| (index, false))
+        (0..self.model.config().layers)
+            .find(|&index| self.trains(plan, index))
+            .map(|index| (index, false))
     }
 
     /// Under what limits the core measures.
-    fn limits(&self, longest: usize, precision: Precision, lanes: usize, adapters: usize, rank: usize) -> EncoderLimits {
+    fn limits(
+        &self,
+        longest: usize,
+        precision: Precision,
+        lanes: usize,
+        adapters: usize,
+        rank: usize,
+    ) -> EncoderLimits {
         EncoderLimits {
             batch: TEXTS,
             tokens: longest.max(TOKENS),
@@ -341,10 +418,15 @@ impl Body for BertBody<'_> {
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
         let model = &self.model;
-        let vector = |id, archived| plan.vectors.get(&id).map_or(archived, |range: &Range<usize>| &values[range.clone()]);
+        let vector = |id, archived| {
+            plan.vectors.get(&id).map_or(archived, |range: &Range<usize>| &values[range.clone()])
+        };
         let norm = |number| {
             let ([weight, bias], archived) = (norm_ids(number), self.archived_norm(number));
-            StoredNorm { weight: vector(weight, archived.weight), bias: vector(bias, archived.bias) }
+            StoredNorm {
+                weight: vector(weight, archived.weight),
+                bias: vector(bias, archived.bias),
+            }
         };
         let linear = |linear| trained(plan, values, linear);
         let block = |index: usize| {
@@ -361,10 +443,11 @@ impl Body for BertBody<'_> {
             }
         };
         let layers: Vec<_> = (0..model.config().layers).map(block).collect();
-        let [positions, token_types] = self.tables().map(|(id, table)| match plan.vectors.get(&id) {
-            Some(range) => table.with_floats(&values[range.clone()]),
-            None => table,
-        });
+        let [positions, token_types] =
+            self.tables().map(|(id, table)| match plan.vectors.get(&id) {
+                Some(range) => table.with_floats(&values[range.clone()]),
+                None => table,
+            });
         let words = self.embedding();
         let root = Root {
             name,
@@ -396,7 +479,8 @@ impl Body for BertBody<'_> {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Bert::open)?;
-        let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
+        let adapters: Vec<Adapter<'_>> =
+            adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
         let rank = adapters.iter().map(Adapter::max_rank).sum();
         let limits = self.limits(longest, precision, executor.lanes(), adapters.len(), rank);
         let mut slots = vec![Slot::EMPTY; adapters.len()];
@@ -412,12 +496,17 @@ impl Body for BertBody<'_> {
         let mut logits = vec![0.0; encoder.classifier(0)?.len()];
         for batch in batches {
             let batch = batch?;
-            let (Inputs::Tokens(tokens), Targets::Class(classes)) = (&batch.inputs, &batch.targets) else {
-                return Err(TrainError::options("an encoder is measured as a classifier (--task classify)"));
+            let (Inputs::Tokens(tokens), Targets::Class(classes)) = (&batch.inputs, &batch.targets)
+            else {
+                return Err(TrainError::options(
+                    "an encoder is measured as a classifier (--task classify)",
+                ));
             };
             for sequences in groups(&batch.starts, limits.tokens) {
-                let texts: Vec<&[u32]> =
-                    sequences.clone().map(|sequence| &tokens[batch.starts[sequence]..batch.starts[sequence + 1]]).collect();
+                let texts: Vec<&[u32]> = sequences
+                    .clone()
+                    .map(|sequence| &tokens[batch.starts[sequence]..batch.starts[sequence + 1]])
+                    .collect();
                 encoder.encode(&texts)?;
                 for (sequence, &class) in classes[sequences].iter().enumerate() {
                     encoder.classify(sequence, &mut logits)?;
@@ -428,7 +517,13 @@ impl Body for BertBody<'_> {
         Ok(())
     }
 
-    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Floats, BertTrace) {
+    fn forward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        starts: &[usize],
+        keep: bool,
+    ) -> (Floats, BertTrace) {
         let Inputs::Tokens(tokens) = inputs else { return Default::default() };
         let c = self.model.config();
         let mut sum = step.machine.unset(tokens.len() * c.dim);
@@ -446,7 +541,15 @@ impl Body for BertBody<'_> {
         (hidden, BertTrace { blocks, last: sum })
     }
 
-    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: BertTrace, d_hidden: Floats, gradients: &mut [f32]) {
+    fn backward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        starts: &[usize],
+        trace: BertTrace,
+        d_hidden: Floats,
+        gradients: &mut [f32],
+    ) {
         let Inputs::Tokens(tokens) = inputs else { return };
         let layers = self.model.config().layers;
         let Some((lowest, everything)) = self.lowest(step.plan) else { return };
@@ -456,7 +559,15 @@ impl Body for BertBody<'_> {
         drop(last);
         for index in (lowest..layers).rev() {
             let Some(kept) = blocks.pop() else { return };
-            self.block_back(step, index, starts, kept, &mut d, everything || index > lowest, gradients);
+            self.block_back(
+                step,
+                index,
+                starts,
+                kept,
+                &mut d,
+                everything || index > lowest,
+                gradients,
+            );
         }
         if everything {
             self.add_places_back(step, starts, &d, gradients);
@@ -464,7 +575,12 @@ impl Body for BertBody<'_> {
         }
     }
 
-    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()> {
+    fn predict(
+        &self,
+        books: &mut Books<'_>,
+        starts: &[usize],
+        loss: &dyn Fn(&mut Books<'_>),
+    ) -> Option<()> {
         let (c, n) = (self.model.config(), *starts.last()?);
         let sum = books.take(floats(n * c.dim));
         books.embed(self.embedding().site, n);
@@ -474,7 +590,8 @@ impl Body for BertBody<'_> {
             kept.push(if self.checkpointing { 0 } else { inner });
             books.give(if self.checkpointing { inner } else { 0 });
         }
-        // The hidden states and their gradient; then the former go, and the sum behind the last block.
+        // The hidden states and their gradient; then the former go, and the sum behind the last
+        // block.
         books.take(2 * sum);
         loss(books);
         books.give(2 * sum);
@@ -494,7 +611,8 @@ impl Body for BertBody<'_> {
     }
 
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
-        encoder_need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank)).bytes as u64
+        encoder_need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank))
+            .bytes as u64
     }
 
     fn text_bytes(&self) -> u64 {
@@ -504,7 +622,13 @@ impl Body for BertBody<'_> {
     /// As [`Bert::classifier_pooling`] says.
     fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, Pool) {
         let dim = self.model.config().dim;
-        let first = || starts[..starts.len() - 1].iter().flat_map(|start| &hidden[start * dim..][..dim]).copied().collect::<Vec<f32>>();
+        let first = || {
+            starts[..starts.len() - 1]
+                .iter()
+                .flat_map(|start| &hidden[start * dim..][..dim])
+                .copied()
+                .collect::<Vec<f32>>()
+        };
         match (self.model.classifier_pooling(), self.model.pooler()) {
             (Pooling::Pooler, Some(pooler)) => {
                 let first = first();
@@ -516,7 +640,9 @@ impl Body for BertBody<'_> {
             (Pooling::Mean, _) => {
                 let mut means = vec![0.0; (starts.len() - 1) * dim];
                 for (pair, mean) in starts.windows(2).zip(means.chunks_exact_mut(dim)) {
-                    hidden[pair[0] * dim..pair[1] * dim].chunks_exact(dim).for_each(|state| step.machine.kernels.axpy(1.0, state, mean));
+                    hidden[pair[0] * dim..pair[1] * dim]
+                        .chunks_exact(dim)
+                        .for_each(|state| step.machine.kernels.axpy(1.0, state, mean));
                     mean.iter_mut().for_each(|value| *value /= (pair[1] - pair[0]) as f32);
                 }
                 (means, Pool::Mean)
@@ -525,7 +651,15 @@ impl Body for BertBody<'_> {
         }
     }
 
-    fn pool_back(&self, step: &Step<'_>, starts: &[usize], pool: Pool, d_pooled: &[f32], d_hidden: &mut [f32], gradients: &mut [f32]) {
+    fn pool_back(
+        &self,
+        step: &Step<'_>,
+        starts: &[usize],
+        pool: Pool,
+        d_pooled: &[f32],
+        d_hidden: &mut [f32],
+        gradients: &mut [f32],
+    ) {
         let dim = self.model.config().dim;
         let mut first = |d: &[f32]| {
             for (start, d) in starts.iter().zip(d.chunks_exact(dim)) {
@@ -535,7 +669,8 @@ impl Body for BertBody<'_> {
         match (pool, self.model.pooler()) {
             // out = tanh(P h + b)
             (Pool::Pooler { first: states, out, trace }, Some(pooler)) => {
-                let d: Vec<f32> = d_pooled.iter().zip(&out).map(|(d, out)| d * (1.0 - out * out)).collect();
+                let d: Vec<f32> =
+                    d_pooled.iter().zip(&out).map(|(d, out)| d * (1.0 - out * out)).collect();
                 let mut d_states = vec![0.0; states.len()];
                 step.linear_back(&pooler, &trace, &states, &d, Some(&mut d_states), gradients);
                 first(&d_states);
@@ -562,7 +697,11 @@ fn groups(starts: &[usize], tokens: usize) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     for sequence in 0..starts.len().saturating_sub(1) {
         match groups.last_mut() {
-            Some(group) if group.len() < TEXTS && starts[sequence + 1] - starts[group.start] <= tokens => group.end = sequence + 1,
+            Some(group)
+                if group.len() < TEXTS && starts[sequence + 1] - starts[group.start] <= tokens =>
+            {
+                group.end = sequence + 1
+            }
             _ => groups.push(sequence..sequence + 1),
         }
     }

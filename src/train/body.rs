@@ -1,7 +1,9 @@
-//! A model family in training, and the two heads that all families share: the next token, and a class.
+//! A model family in training, and the two heads that all families share: the next token, and a
+//! class.
 //!
-//! A family ([`Body`]) maps a batch to hidden states and carries a gradient back. What is asked of the hidden states is the
-//! same for all: [`Network::run`] puts the language-model head or the classifier on top, computes the loss and starts the way back.
+//! A family ([`Body`]) maps a batch to hidden states and carries a gradient back. What is asked of
+//! the hidden states is the same for all: [`Network::run`] puts the language-model head or the
+//! classifier on top, computes the loss and starts the way back.
 
 use super::TrainError;
 use super::data::{Batch, IGNORE, Inputs, Targets};
@@ -44,7 +46,8 @@ pub(crate) trait Body {
     fn borders(&self) -> Borders;
     /// The language-model head on the hidden states, if the family has one.
     fn head(&self) -> Option<Linear<'_>>;
-    /// The base's own classifier with its labels, if it has one: its place is taken by the one that is trained.
+    /// The base's own classifier with its labels, if it has one: its place is taken by the one that
+    /// is trained.
     fn classifier(&self) -> Option<(Linear<'_>, Vec<String>)> {
         None
     }
@@ -56,8 +59,8 @@ pub(crate) trait Body {
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
     /// An archive of this family as something adapters are bound to.
     fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>>;
-    /// What the core makes of `batches` under `adapters`, on another base archive if one is given; no sequence is longer than
-    /// `longest`.
+    /// What the core makes of `batches` under `adapters`, on another base archive if one is given;
+    /// no sequence is longer than `longest`.
     #[allow(clippy::too_many_arguments, reason = "what is measured, on what, and how")]
     fn measure(
         &self,
@@ -71,21 +74,50 @@ pub(crate) trait Body {
     ) -> Result<(), TrainError>;
 
     /// The hidden states, `[n, dim]`; with `keep`, what the way back needs.
-    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Floats, Self::Trace);
-    /// What `forward`, `loss` and `backward` take of memory, step by step; `None` for an empty batch.
-    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()>;
-    /// The bytes of [`measure`](Self::measure) beside the archives: no sequence longer than `longest`, adapters of rank `rank`.
+    fn forward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        starts: &[usize],
+        keep: bool,
+    ) -> (Floats, Self::Trace);
+    /// What `forward`, `loss` and `backward` take of memory, step by step; `None` for an empty
+    /// batch.
+    fn predict(
+        &self,
+        books: &mut Books<'_>,
+        starts: &[usize],
+        loss: &dyn Fn(&mut Books<'_>),
+    ) -> Option<()>;
+    /// The bytes of [`measure`](Self::measure) beside the archives: no sequence longer than
+    /// `longest`, adapters of rank `rank`.
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64;
     /// The bytes of what a base of this family holds beside weights: tokenizer and template.
     fn text_bytes(&self) -> u64 {
         0
     }
     /// The way back from d_hidden, `[n, dim]`; adds to `gradients`.
-    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: Self::Trace, d_hidden: Floats, gradients: &mut [f32]);
+    fn backward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        starts: &[usize],
+        trace: Self::Trace,
+        d_hidden: Floats,
+        gradients: &mut [f32],
+    );
     /// The vector of every sequence that a classifier reads, `[sequences, dim]`.
     fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, Self::Pool);
     /// The way back of [`pool`](Self::pool); adds to d_hidden and `gradients`.
-    fn pool_back(&self, step: &Step<'_>, starts: &[usize], pool: Self::Pool, d_pooled: &[f32], d_hidden: &mut [f32], gradients: &mut [f32]);
+    fn pool_back(
+        &self,
+        step: &Step<'_>,
+        starts: &[usize],
+        pool: Self::Pool,
+        d_pooled: &[f32],
+        d_hidden: &mut [f32],
+        gradients: &mut [f32],
+    );
 }
 
 /// What a batch cost.
@@ -101,7 +133,8 @@ pub(crate) struct Outcome {
 
 /// How gradients are asked for.
 pub(crate) struct Back<'g> {
-    /// What every scored item's loss is multiplied by: 1 / everything scored in the optimizer's step.
+    /// What every scored item's loss is multiplied by: 1 / everything scored in the optimizer's
+    /// step.
     pub(crate) weight: f32,
     pub(crate) label_smoothing: f32,
     /// Gets the gradients added.
@@ -187,10 +220,13 @@ impl<B: Body> Network for B {
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome {
         step.machine.begin(batch.starts.last().copied().unwrap_or(0));
         let (hidden, trace) = self.forward(step, &batch.inputs, &batch.starts, back.is_some());
-        let mut d_hidden = if back.is_some() { step.machine.zeros(hidden.len()) } else { Floats::default() };
+        let mut d_hidden =
+            if back.is_some() { step.machine.zeros(hidden.len()) } else { Floats::default() };
         let (outcome, back) = match &batch.targets {
             Targets::Next(next) => next_token(self, step, &hidden, next, back, &mut d_hidden),
-            Targets::Class(classes) => classify(self, step, &hidden, &batch.starts, classes, back, &mut d_hidden),
+            Targets::Class(classes) => {
+                classify(self, step, &hidden, &batch.starts, classes, back, &mut d_hidden)
+            }
         };
         drop(hidden);
         if let Some(back) = back {
@@ -230,7 +266,9 @@ fn next_token<'g>(
     mut back: Option<Back<'g>>,
     d_hidden: &mut [f32],
 ) -> (Outcome, Option<Back<'g>>) {
-    let (Some(head), dim) = (body.head(), body.base().dim()) else { return (Outcome::default(), back) };
+    let (Some(head), dim) = (body.head(), body.base().dim()) else {
+        return (Outcome::default(), back);
+    };
     let vocab = head.weight.rows();
     let scored: Vec<usize> = (0..next.len()).filter(|&row| next[row] != IGNORE).collect();
     let mut outcome = Outcome { scored: scored.len(), ..Outcome::default() };
@@ -238,13 +276,15 @@ fn next_token<'g>(
     let mut logits = vec![0.0; scored.len().min(ROWS) * vocab];
     for rows in scored.chunks(ROWS) {
         let logits = &mut logits[..rows.len() * vocab];
-        let x: Vec<f32> = rows.iter().flat_map(|&row| &hidden[row * dim..][..dim]).copied().collect();
+        let x: Vec<f32> =
+            rows.iter().flat_map(|&row| &hidden[row * dim..][..dim]).copied().collect();
         let trace = step.linear(&head, &x, logits);
         let smoothing = back.as_ref().map_or(0.0, |back| back.label_smoothing);
         let weight = back.as_ref().map_or(0.0, |back| back.weight);
         let share = step.machine.share(rows.len());
         let mut losses = vec![0.0; rows.len()];
-        let parts = logits.chunks_mut(share * vocab).zip(losses.chunks_mut(share)).zip(rows.chunks(share));
+        let parts =
+            logits.chunks_mut(share * vocab).zip(losses.chunks_mut(share)).zip(rows.chunks(share));
         step.machine.each(parts, |((logits, losses), rows)| {
             for ((logits, loss), &row) in logits.chunks_exact_mut(vocab).zip(losses).zip(rows) {
                 *loss = cross_entropy(step, logits, next[row], smoothing, weight).0;
@@ -287,12 +327,14 @@ fn classify<'g>(
 ) -> (Outcome, Option<Back<'g>>) {
     let Some(classifier) = &step.plan.classifier else { return (Outcome::default(), back) };
     let labels = classifier.labels.len();
-    let (weight, bias) = (&step.values[classifier.weight.clone()], &step.values[classifier.bias.clone()]);
+    let (weight, bias) =
+        (&step.values[classifier.weight.clone()], &step.values[classifier.bias.clone()]);
     let (pooled, pool) = body.pool(step, hidden, starts);
     let mut logits = vec![0.0; classes.len() * labels];
     step.machine.forward(1.0, &pooled, weight, labels, 0.0, &mut logits);
     let mut outcome = Outcome { scored: classes.len(), ..Outcome::default() };
-    let (smoothing, scale) = back.as_ref().map_or((0.0, 0.0), |back| (back.label_smoothing, back.weight));
+    let (smoothing, scale) =
+        back.as_ref().map_or((0.0, 0.0), |back| (back.label_smoothing, back.weight));
     for (logits, &class) in logits.chunks_exact_mut(labels).zip(classes) {
         if !bias.is_empty() {
             ops::add(&step.machine, logits, bias);
@@ -310,14 +352,24 @@ fn classify<'g>(
     (outcome, Some(back))
 }
 
-/// The loss `−log p[target]` without smoothing, and the most likely class; logits become the gradient
-/// `weight · (p − (1 − ε)·1[target] − ε / classes)`.
-fn cross_entropy(step: &Step<'_>, logits: &mut [f32], target: u32, smoothing: f32, weight: f32) -> (f64, u32) {
+/// The loss `−log p[target]` without smoothing, and the most likely class; logits become the
+/// gradient `weight · (p − (1 − ε)·1[target] − ε / classes)`.
+fn cross_entropy(
+    step: &Step<'_>,
+    logits: &mut [f32],
+    target: u32,
+    smoothing: f32,
+    weight: f32,
+) -> (f64, u32) {
     let target = target as usize;
-    let best = logits.iter().enumerate().fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
+    let best = logits
+        .iter()
+        .enumerate()
+        .fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
     let (most, chosen) = (logits[best], logits[target]);
     step.machine.kernels.softmax(logits);
-    // The most likely class has p = 1 / Σ exp(logit − most), which no target's p loses to underflow.
+    // The most likely class has p = 1 / Σ exp(logit − most), which no target's p loses to
+    // underflow.
     let loss = -f64::from(logits[best]).ln() - f64::from(chosen - most);
     logits[target] -= 1.0 - smoothing;
     let even = smoothing / logits.len() as f32;

@@ -1,6 +1,7 @@
 //! Checkpoints: a run between two steps in one archive, written whole or not at all.
 //!
-//! What is random in a run is a function of the seed and the step, so numbers, optimizer and step are all there is to keep.
+//! What is random in a run is a function of the seed and the step, so numbers, optimizer and step
+//! are all there is to keep.
 
 use std::path::Path;
 
@@ -25,7 +26,12 @@ pub(crate) struct Saved {
 }
 
 /// Writes `saved` to `path`.
-pub(crate) fn write(path: &Path, base: Fingerprint, settings: &str, saved: &Saved) -> Result<(), FileError> {
+pub(crate) fn write(
+    path: &Path,
+    base: Fingerprint,
+    settings: &str,
+    saved: &Saved,
+) -> Result<(), FileError> {
     let root = Checkpoint {
         base: base.0,
         settings,
@@ -38,18 +44,28 @@ pub(crate) fn write(path: &Path, base: Fingerprint, settings: &str, saved: &Save
     write_file(&root, saved.steps, path).map(|_| ())
 }
 
-/// Reads `path`; the numbers must fit a run with `values` numbers and `optimizer` bytes of optimizer state.
-pub(crate) fn read(path: &Path, base: Fingerprint, settings: &str, values: usize, optimizer: usize) -> Result<Saved, TrainError> {
+/// Reads `path`; the numbers must fit a run with `values` numbers and `optimizer` bytes of
+/// optimizer state.
+pub(crate) fn read(
+    path: &Path,
+    base: Fingerprint,
+    settings: &str,
+    values: usize,
+    optimizer: usize,
+) -> Result<Saved, TrainError> {
     let file = ArchiveFile::open(path)?;
     let wrap = |error| FileError::core(path, "", error);
     archive::verify(&file).map_err(wrap)?;
-    let (_, root) = archive::open_root::<ArchivedCheckpoint<'static>>(&file, RootKind::CHECKPOINT).map_err(wrap)?;
+    let (_, root) = archive::open_root::<ArchivedCheckpoint<'static>>(&file, RootKind::CHECKPOINT)
+        .map_err(wrap)?;
     if root.base != base.0 {
         let (adapter, base) = (Fingerprint(root.base).short(), base.short());
         return Err(FileError::core(path, "", Error::OtherBase { adapter, base }).into());
     }
     if let Some((theirs, ours)) = first_difference(&root.settings, settings) {
-        let reason = format!("the run that wrote it was told \"{theirs}\", this one \"{ours}\": it can only go on as it began");
+        let reason = format!(
+            "the run that wrote it was told \"{theirs}\", this one \"{ours}\": it can only go on as it began"
+        );
         return Err(FileError::format(path, "", reason).into());
     }
     check_lines(0, &root.values, values as u64 * 4).map_err(wrap)?;
@@ -72,6 +88,11 @@ fn first_difference<'s>(theirs: &'s str, ours: &'s str) -> Option<(&'s str, &'s 
     let mut pairs = theirs.lines().zip(ours.lines());
     pairs.find(|(theirs, ours)| theirs != ours).or_else(|| {
         let (more, less) = (theirs.lines().count(), ours.lines().count());
-        (more != less).then(|| (theirs.lines().nth(less).unwrap_or("nothing"), ours.lines().nth(more).unwrap_or("nothing")))
+        (more != less).then(|| {
+            (
+                theirs.lines().nth(less).unwrap_or("nothing"),
+                ours.lines().nth(more).unwrap_or("nothing"),
+            )
+        })
     })
 }

@@ -1,9 +1,11 @@
-//! Comparing methods on the same data: what is run, what is measured of each run, and the table. Files and pictures are the
-//! caller's.
+//! Comparing methods on the same data: what is run, what is measured of each run, and the table.
+//! Files and pictures are the caller's.
 //!
-//! Methods with the same seed see the same batches in the same order, so their losses can be compared step by step. Smoothed loss:
-//! the mean of the last twentieth of all steps, of five at least. Steps to a loss: the first step whose smoothed loss is at most what
-//! the reference method ends at with the same seed; there are none where the reference did not learn, ending above where it began.
+//! Methods with the same seed see the same batches in the same order, so their losses can be
+//! compared step by step. Smoothed loss: the mean of the last twentieth of all steps, of five at
+//! least. Steps to a loss: the first step whose smoothed loss is at most what the reference method
+//! ends at with the same seed; there are none where the reference did not learn, ending above where
+//! it began.
 
 use std::time::Instant;
 
@@ -121,18 +123,34 @@ pub fn run_method(
     });
     let (measures, seconds, rank, diverged) = match outcome {
         Ok(report) => {
-            let measures = report.validation.map_or_else(|| trainer.measure(validation, executor, None), Ok)?;
+            let measures = report
+                .validation
+                .map_or_else(|| trainer.measure(validation, executor, None), Ok)?;
             (measures, report.seconds, report.rank, None)
         }
-        Err(TrainError::Diverged { step, .. }) => {
-            (trainer.measure(validation, executor, None)?, started.elapsed().as_secs_f64(), None, Some(step))
-        }
+        Err(TrainError::Diverged { step, .. }) => (
+            trainer.measure(validation, executor, None)?,
+            started.elapsed().as_secs_f64(),
+            None,
+            Some(step),
+        ),
         Err(error) => return Err(error),
     };
     let peak_bytes = meter.most() + mapped;
     let adapter_bytes = trainer.archive(method.name(), rank)?.len() as u64;
     let trainable_parameters = trainer.trainable_parameters();
-    Ok(Run { method, seed, measures, trainable_parameters, adapter_bytes, peak_bytes, seconds, losses, rank, diverged })
+    Ok(Run {
+        method,
+        seed,
+        measures,
+        trainable_parameters,
+        adapter_bytes,
+        peak_bytes,
+        seconds,
+        losses,
+        rank,
+        diverged,
+    })
 }
 
 /// Steps whose mean is a smoothed loss, of a run of `steps`.
@@ -140,7 +158,8 @@ fn window(steps: usize) -> usize {
     steps.div_ceil(20).max(5).min(steps.max(1))
 }
 
-/// For every step the mean of the losses of the last twentieth of all steps, of five at least, up to it.
+/// For every step the mean of the losses of the last twentieth of all steps, of five at least, up
+/// to it.
 pub fn smoothed(losses: &[f32]) -> Vec<f64> {
     let window = window(losses.len());
     let mean = |end: usize| {
@@ -150,7 +169,8 @@ pub fn smoothed(losses: &[f32]) -> Vec<f64> {
     (1..=losses.len()).map(mean).collect()
 }
 
-/// The table of `runs`, a line per method in the order of first appearance. The reference is `lora` if it was run, else the first.
+/// The table of `runs`, a line per method in the order of first appearance. The reference is `lora`
+/// if it was run, else the first.
 pub fn rows(runs: &[Run]) -> Vec<Row> {
     let mut methods: Vec<Method> = Vec::new();
     for run in runs {
@@ -158,23 +178,37 @@ pub fn rows(runs: &[Run]) -> Vec<Row> {
             methods.push(run.method);
         }
     }
-    let reference = if methods.contains(&Method::Lora) { Some(Method::Lora) } else { methods.first().copied() };
+    let reference =
+        if methods.contains(&Method::Lora) { Some(Method::Lora) } else { methods.first().copied() };
     let target = |seed: u64| {
-        let run = runs.iter().find(|run| Some(run.method) == reference && run.seed == seed && run.diverged.is_none())?;
+        let run = runs.iter().find(|run| {
+            Some(run.method) == reference && run.seed == seed && run.diverged.is_none()
+        })?;
         let smoothed = smoothed(&run.losses);
         let (first, last) = (*smoothed.get(window(smoothed.len()) - 1)?, *smoothed.last()?);
         (last < first || run.losses.len() == 1).then_some(last)
     };
-    methods.iter().map(|&method| row(method, &runs.iter().filter(|run| run.method == method).collect::<Vec<_>>(), &target)).collect()
+    methods
+        .iter()
+        .map(|&method| {
+            row(
+                method,
+                &runs.iter().filter(|run| run.method == method).collect::<Vec<_>>(),
+                &target,
+            )
+        })
+        .collect()
 }
 
 fn row(method: Method, runs: &[&Run], target: &dyn Fn(u64) -> Option<f64>) -> Row {
-    let over = |of: &dyn Fn(&Run) -> f64| Spread::of(&runs.iter().map(|run| of(run)).collect::<Vec<_>>());
+    let over =
+        |of: &dyn Fn(&Run) -> f64| Spread::of(&runs.iter().map(|run| of(run)).collect::<Vec<_>>());
     let optional = |of: &dyn Fn(&Run) -> Option<f64>| {
         let values: Option<Vec<f64>> = runs.iter().map(|run| of(run)).collect();
         values.map(|values| Spread::of(&values))
     };
-    let reached: Vec<f64> = runs.iter().filter_map(|run| steps_to(&run.losses, target(run.seed)?)).collect();
+    let reached: Vec<f64> =
+        runs.iter().filter_map(|run| steps_to(&run.losses, target(run.seed)?)).collect();
     let most = |of: &dyn Fn(&Run) -> u64| runs.iter().map(|run| of(run)).max().unwrap_or(0);
     Row {
         method,
@@ -194,10 +228,13 @@ fn row(method: Method, runs: &[&Run], target: &dyn Fn(u64) -> Option<f64>) -> Ro
     }
 }
 
-/// The first step, from 1, whose smoothed loss is at most `target`; a whole window of steps lies behind it.
+/// The first step, from 1, whose smoothed loss is at most `target`; a whole window of steps lies
+/// behind it.
 fn steps_to(losses: &[f32], target: f64) -> Option<f64> {
     let smoothed = smoothed(losses);
-    (window(losses.len()) - 1..smoothed.len()).find(|&step| smoothed[step] <= target).map(|step| (step + 1) as f64)
+    (window(losses.len()) - 1..smoothed.len())
+        .find(|&step| smoothed[step] <= target)
+        .map(|step| (step + 1) as f64)
 }
 
 impl Spread {
@@ -206,7 +243,10 @@ impl Spread {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count.max(1.0);
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        Self { mean, deviation: if values.len() > 1 { (squares / (count - 1.0)).sqrt() } else { 0.0 } }
+        Self {
+            mean,
+            deviation: if values.len() > 1 { (squares / (count - 1.0)).sqrt() } else { 0.0 },
+        }
     }
 }
 

@@ -1,9 +1,11 @@
-//! Optimizer moments in 8 bits: blocks of 256 values, each with the largest magnitude of its block in f32 and codes of the dynamic
-//! maps (arXiv 2110.02861); the signed map for the mean of the gradients, the unsigned one for the mean of their squares.
+//! Optimizer moments in 8 bits: blocks of 256 values, each with the largest magnitude of its block
+//! in f32 and codes of the dynamic maps (arXiv 2110.02861); the signed map for the mean of the
+//! gradients, the unsigned one for the mean of their squares.
 //!
-//! `absmax = max|x|`, `code = table[bin(x / absmax)]`, back: `x ≈ MAP[code] · absmax`. Byte for byte what bitsandbytes 0.50 does
-//! on a CPU: a value is first rounded to one of 65536 bins of [-1, 1]. The bins are wider than the smallest codes, so a mean of
-//! squares far below its block's largest comes back as 1.5e-5 of it instead of 0, which keeps the step below it bounded.
+//! `absmax = max|x|`, `code = table[bin(x / absmax)]`, back: `x ≈ MAP[code] · absmax`. Byte for
+//! byte what bitsandbytes 0.50 does on a CPU: a value is first rounded to one of 65536 bins of [-1,
+//! 1]. The bins are wider than the smallest codes, so a mean of squares far below its block's
+//! largest comes back as 1.5e-5 of it instead of 0, which keeps the step below it bounded.
 
 use std::sync::LazyLock;
 
@@ -12,7 +14,8 @@ use crate::quant::double;
 /// Values per block.
 pub(super) const BLOCK: usize = 256;
 
-/// The unsigned dynamic 8-bit map: 0, per decade 10⁻⁶ … 10⁰ twice as many midpoints as the signed one, and 1.
+/// The unsigned dynamic 8-bit map: 0, per decade 10⁻⁶ … 10⁰ twice as many midpoints as the signed
+/// one, and 1.
 pub(super) static UNSIGNED: LazyLock<[f32; 256]> = LazyLock::new(unsigned_map);
 
 static SIGNED_TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| table(&double::MAP));
@@ -56,7 +59,11 @@ impl Coder {
         let absmax = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
         let reciprocal = 1.0 / absmax;
         for (code, value) in codes.iter_mut().zip(values) {
-            *code = if absmax == 0.0 { 0 } else { self.encode_one((value * reciprocal).clamp(-1.0, 1.0)) };
+            *code = if absmax == 0.0 {
+                0
+            } else {
+                self.encode_one((value * reciprocal).clamp(-1.0, 1.0))
+            };
         }
         absmax
     }
@@ -88,14 +95,18 @@ fn table(map: &[f32; 256]) -> Vec<u8> {
     (0..65536).map(next).collect()
 }
 
-/// For each of 7 decades 10⁻⁶ … 10⁰: the 2^(i+1) midpoints of evenly spaced points in 0.1 to 1; then 0 and 1.
+/// For each of 7 decades 10⁻⁶ … 10⁰: the 2^(i+1) midpoints of evenly spaced points in 0.1 to 1;
+/// then 0 and 1.
 ///
-/// bitsandbytes takes the points from `torch.linspace` in f32, rounded once from the nearer end; the midpoint is their f32 mean.
+/// bitsandbytes takes the points from `torch.linspace` in f32, rounded once from the nearer end;
+/// the midpoint is their f32 mean.
 fn unsigned_map() -> [f32; 256] {
     const DECADES: [f64; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
     let mut map = [0.0f32; 256];
     let decades = DECADES.iter().enumerate();
-    let midpoints = decades.flat_map(|(i, decade)| (0..2usize << i).map(move |k| midpoint(k, 2 << i) * *decade as f32));
+    let midpoints = decades.flat_map(|(i, decade)| {
+        (0..2usize << i).map(move |k| midpoint(k, 2 << i) * *decade as f32)
+    });
     for (value, midpoint) in map[1..].iter_mut().zip(midpoints) {
         *value = midpoint;
     }
@@ -106,7 +117,11 @@ fn unsigned_map() -> [f32; 256] {
 fn midpoint(k: usize, parts: usize) -> f32 {
     let step = f64::from((1.0f32 - 0.1f32) / parts as f32);
     let point = |k: usize| {
-        let value = if k < parts.div_ceil(2) { f64::from(0.1f32) + step * k as f64 } else { 1.0 - step * (parts - k) as f64 };
+        let value = if k < parts.div_ceil(2) {
+            f64::from(0.1f32) + step * k as f64
+        } else {
+            1.0 - step * (parts - k) as f64
+        };
         value as f32
     };
     (point(k) + point(k + 1)) / 2.0

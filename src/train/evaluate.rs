@@ -1,5 +1,6 @@
-//! Asking a model with the core's own forward pass: measures of data with known answers (what training validates with, in `Exact`, and
-//! what `lowrank evaluate` prints), and the labels of texts without.
+//! Asking a model with the core's own forward pass: measures of data with known answers (what
+//! training validates with, in `Exact`, and what `lowrank evaluate` prints), and the labels of
+//! texts without.
 
 use super::TrainError;
 use super::body::Network;
@@ -46,7 +47,8 @@ pub struct Measures {
     pub examples: usize,
     /// Classification: the share of classes that were right.
     pub accuracy: Option<f64>,
-    /// Classification: the mean over the classes of 2·precision·recall / (precision + recall); of two classes that of the second.
+    /// Classification: the mean over the classes of 2·precision·recall / (precision + recall); of
+    /// two classes that of the second.
     pub f1: Option<f64>,
 }
 
@@ -55,10 +57,15 @@ impl Listener for Tally {
         let class = class as usize;
         if class >= logits.len() {
             let labels = logits.len();
-            return Err(TrainError::options(format!("the data has class {class}, the model has {labels} labels (counted from 0)")));
+            return Err(TrainError::options(format!(
+                "the data has class {class}, the model has {labels} labels (counted from 0)"
+            )));
         }
         self.confusion.resize(logits.len(), vec![0; logits.len()]);
-        let best = logits.iter().enumerate().fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
+        let best = logits
+            .iter()
+            .enumerate()
+            .fold(0, |best, (i, logit)| if *logit > logits[best] { i } else { best });
         self.confusion[class][best] += 1;
         self.next(logits, class as u32);
         Ok(())
@@ -94,7 +101,11 @@ impl Tally {
     fn f1(&self, class: usize) -> f64 {
         let predicted: usize = self.confusion.iter().map(|row| row[class]).sum();
         let actual: usize = self.confusion[class].iter().sum();
-        if predicted + actual == 0 { 0.0 } else { 2.0 * self.confusion[class][class] as f64 / (predicted + actual) as f64 }
+        if predicted + actual == 0 {
+            0.0
+        } else {
+            2.0 * self.confusion[class][class] as f64 / (predicted + actual) as f64
+        }
     }
 }
 
@@ -105,10 +116,12 @@ pub(crate) fn negative_log_likelihood(logits: &[f32], next: u32) -> f64 {
     total.ln() - f64::from(logits[next as usize] - most)
 }
 
-/// Measures `base` under the adapter archives in `adapters` (their classifier, where there is one to be read) on all of `data`.
+/// Measures `base` under the adapter archives in `adapters` (their classifier, where there is one
+/// to be read) on all of `data`.
 ///
 /// # Errors
-/// What the core says of the archives, and what is wrong with the data; a loss that is not a number.
+/// What the core says of the archives, and what is wrong with the data; a loss that is not a
+/// number.
 pub fn evaluate<'a>(
     base: impl Trainable<'a>,
     adapters: &[&[u8]],
@@ -141,7 +154,15 @@ pub(crate) fn measure(
         data.batch_on(executor, examples).map_err(TrainError::from)
     });
     let mut tally = Tally { examples: data.len(), ..Tally::default() };
-    network.measure(base, adapters, data.longest(), &mut batches, precision, executor, &mut tally)?;
+    network.measure(
+        base,
+        adapters,
+        data.longest(),
+        &mut batches,
+        precision,
+        executor,
+        &mut tally,
+    )?;
     let measures = tally.measures();
     if measures.loss.is_finite() { Ok(measures) } else { Err(TrainError::NotANumber) }
 }
@@ -159,11 +180,14 @@ impl Listener for Answers {
     fn next(&mut self, _: &[f32], _: u32) {}
 }
 
-/// The probability of every label, for every text in `texts` (token ids as [`Tokenize::classified`](super::data::Tokenize::classified) gives
-/// them): what `base` under the adapter archives in `adapters` says, of which one brings the classifier unless the base has its own.
+/// The probability of every label, for every text in `texts` (token ids as
+/// [`Tokenize::classified`](super::data::Tokenize::classified) gives them): what `base` under the
+/// adapter archives in `adapters` says, of which one brings the classifier unless the base has its
+/// own.
 ///
 /// # Errors
-/// What the core says of archives and tokens; that there is no classifier; that the base reads no text; a result that is not a number.
+/// What the core says of archives and tokens; that there is no classifier; that the base reads no
+/// text; a result that is not a number.
 pub fn classify<'a>(
     base: impl Trainable<'a>,
     adapters: &[&[u8]],
@@ -178,10 +202,18 @@ pub fn classify<'a>(
             Some(*end)
         });
         let starts = std::iter::once(0).chain(ends).collect();
-        Ok(Batch { inputs: Inputs::Tokens(texts.concat()), starts, targets: Targets::Class(vec![0; texts.len()]) })
+        Ok(Batch {
+            inputs: Inputs::Tokens(texts.concat()),
+            starts,
+            targets: Targets::Class(vec![0; texts.len()]),
+        })
     });
     let mut answers = Answers(Vec::with_capacity(texts.len()));
     let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
     network.measure(None, adapters, longest, &mut batches, precision, executor, &mut answers)?;
-    if answers.0.iter().flatten().all(|probability| probability.is_finite()) { Ok(answers.0) } else { Err(TrainError::NotANumber) }
+    if answers.0.iter().flatten().all(|probability| probability.is_finite()) {
+        Ok(answers.0)
+    } else {
+        Err(TrainError::NotANumber)
+    }
 }

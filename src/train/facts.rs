@@ -1,5 +1,6 @@
-//! What an adapter's archive says of its training, as JSON under `training`: the options, and what a run adds. All of it follows from
-//! the run, nothing from the machine or the clock, so that a resumed run writes the same bytes.
+//! What an adapter's archive says of its training, as JSON under `training`: the options, and what
+//! a run adds. All of it follows from the run, nothing from the machine or the clock, so that a
+//! resumed run writes the same bytes.
 
 use serde_json::{Map, Value, json};
 
@@ -12,16 +13,26 @@ use crate::kernel::Precision;
 /// Facts of a run, by name.
 pub(crate) type Facts = Map<String, Value>;
 
-/// The archive's `facts`: what `options` say, `steps` taken, the rank that was kept (DyLoRA), and what the `run` added.
+/// The archive's `facts`: what `options` say, `steps` taken, the rank that was kept (DyLoRA), and
+/// what the `run` added.
 pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts) -> String {
     let mut facts = Facts::new();
     let mut put = |name: &str, value: Value| facts.insert(name.into(), value);
     put("method", options.method.name().into());
     put("rank", rank.unwrap_or(options.rank).into());
     put("alpha", number(options.alpha));
-    for (name, patterns) in [("rank_pattern", &options.rank_pattern), ("alpha_pattern", &options.alpha_pattern)] {
+    for (name, patterns) in
+        [("rank_pattern", &options.rank_pattern), ("alpha_pattern", &options.alpha_pattern)]
+    {
         if !patterns.is_empty() {
-            put(name, patterns.iter().map(|entry| (entry.pattern.clone(), number(entry.value))).collect::<Facts>().into());
+            put(
+                name,
+                patterns
+                    .iter()
+                    .map(|entry| (entry.pattern.clone(), number(entry.value)))
+                    .collect::<Facts>()
+                    .into(),
+            );
         }
     }
     let targets = match &options.targets {
@@ -58,7 +69,12 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
 }
 
 /// What a finished run adds.
-pub(crate) fn of_run(training: &Dataset<'_>, validation: Option<&Dataset<'_>>, options: &RunOptions, report: &Report) -> Facts {
+pub(crate) fn of_run(
+    training: &Dataset<'_>,
+    validation: Option<&Dataset<'_>>,
+    options: &RunOptions,
+    report: &Report,
+) -> Facts {
     let mut facts = Facts::new();
     let mut put = |name: &str, value: Value| facts.insert(name.into(), value);
     if let Length::Epochs(epochs) = options.length {

@@ -1,8 +1,9 @@
 //! The Llama family, trained: `model::llama::forward` with its activations kept, and the way back.
 //!
-//! Of a block are kept: its input, q, k and v as attention sees them, the attended values, the residual stream between the halves,
-//! gate and up. Norms and the SwiGLU product are computed again from these. With checkpointing only the input of each block is
-//! kept, and the block runs again on the way back.
+//! Of a block are kept: its input, q, k and v as attention sees them, the attended values, the
+//! residual stream between the halves, gate and up. Norms and the SwiGLU product are computed again
+//! from these. With checkpointing only the input of each block is kept, and the block runs again on
+//! the way back.
 
 use super::TrainError;
 use super::attention::{self, Shape};
@@ -85,7 +86,10 @@ enum Norm {
 
 impl<'a> LlamaBody<'a> {
     fn embedding(&self) -> Embedding<'a> {
-        Embedding { table: self.model.embedding(), site: Site::Embedding.number(self.model.config().layers) }
+        Embedding {
+            table: self.model.embedding(),
+            site: Site::Embedding.number(self.model.config().layers),
+        }
     }
 
     fn shape(&self) -> Shape {
@@ -98,7 +102,13 @@ impl<'a> LlamaBody<'a> {
     }
 
     /// A norm of block `index` by its number, and its weight.
-    fn norm<'s>(&self, step: &Step<'s>, index: usize, which: Norm, archived: &'s [f32]) -> &'s [f32] {
+    fn norm<'s>(
+        &self,
+        step: &Step<'s>,
+        index: usize,
+        which: Norm,
+        archived: &'s [f32],
+    ) -> &'s [f32] {
         step.vector(vector_id(index, which), archived)
     }
 
@@ -117,7 +127,14 @@ impl<'a> LlamaBody<'a> {
     }
 
     /// Block `index` of x: its output, and what the way back needs.
-    fn block(&self, step: &Step<'_>, index: usize, starts: &[usize], turns: &[f32], x: &[f32]) -> (Floats, Inner) {
+    fn block(
+        &self,
+        step: &Step<'_>,
+        index: usize,
+        starts: &[usize],
+        turns: &[f32],
+        x: &[f32],
+    ) -> (Floats, Inner) {
         let (mut inner, h) = self.block_but_down(step, index, starts, turns, x);
         let mut out = step.machine.unset(x.len());
         inner.traces[6] = step.linear(&self.model.layer(index).down, &h, &mut out);
@@ -125,8 +142,16 @@ impl<'a> LlamaBody<'a> {
         (out, inner)
     }
 
-    /// Block `index` of x as far as the way back needs it again: all but the last product, whose input comes second.
-    fn block_but_down(&self, step: &Step<'_>, index: usize, starts: &[usize], turns: &[f32], x: &[f32]) -> (Inner, Floats) {
+    /// Block `index` of x as far as the way back needs it again: all but the last product, whose
+    /// input comes second.
+    fn block_but_down(
+        &self,
+        step: &Step<'_>,
+        index: usize,
+        starts: &[usize],
+        turns: &[f32],
+        x: &[f32],
+    ) -> (Inner, Floats) {
         let (c, layer) = (self.model.config(), self.model.layer(index));
         let (m, n) = (&step.machine, x.len() / c.dim);
         let apply = |linear: &Linear<'_>, x: &[f32]| {
@@ -135,7 +160,12 @@ impl<'a> LlamaBody<'a> {
             (y, trace)
         };
 
-        let normed = ops::rms_norm(m, x, self.norm(step, index, Norm::Attention, layer.attention_norm), c.norm_epsilon);
+        let normed = ops::rms_norm(
+            m,
+            x,
+            self.norm(step, index, Norm::Attention, layer.attention_norm),
+            c.norm_epsilon,
+        );
         let (mut q, q_trace) = apply(&layer.q, &normed);
         let (mut k, k_trace) = apply(&layer.k, &normed);
         let (v, v_trace) = apply(&layer.v, &normed);
@@ -143,11 +173,17 @@ impl<'a> LlamaBody<'a> {
         let k_bare = self.norm_heads(step, index, Norm::K, layer.k_norm, &mut k);
         turn(m, &mut q, turns, c.head_dim, 1.0);
         turn(m, &mut k, turns, c.head_dim, 1.0);
-        let attended = attention::forward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v });
+        let attended =
+            attention::forward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v });
         let (mut middle, o_trace) = apply(&layer.o, &attended);
         ops::add(m, &mut middle, x);
 
-        let normed = ops::rms_norm(m, &middle, self.norm(step, index, Norm::FeedForward, layer.feed_forward_norm), c.norm_epsilon);
+        let normed = ops::rms_norm(
+            m,
+            &middle,
+            self.norm(step, index, Norm::FeedForward, layer.feed_forward_norm),
+            c.norm_epsilon,
+        );
         let (gate, gate_trace) = apply(&layer.gate, &normed);
         let (up, up_trace) = apply(&layer.up, &normed);
         let h = ops::silu_mul(m, &gate, &up);
@@ -155,7 +191,8 @@ impl<'a> LlamaBody<'a> {
         (Inner { q_bare, k_bare, q, k, v, attended, middle, gate, up, traces }, h)
     }
 
-    /// The way back of block `index`: d, `[n, dim]`, becomes the gradient of its input; wrong behind it if `input` is false.
+    /// The way back of block `index`: d, `[n, dim]`, becomes the gradient of its input; wrong
+    /// behind it if `input` is false.
     #[allow(clippy::too_many_arguments, reason = "the block's inputs, and the two gradients")]
     fn block_back(
         &self,
@@ -197,7 +234,8 @@ impl<'a> LlamaBody<'a> {
         ops::rms_norm_back(m, &inner.middle, weight, c.norm_epsilon, &d_normed, d, dw);
 
         // middle = x + O attended, attended = attention(q, k, v), each of norm(x)
-        let (shape, inputs) = (self.shape(), attention::Inputs { q: &inner.q, k: &inner.k, v: &inner.v });
+        let (shape, inputs) =
+            (self.shape(), attention::Inputs { q: &inner.q, k: &inner.k, v: &inner.v });
         let mut buffer = m.unset(shape.gradients(d.len() / c.dim));
         let [d_attended, dq, dk, dv] = shape.split(&mut buffer);
         m.clear(d_attended);
@@ -210,7 +248,9 @@ impl<'a> LlamaBody<'a> {
         let weight = self.norm(step, index, Norm::Attention, layer.attention_norm);
         let normed = ops::rms_norm(m, &kept.x, weight, c.norm_epsilon);
         m.clear(&mut d_normed);
-        for (linear, trace, dy) in [(&layer.q, q_trace, dq), (&layer.k, k_trace, dk), (&layer.v, v_trace, dv)] {
+        for (linear, trace, dy) in
+            [(&layer.q, q_trace, dq), (&layer.k, k_trace, dk), (&layer.v, v_trace, dv)]
+        {
             step.linear_back(linear, trace, &normed, dy, input.then_some(&mut d_normed), gradients);
         }
         if input {
@@ -219,9 +259,11 @@ impl<'a> LlamaBody<'a> {
         }
     }
 
-    /// The books of [`block`](Self::block): its output and what it keeps stay in them; returns the bytes of the latter.
+    /// The books of [`block`](Self::block): its output and what it keeps stay in them; returns the
+    /// bytes of the latter.
     fn block_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize]) -> u64 {
-        let (c, layer, n) = (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
+        let (c, layer, n) =
+            (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
         let normed = books.take(floats(n * c.dim));
         let mut kept = 0;
         for linear in [&layer.q, &layer.k, &layer.v] {
@@ -245,7 +287,8 @@ impl<'a> LlamaBody<'a> {
 
     /// The books of [`block_back`](Self::block_back) beside what was kept.
     fn block_back_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize], input: bool) {
-        let (c, layer, n) = (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
+        let (c, layer, n) =
+            (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
         let before = books.held();
         let hidden = books.take(floats(n * c.hidden));
         books.take(hidden);
@@ -271,7 +314,14 @@ impl<'a> LlamaBody<'a> {
     }
 
     /// Qwen3's norm of every head, in place; returns what was there before, or nothing.
-    fn norm_heads(&self, step: &Step<'_>, index: usize, which: Norm, archived: &[f32], heads: &mut Floats) -> Floats {
+    fn norm_heads(
+        &self,
+        step: &Step<'_>,
+        index: usize,
+        which: Norm,
+        archived: &[f32],
+        heads: &mut Floats,
+    ) -> Floats {
         if archived.is_empty() {
             return Floats::default();
         }
@@ -297,12 +347,26 @@ impl<'a> LlamaBody<'a> {
         let weight = step.vector(vector_id(index, which), archived);
         let mut dx = step.machine.zeros(d.len());
         let dw = self.norm_gradient(step, index, which, gradients);
-        ops::rms_norm_back(&step.machine, bare, weight, self.model.config().norm_epsilon, d, &mut dx, dw);
+        ops::rms_norm_back(
+            &step.machine,
+            bare,
+            weight,
+            self.model.config().norm_epsilon,
+            d,
+            &mut dx,
+            dw,
+        );
         d.copy_from_slice(&dx);
     }
 
     /// Where the gradient of a norm's weight goes; empty if it is frozen.
-    fn norm_gradient<'g>(&self, step: &Step<'_>, index: usize, which: Norm, gradients: &'g mut [f32]) -> &'g mut [f32] {
+    fn norm_gradient<'g>(
+        &self,
+        step: &Step<'_>,
+        index: usize,
+        which: Norm,
+        gradients: &'g mut [f32],
+    ) -> &'g mut [f32] {
         match step.plan.vectors.get(&vector_id(index, which)) {
             Some(range) => &mut gradients[range.clone()],
             None => &mut [],
@@ -320,11 +384,22 @@ impl<'a> LlamaBody<'a> {
     /// The lowest block that the way back has to reach.
     fn lowest(&self, plan: &Plan) -> usize {
         let layers = self.model.config().layers;
-        if plan.trains(self.embedding().site) { 0 } else { (0..layers).find(|&index| self.trains(plan, index)).unwrap_or(layers) }
+        if plan.trains(self.embedding().site) {
+            0
+        } else {
+            (0..layers).find(|&index| self.trains(plan, index)).unwrap_or(layers)
+        }
     }
 
     /// Under what limits the core measures.
-    fn limits(&self, longest: usize, precision: Precision, lanes: usize, adapters: usize, rank: usize) -> Limits {
+    fn limits(
+        &self,
+        longest: usize,
+        precision: Precision,
+        lanes: usize,
+        adapters: usize,
+        rank: usize,
+    ) -> Limits {
         Limits {
             kv_format: KvFormat::F32,
             precision,
@@ -346,7 +421,11 @@ impl Body for LlamaBody<'_> {
     }
 
     fn head(&self) -> Option<Linear<'_>> {
-        Some(Linear { weight: self.model.head(), bias: &[], site: Site::Head.number(self.model.config().layers) })
+        Some(Linear {
+            weight: self.model.head(),
+            bias: &[],
+            site: Site::Head.number(self.model.config().layers),
+        })
     }
 
     fn layer_at(&self, site: u32) -> Option<Linear<'_>> {
@@ -354,7 +433,9 @@ impl Body for LlamaBody<'_> {
         match Site::from_number(site, c.layers)? {
             Site::Embedding => Some(Linear { weight: self.model.embedding(), bias: &[], site }),
             Site::Head => self.head(),
-            _ => linears(&self.model.layer(site as usize / 7)).into_iter().find(|linear| linear.site == site),
+            _ => linears(&self.model.layer(site as usize / 7))
+                .into_iter()
+                .find(|linear| linear.site == site),
         }
     }
 
@@ -380,7 +461,11 @@ impl Body for LlamaBody<'_> {
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
         let (c, model) = (self.model.config(), &self.model);
-        let vector = |index, which, archived| plan.vectors.get(&vector_id(index, which)).map_or(archived, |range| &values[range.clone()]);
+        let vector = |index, which, archived| {
+            plan.vectors
+                .get(&vector_id(index, which))
+                .map_or(archived, |range| &values[range.clone()])
+        };
         let linear = |linear| trained(plan, values, linear);
         let block = |index: usize| {
             let layer = model.layer(index);
@@ -413,7 +498,8 @@ impl Body for LlamaBody<'_> {
             name,
             config: c.to_schema(),
             text,
-            embedding: linear(Linear { weight: embedding.table, bias: &[], site: embedding.site }).weight,
+            embedding: linear(Linear { weight: embedding.table, bias: &[], site: embedding.site })
+                .weight,
             layers: &layers,
             norm: vector(c.layers, Norm::Attention, model.norm()),
             head: head.map(|head| linear(head).weight),
@@ -436,7 +522,8 @@ impl Body for LlamaBody<'_> {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Llama::open)?;
-        let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
+        let adapters: Vec<Adapter<'_>> =
+            adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
         let rank = adapters.iter().map(Adapter::max_rank).sum();
         let limits = self.limits(longest, precision, executor.lanes(), adapters.len(), rank);
         let mut slots = vec![Slot::EMPTY; adapters.len()];
@@ -476,7 +563,13 @@ impl Body for LlamaBody<'_> {
         Ok(())
     }
 
-    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Floats, LlamaTrace) {
+    fn forward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        starts: &[usize],
+        keep: bool,
+    ) -> (Floats, LlamaTrace) {
         let Inputs::Tokens(tokens) = inputs else { return Default::default() };
         let c = self.model.config();
         let turns = self.turns(step, starts);
@@ -495,7 +588,15 @@ impl Body for LlamaBody<'_> {
         (hidden, LlamaTrace { blocks, last: x, turns })
     }
 
-    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], trace: LlamaTrace, d_hidden: Floats, gradients: &mut [f32]) {
+    fn backward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        starts: &[usize],
+        trace: LlamaTrace,
+        d_hidden: Floats,
+        gradients: &mut [f32],
+    ) {
         let Inputs::Tokens(tokens) = inputs else { return };
         let c = self.model.config();
         let LlamaTrace { mut blocks, last, turns } = trace;
@@ -512,14 +613,28 @@ impl Body for LlamaBody<'_> {
         for index in (lowest..c.layers).rev() {
             let Some(kept) = blocks.pop() else { return };
             let full = step.plan.vectors.contains_key(&vector_id(index, Norm::Attention));
-            self.block_back(step, index, starts, &turns, &kept, &mut d, embeds || full || index > lowest, gradients);
+            self.block_back(
+                step,
+                index,
+                starts,
+                &turns,
+                &kept,
+                &mut d,
+                embeds || full || index > lowest,
+                gradients,
+            );
         }
         if embeds {
             step.embed_back(&self.embedding(), tokens, &d, gradients);
         }
     }
 
-    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()> {
+    fn predict(
+        &self,
+        books: &mut Books<'_>,
+        starts: &[usize],
+        loss: &dyn Fn(&mut Books<'_>),
+    ) -> Option<()> {
         let (c, n) = (self.model.config(), *starts.last()?);
         let x = floats(n * c.dim);
         books.take(floats(n * c.head_dim) + x);
@@ -530,7 +645,8 @@ impl Body for LlamaBody<'_> {
             kept.push(if self.checkpointing { 0 } else { inner });
             books.give(if self.checkpointing { inner } else { 0 });
         }
-        // The hidden states and their gradient; then d, while the latter goes, and the residual stream behind the last block.
+        // The hidden states and their gradient; then d, while the latter goes, and the residual
+        // stream behind the last block.
         let hidden = books.take(x);
         books.take(x);
         loss(books);
@@ -553,7 +669,8 @@ impl Body for LlamaBody<'_> {
     }
 
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
-        need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank)).bytes as u64
+        need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank)).bytes
+            as u64
     }
 
     fn text_bytes(&self) -> u64 {
@@ -563,10 +680,25 @@ impl Body for LlamaBody<'_> {
     /// The last token's, as [`Session::classify`] takes it.
     fn pool(&self, _: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, ()) {
         let dim = self.model.config().dim;
-        (starts[1..].iter().flat_map(|end| &hidden[(end - 1) * dim..end * dim]).copied().collect(), ())
+        (
+            starts[1..]
+                .iter()
+                .flat_map(|end| &hidden[(end - 1) * dim..end * dim])
+                .copied()
+                .collect(),
+            (),
+        )
     }
 
-    fn pool_back(&self, _: &Step<'_>, starts: &[usize], (): (), d_pooled: &[f32], d_hidden: &mut [f32], _: &mut [f32]) {
+    fn pool_back(
+        &self,
+        _: &Step<'_>,
+        starts: &[usize],
+        (): (),
+        d_pooled: &[f32],
+        d_hidden: &mut [f32],
+        _: &mut [f32],
+    ) {
         let dim = self.model.config().dim;
         for (end, d) in starts[1..].iter().zip(d_pooled.chunks_exact(dim)) {
             d_hidden[(end - 1) * dim..end * dim].copy_from_slice(d);

@@ -1,8 +1,9 @@
-//! LSTM layers, trained: `model::lstm::forward` with its activations kept, and the way back through time.
+//! LSTM layers, trained: `model::lstm::forward` with its activations kept, and the way back through
+//! time.
 //!
-//! A layer's input product serves all rows at once, forth and back. The recurrent product goes token by token, each time for all
-//! sequences of the batch that have one, through the frozen base and its adapter. Gradients go back to the beginning of each
-//! sequence.
+//! A layer's input product serves all rows at once, forth and back. The recurrent product goes
+//! token by token, each time for all sequences of the batch that have one, through the frozen base
+//! and its adapter. Gradients go back to the beginning of each sequence.
 //!
 //! ```text
 //! c = f ⊙ c' + i ⊙ g    h = o ⊙ tanh(c)
@@ -10,8 +11,9 @@
 //! ```
 //! and through the functions of the gates: σ' = σ(1 − σ), tanh' = 1 − tanh².
 //!
-//! Of a layer are kept: what it reads, its gates, c and h. With checkpointing only what it reads is kept, and the layer runs again on
-//! the way back. Dropout before a recurrent matrix's A drops the same elements at every token.
+//! Of a layer are kept: what it reads, its gates, c and h. With checkpointing only what it reads is
+//! kept, and the layer runs again on the way back. Dropout before a recurrent matrix's A drops the
+//! same elements at every token.
 
 use super::TrainError;
 use super::body::{Body, Borders, Network};
@@ -70,7 +72,10 @@ struct Inner {
 
 impl<'a> LstmBody<'a> {
     fn embedding(&self) -> Embedding<'a> {
-        Embedding { table: self.model.embedding(), site: Site::Embedding.number(self.model.config().layers) }
+        Embedding {
+            table: self.model.embedding(),
+            site: Site::Embedding.number(self.model.config().layers),
+        }
     }
 
     /// One layer: its h, `[n, hidden]`, is in what is returned.
@@ -98,7 +103,8 @@ impl<'a> LstmBody<'a> {
         Inner { gates, c, h, ih, hh }
     }
 
-    /// The way back of one layer: from the gradient of its h to that of what it reads; empty if `input` is false.
+    /// The way back of one layer: from the gradient of its h to that of what it reads; empty if
+    /// `input` is false.
     #[allow(clippy::too_many_arguments, reason = "the layer's inputs, and the two gradients")]
     fn layer_back(
         &self,
@@ -116,26 +122,54 @@ impl<'a> LstmBody<'a> {
         let mut d_gates = vec![0.0; inner.gates.len()];
         // What the next token sends back to each sequence's h and c.
         let sequences = starts.len() - 1;
-        let (mut from_h, mut from_c) = (vec![0.0; sequences * hidden], vec![0.0; sequences * hidden]);
+        let (mut from_h, mut from_c) =
+            (vec![0.0; sequences * hidden], vec![0.0; sequences * hidden]);
         for t in (0..inner.hh.len()).rev() {
             let rows = rows_at(starts, t);
-            let running: Vec<usize> = (0..sequences).filter(|&i| starts[i + 1] - starts[i] > t).collect();
+            let running: Vec<usize> =
+                (0..sequences).filter(|&i| starts[i + 1] - starts[i] > t).collect();
             for (&row, &sequence) in rows.iter().zip(&running) {
-                let (part, state) = (row * hidden..(row + 1) * hidden, sequence * hidden..(sequence + 1) * hidden);
-                let c_before = if t > 0 { &inner.c[(row - 1) * hidden..row * hidden] } else { &[][..] };
-                let back = Back { gates: &inner.gates[row * width..][..width], c: &inner.c[part.clone()], c_before };
-                back.cell(&d_h[part], &from_h[state.clone()], &mut from_c[state], &mut d_gates[row * width..][..width]);
+                let (part, state) =
+                    (row * hidden..(row + 1) * hidden, sequence * hidden..(sequence + 1) * hidden);
+                let c_before =
+                    if t > 0 { &inner.c[(row - 1) * hidden..row * hidden] } else { &[][..] };
+                let back = Back {
+                    gates: &inner.gates[row * width..][..width],
+                    c: &inner.c[part.clone()],
+                    c_before,
+                };
+                back.cell(
+                    &d_h[part],
+                    &from_h[state.clone()],
+                    &mut from_c[state],
+                    &mut d_gates[row * width..][..width],
+                );
             }
-            let step_gates: Vec<f32> = rows.iter().flat_map(|&row| &d_gates[row * width..][..width]).copied().collect();
+            let step_gates: Vec<f32> =
+                rows.iter().flat_map(|&row| &d_gates[row * width..][..width]).copied().collect();
             let before = before(&inner.h, &rows, t, hidden);
             let mut d_before = vec![0.0; before.len()];
-            step.linear_back(&layer.hh, &inner.hh[t], &before, &step_gates, (t > 0).then_some(&mut d_before[..]), gradients);
+            step.linear_back(
+                &layer.hh,
+                &inner.hh[t],
+                &before,
+                &step_gates,
+                (t > 0).then_some(&mut d_before[..]),
+                gradients,
+            );
             for (&sequence, d) in running.iter().zip(d_before.chunks_exact(hidden)) {
                 from_h[sequence * hidden..][..hidden].copy_from_slice(d);
             }
         }
         let mut dx = if input { vec![0.0; x.len()] } else { Vec::new() };
-        step.linear_back(&layer.ih, &inner.ih, x, &d_gates, input.then_some(&mut dx[..]), gradients);
+        step.linear_back(
+            &layer.ih,
+            &inner.ih,
+            x,
+            &d_gates,
+            input.then_some(&mut dx[..]),
+            gradients,
+        );
         dx
     }
 
@@ -154,8 +188,15 @@ impl<'a> LstmBody<'a> {
         kept
     }
 
-    /// The books of [`layer_back`](Self::layer_back) beside what was kept; what it returns stays in them.
-    fn layer_back_books(&self, books: &mut Books<'_>, layer: &Layer<'_>, starts: &[usize], input: bool) {
+    /// The books of [`layer_back`](Self::layer_back) beside what was kept; what it returns stays in
+    /// them.
+    fn layer_back_books(
+        &self,
+        books: &mut Books<'_>,
+        layer: &Layer<'_>,
+        starts: &[usize],
+        input: bool,
+    ) {
         let hidden = self.model.config().hidden;
         let n = starts.last().copied().unwrap_or(0);
         let before = books.held();
@@ -175,13 +216,21 @@ impl<'a> LstmBody<'a> {
     /// The lowest layer that the way back has to reach, and whether it goes on to the embedding.
     fn lowest(&self, plan: &Plan) -> (usize, bool) {
         let layers = self.model.config().layers;
-        let trains = |index: &usize| [Site::Ih(*index), Site::Hh(*index)].iter().any(|site| plan.trains(site.number(layers)));
+        let trains = |index: &usize| {
+            [Site::Ih(*index), Site::Hh(*index)].iter().any(|site| plan.trains(site.number(layers)))
+        };
         let embeds = plan.trains(self.embedding().site);
         (if embeds { 0 } else { (0..layers).find(trains).unwrap_or(layers) }, embeds)
     }
 
     /// Under what limits the core measures.
-    fn limits(longest: usize, precision: Precision, lanes: usize, adapters: usize, rank: usize) -> RecurrentLimits {
+    fn limits(
+        longest: usize,
+        precision: Precision,
+        lanes: usize,
+        adapters: usize,
+        rank: usize,
+    ) -> RecurrentLimits {
         RecurrentLimits {
             precision,
             prefill_chunk: longest.clamp(1, 64),
@@ -193,13 +242,22 @@ impl<'a> LstmBody<'a> {
     }
 
     /// The classifier that was trained, or the base's own head.
-    fn written_head<'v>(&'v self, plan: &Plan, values: &'v [f32], config: &mut Config) -> Result<(Option<schema::Linear<'v>>, String)> {
+    fn written_head<'v>(
+        &'v self,
+        plan: &Plan,
+        values: &'v [f32],
+        config: &mut Config,
+    ) -> Result<(Option<schema::Linear<'v>>, String)> {
         let Some(classifier) = &plan.classifier else {
             let labels = self.model.labels().collect::<Vec<_>>().join("\n");
             return Ok((self.model.head().map(|head| trained(plan, values, head)), labels));
         };
         (config.head, config.outputs) = (Head::Labels, classifier.labels.len());
-        let weight = Matrix::new(config.outputs, config.hidden, Values::F32(&values[classifier.weight.clone()]))?;
+        let weight = Matrix::new(
+            config.outputs,
+            config.hidden,
+            Values::F32(&values[classifier.weight.clone()]),
+        )?;
         let head = schema::Linear { weight: weight.into(), bias: &values[classifier.bias.clone()] };
         Ok((Some(head), classifier.labels.join("\n")))
     }
@@ -214,8 +272,9 @@ struct Back<'b> {
 }
 
 impl Back<'_> {
-    /// `d_h` is the gradient from above, `from_h` that from the next token; `d_c` is that of the next token's c' and becomes that of
-    /// this one's. `d_gates` gets the gradient of what the gates' functions read.
+    /// `d_h` is the gradient from above, `from_h` that from the next token; `d_c` is that of the
+    /// next token's c' and becomes that of this one's. `d_gates` gets the gradient of what the
+    /// gates' functions read.
     fn cell(&self, d_h: &[f32], from_h: &[f32], d_c: &mut [f32], d_gates: &mut [f32]) {
         let hidden = d_h.len();
         for j in 0..hidden {
@@ -241,7 +300,8 @@ fn rows_at(starts: &[usize], t: usize) -> Vec<usize> {
     starts.windows(2).filter(|pair| pair[1] - pair[0] > t).map(|pair| pair[0] + t).collect()
 }
 
-/// The h that these rows' recurrent products read, `[rows, hidden]`: the row before, or zero at the first token.
+/// The h that these rows' recurrent products read, `[rows, hidden]`: the row before, or zero at the
+/// first token.
 fn before(h: &[f32], rows: &[usize], t: usize, hidden: usize) -> Vec<f32> {
     match t {
         0 => vec![0.0; rows.len() * hidden],
@@ -258,7 +318,12 @@ impl Body for LstmBody<'_> {
     }
 
     fn borders(&self) -> Borders {
-        Borders { tokens: self.model.config().vocab, features: 0, context: LONGEST, classifier_bias: true }
+        Borders {
+            tokens: self.model.config().vocab,
+            features: 0,
+            context: LONGEST,
+            classifier_bias: true,
+        }
     }
 
     fn head(&self) -> Option<Linear<'_>> {
@@ -326,7 +391,8 @@ impl Body for LstmBody<'_> {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Lstm::open)?;
-        let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
+        let adapters: Vec<Adapter<'_>> =
+            adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
         let mut slots = vec![Slot::EMPTY; adapters.len()];
         let mut set = AdapterSet::new(&mut slots, &model);
         let mut choices = Vec::new();
@@ -363,7 +429,9 @@ impl Body for LstmBody<'_> {
                                 session.classify(0, &mut logits)?;
                                 listener.class(&logits, classes[sequence])?;
                             }
-                            Err(Error::Classifiers { found: 0, .. }) if own > 0 => listener.class(session.logits(0)?, classes[sequence])?,
+                            Err(Error::Classifiers { found: 0, .. }) if own > 0 => {
+                                listener.class(session.logits(0)?, classes[sequence])?
+                            }
                             Err(error) => return Err(error.into()),
                         }
                     }
@@ -373,7 +441,13 @@ impl Body for LstmBody<'_> {
         Ok(())
     }
 
-    fn forward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], keep: bool) -> (Floats, Vec<Kept>) {
+    fn forward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        starts: &[usize],
+        keep: bool,
+    ) -> (Floats, Vec<Kept>) {
         let Inputs::Tokens(tokens) = inputs else { return Default::default() };
         let c = self.model.config();
         let mut x = vec![0.0; tokens.len() * c.dim];
@@ -383,7 +457,10 @@ impl Body for LstmBody<'_> {
             let inner = self.layer(step, &self.model.layer(index), starts, &x);
             if keep {
                 let h = inner.h.clone();
-                trace.push(Kept { x: std::mem::replace(&mut x, h), inner: (!self.checkpointing).then_some(inner) });
+                trace.push(Kept {
+                    x: std::mem::replace(&mut x, h),
+                    inner: (!self.checkpointing).then_some(inner),
+                });
             } else {
                 x = inner.h;
             }
@@ -391,7 +468,15 @@ impl Body for LstmBody<'_> {
         (x.into(), trace)
     }
 
-    fn backward(&self, step: &Step<'_>, inputs: &Inputs, starts: &[usize], mut trace: Vec<Kept>, d_hidden: Floats, gradients: &mut [f32]) {
+    fn backward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        starts: &[usize],
+        mut trace: Vec<Kept>,
+        d_hidden: Floats,
+        gradients: &mut [f32],
+    ) {
         let Inputs::Tokens(tokens) = inputs else { return };
         let layers = self.model.config().layers;
         let (lowest, embeds) = self.lowest(step.plan);
@@ -400,14 +485,30 @@ impl Body for LstmBody<'_> {
             let Some(Kept { x, inner }) = trace.pop() else { return };
             let layer = self.model.layer(index);
             let inner = inner.unwrap_or_else(|| self.layer(step, &layer, starts, &x));
-            d = self.layer_back(step, &layer, starts, &x, &inner, &d, embeds || index > lowest, gradients).into();
+            d = self
+                .layer_back(
+                    step,
+                    &layer,
+                    starts,
+                    &x,
+                    &inner,
+                    &d,
+                    embeds || index > lowest,
+                    gradients,
+                )
+                .into();
         }
         if embeds {
             step.embed_back(&self.embedding(), tokens, &d, gradients);
         }
     }
 
-    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()> {
+    fn predict(
+        &self,
+        books: &mut Books<'_>,
+        starts: &[usize],
+        loss: &dyn Fn(&mut Books<'_>),
+    ) -> Option<()> {
         let (c, n) = (self.model.config(), *starts.last()?);
         let h = floats(n * c.hidden);
         let mut reads = vec![books.take(floats(n * c.dim))];
@@ -425,7 +526,8 @@ impl Body for LstmBody<'_> {
         let (lowest, embeds) = self.lowest(books.plan);
         for index in (lowest..c.layers).rev() {
             let layer = self.model.layer(index);
-            let again = if self.checkpointing { self.layer_books(books, &layer, starts) } else { 0 };
+            let again =
+                if self.checkpointing { self.layer_books(books, &layer, starts) } else { 0 };
             let input = embeds || index > lowest;
             self.layer_back_books(books, &layer, starts, input);
             books.give(d + reads[index] + kept[index] + again);
@@ -438,7 +540,11 @@ impl Body for LstmBody<'_> {
     }
 
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
-        recurrent_need(self.model.config(), &Self::limits(longest, Precision::Exact, lanes, 1, rank)).bytes as u64
+        recurrent_need(
+            self.model.config(),
+            &Self::limits(longest, Precision::Exact, lanes, 1, rank),
+        )
+        .bytes as u64
     }
 
     fn text_bytes(&self) -> u64 {
@@ -448,10 +554,25 @@ impl Body for LstmBody<'_> {
     /// The last token's.
     fn pool(&self, _: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, ()) {
         let dim = self.model.config().hidden;
-        (starts[1..].iter().flat_map(|end| &hidden[(end - 1) * dim..end * dim]).copied().collect(), ())
+        (
+            starts[1..]
+                .iter()
+                .flat_map(|end| &hidden[(end - 1) * dim..end * dim])
+                .copied()
+                .collect(),
+            (),
+        )
     }
 
-    fn pool_back(&self, _: &Step<'_>, starts: &[usize], (): (), d_pooled: &[f32], d_hidden: &mut [f32], _: &mut [f32]) {
+    fn pool_back(
+        &self,
+        _: &Step<'_>,
+        starts: &[usize],
+        (): (),
+        d_pooled: &[f32],
+        d_hidden: &mut [f32],
+        _: &mut [f32],
+    ) {
         let dim = self.model.config().hidden;
         for (end, d) in starts[1..].iter().zip(d_pooled.chunks_exact(dim)) {
             d_hidden[(end - 1) * dim..end * dim].copy_from_slice(d);

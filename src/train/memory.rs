@@ -1,4 +1,5 @@
-//! What a training run takes of memory, before it runs. Nothing is allocated here: the books are kept that the code would fill.
+//! What a training run takes of memory, before it runs. Nothing is allocated here: the books are
+//! kept that the code would fill.
 //!
 //! With P numbers in the arena, n rows in a batch, r the rank, all in bytes:
 //! ```text
@@ -9,8 +10,9 @@
 //! checkpoint  held + 4P values + optimizer
 //! peak        the largest of the three, beside what the caller holds (tokenizer, index of the data)
 //! ```
-//! A family's walk stands beside its code ([`Body::predict`](super::body::Body::predict)) and takes and gives back in the same
-//! order. What layers share is here: low-rank factors, tiles of dequantized weights, the packing buffers of matrix products.
+//! A family's walk stands beside its code ([`Body::predict`](super::body::Body::predict)) and takes
+//! and gives back in the same order. What layers share is here: low-rank factors, tiles of
+//! dequantized weights, the packing buffers of matrix products.
 
 use super::TrainError;
 use super::attention::Shape;
@@ -63,17 +65,34 @@ pub struct Workload {
 impl Workload {
     /// Full batches: `batch_size` sequences of `length` rows.
     pub fn full(batch_size: usize, length: usize, labels: usize, lanes: usize) -> Self {
-        Self { batches: vec![vec![length; batch_size]], steps: None, validation: None, labels, lanes }
+        Self {
+            batches: vec![vec![length; batch_size]],
+            steps: None,
+            validation: None,
+            labels,
+            lanes,
+        }
     }
 
     /// The batches that a run of `options` with `seed` makes of `training`.
-    pub fn of(training: &Dataset<'_>, validation: Option<&Dataset<'_>>, options: &RunOptions, seed: u64, lanes: usize) -> Self {
+    pub fn of(
+        training: &Dataset<'_>,
+        validation: Option<&Dataset<'_>>,
+        options: &RunOptions,
+        seed: u64,
+        lanes: usize,
+    ) -> Self {
         let course = Course::new(training, options, seed);
         let epochs = 0..course.epochs().min(EPOCHS);
-        let plans = epochs.flat_map(|epoch| training.plan(options.batch_size, seed, epoch, options.sort_by_length));
+        let plans = epochs.flat_map(|epoch| {
+            training.plan(options.batch_size, seed, epoch, options.sort_by_length)
+        });
         // A run of few steps does not see every batch.
-        let most = usize::try_from(course.total()).unwrap_or(usize::MAX).saturating_mul(options.accumulation);
-        let lengths = |batch: Vec<u32>| batch.into_iter().map(|example| training.length(example)).collect();
+        let most = usize::try_from(course.total())
+            .unwrap_or(usize::MAX)
+            .saturating_mul(options.accumulation);
+        let lengths =
+            |batch: Vec<u32>| batch.into_iter().map(|example| training.length(example)).collect();
         let labels = if training.task() == Task::Classify { training.labels().len() } else { 0 };
         Self {
             batches: plans.take(most).map(lengths).collect(),
@@ -88,11 +107,17 @@ impl Workload {
 /// Epochs whose batches are looked at: later ones are shuffled otherwise, not larger.
 const EPOCHS: u64 = 4;
 
-/// What a run of `options` and `run` on `base` will take on the heap, beside what is held before it begins and the base itself.
+/// What a run of `options` and `run` on `base` will take on the heap, beside what is held before it
+/// begins and the base itself.
 ///
 /// # Errors
 /// [`TrainError::Options`] for options that cannot be or do not fit the base.
-pub fn forecast<'a>(base: impl Trainable<'a>, options: &Options, run: &RunOptions, workload: &Workload) -> Result<Forecast, TrainError> {
+pub fn forecast<'a>(
+    base: impl Trainable<'a>,
+    options: &Options,
+    run: &RunOptions,
+    workload: &Workload,
+) -> Result<Forecast, TrainError> {
     let network = Sealed::network(base, options.checkpointing);
     check_task(network.as_ref(), workload.labels)?;
     let labels: Vec<String> = (0..workload.labels).map(|label| label.to_string()).collect();
@@ -101,7 +126,8 @@ pub fn forecast<'a>(base: impl Trainable<'a>, options: &Options, run: &RunOption
     let copies = if run.patience.is_some() { 2 } else { 1 };
     let parameter_bytes = (2 + copies) * floats(plan.len()) + 8 * norms;
     let trained = plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor));
-    let optimizer_bytes: u64 = trained.map(|tensor| options.optimizer.state_bytes(tensor.range.len())).sum();
+    let optimizer_bytes: u64 =
+        trained.map(|tensor| options.optimizer.state_bytes(tensor.range.len())).sum();
     let step_bytes = 4 * norms + step_bytes(network.as_ref(), &plan, options, workload)?;
     let validation_bytes = measure_bytes(network.as_ref(), &plan, options, workload, copies);
     let is_saved = |every| workload.steps.is_none_or(|steps| steps >= every);
@@ -125,7 +151,12 @@ pub fn forecast<'a>(base: impl Trainable<'a>, options: &Options, run: &RunOption
 const FILE_BUFFER: u64 = 1 << 20;
 
 /// The largest batch's walk.
-fn step_bytes(network: &dyn Network, plan: &Plan, options: &Options, workload: &Workload) -> Result<u64, TrainError> {
+fn step_bytes(
+    network: &dyn Network,
+    plan: &Plan,
+    options: &Options,
+    workload: &Workload,
+) -> Result<u64, TrainError> {
     let mut most = 0;
     for lengths in &workload.batches {
         let mut starts = vec![0];
@@ -145,20 +176,35 @@ fn step_bytes(network: &dyn Network, plan: &Plan, options: &Options, workload: &
 }
 
 /// The numbers as an archive, and the core on top.
-fn measure_bytes(network: &dyn Network, plan: &Plan, options: &Options, workload: &Workload, copies: u64) -> u64 {
+fn measure_bytes(
+    network: &dyn Network,
+    plan: &Plan,
+    options: &Options,
+    workload: &Workload,
+    copies: u64,
+) -> u64 {
     let is_full = options.method.rules().is_full();
-    let archive = if is_full { full_archive(network, plan) } else { floats(plan.len()) + 8 * u64::from(network.base().sites()) };
-    // On the way into its archive an adapter is copied once as the builder takes it and once as it is stored.
-    let writing = if is_full { archive } else { archive + builder_bytes(plan) + floats(plan.len()) };
+    let archive = if is_full {
+        full_archive(network, plan)
+    } else {
+        floats(plan.len()) + 8 * u64::from(network.base().sites())
+    };
+    // On the way into its archive an adapter is copied once as the builder takes it and once as it
+    // is stored.
+    let writing =
+        if is_full { archive } else { archive + builder_bytes(plan) + floats(plan.len()) };
     let rank = if is_full { 0 } else { options.largest_rank() };
     match workload.validation {
-        Some(longest) => writing.max(archive + network.measure_bytes(longest, workload.lanes, rank)),
+        Some(longest) => {
+            writing.max(archive + network.measure_bytes(longest, workload.lanes, rank))
+        }
         // Then it is written when the run is over, and its copies of the values are gone.
         None => writing.saturating_sub(copies * floats(plan.len())),
     }
 }
 
-/// The factors as [`Trainer::adapter`](super::Trainer::adapter) copies them: B is collected into a vector that doubles.
+/// The factors as [`Trainer::adapter`](super::Trainer::adapter) copies them: B is collected into a
+/// vector that doubles.
 fn builder_bytes(plan: &Plan) -> u64 {
     let of = |change: &Change| match change {
         Change::LowRank(low) => {
@@ -172,15 +218,22 @@ fn builder_bytes(plan: &Plan) -> u64 {
 
 /// The bytes of the base that full fine-tuning writes.
 fn full_archive(network: &dyn Network, plan: &Plan) -> u64 {
-    let kept = |site: &u32| !plan.trains(*site) && network.base().tied().is_none_or(|(head, _)| *site != head);
-    let others: u64 = (0..network.base().sites()).filter(kept).filter_map(|site| Some(network.base().weight_at(site)?.bytes())).sum();
+    let kept = |site: &u32| {
+        !plan.trains(*site) && network.base().tied().is_none_or(|(head, _)| *site != head)
+    };
+    let others: u64 = (0..network.base().sites())
+        .filter(kept)
+        .filter_map(|site| Some(network.base().weight_at(site)?.bytes()))
+        .sum();
     floats(plan.len()) + others + network.text_bytes()
 }
 
 /// Output rows of the layers that have a magnitude.
 fn dora_rows(plan: &Plan, network: &dyn Network) -> u64 {
     let rows = |(site, change): (usize, &Change)| match change {
-        Change::LowRank(low) if !low.magnitude.is_empty() => network.layer_at(site as u32).map_or(0, |linear| linear.weight.rows() as u64),
+        Change::LowRank(low) if !low.magnitude.is_empty() => {
+            network.layer_at(site as u32).map_or(0, |linear| linear.weight.rows() as u64)
+        }
         _ => 0,
     };
     plan.changes.iter().enumerate().map(rows).sum()
@@ -203,7 +256,14 @@ pub(crate) struct Books<'p> {
 
 impl<'p> Books<'p> {
     fn new(plan: &'p Plan, options: &Options, lanes: usize) -> Self {
-        Self { plan, has_dropout: options.dropout > 0.0, precision: options.precision, lanes: lanes.max(1), held: 0, most: 0 }
+        Self {
+            plan,
+            has_dropout: options.dropout > 0.0,
+            precision: options.precision,
+            lanes: lanes.max(1),
+            held: 0,
+            most: 0,
+        }
     }
 
     pub(crate) fn held(&self) -> u64 {
@@ -237,7 +297,8 @@ impl<'p> Books<'p> {
         self.give(bytes);
     }
 
-    /// [`Step::linear`](super::step::Step::linear) on n rows; returns what its trace keeps, which stays in the books.
+    /// [`Step::linear`](super::step::Step::linear) on n rows; returns what its trace keeps, which
+    /// stays in the books.
     pub(crate) fn linear(&mut self, linear: &Linear<'_>, n: usize) -> u64 {
         let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
         let is_frozen = !matches!(self.plan.change(linear.site), Change::Full { .. });
@@ -281,7 +342,8 @@ impl<'p> Books<'p> {
                 }
                 if input && self.has_dropout {
                     self.take(floats(n * inputs));
-                    let rest = if low.magnitude.is_empty() { 0 } else { self.take(floats(n * outputs)) };
+                    let rest =
+                        if low.magnitude.is_empty() { 0 } else { self.take(floats(n * outputs)) };
                     self.back_through(linear, n);
                     self.give(rest);
                 }
@@ -296,16 +358,21 @@ impl<'p> Books<'p> {
     /// [`Machine::back_through`](super::parallel::Machine::back_through): a tile on every lane.
     fn back_through(&mut self, linear: &Linear<'_>, n: usize) {
         let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
-        let is_float = linear.weight.format() == Format::F32 || matches!(self.plan.change(linear.site), Change::Full { .. });
+        let is_float = linear.weight.format() == Format::F32
+            || matches!(self.plan.change(linear.site), Change::Full { .. });
         if !is_float {
             self.pass(self.lanes_of(n) * floats(tile_rows(outputs, inputs) * inputs));
         }
     }
 
-    /// [`Machine::outer`](super::parallel::Machine::outer): the gradient of an `[outputs, inputs]` matrix from n rows.
+    /// [`Machine::outer`](super::parallel::Machine::outer): the gradient of an `[outputs, inputs]`
+    /// matrix from n rows.
     fn outer(&mut self, outputs: usize, n: usize, inputs: usize) {
         if outputs < SKINNY {
-            self.pass(floats(n.div_ceil(part_rows(n)) * outputs * inputs) + self.lanes_of(n) * floats(part_rows(n) * outputs));
+            self.pass(
+                floats(n.div_ceil(part_rows(n)) * outputs * inputs)
+                    + self.lanes_of(n) * floats(part_rows(n) * outputs),
+            );
         } else {
             self.packed(outputs, n, inputs);
         }
@@ -318,7 +385,8 @@ impl<'p> Books<'p> {
         }
     }
 
-    /// [`attention::forward`](super::attention::forward); leaves its output, whose bytes it returns.
+    /// [`attention::forward`](super::attention::forward); leaves its output, whose bytes it
+    /// returns.
     pub(crate) fn attention(&mut self, shape: Shape, starts: &[usize]) -> u64 {
         let n = starts.last().copied().unwrap_or(0);
         let queries = self.take(floats(n * shape.heads * shape.head_dim));
@@ -331,17 +399,29 @@ impl<'p> Books<'p> {
         self.pass(self.attention_tasks(shape, starts, 3, |length| shape.backward_room(length)));
     }
 
-    /// Where the rows of the tasks' `outputs` are, and the room of the largest tasks that the lanes work on together.
-    fn attention_tasks(&self, shape: Shape, starts: &[usize], outputs: usize, room: impl Fn(usize) -> usize) -> u64 {
-        let groups = shape.kv_heads / shape.heads_together(starts.len().saturating_sub(1), self.lanes);
+    /// Where the rows of the tasks' `outputs` are, and the room of the largest tasks that the lanes
+    /// work on together.
+    fn attention_tasks(
+        &self,
+        shape: Shape,
+        starts: &[usize],
+        outputs: usize,
+        room: impl Fn(usize) -> usize,
+    ) -> u64 {
+        let groups =
+            shape.kv_heads / shape.heads_together(starts.len().saturating_sub(1), self.lanes);
         let rows = outputs * starts.last().copied().unwrap_or(0) * groups * size_of::<&mut [f32]>();
         let mut lengths: Vec<usize> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
-        let tasks = lengths.iter().flat_map(|&length| std::iter::repeat_n(length, shape.kv_heads)).take(self.lanes);
+        let tasks = lengths
+            .iter()
+            .flat_map(|&length| std::iter::repeat_n(length, shape.kv_heads))
+            .take(self.lanes);
         rows as u64 + tasks.map(|length| floats(room(length))).sum::<u64>()
     }
 
-    /// A product `[m, k] · [k, n]` whose rows are shared out among lanes; with few columns or a small depth it packs nothing.
+    /// A product `[m, k] · [k, n]` whose rows are shared out among lanes; with few columns or a
+    /// small depth it packs nothing.
     fn product(&mut self, m: usize, k: usize, n: usize) {
         if n >= SKINNY && k >= SKINNY {
             self.packed(m, k, n);
@@ -359,7 +439,8 @@ impl<'p> Books<'p> {
     }
 }
 
-/// The packing buffers of a product by `matrixmultiply`: blocks of 64 rows, 256 deep, 1024 columns, in panels of at least 8.
+/// The packing buffers of a product by `matrixmultiply`: blocks of 64 rows, 256 deep, 1024 columns,
+/// in panels of at least 8.
 fn packing(m: usize, k: usize, n: usize) -> u64 {
     let panel = |length: usize, most: usize| length.min(most).next_multiple_of(8);
     floats((panel(m, 64) + panel(n, 1024)) * k.min(256))

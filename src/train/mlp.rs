@@ -1,10 +1,12 @@
-//! Multilayer perceptrons, trained: `model::mlp::forward` with its activations kept, and the way back.
+//! Multilayer perceptrons, trained: `model::mlp::forward` with its activations kept, and the way
+//! back.
 //!
-//! What a classifier reads are the activations in front of the last layer; the classifier that is trained takes that layer's place
-//! and goes on from it if the labels are the same. A sequence of a batch is one row of features.
+//! What a classifier reads are the activations in front of the last layer; the classifier that is
+//! trained takes that layer's place and goes on from it if the labels are the same. A sequence of a
+//! batch is one row of features.
 //!
-//! Of a layer are kept what it reads and the slopes of the activation behind it: `dz = dy ⊙ f'(z)`, `dx = dz W`. There is nothing to
-//! checkpoint: what a layer reads is all there is.
+//! Of a layer are kept what it reads and the slopes of the activation behind it: `dz = dy ⊙ f'(z)`,
+//! `dx = dz W`. There is nothing to checkpoint: what a layer reads is all there is.
 
 use super::TrainError;
 use super::body::{Body, Borders, Network};
@@ -50,7 +52,13 @@ pub(crate) struct Kept {
 impl MlpBody<'_> {
     /// Under what limits the core measures.
     fn limits(precision: Precision, lanes: usize, adapters: usize, rank: usize) -> PredictorLimits {
-        PredictorLimits { precision, lanes, max_active: adapters, max_total_rank: rank, ..PredictorLimits::new(1) }
+        PredictorLimits {
+            precision,
+            lanes,
+            max_active: adapters,
+            max_total_rank: rank,
+            ..PredictorLimits::new(1)
+        }
     }
 
     /// Layers in front of the last one.
@@ -68,7 +76,12 @@ impl Body for MlpBody<'_> {
     }
 
     fn borders(&self) -> Borders {
-        Borders { tokens: 0, features: self.model.config().inputs, context: 1, classifier_bias: true }
+        Borders {
+            tokens: 0,
+            features: self.model.config().inputs,
+            context: 1,
+            classifier_bias: true,
+        }
     }
 
     fn head(&self) -> Option<Linear<'_>> {
@@ -76,7 +89,10 @@ impl Body for MlpBody<'_> {
     }
 
     fn classifier(&self) -> Option<(Linear<'_>, Vec<String>)> {
-        Some((self.model.layer(self.inner_layers()), self.model.labels().map(str::to_owned).collect()))
+        Some((
+            self.model.layer(self.inner_layers()),
+            self.model.labels().map(str::to_owned).collect(),
+        ))
     }
 
     fn layer_at(&self, site: u32) -> Option<Linear<'_>> {
@@ -89,7 +105,8 @@ impl Body for MlpBody<'_> {
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
         let (mut config, inner) = (*self.model.config(), self.inner_layers());
-        let mut layers: Vec<_> = (0..inner).map(|index| trained(plan, values, self.model.layer(index))).collect();
+        let mut layers: Vec<_> =
+            (0..inner).map(|index| trained(plan, values, self.model.layer(index))).collect();
         let labels = match &plan.classifier {
             None => {
                 layers.push(trained(plan, values, self.model.layer(inner)));
@@ -97,8 +114,15 @@ impl Body for MlpBody<'_> {
             }
             Some(classifier) => {
                 config.outputs = classifier.labels.len();
-                let weight = Matrix::new(config.outputs, config.dim, Values::F32(&values[classifier.weight.clone()]))?;
-                layers.push(schema::Linear { weight: weight.into(), bias: &values[classifier.bias.clone()] });
+                let weight = Matrix::new(
+                    config.outputs,
+                    config.dim,
+                    Values::F32(&values[classifier.weight.clone()]),
+                )?;
+                layers.push(schema::Linear {
+                    weight: weight.into(),
+                    bias: &values[classifier.bias.clone()],
+                });
                 classifier.labels.join("\n")
             }
         };
@@ -120,7 +144,8 @@ impl Body for MlpBody<'_> {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Mlp::open)?;
-        let adapters: Vec<Adapter<'_>> = adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
+        let adapters: Vec<Adapter<'_>> =
+            adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
         let mut slots = vec![Slot::EMPTY; adapters.len()];
         let mut set = AdapterSet::new(&mut slots, &model);
         let mut choices = Vec::new();
@@ -135,8 +160,12 @@ impl Body for MlpBody<'_> {
         predictor.select(0, &set, &choices)?;
         for batch in batches {
             let batch = batch?;
-            let (Inputs::Features { values, width }, Targets::Class(classes)) = (&batch.inputs, &batch.targets) else {
-                return Err(TrainError::options("an MLP is measured as a classifier of numbers (--task classify)"));
+            let (Inputs::Features { values, width }, Targets::Class(classes)) =
+                (&batch.inputs, &batch.targets)
+            else {
+                return Err(TrainError::options(
+                    "an MLP is measured as a classifier of numbers (--task classify)",
+                ));
             };
             for (features, &class) in values.chunks_exact(*width).zip(classes) {
                 predictor.infer(features)?;
@@ -146,7 +175,9 @@ impl Body for MlpBody<'_> {
                         predictor.classify(0, &mut logits)?;
                         listener.class(&logits, class)?;
                     }
-                    Err(Error::Classifiers { found: 0, .. }) => listener.class(predictor.outputs(0)?, class)?,
+                    Err(Error::Classifiers { found: 0, .. }) => {
+                        listener.class(predictor.outputs(0)?, class)?
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -154,7 +185,13 @@ impl Body for MlpBody<'_> {
         Ok(())
     }
 
-    fn forward(&self, step: &Step<'_>, inputs: &Inputs, _: &[usize], keep: bool) -> (Floats, Vec<Kept>) {
+    fn forward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        _: &[usize],
+        keep: bool,
+    ) -> (Floats, Vec<Kept>) {
         let Inputs::Features { values, .. } = inputs else { return Default::default() };
         let activation = self.model.config().activation;
         let n = values.len() / self.model.config().inputs;
@@ -176,7 +213,15 @@ impl Body for MlpBody<'_> {
         (x, kept)
     }
 
-    fn backward(&self, step: &Step<'_>, _: &Inputs, _: &[usize], mut trace: Vec<Kept>, d_hidden: Floats, gradients: &mut [f32]) {
+    fn backward(
+        &self,
+        step: &Step<'_>,
+        _: &Inputs,
+        _: &[usize],
+        mut trace: Vec<Kept>,
+        d_hidden: Floats,
+        gradients: &mut [f32],
+    ) {
         let inner = self.inner_layers();
         let lowest = (0..inner).find(|&index| step.plan.trains(index as u32)).unwrap_or(inner);
         let mut d = d_hidden;
@@ -185,12 +230,24 @@ impl Body for MlpBody<'_> {
             ops::multiply_by(&step.machine, &mut d, &slope);
             let input = index > lowest;
             let mut dx = if input { step.machine.zeros(x.len()) } else { Floats::default() };
-            step.linear_back(&self.model.layer(index), &trace, &x, &d, input.then_some(&mut dx[..]), gradients);
+            step.linear_back(
+                &self.model.layer(index),
+                &trace,
+                &x,
+                &d,
+                input.then_some(&mut dx[..]),
+                gradients,
+            );
             d = dx;
         }
     }
 
-    fn predict(&self, books: &mut Books<'_>, starts: &[usize], loss: &dyn Fn(&mut Books<'_>)) -> Option<()> {
+    fn predict(
+        &self,
+        books: &mut Books<'_>,
+        starts: &[usize],
+        loss: &dyn Fn(&mut Books<'_>),
+    ) -> Option<()> {
         let (inner, n) = (self.inner_layers(), *starts.last()?);
         // The features in the batch, and as the first layer reads them.
         books.take(2 * floats(n * self.model.config().inputs));
@@ -216,14 +273,23 @@ impl Body for MlpBody<'_> {
     }
 
     fn measure_bytes(&self, _: usize, lanes: usize, rank: usize) -> u64 {
-        predictor_need(self.model.config(), &Self::limits(Precision::Exact, lanes, 1, rank)).bytes as u64
+        predictor_need(self.model.config(), &Self::limits(Precision::Exact, lanes, 1, rank)).bytes
+            as u64
     }
 
     fn pool(&self, _: &Step<'_>, hidden: &[f32], _: &[usize]) -> (Vec<f32>, ()) {
         (hidden.to_vec(), ())
     }
 
-    fn pool_back(&self, _: &Step<'_>, _: &[usize], (): (), d_pooled: &[f32], d_hidden: &mut [f32], _: &mut [f32]) {
+    fn pool_back(
+        &self,
+        _: &Step<'_>,
+        _: &[usize],
+        (): (),
+        d_pooled: &[f32],
+        d_hidden: &mut [f32],
+        _: &mut [f32],
+    ) {
         d_hidden.copy_from_slice(d_pooled);
     }
 }

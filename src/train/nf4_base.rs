@@ -1,5 +1,5 @@
-//! A float base with its linear layers in NF4, in memory: what `qlora` trains on when methods are compared. Importing from files is
-//! in `import`.
+//! A float base with its linear layers in NF4, in memory: what `qlora` trains on when methods are
+//! compared. Importing from files is in `import`.
 
 use super::AnyBase;
 use crate::archive::schema::bert::{Bert as BertRoot, BertLayer, LayerNorm as StoredNorm};
@@ -14,16 +14,22 @@ use crate::model::mlp::Mlp;
 use crate::nn::{LayerNorm, Linear};
 use crate::quant::{BLOCK, Format, Matrix, OwnedMatrix};
 
-/// A float base as `lowrank import` makes it by default: linear layers in NF4, embedding and output head in 8 bits; `None` if its
-/// linear layers are no floats.
+/// A float base as `lowrank import` makes it by default: linear layers in NF4, embedding and output
+/// head in 8 bits; `None` if its linear layers are no floats.
 ///
 /// # Errors
 /// What the writers say.
 pub fn with_nf4(base: &AnyBase<'_>) -> Result<Option<Buffer>> {
     match base {
-        AnyBase::Llama(model) if is_float(&model.layer(0).q.weight) => llama_with_nf4(model).map(Some),
-        AnyBase::Bert(model) if is_float(&model.layer(0).q.weight) => bert_with_nf4(model).map(Some),
-        AnyBase::Lstm(model) if is_float(&model.layer(0).ih.weight) => lstm_with_nf4(model).map(Some),
+        AnyBase::Llama(model) if is_float(&model.layer(0).q.weight) => {
+            llama_with_nf4(model).map(Some)
+        }
+        AnyBase::Bert(model) if is_float(&model.layer(0).q.weight) => {
+            bert_with_nf4(model).map(Some)
+        }
+        AnyBase::Lstm(model) if is_float(&model.layer(0).ih.weight) => {
+            lstm_with_nf4(model).map(Some)
+        }
         AnyBase::Mlp(model) if is_float(&model.layer(0).weight) => mlp_with_nf4(model).map(Some),
         _ => Ok(None),
     }
@@ -36,7 +42,10 @@ fn is_float(weight: &Matrix<'_>) -> bool {
 /// A matrix in another format.
 fn converted(weight: Matrix<'_>, format: Format) -> Result<OwnedMatrix> {
     let mut floats = vec![0.0; weight.rows() * weight.cols()];
-    floats.chunks_exact_mut(weight.cols()).enumerate().for_each(|(row, out)| weight.read(row, 0, out));
+    floats
+        .chunks_exact_mut(weight.cols())
+        .enumerate()
+        .for_each(|(row, out)| weight.read(row, 0, out));
     OwnedMatrix::quantize(format, BLOCK, weight.rows(), weight.cols(), &floats)
 }
 
@@ -103,7 +112,10 @@ fn bert_with_nf4(model: &Bert<'_>) -> Result<Buffer> {
     };
     let weights: Vec<_> = (0..model.config().layers).map(of).collect::<Result<_>>()?;
     let embedding = converted(model.embedding(), Format::Int8)?;
-    let pooler = model.pooler().map(|pooler| Ok((converted(pooler.weight, Format::Nf4)?, pooler.bias))).transpose()?;
+    let pooler = model
+        .pooler()
+        .map(|pooler| Ok((converted(pooler.weight, Format::Nf4)?, pooler.bias)))
+        .transpose()?;
     fn norm(norm: LayerNorm<'_>) -> StoredNorm<'_> {
         StoredNorm { weight: norm.weight, bias: norm.bias }
     }
@@ -146,13 +158,19 @@ fn lstm_with_nf4(model: &Lstm<'_>) -> Result<Buffer> {
     };
     let weights: Vec<_> = (0..model.config().layers).map(of).collect::<Result<_>>()?;
     let embedding = converted(model.embedding(), Format::Int8)?;
-    let head = model.head().map(|head| Ok((converted(head.weight, Format::Int8)?, head.bias))).transpose()?;
+    let head = model
+        .head()
+        .map(|head| Ok((converted(head.weight, Format::Int8)?, head.bias)))
+        .transpose()?;
     let layers: Vec<_> = weights
         .iter()
         .enumerate()
         .map(|(index, weights)| {
             let layer = model.layer(index);
-            LstmLayer { ih: linear(&weights[0], layer.ih.bias), hh: linear(&weights[1], layer.hh.bias) }
+            LstmLayer {
+                ih: linear(&weights[0], layer.ih.bias),
+                hh: linear(&weights[1], layer.hh.bias),
+            }
         })
         .collect();
     let stop: Vec<u32> = model.stop_tokens().collect();
@@ -178,8 +196,22 @@ fn mlp_with_nf4(model: &Mlp<'_>) -> Result<Buffer> {
     let count = model.config().layers;
     // The last layer is the head.
     let format = |index| if index + 1 == count { Format::Int8 } else { Format::Nf4 };
-    let weights: Vec<_> = (0..count).map(|index| converted(model.layer(index).weight, format(index))).collect::<Result<_>>()?;
-    let layers: Vec<_> = weights.iter().enumerate().map(|(index, weight)| linear(weight, model.layer(index).bias)).collect();
+    let weights: Vec<_> = (0..count)
+        .map(|index| converted(model.layer(index).weight, format(index)))
+        .collect::<Result<_>>()?;
+    let layers: Vec<_> = weights
+        .iter()
+        .enumerate()
+        .map(|(index, weight)| linear(weight, model.layer(index).bias))
+        .collect();
     let labels = model.labels().collect::<Vec<_>>().join("\n");
-    to_buffer(&MlpRoot { name: model.name(), config: model.config().to_schema(), layers: &layers, labels: &labels }, 1)
+    to_buffer(
+        &MlpRoot {
+            name: model.name(),
+            config: model.config().to_schema(),
+            layers: &layers,
+            labels: &labels,
+        },
+        1,
+    )
 }

@@ -1,4 +1,5 @@
-//! Norms and activations, the way back, formula by formula. Rows are independent; lanes have rows of their own.
+//! Norms and activations, the way back, formula by formula. Rows are independent; lanes have rows
+//! of their own.
 
 use super::parallel::Machine;
 use super::pool::Floats;
@@ -17,22 +18,35 @@ pub(crate) fn rms_norm(machine: &Machine<'_>, x: &[f32], weight: &[f32], epsilon
     y
 }
 
-/// The way back of [`rms_norm`]; adds to dx, and to dw unless it is empty. With i = 1/√(mean(x²) + ε) and g = w ⊙ dy:
-/// `dx = i·g − x·(i³/d)·Σ g ⊙ x`, `dw = Σ rows dy ⊙ x·i`.
-pub(crate) fn rms_norm_back(machine: &Machine<'_>, x: &[f32], weight: &[f32], epsilon: f32, dy: &[f32], dx: &mut [f32], dw: &mut [f32]) {
+/// The way back of [`rms_norm`]; adds to dx, and to dw unless it is empty. With i = 1/√(mean(x²) +
+/// ε) and g = w ⊙ dy: `dx = i·g − x·(i³/d)·Σ g ⊙ x`, `dw = Σ rows dy ⊙ x·i`.
+pub(crate) fn rms_norm_back(
+    machine: &Machine<'_>,
+    x: &[f32],
+    weight: &[f32],
+    epsilon: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+    dw: &mut [f32],
+) {
     let width = weight.len();
     let inverse = |x: &[f32]| 1.0 / (machine.kernels.dot(x, x) / width as f32 + epsilon).sqrt();
     let share = machine.share(x.len() / width) * width;
-    machine.each(dx.chunks_mut(share).zip(x.chunks(share).zip(dy.chunks(share))), |(dx, (x, dy))| {
-        for ((dx, x), dy) in dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width)) {
-            let i = inverse(x);
-            let along: f32 = dy.iter().zip(weight).zip(x).map(|((dy, w), x)| dy * w * x).sum();
-            let back = i * i * i / width as f32 * along;
-            for (((dx, x), dy), w) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
-                *dx += i * w * dy - back * x;
+    machine.each(
+        dx.chunks_mut(share).zip(x.chunks(share).zip(dy.chunks(share))),
+        |(dx, (x, dy))| {
+            for ((dx, x), dy) in
+                dx.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(dy.chunks_exact(width))
+            {
+                let i = inverse(x);
+                let along: f32 = dy.iter().zip(weight).zip(x).map(|((dy, w), x)| dy * w * x).sum();
+                let back = i * i * i / width as f32 * along;
+                for (((dx, x), dy), w) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
+                    *dx += i * w * dy - back * x;
+                }
             }
-        }
-    });
+        },
+    );
     if !dw.is_empty() {
         for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact(width)) {
             let i = inverse(x);
@@ -45,10 +59,13 @@ pub(crate) fn rms_norm_back(machine: &Machine<'_>, x: &[f32], weight: &[f32], ep
 pub(crate) fn silu_mul(machine: &Machine<'_>, gate: &[f32], up: &[f32]) -> Floats {
     let mut h = machine.unset(gate.len());
     let share = machine.share(h.len());
-    machine.each(h.chunks_mut(share).zip(gate.chunks(share)).zip(up.chunks(share)), |((h, gate), up)| {
-        h.copy_from_slice(gate);
-        machine.kernels.silu_mul(h, up);
-    });
+    machine.each(
+        h.chunks_mut(share).zip(gate.chunks(share)).zip(up.chunks(share)),
+        |((h, gate), up)| {
+            h.copy_from_slice(gate);
+            machine.kernels.silu_mul(h, up);
+        },
+    );
     h
 }
 
@@ -56,13 +73,22 @@ static ONES: [f32; 1024] = [1.0; 1024];
 
 /// The way back of [`silu_mul`], in place: dh becomes d_gate, and d_up is returned.
 /// `d_gate = dh ⊙ up ⊙ σ(1 + gate·(1 − σ))`, `d_up = dh ⊙ silu(gate)`.
-pub(crate) fn silu_mul_back(machine: &Machine<'_>, gate: &[f32], up: &[f32], dh: &mut [f32]) -> Floats {
+pub(crate) fn silu_mul_back(
+    machine: &Machine<'_>,
+    gate: &[f32],
+    up: &[f32],
+    dh: &mut [f32],
+) -> Floats {
     let mut d_up = machine.unset(dh.len());
     let share = machine.share(dh.len());
-    let parts = dh.chunks_mut(share).zip(d_up.chunks_mut(share)).zip(gate.chunks(share).zip(up.chunks(share)));
+    let parts = dh
+        .chunks_mut(share)
+        .zip(d_up.chunks_mut(share))
+        .zip(gate.chunks(share).zip(up.chunks(share)));
     machine.each(parts, |((dh, d_up), (gate, up))| {
         d_up.copy_from_slice(gate);
-        d_up.chunks_mut(ONES.len()).for_each(|d_up| machine.kernels.silu_mul(d_up, &ONES[..d_up.len()]));
+        d_up.chunks_mut(ONES.len())
+            .for_each(|d_up| machine.kernels.silu_mul(d_up, &ONES[..d_up.len()]));
         for (((dh, d_up), &g), up) in dh.iter_mut().zip(d_up).zip(gate).zip(up) {
             // σ from silu(g) = g·σ, which the kernel has; around zero from its series.
             let silu = *d_up;
@@ -86,9 +112,17 @@ pub(crate) fn layer_norm(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm<'_>)
     y
 }
 
-/// The way back of [`layer_norm`], in place: dy becomes dx (see [`LayerNorm`]); adds to dw and db unless they are empty. With
-/// i = 1/√(var + ε) and n = (x − mean)·i: `dw = Σ rows dy ⊙ n`, `db = Σ rows dy`.
-pub(crate) fn layer_norm_back(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm<'_>, d: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
+/// The way back of [`layer_norm`], in place: dy becomes dx (see [`LayerNorm`]); adds to dw and db
+/// unless they are empty. With i = 1/√(var + ε) and n = (x − mean)·i: `dw = Σ rows dy ⊙ n`, `db = Σ
+/// rows dy`.
+pub(crate) fn layer_norm_back(
+    machine: &Machine<'_>,
+    x: &[f32],
+    norm: &LayerNorm<'_>,
+    d: &mut [f32],
+    dw: &mut [f32],
+    db: &mut [f32],
+) {
     let width = norm.weight.len();
     if !dw.is_empty() && !db.is_empty() {
         for (x, dy) in x.chunks_exact(width).zip(d.chunks_exact(width)) {
@@ -100,7 +134,9 @@ pub(crate) fn layer_norm_back(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm
         }
     }
     let share = machine.share(x.len() / width) * width;
-    machine.each(d.chunks_mut(share).zip(x.chunks(share)), |(d, x)| machine.kernels.layer_norm_back(norm, x, d));
+    machine.each(d.chunks_mut(share).zip(x.chunks(share)), |(d, x)| {
+        machine.kernels.layer_norm_back(norm, x, d)
+    });
 }
 
 /// `f(x)`.
@@ -115,7 +151,11 @@ pub(crate) fn activate(machine: &Machine<'_>, activation: Activation, x: &[f32])
 }
 
 /// `f(x)` and `f'(x)`.
-pub(crate) fn activate_with_slope(machine: &Machine<'_>, activation: Activation, mut x: Floats) -> (Floats, Floats) {
+pub(crate) fn activate_with_slope(
+    machine: &Machine<'_>,
+    activation: Activation,
+    mut x: Floats,
+) -> (Floats, Floats) {
     let mut y = machine.unset(x.len());
     let share = machine.share(x.len());
     machine.each(y.chunks_mut(share).zip(x.chunks_mut(share)), |(y, x)| match activation {
@@ -128,11 +168,14 @@ pub(crate) fn activate_with_slope(machine: &Machine<'_>, activation: Activation,
 /// `x ⊙= y`.
 pub(crate) fn multiply_by(machine: &Machine<'_>, x: &mut [f32], y: &[f32]) {
     let share = machine.share(x.len());
-    machine.each(x.chunks_mut(share).zip(y.chunks(share)), |(x, y)| x.iter_mut().zip(y).for_each(|(x, y)| *x *= y));
+    machine.each(x.chunks_mut(share).zip(y.chunks(share)), |(x, y)| {
+        x.iter_mut().zip(y).for_each(|(x, y)| *x *= y)
+    });
 }
 
 /// `x += y`.
 pub(crate) fn add(machine: &Machine<'_>, x: &mut [f32], y: &[f32]) {
     let share = machine.share(x.len());
-    machine.each(x.chunks_mut(share).zip(y.chunks(share)), |(x, y)| machine.kernels.axpy(1.0, y, x));
+    machine
+        .each(x.chunks_mut(share).zip(y.chunks(share)), |(x, y)| machine.kernels.axpy(1.0, y, x));
 }

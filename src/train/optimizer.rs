@@ -1,7 +1,8 @@
-//! AdamW (f32 or 8-bit moments), SGD, and clipping by the global norm, as torch and bitsandbytes define them.
+//! AdamW (f32 or 8-bit moments), SGD, and clipping by the global norm, as torch and bitsandbytes
+//! define them.
 //!
-//! Parameters and gradients lie in one flat f32 arena each; a tensor is a range of it. Only ranges that a [`Group`] names have a
-//! state and change. What the gradients are is not decided here.
+//! Parameters and gradients lie in one flat f32 arena each; a tensor is a range of it. Only ranges
+//! that a [`Group`] names have a state and change. What the gradients are is not decided here.
 //!
 //! AdamW at step t, with η = rate · group rate (arXiv 1711.05101; torch's order of operations):
 //! `w ← w·(1 − η·decay)`, `m ← m + (1 − β₁)(g − m)`, `v ← β₂·v + (1 − β₂)·g²`,
@@ -17,10 +18,12 @@ use crate::error::{Error, Result};
 
 use super::eight_bit::{BLOCK, Coder, Moments};
 
-/// Tensors smaller than this keep their moments in f32 under [`OptimizerKind::AdamW8Bit`], as in bitsandbytes.
+/// Tensors smaller than this keep their moments in f32 under [`OptimizerKind::AdamW8Bit`], as in
+/// bitsandbytes.
 pub const LEAST_8_BIT: usize = 4096;
 
-/// One tensor, or neighbours in the arena with the same settings; 8-bit blocks start at its beginning.
+/// One tensor, or neighbours in the arena with the same settings; 8-bit blocks start at its
+/// beginning.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     /// Its place in the arena.
@@ -67,7 +70,9 @@ impl OptimizerKind {
         match self {
             Self::Sgd { momentum: 0.0 } => 0,
             Self::Sgd { .. } => 4 * length,
-            Self::AdamW8Bit { .. } if length >= LEAST_8_BIT as u64 => 2 * (length + 4 * length.div_ceil(BLOCK as u64)),
+            Self::AdamW8Bit { .. } if length >= LEAST_8_BIT as u64 => {
+                2 * (length + 4 * length.div_ceil(BLOCK as u64))
+            }
             Self::AdamW { .. } | Self::AdamW8Bit { .. } => 8 * length,
         }
     }
@@ -94,7 +99,8 @@ impl Default for OptimizerKind {
     }
 }
 
-/// The state of an optimizer, for a checkpoint. It does not name the kind or the groups: whoever loads it has them.
+/// The state of an optimizer, for a checkpoint. It does not name the kind or the groups: whoever
+/// loads it has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// Steps taken.
@@ -121,8 +127,8 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimizer before its first step, for an arena of `parameters` values. Groups should not overlap; what they name beyond
-    /// the arena is left out.
+    /// An optimizer before its first step, for an arena of `parameters` values. Groups should not
+    /// overlap; what they name beyond the arena is left out.
     pub fn new(kind: OptimizerKind, groups: Vec<Group>, parameters: usize) -> Self {
         let with_memory = |mut group: Group| {
             group.range.end = group.range.end.min(parameters);
@@ -133,8 +139,8 @@ impl Optimizer {
         Self { kind, groups: groups.into_iter().map(with_memory).collect(), steps: 0 }
     }
 
-    /// One step. `rate` is the schedule's learning rate; `values` and `gradients` are whole arenas of the length given to
-    /// [`new`](Self::new) (what a shorter one lacks is left out).
+    /// One step. `rate` is the schedule's learning rate; `values` and `gradients` are whole arenas
+    /// of the length given to [`new`](Self::new) (what a shorter one lacks is left out).
     pub fn step(&mut self, rate: f32, values: &mut [f32], gradients: &[f32]) {
         self.steps += 1;
         for (group, memory) in &mut self.groups {
@@ -147,9 +153,21 @@ impl Optimizer {
                     let keep = if self.steps == 1 { 0.0 } else { momentum as f32 };
                     sgd(rate as f32, group.decay, keep, direction, values, gradients);
                 }
-                (OptimizerKind::Sgd { .. }, _) => plain_sgd(rate as f32, group.decay, values, gradients),
-                (OptimizerKind::AdamW { beta1, beta2, epsilon } | OptimizerKind::AdamW8Bit { beta1, beta2, epsilon }, memory) => {
-                    let adam = Adam::new(rate, f64::from(group.decay), [beta1, beta2], epsilon, self.steps);
+                (OptimizerKind::Sgd { .. }, _) => {
+                    plain_sgd(rate as f32, group.decay, values, gradients)
+                }
+                (
+                    OptimizerKind::AdamW { beta1, beta2, epsilon }
+                    | OptimizerKind::AdamW8Bit { beta1, beta2, epsilon },
+                    memory,
+                ) => {
+                    let adam = Adam::new(
+                        rate,
+                        f64::from(group.decay),
+                        [beta1, beta2],
+                        epsilon,
+                        self.steps,
+                    );
                     match memory {
                         Memory::Float { m, v } => adam.step(m, v, values, gradients),
                         Memory::EightBit { m, v } => adam.step_8_bit(m, v, values, gradients),
@@ -162,7 +180,9 @@ impl Optimizer {
 
     /// Another ε from the next step on.
     pub(crate) fn set_epsilon(&mut self, to: f64) {
-        if let OptimizerKind::AdamW { epsilon, .. } | OptimizerKind::AdamW8Bit { epsilon, .. } = &mut self.kind {
+        if let OptimizerKind::AdamW { epsilon, .. } | OptimizerKind::AdamW8Bit { epsilon, .. } =
+            &mut self.kind
+        {
             *epsilon = to;
         }
     }
@@ -182,7 +202,9 @@ impl Optimizer {
         let mut bytes = Vec::with_capacity(self.bytes());
         for part in self.groups.iter().flat_map(|(_, memory)| memory.parts()) {
             match part {
-                Part::Floats(floats) => floats.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes())),
+                Part::Floats(floats) => {
+                    floats.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()))
+                }
                 Part::Codes(codes) => bytes.extend_from_slice(codes),
             }
         }
@@ -192,7 +214,8 @@ impl Optimizer {
     /// Continues from a saved state of the same kind and groups.
     ///
     /// # Errors
-    /// [`Error::Length`] if the state has another length than this optimizer's; then nothing changes.
+    /// [`Error::Length`] if the state has another length than this optimizer's; then nothing
+    /// changes.
     pub fn load(&mut self, state: &State) -> Result<()> {
         let (have, need) = (state.bytes.len(), self.bytes());
         if have != need {
@@ -209,7 +232,10 @@ impl Optimizer {
             match part {
                 PartMut::Floats(floats) => {
                     let (words, _) = taken.as_chunks::<4>();
-                    floats.iter_mut().zip(words).for_each(|(value, word)| *value = f32::from_le_bytes(*word));
+                    floats
+                        .iter_mut()
+                        .zip(words)
+                        .for_each(|(value, word)| *value = f32::from_le_bytes(*word));
                 }
                 PartMut::Codes(codes) => codes.copy_from_slice(taken),
             }
@@ -238,7 +264,9 @@ impl Memory {
             OptimizerKind::AdamW8Bit { .. } if length >= LEAST_8_BIT => {
                 Self::EightBit { m: Moments::zeros(length), v: Moments::zeros(length) }
             }
-            OptimizerKind::AdamW { .. } | OptimizerKind::AdamW8Bit { .. } => Self::Float { m: zeros(), v: zeros() },
+            OptimizerKind::AdamW { .. } | OptimizerKind::AdamW8Bit { .. } => {
+                Self::Float { m: zeros(), v: zeros() }
+            }
         }
     }
 
@@ -256,7 +284,12 @@ impl Memory {
             Self::Direction(direction) => vec![Part::Floats(direction)],
             Self::Float { m, v } => vec![Part::Floats(m), Part::Floats(v)],
             Self::EightBit { m, v } => {
-                vec![Part::Codes(&m.codes), Part::Floats(&m.absmax), Part::Codes(&v.codes), Part::Floats(&v.absmax)]
+                vec![
+                    Part::Codes(&m.codes),
+                    Part::Floats(&m.absmax),
+                    Part::Codes(&v.codes),
+                    Part::Floats(&v.absmax),
+                ]
             }
         }
     }
@@ -323,17 +356,22 @@ impl Adam {
         }
     }
 
-    /// Block by block: decode, step, encode. The first moment is `β₁·m + (1 − β₁)·g`, as bitsandbytes adds it.
+    /// Block by block: decode, step, encode. The first moment is `β₁·m + (1 − β₁)·g`, as
+    /// bitsandbytes adds it.
     fn step_8_bit(&self, m: &mut Moments, v: &mut Moments, values: &mut [f32], gradients: &[f32]) {
         let (signed, unsigned) = (Coder::signed(), Coder::unsigned());
         let (mut m_block, mut v_block) = ([0.0f32; BLOCK], [0.0f32; BLOCK]);
         let m = m.codes.chunks_mut(BLOCK).zip(&mut m.absmax);
         let v = v.codes.chunks_mut(BLOCK).zip(&mut v.absmax);
-        for (((m, v), values), gradients) in m.zip(v).zip(values.chunks_mut(BLOCK)).zip(gradients.chunks(BLOCK)) {
+        for (((m, v), values), gradients) in
+            m.zip(v).zip(values.chunks_mut(BLOCK)).zip(gradients.chunks(BLOCK))
+        {
             let (m_block, v_block) = (&mut m_block[..m.0.len()], &mut v_block[..v.0.len()]);
             signed.decode(m.0, *m.1, m_block);
             unsigned.decode(v.0, *v.1, v_block);
-            for (((m, v), value), &gradient) in m_block.iter_mut().zip(v_block.iter_mut()).zip(values).zip(gradients) {
+            for (((m, v), value), &gradient) in
+                m_block.iter_mut().zip(v_block.iter_mut()).zip(values).zip(gradients)
+            {
                 *m = *m * self.beta1 + self.new1 * gradient;
                 *v = *v * self.beta2 + self.new2 * gradient * gradient;
                 *value = self.moved(*value * self.shrink, *m, *v);
@@ -344,7 +382,14 @@ impl Adam {
     }
 }
 
-fn sgd(rate: f32, decay: f32, keep: f32, direction: &mut [f32], values: &mut [f32], gradients: &[f32]) {
+fn sgd(
+    rate: f32,
+    decay: f32,
+    keep: f32,
+    direction: &mut [f32],
+    values: &mut [f32],
+    gradients: &[f32],
+) {
     for ((direction, value), gradient) in direction.iter_mut().zip(values).zip(gradients) {
         *direction = *direction * keep + (gradient + decay * *value);
         *value -= rate * *direction;
@@ -357,9 +402,11 @@ fn plain_sgd(rate: f32, decay: f32, values: &mut [f32], gradients: &[f32]) {
     }
 }
 
-/// Scales `gradients` by `max_norm / (norm + 1e-6)` if that is below 1, as torch's `clip_grad_norm_`; returns the norm before.
+/// Scales `gradients` by `max_norm / (norm + 1e-6)` if that is below 1, as torch's
+/// `clip_grad_norm_`; returns the norm before.
 ///
-/// The sum of squares runs in f64 in a fixed order. A norm that is not finite is returned and changes nothing.
+/// The sum of squares runs in f64 in a fixed order. A norm that is not finite is returned and
+/// changes nothing.
 pub fn clip(gradients: &mut [f32], max_norm: f32) -> f32 {
     const LANES: usize = 8;
     let mut sums = [0.0f64; LANES];

@@ -19,18 +19,24 @@ pub enum Targets {
 }
 
 impl Targets {
-    /// What people write: `all-linear`, names separated by commas, or a regular expression for whole module paths.
+    /// What people write: `all-linear`, names separated by commas, or a regular expression for
+    /// whole module paths.
     pub fn parse(text: &str) -> Self {
-        let is_name = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.');
+        let is_name = |part: &str| {
+            !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.')
+        };
         match text {
             "all-linear" => Self::AllLinear,
-            _ if text.split(',').all(|part| is_name(part.trim())) => Self::Names(text.split(',').map(|part| part.trim().into()).collect()),
+            _ if text.split(',').all(|part| is_name(part.trim())) => {
+                Self::Names(text.split(',').map(|part| part.trim().into()).collect())
+            }
             _ => Self::Pattern(text.into()),
         }
     }
 }
 
-/// How A is drawn; B starts at zero. An embedding's A starts at zero and its B is drawn from N(0, 1), as PEFT has it.
+/// How A is drawn; B starts at zero. An embedding's A starts at zero and its B is drawn from N(0,
+/// 1), as PEFT has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Init {
@@ -92,15 +98,18 @@ pub struct Options {
     pub label_smoothing: f32,
     /// Everything random follows from it.
     pub seed: u64,
-    /// Keep only the inputs of blocks and compute the rest again on the way back: less memory, a third more time.
+    /// Keep only the inputs of blocks and compute the rest again on the way back: less memory, a
+    /// third more time.
     pub checkpointing: bool,
-    /// How forward products with what stays frozen treat their activations. `Fast` trains the adapter on the 8-bit activations that it
-    /// will be served with, in less time, where the base is NF4 or int8. The way back, and validation, are in f32 all the same.
+    /// How forward products with what stays frozen treat their activations. `Fast` trains the
+    /// adapter on the 8-bit activations that it will be served with, in less time, where the
+    /// base is NF4 or int8. The way back, and validation, are in f32 all the same.
     pub precision: Precision,
 }
 
 impl Options {
-    /// `method` with the usual numbers: r 8, alpha 16, all linear layers, AdamW at 2e-4, constant, clipped at 1.
+    /// `method` with the usual numbers: r 8, alpha 16, all linear layers, AdamW at 2e-4, constant,
+    /// clipped at 1.
     pub fn new(method: Method) -> Self {
         Self {
             method,
@@ -139,15 +148,20 @@ impl Options {
     /// [`TrainError::Options`] with the name, the number and what is allowed.
     pub fn check(&self) -> Result<(), TrainError> {
         let most = crate::adapter::MAX_RANK as usize;
-        let ranks = std::iter::once(self.rank as f32).chain(self.rank_pattern.iter().map(|pattern| pattern.value));
+        let ranks = std::iter::once(self.rank as f32)
+            .chain(self.rank_pattern.iter().map(|pattern| pattern.value));
         for rank in ranks {
             within("rank", f64::from(rank), 1.0, most as f64)?;
             if rank.fract() != 0.0 {
-                return Err(TrainError::options(format!("rank is {rank}, a whole number was expected")));
+                return Err(TrainError::options(format!(
+                    "rank is {rank}, a whole number was expected"
+                )));
             }
         }
         let largest = f64::from(f32::MAX);
-        for alpha in std::iter::once(self.alpha).chain(self.alpha_pattern.iter().map(|pattern| pattern.value)) {
+        for alpha in std::iter::once(self.alpha)
+            .chain(self.alpha_pattern.iter().map(|pattern| pattern.value))
+        {
             within("alpha", f64::from(alpha), f64::from(f32::MIN_POSITIVE), largest)?;
         }
         within("dropout", f64::from(self.dropout), 0.0, 0.999)?;

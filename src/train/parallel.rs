@@ -1,6 +1,7 @@
 //! Sharing work among lanes: items that own what they write, each handled once by some lane.
 //!
-//! Which lane takes an item never changes a result: items write only what they own, and nobody adds up across items here.
+//! Which lane takes an item never changes a result: items write only what they own, and nobody adds
+//! up across items here.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,7 +65,11 @@ impl<'m> Machine<'m> {
     }
 
     /// [`each`] on these lanes.
-    pub(crate) fn each<T: Send>(&self, items: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) {
+    pub(crate) fn each<T: Send>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        work: impl Fn(T) + Sync,
+    ) {
         each(self.executor, items, work);
     }
 
@@ -74,10 +79,16 @@ impl<'m> Machine<'m> {
     }
 }
 
-/// `work(item)` for every item. A lane begins with its own part of them, the same part of the rows in every operation, so that it
-/// finds in its caches what it wrote before; when it is done it helps the others.
-pub(crate) fn each<T: Send>(executor: &dyn Executor, items: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) {
-    let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
+/// `work(item)` for every item. A lane begins with its own part of them, the same part of the rows
+/// in every operation, so that it finds in its caches what it wrote before; when it is done it
+/// helps the others.
+pub(crate) fn each<T: Send>(
+    executor: &dyn Executor,
+    items: impl IntoIterator<Item = T>,
+    work: impl Fn(T) + Sync,
+) {
+    let items: Vec<Mutex<Option<T>>> =
+        items.into_iter().map(|item| Mutex::new(Some(item))).collect();
     let lanes = executor.lanes().max(1).min(items.len());
     let start = |lane: usize| lane * items.len() / lanes;
     let next: Vec<AtomicUsize> = (0..lanes).map(|lane| AtomicUsize::new(start(lane))).collect();
@@ -88,7 +99,9 @@ pub(crate) fn each<T: Send>(executor: &dyn Executor, items: impl IntoIterator<It
                 if index >= start(part + 1) {
                     break;
                 }
-                if let Some(item) = items[index].lock().unwrap_or_else(PoisonError::into_inner).take() {
+                if let Some(item) =
+                    items[index].lock().unwrap_or_else(PoisonError::into_inner).take()
+                {
                     work(item);
                 }
             }
@@ -118,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_lane_that_is_held_up_is_helped() {
-        let (pool, threads, done) = (Arc::new(Pool::default()), Threads::new(2).unwrap(), AtomicUsize::new(0));
+        let (pool, threads, done) =
+            (Arc::new(Pool::default()), Threads::new(2).unwrap(), AtomicUsize::new(0));
         let deadline = Instant::now() + Duration::from_secs(60);
         // The first item is not done before all others are, those of its own lane among them.
         Machine::new(&threads, &pool).each(0..10, |item| {

@@ -1,7 +1,8 @@
-//! What is trained: which places of a model change, how, and where their numbers lie in one flat arena.
+//! What is trained: which places of a model change, how, and where their numbers lie in one flat
+//! arena.
 //!
-//! All trainable numbers live in one `Vec<f32>`, their gradients in a second one; a tensor is a range. Optimizer, clipping and
-//! checkpoints then know nothing of layers.
+//! All trainable numbers live in one `Vec<f32>`, their gradients in a second one; a tensor is a
+//! range. Optimizer, clipping and checkpoints then know nothing of layers.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,8 +19,9 @@ pub(crate) enum Change {
     Full { weight: Range<usize>, bias: Range<usize> },
 }
 
-/// Low-rank factors of one place: `ΔW = s·B·A`. An embedding's A is kept transposed, `[vocab, r]`, a linear layer's as `[r, in]`;
-/// B is always kept transposed, `[r, out]`, so that a smaller rank is a prefix.
+/// Low-rank factors of one place: `ΔW = s·B·A`. An embedding's A is kept transposed, `[vocab, r]`,
+/// a linear layer's as `[r, in]`; B is always kept transposed, `[r, out]`, so that a smaller rank
+/// is a prefix.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LowRank {
     pub(crate) rank: usize,
@@ -44,7 +46,11 @@ impl LowRank {
 
     /// s at `rank`.
     pub(crate) fn scale(&self, rank: usize) -> f32 {
-        if self.rank_stabilized { self.alpha / (rank as f32).sqrt() } else { self.alpha / rank as f32 }
+        if self.rank_stabilized {
+            self.alpha / (rank as f32).sqrt()
+        } else {
+            self.alpha / rank as f32
+        }
     }
 }
 
@@ -110,16 +116,27 @@ impl Plan {
 
     /// Numbers that gradients change.
     pub(crate) fn trainable(&self) -> usize {
-        self.tensors.iter().filter(|tensor| !self.is_frozen(tensor)).map(|tensor| tensor.range.len()).sum()
+        self.tensors
+            .iter()
+            .filter(|tensor| !self.is_frozen(tensor))
+            .map(|tensor| tensor.range.len())
+            .sum()
     }
 
     /// Does this tensor keep its values?
     pub(crate) fn is_frozen(&self, tensor: &Tensor) -> bool {
-        tensor.part == Part::A && matches!(self.change(tensor.place), Change::LowRank(low) if low.a_frozen)
+        tensor.part == Part::A
+            && matches!(self.change(tensor.place), Change::LowRank(low) if low.a_frozen)
     }
 
     /// Appends a tensor of `len` numbers to the arena.
-    pub(crate) fn push(&mut self, place: u32, part: Part, len: usize, embedding: bool) -> Range<usize> {
+    pub(crate) fn push(
+        &mut self,
+        place: u32,
+        part: Part,
+        len: usize,
+        embedding: bool,
+    ) -> Range<usize> {
         let range = self.len()..self.len() + len;
         if len > 0 {
             self.tensors.push(Tensor { place, part, range: range.clone(), embedding });

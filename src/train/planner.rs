@@ -1,4 +1,5 @@
-//! From options and a model to a plan: which sites match, which rank and alpha each has, and the first values of the arena.
+//! From options and a model to a plan: which sites match, which rank and alpha each has, and the
+//! first values of the arena.
 
 use regex::Regex;
 
@@ -15,21 +16,31 @@ use crate::quant::Matrix;
 const SITES: u64 = 0x1000_0000;
 const CLASSIFIER: u64 = 0x0fff_ffff;
 
-/// The plan of a run on `body`, with a classifier for `labels` unless there are none, and the arena's first values.
-pub(crate) fn plan(body: &dyn Network, options: &Options, labels: &[String]) -> Result<(Plan, Vec<f32>), TrainError> {
+/// The plan of a run on `body`, with a classifier for `labels` unless there are none, and the
+/// arena's first values.
+pub(crate) fn plan(
+    body: &dyn Network,
+    options: &Options,
+    labels: &[String],
+) -> Result<(Plan, Vec<f32>), TrainError> {
     let plan = layout(body, options, labels)?;
     let values = first_values(body, &plan, options);
     Ok((plan, values))
 }
 
 /// The plan alone, without a number of the arena.
-pub(crate) fn layout(body: &dyn Network, options: &Options, labels: &[String]) -> Result<Plan, TrainError> {
+pub(crate) fn layout(
+    body: &dyn Network,
+    options: &Options,
+    labels: &[String],
+) -> Result<Plan, TrainError> {
     options.check()?;
     let rules = options.method.rules();
     let chosen = choose(body, options, !labels.is_empty())?;
     let weights: Vec<_> = chosen.iter().filter_map(|&(site, _)| body.layer_at(site)).collect();
     rules.check(&weights.iter().map(|linear| linear.weight.format()).collect::<Vec<_>>())?;
-    let mut plan = Plan { changes: vec![Change::Frozen; body.base().sites() as usize], ..Plan::default() };
+    let mut plan =
+        Plan { changes: vec![Change::Frozen; body.base().sites() as usize], ..Plan::default() };
     for ((site, name), linear) in chosen.iter().zip(&weights) {
         let embedding = is_embedding(body, *site);
         plan.changes[*site as usize] = if rules.is_full() {
@@ -69,13 +80,20 @@ pub(crate) fn path(body: &dyn Network, site: u32) -> String {
 }
 
 /// The sites that options name, with their paths.
-fn choose(body: &dyn Network, options: &Options, classifies: bool) -> Result<Vec<(u32, String)>, TrainError> {
+fn choose(
+    body: &dyn Network,
+    options: &Options,
+    classifies: bool,
+) -> Result<Vec<(u32, String)>, TrainError> {
     let tied_head = body.base().tied().map(|(head, _)| head);
     let full = options.method.rules().is_full();
-    // A site without a layer takes no part in training: an absent one, and a base's own classifier, whose place the new one takes. Nor
-    // does a language-model head beside a classifier: nothing reads it.
+    // A site without a layer takes no part in training: an absent one, and a base's own classifier,
+    // whose place the new one takes. Nor does a language-model head beside a classifier:
+    // nothing reads it.
     let unread = body.head_site().filter(|_| classifies);
-    let takes_part = |site: &u32| Some(*site) != unread && body.base().site(*site).is_some() && body.layer_at(*site).is_some();
+    let takes_part = |site: &u32| {
+        Some(*site) != unread && body.base().site(*site).is_some() && body.layer_at(*site).is_some()
+    };
     let all = || (0..body.base().sites()).filter(takes_part).map(|site| (site, path(body, site)));
     let pattern = match &options.targets {
         Targets::Pattern(pattern) => Some(whole("target-modules", pattern)?),
@@ -85,31 +103,46 @@ fn choose(body: &dyn Network, options: &Options, classifies: bool) -> Result<Vec
         // A full run trains everything; the tied head is the embedding.
         Targets::AllLinear if full => true,
         Targets::AllLinear => Some(site) != body.head_site() && !is_embedding(body, site),
-        Targets::Names(names) => names.iter().any(|wanted| name == wanted || name.ends_with(&format!(".{wanted}"))),
+        Targets::Names(names) => {
+            names.iter().any(|wanted| name == wanted || name.ends_with(&format!(".{wanted}")))
+        }
         Targets::Pattern(_) => pattern.as_ref().is_some_and(|pattern| pattern.is_match(name)),
     };
-    let chosen: Vec<_> = all().filter(|(site, name)| wanted(*site, name) && !(full && Some(*site) == tied_head)).collect();
+    let chosen: Vec<_> = all()
+        .filter(|(site, name)| wanted(*site, name) && !(full && Some(*site) == tied_head))
+        .collect();
     if chosen.is_empty() {
-        let mut ends: Vec<String> = all().map(|(_, name)| name.rsplit('.').next().unwrap_or_default().to_owned()).collect();
+        let mut ends: Vec<String> =
+            all().map(|(_, name)| name.rsplit('.').next().unwrap_or_default().to_owned()).collect();
         ends.sort();
         ends.dedup();
-        return Err(TrainError::options(format!("target-modules names no layer of this model; its layers are {}", ends.join(", "))));
+        return Err(TrainError::options(format!(
+            "target-modules names no layer of this model; its layers are {}",
+            ends.join(", ")
+        )));
     }
     if options.method.rules().freezes_a()
         && let Some((_, name)) = chosen.iter().find(|(site, _)| is_embedding(body, *site))
     {
-        return Err(TrainError::options(format!("lora-fa cannot train {name}: an embedding's A starts at zero and would stay there")));
+        return Err(TrainError::options(format!(
+            "lora-fa cannot train {name}: an embedding's A starts at zero and would stay there"
+        )));
     }
     Ok(chosen)
 }
 
 /// A pattern that has to match all of a path.
 fn whole(option: &str, pattern: &str) -> Result<Regex, TrainError> {
-    Regex::new(&format!("^(?:{pattern})$")).map_err(|error| TrainError::options(format!("{option}: {error}")))
+    Regex::new(&format!("^(?:{pattern})$"))
+        .map_err(|error| TrainError::options(format!("{option}: {error}")))
 }
 
 /// The number of the first pattern that matches the end of `name`, as PEFT matches.
-fn pattern_value(option: &str, patterns: &[super::options::PatternValue], name: &str) -> Result<Option<f32>, TrainError> {
+fn pattern_value(
+    option: &str,
+    patterns: &[super::options::PatternValue],
+    name: &str,
+) -> Result<Option<f32>, TrainError> {
     for entry in patterns {
         if whole(option, &format!(r"(.*\.)?({})", entry.pattern))?.is_match(name) {
             return Ok(Some(entry.value));
@@ -118,7 +151,14 @@ fn pattern_value(option: &str, patterns: &[super::options::PatternValue], name: 
     Ok(None)
 }
 
-fn full(plan: &mut Plan, body: &dyn Network, site: u32, weight: &Matrix<'_>, bias: usize, embedding: bool) -> Change {
+fn full(
+    plan: &mut Plan,
+    body: &dyn Network,
+    site: u32,
+    weight: &Matrix<'_>,
+    bias: usize,
+    embedding: bool,
+) -> Change {
     debug_assert!(site < body.base().sites());
     let weight = plan.push(site, Part::Weight, weight.rows() * weight.cols(), embedding);
     let bias = plan.push(site, Part::Bias, bias, false);
@@ -134,17 +174,32 @@ fn low_rank(
     rules: &dyn Rules,
     embedding: bool,
 ) -> Result<Change, TrainError> {
-    let rank = pattern_value("rank-pattern", &options.rank_pattern, name)?.map_or(options.rank, |rank| rank as usize);
-    let alpha = pattern_value("alpha-pattern", &options.alpha_pattern, name)?.unwrap_or(options.alpha);
-    let (outputs, inputs) = if embedding { (weight.cols(), weight.rows()) } else { (weight.rows(), weight.cols()) };
+    let rank = pattern_value("rank-pattern", &options.rank_pattern, name)?
+        .map_or(options.rank, |rank| rank as usize);
+    let alpha =
+        pattern_value("alpha-pattern", &options.alpha_pattern, name)?.unwrap_or(options.alpha);
+    let (outputs, inputs) =
+        if embedding { (weight.cols(), weight.rows()) } else { (weight.rows(), weight.cols()) };
     if embedding && rules.has_magnitude() {
-        return Err(TrainError::options(format!("dora cannot train {name}: embeddings take A and B only")));
+        return Err(TrainError::options(format!(
+            "dora cannot train {name}: embeddings take A and B only"
+        )));
     }
     let a = plan.push(site, Part::A, rank * inputs, embedding);
     let b = plan.push(site, Part::B, rank * outputs, embedding);
-    let magnitude = plan.push(site, Part::Magnitude, if rules.has_magnitude() { outputs } else { 0 }, false);
+    let magnitude =
+        plan.push(site, Part::Magnitude, if rules.has_magnitude() { outputs } else { 0 }, false);
     let (rank_stabilized, a_frozen) = (rules.rank_stabilized(), rules.freezes_a());
-    Ok(Change::LowRank(LowRank { rank, alpha, rank_stabilized, a, b, magnitude, embedding, a_frozen }))
+    Ok(Change::LowRank(LowRank {
+        rank,
+        alpha,
+        rank_stabilized,
+        a,
+        b,
+        magnitude,
+        embedding,
+        a_frozen,
+    }))
 }
 
 /// What the arena starts with.
@@ -160,17 +215,26 @@ fn first_values(body: &dyn Network, plan: &Plan, options: &Options) -> Vec<f32> 
                 let inputs = (out.len() / low.rank) as f32;
                 for (i, v) in out.iter_mut().enumerate() {
                     *v = match options.init {
-                        Init::Kaiming => (2.0 * random::uniform(options.seed, stream, i as u64) - 1.0) / inputs.sqrt(),
-                        Init::Gaussian => random::normal(options.seed, stream, i as u64) / low.rank as f32,
+                        Init::Kaiming => {
+                            (2.0 * random::uniform(options.seed, stream, i as u64) - 1.0)
+                                / inputs.sqrt()
+                        }
+                        Init::Gaussian => {
+                            random::normal(options.seed, stream, i as u64) / low.rank as f32
+                        }
                     };
                 }
             }
             Part::B if tensor.embedding => {
-                out.iter_mut().enumerate().for_each(|(i, v)| *v = random::normal(options.seed, stream, i as u64));
+                out.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, v)| *v = random::normal(options.seed, stream, i as u64));
             }
             Part::A | Part::B => {}
             Part::ClassifierBias => {
-                if let Some((own, rows)) = own_classifier(body, plan).filter(|(own, _)| !own.bias.is_empty()) {
+                if let Some((own, rows)) =
+                    own_classifier(body, plan).filter(|(own, _)| !own.bias.is_empty())
+                {
                     out.iter_mut().zip(rows).for_each(|(out, row)| *out = own.bias[row]);
                 }
             }
@@ -183,7 +247,9 @@ fn first_values(body: &dyn Network, plan: &Plan, options: &Options) -> Vec<f32> 
             Part::Weight => {
                 if let Some(linear) = body.layer_at(tensor.place) {
                     let cols = linear.weight.cols();
-                    out.chunks_exact_mut(cols).enumerate().for_each(|(row, out)| linear.weight.read(row, 0, out));
+                    out.chunks_exact_mut(cols)
+                        .enumerate()
+                        .for_each(|(row, out)| linear.weight.read(row, 0, out));
                 }
             }
             Part::Bias => {
@@ -199,7 +265,9 @@ fn first_values(body: &dyn Network, plan: &Plan, options: &Options) -> Vec<f32> 
             Part::ClassifierWeight => match own_classifier(body, plan) {
                 Some((own, rows)) => {
                     let cols = own.weight.cols();
-                    out.chunks_exact_mut(cols).zip(rows).for_each(|(out, row)| own.weight.read(row, 0, out));
+                    out.chunks_exact_mut(cols)
+                        .zip(rows)
+                        .for_each(|(out, row)| own.weight.read(row, 0, out));
                 }
                 None => {
                     let draw = |i: usize| 0.02 * random::normal(options.seed, CLASSIFIER, i as u64);
@@ -211,7 +279,8 @@ fn first_values(body: &dyn Network, plan: &Plan, options: &Options) -> Vec<f32> 
     values
 }
 
-/// The base's own classifier, if it has the same labels, and its rows in the order of the new one, which goes on from it.
+/// The base's own classifier, if it has the same labels, and its rows in the order of the new one,
+/// which goes on from it.
 fn own_classifier<'b>(body: &'b dyn Network, plan: &Plan) -> Option<(Linear<'b>, Vec<usize>)> {
     let (own, labels) = body.classifier()?;
     let wanted = &plan.classifier.as_ref()?.labels;

@@ -1,11 +1,12 @@
 //! The buffers of training steps, used again.
 //!
-//! Activations and their gradients come and go in the same few widths, block after block and step after step. An allocator gives
-//! their pages back and faults them in anew, which took a sixth of the time of a small encoder's steps.
+//! Activations and their gradients come and go in the same few widths, block after block and step
+//! after step. An allocator gives their pages back and faults them in anew, which took a sixth of
+//! the time of a small encoder's steps.
 //!
-//! Buffers are kept by their width, with room for the rows of the largest batch so far. Free ones are given up where they and those
-//! in use would take more than were ever in use at once: reuse costs no memory. What is small, or no whole number of rows, is
-//! an ordinary vector.
+//! Buffers are kept by their width, with room for the rows of the largest batch so far. Free ones
+//! are given up where they and those in use would take more than were ever in use at once: reuse
+//! costs no memory. What is small, or no whole number of rows, is an ordinary vector.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Below this many numbers an allocator does not ask the system.
 const SMALL: usize = 4096;
 
-/// Numbers of a cache line. Every buffer begins on one, with as many numbers to spare: else every vector of a row lies in two.
+/// Numbers of a cache line. Every buffer begins on one, with as many numbers to spare: else every
+/// vector of a row lies in two.
 pub(crate) const LINE: usize = 16;
 
 /// The first number of `values` that begins a cache line, among the first [`LINE`].
@@ -55,7 +57,12 @@ impl Free {
             return self.buffers.swap_remove(at);
         }
         while self.used + self.held > self.peak {
-            let largest = self.buffers.iter().enumerate().max_by_key(|(_, values)| values.len()).map(|(at, _)| at);
+            let largest = self
+                .buffers
+                .iter()
+                .enumerate()
+                .max_by_key(|(_, values)| values.len())
+                .map(|(at, _)| at);
             let Some(at) = largest else { break };
             self.held -= room(&self.buffers.swap_remove(at));
         }

@@ -1,8 +1,8 @@
-//! Random numbers that are a pure function of `(seed, stream, index)`: a run that resumes has no generator state to restore, and
-//! threads can draw in any order.
+//! Random numbers that are a pure function of `(seed, stream, index)`: a run that resumes has no
+//! generator state to restore, and threads can draw in any order.
 //!
-//! Each input passes the finalizer of SplitMix64 (Steele, Lea, Flood 2014; constants of Stafford's variant 13) before the next is
-//! added. Not for secrets.
+//! Each input passes the finalizer of SplitMix64 (Steele, Lea, Flood 2014; constants of Stafford's
+//! variant 13) before the next is added. Not for secrets.
 
 use std::f64::consts::TAU;
 
@@ -24,11 +24,15 @@ pub fn uniform(seed: u64, stream: u64, index: u64) -> f32 {
     (bits(seed, stream, index) >> 40) as f32 / (1u32 << 24) as f32
 }
 
-/// A number of the normal distribution with mean 0 and deviation 1 (Box and Muller's formula; at most 6.7 in size).
+/// A number of the normal distribution with mean 0 and deviation 1 (Box and Muller's formula; at
+/// most 6.7 in size).
 pub fn normal(seed: u64, stream: u64, index: u64) -> f32 {
     let bits = bits(seed, stream, index);
     // The radius from the upper half, never 0; the angle from the lower.
-    let (radius, angle) = (((bits >> 32) as f64 + 0.5) / 4_294_967_296.0, (bits & 0xffff_ffff) as f64 / 4_294_967_296.0);
+    let (radius, angle) = (
+        ((bits >> 32) as f64 + 0.5) / 4_294_967_296.0,
+        (bits & 0xffff_ffff) as f64 / 4_294_967_296.0,
+    );
     (libm::sqrt(-2.0 * libm::log(radius)) * libm::cos(TAU * angle)) as f32
 }
 
@@ -70,19 +74,31 @@ mod tests {
 
     #[test]
     fn draws_have_the_moments_of_their_distribution() {
-        // Standard errors at 100,000 draws: 0.001 of the uniform mean, 0.003 and 0.005 of the normal ones.
+        // Standard errors at 100,000 draws: 0.001 of the uniform mean, 0.003 and 0.005 of the
+        // normal ones.
         for stream in [0, 1, 17] {
             let (mean, variance) = moments(100_000, |index| uniform(7, stream, index));
-            assert!((mean - 0.5).abs() < 0.005 && (variance - 1.0 / 12.0).abs() < 0.003, "{stream}: {mean} {variance}");
+            assert!(
+                (mean - 0.5).abs() < 0.005 && (variance - 1.0 / 12.0).abs() < 0.003,
+                "{stream}: {mean} {variance}"
+            );
             let (mean, variance) = moments(100_000, |index| normal(7, stream, index));
-            assert!(mean.abs() < 0.015 && (variance - 1.0).abs() < 0.025, "{stream}: {mean} {variance}");
+            assert!(
+                mean.abs() < 0.015 && (variance - 1.0).abs() < 0.025,
+                "{stream}: {mean} {variance}"
+            );
         }
-        assert!((0..100_000).all(|index| (0.0..1.0).contains(&uniform(1, 2, index)) && normal(1, 2, index).is_finite()));
+        assert!(
+            (0..100_000).all(|index| (0.0..1.0).contains(&uniform(1, 2, index))
+                && normal(1, 2, index).is_finite())
+        );
     }
 
     #[test]
     fn seeds_streams_and_indices_do_not_meet() {
-        let mut seen: Vec<u64> = (0..20u64).flat_map(|a| (0..20).flat_map(move |b| (0..20).map(move |c| bits(a, b, c)))).collect();
+        let mut seen: Vec<u64> = (0..20u64)
+            .flat_map(|a| (0..20).flat_map(move |b| (0..20).map(move |c| bits(a, b, c))))
+            .collect();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), 8000);
@@ -121,6 +137,9 @@ mod tests {
             }
         }
         // 1000 expected, standard deviation 29.
-        assert!(counts.as_flattened().iter().all(|count| (860..1140).contains(count)), "{counts:?}");
+        assert!(
+            counts.as_flattened().iter().all(|count| (860..1140).contains(count)),
+            "{counts:?}"
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! A whole run: epochs, validation, early stopping, checkpoints, and the archive in the end. Steps are in `trainer`.
+//! A whole run: epochs, validation, early stopping, checkpoints, and the archive in the end. Steps
+//! are in `trainer`.
 //!
-//! Where a run is follows from its step alone: the batches of an epoch are a function of the seed and the epoch, what is random in a
-//! step is a function of the seed and the step. So a checkpoint is the numbers, the optimizer and a step, and a resumed run ends
-//! with the same bits as one that never stopped.
+//! Where a run is follows from its step alone: the batches of an epoch are a function of the seed
+//! and the epoch, what is random in a step is a function of the seed and the step. So a checkpoint
+//! is the numbers, the optimizer and a step, and a resumed run ends with the same bits as one that
+//! never stopped.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -55,13 +57,15 @@ pub struct RunOptions {
     pub sort_by_length: bool,
     /// Steps between validations; `None` for one after every epoch.
     pub validate_every: Option<u64>,
-    /// Stop after this many validations without a better one, and keep the best; `None` to keep the last.
+    /// Stop after this many validations without a better one, and keep the best; `None` to keep
+    /// the last.
     pub patience: Option<u32>,
     /// Where checkpoints are written, and how many steps lie between two.
     pub checkpoint: Option<(PathBuf, u64)>,
     /// Go on from the checkpoint if there is one.
     pub resume: bool,
-    /// DyLoRA: the smallest rank whose validation loss is within this share of the best rank's is kept.
+    /// DyLoRA: the smallest rank whose validation loss is within this share of the best rank's is
+    /// kept.
     pub rank_tolerance: f64,
 }
 
@@ -202,11 +206,12 @@ impl Course {
     }
 }
 
-/// Trains until the end, a stop, or divergence, and leaves the numbers that are to be kept in `trainer`.
+/// Trains until the end, a stop, or divergence, and leaves the numbers that are to be kept in
+/// `trainer`.
 ///
 /// # Errors
-/// What is wrong with data, options or a checkpoint; [`TrainError::Diverged`] if the loss explodes or is not a number: then
-/// `trainer` holds the last good numbers.
+/// What is wrong with data, options or a checkpoint; [`TrainError::Diverged`] if the loss explodes
+/// or is not a number: then `trainer` holds the last good numbers.
 pub fn run(
     trainer: &mut Trainer<'_>,
     training: &Dataset<'_>,
@@ -225,7 +230,14 @@ pub fn run(
     };
     let schedule = Schedule { shape: trainer.options().schedule, warmup, total: course.total };
     let settings = settings(trainer, training, validation, options);
-    let mut state = State { losses: Vec::new(), validations: Vec::new(), rows: 0, seconds: 0.0, best: None, worse: 0 };
+    let mut state = State {
+        losses: Vec::new(),
+        validations: Vec::new(),
+        rows: 0,
+        seconds: 0.0,
+        best: None,
+        worse: 0,
+    };
     if options.resume
         && let Some((path, _)) = &options.checkpoint
         && path.exists()
@@ -237,7 +249,10 @@ pub fn run(
     let mut guard = Guard::new(trainer);
     let mut plan: Option<(u64, Vec<Vec<u32>>)> = None;
     let save = |trainer: &Trainer<'_>, state: &State| match &options.checkpoint {
-        Some((path, _)) => checkpoint::write(path, trainer.fingerprint(), &settings, &state.saved(trainer)).map_err(TrainError::from),
+        Some((path, _)) => {
+            checkpoint::write(path, trainer.fingerprint(), &settings, &state.saved(trainer))
+                .map_err(TrainError::from)
+        }
         None => Ok(()),
     };
 
@@ -246,12 +261,19 @@ pub fn run(
         let started = Instant::now();
         let (epoch, inside) = course.locate(trainer.steps());
         if plan.as_ref().is_none_or(|(of, _)| *of != epoch) {
-            plan = Some((epoch, training.plan(options.batch_size, seed, epoch, options.sort_by_length)));
+            plan = Some((
+                epoch,
+                training.plan(options.batch_size, seed, epoch, options.sort_by_length),
+            ));
         }
         let Some((_, batches)) = &plan else { break };
         let first = inside as usize * options.accumulation;
-        let chosen = &batches[first.min(batches.len())..(first + options.accumulation).min(batches.len())];
-        let batches: Vec<Batch> = chosen.iter().map(|examples| training.batch_on(executor, examples)).collect::<Result<_, _>>()?;
+        let chosen =
+            &batches[first.min(batches.len())..(first + options.accumulation).min(batches.len())];
+        let batches: Vec<Batch> = chosen
+            .iter()
+            .map(|examples| training.batch_on(executor, examples))
+            .collect::<Result<_, _>>()?;
         let facts = match trainer.step(executor, &batches, schedule.factor(trainer.steps())) {
             Err(error @ TrainError::Diverged { .. }) => {
                 guard.restore(trainer)?;
@@ -261,7 +283,8 @@ pub fn run(
             facts => facts?,
         };
         state.losses.push(facts.loss as f32);
-        state.rows += batches.iter().map(|batch| *batch.starts.last().unwrap_or(&0) as u64).sum::<u64>();
+        state.rows +=
+            batches.iter().map(|batch| *batch.starts.last().unwrap_or(&0) as u64).sum::<u64>();
         state.seconds += started.elapsed().as_secs_f64();
         let step = trainer.steps();
         if guard.exploded(&state.losses) {
@@ -270,14 +293,20 @@ pub fn run(
             return Err(TrainError::Diverged { step, loss: facts.loss });
         }
 
-        stopped = watch(Event::Step { step, total: course.total, loss: facts.loss }) == Control::Stop;
+        stopped =
+            watch(Event::Step { step, total: course.total, loss: facts.loss }) == Control::Stop;
         // Also before a stop: a run that goes on does not come back to this step.
-        let due = options.validate_every.map_or(course.ends_epoch(step), |every| step.is_multiple_of(every)) || step == course.total;
+        let due = options
+            .validate_every
+            .map_or(course.ends_epoch(step), |every| step.is_multiple_of(every))
+            || step == course.total;
         if let (Some(data), true) = (validation, due) {
             let measures = trainer.measure(data, executor, None)?;
             guard.keep(trainer);
             state.validations.push((step, measures.loss, measures.accuracy));
-            let stop = watch(Event::Validation { step, loss: measures.loss, accuracy: measures.accuracy }) == Control::Stop;
+            let stop =
+                watch(Event::Validation { step, loss: measures.loss, accuracy: measures.accuracy })
+                    == Control::Stop;
             stopped |= stop;
             if state.enough(measures.loss, options.patience, trainer) {
                 break;
@@ -300,7 +329,9 @@ pub fn run(
     if let Some(data) = validation {
         if trainer.options().method == Method::DyLora {
             let ranks = trainer.options().rank;
-            report.ranks = (1..=ranks).map(|rank| trainer.measure(data, executor, Some(rank)).map(|m| m.loss)).collect::<Result<_, _>>()?;
+            report.ranks = (1..=ranks)
+                .map(|rank| trainer.measure(data, executor, Some(rank)).map(|m| m.loss))
+                .collect::<Result<_, _>>()?;
             report.rank = smallest_rank(&report.ranks, options.rank_tolerance);
         }
         report.validation = Some(trainer.measure(data, executor, report.rank)?);
@@ -317,13 +348,21 @@ pub fn finish(trainer: &Trainer<'_>, report: &Report, name: &str) -> Result<Buff
     trainer.archive(name, report.rank)
 }
 
-/// Writes what was trained to `path` (see [`finish`]); with full fine-tuning of a classifier also its classifier, an adapter of the
-/// trained base, to `path.classifier.lrk`. Files appear whole or not at all.
+/// Writes what was trained to `path` (see [`finish`]); with full fine-tuning of a classifier also
+/// its classifier, an adapter of the trained base, to `path.classifier.lrk`. Files appear whole or
+/// not at all.
 ///
 /// # Errors
 /// What the writers say.
-pub fn save(trainer: &Trainer<'_>, rank: Option<usize>, name: &str, path: &Path) -> Result<(), TrainError> {
-    let put = |path: &Path, bytes: &[u8]| write_whole(path, |file| file.write_all(bytes).map_err(|error| FileError::io(path, error)));
+pub fn save(
+    trainer: &Trainer<'_>,
+    rank: Option<usize>,
+    name: &str,
+    path: &Path,
+) -> Result<(), TrainError> {
+    let put = |path: &Path, bytes: &[u8]| {
+        write_whole(path, |file| file.write_all(bytes).map_err(|error| FileError::io(path, error)))
+    };
     let archive = trainer.archive(name, rank)?;
     put(path, &archive)?;
     if trainer.options().method == Method::Full
@@ -342,7 +381,11 @@ fn smallest_rank(losses: &[f64], tolerance: f64) -> Option<usize> {
     losses.iter().position(|loss| *loss <= best * (1.0 + tolerance)).map(|index| index + 1)
 }
 
-fn check(options: &RunOptions, trainer: &Trainer<'_>, validation: Option<&Dataset<'_>>) -> Result<(), TrainError> {
+fn check(
+    options: &RunOptions,
+    trainer: &Trainer<'_>,
+    validation: Option<&Dataset<'_>>,
+) -> Result<(), TrainError> {
     let least = |name: &str, found: u64| match found {
         0 => Err(TrainError::options(format!("{name} is 0, at least 1 was expected"))),
         _ => Ok(()),
@@ -358,13 +401,18 @@ fn check(options: &RunOptions, trainer: &Trainer<'_>, validation: Option<&Datase
     if let Warmup::Share(share) = options.warmup
         && !(0.0..=1.0).contains(&share)
     {
-        return Err(TrainError::options(format!("warmup is {share}, a number of steps or a share from 0 to 1 was expected")));
+        return Err(TrainError::options(format!(
+            "warmup is {share}, a number of steps or a share from 0 to 1 was expected"
+        )));
     }
     if options.patience.is_some() && validation.is_none() {
         return Err(TrainError::options("early stopping needs validation data"));
     }
     if options.rank_tolerance.is_nan() || options.rank_tolerance < 0.0 {
-        return Err(TrainError::options(format!("rank-tolerance is {}, at least 0 was expected", options.rank_tolerance)));
+        return Err(TrainError::options(format!(
+            "rank-tolerance is {}, at least 0 was expected",
+            options.rank_tolerance
+        )));
     }
     if trainer.options().method == Method::DyLora && validation.is_none() {
         return Err(TrainError::options("dylora chooses its rank by validation data: name some"));
@@ -373,8 +421,15 @@ fn check(options: &RunOptions, trainer: &Trainer<'_>, validation: Option<&Datase
 }
 
 /// What decides over every bit of a run, one `name: value` a line.
-fn settings(trainer: &Trainer<'_>, training: &Dataset<'_>, validation: Option<&Dataset<'_>>, options: &RunOptions) -> String {
-    let data = |data: &Dataset<'_>| format!("{} examples, {} rows, labels {:?}", data.len(), data.rows(), data.labels());
+fn settings(
+    trainer: &Trainer<'_>,
+    training: &Dataset<'_>,
+    validation: Option<&Dataset<'_>>,
+    options: &RunOptions,
+) -> String {
+    let data = |data: &Dataset<'_>| {
+        format!("{} examples, {} rows, labels {:?}", data.len(), data.rows(), data.labels())
+    };
     let kernels = crate::kernel::kernels().name();
     format!(
         "options: {:?}\nlength: {:?}\nwarmup: {:?}\nbatch size: {}\naccumulation: {}\nsorted: {}\nvalidate every: {:?}\npatience: {:?}\n\
@@ -413,7 +468,8 @@ impl Guard {
         trainer.set_values(&self.good)
     }
 
-    /// Is the mean of the last losses far above the lowest mean that ever was, and above where the run began?
+    /// Is the mean of the last losses far above the lowest mean that ever was, and above where the
+    /// run began?
     fn exploded(&self, losses: &[f32]) -> bool {
         if losses.len() < 2 * WINDOW {
             return false;
@@ -459,24 +515,35 @@ impl State {
     fn restore(trainer: &mut Trainer<'_>, saved: &Saved) -> Result<Self, TrainError> {
         let damaged = || TrainError::options("the checkpoint's progress cannot be read");
         let progress: Value = serde_json::from_str(&saved.progress).map_err(|_| damaged())?;
-        let bits = |value: &Value| value.as_str().and_then(|text| text.parse().ok()).map(f64::from_bits);
-        let validation = |entry: &Value| Some((entry[0].as_u64()?, bits(&entry[1])?, bits(&entry[2])));
+        let bits =
+            |value: &Value| value.as_str().and_then(|text| text.parse().ok()).map(f64::from_bits);
+        let validation =
+            |entry: &Value| Some((entry[0].as_u64()?, bits(&entry[1])?, bits(&entry[2])));
         let list = |name: &str| progress[name].as_array().ok_or_else(damaged);
-        let losses = list("losses")?.iter().map(|v| Some(f32::from_bits(u32::try_from(v.as_u64()?).ok()?)));
+        let losses =
+            list("losses")?.iter().map(|v| Some(f32::from_bits(u32::try_from(v.as_u64()?).ok()?)));
         let state = Self {
             losses: losses.collect::<Option<_>>().ok_or_else(damaged)?,
-            validations: list("validations")?.iter().map(validation).collect::<Option<_>>().ok_or_else(damaged)?,
+            validations: list("validations")?
+                .iter()
+                .map(validation)
+                .collect::<Option<_>>()
+                .ok_or_else(damaged)?,
             rows: progress["rows"].as_u64().ok_or_else(damaged)?,
             seconds: progress["seconds"].as_f64().ok_or_else(damaged)?,
             best: bits(&progress["best"]).map(|loss| (loss, saved.best.clone())),
-            worse: progress["worse"].as_u64().and_then(|v| u32::try_from(v).ok()).ok_or_else(damaged)?,
+            worse: progress["worse"]
+                .as_u64()
+                .and_then(|v| u32::try_from(v).ok())
+                .ok_or_else(damaged)?,
         };
         trainer.restore(saved.steps, &saved.values, &saved.optimizer)?;
         Ok(state)
     }
 
     fn report(self, steps: u64, stopped: bool) -> Report {
-        let tail = &self.losses[self.losses.len() - self.losses.len().div_ceil(20).min(self.losses.len())..];
+        let tail = &self.losses
+            [self.losses.len() - self.losses.len().div_ceil(20).min(self.losses.len())..];
         let loss = tail.iter().map(|&loss| f64::from(loss)).sum::<f64>() / tail.len().max(1) as f64;
         Report {
             steps,

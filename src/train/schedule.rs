@@ -1,4 +1,5 @@
-//! Learning-rate schedules: a factor for each step, as transformers' `get_*_schedule_with_warmup`. Not the rate itself.
+//! Learning-rate schedules: a factor for each step, as transformers' `get_*_schedule_with_warmup`.
+//! Not the rate itself.
 //!
 //! Steps count from 0; with warm-up the factor of step 0 is 0.
 
@@ -30,8 +31,8 @@ pub struct Schedule {
 impl Schedule {
     /// What multiplies the learning rate in `step`, 0 to 1.
     ///
-    /// Warm-up: `step / warmup`. Then, with `p = (step − warmup) / (total − warmup)`: 1, `1 − p` or `(1 + cos πp) / 2`; 0 for
-    /// linear and cosine from `total` on.
+    /// Warm-up: `step / warmup`. Then, with `p = (step − warmup) / (total − warmup)`: 1, `1 − p` or
+    /// `(1 + cos πp) / 2`; 0 for linear and cosine from `total` on.
     pub fn factor(&self, step: u64) -> f32 {
         if step < self.warmup {
             return (step as f64 / self.warmup as f64) as f32;
@@ -54,8 +55,10 @@ mod tests {
 
     #[test]
     fn factors_are_those_of_transformers() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/optimizer/schedules.json");
-        let rows: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden/optimizer/schedules.json");
+        let rows: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         for row in rows.as_array().unwrap() {
             let shape = match row["shape"].as_str().unwrap() {
                 "constant" => Shape::Constant,
@@ -63,7 +66,11 @@ mod tests {
                 "cosine" => Shape::Cosine,
                 other => panic!("{other}"),
             };
-            let schedule = Schedule { shape, warmup: row["warmup"].as_u64().unwrap(), total: row["total"].as_u64().unwrap() };
+            let schedule = Schedule {
+                shape,
+                warmup: row["warmup"].as_u64().unwrap(),
+                total: row["total"].as_u64().unwrap(),
+            };
             for (step, theirs) in (0..).zip(row["factors"].as_array().unwrap()) {
                 let (ours, theirs) = (schedule.factor(step), theirs.as_f64().unwrap() as f32);
                 assert!((ours - theirs).abs() <= 1e-7, "{schedule:?} step {step}: {ours} {theirs}");
@@ -75,7 +82,10 @@ mod tests {
     fn after_the_last_step_the_rate_stays_zero() {
         for shape in [Shape::Linear, Shape::Cosine] {
             let schedule = Schedule { shape, warmup: 2, total: 10 };
-            assert!([10, 11, 18, 1000, u64::MAX].iter().all(|&step| schedule.factor(step) == 0.0), "{shape:?}");
+            assert!(
+                [10, 11, 18, 1000, u64::MAX].iter().all(|&step| schedule.factor(step) == 0.0),
+                "{shape:?}"
+            );
         }
         assert_eq!(Schedule { shape: Shape::Constant, warmup: 2, total: 10 }.factor(1000), 1.0);
     }

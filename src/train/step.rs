@@ -23,8 +23,8 @@ use crate::nn::{self, Linear, Pass, Scratch, Segment};
 use crate::quant::Matrix;
 use crate::runtime::{Executor, Serial};
 
-/// Rows of a lane's own from which lanes share the rows of a product and not its outputs: every lane dequantizes all weights then, and
-/// fewer rows do not repay that.
+/// Rows of a lane's own from which lanes share the rows of a product and not its outputs: every
+/// lane dequantizes all weights then, and fewer rows do not repay that.
 const ROWS: usize = 256;
 
 /// What one forward and backward pass shares.
@@ -43,7 +43,8 @@ pub(crate) struct Step<'s> {
     pub(crate) precision: Precision,
 }
 
-/// Which activations are dropped: a pure function of (seed, site, index), so the way back needs no memory of it.
+/// Which activations are dropped: a pure function of (seed, site, index), so the way back needs no
+/// memory of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Dropout {
     /// The probability.
@@ -57,7 +58,11 @@ impl Dropout {
     fn apply(&self, site: u32, x: &mut [f32]) {
         let keep = 1.0 / (1.0 - self.p);
         for (i, x) in x.iter_mut().enumerate() {
-            *x = if random::uniform(self.seed, u64::from(site), i as u64) < self.p { 0.0 } else { *x * keep };
+            *x = if random::uniform(self.seed, u64::from(site), i as u64) < self.p {
+                0.0
+            } else {
+                *x * keep
+            };
         }
     }
 }
@@ -96,9 +101,11 @@ impl<'s> Step<'s> {
         's: 'w,
     {
         match self.plan.change(linear.site) {
-            Change::Full { bias, .. } => {
-                Linear { weight: self.weight(linear.site, linear.weight), bias: &self.values[bias.clone()], site: linear.site }
-            }
+            Change::Full { bias, .. } => Linear {
+                weight: self.weight(linear.site, linear.weight),
+                bias: &self.values[bias.clone()],
+                site: linear.site,
+            },
             _ => *linear,
         }
     }
@@ -145,10 +152,15 @@ impl<'s> Step<'s> {
     /// What [`linear`](Self::linear) returns, without y where that saves the product with W.
     pub(crate) fn trace(&self, linear: &Linear<'_>, x: &[f32]) -> Trace {
         match self.plan.change(linear.site) {
-            Change::LowRank(low) if low.magnitude.is_empty() => {
-                Trace { u: self.u(linear, low, &self.dropped(linear.site, x)), v: Floats::default() }
-            }
-            Change::LowRank(_) => self.linear(linear, x, &mut self.machine.unset(x.len() / linear.weight.cols() * linear.weight.rows())),
+            Change::LowRank(low) if low.magnitude.is_empty() => Trace {
+                u: self.u(linear, low, &self.dropped(linear.site, x)),
+                v: Floats::default(),
+            },
+            Change::LowRank(_) => self.linear(
+                linear,
+                x,
+                &mut self.machine.unset(x.len() / linear.weight.cols() * linear.weight.rows()),
+            ),
             _ => Trace::default(),
         }
     }
@@ -157,7 +169,14 @@ impl<'s> Step<'s> {
     fn u(&self, linear: &Linear<'_>, low: &LowRank, dropped: &[f32]) -> Floats {
         let (rank, inputs) = (low.rank(self.rank), linear.weight.cols());
         let mut u = self.machine.unset(dropped.len() / inputs * rank);
-        self.machine.forward(low.scale(rank), dropped, self.a(low, rank, inputs), rank, 0.0, &mut u);
+        self.machine.forward(
+            low.scale(rank),
+            dropped,
+            self.a(low, rank, inputs),
+            rank,
+            0.0,
+            &mut u,
+        );
         u
     }
 
@@ -179,7 +198,9 @@ impl<'s> Step<'s> {
                 self.machine.outer(dy, x, outputs, &mut gradients[weight.clone()]);
                 sum_rows(dy, &mut gradients[bias.clone()]);
             }
-            Change::LowRank(low) => return self.low_rank_back(&linear, low, trace, x, dy, dx, gradients),
+            Change::LowRank(low) => {
+                return self.low_rank_back(&linear, low, trace, x, dy, dx, gradients);
+            }
         }
         if let Some(dx) = dx {
             debug_assert_eq!(dx.len() / inputs, dy.len() / outputs);
@@ -198,7 +219,8 @@ impl<'s> Step<'s> {
         dx: Option<&mut [f32]>,
         gradients: &mut [f32],
     ) {
-        let (rank, outputs, inputs) = (low.rank(self.rank), linear.weight.rows(), linear.weight.cols());
+        let (rank, outputs, inputs) =
+            (low.rank(self.rank), linear.weight.rows(), linear.weight.cols());
         let gain = if low.magnitude.is_empty() { Vec::new() } else { self.gain(linear.site, low) };
         let mut dv = Cow::Borrowed(dy);
         if !gain.is_empty() {
@@ -238,8 +260,9 @@ impl<'s> Step<'s> {
         self.machine.back_through(&linear.weight, dy, dx);
     }
 
-    /// `W x + b` as the core computes it in this precision. Lanes share the rows where there are enough for each: what comes before and
-    /// after does too, and a lane finds its own rows in its caches. Else they share the outputs.
+    /// `W x + b` as the core computes it in this precision. Lanes share the rows where there are
+    /// enough for each: what comes before and after does too, and a lane finds its own rows in
+    /// its caches. Else they share the outputs.
     fn base(&self, linear: &Linear<'_>, x: &[f32], y: &mut [f32]) {
         let (outputs, inputs, m) = (linear.weight.rows(), linear.weight.cols(), &self.machine);
         let is_fast = self.precision == Precision::Fast && m.kernels.has_fast(&linear.weight);
@@ -247,17 +270,28 @@ impl<'s> Step<'s> {
         let share = m.share(n);
         let multiply = |x: &[f32], y: &mut [f32], executor: &dyn Executor, lanes: usize| {
             let segment = [Segment { first: 0, rows: x.len() / inputs, sequence: 0 }];
-            let pass = Pass { kernels: m.kernels, executor, lanes, segments: &segment, active: &[], max_active: 0 };
+            let pass = Pass {
+                kernels: m.kernels,
+                executor,
+                lanes,
+                segments: &segment,
+                active: &[],
+                max_active: 0,
+            };
             let integers = if is_fast { x.len() } else { 0 };
             let (mut values, mut scales) = (vec![0; integers], vec![0.0; integers / GROUP]);
-            let mut scratch = Scratch { low_rank: &mut [], width: 0, values: &mut values, scales: &mut scales };
+            let mut scratch =
+                Scratch { low_rank: &mut [], width: 0, values: &mut values, scales: &mut scales };
             linear.forward(&pass, x, y, &mut scratch);
         };
-        // Fast products make x integers once for all lanes; and one row alone is computed another way than one of many.
+        // Fast products make x integers once for all lanes; and one row alone is computed another
+        // way than one of many.
         if is_fast || share < ROWS || n % share == 1 {
             return multiply(x, y, m.executor, m.lanes());
         }
-        m.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| multiply(x, y, &Serial, 1));
+        m.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| {
+            multiply(x, y, &Serial, 1)
+        });
     }
 
     /// The vectors of `tokens`, `[n, dim]`, of a table with or without an adapter.
@@ -265,7 +299,9 @@ impl<'s> Step<'s> {
         let (weight, dim) = (self.weight(table.site, table.table), table.table.cols());
         let share = self.machine.share(tokens.len());
         self.machine.each(y.chunks_mut(share * dim).zip(tokens.chunks(share)), |(y, tokens)| {
-            y.chunks_exact_mut(dim).zip(tokens).for_each(|(y, &token)| weight.read(token as usize, 0, y));
+            y.chunks_exact_mut(dim)
+                .zip(tokens)
+                .for_each(|(y, &token)| weight.read(token as usize, 0, y));
         });
         if let Change::LowRank(low) = self.plan.change(table.site) {
             let rank = low.rank(self.rank);
@@ -275,14 +311,24 @@ impl<'s> Step<'s> {
     }
 
     /// The way back of [`embed`](Self::embed).
-    pub(crate) fn embed_back(&self, table: &nn::Embedding<'_>, tokens: &[u32], dy: &[f32], gradients: &mut [f32]) {
+    pub(crate) fn embed_back(
+        &self,
+        table: &nn::Embedding<'_>,
+        tokens: &[u32],
+        dy: &[f32],
+        gradients: &mut [f32],
+    ) {
         let dim = table.table.cols();
         match self.plan.change(table.site) {
             Change::Frozen => {}
             Change::Full { weight, .. } => {
                 let gradient = &mut gradients[weight.clone()];
                 for (&token, dy) in tokens.iter().zip(dy.chunks_exact(dim)) {
-                    self.machine.kernels.axpy(1.0, dy, &mut gradient[token as usize * dim..][..dim]);
+                    self.machine.kernels.axpy(
+                        1.0,
+                        dy,
+                        &mut gradient[token as usize * dim..][..dim],
+                    );
                 }
             }
             Change::LowRank(low) => {
@@ -297,7 +343,11 @@ impl<'s> Step<'s> {
                 self.machine.forward(scale, dy, self.b(low, rank, dim), rank, 0.0, &mut du);
                 let gradient = &mut gradients[low.a.clone()];
                 for (&token, du) in tokens.iter().zip(du.chunks_exact(rank)) {
-                    self.machine.kernels.axpy(1.0, du, &mut gradient[token as usize * low.rank..][..rank]);
+                    self.machine.kernels.axpy(
+                        1.0,
+                        du,
+                        &mut gradient[token as usize * low.rank..][..rank],
+                    );
                 }
             }
         }
@@ -306,7 +356,10 @@ impl<'s> Step<'s> {
     /// s·A's columns of the tokens, `[n, rank]`.
     fn embedding_rows(&self, low: &LowRank, rank: usize, tokens: &[u32], scale: f32) -> Vec<f32> {
         let a = &self.values[low.a.clone()];
-        tokens.iter().flat_map(|&token| a[token as usize * low.rank..][..rank].iter().map(|a| scale * a)).collect()
+        tokens
+            .iter()
+            .flat_map(|&token| a[token as usize * low.rank..][..rank].iter().map(|a| scale * a))
+            .collect()
     }
 
     /// DoRA's k = m / C of `site`; 1 where C is zero.
@@ -334,9 +387,15 @@ impl<'s> Step<'s> {
 }
 
 /// A layer with what was trained in place of its own numbers.
-pub(crate) fn trained<'v>(plan: &Plan, values: &'v [f32], linear: Linear<'v>) -> schema::Linear<'v> {
+pub(crate) fn trained<'v>(
+    plan: &Plan,
+    values: &'v [f32],
+    linear: Linear<'v>,
+) -> schema::Linear<'v> {
     let (weight, bias) = match plan.change(linear.site) {
-        Change::Full { weight, bias } => (linear.weight.with_floats(&values[weight.clone()]), &values[bias.clone()]),
+        Change::Full { weight, bias } => {
+            (linear.weight.with_floats(&values[weight.clone()]), &values[bias.clone()])
+        }
         _ => (linear.weight, linear.bias),
     };
     schema::Linear { weight: weight.into(), bias }

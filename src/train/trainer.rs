@@ -1,4 +1,5 @@
-//! A model, what is trained of it, and one optimizer step at a time. No files, no loop: those are in `run`.
+//! A model, what is trained of it, and one optimizer step at a time. No files, no loop: those are
+//! in `run`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use crate::error::Error;
 use crate::kernel::Precision;
 use crate::runtime::Executor;
 
-/// A base that can be trained on: a [`Llama`](crate::model::llama::Llama) or another family's opened base.
+/// A base that can be trained on: a [`Llama`](crate::model::llama::Llama) or another family's
+/// opened base.
 pub trait Trainable<'a>: sealed::Sealed<'a> {}
 
 pub(crate) mod sealed {
@@ -88,7 +90,10 @@ pub struct Trainer<'a> {
 
 impl std::fmt::Debug for Trainer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Trainer").field("options", &self.options).field("steps", &self.steps).finish_non_exhaustive()
+        f.debug_struct("Trainer")
+            .field("options", &self.options)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,10 +105,17 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// [`TrainError::Options`] for options that cannot be or do not fit the base.
-    pub fn new(base: impl Trainable<'a>, options: Options, labels: Vec<String>) -> Result<Self, TrainError> {
+    pub fn new(
+        base: impl Trainable<'a>,
+        options: Options,
+        labels: Vec<String>,
+    ) -> Result<Self, TrainError> {
         let network = base.network(options.checkpointing);
         if labels.len() == 1 {
-            return Err(TrainError::options(format!("a classifier needs two labels, there is only '{}'", labels[0])));
+            return Err(TrainError::options(format!(
+                "a classifier needs two labels, there is only '{}'",
+                labels[0]
+            )));
         }
         check_task(network.as_ref(), labels.len())?;
         let (plan, values) = planner::plan(network.as_ref(), &options, &labels)?;
@@ -116,7 +128,8 @@ impl<'a> Trainer<'a> {
                 _ => options.weight_decay,
             },
         };
-        let groups = plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor)).map(group).collect();
+        let groups =
+            plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor)).map(group).collect();
         let optimizer = Optimizer::new(options.optimizer, groups, plan.len());
         let squared = norms::squared_of(&plan, |site| network.layer_at(site));
         let gradients = vec![0.0; values.len()];
@@ -198,16 +211,27 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// Those of the two.
-    pub fn step(&mut self, executor: &dyn Executor, batches: &[Batch], factor: f32) -> Result<StepFacts, TrainError> {
+    pub fn step(
+        &mut self,
+        executor: &dyn Executor,
+        batches: &[Batch],
+        factor: f32,
+    ) -> Result<StepFacts, TrainError> {
         let facts = self.backward(executor, batches)?;
         self.apply(facts, factor)
     }
 
-    /// The gradient of the mean loss over everything scored in `batches` (more than one: gradient accumulation).
+    /// The gradient of the mean loss over everything scored in `batches` (more than one: gradient
+    /// accumulation).
     ///
     /// # Errors
-    /// [`Error::Token`], [`Error::Length`], [`Error::ContextFull`] for batches that do not fit the model.
-    pub fn backward(&mut self, executor: &dyn Executor, batches: &[Batch]) -> Result<StepFacts, TrainError> {
+    /// [`Error::Token`], [`Error::Length`], [`Error::ContextFull`] for batches that do not fit the
+    /// model.
+    pub fn backward(
+        &mut self,
+        executor: &dyn Executor,
+        batches: &[Batch],
+    ) -> Result<StepFacts, TrainError> {
         batches.iter().try_for_each(|batch| self.check(batch))?;
         let scored: usize = batches.iter().map(scored).sum();
         let rank = self.options.method.rules().rank(&self.options, self.steps);
@@ -217,10 +241,23 @@ impl<'a> Trainer<'a> {
         let mut facts = StepFacts { loss: 0.0, scored, right: 0, norm: 0.0, rank };
         for (index, batch) in batches.iter().enumerate() {
             let seed = random::bits(self.options.seed, DROPOUT, self.steps << 16 | index as u64);
-            let dropout = (self.options.dropout > 0.0).then_some(Dropout { p: self.options.dropout, seed });
-            let step = Step { machine, plan: &self.plan, values: &self.values, norms: &norms, rank, dropout, precision };
+            let dropout =
+                (self.options.dropout > 0.0).then_some(Dropout { p: self.options.dropout, seed });
+            let step = Step {
+                machine,
+                plan: &self.plan,
+                values: &self.values,
+                norms: &norms,
+                rank,
+                dropout,
+                precision,
+            };
             let weight = 1.0 / scored.max(1) as f32;
-            let back = Back { weight, label_smoothing: self.options.label_smoothing, gradients: &mut self.gradients };
+            let back = Back {
+                weight,
+                label_smoothing: self.options.label_smoothing,
+                gradients: &mut self.gradients,
+            };
             let outcome = self.network.run(&step, batch, Some(back));
             facts.loss += outcome.loss / scored.max(1) as f64;
             facts.right += outcome.right;
@@ -228,7 +265,8 @@ impl<'a> Trainer<'a> {
         Ok(facts)
     }
 
-    /// Lets the optimizer apply the gradient of [`backward`](Self::backward) at `factor` times the learning rate.
+    /// Lets the optimizer apply the gradient of [`backward`](Self::backward) at `factor` times the
+    /// learning rate.
     ///
     /// # Errors
     /// [`TrainError::Diverged`] if loss or gradient are not finite: then nothing has changed.
@@ -248,39 +286,82 @@ impl<'a> Trainer<'a> {
         Ok(StepFacts { norm, ..facts })
     }
 
-    /// The loss of a batch as it is trained, but without dropout; at `rank` if one is given (DyLoRA).
+    /// The loss of a batch as it is trained, but without dropout; at `rank` if one is given
+    /// (DyLoRA).
     ///
     /// # Errors
     /// [`Error::Token`], [`Error::Length`] for a batch that does not fit the model.
-    pub fn loss(&self, executor: &dyn Executor, batch: &Batch, rank: Option<usize>) -> Result<StepFacts, TrainError> {
+    pub fn loss(
+        &self,
+        executor: &dyn Executor,
+        batch: &Batch,
+        rank: Option<usize>,
+    ) -> Result<StepFacts, TrainError> {
         self.check(batch)?;
         let machine = Machine::new(executor, &self.pool);
         let (norms, precision) = (self.norms(&machine), self.options.precision);
-        let step = Step { machine, plan: &self.plan, values: &self.values, norms: &norms, rank, dropout: None, precision };
+        let step = Step {
+            machine,
+            plan: &self.plan,
+            values: &self.values,
+            norms: &norms,
+            rank,
+            dropout: None,
+            precision,
+        };
         let outcome = self.network.run(&step, batch, None);
         let loss = outcome.loss / outcome.scored.max(1) as f64;
         Ok(StepFacts { loss, scored: outcome.scored, right: outcome.right, norm: 0.0, rank })
     }
 
-    /// What the core makes of `data` with what is trained now, in `Exact`; at `rank` if one is given (DyLoRA).
+    /// What the core makes of `data` with what is trained now, in `Exact`; at `rank` if one is
+    /// given (DyLoRA).
     ///
     /// # Errors
     /// What the core or the data says.
-    pub fn measure(&self, data: &Dataset<'_>, executor: &dyn Executor, rank: Option<usize>) -> Result<Measures, TrainError> {
+    pub fn measure(
+        &self,
+        data: &Dataset<'_>,
+        executor: &dyn Executor,
+        rank: Option<usize>,
+    ) -> Result<Measures, TrainError> {
         let network = self.network.as_ref();
         let archive = self.archive("validation", rank)?;
         if !self.options.method.rules().is_full() {
-            return evaluate::measure(network, None, &[&archive], data, Precision::Exact, executor, &mut |_, _| ());
+            return evaluate::measure(
+                network,
+                None,
+                &[&archive],
+                data,
+                Precision::Exact,
+                executor,
+                &mut |_, _| (),
+            );
         }
         match self.classifier_adapter(&archive)? {
-            Some(classifier) => {
-                evaluate::measure(network, Some(&archive), &[&classifier], data, Precision::Exact, executor, &mut |_, _| ())
-            }
-            None => evaluate::measure(network, Some(&archive), &[], data, Precision::Exact, executor, &mut |_, _| ()),
+            Some(classifier) => evaluate::measure(
+                network,
+                Some(&archive),
+                &[&classifier],
+                data,
+                Precision::Exact,
+                executor,
+                &mut |_, _| (),
+            ),
+            None => evaluate::measure(
+                network,
+                Some(&archive),
+                &[],
+                data,
+                Precision::Exact,
+                executor,
+                &mut |_, _| (),
+            ),
         }
     }
 
-    /// With full fine-tuning, the trained classifier as an adapter of the trained base `archive`; `None` for a language model.
+    /// With full fine-tuning, the trained classifier as an adapter of the trained base `archive`;
+    /// `None` for a language model.
     ///
     /// # Errors
     /// What the writers say.
@@ -322,7 +403,12 @@ impl<'a> Trainer<'a> {
     }
 
     /// Goes on from saved numbers; on an error nothing has changed.
-    pub(crate) fn restore(&mut self, steps: u64, values: &[f32], optimizer: &State) -> Result<(), TrainError> {
+    pub(crate) fn restore(
+        &mut self,
+        steps: u64,
+        values: &[f32],
+        optimizer: &State,
+    ) -> Result<(), TrainError> {
         self.optimizer.load(optimizer)?;
         self.set_values(values)?;
         self.steps = steps;
@@ -331,7 +417,10 @@ impl<'a> Trainer<'a> {
 
     /// Per site, DoRA's C.
     fn norms(&self, machine: &Machine<'_>) -> Vec<Vec<f32>> {
-        let of = |(site, squared): (usize, &Vec<f64>)| match (self.plan.change(site as u32), self.network.layer_at(site as u32)) {
+        let of = |(site, squared): (usize, &Vec<f64>)| match (
+            self.plan.change(site as u32),
+            self.network.layer_at(site as u32),
+        ) {
             (Change::LowRank(low), Some(linear)) if !squared.is_empty() => {
                 norms::norms(machine, &linear.weight, squared, low, &self.values)
             }
@@ -359,10 +448,16 @@ impl<'a> Trainer<'a> {
                 values.len() / need
             }
         };
-        let covers = batch.starts.first() == Some(&0) && batch.starts.last() == Some(&rows) && rows > 0;
-        let longest = batch.starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(0);
+        let covers =
+            batch.starts.first() == Some(&0) && batch.starts.last() == Some(&rows) && rows > 0;
+        let longest =
+            batch.starts.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or(0);
         if !covers || batch.starts.windows(2).any(|pair| pair[0] >= pair[1]) {
-            return Err(Error::Length { have: batch.starts.last().copied().unwrap_or(0), need: rows }.into());
+            return Err(Error::Length {
+                have: batch.starts.last().copied().unwrap_or(0),
+                need: rows,
+            }
+            .into());
         }
         let context = borders.context;
         if longest > context {
@@ -370,8 +465,11 @@ impl<'a> Trainer<'a> {
         }
         let classifies = matches!(batch.targets, Targets::Class(_));
         if classifies == self.labels.is_empty() {
-            let (batch, run) = if classifies { ("classes", "the next token") } else { ("next tokens", "classes") };
-            return Err(TrainError::options(format!("the batch has {batch} as targets, this run learns {run}")));
+            let (batch, run) =
+                if classifies { ("classes", "the next token") } else { ("next tokens", "classes") };
+            return Err(TrainError::options(format!(
+                "the batch has {batch} as targets, this run learns {run}"
+            )));
         }
         let (have, need, classes) = match &batch.targets {
             Targets::Next(next) => (next.len(), rows, borders.tokens),
@@ -381,14 +479,18 @@ impl<'a> Trainer<'a> {
             return Err(Error::Length { have, need }.into());
         }
         let (Targets::Next(targets) | Targets::Class(targets)) = &batch.targets;
-        match targets.iter().find(|&&target| target != super::data::IGNORE && target as usize >= classes) {
+        match targets
+            .iter()
+            .find(|&&target| target != super::data::IGNORE && target as usize >= classes)
+        {
             Some(&token) => Err(Error::Token { token, vocab: classes as u32 }.into()),
             None => Ok(()),
         }
     }
 
-    /// The adapter as it is now, at `rank` if one is given (DyLoRA: alpha stays, so that the scale becomes alpha / rank). Its facts are
-    /// those of the training: options, steps, and after [`run`](super::run) data, loss and validation.
+    /// The adapter as it is now, at `rank` if one is given (DyLoRA: alpha stays, so that the scale
+    /// becomes alpha / rank). Its facts are those of the training: options, steps, and after
+    /// [`run`](super::run) data, loss and validation.
     pub fn adapter(&self, name: &str, rank: Option<usize>) -> AdapterBuilder {
         let mut builder = AdapterBuilder::new(name, self.options.method.name());
         for (site, change) in self.plan.changes.iter().enumerate() {
@@ -397,12 +499,15 @@ impl<'a> Trainer<'a> {
             let (a, b) = (&self.values[low.a.clone()], &self.values[low.b.clone()]);
             let a = if low.embedding {
                 let vocab = a.len() / low.rank;
-                (0..rank).flat_map(|j| (0..vocab).map(move |token| a[token * low.rank + j])).collect()
+                (0..rank)
+                    .flat_map(|j| (0..vocab).map(move |token| a[token * low.rank + j]))
+                    .collect()
             } else {
                 a[..a.len() / low.rank * rank].to_vec()
             };
             let outputs = b.len() / low.rank;
-            let b = (0..outputs).flat_map(|row| (0..rank).map(move |j| b[j * outputs + row])).collect();
+            let b =
+                (0..outputs).flat_map(|row| (0..rank).map(move |j| b[j * outputs + row])).collect();
             let parts = TargetParts {
                 rank,
                 alpha: low.alpha,
@@ -435,7 +540,9 @@ impl<'a> Trainer<'a> {
 /// Refuses a task that the family is not made for.
 pub(crate) fn check_task(network: &dyn Network, labels: usize) -> Result<(), TrainError> {
     if labels == 0 && network.head_site().is_none() {
-        return Err(TrainError::options("this model has no language-model head: it can only be trained to classify"));
+        return Err(TrainError::options(
+            "this model has no language-model head: it can only be trained to classify",
+        ));
     }
     Ok(())
 }

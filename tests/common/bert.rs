@@ -47,7 +47,8 @@ pub fn bert(config: &Config, format: Format, embedding: Format, pooler: bool, se
         let bias = (0..rows).map(|i| (i % 5) as f32 * 0.1 - 0.2).collect();
         Layer { weight: matrix(format, rows, cols, 3.0 / (cols as f32).sqrt()), bias }
     };
-    let layers: Vec<[Layer; 6]> = (0..config.layers).map(|i| SITES.map(|site| linear(site(i)))).collect();
+    let layers: Vec<[Layer; 6]> =
+        (0..config.layers).map(|i| SITES.map(|site| linear(site(i)))).collect();
     let pooler = pooler.then(|| linear(Site::Pooler));
     let words = matrix(embedding, config.vocab, config.dim, 1.0);
     let positions = matrix(Format::F32, config.context, config.dim, 0.5);
@@ -77,8 +78,15 @@ pub fn bert(config: &Config, format: Format, embedding: Format, pooler: bool, se
     to_buffer(&root, 1).unwrap()
 }
 
-/// A random adapter on `sites`, with DoRA magnitudes if `dora`, and a classifier if there are `labels`.
-pub fn bert_adapter(base: &Bert<'_>, sites: &[Site], dora: bool, labels: &[&str], seed: u64) -> Buffer {
+/// A random adapter on `sites`, with DoRA magnitudes if `dora`, and a classifier if there are
+/// `labels`.
+pub fn bert_adapter(
+    base: &Bert<'_>,
+    sites: &[Site],
+    dora: bool,
+    labels: &[&str],
+    seed: u64,
+) -> Buffer {
     let (config, rank) = (base.config(), 3);
     let mut numbers = Numbers::new(seed);
     let mut builder = AdapterBuilder::new("random", if dora { "dora" } else { "lora" });
@@ -86,7 +94,11 @@ pub fn bert_adapter(base: &Bert<'_>, sites: &[Site], dora: bool, labels: &[&str]
         let (rows, cols) = site.shape(config);
         let is_embedding = site == Site::Embedding;
         let (outputs, inputs) = if is_embedding { (cols, rows) } else { (rows, cols) };
-        let magnitude = if dora && !is_embedding { (0..outputs).map(|i| 1.0 + (i % 4) as f32 * 0.2).collect() } else { Vec::new() };
+        let magnitude = if dora && !is_embedding {
+            (0..outputs).map(|i| 1.0 + (i % 4) as f32 * 0.2).collect()
+        } else {
+            Vec::new()
+        };
         let parts = TargetParts {
             rank,
             alpha: 6.0,

@@ -1,4 +1,5 @@
-//! Small random bases and adapters for tests, built through the public writer. Not a fixture of any promise itself.
+//! Small random bases and adapters for tests, built through the public writer. Not a fixture of any
+//! promise itself.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 #![allow(unused_imports, reason = "as above")]
 
@@ -15,7 +16,8 @@ use lowrank::quant::{Format, OwnedMatrix};
 pub use slopes::{assert_slopes, shake};
 pub use small::{LSTM, any_adapter, lstm, mlp, names};
 
-/// A small decoder with grouped-query attention and a feed-forward width that no vector width divides.
+/// A small decoder with grouped-query attention and a feed-forward width that no vector width
+/// divides.
 pub const CONFIG: Config = Config {
     vocab: 96,
     dim: 64,
@@ -39,7 +41,8 @@ impl Numbers {
     }
 
     pub fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 40) as f32 / (1u64 << 23) as f32) - 1.0
     }
 
@@ -55,15 +58,23 @@ pub fn base(config: &Config, format: Format, embedding: Format, seed: u64) -> Bu
         let weights = numbers.vec(rows * cols, 2.0 / (cols as f32).sqrt());
         OwnedMatrix::quantize(format, 64, rows, cols, &weights).unwrap()
     };
-    let sites: [fn(usize) -> Site; 7] = [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
-    let layers: Vec<[OwnedMatrix; 7]> = (0..config.layers).map(|i| sites.map(|site| matrix(format, site(i).shape(config)))).collect();
-    let [table, head] = [Site::Embedding, Site::Head].map(|site| matrix(embedding, site.shape(config)));
+    let sites: [fn(usize) -> Site; 7] =
+        [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
+    let layers: Vec<[OwnedMatrix; 7]> = (0..config.layers)
+        .map(|i| sites.map(|site| matrix(format, site(i).shape(config))))
+        .collect();
+    let [table, head] =
+        [Site::Embedding, Site::Head].map(|site| matrix(embedding, site.shape(config)));
     let norm = vec![1.0; config.dim];
     fn linear(weight: &OwnedMatrix) -> schema::Linear<'_> {
         schema::Linear { weight: weight.view().into(), bias: &[] }
     }
-    let linears: Vec<[schema::Linear<'_>; 7]> =
-        layers.iter().map(|[q, k, v, o, g, u, d]| [linear(q), linear(k), linear(v), linear(o), linear(g), linear(u), linear(d)]).collect();
+    let linears: Vec<[schema::Linear<'_>; 7]> = layers
+        .iter()
+        .map(|[q, k, v, o, g, u, d]| {
+            [linear(q), linear(k), linear(v), linear(o), linear(g), linear(u), linear(d)]
+        })
+        .collect();
     let layers: Vec<schema::LlamaLayer<'_>> = linears
         .iter()
         .map(|&[q, k, v, o, gate, up, down]| schema::LlamaLayer {
@@ -92,11 +103,13 @@ pub fn base(config: &Config, format: Format, embedding: Format, seed: u64) -> Bu
     to_buffer(&root, 1).unwrap()
 }
 
-/// A random LoRA adapter of rank `rank` on `sites`, strong enough to change what greedy decoding chooses.
+/// A random LoRA adapter of rank `rank` on `sites`, strong enough to change what greedy decoding
+/// chooses.
 pub fn adapter(base: &Llama<'_>, sites: &[Site], rank: usize, seed: u64) -> Buffer {
     let config = base.config();
     let mut numbers = Numbers::new(seed);
-    let mut sites: Vec<(u32, Site)> = sites.iter().map(|&site| (site.number(config.layers), site)).collect();
+    let mut sites: Vec<(u32, Site)> =
+        sites.iter().map(|&site| (site.number(config.layers), site)).collect();
     sites.sort_by_key(|(number, _)| *number);
     let factors: Vec<(Vec<f32>, Vec<f32>)> = sites
         .iter()
@@ -147,7 +160,8 @@ pub fn adapter(base: &Llama<'_>, sites: &[Site], rank: usize, seed: u64) -> Buff
 
 /// The linear layers of every block.
 pub fn all_linear(config: &Config) -> Vec<Site> {
-    let sites: [fn(usize) -> Site; 7] = [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
+    let sites: [fn(usize) -> Site; 7] =
+        [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
     (0..config.layers).flat_map(|i| sites.map(|site| site(i))).collect()
 }
 

@@ -23,7 +23,8 @@ pub fn shake(trainer: &mut Trainer<'_>, seed: u64) {
     trainer.set_values(&values).unwrap();
 }
 
-/// The loss that gradients belong to: `(1 − ε)·L(targets) + ε·mean of L(class c for all)` over `classes` classes.
+/// The loss that gradients belong to: `(1 − ε)·L(targets) + ε·mean of L(class c for all)` over
+/// `classes` classes.
 fn smoothed(trainer: &Trainer<'_>, batch: &Batch, rank: Option<usize>, classes: u32) -> f64 {
     let loss = |batch: &Batch| trainer.loss(&Serial, batch, rank).unwrap().loss;
     let epsilon = f64::from(trainer.options().label_smoothing);
@@ -32,9 +33,13 @@ fn smoothed(trainer: &Trainer<'_>, batch: &Batch, rank: Option<usize>, classes: 
     }
     let all = |class: u32| match &batch.targets {
         Targets::Class(targets) => Targets::Class(vec![class; targets.len()]),
-        Targets::Next(next) => Targets::Next(next.iter().map(|&target| if target == u32::MAX { target } else { class }).collect()),
+        Targets::Next(next) => Targets::Next(
+            next.iter().map(|&target| if target == u32::MAX { target } else { class }).collect(),
+        ),
     };
-    let even = (0..classes).map(|class| loss(&Batch { targets: all(class), ..batch.clone() })).sum::<f64>();
+    let even = (0..classes)
+        .map(|class| loss(&Batch { targets: all(class), ..batch.clone() }))
+        .sum::<f64>();
     (1.0 - epsilon) * loss(batch) + epsilon * even / f64::from(classes)
 }
 
@@ -58,9 +63,12 @@ impl Norms {
         let site = (0..base.sites()).find(|&site| path(site) == layer).unwrap();
         let weight = base.weight_at(site).unwrap();
         let mut values = vec![0.0; weight.rows() * weight.cols()];
-        values.chunks_exact_mut(weight.cols()).enumerate().for_each(|(row, out)| weight.read(row, 0, out));
-        let [a, b, magnitude] =
-            [Part::A, Part::B, Part::Magnitude].map(|part| trainer.parameters().find(|p| p.layer == layer && p.part == part).unwrap());
+        values
+            .chunks_exact_mut(weight.cols())
+            .enumerate()
+            .for_each(|(row, out)| weight.read(row, 0, out));
+        let [a, b, magnitude] = [Part::A, Part::B, Part::Magnitude]
+            .map(|part| trainer.parameters().find(|p| p.layer == layer && p.part == part).unwrap());
         let scale = f64::from(trainer.options().alpha) / trainer.options().rank as f64;
         Self { weight: values, outputs: weight.rows(), scale, a, b, magnitude }
     }
@@ -69,23 +77,37 @@ impl Norms {
         let (a, b) = (&values[self.a.range.clone()], &values[self.b.range.clone()]);
         let (inputs, rank) = (self.weight.len() / self.outputs, b.len() / self.outputs);
         let element = |row: usize, col: usize| {
-            let low = (0..rank).map(|j| f64::from(b[j * self.outputs + row]) * f64::from(a[j * inputs + col])).sum::<f64>();
+            let low = (0..rank)
+                .map(|j| f64::from(b[j * self.outputs + row]) * f64::from(a[j * inputs + col]))
+                .sum::<f64>();
             f64::from(self.weight[row * inputs + col]) + self.scale * low
         };
-        (0..self.outputs).map(|row| (0..inputs).map(|col| element(row, col).powi(2)).sum::<f64>().sqrt()).collect()
+        (0..self.outputs)
+            .map(|row| (0..inputs).map(|col| element(row, col).powi(2)).sum::<f64>().sqrt())
+            .collect()
     }
 
-    /// DoRA's norm is a constant on the way back: where A or B have moved from `before`, m moves so that m / ‖W + s·B A‖ stays.
+    /// DoRA's norm is a constant on the way back: where A or B have moved from `before`, m moves so
+    /// that m / ‖W + s·B A‖ stays.
     fn hold(&self, before: &[f32], moved: &mut [f32]) {
         let (old, new) = (self.of(before), self.of(moved));
-        for (m, (old, new)) in moved[self.magnitude.range.clone()].iter_mut().zip(old.iter().zip(&new)) {
+        for (m, (old, new)) in
+            moved[self.magnitude.range.clone()].iter_mut().zip(old.iter().zip(&new))
+        {
             *m = (f64::from(*m) * new / old) as f32;
         }
     }
 }
 
-/// Along a direction in every trained tensor: `(L(v + h·d) − L(v − h·d)) / 2h` against `gradient · d`. `classes` are the outputs.
-pub fn assert_slopes(what: &str, mut trainer: Trainer<'_>, base: &dyn Base, batch: &Batch, classes: usize) {
+/// Along a direction in every trained tensor: `(L(v + h·d) − L(v − h·d)) / 2h` against `gradient ·
+/// d`. `classes` are the outputs.
+pub fn assert_slopes(
+    what: &str,
+    mut trainer: Trainer<'_>,
+    base: &dyn Base,
+    batch: &Batch,
+    classes: usize,
+) {
     shake(&mut trainer, 11);
     let facts = trainer.backward(&Serial, std::slice::from_ref(batch)).unwrap();
     let (values, gradients) = (trainer.values().to_vec(), trainer.gradients().to_vec());
@@ -95,12 +117,19 @@ pub fn assert_slopes(what: &str, mut trainer: Trainer<'_>, base: &dyn Base, batc
     let mut numbers = Numbers::new(17);
     for parameter in parameters {
         let range = parameter.range.clone();
-        let norms = (is_dora && matches!(parameter.part, Part::A | Part::B)).then(|| Norms::new(&trainer, base, &parameter.layer));
+        let norms = (is_dora && matches!(parameter.part, Part::A | Part::B))
+            .then(|| Norms::new(&trainer, base, &parameter.layer));
         let length = gradients[range.clone()].iter().map(|g| g * g).sum::<f32>().sqrt();
         // Half along the gradient, so that the slope is not lost in rounding, half anywhere.
-        let direction: Vec<f32> =
-            gradients[range.clone()].iter().map(|g| g / length.max(1e-12) + 0.5 * numbers.next() / (range.len() as f32).sqrt()).collect();
-        let slope: f64 = direction.iter().zip(&gradients[range.clone()]).map(|(d, g)| f64::from(*d) * f64::from(*g)).sum();
+        let direction: Vec<f32> = gradients[range.clone()]
+            .iter()
+            .map(|g| g / length.max(1e-12) + 0.5 * numbers.next() / (range.len() as f32).sqrt())
+            .collect();
+        let slope: f64 = direction
+            .iter()
+            .zip(&gradients[range.clone()])
+            .map(|(d, g)| f64::from(*d) * f64::from(*g))
+            .sum();
         let h = 3e-3;
         let mut at = |h: f32| {
             let mut moved = values.clone();

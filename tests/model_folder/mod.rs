@@ -1,4 +1,5 @@
-//! Hugging Face model folders for tests: a golden one, changed, written to a temporary place and imported. Judges nothing itself.
+//! Hugging Face model folders for tests: a golden one, changed, written to a temporary place and
+//! imported. Judges nothing itself.
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::collections::BTreeMap;
@@ -26,7 +27,11 @@ pub struct Stored {
 
 impl Stored {
     pub fn f32(shape: &[usize], values: &[f32]) -> Self {
-        Self { dtype: Dtype::F32, shape: shape.to_vec(), bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect() }
+        Self {
+            dtype: Dtype::F32,
+            shape: shape.to_vec(),
+            bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
     }
 
     pub fn floats(&self) -> Vec<f32> {
@@ -53,9 +58,18 @@ impl Folder {
     /// A folder of `tests/golden/`.
     pub fn golden(name: &str) -> Self {
         let bytes = fs::read(golden(name).join("model.safetensors")).unwrap();
-        let stored = |t: TensorView<'_>| Stored { dtype: t.dtype(), shape: t.shape().to_vec(), bytes: t.data().to_vec() };
-        let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors().into_iter().map(|(name, tensor)| (name, stored(tensor)));
-        let config = serde_json::from_slice(&fs::read(golden(name).join("config.json")).unwrap()).unwrap();
+        let stored = |t: TensorView<'_>| Stored {
+            dtype: t.dtype(),
+            shape: t.shape().to_vec(),
+            bytes: t.data().to_vec(),
+        };
+        let tensors = SafeTensors::deserialize(&bytes)
+            .unwrap()
+            .tensors()
+            .into_iter()
+            .map(|(name, tensor)| (name, stored(tensor)));
+        let config =
+            serde_json::from_slice(&fs::read(golden(name).join("config.json")).unwrap()).unwrap();
         Self { config, tensors: tensors.collect(), files: BTreeMap::new() }
     }
 
@@ -90,7 +104,9 @@ impl Folder {
 }
 
 pub fn write_tensors(tensors: &BTreeMap<String, Stored>, to: &Path) {
-    let views = tensors.iter().map(|(name, t)| (name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).unwrap()));
+    let views = tensors
+        .iter()
+        .map(|(name, t)| (name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes).unwrap()));
     fs::write(to, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
@@ -101,7 +117,12 @@ pub fn exact() -> BaseOptions {
 
 /// Linear layers in `format`, the rest in f32, no tokenizer needed.
 pub fn in_format(format: Format) -> BaseOptions {
-    BaseOptions { weights: format, embedding: Format::F32, allow_missing_tokenizer: true, ..BaseOptions::default() }
+    BaseOptions {
+        weights: format,
+        embedding: Format::F32,
+        allow_missing_tokenizer: true,
+        ..BaseOptions::default()
+    }
 }
 
 pub fn import(folder: &Path, options: &BaseOptions) -> Result<Buffer, String> {
@@ -109,13 +130,14 @@ pub fn import(folder: &Path, options: &BaseOptions) -> Result<Buffer, String> {
     base_to_buffer(&source, options, &mut |_| {}).map_err(|error| error.to_string())
 }
 
-/// The import of `folder` fails with one sentence that has all of `parts` and names the folder, and an existing output stays as it
-/// was, with nothing beside it.
+/// The import of `folder` fails with one sentence that has all of `parts` and names the folder, and
+/// an existing output stays as it was, with nothing beside it.
 pub fn refused(folder: &Path, options: &BaseOptions, parts: &[&str]) {
     let place = tempfile::tempdir().unwrap();
     let output = place.path().join("base.lrk");
     fs::write(&output, b"an older archive").unwrap();
-    let result = HuggingFace::open(folder).and_then(|source| write_base(&source, options, &output, &mut |_| {}));
+    let result = HuggingFace::open(folder)
+        .and_then(|source| write_base(&source, options, &output, &mut |_| {}));
     let error = result.expect_err(&format!("accepted: {parts:?}")).to_string();
     for part in parts.iter().chain([&folder.to_str().unwrap()]) {
         assert!(error.contains(part), "\"{part}\" is not in: {error}");

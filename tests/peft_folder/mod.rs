@@ -1,4 +1,5 @@
-//! PEFT directories for tests: the golden ones, changed at will. Not a test itself; every test uses a part of it.
+//! PEFT directories for tests: the golden ones, changed at will. Not a test itself; every test uses
+//! a part of it.
 #![allow(dead_code)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,7 +20,8 @@ pub fn golden(path: &str) -> PathBuf {
 
 /// The base of a golden folder with linear layers in one format, embedding and head in another.
 pub fn base(folder: &str, weights: Format, embedding: Format) -> Buffer {
-    let options = BaseOptions { weights, embedding, allow_missing_tokenizer: true, ..BaseOptions::default() };
+    let options =
+        BaseOptions { weights, embedding, allow_missing_tokenizer: true, ..BaseOptions::default() };
     base_to_buffer(&HuggingFace::open(golden(folder)).unwrap(), &options, &mut |_| {}).unwrap()
 }
 
@@ -30,7 +32,11 @@ pub type Tensor = (Dtype, Vec<usize>, Vec<u8>);
 pub fn tensors(directory: &Path) -> BTreeMap<String, Tensor> {
     let bytes = std::fs::read(directory.join("adapter_model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    tensors.tensors().into_iter().map(|(name, t)| (name, (t.dtype(), t.shape().to_vec(), t.data().to_vec()))).collect()
+    tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, t)| (name, (t.dtype(), t.shape().to_vec(), t.data().to_vec())))
+        .collect()
 }
 
 pub fn config(directory: &Path) -> Value {
@@ -66,9 +72,13 @@ impl Folder {
         let views: Vec<(&str, TensorView<'_>)> = self
             .tensors
             .iter()
-            .map(|(name, (dtype, shape, bytes))| (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()))
+            .map(|(name, (dtype, shape, bytes))| {
+                (name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+            })
             .collect();
-        let bytes = safetensors::serialize(views, Some(HashMap::from([("format".into(), "pt".into())]))).unwrap();
+        let bytes =
+            safetensors::serialize(views, Some(HashMap::from([("format".into(), "pt".into())])))
+                .unwrap();
         std::fs::write(directory.join("adapter_model.safetensors"), bytes).unwrap();
         std::fs::write(directory.join("adapter_config.json"), self.config.to_string()).unwrap();
     }
@@ -77,6 +87,7 @@ impl Folder {
     pub fn import(&self, model: &Llama<'_>) -> Result<AdapterBuilder, String> {
         let directory = tempfile::tempdir().unwrap();
         self.write(directory.path());
-        import_peft(directory.path(), model, &AdapterOptions::default()).map_err(|error| error.to_string())
+        import_peft(directory.path(), model, &AdapterOptions::default())
+            .map_err(|error| error.to_string())
     }
 }

@@ -81,7 +81,8 @@ pub struct Bert<'a> {
     /// The blocks, first to last.
     #[rkyv(with = InlineAsBox)]
     pub layers: &'a [BertLayer<'a>],
-    /// `[dim, dim]`, applied to the first token and followed by tanh; absent in many sentence encoders.
+    /// `[dim, dim]`, applied to the first token and followed by tanh; absent in many sentence
+    /// encoders.
     pub pooler: Option<Linear<'a>>,
 }
 

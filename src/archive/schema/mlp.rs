@@ -5,7 +5,8 @@ use rkyv::{Archive, Serialize};
 
 use super::Linear;
 
-/// The numbers that define a multilayer perceptron beside the shapes of its layers; see [`crate::model::mlp::Config`].
+/// The numbers that define a multilayer perceptron beside the shapes of its layers; see
+/// [`crate::model::mlp::Config`].
 #[derive(Debug, Clone, Copy, Archive, Serialize)]
 #[allow(missing_docs, reason = "the twin documents every field")]
 pub struct MlpConfig {

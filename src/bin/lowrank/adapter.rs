@@ -83,7 +83,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             };
             let header = builder.write(model.as_ref(), output)?;
             let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
-            line(format_args!("{}: {bytes} bytes, {} targets, method {}", output.display(), builder.targets.len(), builder.method))?;
+            line(format_args!(
+                "{}: {bytes} bytes, {} targets, method {}",
+                output.display(),
+                builder.targets.len(),
+                builder.method
+            ))?;
             Ok(())
         }
         Command::Export { adapter, base, output } => {

@@ -1,8 +1,9 @@
 //! `lowrank bench`: how fast a base runs here, what bounds it, and what adapters cost.
 //!
-//! Decoding is bound by bytes: each token reads every weight of the blocks and of the head once. So the bytes per token, the rate at
-//! which decoding reads them and the rate at which this machine reads memory at all stand beside the tokens per second. All figures
-//! are medians over rounds; with adapters the rounds of base and adapters alternate. Sampling and text are not in the times.
+//! Decoding is bound by bytes: each token reads every weight of the blocks and of the head once. So
+//! the bytes per token, the rate at which decoding reads them and the rate at which this machine
+//! reads memory at all stand beside the tokens per second. All figures are medians over rounds;
+//! with adapters the rounds of base and adapters alternate. Sampling and text are not in the times.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -54,7 +55,10 @@ const FILLED: usize = 16;
 const BUFFER_BYTES: usize = 256 << 20;
 
 fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "a whole number of at least 1 was expected".into())
+    text.parse()
+        .ok()
+        .filter(|&number| number > 0)
+        .ok_or_else(|| "a whole number of at least 1 was expected".into())
 }
 
 /// The times of one kind of round.
@@ -70,9 +74,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let files = open_adapters(&arguments.adapters.adapters)?;
     let executor = arguments.model.executor()?;
     let (plain, adapted) = rounds(arguments, model, &files, executor.as_ref())?;
-    let adapter_bytes = files.iter().map(|(file, _)| Ok(file.adapter()?.targets().map(|t| target_bytes(&t, model)).sum::<u64>()));
+    let adapter_bytes = files.iter().map(|(file, _)| {
+        Ok(file.adapter()?.targets().map(|t| target_bytes(&t, model)).sum::<u64>())
+    });
     let adapter_bytes = adapter_bytes.sum::<Result<u64, Failure>>()?;
-    let facts = facts(arguments, model, &plain, adapted.as_ref().map(|times| (times, adapter_bytes)), executor.as_ref());
+    let facts = facts(
+        arguments,
+        model,
+        &plain,
+        adapted.as_ref().map(|times| (times, adapter_bytes)),
+        executor.as_ref(),
+    );
     if arguments.json {
         line(&facts)?;
     } else {
@@ -132,10 +144,16 @@ fn rounds(
 }
 
 /// The time of a prompt, and of a continuation behind a short one.
-fn one_round(arguments: &Arguments, session: &mut Session<'_, '_>) -> Result<(Duration, Duration), Failure> {
+fn one_round(
+    arguments: &Arguments,
+    session: &mut Session<'_, '_>,
+) -> Result<(Duration, Duration), Failure> {
     let vocab = session.model().config().vocab;
-    // Which tokens makes no difference to the time, but neighbours should not share rows of the embedding.
-    let ids: Vec<u32> = (0..arguments.prompt_tokens.max(arguments.tokens).max(FILLED)).map(|i| (i * 97 % vocab) as u32).collect();
+    // Which tokens makes no difference to the time, but neighbours should not share rows of the
+    // embedding.
+    let ids: Vec<u32> = (0..arguments.prompt_tokens.max(arguments.tokens).max(FILLED))
+        .map(|i| (i * 97 % vocab) as u32)
+        .collect();
     let start = Instant::now();
     session.prefill(0, &ids[..arguments.prompt_tokens])?;
     let prefill = start.elapsed();
@@ -151,7 +169,13 @@ fn one_round(arguments: &Arguments, session: &mut Session<'_, '_>) -> Result<(Du
     Ok((prefill, decode))
 }
 
-fn facts(arguments: &Arguments, model: Llama<'_>, plain: &Times, adapted: Option<(&Times, u64)>, executor: &dyn Executor) -> Value {
+fn facts(
+    arguments: &Arguments,
+    model: Llama<'_>,
+    plain: &Times,
+    adapted: Option<(&Times, u64)>,
+    executor: &dyn Executor,
+) -> Value {
     let rate = |tokens: usize, times: &[f64]| tokens as f64 / median(times).max(1e-9);
     let decode = rate(arguments.tokens, &plain.decode);
     let bytes = weight_bytes(model);
@@ -164,11 +188,17 @@ fn facts(arguments: &Arguments, model: Llama<'_>, plain: &Times, adapted: Option
         "measured_read_gb_per_s": read_bandwidth(executor) / 1e9,
     });
     if let Some((times, adapter_bytes)) = adapted {
-        facts["adapter_prefill_tokens_per_s"] = rate(arguments.prompt_tokens, &times.prefill).into();
+        facts["adapter_prefill_tokens_per_s"] =
+            rate(arguments.prompt_tokens, &times.prefill).into();
         facts["adapter_decode_tokens_per_s"] = rate(arguments.tokens, &times.decode).into();
         facts["adapter_bytes_per_token"] = adapter_bytes.into();
         // Of neighbouring rounds: what slows both of them cancels out.
-        let overheads: Vec<_> = times.decode.iter().zip(&plain.decode).map(|(with, without)| with / without.max(1e-9) - 1.0).collect();
+        let overheads: Vec<_> = times
+            .decode
+            .iter()
+            .zip(&plain.decode)
+            .map(|(with, without)| with / without.max(1e-9) - 1.0)
+            .collect();
         facts["adapter_overhead"] = median(&overheads).into();
     }
     facts["precision"] = arguments.model.precision(&model).name().into();
@@ -180,10 +210,12 @@ fn facts(arguments: &Arguments, model: Llama<'_>, plain: &Times, adapted: Option
     facts
 }
 
-/// The bytes of weights and scales that decoding one token reads: blocks and head. Of the embedding it reads one row.
+/// The bytes of weights and scales that decoding one token reads: blocks and head. Of the embedding
+/// it reads one row.
 fn weight_bytes(model: Llama<'_>) -> u64 {
     let layers = model.config().layers;
-    let sites = (0..model.config().sites() as u32).filter_map(|number| Site::from_number(number, layers));
+    let sites =
+        (0..model.config().sites() as u32).filter_map(|number| Site::from_number(number, layers));
     sites.filter(|&site| site != Site::Embedding).map(|site| model.weight(site).bytes()).sum()
 }
 
@@ -207,7 +239,8 @@ fn factor_bytes(factor: &Factor<'_>) -> u64 {
     }) as u64
 }
 
-/// Bytes per second that all lanes together read from memory: the best of three sums over a large buffer.
+/// Bytes per second that all lanes together read from memory: the best of three sums over a large
+/// buffer.
 fn read_bandwidth(executor: &dyn Executor) -> f64 {
     let buffer: Vec<u64> = (0..BUFFER_BYTES as u64 / 8).collect();
     let part = buffer.len().div_ceil(executor.lanes());
@@ -249,9 +282,21 @@ fn print_table(facts: &Value) -> std::io::Result<()> {
         word("precision"),
         facts["rounds"]
     ))?;
-    line(format_args!("{:<34}{:>10.1} tokens/s", format!("prefill of {} tokens", facts["prompt_tokens"]), number("prefill_tokens_per_s")))?;
-    line(format_args!("{:<34}{:>10.1} tokens/s", format!("decode of {} tokens", facts["tokens"]), number("decode_tokens_per_s")))?;
-    line(format_args!("{:<34}{:>10.2} MB", "weights read per token", number("weight_bytes_per_token") / 1e6))?;
+    line(format_args!(
+        "{:<34}{:>10.1} tokens/s",
+        format!("prefill of {} tokens", facts["prompt_tokens"]),
+        number("prefill_tokens_per_s")
+    ))?;
+    line(format_args!(
+        "{:<34}{:>10.1} tokens/s",
+        format!("decode of {} tokens", facts["tokens"]),
+        number("decode_tokens_per_s")
+    ))?;
+    line(format_args!(
+        "{:<34}{:>10.2} MB",
+        "weights read per token",
+        number("weight_bytes_per_token") / 1e6
+    ))?;
     let (read, measured) = (number("read_gb_per_s"), number("measured_read_gb_per_s"));
     line(format_args!(
         "{:<34}{read:>10.2} GB/s, {:.0} % of the {measured:.2} GB/s measured here",
@@ -259,12 +304,28 @@ fn print_table(facts: &Value) -> std::io::Result<()> {
         100.0 * read / measured
     ))?;
     if facts.get("adapter_overhead").is_some() {
-        line(format_args!("{:<34}{:>10.1} tokens/s", "prefill with the adapters", number("adapter_prefill_tokens_per_s")))?;
-        line(format_args!("{:<34}{:>10.1} tokens/s", "decode with the adapters", number("adapter_decode_tokens_per_s")))?;
+        line(format_args!(
+            "{:<34}{:>10.1} tokens/s",
+            "prefill with the adapters",
+            number("adapter_prefill_tokens_per_s")
+        ))?;
+        line(format_args!(
+            "{:<34}{:>10.1} tokens/s",
+            "decode with the adapters",
+            number("adapter_decode_tokens_per_s")
+        ))?;
         let bytes = number("adapter_bytes_per_token");
         let share = 100.0 * bytes / number("weight_bytes_per_token");
-        line(format_args!("{:<34}{:>10.2} MB, {share:.1} % of the weights", "adapters read per token", bytes / 1e6))?;
-        line(format_args!("{:<34}{:>+10.1} %", "decode time the adapters add", 100.0 * number("adapter_overhead")))?;
+        line(format_args!(
+            "{:<34}{:>10.2} MB, {share:.1} % of the weights",
+            "adapters read per token",
+            bytes / 1e6
+        ))?;
+        line(format_args!(
+            "{:<34}{:>+10.1} %",
+            "decode time the adapters add",
+            100.0 * number("adapter_overhead")
+        ))?;
     }
     Ok(())
 }

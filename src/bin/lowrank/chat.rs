@@ -51,11 +51,20 @@ const HELP: &str = "/adapter NAME  use an adapter    /adapter off  use the base 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.base()?;
-    let border = TextBorder::new(&model).map_err(|error| format!("{}: {error}", base.path.display()))?;
+    let border =
+        TextBorder::new(&model).map_err(|error| format!("{}: {error}", base.path.display()))?;
     if !border.has_template() {
-        return Err(format!("{}: the base has no chat template; use generate", base.path.display()).into());
+        return Err(format!(
+            "{}: the base has no chat template; use generate",
+            base.path.display()
+        )
+        .into());
     }
-    let files = arguments.adapters.iter().map(|(_, file)| File::open(file)).collect::<Result<Vec<_>, _>>()?;
+    let files = arguments
+        .adapters
+        .iter()
+        .map(|(_, file)| File::open(file))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut slots = vec![Slot::EMPTY; files.len()];
     let mut set = AdapterSet::new(&mut slots, &model);
     let mut rank = 0;
@@ -75,10 +84,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let mut memory = Memory::new(need(model.config(), &limits));
     let session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;
-    let mut conversation = Conversation { arguments, border: &border, session, messages: Vec::new() };
+    let mut conversation =
+        Conversation { arguments, border: &border, session, messages: Vec::new() };
     conversation.reset();
     let names: Vec<_> = arguments.adapters.iter().map(|(name, _)| name.as_str()).collect();
-    note(format_args!("adapters: {}. /help lists the commands.", if names.is_empty() { "none".into() } else { names.join(", ") }));
+    note(format_args!(
+        "adapters: {}. /help lists the commands.",
+        if names.is_empty() { "none".into() } else { names.join(", ") }
+    ));
     loop {
         if std::io::stdin().is_terminal() {
             prompt();
@@ -101,13 +114,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 match (name, names.iter().position(|known| *known == name)) {
                     ("off", _) => conversation.select(&set, &[])?,
                     (_, Some(slot)) => conversation.select(&set, &[Choice::slot(slot as u32)])?,
-                    _ => note(format_args!("no adapter is called \"{name}\"; there are: {}", names.join(", "))),
+                    _ => note(format_args!(
+                        "no adapter is called \"{name}\"; there are: {}",
+                        names.join(", ")
+                    )),
                 }
             }
             command if command.starts_with('/') => note(format_args!("unknown command. {HELP}")),
             text => match conversation.say(text) {
                 Err(error) if error.is::<std::io::Error>() => return Err(error),
-                Err(error) if matches!(error.downcast_ref(), Some(lowrank::Error::ContextFull { .. })) => {
+                Err(error)
+                    if matches!(error.downcast_ref(), Some(lowrank::Error::ContextFull { .. })) =>
+                {
                     note(format_args!("{error}; /reset starts anew, --context gives more room"));
                 }
                 Err(error) => note(error),
@@ -132,10 +150,12 @@ struct Conversation<'c, 'w, 'm> {
 
 impl<'m> Conversation<'_, '_, 'm> {
     fn reset(&mut self) {
-        self.messages = self.arguments.system.iter().map(|text| Message::new("system", text)).collect();
+        self.messages =
+            self.arguments.system.iter().map(|text| Message::new("system", text)).collect();
     }
 
-    /// What was said stays; it is computed again under the new adapter, as keys and values of another one cannot be continued.
+    /// What was said stays; it is computed again under the new adapter, as keys and values of
+    /// another one cannot be continued.
     fn select(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> Result<(), Failure> {
         self.session.reset(0)?;
         self.session.select(0, set, choices)?;
@@ -143,7 +163,8 @@ impl<'m> Conversation<'_, '_, 'm> {
         Ok(())
     }
 
-    /// Adds the user's message and prints the reply. If something fails the conversation is as it was before.
+    /// Adds the user's message and prints the reply. If something fails the conversation is as it
+    /// was before.
     fn say(&mut self, text: &str) -> Result<(), Failure> {
         self.messages.push(Message::new("user", text));
         match self.reply() {
@@ -169,9 +190,12 @@ impl<'m> Conversation<'_, '_, 'm> {
         }
         self.session.prefill(0, &ids[known..])?;
         let mut sampler = self.arguments.sampling.sampler()?;
-        let written = write_reply(&mut self.session, self.border, &mut sampler, self.arguments.tokens)?;
+        let written =
+            write_reply(&mut self.session, self.border, &mut sampler, self.arguments.tokens)?;
         line("")?;
         let tokens = self.session.tokens(0)?;
-        Ok(self.border.decode(&tokens[ids.len()..(ids.len() + written).min(tokens.len())], false)?)
+        Ok(self
+            .border
+            .decode(&tokens[ids.len()..(ids.len() + written).min(tokens.len())], false)?)
     }
 }

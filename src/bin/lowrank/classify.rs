@@ -1,4 +1,5 @@
-//! `lowrank classify`: which label texts have, and how probable it is. The classifier is an adapter's, or the base's own.
+//! `lowrank classify`: which label texts have, and how probable it is. The classifier is an
+//! adapter's, or the base's own.
 
 use clap::Args;
 use lowrank::train::data::Tokenize;
@@ -39,7 +40,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
     if matches!(model, AnyBase::Mlp(_)) {
-        return Err(format!("{}: the base reads numbers, not text: evaluate measures it on a .csv", base.path.display()).into());
+        return Err(format!(
+            "{}: the base reads numbers, not text: evaluate measures it on a .csv",
+            base.path.display()
+        )
+        .into());
     }
     let border = base.text()?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
@@ -60,25 +65,45 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             cut += usize::from(was_cut);
             ids.push(tokens);
         }
-        let answers = classify(model, &archives, &ids, arguments.model.exact_precision(), executor.as_ref());
+        let answers =
+            classify(model, &archives, &ids, arguments.model.exact_precision(), executor.as_ref());
         let answers = answers.map_err(|error| format!("{}: {error}", base.path.display()))?;
         for (text, probabilities) in part.iter().zip(&answers) {
             tell(arguments.json, &labels, text, probabilities)?;
         }
     }
     if cut > 0 {
-        note(format_args!("lowrank: {cut} texts are longer than {} tokens and were cut (--max-length)", arguments.max_length));
+        note(format_args!(
+            "lowrank: {cut} texts are longer than {} tokens and were cut (--max-length)",
+            arguments.max_length
+        ));
     }
     Ok(())
 }
 
 /// One line: the likeliest label, its probability, the text.
-fn tell(as_json: bool, labels: &[String], text: &str, probabilities: &[f32]) -> Result<(), Failure> {
+fn tell(
+    as_json: bool,
+    labels: &[String],
+    text: &str,
+    probabilities: &[f32],
+) -> Result<(), Failure> {
     // Of equals the first, as `evaluate` counts.
-    let Some((label, probability)) = labels.iter().zip(probabilities).rev().max_by(|a, b| a.1.total_cmp(b.1)) else { return Ok(()) };
+    let Some((label, probability)) =
+        labels.iter().zip(probabilities).rev().max_by(|a, b| a.1.total_cmp(b.1))
+    else {
+        return Ok(());
+    };
     if !as_json {
-        return Ok(line(format_args!("{label}\t{probability:.4}\t{}", text.replace(['\n', '\r', '\t'], " ")))?);
+        return Ok(line(format_args!(
+            "{label}\t{probability:.4}\t{}",
+            text.replace(['\n', '\r', '\t'], " ")
+        ))?);
     }
-    let all: Map<String, Value> = labels.iter().cloned().zip(probabilities.iter().map(|&probability| json!(probability))).collect();
+    let all: Map<String, Value> = labels
+        .iter()
+        .cloned()
+        .zip(probabilities.iter().map(|&probability| json!(probability)))
+        .collect();
     Ok(line(json!({ "label": label, "probability": probability, "probabilities": all }))?)
 }

@@ -1,12 +1,15 @@
-//! `lowrank compare`: several methods on the same data and seeds, and a folder that says how they did. The runs are the library's,
-//! the folder is `report`'s.
+//! `lowrank compare`: several methods on the same data and seeds, and a folder that says how they
+//! did. The runs are the library's, the folder is `report`'s.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use lowrank::archive::Buffer;
 use lowrank::train::data::{Dataset, Tokenize};
-use lowrank::train::{AnyBase, Control, Event, Meter, Method, Options, Run, Workload, forecast, rows, run_method, with_nf4};
+use lowrank::train::{
+    AnyBase, Control, Event, Meter, Method, Options, Run, Workload, forecast, rows, run_method,
+    with_nf4,
+};
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -86,7 +89,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
     let validation = options.open(&arguments.validation, tokenizer, labels.clone())?;
     let model = base.wrap(AnyBase::open(&base.map))?;
-    let contest = Contest { base: &base, model, training, validation, labels: labels.unwrap_or_default() };
+    let contest =
+        Contest { base: &base, model, training, validation, labels: labels.unwrap_or_default() };
     let mut methods = Vec::new();
     for method in &arguments.methods {
         if !methods.contains(method) {
@@ -101,17 +105,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for &method in &methods {
         let nf4 = contest.quantized(method)?;
         for seed in options.seed()..options.seed().saturating_add(arguments.seeds) {
-            let run = contest.run(arguments, method, nf4.as_deref(), seed).map_err(|error| format!("{method}, seed {seed}: {error}"))?;
+            let run = contest
+                .run(arguments, method, nf4.as_deref(), seed)
+                .map_err(|error| format!("{method}, seed {seed}: {error}"))?;
             runs.push(run);
         }
     }
     let rows = rows(&runs);
     let facts = facts(arguments, &contest)?;
-    let report = Report { runs: &runs, rows: &rows, facts: &facts, classifies: options.task == TaskName::Classify };
+    let report = Report {
+        runs: &runs,
+        rows: &rows,
+        facts: &facts,
+        classifies: options.task == TaskName::Classify,
+    };
     report.write(&arguments.output)?;
     if arguments.json {
         let table: Vec<Value> = rows.iter().map(Report::row_json).collect();
-        line(json!({ "task": if report.classifies { "classify" } else { "lm" }, "seeds": arguments.seeds, "methods": table }))?;
+        line(
+            json!({ "task": if report.classifies { "classify" } else { "lm" }, "seeds": arguments.seeds, "methods": table }),
+        )?;
     } else {
         line(report.table().trim_end())?;
         line(format_args!("written to {}", arguments.output.display()))?;
@@ -120,14 +133,33 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// What the report says of the contest.
-fn facts(arguments: &Arguments, contest: &Contest<'_>) -> Result<Vec<(&'static str, String)>, Failure> {
-    let fingerprint = contest.base.wrap(lowrank::archive::Header::parse(&contest.base.map))?.fingerprint;
-    let name = |path: &std::path::Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let data = |path: &std::path::Path, data: &Dataset<'_>| format!("{}: {} examples, {} rows", name(path), data.len(), data.rows());
+fn facts(
+    arguments: &Arguments,
+    contest: &Contest<'_>,
+) -> Result<Vec<(&'static str, String)>, Failure> {
+    let fingerprint =
+        contest.base.wrap(lowrank::archive::Header::parse(&contest.base.map))?.fingerprint;
+    let name = |path: &std::path::Path| {
+        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    };
+    let data = |path: &std::path::Path, data: &Dataset<'_>| {
+        format!("{}: {} examples, {} rows", name(path), data.len(), data.rows())
+    };
     let first = arguments.options.seed();
-    let seeds = if arguments.seeds == 1 { first.to_string() } else { format!("{first} to {}", first + arguments.seeds - 1) };
+    let seeds = if arguments.seeds == 1 {
+        first.to_string()
+    } else {
+        format!("{first} to {}", first + arguments.seeds - 1)
+    };
     let mut facts = vec![
-        ("base", format!("{} ({} bytes), fingerprint {fingerprint}", name(&arguments.model.base), contest.base.map.len())),
+        (
+            "base",
+            format!(
+                "{} ({} bytes), fingerprint {fingerprint}",
+                name(&arguments.model.base),
+                contest.base.map.len()
+            ),
+        ),
         ("training data", data(&arguments.data, &contest.training)),
         ("validation data", data(&arguments.validation, &contest.validation)),
         ("seeds", seeds),
@@ -150,22 +182,34 @@ impl Contest<'_> {
         let options = arguments.options.trainer(method, arguments.model.exact_precision())?;
         let run_options = arguments.options.run();
         let lanes = arguments.model.executor()?.lanes();
-        let workload = Workload::of(&self.training, Some(&self.validation), &run_options, options.seed, lanes);
+        let workload =
+            Workload::of(&self.training, Some(&self.validation), &run_options, options.seed, lanes);
         let nf4 = self.quantized(method)?;
         let (model, mapped) = match &nf4 {
             Some(nf4) => (AnyBase::open(nf4)?, 0),
             None => (self.model, self.base.map.len()),
         };
-        let forecast = forecast(model, &options, &run_options, &workload).map_err(|error| format!("{method}: {error}"))?;
+        let forecast = forecast(model, &options, &run_options, &workload)
+            .map_err(|error| format!("{method}: {error}"))?;
         let need = crate::PEAK.current_usage() as u64 + forecast.heap_bytes + mapped as u64;
         match arguments.memory_limit {
-            Some(limit) => Ok(crate::forecast::check(limit, need).map_err(|error| format!("{method}: {error}"))?),
+            Some(limit) => Ok(crate::forecast::check(limit, need)
+                .map_err(|error| format!("{method}: {error}"))?),
             None => Ok(()),
         }
     }
 
-    fn run(&self, arguments: &Arguments, method: Method, nf4: Option<&[u8]>, seed: u64) -> Result<Run, Failure> {
-        let options = Options { seed, ..arguments.options.trainer(method, arguments.model.exact_precision())? };
+    fn run(
+        &self,
+        arguments: &Arguments,
+        method: Method,
+        nf4: Option<&[u8]>,
+        seed: u64,
+    ) -> Result<Run, Failure> {
+        let options = Options {
+            seed,
+            ..arguments.options.trainer(method, arguments.model.exact_precision())?
+        };
         let (model, mapped) = match nf4 {
             Some(nf4) => (AnyBase::open(nf4)?, 0),
             None => (self.model, self.base.map.len() as u64),
@@ -184,7 +228,11 @@ impl Contest<'_> {
             &Heap,
             &mut |event| {
                 if let Event::Step { step, total, loss } = event {
-                    progress.show(step as usize, total as usize, &format!("seed {seed}  loss {loss:.4}"));
+                    progress.show(
+                        step as usize,
+                        total as usize,
+                        &format!("seed {seed}  loss {loss:.4}"),
+                    );
                 }
                 Control::Continue
             },

@@ -1,4 +1,5 @@
-//! `lowrank embed`: texts become vectors. Pooling and normalization are the base's; the special tokens are its tokenizer's.
+//! `lowrank embed`: texts become vectors. Pooling and normalization are the base's; the special
+//! tokens are its tokenizer's.
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -85,7 +86,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                     refused = Some(error);
                     FileError::core(&arguments.output, "", error)
                 })?;
-                vectors.iter().try_for_each(|value| out.write_all(&value.to_le_bytes())).map_err(io)?;
+                vectors
+                    .iter()
+                    .try_for_each(|value| out.write_all(&value.to_le_bytes()))
+                    .map_err(io)?;
             }
             out.flush().map_err(io)
         });
@@ -97,7 +101,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// The vectors of a batch, `[texts, dim]`.
-fn vectors(encoder: &mut Encoder<'_, '_>, texts: &[Vec<u32>], pooling: Option<Pooling>) -> lowrank::Result<Vec<f32>> {
+fn vectors(
+    encoder: &mut Encoder<'_, '_>,
+    texts: &[Vec<u32>],
+    pooling: Option<Pooling>,
+) -> lowrank::Result<Vec<f32>> {
     encoder.encode(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
     let mut all = Vec::new();
     for sequence in 0..texts.len() {
@@ -110,11 +118,18 @@ fn vectors(encoder: &mut Encoder<'_, '_>, texts: &[Vec<u32>], pooling: Option<Po
 }
 
 /// The tokens of every text; says how many texts were cut.
-fn tokenize(arguments: &Arguments, base: &File, model: &Bert<'_>) -> Result<Vec<Vec<u32>>, Failure> {
+fn tokenize(
+    arguments: &Arguments,
+    base: &File,
+    model: &Bert<'_>,
+) -> Result<Vec<Vec<u32>>, Failure> {
     let (border, context) = (base.text()?, model.config().context);
     let max_length = arguments.max_length.unwrap_or(model.max_length());
     if max_length > context {
-        return Err(format!("--max-length {max_length}: the base has positions for {context} tokens").into());
+        return Err(format!(
+            "--max-length {max_length}: the base has positions for {context} tokens"
+        )
+        .into());
     }
     let (mut ids, mut cut) = (Vec::new(), 0);
     let mut add = |text: &str| -> Result<(), Failure> {
@@ -128,13 +143,19 @@ fn tokenize(arguments: &Arguments, base: &File, model: &Bert<'_>) -> Result<Vec<
         return Err("there are no texts to embed".into());
     }
     if cut > 0 {
-        note(format_args!("lowrank: {cut} of {} texts are longer than {max_length} tokens and were cut (--max-length)", ids.len()));
+        note(format_args!(
+            "lowrank: {cut} of {} texts are longer than {max_length} tokens and were cut (--max-length)",
+            ids.len()
+        ));
     }
     Ok(ids)
 }
 
 /// Consecutive texts that fit into an encoder together.
-fn batches<'i>(ids: &'i [Vec<u32>], limits: &EncoderLimits) -> impl Iterator<Item = &'i [Vec<u32>]> {
+fn batches<'i>(
+    ids: &'i [Vec<u32>],
+    limits: &EncoderLimits,
+) -> impl Iterator<Item = &'i [Vec<u32>]> {
     let (mut left, EncoderLimits { batch, tokens, .. }) = (ids, *limits);
     std::iter::from_fn(move || {
         let mut together = 0;

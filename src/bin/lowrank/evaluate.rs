@@ -1,8 +1,10 @@
-//! `lowrank evaluate`: perplexity of a language model, or accuracy and F1 of a classifier, on a data file.
+//! `lowrank evaluate`: perplexity of a language model, or accuracy and F1 of a classifier, on a
+//! data file.
 //!
-//! Language models: `.txt` in non-overlapping windows of `--max-length` tokens, each behind the begin-of-sequence token where the
-//! model's rule asks for one; `.jsonl` example by example, as training reads it. The first token of a sequence is not scored; all
-//! scored tokens have the same weight. Classifiers: the label names come from the adapter.
+//! Language models: `.txt` in non-overlapping windows of `--max-length` tokens, each behind the
+//! begin-of-sequence token where the model's rule asks for one; `.jsonl` example by example, as
+//! training reads it. The first token of a sequence is not scored; all scored tokens have the same
+//! weight. Classifiers: the label names come from the adapter.
 
 use std::path::PathBuf;
 
@@ -51,17 +53,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let border = base.text().ok();
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     check_weights(&adapters)?;
-    let labels = if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
-    let options =
-        DataOptions { max_length: arguments.max_length, completions_only: arguments.completions_only, labels, ..DataOptions::default() };
+    let labels =
+        if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
+    let options = DataOptions {
+        max_length: arguments.max_length,
+        completions_only: arguments.completions_only,
+        labels,
+        ..DataOptions::default()
+    };
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let data = Dataset::open(&arguments.data, arguments.task.into(), tokenizer, options)?;
     let executor = arguments.model.executor()?;
     let archives: Vec<&[u8]> = adapters.iter().map(|(file, _)| &file.map[..]).collect();
     let mut progress = Progress::new("evaluating");
-    let measured = evaluate(model, &archives, &data, arguments.model.exact_precision(), executor.as_ref(), &mut |done, total| {
-        progress.show(done, total, "")
-    });
+    let measured = evaluate(
+        model,
+        &archives,
+        &data,
+        arguments.model.exact_precision(),
+        executor.as_ref(),
+        &mut |done, total| progress.show(done, total, ""),
+    );
     progress.finish();
     let measures = measured.map_err(|error| format!("{}: {error}", base.path.display()))?;
     if arguments.json {
@@ -75,15 +87,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// Refuses weights: measures and labels are those of adapters as they were trained.
 pub(crate) fn check_weights(adapters: &[(File, f32)]) -> Result<(), Failure> {
     match adapters.iter().find(|(_, weight)| *weight != 1.0) {
-        Some((file, weight)) => {
-            Err(format!("{}: adapters are measured as they were trained, weight {weight} was asked for", file.path.display()).into())
-        }
+        Some((file, weight)) => Err(format!(
+            "{}: adapters are measured as they were trained, weight {weight} was asked for",
+            file.path.display()
+        )
+        .into()),
         None => Ok(()),
     }
 }
 
 /// The label names: the last adapter's that brings a classifier, else the base's own.
-pub(crate) fn labels(model: &AnyBase<'_>, adapters: &[(File, f32)]) -> Result<Vec<String>, Failure> {
+pub(crate) fn labels(
+    model: &AnyBase<'_>,
+    adapters: &[(File, f32)],
+) -> Result<Vec<String>, Failure> {
     let mut labels = model.labels();
     for (file, _) in adapters {
         if let Some(classifier) = file.adapter()?.classifier() {

@@ -1,4 +1,5 @@
-//! `lowrank memory --method`: what training will take, before it runs; and the limits of `train` and `compare`.
+//! `lowrank memory --method`: what training will take, before it runs; and the limits of `train`
+//! and `compare`.
 
 use std::path::PathBuf;
 
@@ -35,7 +36,12 @@ pub(crate) struct Arguments {
 }
 
 /// Opens what `train` opens, trains nothing.
-pub(crate) fn run(arguments: &Arguments, model: &ModelOptions, method: Method, as_json: bool) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: &Arguments,
+    model: &ModelOptions,
+    method: Method,
+    as_json: bool,
+) -> Result<(), Failure> {
     let base = model.open()?;
     let (lanes, precision) = (model.executor()?.lanes(), model.exact_precision());
     let model = base.wrap(AnyBase::open(&base.map))?;
@@ -43,18 +49,31 @@ pub(crate) fn run(arguments: &Arguments, model: &ModelOptions, method: Method, a
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let options = &arguments.options;
     let is_classifier = options.task == TaskName::Classify;
-    let training = arguments.data.as_ref().map(|path| options.open(path, tokenizer, None)).transpose()?;
+    let training =
+        arguments.data.as_ref().map(|path| options.open(path, tokenizer, None)).transpose()?;
     let labels = training.as_ref().filter(|_| is_classifier).map(|data| data.labels().to_vec());
-    let validation = arguments.validation.as_ref().map(|path| options.open(path, tokenizer, labels)).transpose()?;
-    let checkpoint = (arguments.checkpoint_every > 0).then(|| (PathBuf::new(), arguments.checkpoint_every));
+    let validation = arguments
+        .validation
+        .as_ref()
+        .map(|path| options.open(path, tokenizer, labels))
+        .transpose()?;
+    let checkpoint =
+        (arguments.checkpoint_every > 0).then(|| (PathBuf::new(), arguments.checkpoint_every));
     let run_options = RunOptions { checkpoint, ..options.run() };
     let trainer_options = options.trainer(method, precision)?;
     let workload = match &training {
-        Some(training) => Workload::of(training, validation.as_ref(), &run_options, trainer_options.seed, lanes),
+        Some(training) => {
+            Workload::of(training, validation.as_ref(), &run_options, trainer_options.seed, lanes)
+        }
         None => Workload {
             steps: options.steps(),
             validation: validation.as_ref().map(|data| data.longest()),
-            ..Workload::full(options.batch_size, options.max_length, if is_classifier { arguments.labels } else { 0 }, lanes)
+            ..Workload::full(
+                options.batch_size,
+                options.max_length,
+                if is_classifier { arguments.labels } else { 0 },
+                lanes,
+            )
         },
     };
     let forecast = forecast(model, &trainer_options, &run_options, &workload)?;
@@ -102,7 +121,8 @@ pub(crate) fn check(limit: u64, need: u64) -> Result<(), TrainError> {
     if need > limit { Err(TrainError::Memory { need, limit }) } else { Ok(()) }
 }
 
-/// Bytes as people write them: a number, with K, M, G for powers of 1000 or KiB, MiB, GiB for powers of 1024.
+/// Bytes as people write them: a number, with K, M, G for powers of 1000 or KiB, MiB, GiB for
+/// powers of 1024.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
@@ -113,10 +133,20 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
         "KiB" => 1024.0,
         "MiB" => 1024.0 * 1024.0,
         "GiB" => 1024.0 * 1024.0 * 1024.0,
-        unit => return Err(format!("'{unit}' is no unit: K, M, G, KiB, MiB, GiB or nothing was expected")),
+        unit => {
+            return Err(format!(
+                "'{unit}' is no unit: K, M, G, KiB, MiB, GiB or nothing was expected"
+            ));
+        }
     };
-    let number: f64 = digits.parse().map_err(|_| format!("'{text}': bytes were expected, for example 400M or 2G"))?;
-    if number.is_finite() && number > 0.0 { Ok((number * factor) as u64) } else { Err(format!("'{text}': more than nothing was expected")) }
+    let number: f64 = digits
+        .parse()
+        .map_err(|_| format!("'{text}': bytes were expected, for example 400M or 2G"))?;
+    if number.is_finite() && number > 0.0 {
+        Ok((number * factor) as u64)
+    } else {
+        Err(format!("'{text}': more than nothing was expected"))
+    }
 }
 
 #[cfg(test)]
@@ -125,7 +155,13 @@ mod tests {
 
     #[test]
     fn bytes_are_read_as_people_write_them() {
-        for (text, expected) in [("1", 1), ("400M", 400_000_000), ("2G", 2_000_000_000), ("1.5GiB", 1_610_612_736), ("64k", 64_000)] {
+        for (text, expected) in [
+            ("1", 1),
+            ("400M", 400_000_000),
+            ("2G", 2_000_000_000),
+            ("1.5GiB", 1_610_612_736),
+            ("64k", 64_000),
+        ] {
             assert_eq!(bytes(text), Ok(expected), "{text}");
         }
         for text in ["", "M", "0", "-1", "1e400", "NaN", "inf", "12Q", "4 M", "µ"] {

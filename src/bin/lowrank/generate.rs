@@ -1,4 +1,5 @@
-//! `lowrank generate`: continue a prompt with the base, with adapters, or with one adapter after the other in the same process.
+//! `lowrank generate`: continue a prompt with the base, with adapters, or with one adapter after
+//! the other in the same process.
 //!
 //! Decoders are opened here, LSTMs in `recurrent`; what both do with a prompt is here.
 
@@ -80,7 +81,8 @@ pub(crate) struct Arguments {
     /// How a decoder's keys and values are kept
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     kv: Kv,
-    /// Generate from the base, then swap to this adapter and generate again, in one process; may be repeated
+    /// Generate from the base, then swap to this adapter and generate again, in one process; may
+    /// be repeated
     #[arg(long = "swap", value_name = "NAME=FILE", value_parser = name_and_file, conflicts_with = "adapters")]
     swaps: Vec<(String, PathBuf)>,
     /// Print times, speeds and memory to stderr
@@ -129,7 +131,11 @@ impl<'m> Continues<'m> for Session<'_, 'm> {
     fn workspace(&self) -> String {
         let need = need(self.model().config(), self.limits());
         let mb = |bytes: usize| bytes as f64 / 1e6;
-        format!("workspace {:.1} MB, of which keys and values {:.1} MB", mb(need.bytes), mb(need.kv_bytes))
+        format!(
+            "workspace {:.1} MB, of which keys and values {:.1} MB",
+            mb(need.bytes),
+            mb(need.kv_bytes)
+        )
     }
 }
 
@@ -153,7 +159,11 @@ fn decoder(base: &File, arguments: &Arguments) -> Result<(), Failure> {
     let border = base.text()?;
     let prompt = encode_prompt(arguments, &border)?;
     let context = context(&model, prompt.len(), arguments.tokens)?;
-    let limits = Limits { kv_format: arguments.kv.into(), precision: arguments.model.precision(&model), ..Limits::new(context) };
+    let limits = Limits {
+        kv_format: arguments.kv.into(),
+        precision: arguments.model.precision(&model),
+        ..Limits::new(context)
+    };
     let executor = arguments.model.executor()?;
     let swaps = arguments.open_swaps()?;
     if swaps.is_empty() {
@@ -179,7 +189,10 @@ fn decoder(base: &File, arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// The tokens of the prompt, through the chat template if it is asked for.
-pub(crate) fn encode_prompt(arguments: &Arguments, border: &TextBorder) -> Result<Vec<u32>, Failure> {
+pub(crate) fn encode_prompt(
+    arguments: &Arguments,
+    border: &TextBorder,
+) -> Result<Vec<u32>, Failure> {
     let prompt = border.encode_prompt(&prompt_text(arguments, border)?)?;
     if prompt.is_empty() { Err("the prompt is empty".into()) } else { Ok(prompt) }
 }
@@ -190,7 +203,9 @@ fn prompt_text(arguments: &Arguments, border: &TextBorder) -> Result<String, Fai
     }
     let system = arguments.system.iter().map(|text| Message::new("system", text));
     let messages: Vec<_> = system.chain([Message::new("user", &arguments.prompt)]).collect();
-    Ok(border.render_chat(&messages, true).map_err(|error| format!("{}: {error}", arguments.model.base.display()))?)
+    Ok(border
+        .render_chat(&messages, true)
+        .map_err(|error| format!("{}: {error}", arguments.model.base.display()))?)
 }
 
 /// Room for the prompt and what is to come, at most what the model was made for.
@@ -202,7 +217,8 @@ fn context(model: &Llama<'_>, prompt: usize, tokens: usize) -> Result<usize, Fai
     Ok(prompt.saturating_add(tokens).min(most))
 }
 
-/// The base, then each adapter, in one session: what a swap takes is one slot, one selection, and the prompt again.
+/// The base, then each adapter, in one session: what a swap takes is one slot, one selection, and
+/// the prompt again.
 pub(crate) fn swap<'m>(
     session: &mut impl Continues<'m>,
     set: &mut AdapterSet<'_, 'm>,
@@ -245,7 +261,8 @@ pub(crate) fn continue_prompt<'m>(
     Ok(())
 }
 
-/// Prints tokens as they come until the turn ends, `most` are written or there is no room; returns how many there were.
+/// Prints tokens as they come until the turn ends, `most` are written or there is no room; returns
+/// how many there were.
 pub(crate) fn write_reply<'m>(
     session: &mut impl Continues<'m>,
     border: &TextBorder,
@@ -280,6 +297,7 @@ fn report(workspace: &str, prompt: usize, prefill: Duration, written: usize, dec
         rate(written, decode),
     ));
     let peak = crate::memory::peak_resident();
-    let peak = peak.map(|bytes| format!("; peak resident {:.1} MB, tokenizer included", bytes as f64 / 1e6));
+    let peak = peak
+        .map(|bytes| format!("; peak resident {:.1} MB, tokenizer included", bytes as f64 / 1e6));
     note(format_args!("{workspace}{}", peak.unwrap_or_default()));
 }

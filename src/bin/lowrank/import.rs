@@ -7,7 +7,10 @@ use clap::{Args, ValueEnum};
 use lowrank::RootKind;
 use lowrank::archive::Header;
 use lowrank::file::{FileError, write_whole};
-use lowrank::import::{BaseOptions, Gguf, HuggingFace, HuggingFaceBert, PyTorch, directory_kind, write_base, write_bert, write_pytorch};
+use lowrank::import::{
+    BaseOptions, Gguf, HuggingFace, HuggingFaceBert, PyTorch, directory_kind, write_base,
+    write_bert, write_pytorch,
+};
 use lowrank::quant::Format;
 use lowrank::train::{AnyBase, with_nf4};
 
@@ -47,7 +50,8 @@ const EXAMPLES: &str = "Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// A .gguf file, a Hugging Face directory with config.json and safetensors, or an archive (.lrk) of float weights
+    /// A .gguf file, a Hugging Face directory with config.json and safetensors, or an archive
+    /// (.lrk) of float weights
     source: PathBuf,
     /// The archive to write
     #[arg(short, long, value_name = "FILE")]
@@ -86,20 +90,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         write_base(&Gguf::open(source)?, &options, output, &mut show)?
     } else {
         match directory_kind(source)? {
-            RootKind::BERT => write_bert(&HuggingFaceBert::open(source)?, &options, output, &mut show)?,
-            RootKind::LSTM | RootKind::MLP => write_pytorch(&PyTorch::open(source)?, &options, output, &mut show)?,
+            RootKind::BERT => {
+                write_bert(&HuggingFaceBert::open(source)?, &options, output, &mut show)?
+            }
+            RootKind::LSTM | RootKind::MLP => {
+                write_pytorch(&PyTorch::open(source)?, &options, output, &mut show)?
+            }
             _ => write_base(&HuggingFace::open(source)?, &options, output, &mut show)?,
         }
     };
     progress.finish();
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
-    line(format_args!("{}: {bytes} bytes, fingerprint {}", arguments.output.display(), header.fingerprint))?;
+    line(format_args!(
+        "{}: {bytes} bytes, fingerprint {}",
+        arguments.output.display(),
+        header.fingerprint
+    ))?;
     Ok(())
 }
 
 /// A float archive to the default formats.
 fn quantize(source: &Path, options: &BaseOptions, output: &Path) -> Result<Header, Failure> {
-    let default = BaseOptions { allow_missing_tokenizer: options.allow_missing_tokenizer, ..BaseOptions::default() };
+    let default = BaseOptions {
+        allow_missing_tokenizer: options.allow_missing_tokenizer,
+        ..BaseOptions::default()
+    };
     if *options != default {
         return Err(format!(
             "{}: an archive is imported with the default --weights, --embedding, --block and --content-version",
@@ -110,8 +125,14 @@ fn quantize(source: &Path, options: &BaseOptions, output: &Path) -> Result<Heade
     let file = File::open(source)?;
     let base = file.wrap(AnyBase::open(&file.map))?;
     let quantized = file.wrap(with_nf4(&base))?;
-    let quantized =
-        quantized.ok_or_else(|| format!("{}: its linear layers are quantized already: float ones were expected", source.display()))?;
-    write_whole(output, |file| file.write_all(&quantized).map_err(|error| FileError::io(output, error)))?;
+    let quantized = quantized.ok_or_else(|| {
+        format!(
+            "{}: its linear layers are quantized already: float ones were expected",
+            source.display()
+        )
+    })?;
+    write_whole(output, |file| {
+        file.write_all(&quantized).map_err(|error| FileError::io(output, error))
+    })?;
     Ok(Header::parse(&quantized).map_err(|error| FileError::core(output, "", error))?)
 }

@@ -21,8 +21,8 @@ tiny.json: {"model_type": "llama", "tokenizer": "bytes", "hidden_size": 64, "int
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The configuration: that of a Hugging Face directory (llama, qwen2, qwen3, bert), or of an lstm or mlp; "tokenizer" may be
-    /// "bytes" or the path of a tokenizer.json
+    /// The configuration: that of a Hugging Face directory (llama, qwen2, qwen3, bert), or of an
+    /// lstm or mlp; "tokenizer" may be "bytes" or the path of a tokenizer.json
     config: PathBuf,
     /// Everything random follows from it
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -54,6 +54,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let header = write_fresh(&arguments.config, arguments.seed, &options, &arguments.output)?;
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
-    line(format_args!("{}: {}, {bytes} bytes, fingerprint {}", arguments.output.display(), header.root, header.fingerprint))?;
+    line(format_args!(
+        "{}: {}, {bytes} bytes, fingerprint {}",
+        arguments.output.display(),
+        header.root,
+        header.fingerprint
+    ))?;
     Ok(())
 }

@@ -66,8 +66,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.json {
         line(format_args!("{facts:#}"))?;
     } else if let Value::Object(facts) = facts {
-        let training = facts.get("facts").and_then(|facts| facts.get("training")).and_then(Value::as_object).cloned();
-        for (name, value) in facts.iter().filter(|(name, _)| *name != "facts" || training.is_none()) {
+        let training = facts
+            .get("facts")
+            .and_then(|facts| facts.get("training"))
+            .and_then(Value::as_object)
+            .cloned();
+        for (name, value) in facts.iter().filter(|(name, _)| *name != "facts" || training.is_none())
+        {
             line(format_args!("{:<17}{}", name.replace('_', " "), text(value)))?;
         }
         if let Some(training) = training {
@@ -87,7 +92,9 @@ fn text(value: &Value) -> String {
 
 fn base(model: &Llama<'_>) -> Value {
     let c = model.config();
-    let sites = (0..c.sites() as u32).filter_map(|n| Site::from_number(n, c.layers)).filter(|&s| s != Site::Head || !model.is_tied());
+    let sites = (0..c.sites() as u32)
+        .filter_map(|n| Site::from_number(n, c.layers))
+        .filter(|&s| s != Site::Head || !model.is_tied());
     let weights = weights(sites.map(|site| model.weight(site)));
     json!({
         "name": model.name(),
@@ -102,7 +109,9 @@ fn base(model: &Llama<'_>) -> Value {
 fn encoder(model: &Bert<'_>) -> Value {
     let c = model.config();
     let sites = (0..c.sites() as u32).filter_map(|n| bert::Site::from_number(n, c.layers));
-    let weights = weights(sites.filter_map(|site| model.weight(site)).chain([model.positions(), model.token_types()]));
+    let weights = weights(
+        sites.filter_map(|site| model.weight(site)).chain([model.positions(), model.token_types()]),
+    );
     json!({
         "name": model.name(),
         "vocab": c.vocab, "dim": c.dim, "layers": c.layers, "heads": c.heads, "hidden": c.hidden, "context": c.context,
@@ -144,7 +153,10 @@ fn weights<'a>(matrices: impl Iterator<Item = Matrix<'a>>) -> serde_json::Map<St
     }
     let facts = |(format, (weights, bytes)): (String, (u64, u64))| {
         let bits = bytes as f64 * 8.0 / weights as f64;
-        (format, json!({ "weights": weights, "bytes": bytes, "bits_per_weight": (bits * 1000.0).round() / 1000.0 }))
+        (
+            format,
+            json!({ "weights": weights, "bytes": bytes, "bits_per_weight": (bits * 1000.0).round() / 1000.0 }),
+        )
     };
     formats.into_iter().map(facts).collect()
 }

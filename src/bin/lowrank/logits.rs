@@ -1,4 +1,5 @@
-//! `lowrank logits`: the logits after each of given tokens, for comparing with other implementations.
+//! `lowrank logits`: the logits after each of given tokens, for comparing with other
+//! implementations.
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -33,7 +34,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.base()?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
-    let limits = Limits { kv_format: KvFormat::F32, precision: arguments.model.exact_precision(), ..Limits::new(arguments.tokens.len()) };
+    let limits = Limits {
+        kv_format: KvFormat::F32,
+        precision: arguments.model.exact_precision(),
+        ..Limits::new(arguments.tokens.len())
+    };
     let executor = arguments.model.executor()?;
     let header = npy_header(&[arguments.tokens.len(), model.config().vocab]);
     with_session(model, &adapters, limits, executor.as_ref(), |session, _| {
@@ -43,23 +48,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let mut written = out.write_all(&header);
             let write = |_, logits: &[f32]| {
                 if written.is_ok() {
-                    written = logits.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()));
+                    written =
+                        logits.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()));
                 }
             };
             if let Err(error) = session.score(0, &arguments.tokens, write) {
                 refused = Some(error);
                 return Err(FileError::core(&arguments.output, "", error));
             }
-            written.and_then(|()| out.flush()).map_err(|error| FileError::io(&arguments.output, error))
+            written
+                .and_then(|()| out.flush())
+                .map_err(|error| FileError::io(&arguments.output, error))
         });
         // What the model refuses is not the output file's fault.
         Ok(refused.map_or(Ok(()), Err).map(|()| written)??)
     })?;
-    line(format_args!("{}: [{}, {}] f32", arguments.output.display(), arguments.tokens.len(), model.config().vocab))?;
+    line(format_args!(
+        "{}: [{}, {}] f32",
+        arguments.output.display(),
+        arguments.tokens.len(),
+        model.config().vocab
+    ))?;
     Ok(())
 }
 
-/// The header of a version 1.0 .npy file of little-endian f32: magic, version, length, a Python dictionary padded to 64 bytes.
+/// The header of a version 1.0 .npy file of little-endian f32: magic, version, length, a Python
+/// dictionary padded to 64 bytes.
 pub(crate) fn npy_header(shape: &[usize]) -> Vec<u8> {
     let shape: String = shape.iter().map(|n| format!("{n}, ")).collect();
     let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");

@@ -1,4 +1,5 @@
-//! The command line: argument definitions, dispatch, exit status. One file per command; none computes anything itself.
+//! The command line: argument definitions, dispatch, exit status. One file per command; none
+//! computes anything itself.
 //!
 //! Exit status 0; 1 with one line on stderr that says what and where; 2 for wrong usage.
 
@@ -64,7 +65,8 @@ enum Command {
     Generate(generate::Arguments),
     /// Talk to the model; /adapter NAME swaps while the conversation goes on
     Chat(chat::Arguments),
-    /// Write the logits after each of given tokens to a .npy file, [tokens, vocab] f32; keys and values are kept in f32
+    /// Write the logits after each of given tokens to a .npy file, [tokens, vocab] f32; keys and
+    /// values are kept in f32
     Logits(logits::Arguments),
     /// Turn texts into vectors with an encoder: a .npy file, [texts, dim] f32
     Embed(embed::Arguments),
@@ -80,7 +82,8 @@ enum Command {
     Compare(compare::Arguments),
     /// What running a base, or with --method training on it, will take, before running it
     Memory(memory::Arguments),
-    /// Tokens per second, bytes per token, and bytes per second beside what this machine's memory gives
+    /// Tokens per second, bytes per token, and bytes per second beside what this machine's memory
+    /// gives
     Bench(bench::Arguments),
 }
 
@@ -120,5 +123,7 @@ fn run(command: &Command) -> Result<(), Failure> {
 }
 
 fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -41,8 +41,8 @@ pub(crate) struct Arguments {
     /// How keys and values are kept
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     kv: Kv,
-    /// The workspace on a 32-bit target, and the lines that reserve it in Rust and in C; one thread and exact products unless told
-    /// otherwise
+    /// The workspace on a 32-bit target, and the lines that reserve it in Rust and in C; one
+    /// thread and exact products unless told otherwise
     #[arg(long)]
     firmware: bool,
     /// Print JSON with stable names
@@ -82,7 +82,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(error.into());
     }
     if arguments.firmware {
-        return report_firmware(need_on_32_bits(model.config(), &limits), need(model.config(), &limits), arguments.json);
+        return report_firmware(
+            need_on_32_bits(model.config(), &limits),
+            need(model.config(), &limits),
+            arguments.json,
+        );
     }
     let need = need(model.config(), &limits);
     let files: usize = adapters.iter().map(|file| file.map.len()).sum();
@@ -111,10 +115,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// The static buffer of a session on a microcontroller, ready to be pasted.
 fn report_firmware(narrow: Need, here: Need, as_json: bool) -> Result<(), Failure> {
     let bytes = narrow.bytes;
-    let rust = format!("#[repr(align(64))] struct Workspace([u8; {bytes}]); static mut WORKSPACE: Workspace = Workspace([0; {bytes}]);");
+    let rust = format!(
+        "#[repr(align(64))] struct Workspace([u8; {bytes}]); static mut WORKSPACE: Workspace = Workspace([0; {bytes}]);"
+    );
     let c = format!("static unsigned char workspace[{bytes}] __attribute__((aligned(64)));");
     if as_json {
-        let facts = json!({"workspace_bytes": bytes, "kv_bytes": narrow.kv_bytes, "rust": rust, "c": c});
+        let facts =
+            json!({"workspace_bytes": bytes, "kv_bytes": narrow.kv_bytes, "rust": rust, "c": c});
         return Ok(line(&facts)?);
     }
     line(format_args!("{:<28}{bytes:>14} bytes", "workspace, 32-bit target"))?;

@@ -40,13 +40,15 @@ pub(crate) struct ModelOptions {
     /// The base archive
     #[arg(long, value_name = "FILE")]
     pub(crate) base: PathBuf,
-    /// Copy the base into large pages of memory instead of mapping its file: decodes faster, cannot be shared or given up
+    /// Copy the base into large pages of memory instead of mapping its file: decodes faster,
+    /// cannot be shared or given up
     #[arg(long)]
     load: bool,
     /// Threads that compute; 0 means one per core
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(crate) threads: usize,
-    /// How products treat activations [default: exact where figures are compared, else what is measured to be as good]
+    /// How products treat activations [default: exact where figures are compared, else what is
+    /// measured to be as good]
     #[arg(long, value_enum)]
     precision: Option<PrecisionName>,
     /// Where to run
@@ -57,14 +59,16 @@ pub(crate) struct ModelOptions {
 /// Adapters that are active together.
 #[derive(Debug, Args)]
 pub(crate) struct AdapterOptions {
-    /// An adapter archive and its weight (1 if not given); may be repeated, the contributions add up
+    /// An adapter archive and its weight (1 if not given); may be repeated, the contributions add
+    /// up
     #[arg(long = "adapter", value_name = "FILE[:WEIGHT]")]
     pub(crate) adapters: Vec<String>,
 }
 
 /// `FILE:WEIGHT` or `FILE`; a colon that no number follows belongs to the file's name.
 pub(crate) fn file_and_weight(text: &str) -> (PathBuf, f32) {
-    match text.rsplit_once(':').and_then(|(file, weight)| Some((file, weight.parse::<f32>().ok()?))) {
+    match text.rsplit_once(':').and_then(|(file, weight)| Some((file, weight.parse::<f32>().ok()?)))
+    {
         Some((file, weight)) => (file.into(), weight),
         None => (text.into(), 1.0),
     }
@@ -73,7 +77,9 @@ pub(crate) fn file_and_weight(text: &str) -> (PathBuf, f32) {
 /// `NAME=FILE`.
 pub(crate) fn name_and_file(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.into(), file.into())),
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok((name.into(), file.into()))
+        }
         _ => Err("NAME=FILE was expected".into()),
     }
 }
@@ -91,7 +97,8 @@ impl ModelOptions {
         Ok(if self.threads == 1 { Box::new(Serial) } else { Box::new(Threads::new(self.threads)?) })
     }
 
-    /// The precision asked for; for commands whose figures are compared, exact unless told otherwise.
+    /// The precision asked for; for commands whose figures are compared, exact unless told
+    /// otherwise.
     pub(crate) fn exact_precision(&self) -> Precision {
         self.precision.map_or(Precision::Exact, Precision::from)
     }
@@ -132,7 +139,8 @@ pub(crate) fn check_isa() -> Result<(), Failure> {
     Err(format!("LOWRANK_ISA={}: this CPU offers {}", name.display(), known.join(", ")).into())
 }
 
-/// Calls `use_it` with a session in which `adapters` (with weights) are active in every sequence, and the time that attaching them took.
+/// Calls `use_it` with a session in which `adapters` (with weights) are active in every sequence,
+/// and the time that attaching them took.
 pub(crate) fn with_session<T>(
     model: Llama<'_>,
     adapters: &[(File, f32)],
@@ -152,7 +160,12 @@ pub(crate) fn with_session<T>(
         attaching += start.elapsed();
         choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
     }
-    let limits = Limits { lanes: executor.lanes(), max_active: adapters.len(), max_total_rank: rank, ..limits };
+    let limits = Limits {
+        lanes: executor.lanes(),
+        max_active: adapters.len(),
+        max_total_rank: rank,
+        ..limits
+    };
     let mut memory = Memory::new(need(model.config(), &limits));
     let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
     for sequence in 0..limits.batch {

@@ -1,5 +1,5 @@
-//! Printing: results to stdout, notes to stderr. A reader that has gone away or a full disk is an error here, not a panic; what
-//! becomes of it is `main`'s matter.
+//! Printing: results to stdout, notes to stderr. A reader that has gone away or a full disk is an
+//! error here, not a panic; what becomes of it is `main`'s matter.
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -9,7 +9,8 @@ const FONT: (&str, i32) = ("sans-serif", 15);
 /// Pixels to the right of the curves, for their names.
 const NAMES: u32 = 84;
 
-/// A method has the same colour in every picture (Okabe and Ito's palette: told apart by everybody).
+/// A method has the same colour in every picture (Okabe and Ito's palette: told apart by
+/// everybody).
 fn colour(method: &str) -> RGBColor {
     match method {
         "lora" => RGBColor(0, 114, 178),
@@ -25,7 +26,9 @@ fn colour(method: &str) -> RGBColor {
 
 /// The smallest and largest of `values`, with a share of room around them.
 fn range(values: impl Iterator<Item = f64>, room: f64) -> (f64, f64) {
-    let (low, high) = values.filter(|v| v.is_finite()).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let (low, high) = values
+        .filter(|v| v.is_finite())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     if low > high {
         return (0.0, 1.0);
     }
@@ -41,9 +44,11 @@ pub(crate) fn losses(curves: &[(&str, Vec<f64>)]) -> Result<String, Failure> {
         root.fill(&WHITE)?;
         let steps = curves.iter().map(|(_, losses)| losses.len()).max().unwrap_or(1).max(2);
         // A loss that explodes is not to flatten the others.
-        let first = curves.iter().filter_map(|(_, losses)| losses.first()).copied().fold(0.0, f64::max);
+        let first =
+            curves.iter().filter_map(|(_, losses)| losses.first()).copied().fold(0.0, f64::max);
         let shown = |loss: f64| loss.min(1.5 * first);
-        let (low, high) = range(curves.iter().flat_map(|(_, losses)| losses.iter().copied()).map(shown), 0.05);
+        let (low, high) =
+            range(curves.iter().flat_map(|(_, losses)| losses.iter().copied()).map(shown), 0.05);
         let mut chart = ChartBuilder::on(&root)
             .caption("Training loss (smoothed)", ("sans-serif", 20))
             .margin(14)
@@ -63,17 +68,28 @@ pub(crate) fn losses(curves: &[(&str, Vec<f64>)]) -> Result<String, Failure> {
             .draw()?;
         let mut ends = Vec::new();
         for (method, losses) in curves {
-            let mut points = losses.iter().enumerate().map(|(step, loss)| ((step + 1) as f64, shown(*loss)));
+            let mut points =
+                losses.iter().enumerate().map(|(step, loss)| ((step + 1) as f64, shown(*loss)));
             chart.draw_series(LineSeries::new(points.clone(), colour(method).stroke_width(2)))?;
-            ends.push((*method, points.rfind(|point| point.1.is_finite()).map(|end| chart.backend_coord(&end))));
+            ends.push((
+                *method,
+                points.rfind(|point| point.1.is_finite()).map(|end| chart.backend_coord(&end)),
+            ));
         }
         let right = SIZE.0 as i32 - 14 - NAMES as i32;
         for (method, end, height) in column(&ends) {
             let colour = colour(method);
             if let Some(end) = end {
-                root.draw(&PathElement::new(vec![end, (right + 4, height), (right + 14, height)], colour.mix(0.5)))?;
+                root.draw(&PathElement::new(
+                    vec![end, (right + 4, height), (right + 14, height)],
+                    colour.mix(0.5),
+                ))?;
             }
-            root.draw(&Text::new(method.to_owned(), (right + 18, height - 7), FONT.into_font().color(&colour)))?;
+            root.draw(&Text::new(
+                method.to_owned(),
+                (right + 18, height - 7),
+                FONT.into_font().color(&colour),
+            ))?;
         }
         root.present()?;
     }
@@ -83,11 +99,13 @@ pub(crate) fn losses(curves: &[(&str, Vec<f64>)]) -> Result<String, Failure> {
 /// A method, the end of its curve if it has one, and the height of its name.
 type Label<'m> = (&'m str, Option<(i32, i32)>, i32);
 
-/// The names beside the ends of curves, a line apart from each other: in the order of the ends, each as near its own as can be.
+/// The names beside the ends of curves, a line apart from each other: in the order of the ends,
+/// each as near its own as can be.
 fn column<'m>(ends: &[(&'m str, Option<(i32, i32)>)]) -> Vec<Label<'m>> {
     const LINE: i32 = 18;
     let (top, bottom) = (50, SIZE.1 as i32 - 70);
-    let mut placed: Vec<_> = ends.iter().map(|&(name, end)| (name, end, end.map_or(bottom, |end| end.1))).collect();
+    let mut placed: Vec<_> =
+        ends.iter().map(|&(name, end)| (name, end, end.map_or(bottom, |end| end.1))).collect();
     placed.sort_by_key(|placed| placed.2);
     let mut free = top;
     for (_, _, height) in &mut placed {
@@ -109,7 +127,10 @@ pub(crate) fn quality(points: &[(&str, f64, f64)], quality: &str) -> Result<Stri
     {
         let root = SVGBackend::with_string(&mut picture, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
-        let (x, y) = (range(points.iter().map(|point| point.1), 0.15), range(points.iter().map(|point| point.2), 0.15));
+        let (x, y) = (
+            range(points.iter().map(|point| point.1), 0.15),
+            range(points.iter().map(|point| point.2), 0.15),
+        );
         let mut chart = ChartBuilder::on(&root)
             .caption("Quality against memory", ("sans-serif", 20))
             .margin(14)
@@ -135,8 +156,10 @@ pub(crate) fn quality(points: &[(&str, f64, f64)], quality: &str) -> Result<Stri
             .label_style(FONT)
             .axis_desc_style(FONT)
             .draw()?;
-        let at: Vec<(i32, i32)> = points.iter().map(|&(_, px, py)| chart.backend_coord(&(px, py))).collect();
-        let names: Vec<(&str, (i32, i32))> = points.iter().map(|point| point.0).zip(at.iter().copied()).collect();
+        let at: Vec<(i32, i32)> =
+            points.iter().map(|&(_, px, py)| chart.backend_coord(&(px, py))).collect();
+        let names: Vec<(&str, (i32, i32))> =
+            points.iter().map(|point| point.0).zip(at.iter().copied()).collect();
         for ((&(method, ..), &(px, py)), (dx, dy)) in points.iter().zip(&at).zip(places(&names)) {
             let colour = colour(method);
             let (left, middle) = (px + dx, py + dy + 7);
@@ -146,7 +169,11 @@ pub(crate) fn quality(points: &[(&str, f64, f64)], quality: &str) -> Result<Stri
                 root.draw(&PathElement::new(vec![(px, py), (near, middle)], colour))?;
             }
             root.draw(&Circle::new((px, py), 6, colour.filled()))?;
-            root.draw(&Text::new(method.to_owned(), (left, py + dy), FONT.into_font().color(&colour)))?;
+            root.draw(&Text::new(
+                method.to_owned(),
+                (left, py + dy),
+                FONT.into_font().color(&colour),
+            ))?;
         }
         root.present()?;
     }
@@ -158,18 +185,25 @@ fn width(name: &str) -> i32 {
     8 * name.len() as i32
 }
 
-/// Where the upper left corner of each name goes from its point, in pixels: the first place in which it covers no other name or point.
+/// Where the upper left corner of each name goes from its point, in pixels: the first place in
+/// which it covers no other name or point.
 fn places(points: &[(&str, (i32, i32))]) -> Vec<(i32, i32)> {
     let mut taken: Vec<(i32, i32, i32)> = Vec::new();
     let mut place = |&(name, (x, y)): &(&str, (i32, i32))| {
         let width = width(name);
         let is_free = |&(dx, dy): &(i32, i32)| {
             let (left, top) = (x + dx, y + dy);
-            let name = taken.iter().any(|&(l, t, w)| l < left + width && left < l + w && (t - top).abs() < 15);
-            let point = points.iter().any(|&(_, (px, py))| px > left - 6 && px < left + width + 6 && (py - top - 7).abs() < 12);
+            let name = taken
+                .iter()
+                .any(|&(l, t, w)| l < left + width && left < l + w && (t - top).abs() < 15);
+            let point = points.iter().any(|&(_, (px, py))| {
+                px > left - 6 && px < left + width + 6 && (py - top - 7).abs() < 12
+            });
             !name && !point
         };
-        let sides = [-7, -24, 10, -41, 27, -58, 44, -75, 61].into_iter().flat_map(|dy| [(12, dy), (-12 - width, dy)]);
+        let sides = [-7, -24, 10, -41, 27, -58, 44, -75, 61]
+            .into_iter()
+            .flat_map(|dy| [(12, dy), (-12 - width, dy)]);
         let offset = sides.into_iter().find(is_free).unwrap_or((12, -92 - 15 * taken.len() as i32));
         taken.push((x + offset.0, y + offset.1, width));
         offset
@@ -183,7 +217,12 @@ mod tests {
 
     #[test]
     fn labels_of_points_in_one_place_lie_apart() {
-        let places = places(&[("lora", (400, 200)), ("qlora", (400, 200)), ("lora-fa", (402, 201)), ("full", (500, 100))]);
+        let places = places(&[
+            ("lora", (400, 200)),
+            ("qlora", (400, 200)),
+            ("lora-fa", (402, 201)),
+            ("full", (500, 100)),
+        ]);
         for (i, a) in places[..3].iter().enumerate() {
             for b in &places[..i] {
                 assert!((a.0 - b.0).abs() >= 40 || (a.1 - b.1).abs() >= 14, "{places:?}");
@@ -193,7 +232,12 @@ mod tests {
 
     #[test]
     fn names_at_the_ends_of_curves_lie_apart_and_inside() {
-        let ends = [("lora", Some((800, 440))), ("dora", Some((800, 441))), ("lora+", Some((800, 300))), ("full", None)];
+        let ends = [
+            ("lora", Some((800, 440))),
+            ("dora", Some((800, 441))),
+            ("lora+", Some((800, 300))),
+            ("full", None),
+        ];
         let column = column(&ends);
         assert_eq!(column[0].0, "lora+");
         assert!(column.windows(2).all(|pair| pair[1].2 - pair[0].2 >= 18), "{column:?}");
@@ -202,10 +246,25 @@ mod tests {
 
     #[test]
     fn pictures_name_every_method_and_survive_odd_numbers() {
-        let picture = losses(&[("lora", vec![2.0, 1.0, 0.5]), ("dora", vec![2.0, f64::NAN]), ("full", vec![])]).unwrap();
-        assert!(picture.starts_with("<svg") && ["lora", "dora", "full", "optimizer step"].iter().all(|text| picture.contains(text)));
+        let picture = losses(&[
+            ("lora", vec![2.0, 1.0, 0.5]),
+            ("dora", vec![2.0, f64::NAN]),
+            ("full", vec![]),
+        ])
+        .unwrap();
+        assert!(
+            picture.starts_with("<svg")
+                && ["lora", "dora", "full", "optimizer step"]
+                    .iter()
+                    .all(|text| picture.contains(text))
+        );
         let picture = quality(&[("lora", 100.0, 0.9), ("qlora", 100.0, 0.9)], "accuracy").unwrap();
-        assert!(["qlora", "peak memory, MB", "validation accuracy"].iter().all(|text| picture.contains(text)), "{picture}");
+        assert!(
+            ["qlora", "peak memory, MB", "validation accuracy"]
+                .iter()
+                .all(|text| picture.contains(text)),
+            "{picture}"
+        );
         assert!(quality(&[("lora", f64::NAN, 0.9)], "accuracy").is_ok() && losses(&[]).is_ok());
     }
 }

@@ -1,4 +1,5 @@
-//! `lowrank generate` on an LSTM base with a language-model head: what differs from a decoder. The rest is in `generate`.
+//! `lowrank generate` on an LSTM base with a language-model head: what differs from a decoder. The
+//! rest is in `generate`.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,8 @@ use crate::generate::{Arguments, Continues, continue_prompt, encode_prompt, swap
 use crate::model::open_adapters;
 use crate::output::note;
 
-/// An LSTM's session, and the tokens it has read: its state does not hold them, and a repetition penalty counts them.
+/// An LSTM's session, and the tokens it has read: its state does not hold them, and a repetition
+/// penalty counts them.
 struct Reader<'w, 'm> {
     session: Recurrent<'w, 'm>,
     read: Vec<u32>,
@@ -55,14 +57,19 @@ impl<'m> Continues<'m> for Reader<'_, 'm> {
 pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure> {
     let model = base.wrap(Lstm::open(&base.map))?;
     if model.config().head != Head::LanguageModel {
-        return Err(format!("{}: this LSTM has no language-model head, so it has no next token", base.path.display()).into());
+        return Err(format!(
+            "{}: this LSTM has no language-model head, so it has no next token",
+            base.path.display()
+        )
+        .into());
     }
     let border = base.text()?;
     let prompt = encode_prompt(arguments, &border)?;
     let (adapters, swaps) = (open_adapters(&arguments.adapters.adapters)?, arguments.open_swaps()?);
     let executor = arguments.model.executor()?;
-    let ranks =
-        |files: &mut dyn Iterator<Item = &File>| files.map(|file| Ok(file.adapter()?.max_rank())).collect::<Result<Vec<_>, Failure>>();
+    let ranks = |files: &mut dyn Iterator<Item = &File>| {
+        files.map(|file| Ok(file.adapter()?.max_rank())).collect::<Result<Vec<_>, Failure>>()
+    };
     let together: usize = ranks(&mut adapters.iter().map(|(file, _)| file))?.iter().sum();
     let alone = ranks(&mut swaps.iter().map(|(_, file)| file))?.into_iter().max().unwrap_or(0);
     let limits = RecurrentLimits {

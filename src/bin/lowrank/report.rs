@@ -1,4 +1,5 @@
-//! The folder that `compare` writes: a page with the table, two CSV files, two pictures. It appears whole or not at all.
+//! The folder that `compare` writes: a page with the table, two CSV files, two pictures. It appears
+//! whole or not at all.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -35,7 +36,11 @@ impl Report<'_> {
             let name = entry?.file_name();
             if ![PAGE, RESULTS, LOSSES, LOSS, QUALITY].iter().any(|known| name == *known) {
                 let name = name.display();
-                return Err(format!("{}: holds {name}, which is no part of a report; name another folder", folder.display()).into());
+                return Err(format!(
+                    "{}: holds {name}, which is no part of a report; name another folder",
+                    folder.display()
+                )
+                .into());
             }
         }
         Ok(())
@@ -44,15 +49,25 @@ impl Report<'_> {
     /// Writes the folder under a temporary name and renames it; an older report goes away.
     pub(crate) fn write(&self, folder: &Path) -> Result<(), Failure> {
         let io = |error: std::io::Error| format!("{}: {error}", folder.display());
-        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = folder
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         std::fs::create_dir_all(parent).map_err(io)?;
-        let temporary = tempfile::Builder::new().prefix(".lowrank-").tempdir_in(parent).map_err(io)?;
+        let temporary =
+            tempfile::Builder::new().prefix(".lowrank-").tempdir_in(parent).map_err(io)?;
         let files = [
             (PAGE, self.page()),
             (RESULTS, self.results()?),
             (LOSSES, self.losses()?),
             (LOSS, plot::losses(&self.curves())?),
-            (QUALITY, plot::quality(&self.points(), if self.classifies { "accuracy" } else { "perplexity (lower is better)" })?),
+            (
+                QUALITY,
+                plot::quality(
+                    &self.points(),
+                    if self.classifies { "accuracy" } else { "perplexity (lower is better)" },
+                )?,
+            ),
         ];
         for (name, content) in files {
             std::fs::write(temporary.path().join(name), content).map_err(io)?;
@@ -69,9 +84,16 @@ impl Report<'_> {
     /// Per method the mean over seeds of the smoothed losses, step by step.
     fn curves(&self) -> Vec<(&'static str, Vec<f64>)> {
         let curve = |row: &Row| {
-            let all: Vec<Vec<f64>> = self.runs.iter().filter(|run| run.method == row.method).map(|run| smoothed(&run.losses)).collect();
+            let all: Vec<Vec<f64>> = self
+                .runs
+                .iter()
+                .filter(|run| run.method == row.method)
+                .map(|run| smoothed(&run.losses))
+                .collect();
             let steps = all.iter().map(Vec::len).min().unwrap_or(0);
-            let mean = |step: usize| all.iter().map(|run| run[step]).sum::<f64>() / all.len().max(1) as f64;
+            let mean = |step: usize| {
+                all.iter().map(|run| run[step]).sum::<f64>() / all.len().max(1) as f64
+            };
             (row.method.name(), (0..steps).map(mean).collect())
         };
         self.rows.iter().map(curve).collect()
@@ -79,16 +101,28 @@ impl Report<'_> {
 
     /// Per method megabytes and quality.
     fn points(&self) -> Vec<(&'static str, f64, f64)> {
-        let quality = |row: &Row| row.accuracy.map_or(row.perplexity.mean, |accuracy| accuracy.mean);
-        self.rows.iter().map(|row| (row.method.name(), row.peak_bytes as f64 / 1e6, quality(row))).collect()
+        let quality =
+            |row: &Row| row.accuracy.map_or(row.perplexity.mean, |accuracy| accuracy.mean);
+        self.rows
+            .iter()
+            .map(|row| (row.method.name(), row.peak_bytes as f64 / 1e6, quality(row)))
+            .collect()
     }
 
     fn page(&self) -> String {
         let mut page = String::from("# Comparison of methods\n\n");
         page.push_str(&self.table());
-        let reference = self.rows.iter().find(|row| row.method.name() == "lora").or(self.rows.first()).map_or("", |row| row.method.name());
-        let spread =
-            if self.rows.iter().any(|row| row.runs > 1) { " Figures with ± are mean and standard deviation over seeds." } else { "" };
+        let reference = self
+            .rows
+            .iter()
+            .find(|row| row.method.name() == "lora")
+            .or(self.rows.first())
+            .map_or("", |row| row.method.name());
+        let spread = if self.rows.iter().any(|row| row.runs > 1) {
+            " Figures with ± are mean and standard deviation over seeds."
+        } else {
+            ""
+        };
         // Writing to a string cannot fail.
         let _ = write!(
             page,
@@ -105,21 +139,34 @@ impl Report<'_> {
         for (name, value) in self.facts {
             let _ = writeln!(page, "| {name} | {} |", value.replace('|', "\\|"));
         }
-        let _ = write!(page, "\nEvery run is in [{RESULTS}]({RESULTS}), every step's loss in [{LOSSES}]({LOSSES}).\n");
+        let _ = write!(
+            page,
+            "\nEvery run is in [{RESULTS}]({RESULTS}), every step's loss in [{LOSSES}]({LOSSES}).\n"
+        );
         page
     }
 
     /// A line per method.
     pub(crate) fn table(&self) -> String {
-        let quality: &[&str] = if self.classifies { &["accuracy", "F1", "validation loss"] } else { &["perplexity", "validation loss"] };
+        let quality: &[&str] = if self.classifies {
+            &["accuracy", "F1", "validation loss"]
+        } else {
+            &["perplexity", "validation loss"]
+        };
         let others = ["trained parameters", "size", "peak memory", "seconds", "steps"];
         let mut cells: Vec<Vec<String>> = self.rows.iter().map(|row| self.cells(row)).collect();
         self.embolden(&mut cells);
-        let mut lines: Vec<Vec<String>> =
-            vec![std::iter::once("method").chain(quality.iter().copied()).chain(others).map(String::from).collect()];
+        let mut lines: Vec<Vec<String>> = vec![
+            std::iter::once("method")
+                .chain(quality.iter().copied())
+                .chain(others)
+                .map(String::from)
+                .collect(),
+        ];
         lines.extend(cells);
-        let widths: Vec<usize> =
-            (0..lines[0].len()).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..lines[0].len())
+            .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
+            .collect();
         let mut table = String::new();
         for (at, line) in lines.iter().enumerate() {
             for (cell, &width) in line.iter().zip(&widths) {
@@ -127,7 +174,9 @@ impl Report<'_> {
             }
             table.push_str("|\n");
             if at == 0 {
-                widths.iter().for_each(|width| table.push_str(&format!("|{}", "-".repeat(width + 2))));
+                widths
+                    .iter()
+                    .for_each(|width| table.push_str(&format!("|{}", "-".repeat(width + 2))));
                 table.push_str("|\n");
             }
         }
@@ -141,7 +190,15 @@ impl Report<'_> {
         };
         let mut name = row.method.name().to_owned();
         if row.diverged > 0 {
-            let _ = write!(name, " (diverged{})", if row.runs > 1 { format!(" {} of {}", row.diverged, row.runs) } else { String::new() });
+            let _ = write!(
+                name,
+                " (diverged{})",
+                if row.runs > 1 {
+                    format!(" {} of {}", row.diverged, row.runs)
+                } else {
+                    String::new()
+                }
+            );
         }
         let mut cells = vec![name];
         match (self.classifies, row.accuracy, row.f1) {
@@ -157,7 +214,9 @@ impl Report<'_> {
         cells.push(match row.steps_to_loss {
             None if self.rows.iter().all(|row| row.steps_to_loss.is_none()) => "–".into(),
             None => "not reached".into(),
-            Some(steps) if row.reached < row.runs => format!("{:.0} ({} of {})", steps.mean, row.reached, row.runs),
+            Some(steps) if row.reached < row.runs => {
+                format!("{:.0} ({} of {})", steps.mean, row.reached, row.runs)
+            }
             Some(steps) => shown(steps, 0),
         });
         cells
@@ -172,7 +231,11 @@ impl Report<'_> {
             (1, &quality),
             (last - 2, &|row| row.peak_bytes as f64),
             (last - 1, &|row| row.seconds.mean),
-            (last, &|row| row.steps_to_loss.filter(|_| row.reached == row.runs).map_or(f64::INFINITY, |steps| steps.mean)),
+            (last, &|row| {
+                row.steps_to_loss
+                    .filter(|_| row.reached == row.runs)
+                    .map_or(f64::INFINITY, |steps| steps.mean)
+            }),
         ];
         for (column, of) in columns {
             let best = self.rows.iter().map(of).fold(f64::INFINITY, f64::min);
@@ -232,12 +295,20 @@ impl Report<'_> {
     fn losses(&self) -> Result<String, Failure> {
         let mut csv = csv::Writer::from_writer(Vec::new());
         let several = self.rows.iter().any(|row| row.runs > 1);
-        let name = |run: &Run| if several { format!("{} seed {}", run.method, run.seed) } else { run.method.to_string() };
+        let name = |run: &Run| {
+            if several {
+                format!("{} seed {}", run.method, run.seed)
+            } else {
+                run.method.to_string()
+            }
+        };
         csv.write_record(std::iter::once("step".to_owned()).chain(self.runs.iter().map(name)))?;
         let steps = self.runs.iter().map(|run| run.losses.len()).max().unwrap_or(0);
         for step in 0..steps {
             let loss = |run: &Run| run.losses.get(step).map(f32::to_string).unwrap_or_default();
-            csv.write_record(std::iter::once((step + 1).to_string()).chain(self.runs.iter().map(loss)))?;
+            csv.write_record(
+                std::iter::once((step + 1).to_string()).chain(self.runs.iter().map(loss)),
+            )?;
         }
         Ok(String::from_utf8(csv.into_inner()?)?)
     }

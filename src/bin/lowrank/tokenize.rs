@@ -1,4 +1,5 @@
-//! `lowrank tokenize`: text to token ids, as the base's archive says. Special tokens are parsed; nothing is put in front.
+//! `lowrank tokenize`: text to token ids, as the base's archive says. Special tokens are parsed;
+//! nothing is put in front.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -47,7 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     if let Some(path) = &arguments.file {
         for text in texts(path)? {
-            writeln!(out, "{}", json!({ "ids": border.encode(&text?, true)? })).map_err(of_stdout)?;
+            writeln!(out, "{}", json!({ "ids": border.encode(&text?, true)? }))
+                .map_err(of_stdout)?;
         }
     }
     out.flush().map_err(of_stdout)?;
@@ -58,7 +60,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 #[derive(Debug, Args)]
 pub(crate) struct TextOptions {
     /// A text; may be repeated
-    #[arg(long = "text", value_name = "TEXT", required_unless_present = "file", conflicts_with = "file")]
+    #[arg(
+        long = "text",
+        value_name = "TEXT",
+        required_unless_present = "file",
+        conflicts_with = "file"
+    )]
     texts: Vec<String>,
     /// JSON lines {"text": …}
     #[arg(long, value_name = "FILE")]
@@ -67,7 +74,9 @@ pub(crate) struct TextOptions {
 
 impl TextOptions {
     /// One after the other; a file is read line by line.
-    pub(crate) fn texts(&self) -> Result<Box<dyn Iterator<Item = Result<String, FileError>> + '_>, FileError> {
+    pub(crate) fn texts(
+        &self,
+    ) -> Result<Box<dyn Iterator<Item = Result<String, FileError>> + '_>, FileError> {
         Ok(match &self.file {
             Some(path) => Box::new(texts(path)?),
             None => Box::new(self.texts.iter().cloned().map(Ok)),
@@ -79,11 +88,19 @@ impl TextOptions {
 fn texts(path: &PathBuf) -> Result<impl Iterator<Item = Result<String, FileError>>, FileError> {
     let file = std::fs::File::open(path).map_err(|error| FileError::io(path, error))?;
     let path = path.clone();
-    let lines = BufReader::new(file).lines().enumerate().filter(|(_, line)| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
+    let lines = BufReader::new(file)
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
     Ok(lines.map(move |(number, line)| {
         let line = line.map_err(|error| FileError::io(&path, error))?;
-        let wrong = |reason: String| FileError::format(&path, format!("line {}", number + 1), reason);
-        let value: Value = serde_json::from_str(&line).map_err(|error| wrong(format!("not valid JSON: {error}")))?;
-        value["text"].as_str().map(str::to_owned).ok_or_else(|| wrong("an object with a string \"text\" was expected".into()))
+        let wrong =
+            |reason: String| FileError::format(&path, format!("line {}", number + 1), reason);
+        let value: Value = serde_json::from_str(&line)
+            .map_err(|error| wrong(format!("not valid JSON: {error}")))?;
+        value["text"]
+            .as_str()
+            .map(str::to_owned)
+            .ok_or_else(|| wrong("an object with a string \"text\" was expected".into()))
     }))
 }

@@ -1,6 +1,8 @@
-//! `lowrank train`: fine-tunes an adapter (or a whole float base) on a data file, with checkpoints that resume bit for bit.
+//! `lowrank train`: fine-tunes an adapter (or a whole float base) on a data file, with checkpoints
+//! that resume bit for bit.
 //!
-//! Interrupted (SIGINT, SIGTERM) it finishes the step, writes a checkpoint and ends with status 1; `--resume` goes on from there.
+//! Interrupted (SIGINT, SIGTERM) it finishes the step, writes a checkpoint and ends with status 1;
+//! `--resume` goes on from there.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +15,9 @@ use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::schedule::Shape;
 use lowrank::train::{
-    AnyBase, Control, Event, Init, Length, Measures, Method, Options, PatternValue, Report, RunOptions, Targets, TrainError, Trainer,
-    Warmup, Workload, forecast, run as run_training, save,
+    AnyBase, Control, Event, Init, Length, Measures, Method, Options, PatternValue, Report,
+    RunOptions, Targets, TrainError, Trainer, Warmup, Workload, forecast, run as run_training,
+    save,
 };
 use serde_json::{Value, json};
 
@@ -71,7 +74,8 @@ pub(crate) struct TrainOptions {
     /// alpha: the factors count alpha / rank (rslora: alpha / √rank) [default: twice the rank]
     #[arg(long, value_name = "ALPHA")]
     alpha: Option<f32>,
-    /// Which layers: all-linear, names separated by commas (q_proj,v_proj), or a regular expression for whole module paths
+    /// Which layers: all-linear, names separated by commas (q_proj,v_proj), or a regular
+    /// expression for whole module paths
     #[arg(long, default_value = "all-linear", value_name = "NAMES|REGEX")]
     target_modules: String,
     /// Another rank for layers whose path ends in PATTERN; may be repeated
@@ -143,7 +147,8 @@ pub(crate) struct TrainOptions {
     /// LoRA-FA: precondition gradients as PEFT's optimizer does
     #[arg(long)]
     lora_fa_preconditioned: bool,
-    /// Keep only the inputs of blocks and compute the rest again on the way back: less memory, more time
+    /// Keep only the inputs of blocks and compute the rest again on the way back: less memory,
+    /// more time
     #[arg(long)]
     checkpointing: bool,
     /// Everything random follows from it
@@ -193,7 +198,9 @@ pub(crate) struct Arguments {
 impl TrainOptions {
     /// What the trainer is told.
     pub(crate) fn trainer(&self, method: Method, precision: Precision) -> Result<Options, Failure> {
-        let patterns = |name: &str, texts: &[String]| texts.iter().map(|text| pattern(name, text)).collect::<Result<Vec<_>, _>>();
+        let patterns = |name: &str, texts: &[String]| {
+            texts.iter().map(|text| pattern(name, text)).collect::<Result<Vec<_>, _>>()
+        };
         Ok(Options {
             rank: self.rank,
             alpha: self.alpha.unwrap_or(2.0 * self.rank as f32),
@@ -233,7 +240,11 @@ impl TrainOptions {
     pub(crate) fn run(&self) -> RunOptions {
         RunOptions {
             length: self.steps.map_or(Length::Epochs(self.epochs), Length::Steps),
-            warmup: if self.warmup < 1.0 { Warmup::Share(self.warmup) } else { Warmup::Steps(self.warmup as u64) },
+            warmup: if self.warmup < 1.0 {
+                Warmup::Share(self.warmup)
+            } else {
+                Warmup::Steps(self.warmup as u64)
+            },
             batch_size: self.batch_size,
             accumulation: self.accumulation,
             sort_by_length: !self.no_sort,
@@ -251,14 +262,32 @@ impl TrainOptions {
 
     /// What a reader of results wants to know: name and value.
     pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
-        let length = self.steps.map_or_else(|| counted(self.epochs, "epoch"), |steps| counted(steps, "step"));
+        let length = self
+            .steps
+            .map_or_else(|| counted(self.epochs, "epoch"), |steps| counted(steps, "step"));
         vec![
             ("length", length),
-            ("batch", format!("{} × {} sequences of at most {} tokens", self.accumulation, self.batch_size, self.max_length)),
-            ("rank, alpha", format!("{}, {}", self.rank, self.alpha.unwrap_or(2.0 * self.rank as f32))),
+            (
+                "batch",
+                format!(
+                    "{} × {} sequences of at most {} tokens",
+                    self.accumulation, self.batch_size, self.max_length
+                ),
+            ),
+            (
+                "rank, alpha",
+                format!("{}, {}", self.rank, self.alpha.unwrap_or(2.0 * self.rank as f32)),
+            ),
             ("layers", self.target_modules.clone()),
-            ("learning rate", format!("{} ({:?}, warm-up {})", self.learning_rate, self.schedule, self.warmup).to_lowercase()),
-            ("optimizer", format!("{:?}, weight decay {}", self.optimizer, self.weight_decay).to_lowercase()),
+            (
+                "learning rate",
+                format!("{} ({:?}, warm-up {})", self.learning_rate, self.schedule, self.warmup)
+                    .to_lowercase(),
+            ),
+            (
+                "optimizer",
+                format!("{:?}, weight decay {}", self.optimizer, self.weight_decay).to_lowercase(),
+            ),
             ("checkpointing of activations", if self.checkpointing { "yes" } else { "no" }.into()),
         ]
     }
@@ -296,8 +325,11 @@ impl From<TaskName> for Task {
 
 /// `PATTERN=NUMBER`.
 fn pattern(name: &str, text: &str) -> Result<PatternValue, Failure> {
-    let parts = text.rsplit_once('=').and_then(|(pattern, value)| Some((pattern.to_owned(), value.parse().ok()?)));
-    let (pattern, value) = parts.ok_or_else(|| format!("--{name} {text}: PATTERN=NUMBER was expected"))?;
+    let parts = text
+        .rsplit_once('=')
+        .and_then(|(pattern, value)| Some((pattern.to_owned(), value.parse().ok()?)));
+    let (pattern, value) =
+        parts.ok_or_else(|| format!("--{name} {text}: PATTERN=NUMBER was expected"))?;
     Ok(PatternValue { pattern, value })
 }
 
@@ -309,17 +341,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let options = &arguments.options;
     let training = options.open(&arguments.data, tokenizer, None)?;
     let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
-    let validation = arguments.validation.as_ref().map(|path| options.open(path, tokenizer, labels.clone())).transpose()?;
+    let validation = arguments
+        .validation
+        .as_ref()
+        .map(|path| options.open(path, tokenizer, labels.clone()))
+        .transpose()?;
     let checkpoint = with_suffix(&arguments.output, "checkpoint");
     if arguments.resume && !checkpoint.exists() {
         note(format_args!("{}: no checkpoint there, the run starts anew", checkpoint.display()));
     }
     let every = if arguments.checkpoint_every == 0 { u64::MAX } else { arguments.checkpoint_every };
-    let run_options = RunOptions { checkpoint: Some((checkpoint.clone(), every)), resume: arguments.resume, ..options.run() };
+    let run_options = RunOptions {
+        checkpoint: Some((checkpoint.clone(), every)),
+        resume: arguments.resume,
+        ..options.run()
+    };
     let executor = arguments.model.executor()?;
     let trainer_options = options.trainer(arguments.method, arguments.model.exact_precision())?;
     if let Some(limit) = arguments.memory_limit {
-        let workload = Workload::of(&training, validation.as_ref(), &run_options, trainer_options.seed, executor.lanes());
+        let workload = Workload::of(
+            &training,
+            validation.as_ref(),
+            &run_options,
+            trainer_options.seed,
+            executor.lanes(),
+        );
         let forecast = forecast(model, &trainer_options, &run_options, &workload)?;
         crate::forecast::check(limit, crate::forecast::peak(&forecast, base.map.len()))?;
     }
@@ -328,23 +374,41 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let signalled = Arc::clone(&stop);
     ctrlc::set_handler(move || signalled.store(true, Ordering::Relaxed))?;
     if training.truncated() > 0 && options.task == TaskName::Lm {
-        note(format_args!("{}: {} examples were cut at {} tokens", arguments.data.display(), training.truncated(), options.max_length));
+        note(format_args!(
+            "{}: {} examples were cut at {} tokens",
+            arguments.data.display(),
+            training.truncated(),
+            options.max_length
+        ));
     }
 
     let mut progress = Progress::new("training");
-    let outcome = run_training(&mut trainer, &training, validation.as_ref(), &run_options, executor.as_ref(), &mut |event| {
-        match event {
-            Event::Step { step, total, loss } => progress.show(step as usize, total as usize, &format!("loss {loss:.4}")),
-            Event::Validation { step, loss, accuracy } => {
-                let accuracy = accuracy.map_or_else(String::new, |accuracy| format!("  accuracy {accuracy:.4}"));
-                progress.note(format_args!("step {step}: validation loss {loss:.4}{accuracy}"));
+    let outcome = run_training(
+        &mut trainer,
+        &training,
+        validation.as_ref(),
+        &run_options,
+        executor.as_ref(),
+        &mut |event| {
+            match event {
+                Event::Step { step, total, loss } => {
+                    progress.show(step as usize, total as usize, &format!("loss {loss:.4}"))
+                }
+                Event::Validation { step, loss, accuracy } => {
+                    let accuracy = accuracy
+                        .map_or_else(String::new, |accuracy| format!("  accuracy {accuracy:.4}"));
+                    progress.note(format_args!("step {step}: validation loss {loss:.4}{accuracy}"));
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        if stop.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
-    });
+            if stop.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
+        },
+    );
     progress.finish();
-    let name = arguments.output.file_stem().map_or_else(|| "adapter".into(), |stem| stem.to_string_lossy());
+    let name = arguments
+        .output
+        .file_stem()
+        .map_or_else(|| "adapter".into(), |stem| stem.to_string_lossy());
     let report = match outcome {
         Ok(report) => report,
         Err(error @ TrainError::Diverged { .. }) => {
@@ -354,9 +418,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     if report.stopped {
-        return Err(
-            format!("stopped at step {}; the same command with --resume goes on from {}", report.steps, checkpoint.display()).into()
-        );
+        return Err(format!(
+            "stopped at step {}; the same command with --resume goes on from {}",
+            report.steps,
+            checkpoint.display()
+        )
+        .into());
     }
     save(&trainer, report.rank, &name, &arguments.output)?;
     // The run is complete: a later --resume has nothing to go on from.
@@ -440,7 +507,10 @@ pub(crate) fn measures_json(measures: &Measures) -> Value {
 pub(crate) fn measures_text(measures: &Measures) -> String {
     match (measures.accuracy, measures.f1) {
         (Some(accuracy), Some(f1)) => {
-            format!("accuracy {accuracy:.4}  f1 {f1:.4}  loss {:.4}  examples {}", measures.loss, measures.examples)
+            format!(
+                "accuracy {accuracy:.4}  f1 {f1:.4}  loss {:.4}  examples {}",
+                measures.loss, measures.examples
+            )
         }
         _ => format!(
             "perplexity {:.4}  loss {:.4}  examples {}  scored tokens {}",

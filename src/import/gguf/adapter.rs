@@ -1,8 +1,9 @@
 //! LoRA adapters in GGUF files, in transformers' order, and on their way to an archive.
 //!
-//! A linear layer's `X.weight.lora_a` is A, `[r, in]`, and `X.weight.lora_b` is B, `[out, r]`. For the embedding ggml looks rows
-//! of `lora_a` up, so there it is A transposed, `[vocab, r]`, while `lora_b` is B, `[dim, r]`. Rows of B for q and k of the llama
-//! architecture are in llama.cpp's order. The scale is alpha / r, or 1 without an alpha.
+//! A linear layer's `X.weight.lora_a` is A, `[r, in]`, and `X.weight.lora_b` is B, `[out, r]`. For
+//! the embedding ggml looks rows of `lora_a` up, so there it is A transposed, `[vocab, r]`, while
+//! `lora_b` is B, `[dim, r]`. Rows of B for q and k of the llama architecture are in llama.cpp's
+//! order. The scale is alpha / r, or 1 without an alpha.
 
 use std::path::Path;
 
@@ -17,7 +18,8 @@ use crate::model::llama::{Config, Llama, Site};
 /// A LoRA adapter as a GGUF file has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GgufAdapter {
-    /// alpha; the scale of every target is alpha / r. `None` (missing or zero in the file) means a scale of 1.
+    /// alpha; the scale of every target is alpha / r. `None` (missing or zero in the file) means a
+    /// scale of 1.
     pub alpha: Option<f32>,
     /// The base's architecture as GGUF spells it.
     pub architecture: String,
@@ -48,10 +50,15 @@ pub struct GgufTarget {
 ///
 /// # Errors
 /// As [`GgufAdapter::open`].
-pub fn import_gguf_adapter(path: impl AsRef<Path>, base: &Llama<'_>, options: &AdapterOptions) -> Result<AdapterBuilder, FileError> {
+pub fn import_gguf_adapter(
+    path: impl AsRef<Path>,
+    base: &Llama<'_>,
+    options: &AdapterOptions,
+) -> Result<AdapterBuilder, FileError> {
     let path = path.as_ref();
     let adapter = GgufAdapter::open(path, base.config())?;
-    let stem = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem =
+        || path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let stated = (!adapter.name.is_empty()).then_some(adapter.name);
     let name = options.name.clone().or(stated).unwrap_or_else(stem);
     let mut builder = AdapterBuilder::new(name, "lora");
@@ -75,20 +82,27 @@ impl GgufAdapter {
     /// Reads the adapter at `path`, made for a base with the numbers `config`.
     ///
     /// # Errors
-    /// A [`FileError`] that names the key or tensor: not a LoRA adapter, an unknown architecture, activation by invocation tokens
-    /// (aLoRA), a tensor that is not A or B of a place the base has, one of a pair missing, shapes that do not fit.
+    /// A [`FileError`] that names the key or tensor: not a LoRA adapter, an unknown architecture,
+    /// activation by invocation tokens (aLoRA), a tensor that is not A or B of a place the base
+    /// has, one of a pair missing, shapes that do not fit.
     pub fn open(path: impl AsRef<Path>, config: &Config) -> Result<Self, FileError> {
         let reader = Reader::open(path.as_ref())?;
         config::check_type(&reader, "adapter")?;
         let key = "adapter.type";
         match reader.string(key)? {
             Some("lora") => {}
-            Some(other) => return Err(reader.error(key, format!("adapters of type {other:?} are not supported (\"lora\" is)"))),
+            Some(other) => {
+                return Err(reader.error(
+                    key,
+                    format!("adapters of type {other:?} are not supported (\"lora\" is)"),
+                ));
+            }
             None => return Err(reader.error(key, "the key is missing, \"lora\" was expected")),
         }
         let key = "adapter.alora.invocation_tokens";
         if reader.has(key) {
-            return Err(reader.error(key, "adapters that invocation tokens activate (aLoRA) are not supported"));
+            return Err(reader
+                .error(key, "adapters that invocation tokens activate (aLoRA) are not supported"));
         }
         let architecture = Architecture::of(&reader)?;
         let key = "adapter.lora.alpha";
@@ -119,7 +133,10 @@ fn target(
 ) -> Result<Option<GgufTarget>, FileError> {
     let other = |base: &str, suffix: &str| {
         let other = format!("{base}{suffix}");
-        reader.tensors().get(&other).ok_or_else(|| reader.error(name, format!("its partner {other} is missing")))
+        reader
+            .tensors()
+            .get(&other)
+            .ok_or_else(|| reader.error(name, format!("its partner {other} is missing")))
     };
     if let Some(base) = name.strip_suffix(".lora_b") {
         return other(base, ".lora_a").map(|_| None);
@@ -127,9 +144,16 @@ fn target(
     let Some(base) = name.strip_suffix(".lora_a") else {
         return Err(reader.error(name, "this is neither A (.lora_a) nor B (.lora_b) of an adapter"));
     };
-    let part = Part::from_gguf(base).filter(|part| part.layer().is_none_or(|layer| layer < config.layers));
+    let part =
+        Part::from_gguf(base).filter(|part| part.layer().is_none_or(|layer| layer < config.layers));
     let Some(part @ Part::Weight(site)) = part else {
-        return Err(reader.error(name, format!("the base (of {} blocks) has no linear layer or embedding {base}", config.layers)));
+        return Err(reader.error(
+            name,
+            format!(
+                "the base (of {} blocks) has no linear layer or embedding {base}",
+                config.layers
+            ),
+        ));
     };
     let partner = other(base, ".lora_b")?;
     let flipped = site == Site::Embedding;

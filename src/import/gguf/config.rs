@@ -1,4 +1,5 @@
-//! The numbers of a decoder from a GGUF file's metadata. What would change the mathematics and is not supported is refused here.
+//! The numbers of a decoder from a GGUF file's metadata. What would change the mathematics and is
+//! not supported is refused here.
 
 use super::reader::Reader;
 use super::rope;
@@ -21,7 +22,10 @@ impl Architecture {
             Some("llama") => Ok(Self::Llama),
             Some("qwen2") => Ok(Self::Qwen2),
             Some("qwen3") => Ok(Self::Qwen3),
-            Some(other) => Err(reader.error(key, format!("the architecture {other:?} is not supported (llama, qwen2 and qwen3 are)"))),
+            Some(other) => Err(reader.error(
+                key,
+                format!("the architecture {other:?} is not supported (llama, qwen2 and qwen3 are)"),
+            )),
             None => Err(reader.error(key, "the key is missing")),
         }
     }
@@ -41,10 +45,14 @@ pub(super) fn check_type(reader: &Reader, expected: &str) -> Result<(), FileErro
     let key = "general.type";
     match reader.string(key)? {
         Some(found) if found != expected => {
-            let hint = if found == "adapter" { "; attach it to a base with `adapter import`" } else { "" };
-            Err(reader.error(key, format!("the file holds {found:?}, {expected:?} was expected{hint}")))
+            let hint =
+                if found == "adapter" { "; attach it to a base with `adapter import`" } else { "" };
+            Err(reader
+                .error(key, format!("the file holds {found:?}, {expected:?} was expected{hint}")))
         }
-        None if expected != "model" => Err(reader.error(key, format!("the key is missing, {expected:?} was expected"))),
+        None if expected != "model" => {
+            Err(reader.error(key, format!("the key is missing, {expected:?} was expected")))
+        }
         _ => Ok(()),
     }
 }
@@ -56,20 +64,31 @@ pub(super) fn config(reader: &Reader, architecture: Architecture) -> Result<Conf
     let optional = |name: &str| -> Result<Option<usize>, FileError> {
         let key = key(name);
         let Some(value) = reader.unsigned(&key)? else { return Ok(None) };
-        usize::try_from(value).map(Some).map_err(|_| reader.error(key, format!("{value} does not fit")))
+        usize::try_from(value)
+            .map(Some)
+            .map_err(|_| reader.error(key, format!("{value} does not fit")))
     };
-    let required = |name: &str| optional(name)?.ok_or_else(|| reader.error(key(name), "the key is missing"));
+    let required =
+        |name: &str| optional(name)?.ok_or_else(|| reader.error(key(name), "the key is missing"));
     let float = |name: &str| reader.float(&key(name));
 
     let (dim, heads) = (required("embedding_length")?, required("attention.head_count")?);
     let head_dim = match optional("attention.key_length")? {
         Some(head_dim) => head_dim,
         None if heads > 0 && dim.is_multiple_of(heads) => dim / heads,
-        None => return Err(reader.error(key("attention.head_count"), format!("{heads} heads do not divide the dimension {dim}"))),
+        None => {
+            return Err(reader.error(
+                key("attention.head_count"),
+                format!("{heads} heads do not divide the dimension {dim}"),
+            ));
+        }
     };
     for name in ["attention.value_length", "rope.dimension_count"] {
         if let Some(found) = optional(name)?.filter(|&found| found != head_dim) {
-            return Err(reader.error(key(name), format!("{found} is not supported, it must be the head dimension {head_dim}")));
+            return Err(reader.error(
+                key(name),
+                format!("{found} is not supported, it must be the head dimension {head_dim}"),
+            ));
         }
     }
     let embedding = reader.tensors().get("token_embd.weight");
@@ -88,12 +107,21 @@ pub(super) fn config(reader: &Reader, architecture: Architecture) -> Result<Conf
         context: required("context_length")?,
         rope_theta: float("rope.freq_base")?.unwrap_or(10_000.0),
         rope_scaling: RopeScaling::None,
-        norm_epsilon: epsilon.ok_or_else(|| reader.error(key("attention.layer_norm_rms_epsilon"), "the key is missing"))?,
+        norm_epsilon: epsilon.ok_or_else(|| {
+            reader.error(key("attention.layer_norm_rms_epsilon"), "the key is missing")
+        })?,
     };
-    let checked = |config: &Config| config.check().map_err(|error| FileError::core(reader.path(), architecture.name(), error));
+    let checked = |config: &Config| {
+        config.check().map_err(|error| FileError::core(reader.path(), architecture.name(), error))
+    };
     checked(&config)?;
-    if let Some(window) = optional("attention.sliding_window")?.filter(|&window| window > 0 && window < config.context) {
-        let reason = format!("a sliding window of {window} tokens (context {}) is not supported", config.context);
+    if let Some(window) = optional("attention.sliding_window")?
+        .filter(|&window| window > 0 && window < config.context)
+    {
+        let reason = format!(
+            "a sliding window of {window} tokens (context {}) is not supported",
+            config.context
+        );
         return Err(reader.error(key("attention.sliding_window"), reason));
     }
     config.rope_scaling = rope::scaling(reader, architecture, &config)?;
@@ -104,9 +132,12 @@ pub(super) fn config(reader: &Reader, architecture: Architecture) -> Result<Conf
 /// Keys that change the mathematics, refused unless they say "not here".
 fn refuse_unsupported(reader: &Reader, architecture: Architecture) -> Result<(), FileError> {
     let key = |name: &str| format!("{}.{name}", architecture.name());
-    let refuse = |key: String, value: &dyn std::fmt::Display| Err(reader.error(key, format!("{value} is not supported")));
+    let refuse = |key: String, value: &dyn std::fmt::Display| {
+        Err(reader.error(key, format!("{value} is not supported")))
+    };
     // Zero means "none" to ggml; one changes nothing where it multiplies.
-    let neutral_at_one = ["logit_scale", "residual_scale", "embedding_scale", "rope.scaling.attn_factor"];
+    let neutral_at_one =
+        ["logit_scale", "residual_scale", "embedding_scale", "rope.scaling.attn_factor"];
     let neutral_at_zero = [
         "attention.scale",
         "attention.clamp_kqv",
@@ -134,7 +165,10 @@ fn refuse_unsupported(reader: &Reader, architecture: Architecture) -> Result<(),
         return Err(reader.error(experts, format!("a mixture of {count} experts is not supported")));
     }
     if let Some(parts) = reader.unsigned("split.count")?.filter(|&parts| parts > 1) {
-        return Err(reader.error("split.count", format!("the model is split into {parts} files; merge them first")));
+        return Err(reader.error(
+            "split.count",
+            format!("the model is split into {parts} files; merge them first"),
+        ));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Reading little-endian numbers and strings from bytes, each read checked against what is left. No file format of its own.
+//! Reading little-endian numbers and strings from bytes, each read checked against what is left. No
+//! file format of its own.
 
 use std::path::Path;
 
@@ -41,7 +42,9 @@ impl<'a> Cursor<'a> {
     pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], FileError> {
         let Some(bytes) = self.bytes[self.position..].get(..count) else {
             let (have, position) = (self.remaining(), self.position);
-            return Err(self.error(format!("{count} bytes expected at byte {position}, the file has {have} left")));
+            return Err(self.error(format!(
+                "{count} bytes expected at byte {position}, the file has {have} left"
+            )));
         };
         self.position += count;
         Ok(bytes)

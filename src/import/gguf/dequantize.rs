@@ -1,8 +1,8 @@
 //! ggml's tensor types as f32, to the bit.
 //!
-//! One function per type, each with its block's layout and formula. No type is written here, only read. Every product of a
-//! 16-bit scale and its integers has at most 24 significant bits or is rounded once, so the results do not depend on how
-//! ggml's own loops are compiled.
+//! One function per type, each with its block's layout and formula. No type is written here, only
+//! read. Every product of a 16-bit scale and its integers has at most 24 significant bits or is
+//! rounded once, so the results do not depend on how ggml's own loops are compiled.
 
 use half::{bf16, f16};
 
@@ -28,7 +28,8 @@ pub(super) enum TensorType {
     IQ4NL,
 }
 
-/// ggml's names of its type numbers, also of those that are not read; empty where no type has the number.
+/// ggml's names of its type numbers, also of those that are not read; empty where no type has the
+/// number.
 const NAMES: [&str; 40] = [
     "F32",
     "F16",
@@ -92,7 +93,11 @@ impl TensorType {
             20 => Self::IQ4NL,
             30 => Self::BF16,
             _ => {
-                let name = NAMES.get(number as usize).copied().filter(|name| !name.is_empty()).unwrap_or("unknown");
+                let name = NAMES
+                    .get(number as usize)
+                    .copied()
+                    .filter(|name| !name.is_empty())
+                    .unwrap_or("unknown");
                 return Err(format!(
                     "tensor type {name} (number {number}) is not supported; F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K \
                      and IQ4_NL are"
@@ -144,7 +149,11 @@ fn plain<const N: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn([u8; N])
 }
 
 /// Block by block.
-fn blocks<const BYTES: usize, const VALUES: usize>(bytes: &[u8], out: &mut [f32], decode: impl Fn(&[u8; BYTES], &mut [f32; VALUES])) {
+fn blocks<const BYTES: usize, const VALUES: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    decode: impl Fn(&[u8; BYTES], &mut [f32; VALUES]),
+) {
     for (bytes, out) in bytes.as_chunks::<BYTES>().0.iter().zip(out.as_chunks_mut::<VALUES>().0) {
         decode(bytes, out);
     }
@@ -155,7 +164,8 @@ fn scale(block: &[u8], offset: usize) -> f32 {
     f16::from_le_bytes([block[offset], block[offset + 1]]).to_f32()
 }
 
-/// The 4-bit codes of 32 values in 16 bytes: value i in the low half of byte i, value i + 16 in its high half.
+/// The 4-bit codes of 32 values in 16 bytes: value i in the low half of byte i, value i + 16 in its
+/// high half.
 fn nibble(codes: &[u8], i: usize) -> u8 {
     if i < 16 { codes[i] & 15 } else { codes[i - 16] >> 4 }
 }
@@ -176,7 +186,8 @@ fn q4_1(block: &[u8; 20], out: &mut [f32; SMALL]) {
     }
 }
 
-/// A 5-bit code: the low four bits as in [`nibble`], the fifth in bit i of the four bytes before them.
+/// A 5-bit code: the low four bits as in [`nibble`], the fifth in bit i of the four bytes before
+/// them.
 fn five_bits(high: &[u8], codes: &[u8], i: usize) -> u8 {
     nibble(codes, i) | ((high[i / 8] >> (i % 8)) & 1) << 4
 }
@@ -207,8 +218,9 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; SMALL]) {
 
 /// The 6-bit scale and minimum of group `j` of 8 in the 12 bytes of Q4_K and Q5_K.
 ///
-/// Groups 0 to 3 have theirs in the low six bits of bytes j and j + 4; groups 4 to 7 have the low four bits in byte j + 4 (scale
-/// low, minimum high) and the high two bits on top of bytes j − 4 and j.
+/// Groups 0 to 3 have theirs in the low six bits of bytes j and j + 4; groups 4 to 7 have the low
+/// four bits in byte j + 4 (scale low, minimum high) and the high two bits on top of bytes j − 4
+/// and j.
 fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
     let (scale, minimum) = if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
@@ -218,9 +230,11 @@ fn scale_and_minimum(packed: &[u8], j: usize) -> (f32, f32) {
     (f32::from(scale), f32::from(minimum))
 }
 
-/// `d` f16, `m` f16, 12 bytes of scales, 128 bytes of 4-bit codes; 4.5 bits per weight. Value: `d · scale · q − m · minimum`.
+/// `d` f16, `m` f16, 12 bytes of scales, 128 bytes of 4-bit codes; 4.5 bits per weight. Value: `d ·
+/// scale · q − m · minimum`.
 ///
-/// Eight groups of 32. Each 32 bytes of codes hold two groups: the even one in the low halves, the odd one in the high halves.
+/// Eight groups of 32. Each 32 bytes of codes hold two groups: the even one in the low halves, the
+/// odd one in the high halves.
 fn q4_k(block: &[u8; 144], out: &mut [f32; LARGE]) {
     let (d, m, packed, codes) = (scale(block, 0), scale(block, 2), &block[4..16], &block[16..]);
     for (j, group) in out.as_chunks_mut::<SMALL>().0.iter_mut().enumerate() {
@@ -232,12 +246,13 @@ fn q4_k(block: &[u8; 144], out: &mut [f32; LARGE]) {
     }
 }
 
-/// `d` f16, `m` f16, 12 bytes of scales, 32 bytes of fifth bits, 128 bytes of 4-bit codes; 5.5 bits per weight.
-/// Value: `d · scale · q − m · minimum`.
+/// `d` f16, `m` f16, 12 bytes of scales, 32 bytes of fifth bits, 128 bytes of 4-bit codes; 5.5 bits
+/// per weight. Value: `d · scale · q − m · minimum`.
 ///
 /// As Q4_K; the fifth bit of value l of group j is bit j of high byte l.
 fn q5_k(block: &[u8; 176], out: &mut [f32; LARGE]) {
-    let (d, m, packed, high, codes) = (scale(block, 0), scale(block, 2), &block[4..16], &block[16..48], &block[48..]);
+    let (d, m, packed, high, codes) =
+        (scale(block, 0), scale(block, 2), &block[4..16], &block[16..48], &block[48..]);
     for (j, group) in out.as_chunks_mut::<SMALL>().0.iter_mut().enumerate() {
         let (scale, minimum) = scale_and_minimum(packed, j);
         let (d, m) = (d * scale, m * minimum);
@@ -247,11 +262,12 @@ fn q5_k(block: &[u8; 176], out: &mut [f32; LARGE]) {
     }
 }
 
-/// 128 bytes of low four bits, 64 bytes of high two bits, 16 signed scales, `d` f16; 6.5625 bits per weight.
-/// Value: `d · scale · (q − 32)`, the first product first.
+/// 128 bytes of low four bits, 64 bytes of high two bits, 16 signed scales, `d` f16; 6.5625 bits
+/// per weight. Value: `d · scale · (q − 32)`, the first product first.
 ///
-/// Two halves of 128 values. In a half, value 32·g + l (g 0 to 3) has its low bits in low byte 32·(g mod 2) + l (low half of
-/// the byte for g < 2), its high bits at bit 2·g of high byte l, and scale 2·g + l/16.
+/// Two halves of 128 values. In a half, value 32·g + l (g 0 to 3) has its low bits in low byte
+/// 32·(g mod 2) + l (low half of the byte for g < 2), its high bits at bit 2·g of high byte l, and
+/// scale 2·g + l/16.
 fn q6_k(block: &[u8; 210], out: &mut [f32; LARGE]) {
     let d = scale(block, 208);
     for (h, half) in out.as_chunks_mut::<128>().0.iter_mut().enumerate() {
@@ -265,7 +281,8 @@ fn q6_k(block: &[u8; 210], out: &mut [f32; LARGE]) {
 }
 
 /// The sixteen values of IQ4_NL's codes.
-const NONLINEAR: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+const NONLINEAR: [i8; 16] =
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// `d` f16, 16 bytes of 4-bit codes; 4.5 bits per weight. Value: `d · NONLINEAR[q]`.
 fn iq4_nl(block: &[u8; 18], out: &mut [f32; SMALL]) {

@@ -1,11 +1,13 @@
 //! GGUF: llama.cpp's file format, as a source of models and of LoRA adapters.
 //!
-//! [`Gguf`] is a [`Source`](super::Source) over a memory map: `reader` checks the container, `config` and `rope` read
-//! the numbers, `dequantize` turns one tensor at a time into f32, `text` and `tokenizer` rebuild the text border. An adapter is
-//! read by [`GgufAdapter::open`]. Nothing here writes GGUF.
+//! [`Gguf`] is a [`Source`](super::Source) over a memory map: `reader` checks the container,
+//! `config` and `rope` read the numbers, `dequantize` turns one tensor at a time into f32, `text`
+//! and `tokenizer` rebuild the text border. An adapter is read by [`GgufAdapter::open`]. Nothing
+//! here writes GGUF.
 //!
-//! Architectures: llama, qwen2, qwen3. Tensor types: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL.
-//! Tokenizers: byte-level BPE whose pre-tokenizer is known. Everything else is refused by name.
+//! Architectures: llama, qwen2, qwen3. Tensor types: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0,
+//! Q4_K, Q5_K, Q6_K, IQ4_NL. Tokenizers: byte-level BPE whose pre-tokenizer is known. Everything
+//! else is refused by name.
 
 mod adapter;
 mod config;
@@ -30,7 +32,8 @@ use super::{Source, Tensor, TextParts};
 use crate::file::FileError;
 use crate::model::llama::{Config, Site};
 
-/// A model in a GGUF file, opened and checked: structure, architecture, numbers, the name and shape of every tensor.
+/// A model in a GGUF file, opened and checked: structure, architecture, numbers, the name and shape
+/// of every tensor.
 #[derive(Debug)]
 pub struct Gguf {
     reader: Reader,
@@ -41,7 +44,8 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Maps and checks the file at `path`. Reads no weights. The file must not change while it is open.
+    /// Maps and checks the file at `path`. Reads no weights. The file must not change while it is
+    /// open.
     ///
     /// # Errors
     /// A [`FileError`] that names the key or tensor which is damaged, missing or not supported.
@@ -56,7 +60,11 @@ impl Gguf {
 }
 
 /// Every tensor of the file by its transformers' name, its shape checked.
-fn parts(reader: &Reader, architecture: Architecture, config: &Config) -> Result<BTreeMap<String, (Part, String)>, FileError> {
+fn parts(
+    reader: &Reader,
+    architecture: Architecture,
+    config: &Config,
+) -> Result<BTreeMap<String, (Part, String)>, FileError> {
     let mut parts = BTreeMap::new();
     for (name, tensor) in reader.tensors() {
         if name == rope::DIVISORS {
@@ -66,17 +74,27 @@ fn parts(reader: &Reader, architecture: Architecture, config: &Config) -> Result
             Part::QNorm(_) | Part::KNorm(_) => architecture == Architecture::Qwen3,
             _ => true,
         });
-        let Some(part) = known.filter(|part| part.layer().is_none_or(|layer| layer < config.layers)) else {
-            let reason = format!("a {} model of {} blocks has no such tensor, or it is not supported", architecture.name(), config.layers);
+        let Some(part) =
+            known.filter(|part| part.layer().is_none_or(|layer| layer < config.layers))
+        else {
+            let reason = format!(
+                "a {} model of {} blocks has no such tensor, or it is not supported",
+                architecture.name(),
+                config.layers
+            );
             return Err(reader.error(name, reason));
         };
         let expected = part.shape(config);
         if tensor.shape != expected {
-            return Err(reader.error(name, format!("shape {:?}, expected {expected:?}", tensor.shape)));
+            return Err(
+                reader.error(name, format!("shape {:?}, expected {expected:?}", tensor.shape))
+            );
         }
         parts.insert(part.transformers(), (part, name.clone()));
     }
-    let missing = required(architecture, config.layers).map(Part::transformers).find(|name| !parts.contains_key(name));
+    let missing = required(architecture, config.layers)
+        .map(Part::transformers)
+        .find(|name| !parts.contains_key(name));
     match missing {
         Some(name) => Err(reader.error(name, "the file has no such tensor")),
         None => Ok(parts),
@@ -85,12 +103,20 @@ fn parts(reader: &Reader, architecture: Architecture, config: &Config) -> Result
 
 /// The parts without which there is no model.
 fn required(architecture: Architecture, layers: usize) -> impl Iterator<Item = Part> {
-    let sites: [fn(usize) -> Site; 7] = [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
+    let sites: [fn(usize) -> Site; 7] =
+        [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
     let norms: &[fn(usize) -> Part] = match architecture {
-        Architecture::Qwen3 => &[Part::AttentionNorm, Part::FeedForwardNorm, Part::QNorm, Part::KNorm],
+        Architecture::Qwen3 => {
+            &[Part::AttentionNorm, Part::FeedForwardNorm, Part::QNorm, Part::KNorm]
+        }
         _ => &[Part::AttentionNorm, Part::FeedForwardNorm],
     };
-    let block = move |layer| sites.into_iter().map(move |site| Part::Weight(site(layer))).chain(norms.iter().map(move |norm| norm(layer)));
+    let block = move |layer| {
+        sites
+            .into_iter()
+            .map(move |site| Part::Weight(site(layer)))
+            .chain(norms.iter().map(move |norm| norm(layer)))
+    };
     [Part::Weight(Site::Embedding), Part::FinalNorm].into_iter().chain((0..layers).flat_map(block))
 }
 
@@ -100,8 +126,10 @@ impl Source for Gguf {
     }
 
     fn name(&self) -> String {
-        let named = self.reader.string("general.name").ok().flatten().filter(|name| !name.is_empty());
-        let stem = || self.reader.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let named =
+            self.reader.string("general.name").ok().flatten().filter(|name| !name.is_empty());
+        let stem =
+            || self.reader.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         named.map_or_else(stem, str::to_owned)
     }
 

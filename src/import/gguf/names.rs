@@ -51,7 +51,9 @@ impl Part {
             Self::Weight(site) => format!("{site}.weight"),
             Self::Bias(site) => format!("{site}.bias"),
             Self::AttentionNorm(layer) => format!("model.layers.{layer}.input_layernorm.weight"),
-            Self::FeedForwardNorm(layer) => format!("model.layers.{layer}.post_attention_layernorm.weight"),
+            Self::FeedForwardNorm(layer) => {
+                format!("model.layers.{layer}.post_attention_layernorm.weight")
+            }
             Self::QNorm(layer) => format!("model.layers.{layer}.self_attn.q_norm.weight"),
             Self::KNorm(layer) => format!("model.layers.{layer}.self_attn.k_norm.weight"),
             Self::FinalNorm => "model.norm.weight".into(),
@@ -76,7 +78,10 @@ impl Part {
                 Site::Gate(layer) | Site::Up(layer) | Site::Down(layer) => Some(layer),
                 Site::Embedding | Site::Head => None,
             },
-            Self::AttentionNorm(layer) | Self::FeedForwardNorm(layer) | Self::QNorm(layer) | Self::KNorm(layer) => Some(layer),
+            Self::AttentionNorm(layer)
+            | Self::FeedForwardNorm(layer)
+            | Self::QNorm(layer)
+            | Self::KNorm(layer) => Some(layer),
             Self::FinalNorm => None,
         }
     }
@@ -87,8 +92,9 @@ impl Part {
     }
 }
 
-/// Undoes the row order that llama.cpp's converter gives q and k of the llama architecture: file row 2·i + j of a head is
-/// transformers' row j·(head_dim / 2) + i. `values` is `[heads · head_dim, cols]`, row-major.
+/// Undoes the row order that llama.cpp's converter gives q and k of the llama architecture: file
+/// row 2·i + j of a head is transformers' row j·(head_dim / 2) + i. `values` is `[heads · head_dim,
+/// cols]`, row-major.
 pub(super) fn unpermute(values: &mut [f32], head_dim: usize, cols: usize) {
     let half = head_dim / 2;
     let mut file = vec![0.0; head_dim * cols];

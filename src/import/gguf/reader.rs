@@ -1,11 +1,12 @@
 //! The GGUF container: typed metadata and the places of tensors, over a memory map.
 //!
-//! Nothing here knows models. Every count, length, offset and dimension is a claim of the file: it is compared with the bytes
-//! that are there before anything is allocated or indexed.
+//! Nothing here knows models. Every count, length, offset and dimension is a claim of the file: it
+//! is compared with the bytes that are there before anything is allocated or indexed.
 //!
-//! Layout (little-endian): magic `GGUF`, version u32, tensor count u64, pair count u64; the pairs (key, type u32, value); the
-//! tensors (name, dimension count u32, dimensions u64 innermost first, type u32, offset u64); padding to `general.alignment`;
-//! the data. A string is its length u64 and its bytes; an array is its element type u32, its length u64 and its elements.
+//! Layout (little-endian): magic `GGUF`, version u32, tensor count u64, pair count u64; the pairs
+//! (key, type u32, value); the tensors (name, dimension count u32, dimensions u64 innermost first,
+//! type u32, offset u64); padding to `general.alignment`; the data. A string is its length u64 and
+//! its bytes; an array is its element type u32, its length u64 and its elements.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -91,12 +92,17 @@ impl Reader {
                 return Err(FileError::format(path, key, "the key appears twice"));
             }
         }
-        let entries = (0..tensor_count).map(|_| tensor_entry(&mut cursor)).collect::<Result<Vec<_>, _>>()?;
+        let entries =
+            (0..tensor_count).map(|_| tensor_entry(&mut cursor)).collect::<Result<Vec<_>, _>>()?;
         let alignment = alignment(path, &metadata)?;
-        let start =
-            (cursor.position() as u64).checked_next_multiple_of(alignment).filter(|&start| start <= map.len() as u64 || entries.is_empty());
+        let start = (cursor.position() as u64)
+            .checked_next_multiple_of(alignment)
+            .filter(|&start| start <= map.len() as u64 || entries.is_empty());
         cursor.at("tensor data");
-        let start = start.ok_or_else(|| cursor.error(format!("the file ends at byte {} before its tensor data begins", map.len())))?;
+        let start = start.ok_or_else(|| {
+            cursor
+                .error(format!("the file ends at byte {} before its tensor data begins", map.len()))
+        })?;
         let tensors = place(path, entries, start, alignment, map.len() as u64)?;
         Ok(Self { path: path.into(), map, metadata, tensors })
     }
@@ -128,7 +134,12 @@ impl Reader {
     }
 
     /// The value of `key` through `read`, which says `None` for another type than `expected`.
-    fn typed<'a, T>(&'a self, key: &str, expected: &str, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<Option<T>, FileError> {
+    fn typed<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, FileError> {
         let Some(value) = self.metadata.get(key) else { return Ok(None) };
         let found = match value {
             Value::Unsigned(n) => n.to_string(),
@@ -138,7 +149,9 @@ impl Reader {
             Value::String(_) => "a string".into(),
             Value::Array(kind, count, _) => format!("an array of {count} elements of type {kind}"),
         };
-        read(value).map(Some).ok_or_else(|| self.error(key, format!("expected {expected}, found {found}")))
+        read(value)
+            .map(Some)
+            .ok_or_else(|| self.error(key, format!("expected {expected}, found {found}")))
     }
 
     /// A whole number that is not negative.
@@ -152,12 +165,20 @@ impl Reader {
 
     /// A float.
     pub(super) fn float(&self, key: &str) -> Result<Option<f32>, FileError> {
-        self.typed(key, "a float", |value| if let Value::Float(n) = value { Some(*n as f32) } else { None })
+        self.typed(
+            key,
+            "a float",
+            |value| if let Value::Float(n) = value { Some(*n as f32) } else { None },
+        )
     }
 
     /// A truth value.
     pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>, FileError> {
-        self.typed(key, "true or false", |value| if let Value::Bool(b) = value { Some(*b) } else { None })
+        self.typed(
+            key,
+            "true or false",
+            |value| if let Value::Bool(b) = value { Some(*b) } else { None },
+        )
     }
 
     /// A string.
@@ -173,7 +194,9 @@ impl Reader {
         self.typed(key, "an array of UTF-8 strings", |value| match value {
             Value::Array(STRING, count, range) => {
                 let mut cursor = Cursor::new(&self.path, &self.map[range.clone()]);
-                (0..*count).map(|_| std::str::from_utf8(cursor.string(usize::MAX).ok()?).ok()).collect()
+                (0..*count)
+                    .map(|_| std::str::from_utf8(cursor.string(usize::MAX).ok()?).ok())
+                    .collect()
             }
             _ => None,
         })
@@ -184,7 +207,17 @@ impl Reader {
         self.typed(key, "an array of 32-bit whole numbers", |value| match value {
             Value::Array(kind @ (4 | 5), _, range) => {
                 let words = self.map[range.clone()].as_chunks::<4>().0.iter();
-                Some(words.map(|&w| if *kind == 4 { u32::from_le_bytes(w).into() } else { i32::from_le_bytes(w).into() }).collect())
+                Some(
+                    words
+                        .map(|&w| {
+                            if *kind == 4 {
+                                u32::from_le_bytes(w).into()
+                            } else {
+                                i32::from_le_bytes(w).into()
+                            }
+                        })
+                        .collect(),
+                )
             }
             _ => None,
         })
@@ -202,13 +235,21 @@ fn header(cursor: &mut Cursor<'_>) -> Result<(u64, u64), FileError> {
         version if version & 0xffff == 0 && version != 0 => {
             return Err(cursor.error("the file is big-endian, only little-endian files are read"));
         }
-        version => return Err(cursor.error(format!("GGUF version {version} is not supported (2 and 3 are)"))),
+        version => {
+            return Err(
+                cursor.error(format!("GGUF version {version} is not supported (2 and 3 are)"))
+            );
+        }
     }
     let (tensors, pairs) = (cursor.u64()?, cursor.u64()?);
-    for (what, count, least) in [("tensors", tensors, LEAST_TENSOR), ("metadata pairs", pairs, LEAST_PAIR)] {
+    for (what, count, least) in
+        [("tensors", tensors, LEAST_TENSOR), ("metadata pairs", pairs, LEAST_PAIR)]
+    {
         let most = cursor.remaining() / least;
         if count > most as u64 {
-            return Err(cursor.error(format!("{count} {what} announced, the file's bytes can hold {most} at most")));
+            return Err(cursor.error(format!(
+                "{count} {what} announced, the file's bytes can hold {most} at most"
+            )));
         }
     }
     Ok((tensors, pairs))
@@ -250,11 +291,14 @@ fn array(cursor: &mut Cursor<'_>) -> Result<Value, FileError> {
     let least = match kind {
         STRING => 8,
         ARRAY => return Err(cursor.error("arrays of arrays are not supported")),
-        _ => fixed_size(kind).ok_or_else(|| cursor.error(format!("element type {kind} is unknown")))?,
+        _ => fixed_size(kind)
+            .ok_or_else(|| cursor.error(format!("element type {kind} is unknown")))?,
     };
     let most = cursor.remaining() / least;
     let Some(count) = usize::try_from(count).ok().filter(|&count| count <= most) else {
-        return Err(cursor.error(format!("{count} elements announced, the remaining bytes can hold {most} at most")));
+        return Err(cursor.error(format!(
+            "{count} elements announced, the remaining bytes can hold {most} at most"
+        )));
     };
     let start = cursor.position();
     if kind == STRING {
@@ -281,7 +325,9 @@ fn tensor_entry(cursor: &mut Cursor<'_>) -> Result<Entry, FileError> {
     cursor.at(&name);
     let dimensions = cursor.u32()?;
     if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
-        return Err(cursor.error(format!("{dimensions} dimensions, expected 1 to {MAX_DIMENSIONS}")));
+        return Err(
+            cursor.error(format!("{dimensions} dimensions, expected 1 to {MAX_DIMENSIONS}"))
+        );
     }
     let mut shape = Vec::new();
     for _ in 0..dimensions {
@@ -294,12 +340,21 @@ fn tensor_entry(cursor: &mut Cursor<'_>) -> Result<Entry, FileError> {
     let kind = TensorType::from_number(cursor.u32()?).map_err(|reason| cursor.error(reason))?;
     let (block, size) = kind.block();
     if !shape[0].is_multiple_of(block) {
-        return Err(cursor.error(format!("rows of {} values are not whole blocks of {block}", shape[0])));
+        return Err(
+            cursor.error(format!("rows of {} values are not whole blocks of {block}", shape[0]))
+        );
     }
-    let blocks = shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n)).map(|count| count / block);
+    let blocks = shape
+        .iter()
+        .try_fold(1usize, |product, &n| product.checked_mul(n))
+        .map(|count| count / block);
     // Four bytes per value must be addressable too: the tensor becomes f32.
-    let bytes = blocks.filter(|blocks| blocks.checked_mul(4 * block.max(size)).is_some_and(|n| isize::try_from(n).is_ok()));
-    let bytes = bytes.map(|blocks| (blocks * size) as u64).ok_or_else(|| cursor.error(format!("the dimensions {shape:?} overflow")))?;
+    let bytes = blocks.filter(|blocks| {
+        blocks.checked_mul(4 * block.max(size)).is_some_and(|n| isize::try_from(n).is_ok())
+    });
+    let bytes = bytes
+        .map(|blocks| (blocks * size) as u64)
+        .ok_or_else(|| cursor.error(format!("the dimensions {shape:?} overflow")))?;
     shape.reverse();
     Ok(Entry { name, shape, kind, offset: cursor.u64()?, bytes })
 }
@@ -308,22 +363,38 @@ fn alignment(path: &Path, metadata: &BTreeMap<String, Value>) -> Result<u64, Fil
     match metadata.get("general.alignment") {
         None => Ok(DEFAULT_ALIGNMENT),
         Some(&Value::Unsigned(n)) if n.is_power_of_two() => Ok(n),
-        Some(other) => Err(FileError::format(path, "general.alignment", format!("expected a power of two, found {other:?}"))),
+        Some(other) => Err(FileError::format(
+            path,
+            "general.alignment",
+            format!("expected a power of two, found {other:?}"),
+        )),
     }
 }
 
 /// Checks that every tensor's data is aligned, inside the file and its own.
-fn place(path: &Path, entries: Vec<Entry>, start: u64, alignment: u64, length: u64) -> Result<BTreeMap<String, TensorInfo>, FileError> {
+fn place(
+    path: &Path,
+    entries: Vec<Entry>,
+    start: u64,
+    alignment: u64,
+    length: u64,
+) -> Result<BTreeMap<String, TensorInfo>, FileError> {
     let mut tensors = BTreeMap::new();
     let mut ranges = Vec::new();
     for Entry { name, shape, kind, offset, bytes } in entries {
         if offset % alignment != 0 {
-            return Err(FileError::format(path, name, format!("offset {offset} is not a multiple of the alignment {alignment}")));
+            return Err(FileError::format(
+                path,
+                name,
+                format!("offset {offset} is not a multiple of the alignment {alignment}"),
+            ));
         }
         let begin = start.checked_add(offset);
         let end = begin.and_then(|begin| begin.checked_add(bytes)).filter(|&end| end <= length);
         let (Some(begin), Some(end)) = (begin, end) else {
-            let reason = format!("{bytes} bytes at offset {offset} of the data (which begins at {start}) end after the file's {length}");
+            let reason = format!(
+                "{bytes} bytes at offset {offset} of the data (which begins at {start}) end after the file's {length}"
+            );
             return Err(FileError::format(path, name, reason));
         };
         ranges.push((begin, end, name.clone()));
@@ -337,7 +408,11 @@ fn place(path: &Path, entries: Vec<Entry>, start: u64, alignment: u64, length: u
     for pair in ranges.windows(2) {
         let [(_, end, first), (begin, _, second)] = pair else { continue };
         if begin < end {
-            return Err(FileError::format(path, second, format!("its data at byte {begin} overlaps that of {first}, which ends at {end}")));
+            return Err(FileError::format(
+                path,
+                second,
+                format!("its data at byte {begin} overlaps that of {first}, which ends at {end}"),
+            ));
         }
     }
     Ok(tensors)

@@ -1,7 +1,8 @@
 //! The text border from a GGUF file's metadata: vocabulary, special tokens, chat template.
 //!
-//! The rules are llama.cpp's: which tokens are special, which end a generation (ids from keys, and tokens known by their text),
-//! and whether a begin-of-sequence token is put in front. What becomes of them in `tokenizer.json` is `tokenizer`'s matter.
+//! The rules are llama.cpp's: which tokens are special, which end a generation (ids from keys, and
+//! tokens known by their text), and whether a begin-of-sequence token is put in front. What becomes
+//! of them in `tokenizer.json` is `tokenizer`'s matter.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,25 +57,57 @@ const END_OF_GENERATION: [&str; 22] = [
     "[e~[",
 ];
 
-/// Keys of code-filling tokens, the texts they are known by where the key is missing, and whether they end a generation.
+/// Keys of code-filling tokens, the texts they are known by where the key is missing, and whether
+/// they end a generation.
 const FILL_IN: [(&[&str], &[&str], bool); 6] = [
     (
         &["fim_pre_token_id", "prefix_token_id"],
-        &["<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>"],
+        &[
+            "<|fim_prefix|>",
+            "<fim-prefix>",
+            "<fim_prefix>",
+            "<｜fim▁begin｜>",
+            "<PRE>",
+            "▁<PRE>",
+            "<|code_prefix|>",
+            "<|prefix|>",
+        ],
         false,
     ),
     (
         &["fim_suf_token_id", "suffix_token_id"],
-        &["<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>"],
+        &[
+            "<|fim_suffix|>",
+            "<fim-suffix>",
+            "<fim_suffix>",
+            "<｜fim▁hole｜>",
+            "<SUF>",
+            "▁<SUF>",
+            "<|code_suffix|>",
+            "<|suffix|>",
+        ],
         false,
     ),
     (
         &["fim_mid_token_id", "middle_token_id"],
-        &["<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>"],
+        &[
+            "<|fim_middle|>",
+            "<fim-middle>",
+            "<fim_middle>",
+            "<｜fim▁end｜>",
+            "<MID>",
+            "▁<MID>",
+            "<|code_middle|>",
+            "<|middle|>",
+        ],
         false,
     ),
     (&["fim_pad_token_id"], &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"], true),
-    (&["fim_rep_token_id"], &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"], true),
+    (
+        &["fim_rep_token_id"],
+        &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"],
+        true,
+    ),
     (&["fim_sep_token_id"], &["<|file_sep|>"], true),
 ];
 
@@ -85,8 +118,9 @@ pub(super) fn text(reader: &Reader, vocab: usize) -> Result<TextParts, FileError
         None | Some("no_vocab" | "none") => return Ok(TextParts::default()),
         Some("gpt2") => {}
         Some(other) => {
-            let reason =
-                format!("the tokenizer {other:?} is not supported (gpt2, byte-level BPE, is); import the model's Hugging Face directory");
+            let reason = format!(
+                "the tokenizer {other:?} is not supported (gpt2, byte-level BPE, is); import the model's Hugging Face directory"
+            );
             return Err(reader.error(key, reason));
         }
     }
@@ -95,7 +129,12 @@ pub(super) fn text(reader: &Reader, vocab: usize) -> Result<TextParts, FileError
     let eos = special_id(reader, "eos_token_id", vocab)?;
     let stops = special_tokens(reader, &mut vocabulary)?;
     // The end-of-sequence token comes first: it is what templates call eos_token.
-    let stop = stops.iter().filter(|id| Some(**id) == eos).chain(stops.iter().filter(|id| Some(**id) != eos)).copied().collect();
+    let stop = stops
+        .iter()
+        .filter(|id| Some(**id) == eos)
+        .chain(stops.iter().filter(|id| Some(**id) != eos))
+        .copied()
+        .collect();
     let bos = special_id(reader, "bos_token_id", vocab)?;
     let key = "tokenizer.ggml.add_bos_token";
     let add_bos = reader.boolean(key)?.unwrap_or(pre.adds_bos);
@@ -104,10 +143,18 @@ pub(super) fn text(reader: &Reader, vocab: usize) -> Result<TextParts, FileError
     }
     let key = "tokenizer.ggml.add_eos_token";
     if reader.boolean(key)? == Some(true) {
-        return Err(reader.error(key, "an end-of-sequence token behind every text is not supported"));
+        return Err(
+            reader.error(key, "an end-of-sequence token behind every text is not supported")
+        );
     }
     let chat_template = reader.string("tokenizer.chat_template")?.unwrap_or_default().to_owned();
-    Ok(TextParts { tokenizer: tokenizer::json(reader, &vocabulary, &pre)?, chat_template, bos, add_bos, stop })
+    Ok(TextParts {
+        tokenizer: tokenizer::json(reader, &vocabulary, &pre)?,
+        chat_template,
+        bos,
+        add_bos,
+        stop,
+    })
 }
 
 /// The token id under a `tokenizer.ggml` key.
@@ -120,7 +167,8 @@ fn special_id(reader: &Reader, key: &str, vocab: usize) -> Result<Option<u32>, F
     }
 }
 
-/// The kind with GGUF's number: 2 unknown, 3 control, 4 user-defined; 1 normal, 5 unused and 6 byte are text.
+/// The kind with GGUF's number: 2 unknown, 3 control, 4 user-defined; 1 normal, 5 unused and 6 byte
+/// are text.
 fn kind(number: i64) -> Kind {
     match number {
         2 | 3 => Kind::Control,
@@ -134,11 +182,16 @@ fn vocabulary(reader: &Reader, vocab: usize) -> Result<Vocabulary<'_>, FileError
     let key = "tokenizer.ggml.tokens";
     let listed = reader.strings(key)?.ok_or_else(|| reader.error(key, "the key is missing"))?;
     if listed.len() != vocab {
-        return Err(reader.error(key, format!("{} tokens, but token_embd.weight has {vocab} rows", listed.len())));
+        return Err(reader.error(
+            key,
+            format!("{} tokens, but token_embd.weight has {vocab} rows", listed.len()),
+        ));
     }
     let key = "tokenizer.ggml.token_type";
     let kinds = match reader.integers(key)? {
-        Some(types) if types.len() != vocab => return Err(reader.error(key, format!("{} types for {vocab} tokens", types.len()))),
+        Some(types) if types.len() != vocab => {
+            return Err(reader.error(key, format!("{} types for {vocab} tokens", types.len())));
+        }
         Some(types) => types.into_iter().map(kind).collect(),
         None => vec![Kind::Normal; vocab],
     };
@@ -146,17 +199,28 @@ fn vocabulary(reader: &Reader, vocab: usize) -> Result<Vocabulary<'_>, FileError
     let mut tokens = Vec::with_capacity(vocab);
     for (id, token) in (0u32..).zip(listed) {
         // llama.cpp's name for a token without text.
-        let token = if token.is_empty() { Cow::Owned(format!("[EMPTY_{id}]")) } else { Cow::Borrowed(token) };
+        let token = if token.is_empty() {
+            Cow::Owned(format!("[EMPTY_{id}]"))
+        } else {
+            Cow::Borrowed(token)
+        };
         if let Some(first) = ids.insert(token.clone(), id) {
-            return Err(reader.error("tokenizer.ggml.tokens", format!("tokens {first} and {id} are both {token:?}")));
+            return Err(reader.error(
+                "tokenizer.ggml.tokens",
+                format!("tokens {first} and {id} are both {token:?}"),
+            ));
         }
         tokens.push(token);
     }
     Ok(Vocabulary { tokens, kinds, ids })
 }
 
-/// Makes tokens special that llama.cpp knows by their text, and collects those that end a generation.
-fn special_tokens(reader: &Reader, vocabulary: &mut Vocabulary<'_>) -> Result<BTreeSet<u32>, FileError> {
+/// Makes tokens special that llama.cpp knows by their text, and collects those that end a
+/// generation.
+fn special_tokens(
+    reader: &Reader,
+    vocabulary: &mut Vocabulary<'_>,
+) -> Result<BTreeSet<u32>, FileError> {
     let mut stop = BTreeSet::new();
     let vocab = vocabulary.tokens.len();
     let known = |vocabulary: &Vocabulary<'_>, text: &str| vocabulary.ids.get(text).copied();
@@ -178,7 +242,9 @@ fn special_tokens(reader: &Reader, vocabulary: &mut Vocabulary<'_>) -> Result<BT
         }
     }
     for text in ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"] {
-        known(vocabulary, text).into_iter().for_each(|id| vocabulary.kinds[id as usize] = Kind::UserDefined);
+        known(vocabulary, text)
+            .into_iter()
+            .for_each(|id| vocabulary.kinds[id as usize] = Kind::UserDefined);
     }
     for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
         stop.extend(special_id(reader, key, vocab)?);
@@ -186,7 +252,8 @@ fn special_tokens(reader: &Reader, vocabulary: &mut Vocabulary<'_>) -> Result<BT
     // Vocabularies with channels: <|end|> ends a message there, not the generation.
     let stops = |stop: &BTreeSet<u32>, text| known(vocabulary, text).filter(|id| stop.contains(id));
     let call = stops(&stop, "<|call|>").or(stops(&stop, "<|calls|>")).is_some();
-    let channels = call && (stops(&stop, "<|return|>").is_some() || stops(&stop, "<|flush|>").is_some());
+    let channels =
+        call && (stops(&stop, "<|return|>").is_some() || stops(&stop, "<|flush|>").is_some());
     let message_end = stops(&stop, "<|end|>").filter(|_| channels);
     let sentence_end = stops(&stop, "</s>").filter(|_| stops(&stop, "<|tool_response>").is_some());
     for (id, kind) in [(message_end, Kind::UserDefined), (sentence_end, Kind::Normal)] {

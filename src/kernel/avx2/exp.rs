@@ -10,12 +10,15 @@ use crate::kernel::{SoftmaxStep, scalar};
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn exp(x: __m256) -> __m256 {
-    // What becomes 0 is told before it is computed: a product too small for a normal number takes these CPUs a hundred cycles.
+    // What becomes 0 is told before it is computed: a product too small for a normal number takes
+    // these CPUs a hundred cycles.
     let zero = _mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_set1_ps(LOWEST));
     // The variable stands second: the minimum hands on a NaN there.
     let x = _mm256_min_ps(_mm256_set1_ps(HIGHEST), _mm256_andnot_ps(zero, x));
-    let n =
-        _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(x, _mm256_set1_ps(core::f32::consts::LOG2_E)));
+    let n = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm256_mul_ps(
+        x,
+        _mm256_set1_ps(core::f32::consts::LOG2_E),
+    ));
     let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(LN2_HIGH), x);
     let r = _mm256_fnmadd_ps(n, _mm256_set1_ps(LN2_LOW), r);
     let mut p = _mm256_set1_ps(P[4]);
@@ -26,7 +29,10 @@ fn exp(x: __m256) -> __m256 {
     let value = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r), one);
     let n = _mm256_cvtps_epi32(n);
     let half = _mm256_srai_epi32::<1>(n);
-    let value = _mm256_mul_ps(_mm256_mul_ps(value, power_of_two(half)), power_of_two(_mm256_sub_epi32(n, half)));
+    let value = _mm256_mul_ps(
+        _mm256_mul_ps(value, power_of_two(half)),
+        power_of_two(_mm256_sub_epi32(n, half)),
+    );
     _mm256_andnot_ps(zero, value)
 }
 
@@ -40,7 +46,8 @@ fn power_of_two(n: __m256i) -> __m256 {
 #[target_feature(enable = "avx2,fma")]
 pub(in crate::kernel) fn softmax(x: &mut [f32]) {
     let (x8, rest) = x.as_chunks_mut::<8>();
-    let most = x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |most, x| _mm256_max_ps(load(x), most));
+    let most =
+        x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |most, x| _mm256_max_ps(load(x), most));
     let most = rest.iter().copied().fold(largest(most), f32::max);
     let mut total = _mm256_setzero_ps();
     for x in x8.iter_mut() {
@@ -60,7 +67,8 @@ pub(in crate::kernel) fn softmax(x: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 pub(in crate::kernel) fn softmax_step(x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep {
     let (x8, rest) = x.as_chunks_mut::<8>();
-    let largest8 = x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |most, x| _mm256_max_ps(load(x), most));
+    let largest8 =
+        x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |most, x| _mm256_max_ps(load(x), most));
     let largest = rest.iter().copied().fold(largest(largest8), f32::max);
     let largest = f32::max(most, scale * largest);
     let (scales, shift) = (_mm256_set1_ps(scale), _mm256_set1_ps(largest));
@@ -75,7 +83,11 @@ pub(in crate::kernel) fn softmax_step(x: &mut [f32], scale: f32, most: f32) -> S
         *x = exp_one(*x * scale - largest);
         total += *x;
     }
-    SoftmaxStep { most: largest, total, kept: if most == largest { 1.0 } else { exp_one(most - largest) } }
+    SoftmaxStep {
+        most: largest,
+        total,
+        kept: if most == largest { 1.0 } else { exp_one(most - largest) },
+    }
 }
 
 /// The vector's e^x for one number, so that a number's place in a slice does not change its value.

@@ -1,8 +1,9 @@
 //! `Precision::Fast` on AVX2: integer dot products of 64, and rounding activations to integers.
 //!
-//! `_mm256_maddubs_epi16` multiplies unsigned by signed bytes and adds pairs: q · p = |p| · (sign(p) · q), and 2 · 127 · 127 fits
-//! 16 bits, so nothing saturates. Pairs are widened to 32 bits by a multiplication with ones; one conversion and one
-//! multiply-add with the group's scale end a group.
+//! `_mm256_maddubs_epi16` multiplies unsigned by signed bytes and adds pairs: q · p = |p| ·
+//! (sign(p) · q), and 2 · 127 · 127 fits 16 bits, so nothing saturates. Pairs are widened to 32
+//! bits by a multiplication with ones; one conversion and one multiply-add with the group's scale
+//! end a group.
 
 use core::arch::x86_64::*;
 
@@ -21,14 +22,29 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
     let codebook = _mm256_broadcastsi128_si256(lanes::load_codebook(&INTEGERS));
     let look_up = |codes: &[u8; 32]| {
         let codes = load_bytes(codes);
-        let (low, high) = (_mm256_and_si256(codes, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble));
+        let (low, high) = (
+            _mm256_and_si256(codes, nibble),
+            _mm256_and_si256(_mm256_srli_epi16::<4>(codes), nibble),
+        );
         [_mm256_shuffle_epi8(codebook, low), _mm256_shuffle_epi8(codebook, high)]
     };
     for i in 0..y.rows() {
-        let x = Vector { integers: &x.values.as_chunks().0[i * groups..][..groups], scales: &x.scales[i * groups..][..groups] };
+        let x = Vector {
+            integers: &x.values.as_chunks().0[i * groups..][..groups],
+            scales: &x.scales[i * groups..][..groups],
+        };
         match weights {
-            Weights::Nf4(nf4) => vector(weights, nf4.codes.as_chunks().0, look_up, &x, start, y.row(i)),
-            Weights::Int8(int8) => vector(weights, int8.values.as_chunks().0, |q| lanes::load_integers(q), &x, start, y.row(i)),
+            Weights::Nf4(nf4) => {
+                vector(weights, nf4.codes.as_chunks().0, look_up, &x, start, y.row(i))
+            }
+            Weights::Int8(int8) => vector(
+                weights,
+                int8.values.as_chunks().0,
+                |q| lanes::load_integers(q),
+                &x,
+                start,
+                y.row(i),
+            ),
         }
     }
 }
@@ -39,10 +55,18 @@ struct Vector<'a> {
     scales: &'a [f32],
 }
 
-/// The products of rows `start ..` with one vector; `groups` holds what `decode` turns into the 64 integers of a group.
+/// The products of rows `start ..` with one vector; `groups` holds what `decode` turns into the 64
+/// integers of a group.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn vector<T>(weights: &Weights<'_>, groups: &[T], decode: impl Fn(&T) -> [__m256i; 2], x: &Vector<'_>, start: usize, y: &mut [f32]) {
+fn vector<T>(
+    weights: &Weights<'_>,
+    groups: &[T],
+    decode: impl Fn(&T) -> [__m256i; 2],
+    x: &Vector<'_>,
+    start: usize,
+    y: &mut [f32],
+) {
     let unit = _mm256_set1_ps(weights.unit());
     let expand = |first, out: &mut [f32]| expand_scales(weights, first, out);
     let per_row = x.scales.len();
@@ -53,8 +77,15 @@ fn vector<T>(weights: &Weights<'_>, groups: &[T], decode: impl Fn(&T) -> [__m256
             let len = integers.len();
             let (groups, scales) = (&groups[..len], &scales[..len]);
             let [even, odd] = walk::two_chains(len, _mm256_setzero_ps(), |total, g| {
-                let sum = _mm256_cvtepi32_ps(group_dot(decode(&groups[g]), lanes::load_integers(&integers[g])));
-                _mm256_fmadd_ps(_mm256_mul_ps(sum, _mm256_set1_ps(ts[g])), _mm256_set1_ps(scales[g]), total)
+                let sum = _mm256_cvtepi32_ps(group_dot(
+                    decode(&groups[g]),
+                    lanes::load_integers(&integers[g]),
+                ));
+                _mm256_fmadd_ps(
+                    _mm256_mul_ps(sum, _mm256_set1_ps(ts[g])),
+                    _mm256_set1_ps(scales[g]),
+                    total,
+                )
             });
             _mm256_mul_ps(_mm256_add_ps(even, odd), unit)
         };
@@ -78,7 +109,8 @@ pub(in crate::kernel) fn expand_scales(weights: &Weights<'_>, first: usize, out:
 fn group_dot(q: [__m256i; 2], p: [__m256i; 2]) -> __m256i {
     let pairs = |q, p| _mm256_maddubs_epi16(_mm256_abs_epi8(p), _mm256_sign_epi8(q, p));
     let ones = _mm256_set1_epi16(1);
-    let (low, high) = (_mm256_madd_epi16(pairs(q[0], p[0]), ones), _mm256_madd_epi16(pairs(q[1], p[1]), ones));
+    let (low, high) =
+        (_mm256_madd_epi16(pairs(q[0], p[0]), ones), _mm256_madd_epi16(pairs(q[1], p[1]), ones));
     _mm256_add_epi32(low, high)
 }
 
@@ -91,7 +123,8 @@ pub(in crate::kernel) fn quantize(x: &[f32], values: &mut [i8], scales: &mut [f3
         let magnitude = _mm256_set1_epi32(0x7fff_ffff);
         let mut most = _mm256_setzero_si256();
         for x in x {
-            most = _mm256_max_epi32(most, _mm256_and_si256(_mm256_castps_si256(load(x)), magnitude));
+            most =
+                _mm256_max_epi32(most, _mm256_and_si256(_mm256_castps_si256(load(x)), magnitude));
         }
         let reciprocal;
         (*scale, reciprocal) = fast::scale_of(lanes::largest_bits(most));
@@ -107,7 +140,10 @@ pub(in crate::kernel) fn quantize(x: &[f32], values: &mut [i8], scales: &mut [f3
 #[target_feature(enable = "avx2")]
 fn round(x: &[[f32; 8]; 4], reciprocal: __m256) -> __m256i {
     let whole = |x| _mm256_cvtps_epi32(_mm256_mul_ps(load(x), reciprocal));
-    let (a, b) = (_mm256_packs_epi32(whole(&x[0]), whole(&x[1])), _mm256_packs_epi32(whole(&x[2]), whole(&x[3])));
+    let (a, b) = (
+        _mm256_packs_epi32(whole(&x[0]), whole(&x[1])),
+        _mm256_packs_epi32(whole(&x[2]), whole(&x[3])),
+    );
     // Packing works within 128-bit halves; this puts the fours back in order.
     _mm256_permutevar8x32_epi32(_mm256_packs_epi16(a, b), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
 }

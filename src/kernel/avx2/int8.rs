@@ -1,6 +1,7 @@
 //! Int8 weights on AVX2: the matrix-vector product.
 //!
-//! `y[r] = Σ_g scale[r, g] · Σ_i q[r, g, i] · x[g, i]`, groups g of 64 weights, or of 32 where rows or blocks are not whole 64s.
+//! `y[r] = Σ_g scale[r, g] · Σ_i q[r, g, i] · x[g, i]`, groups g of 64 weights, or of 32 where rows
+//! or blocks are not whole 64s.
 
 use core::arch::x86_64::*;
 
@@ -9,10 +10,16 @@ use crate::kernel::scales;
 use crate::kernel::walk;
 use crate::quant::Int8;
 
-/// The products of rows `start ..` with one vector; a row is whole groups of G weights, a block too.
+/// The products of rows `start ..` with one vector; a row is whole groups of G weights, a block
+/// too.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn product<const G: usize>(int8: &Int8<'_>, start: usize, x: &[[f32; G]], y: &mut [f32]) {
+pub(super) fn product<const G: usize>(
+    int8: &Int8<'_>,
+    start: usize,
+    x: &[[f32; G]],
+    y: &mut [f32],
+) {
     let expand = |first, out: &mut [f32]| expand_scales::<G>(int8, first, out);
     let per_row = x.len();
     for part in walk::parts(per_row, walk::SPAN) {
@@ -24,15 +31,29 @@ pub(super) fn product<const G: usize>(int8: &Int8<'_>, start: usize, x: &[[f32; 
             }
             total
         };
-        walk::Groups { all: int8.values.as_chunks().0, per_row, part }.rows(start, y, expand, row, |v| sums(v));
+        walk::Groups { all: int8.values.as_chunks().0, per_row, part }.rows(
+            start,
+            y,
+            expand,
+            row,
+            |v| sums(v),
+        );
     }
 }
 
 /// The scale of groups `first ..` of G weights.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-pub(in crate::kernel) fn expand_scales<const G: usize>(int8: &Int8<'_>, first: usize, out: &mut [f32]) {
-    if int8.block == G { widen_all(&int8.scales[first..][..out.len()], out) } else { scales::int8::<G>(int8, first, out) }
+pub(in crate::kernel) fn expand_scales<const G: usize>(
+    int8: &Int8<'_>,
+    first: usize,
+    out: &mut [f32],
+) {
+    if int8.block == G {
+        widen_all(&int8.scales[first..][..out.len()], out)
+    } else {
+        scales::int8::<G>(int8, first, out)
+    }
 }
 
 /// The lanewise sums of G products.

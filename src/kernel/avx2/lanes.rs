@@ -111,10 +111,13 @@ pub(in crate::kernel) fn widen_i8(x: &[i8; 8]) -> __m256 {
 #[target_feature(enable = "avx2,f16c")]
 pub(in crate::kernel) fn narrow_f16(out: &mut [u16; 8], v: __m256) {
     // SAFETY: the array is 16 writable bytes; the store needs no alignment.
-    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    unsafe {
+        _mm_storeu_si128(out.as_mut_ptr().cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v))
+    }
 }
 
-/// The sums of the lanes of four vectors; each sum is ((0+1)+(2+3)) + ((4+5)+(6+7)) whatever stands beside it.
+/// The sums of the lanes of four vectors; each sum is ((0+1)+(2+3)) + ((4+5)+(6+7)) whatever stands
+/// beside it.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(in crate::kernel) fn sums([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
@@ -158,5 +161,7 @@ pub(in crate::kernel) fn largest(v: __m256) -> f32 {
 pub(in crate::kernel) fn largest_bits(v: __m256i) -> f32 {
     let four = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
     let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
-    f32::from_bits(_mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two))) as u32)
+    f32::from_bits(
+        _mm_cvtsi128_si32(_mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two))) as u32
+    )
 }

@@ -1,8 +1,9 @@
 //! Weighted sums of stored rows, and dot products of several stored rows with one vector, on AVX2.
 //!
-//! `out[r, c] += Σ_t w[r, t] · rows[t, c]`: a tile of M results by 8·V columns stays in registers while t runs, so a stored row is
-//! read and widened once for M results. Every column is one chain of fused multiply-adds in the order of t, whatever tile it
-//! is in: results depend neither on M nor on where a range of columns starts.
+//! `out[r, c] += Σ_t w[r, t] · rows[t, c]`: a tile of M results by 8·V columns stays in registers
+//! while t runs, so a stored row is read and widened once for M results. Every column is one chain
+//! of fused multiply-adds in the order of t, whatever tile it is in: results depend neither on M
+//! nor on where a range of columns starts.
 
 use core::arch::x86_64::*;
 
@@ -142,19 +143,42 @@ pub(in crate::kernel) fn mix(w: &[&[f32]], values: &[f32], stride: usize, out: &
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(in crate::kernel) fn mix_f16(w: &[&[f32]], values: &[u16], stride: usize, out: &mut [&mut [f32]]) {
-    from(0, w, Rows { values, stride }, out, |v| widen_f16(v), |bits| f16::from_bits(bits).to_f32());
+pub(in crate::kernel) fn mix_f16(
+    w: &[&[f32]],
+    values: &[u16],
+    stride: usize,
+    out: &mut [&mut [f32]],
+) {
+    from(
+        0,
+        w,
+        Rows { values, stride },
+        out,
+        |v| widen_f16(v),
+        |bits| f16::from_bits(bits).to_f32(),
+    );
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(in crate::kernel) fn mix_i8(w: &[&[f32]], values: &[i8], stride: usize, out: &mut [&mut [f32]]) {
+pub(in crate::kernel) fn mix_i8(
+    w: &[&[f32]],
+    values: &[i8],
+    stride: usize,
+    out: &mut [&mut [f32]],
+) {
     from(0, w, Rows { values, stride }, out, |v| widen_i8(v), f32::from);
 }
 
 /// `out[j] = Σ_i a[j, i] · x[i]`, four rows at a time, each in two chains of eight lanes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dots_with<T: Copy>(a: &[T], x: &[f32], out: &mut [f32], widen: impl Fn(&[T; 8]) -> __m256 + Copy, one: impl Fn(T) -> f32 + Copy) {
+fn dots_with<T: Copy>(
+    a: &[T],
+    x: &[f32],
+    out: &mut [f32],
+    widen: impl Fn(&[T; 8]) -> __m256 + Copy,
+    one: impl Fn(T) -> f32 + Copy,
+) {
     let (fours, rest) = out.as_chunks_mut::<4>();
     let done = 4 * fours.len();
     for (i, out) in fours.iter_mut().enumerate() {
@@ -167,7 +191,12 @@ fn dots_with<T: Copy>(a: &[T], x: &[f32], out: &mut [f32], widen: impl Fn(&[T; 8
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn rows<T: Copy, const R: usize>(a: &[T], x: &[f32], widen: impl Fn(&[T; 8]) -> __m256, one: impl Fn(T) -> f32) -> [f32; 4] {
+fn rows<T: Copy, const R: usize>(
+    a: &[T],
+    x: &[f32],
+    widen: impl Fn(&[T; 8]) -> __m256,
+    one: impl Fn(T) -> f32,
+) -> [f32; 4] {
     let (x8, x_rest) = x.as_chunks::<8>();
     let mut rows: [&[[T; 8]]; R] = [&[]; R];
     for (r, row) in rows.iter_mut().enumerate() {

@@ -1,9 +1,10 @@
 //! AVX2 with FMA and F16C: every function of the table.
 //!
-//! A matrix-vector product (decoding, bound by the bytes of the weights) dequantizes in registers, row after row: `nf4` and
-//! `int8` say how. A matrix times several vectors (prefill, bound by arithmetic) dequantizes a tile once for all of
-//! them: `tile`. A row's sums run in the same order whether it is one of four or the rest of a lane's range: results do not
-//! depend on how rows are split among lanes.
+//! A matrix-vector product (decoding, bound by the bytes of the weights) dequantizes in registers,
+//! row after row: `nf4` and `int8` say how. A matrix times several vectors (prefill, bound by
+//! arithmetic) dequantizes a tile once for all of them: `tile`. A row's sums run in the same order
+//! whether it is one of four or the rest of a lane's range: results do not depend on how rows are
+//! split among lanes.
 
 pub(super) mod exp;
 pub(super) mod fast;
@@ -75,13 +76,21 @@ pub(super) fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'
     let (x, start, cols) = (input.x, y.range().start, input.cols);
     match weights.values() {
         _ if input.n() != 1 => tile::product(weights, input, y),
-        Values::F32(values) => one_row(y.row(0), |r| vector::dot(&values[(start + r) * cols..][..cols], x)),
-        Values::F16(values) => one_row(y.row(0), |r| vector::dot_f16(&values[(start + r) * cols..][..cols], x)),
+        Values::F32(values) => {
+            one_row(y.row(0), |r| vector::dot(&values[(start + r) * cols..][..cols], x))
+        }
+        Values::F16(values) => {
+            one_row(y.row(0), |r| vector::dot_f16(&values[(start + r) * cols..][..cols], x))
+        }
         Values::Int8(int8) if cols.is_multiple_of(64) && int8.block.is_multiple_of(64) => {
             int8::product::<64>(&int8, start, x.as_chunks().0, y.row(0));
         }
-        Values::Int8(int8) if cols.is_multiple_of(INT8_GROUP) => int8::product::<INT8_GROUP>(&int8, start, x.as_chunks().0, y.row(0)),
-        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => nf4::product(&nf4, start, x.as_chunks().0, y.row(0)),
+        Values::Int8(int8) if cols.is_multiple_of(INT8_GROUP) => {
+            int8::product::<INT8_GROUP>(&int8, start, x.as_chunks().0, y.row(0))
+        }
+        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => {
+            nf4::product(&nf4, start, x.as_chunks().0, y.row(0))
+        }
         _ => tile::product(weights, input, y),
     }
 }
@@ -98,5 +107,9 @@ const PANEL: usize = 3;
 /// y = W x over integers for the rows that `y` owns.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn product_fast(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
-    if y.rows() < PANEL { fast::product(weights, x, cols, y) } else { panel::product(weights, x, cols, y) }
+    if y.rows() < PANEL {
+        fast::product(weights, x, cols, y)
+    } else {
+        panel::product(weights, x, cols, y)
+    }
 }

@@ -1,11 +1,14 @@
 //! NF4 on AVX2: 64 codes to 64 floats, and the matrix-vector product.
 //!
-//! `y[r] = Σ_g scale[r, g] · Σ_i CODEBOOK[code[r, g, i]] · x[g, i]`, groups g of 64 weights in the layout `Split64`.
+//! `y[r] = Σ_g scale[r, g] · Σ_i CODEBOOK[code[r, g, i]] · x[g, i]`, groups g of 64 weights in the
+//! layout `Split64`.
 //!
-//! The 16 codebook values are four tables of 16 bytes: byte 0 of every f32, byte 1, byte 2, byte 3. One byte shuffle per table
-//! looks up 32 codes at once; interleaving bytes, then pairs, assembles the floats exactly: 12 shuffles for 32 weights, where
-//! looking floats up eight at a time takes two permutes and a blend per eight, besides widening the codes.
-//! Interleaving works inside 128-bit halves, so the code bytes are first dealt to the halves four by four and come out in order.
+//! The 16 codebook values are four tables of 16 bytes: byte 0 of every f32, byte 1, byte 2, byte 3.
+//! One byte shuffle per table looks up 32 codes at once; interleaving bytes, then pairs, assembles
+//! the floats exactly: 12 shuffles for 32 weights, where looking floats up eight at a time takes
+//! two permutes and a blend per eight, besides widening the codes. Interleaving works inside
+//! 128-bit halves, so the code bytes are first dealt to the halves four by four and come out in
+//! order.
 
 use core::arch::x86_64::*;
 
@@ -82,11 +85,21 @@ pub(super) fn product(nf4: &Nf4<'_>, start: usize, x: &[[f32; NF4_GROUP]], y: &m
         let row = |codes: &[[u8; 32]], scales: &[f32]| {
             let mut total = _mm256_setzero_ps();
             for ((codes, x), &scale) in codes.iter().zip(x).zip(scales) {
-                total = _mm256_fmadd_ps(group_dot(decoder.decode(codes), x), _mm256_set1_ps(scale), total);
+                total = _mm256_fmadd_ps(
+                    group_dot(decoder.decode(codes), x),
+                    _mm256_set1_ps(scale),
+                    total,
+                );
             }
             total
         };
-        walk::Groups { all: nf4.codes.as_chunks().0, per_row, part }.rows(start, y, expand, row, |v| sums(v));
+        walk::Groups { all: nf4.codes.as_chunks().0, per_row, part }.rows(
+            start,
+            y,
+            expand,
+            row,
+            |v| sums(v),
+        );
     }
 }
 

@@ -1,17 +1,21 @@
-//! `Precision::Fast` on AVX2, several vectors: weights are packed once so that a register's lanes are 8 rows.
+//! `Precision::Fast` on AVX2, several vectors: weights are packed once so that a register's lanes
+//! are 8 rows.
 //!
-//! `sum[8 rows] += q[8 rows, 2 columns] · p[2 columns]`: `_mm256_madd_epi16` multiplies 16-bit integers and adds pairs, exactly, and
-//! two activations are broadcast from memory; the conversion and the scale at the end of a group are shared by 8 rows. Two
-//! columns of 16 bits an instruction are as many products as bytes with the sign trick would give, without its extra steps.
+//! `sum[8 rows] += q[8 rows, 2 columns] · p[2 columns]`: `_mm256_madd_epi16` multiplies 16-bit
+//! integers and adds pairs, exactly, and two activations are broadcast from memory; the conversion
+//! and the scale at the end of a group are shared by 8 rows. Two columns of 16 bits an instruction
+//! are as many products as bytes with the sign trick would give, without its extra steps.
 //!
-//! Bytes are widened in fours: columns 0 and 2 of four make one pair, columns 1 and 3 the other, weights and activations alike.
-//! A group's 32 pairs stand as 16 even ones and 16 odd ones.
+//! Bytes are widened in fours: columns 0 and 2 of four make one pair, columns 1 and 3 the other,
+//! weights and activations alike. A group's 32 pairs stand as 16 even ones and 16 odd ones.
 
 use core::arch::x86_64::*;
 use core::ops::Range;
 
 use super::fast::expand_scales;
-use super::lanes::{load, load_bytes, load_codebook, load_integers, load_words, store, store_words};
+use super::lanes::{
+    load, load_bytes, load_codebook, load_integers, load_words, store, store_words,
+};
 use crate::kernel::fast::{INTEGERS, Weights};
 use crate::kernel::walk::Part;
 use crate::kernel::{GROUP, Quantized};
@@ -26,13 +30,15 @@ const PAIRS: usize = GROUP / 2;
 /// Groups of a panel at most: its integers, 12 KB, stay in the first-level cache.
 const SPAN: usize = 12;
 
-/// Vectors that are widened at once, 36 KB, and pass over all panels of a column range before the next range.
+/// Vectors that are widened at once, 36 KB, and pass over all panels of a column range before the
+/// next range.
 const BATCH: usize = 24;
 
 /// Vectors at a time at most: six integer and six float sums leave four registers.
 const STRIP: usize = 6;
 
-/// Packed weights of 8 rows: per group 32 registers of a pair of columns each, and the scale of every row.
+/// Packed weights of 8 rows: per group 32 registers of a pair of columns each, and the scale of
+/// every row.
 struct Panel {
     integers: [[[i32; ROWS]; PAIRS]; SPAN],
     scales: [[f32; ROWS]; SPAN],
@@ -81,17 +87,21 @@ fn widen_activations(integers: &[[i8; GROUP]], wide: &mut Wide) {
 }
 
 impl Panel {
-    /// Packs the groups of `part` of rows `rows`; fewer than 8 rows leave the last one in the other lanes.
+    /// Packs the groups of `part` of rows `rows`; fewer than 8 rows leave the last one in the other
+    /// lanes.
     #[target_feature(enable = "avx2,f16c")]
     fn pack(&mut self, weights: &Weights<'_>, rows: &Range<usize>, part: &Part<'_>) {
         let first = |r: usize| (rows.start + r).min(rows.end - 1) * part.per_row + part.first;
         let codebook = _mm256_broadcastsi128_si256(load_codebook(&INTEGERS));
-        let look_up = |codes| _mm256_shuffle_epi8(codebook, _mm256_and_si256(codes, _mm256_set1_epi8(15)));
+        let look_up =
+            |codes| _mm256_shuffle_epi8(codebook, _mm256_and_si256(codes, _mm256_set1_epi8(15)));
         for (g, pairs) in self.integers.iter_mut().take(part.groups).enumerate() {
             match weights {
                 Weights::Nf4(nf4) => {
                     let codes = nf4.codes.as_chunks::<32>().0;
-                    for (d, codes) in transpose(|r| load_bytes(&codes[first(r) + g])).into_iter().enumerate() {
+                    for (d, codes) in
+                        transpose(|r| load_bytes(&codes[first(r) + g])).into_iter().enumerate()
+                    {
                         put(pairs, d, look_up(codes));
                         put(pairs, 8 + d, look_up(_mm256_srli_epi16::<4>(codes)));
                     }
@@ -100,7 +110,10 @@ impl Panel {
                     let values = int8.values.as_chunks::<GROUP>().0;
                     for half in 0..2 {
                         let columns = transpose(|r| load_integers(&values[first(r) + g])[half]);
-                        columns.into_iter().enumerate().for_each(|(d, q)| put(pairs, 8 * half + d, q));
+                        columns
+                            .into_iter()
+                            .enumerate()
+                            .for_each(|(d, q)| put(pairs, 8 * half + d, q));
                     }
                 }
             }
@@ -108,13 +121,23 @@ impl Panel {
         for r in 0..rows.len() {
             let mut scale = [0.0; SPAN];
             expand_scales(weights, first(r), &mut scale[..part.groups]);
-            self.scales.iter_mut().zip(scale).for_each(|(scales, scale)| scales[r] = scale * weights.unit());
+            self.scales
+                .iter_mut()
+                .zip(scale)
+                .for_each(|(scales, scale)| scales[r] = scale * weights.unit());
         }
     }
 
     /// The panel against the vectors `batch`, in strips of nearly equal width.
     #[target_feature(enable = "avx2,fma")]
-    fn multiply(&self, part: &Part<'_>, batch: Range<usize>, wide: &[Wide; BATCH], rows: Range<usize>, y: &mut Columns<'_>) {
+    fn multiply(
+        &self,
+        part: &Part<'_>,
+        batch: Range<usize>,
+        wide: &[Wide; BATCH],
+        rows: Range<usize>,
+        y: &mut Columns<'_>,
+    ) {
         let mut done = 0;
         while done < batch.len() {
             let left = batch.len() - done;
@@ -133,17 +156,29 @@ impl Panel {
     /// The panel against vectors `i .. i + V`, put into `y` or added to it; returns V.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn strip<const V: usize>(&self, part: &Part<'_>, i: usize, wide: &[Wide], rows: &Range<usize>, y: &mut Columns<'_>) -> usize {
+    fn strip<const V: usize>(
+        &self,
+        part: &Part<'_>,
+        i: usize,
+        wide: &[Wide],
+        rows: &Range<usize>,
+        y: &mut Columns<'_>,
+    ) -> usize {
         let mut scales: [&[f32]; V] = [&[]; V];
         scales.iter_mut().enumerate().for_each(|(v, scales)| *scales = part.scales(i + v));
         let wide = &wide[..V];
         let mut total = [_mm256_setzero_ps(); V];
-        for (g, (weights, s)) in self.integers.iter().zip(&self.scales).take(part.groups).enumerate() {
+        for (g, (weights, s)) in
+            self.integers.iter().zip(&self.scales).take(part.groups).enumerate()
+        {
             let mut sum = [_mm256_setzero_si256(); V];
             for (k, q) in weights.iter().enumerate() {
                 let q = load_words(q);
                 for v in 0..V {
-                    sum[v] = _mm256_add_epi32(sum[v], _mm256_madd_epi16(q, _mm256_set1_epi32(wide[v][g][k])));
+                    sum[v] = _mm256_add_epi32(
+                        sum[v],
+                        _mm256_madd_epi16(q, _mm256_set1_epi32(wide[v][g][k])),
+                    );
                 }
             }
             let s = load(s);
@@ -157,7 +192,9 @@ impl Panel {
             let mut sums = [0.0; ROWS];
             store(&mut sums, total);
             let out = &mut y.row(i + v)[start..][..rows.len()];
-            out.iter_mut().zip(sums).for_each(|(y, sum)| *y = if part.first > 0 { *y + sum } else { sum });
+            out.iter_mut()
+                .zip(sums)
+                .for_each(|(y, sum)| *y = if part.first > 0 { *y + sum } else { sum });
         }
         V
     }
@@ -191,5 +228,14 @@ fn transpose(row: impl Fn(usize) -> __m256i) -> [__m256i; 8] {
     let ([u0, u1, u2, u3], [v0, v1, v2, v3]) = (quad(0), quad(4));
     let low = |u, v| _mm256_permute2x128_si256::<0x20>(u, v);
     let high = |u, v| _mm256_permute2x128_si256::<0x31>(u, v);
-    [low(u0, v0), low(u1, v1), low(u2, v2), low(u3, v3), high(u0, v0), high(u1, v1), high(u2, v2), high(u3, v3)]
+    [
+        low(u0, v0),
+        low(u1, v1),
+        low(u2, v2),
+        low(u3, v3),
+        high(u0, v0),
+        high(u1, v1),
+        high(u2, v2),
+        high(u3, v3),
+    ]
 }

@@ -1,10 +1,13 @@
-//! Matrix times several vectors on AVX2: a tile of weights is dequantized once and multiplied with every vector.
+//! Matrix times several vectors on AVX2: a tile of weights is dequantized once and multiplied with
+//! every vector.
 //!
-//! `y[i, r] = Σ_c W[r, c] · x[i, c]`: loop over tiles of [`ROWS`] rows and at most [`COLS`] columns; within a tile over three
-//! vectors at a time, then over four rows at a time. Four rows by three vectors are twelve sums in registers, fed by seven loads
-//! per eight columns, so the two multiply-add units are the limit. A tile fits the first-level cache beside three vectors.
+//! `y[i, r] = Σ_c W[r, c] · x[i, c]`: loop over tiles of [`ROWS`] rows and at most [`COLS`]
+//! columns; within a tile over three vectors at a time, then over four rows at a time. Four rows by
+//! three vectors are twelve sums in registers, fed by seven loads per eight columns, so the two
+//! multiply-add units are the limit. A tile fits the first-level cache beside three vectors.
 //!
-//! This is also the path of every matrix that the special loops do not know (odd row lengths, other layouts).
+//! This is also the path of every matrix that the special loops do not know (odd row lengths, other
+//! layouts).
 
 use core::arch::x86_64::*;
 use core::ops::Range;
@@ -52,8 +55,14 @@ pub(in crate::kernel) fn fill(weights: &Matrix<'_>, row: usize, first: usize, ou
     let at = row * weights.cols() + first;
     match weights.values() {
         Values::F16(values) => widen_all(&values[at..][..out.len()], out),
-        Values::Int8(int8) if weights.cols().is_multiple_of(64) && int8.block.is_multiple_of(64) => fill_int8::<64>(&int8, at, out),
-        Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => fill_int8::<INT8_GROUP>(&int8, at, out),
+        Values::Int8(int8)
+            if weights.cols().is_multiple_of(64) && int8.block.is_multiple_of(64) =>
+        {
+            fill_int8::<64>(&int8, at, out)
+        }
+        Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => {
+            fill_int8::<INT8_GROUP>(&int8, at, out)
+        }
         Values::Nf4(nf4) if nf4.layout == Layout::Split64 => fill_nf4(&nf4, at, out),
         _ => weights.read(row, first, out),
     }
@@ -82,7 +91,9 @@ fn fill_nf4(nf4: &Nf4<'_>, at: usize, out: &mut [f32]) {
     let scale = &mut scale[..out.len() / NF4_GROUP];
     scales::nf4(nf4, at / NF4_GROUP, scale);
     let groups = &nf4.codes.as_chunks::<32>().0[at / NF4_GROUP..];
-    for ((out, group), &scale) in out.as_chunks_mut::<NF4_GROUP>().0.iter_mut().zip(groups).zip(&*scale) {
+    for ((out, group), &scale) in
+        out.as_chunks_mut::<NF4_GROUP>().0.iter_mut().zip(groups).zip(&*scale)
+    {
         let scale = _mm256_set1_ps(scale);
         for (out, w) in out.as_chunks_mut::<8>().0.iter_mut().zip(decoder.decode(group)) {
             store(out, _mm256_mul_ps(w, scale));
@@ -90,7 +101,8 @@ fn fill_nf4(nf4: &Nf4<'_>, at: usize, out: &mut [f32]) {
     }
 }
 
-/// Adds the tile's share to rows `rows` of the vectors `batch`; the share of column 0 replaces what was there.
+/// Adds the tile's share to rows `rows` of the vectors `batch`; the share of column 0 replaces what
+/// was there.
 #[target_feature(enable = "avx2,fma")]
 fn multiply(
     tile: &[[f32; COLS]; ROWS],
@@ -149,7 +161,11 @@ fn strip<const V: usize>(
 /// The dot products of R rows (at most four) with V vectors of `n` numbers, as `[V][row]`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn dots<const R: usize, const V: usize>(w: [&[f32; COLS]; R], x: [&[f32]; V], n: usize) -> [[f32; 4]; V] {
+fn dots<const R: usize, const V: usize>(
+    w: [&[f32; COLS]; R],
+    x: [&[f32]; V],
+    n: usize,
+) -> [[f32; 4]; V] {
     let mut acc = [[_mm256_setzero_ps(); 4]; V];
     let whole = n / 8;
     let mut w8: [&[[f32; 8]]; R] = [&[]; R];

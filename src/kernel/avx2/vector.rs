@@ -7,10 +7,16 @@ use half::f16;
 use super::lanes::{load, narrow_f16, store, sum, widen_f16, widen_i8};
 use crate::tensor::math;
 
-/// Σ aᵢ·bᵢ in four chains of eight lanes: enough to hide the latency of a multiply-add. The lengths are equal.
+/// Σ aᵢ·bᵢ in four chains of eight lanes: enough to hide the latency of a multiply-add. The lengths
+/// are equal.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot_with<T: Copy>(a: &[T], b: &[f32], widen: impl Fn(&[T; 8]) -> __m256, one: impl Fn(T) -> f32) -> f32 {
+fn dot_with<T: Copy>(
+    a: &[T],
+    b: &[f32],
+    widen: impl Fn(&[T; 8]) -> __m256,
+    one: impl Fn(T) -> f32,
+) -> f32 {
     let ((a8, a_rest), (b8, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let ((a32, a8), (b32, b8)) = (a8.as_chunks::<4>(), b8.as_chunks::<4>());
     let mut chains = [_mm256_setzero_ps(); 4];
@@ -45,7 +51,13 @@ pub(in crate::kernel) fn dot_i8(a: &[i8], b: &[f32]) -> f32 {
 /// yᵢ += s·aᵢ. The lengths are equal.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn axpy_with<T: Copy>(s: f32, a: &[T], y: &mut [f32], widen: impl Fn(&[T; 8]) -> __m256, one: impl Fn(T) -> f32) {
+fn axpy_with<T: Copy>(
+    s: f32,
+    a: &[T],
+    y: &mut [f32],
+    widen: impl Fn(&[T; 8]) -> __m256,
+    one: impl Fn(T) -> f32,
+) {
     let ((a8, a_rest), (y8, y_rest)) = (a.as_chunks::<8>(), y.as_chunks_mut::<8>());
     let scale = _mm256_set1_ps(s);
     for (y, a) in y8.iter_mut().zip(a8) {
@@ -80,7 +92,8 @@ pub(in crate::kernel) fn to_f16(x: &[f32], out: &mut [u16]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in crate::kernel) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     let scale = 1.0 / math::sqrt(dot(x, x) / x.len() as f32 + epsilon);
-    let ((x8, x_rest), (w8, w_rest), (out8, out_rest)) = (x.as_chunks::<8>(), weight.as_chunks::<8>(), out.as_chunks_mut::<8>());
+    let ((x8, x_rest), (w8, w_rest), (out8, out_rest)) =
+        (x.as_chunks::<8>(), weight.as_chunks::<8>(), out.as_chunks_mut::<8>());
     let scales = _mm256_set1_ps(scale);
     for ((out, x), w) in out8.iter_mut().zip(x8).zip(w8) {
         store(out, _mm256_mul_ps(_mm256_mul_ps(load(x), scales), load(w)));

@@ -1,7 +1,8 @@
 //! NF4 on AVX-512, exactly: the codebook is one register, and a permute looks up 16 weights.
 //!
-//! `y[r] = Σ_g scale[r, g] · Σ_i CODEBOOK[code[r, g, i]] · x[g, i]`, groups g of 64 weights in the layout `Split64`. The permute
-//! reads four bits of each index, so the low nibble of a widened byte needs no mask and the high one only a shift.
+//! `y[r] = Σ_g scale[r, g] · Σ_i CODEBOOK[code[r, g, i]] · x[g, i]`, groups g of 64 weights in the
+//! layout `Split64`. The permute reads four bits of each index, so the low nibble of a widened byte
+//! needs no mask and the high one only a shift.
 
 use core::arch::x86_64::*;
 
@@ -23,11 +24,21 @@ pub(super) fn product(nf4: &Nf4<'_>, start: usize, x: &[[f32; NF4_GROUP]], y: &m
         let row = |codes: &[[u8; 32]], scales: &[f32]| {
             let (codes, scales) = (&codes[..x.len()], &scales[..x.len()]);
             let [even, odd] = walk::two_chains(x.len(), _mm512_setzero_ps(), |total, g| {
-                _mm512_fmadd_ps(group_dot(codebook, &codes[g], &x[g]), _mm512_set1_ps(scales[g]), total)
+                _mm512_fmadd_ps(
+                    group_dot(codebook, &codes[g], &x[g]),
+                    _mm512_set1_ps(scales[g]),
+                    total,
+                )
             });
             _mm512_add_ps(even, odd)
         };
-        walk::Groups { all: nf4.codes.as_chunks().0, per_row, part }.rows(start, y, expand, row, |v| sums(v));
+        walk::Groups { all: nf4.codes.as_chunks().0, per_row, part }.rows(
+            start,
+            y,
+            expand,
+            row,
+            |v| sums(v),
+        );
     }
 }
 
@@ -50,5 +61,10 @@ pub(super) fn decode(codebook: __m512, codes: &[u8; 32]) -> [__m512; 4] {
     let codes = codes.as_chunks::<16>().0;
     let (first, second) = (widen_bytes(&codes[0]), widen_bytes(&codes[1]));
     let weights = |codes| _mm512_permutexvar_ps(codes, codebook);
-    [weights(first), weights(second), weights(_mm512_srli_epi32::<4>(first)), weights(_mm512_srli_epi32::<4>(second))]
+    [
+        weights(first),
+        weights(second),
+        weights(_mm512_srli_epi32::<4>(first)),
+        weights(_mm512_srli_epi32::<4>(second)),
+    ]
 }

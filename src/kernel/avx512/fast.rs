@@ -1,13 +1,16 @@
 //! `Precision::Fast` on AVX-512 VNNI, one vector.
 //!
-//! `y[r] = Σ_g f[r, g] · (first[g] + Σ_c (q[r, g, c] + o) · p[g, c])` with `f = s · t` and `first = −o · Σ_c p`: `vpdpbusd` multiplies
-//! unsigned by signed bytes and adds fours to 32-bit sums, so weights are made unsigned by an offset o, and a group's sums start
-//! at what that adds, computed once for all rows.
+//! `y[r] = Σ_g f[r, g] · (first[g] + Σ_c (q[r, g, c] + o) · p[g, c])` with `f = s · t` and `first =
+//! −o · Σ_c p`: `vpdpbusd` multiplies unsigned by signed bytes and adds fours to 32-bit sums, so
+//! weights are made unsigned by an offset o, and a group's sums start at what that adds, computed
+//! once for all rows.
 //!
-//! A register of int8 weights is a group of 64. A register of NF4 codes is two of them: after the look-up one register has the
-//! first 32 integers of both, another the last 32, so the activations are put into that order once for all rows. Rows of an odd
-//! number of groups are walked in twos, an even and an odd one: their middle register holds the last group of the one and the
-//! first of the other. Which lanes meet which group depends on whether a row's number is odd and on nothing else.
+//! A register of int8 weights is a group of 64. A register of NF4 codes is two of them: after the
+//! look-up one register has the first 32 integers of both, another the last 32, so the activations
+//! are put into that order once for all rows. Rows of an odd number of groups are walked in twos,
+//! an even and an odd one: their middle register holds the last group of the one and the
+//! first of the other. Which lanes meet which group depends on whether a row's number is odd and on
+//! nothing else.
 
 use core::arch::x86_64::*;
 use core::ops::Range;
@@ -28,8 +31,9 @@ const SPAN: usize = 64;
 /// Lanes of the upper group of two.
 const UPPER: __mmask16 = 0xff00;
 
-/// How many bytes ahead weights are asked for where rows lie side by side; where they are walked in parts, the next four rows are.
-/// Several rows are read in turns, which hardware does not follow well.
+/// How many bytes ahead weights are asked for where rows lie side by side; where they are walked in
+/// parts, the next four rows are. Several rows are read in turns, which hardware does not follow
+/// well.
 const AHEAD: usize = 8192;
 
 /// The offset o of this kind of weights, as the bits of an unsigned byte.
@@ -58,11 +62,16 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
         let ts = &x.scales[i * per_row..][..per_row];
         for part in walk::parts(per_row, SPAN) {
             side.fill(weights, &integers[part.clone()], &ts[part.clone()]);
-            side.ahead = if part.len() == per_row { AHEAD } else { 4 * per_row * group_bytes(weights) };
+            side.ahead =
+                if part.len() == per_row { AHEAD } else { 4 * per_row * group_bytes(weights) };
             let rows = Rows { weights, per_row, part, start };
             match weights {
-                Weights::Nf4(nf4) => rows.walk(nf4.codes.as_chunks().0, &side, y.row(i), |four| side.nf4(four)),
-                Weights::Int8(int8) => rows.walk(int8.values.as_chunks().0, &side, y.row(i), |four| side.int8(four)),
+                Weights::Nf4(nf4) => {
+                    rows.walk(nf4.codes.as_chunks().0, &side, y.row(i), |four| side.nf4(four))
+                }
+                Weights::Int8(int8) => {
+                    rows.walk(int8.values.as_chunks().0, &side, y.row(i), |four| side.int8(four))
+                }
             }
         }
     }
@@ -77,11 +86,17 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Fills `y` with the products of the rows, whose groups are in `all`; adds to `y` if the part is not the first. `four` multiplies
-    /// four rows, the first with an even number, by lanes.
+    /// Fills `y` with the products of the rows, whose groups are in `all`; adds to `y` if the part
+    /// is not the first. `four` multiplies four rows, the first with an even number, by lanes.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
-    fn walk<T>(&self, all: &[T], side: &Side, y: &mut [f32], four: impl Fn(Four<'_, T>) -> [f32; 4]) {
+    fn walk<T>(
+        &self,
+        all: &[T],
+        side: &Side,
+        y: &mut [f32],
+        four: impl Fn(Four<'_, T>) -> [f32; 4],
+    ) {
         let mut buffer = [0.0; walk::SPAN];
         let (len, mut done) = (self.part.len(), 0);
         let place = |row: usize| (self.start + row) * self.per_row + self.part.start;
@@ -102,11 +117,19 @@ impl Rows<'_> {
                 }
             }
             if count == 1 {
-                put(&mut y[done], four(Four { groups: &all[place(done)..], factors, stride: 0, len: 0 })[odd]);
+                put(
+                    &mut y[done],
+                    four(Four { groups: &all[place(done)..], factors, stride: 0, len: 0 })[odd],
+                );
             } else {
                 let fours = y[done..done + count].as_chunks_mut::<4>().0;
                 for (i, (y, factors)) in fours.iter_mut().zip(factors.chunks(4 * len)).enumerate() {
-                    let sums = four(Four { groups: &all[place(done + 4 * i)..], factors, stride: self.per_row, len });
+                    let sums = four(Four {
+                        groups: &all[place(done + 4 * i)..],
+                        factors,
+                        stride: self.per_row,
+                        len,
+                    });
                     put(&mut y[0], sums[0]);
                     put(&mut y[1], sums[1]);
                     put(&mut y[2], sums[2]);
@@ -118,7 +141,8 @@ impl Rows<'_> {
     }
 }
 
-/// Four rows: their groups begin `stride` apart, their factors `len`. Zero for both: a row four times.
+/// Four rows: their groups begin `stride` apart, their factors `len`. Zero for both: a row four
+/// times.
 struct Four<'a, T> {
     groups: &'a [T],
     factors: &'a [f32],
@@ -133,14 +157,18 @@ impl<'a, T> Four<'a, T> {
         (&self.groups[k * self.stride..][..len], &self.factors[k * self.len..][..len])
     }
 
-    /// What to ask for, `distance` bytes ahead, while registers `done ..` of some rows are multiplied. Rows side by side are asked for
-    /// line by line, in the order that hardware follows, not as they are read.
+    /// What to ask for, `distance` bytes ahead, while registers `done ..` of some rows are
+    /// multiplied. Rows side by side are asked for line by line, in the order that hardware
+    /// follows, not as they are read.
     #[inline(always)]
     fn ahead<const N: usize>(&self, distance: usize, rows: [usize; N], done: usize) -> Ahead<N> {
         let start = self.groups.as_ptr().cast::<i8>().wrapping_add(distance);
         let apart = self.stride * size_of::<T>();
         if self.stride == self.len {
-            Ahead { lines: core::array::from_fn(|k| start.wrapping_add(64 * (N * done + k))), step: 64 * N }
+            Ahead {
+                lines: core::array::from_fn(|k| start.wrapping_add(64 * (N * done + k))),
+                step: 64 * N,
+            }
         } else {
             Ahead { lines: rows.map(|row| start.wrapping_add(apart * row + 64 * done)), step: 64 }
         }
@@ -182,9 +210,18 @@ impl Side {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2")]
     fn new() -> Self {
-        let codebook = _mm512_add_epi8(_mm512_broadcast_i32x4(load_codebook(&INTEGERS)), _mm512_set1_epi8(UNIT));
+        let codebook = _mm512_add_epi8(
+            _mm512_broadcast_i32x4(load_codebook(&INTEGERS)),
+            _mm512_set1_epi8(UNIT),
+        );
         let register = Register { low: [0; GROUP], high: [0; GROUP], first: [0; 16] };
-        Self { registers: [register; SPAN], len: 0, ahead: AHEAD, ts: scales::Period::default(), codebook }
+        Self {
+            registers: [register; SPAN],
+            len: 0,
+            ahead: AHEAD,
+            ts: scales::Period::default(),
+            codebook,
+        }
     }
 
     #[inline]
@@ -196,7 +233,9 @@ impl Side {
         correct(offset(weights), integers, &mut firsts);
         match weights {
             Weights::Int8(_) => {
-                for ((register, integers), first) in self.registers.iter_mut().zip(integers).zip(firsts) {
+                for ((register, integers), first) in
+                    self.registers.iter_mut().zip(integers).zip(firsts)
+                {
                     (register.low, register.first[0]) = (*integers, first);
                 }
             }
@@ -204,7 +243,9 @@ impl Side {
                 let twice = |i: usize| if i < self.len { i } else { i - self.len };
                 for (i, register) in self.registers[..self.len].iter_mut().enumerate() {
                     let (a, b) = (twice(2 * i), twice(2 * i + 1));
-                    for (half, to) in [&mut register.low, &mut register.high].into_iter().enumerate() {
+                    for (half, to) in
+                        [&mut register.low, &mut register.high].into_iter().enumerate()
+                    {
                         to[..32].copy_from_slice(&integers[a][32 * half..][..32]);
                         to[32..].copy_from_slice(&integers[b][32 * half..][..32]);
                     }
@@ -214,7 +255,8 @@ impl Side {
         }
     }
 
-    /// The products of four rows by lanes: two times two rows, so that activations are loaded once for both.
+    /// The products of four rows by lanes: two times two rows, so that activations are loaded once
+    /// for both.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
     fn nf4(&self, four: Four<'_, [u8; 32]>) -> [f32; 4] {
@@ -223,40 +265,75 @@ impl Side {
         let ((c, g), (d, h)) = (four.row(2, self.len), four.row(3, self.len));
         let (first, second) = self.registers[..self.len].split_at(half);
         let (middle, second) = second.split_at(odd);
-        let [mut a_total, mut c_total] = self.strip(first, [a, c], [e, g], four.ahead(self.ahead, [0, 2], 0));
+        let [mut a_total, mut c_total] =
+            self.strip(first, [a, c], [e, g], four.ahead(self.ahead, [0, 2], 0));
         let [mut b_total, mut d_total] = [_mm512_setzero_ps(); 2];
         if let [register] = middle {
             lanes::prefetch::<_MM_HINT_T1, 2>(four.ahead(self.ahead, [0, 2], half).lines, 0);
-            (a_total, b_total) = self.middle(register, [&a[2 * half], &b[0]], [e[2 * half], f[0]], a_total);
-            (c_total, d_total) = self.middle(register, [&c[2 * half], &d[0]], [g[2 * half], h[0]], c_total);
+            (a_total, b_total) =
+                self.middle(register, [&a[2 * half], &b[0]], [e[2 * half], f[0]], a_total);
+            (c_total, d_total) =
+                self.middle(register, [&c[2 * half], &d[0]], [g[2 * half], h[0]], c_total);
         }
         let ahead = four.ahead(self.ahead, [1, 3], half + odd);
-        let [b_rest, d_rest] = self.strip(second, [&b[odd..], &d[odd..]], [&f[odd..], &h[odd..]], ahead);
-        lanes::sums([a_total, _mm512_add_ps(b_total, b_rest), c_total, _mm512_add_ps(d_total, d_rest)])
+        let [b_rest, d_rest] =
+            self.strip(second, [&b[odd..], &d[odd..]], [&f[odd..], &h[odd..]], ahead);
+        lanes::sums([
+            a_total,
+            _mm512_add_ps(b_total, b_rest),
+            c_total,
+            _mm512_add_ps(d_total, d_rest),
+        ])
     }
 
     /// The sums of two rows over whole registers.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn strip(&self, registers: &[Register], [a, b]: [&[[u8; 32]]; 2], [f, g]: [&[f32]; 2], ahead: Ahead<2>) -> [__m512; 2] {
+    fn strip(
+        &self,
+        registers: &[Register],
+        [a, b]: [&[[u8; 32]]; 2],
+        [f, g]: [&[f32]; 2],
+        ahead: Ahead<2>,
+    ) -> [__m512; 2] {
         let mut totals = [_mm512_setzero_ps(); 2];
         let codes = a.as_chunks::<2>().0.iter().zip(b.as_chunks::<2>().0);
         let factors = f.as_chunks::<2>().0.iter().zip(g.as_chunks::<2>().0);
-        for (i, ((register, (a, b)), (f, g))) in registers.iter().zip(codes).zip(factors).enumerate() {
-            totals[0] = _mm512_fmadd_ps(self.dot(lanes::load_bytes(a.as_flattened()), register), lanes::halves(f), totals[0]);
-            totals[1] = _mm512_fmadd_ps(self.dot(lanes::load_bytes(b.as_flattened()), register), lanes::halves(g), totals[1]);
+        for (i, ((register, (a, b)), (f, g))) in
+            registers.iter().zip(codes).zip(factors).enumerate()
+        {
+            totals[0] = _mm512_fmadd_ps(
+                self.dot(lanes::load_bytes(a.as_flattened()), register),
+                lanes::halves(f),
+                totals[0],
+            );
+            totals[1] = _mm512_fmadd_ps(
+                self.dot(lanes::load_bytes(b.as_flattened()), register),
+                lanes::halves(g),
+                totals[1],
+            );
             lanes::prefetch::<_MM_HINT_T1, 2>(ahead.lines, i * ahead.step);
         }
         totals
     }
 
-    /// The register between two rows: `total` of the one with its last group added, and the sum of the first group of the other.
+    /// The register between two rows: `total` of the one with its last group added, and the sum of
+    /// the first group of the other.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn middle(&self, register: &Register, [a, b]: [&[u8; 32]; 2], [f, g]: [f32; 2], total: __m512) -> (__m512, __m512) {
+    fn middle(
+        &self,
+        register: &Register,
+        [a, b]: [&[u8; 32]; 2],
+        [f, g]: [f32; 2],
+        total: __m512,
+    ) -> (__m512, __m512) {
         let sums = self.dot(lanes::join(a, b), register);
         // Sums are finite: those of the other row vanish.
-        let (f, g) = (_mm512_maskz_broadcastss_ps(!UPPER, _mm_set_ss(f)), _mm512_maskz_broadcastss_ps(UPPER, _mm_set_ss(g)));
+        let (f, g) = (
+            _mm512_maskz_broadcastss_ps(!UPPER, _mm_set_ss(f)),
+            _mm512_maskz_broadcastss_ps(UPPER, _mm_set_ss(g)),
+        );
         (_mm512_fmadd_ps(sums, f, total), _mm512_mul_ps(sums, g))
     }
 
@@ -265,10 +342,21 @@ impl Side {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     fn dot(&self, codes: __m512i, register: &Register) -> __m512 {
         let nibble = _mm512_set1_epi8(15);
-        let (low, high) = (_mm512_and_si512(codes, nibble), _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble));
+        let (low, high) = (
+            _mm512_and_si512(codes, nibble),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(codes), nibble),
+        );
         let sum = lanes::load_words(&register.first);
-        let sum = _mm512_dpbusd_epi32(sum, _mm512_shuffle_epi8(self.codebook, low), lanes::load_integers(&register.low));
-        let sum = _mm512_dpbusd_epi32(sum, _mm512_shuffle_epi8(self.codebook, high), lanes::load_integers(&register.high));
+        let sum = _mm512_dpbusd_epi32(
+            sum,
+            _mm512_shuffle_epi8(self.codebook, low),
+            lanes::load_integers(&register.low),
+        );
+        let sum = _mm512_dpbusd_epi32(
+            sum,
+            _mm512_shuffle_epi8(self.codebook, high),
+            lanes::load_integers(&register.high),
+        );
         _mm512_cvtepi32_ps(sum)
     }
 
@@ -282,9 +370,11 @@ impl Side {
         let ahead = four.ahead(self.ahead, [0, 1, 2, 3], 0);
         let groups = a.iter().zip(b).zip(c.iter().zip(d));
         let factors = e.iter().zip(f).zip(g.iter().zip(h));
-        for (i, ((register, ((a, b), (c, d))), ((e, f), (g, h)))) in self.registers[..self.len].iter().zip(groups).zip(factors).enumerate()
+        for (i, ((register, ((a, b), (c, d))), ((e, f), (g, h)))) in
+            self.registers[..self.len].iter().zip(groups).zip(factors).enumerate()
         {
-            let (p, first) = (lanes::load_integers(&register.low), lanes::load_words(&register.first));
+            let (p, first) =
+                (lanes::load_integers(&register.low), lanes::load_words(&register.first));
             t0 = _mm512_fmadd_ps(one_group(a, p, first), _mm512_set1_ps(*e), t0);
             t1 = _mm512_fmadd_ps(one_group(b, p, first), _mm512_set1_ps(*f), t1);
             t2 = _mm512_fmadd_ps(one_group(c, p, first), _mm512_set1_ps(*g), t2);
@@ -310,7 +400,11 @@ pub(super) fn correct(offset: i8, integers: &[[i8; GROUP]], firsts: &mut [i32]) 
     let offset = _mm256_set1_epi8(offset);
     for (first, p) in firsts.iter_mut().zip(integers) {
         let [p0, p1] = load_integers(p);
-        let sum = _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(_mm256_setzero_si256(), offset, p0), offset, p1);
+        let sum = _mm256_dpbusd_epi32(
+            _mm256_dpbusd_epi32(_mm256_setzero_si256(), offset, p0),
+            offset,
+            p1,
+        );
         *first = -sum_words(sum);
     }
 }

@@ -1,4 +1,5 @@
-//! Loads and sums of 512-bit vectors: the only `unsafe` of the AVX-512 kernels. Every function takes arrays of the size it touches.
+//! Loads and sums of 512-bit vectors: the only `unsafe` of the AVX-512 kernels. Every function
+//! takes arrays of the size it touches.
 
 use core::arch::x86_64::*;
 
@@ -154,7 +155,8 @@ pub(super) fn put(to: &mut [f32], v: __m512, add: bool) {
     }
 }
 
-/// The sums of the lanes of four vectors; a sum's order of additions does not depend on what stands beside it.
+/// The sums of the lanes of four vectors; a sum's order of additions does not depend on what stands
+/// beside it.
 #[inline]
 #[target_feature(enable = "avx512f,avx2")]
 pub(super) fn sums(v: [__m512; 4]) -> [f32; 4] {

@@ -1,7 +1,9 @@
-//! Weighted sums of stored rows, and dot products of several stored rows with one vector, sixteen lanes at a time.
+//! Weighted sums of stored rows, and dot products of several stored rows with one vector, sixteen
+//! lanes at a time.
 //!
-//! As `avx2::mix`, with tiles of up to six results by 64 columns: 24 sums and four widened vectors in registers, the weights
-//! broadcast from memory. Columns that fill no register of sixteen are left to AVX2, which adds in the same order.
+//! As `avx2::mix`, with tiles of up to six results by 64 columns: 24 sums and four widened vectors
+//! in registers, the weights broadcast from memory. Columns that fill no register of sixteen are
+//! left to AVX2, which adds in the same order.
 
 use core::arch::x86_64::*;
 
@@ -17,7 +19,12 @@ const MOST: usize = 6;
 /// The columns in whole registers, of all results; returns the first column that is left.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
-fn mix_with<T: Copy>(w: &[&[f32]], rows: Rows<'_, T>, out: &mut [&mut [f32]], widen: impl Fn(&[T; 16]) -> __m512 + Copy) -> usize {
+fn mix_with<T: Copy>(
+    w: &[&[f32]],
+    rows: Rows<'_, T>,
+    out: &mut [&mut [f32]],
+    widen: impl Fn(&[T; 16]) -> __m512 + Copy,
+) -> usize {
     let mut i = 0;
     while i < w.len() {
         let (w, out) = (&w[i..], &mut out[i..]);
@@ -118,7 +125,13 @@ pub(super) fn mix_i8(w: &[&[f32]], values: &[i8], stride: usize, out: &mut [&mut
 /// `out[j] = Σ_i a[j, i] · x[i]`, four rows at a time, each in two chains of sixteen lanes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
-fn dots_with<T: Copy>(a: &[T], x: &[f32], out: &mut [f32], widen: impl Fn(&[T; 16]) -> __m512 + Copy, one: impl Fn(T) -> f32 + Copy) {
+fn dots_with<T: Copy>(
+    a: &[T],
+    x: &[f32],
+    out: &mut [f32],
+    widen: impl Fn(&[T; 16]) -> __m512 + Copy,
+    one: impl Fn(T) -> f32 + Copy,
+) {
     let (fours, rest) = out.as_chunks_mut::<4>();
     let done = 4 * fours.len();
     for (i, out) in fours.iter_mut().enumerate() {
@@ -131,7 +144,12 @@ fn dots_with<T: Copy>(a: &[T], x: &[f32], out: &mut [f32], widen: impl Fn(&[T; 1
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c")]
-fn dots_of_rows<T: Copy, const R: usize>(a: &[T], x: &[f32], widen: impl Fn(&[T; 16]) -> __m512, one: impl Fn(T) -> f32) -> [f32; 4] {
+fn dots_of_rows<T: Copy, const R: usize>(
+    a: &[T],
+    x: &[f32],
+    widen: impl Fn(&[T; 16]) -> __m512,
+    one: impl Fn(T) -> f32,
+) -> [f32; 4] {
     let (x16, x_rest) = x.as_chunks::<16>();
     let mut rows: [&[[T; 16]]; R] = [&[]; R];
     for (r, row) in rows.iter_mut().enumerate() {

@@ -1,7 +1,9 @@
-//! AVX-512 (F, BW, VL) with VNNI: products with several vectors, and those of NF4 weights, and of int8 ones in fast, with one.
+//! AVX-512 (F, BW, VL) with VNNI: products with several vectors, and those of NF4 weights, and of
+//! int8 ones in fast, with one.
 //!
-//! Everything else is the AVX2 table's: vectors of 512 bits gain nothing there that memory or the multiply-add units would not
-//! take back. `exact` and `fast` multiply with one vector, `tile` (exact) and `panel` (fast) with several.
+//! Everything else is the AVX2 table's: vectors of 512 bits gain nothing there that memory or the
+//! multiply-add units would not take back. `exact` and `fast` multiply with one vector, `tile`
+//! (exact) and `panel` (fast) with several.
 
 mod exact;
 mod fast;
@@ -54,8 +56,9 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
 /// Vectors from which packing a panel pays.
 const PANEL: usize = 3;
 
-/// Rows of a matrix from which an exact product packs panels, all of whose lanes are filled. How many vectors there are, beyond one,
-/// does not decide: a vector's products do not depend on those beside it.
+/// Rows of a matrix from which an exact product packs panels, all of whose lanes are filled. How
+/// many vectors there are, beyond one, does not decide: a vector's products do not depend on those
+/// beside it.
 const ROWS: usize = 16;
 
 /// y = W x for the rows that `y` owns.
@@ -73,7 +76,11 @@ fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
 /// y = W x over integers for the rows that `y` owns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn product_fast(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
-    if y.rows() < PANEL { fast::product(weights, x, cols, y) } else { panel::product(weights, x, cols, y) }
+    if y.rows() < PANEL {
+        fast::product(weights, x, cols, y)
+    } else {
+        panel::product(weights, x, cols, y)
+    }
 }
 
 /// The portable loop, as vectors of sixteen.

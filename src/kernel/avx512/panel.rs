@@ -1,11 +1,14 @@
-//! `Precision::Fast` on AVX-512 VNNI, several vectors: weights are packed once so that a register's lanes are 16 rows.
+//! `Precision::Fast` on AVX-512 VNNI, several vectors: weights are packed once so that a register's
+//! lanes are 16 rows.
 //!
-//! With the columns of one row in a register, every group of 64 would end in a conversion and a scale after a single integer
-//! instruction. With 16 rows in the lanes, a register holds 4 columns of 16 rows, a group is 16 integer instructions, and its end
-//! is shared by 16 rows: `sum[16 rows] += q[16 rows, 4 columns] · p[4 columns]`, the four activations broadcast from memory.
+//! With the columns of one row in a register, every group of 64 would end in a conversion and a
+//! scale after a single integer instruction. With 16 rows in the lanes, a register holds 4 columns
+//! of 16 rows, a group is 16 integer instructions, and its end is shared by 16 rows: `sum[16 rows]
+//! += q[16 rows, 4 columns] · p[4 columns]`, the four activations broadcast from memory.
 //!
-//! A panel is 16 rows by at most [`SPAN`] groups, packed (codes transposed, then looked up) and met by every vector, up to eight
-//! at a time with their sums in registers. Weights carry an offset as in `fast`; sums start at `−offset · Σ p` of their group.
+//! A panel is 16 rows by at most [`SPAN`] groups, packed (codes transposed, then looked up) and met
+//! by every vector, up to eight at a time with their sums in registers. Weights carry an offset as
+//! in `fast`; sums start at `−offset · Σ p` of their group.
 
 use core::arch::x86_64::*;
 use core::ops::Range;
@@ -28,7 +31,8 @@ const SPAN: usize = 12;
 /// Vectors that pass over all panels of a column range before the next range.
 const BATCH: usize = 64;
 
-/// Vectors at a time at most: eight integer and eight float sums leave registers for weights and scales.
+/// Vectors at a time at most: eight integer and eight float sums leave registers for weights and
+/// scales.
 const STRIP: usize = 8;
 
 /// Packed weights of 16 rows: per group 16 registers of 4 columns each, and the scale of every row.
@@ -83,9 +87,16 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
 }
 
 impl Panel {
-    /// Packs the groups of `part` of rows `rows`; fewer than 16 rows leave the last one in the other lanes.
+    /// Packs the groups of `part` of rows `rows`; fewer than 16 rows leave the last one in the
+    /// other lanes.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
-    fn pack(&mut self, decoder: &Decoder, weights: &Weights<'_>, rows: &Range<usize>, part: &Part<'_>) {
+    fn pack(
+        &mut self,
+        decoder: &Decoder,
+        weights: &Weights<'_>,
+        rows: &Range<usize>,
+        part: &Part<'_>,
+    ) {
         let first = |r: usize| (rows.start + r).min(rows.end - 1) * part.per_row + part.first;
         for g in 0..part.groups {
             let (low, high) = self.integers[g].split_at_mut(GROUP / 8);
@@ -102,9 +113,9 @@ impl Panel {
                     let halves = int8.values.as_chunks::<GROUP>().0;
                     for (half, out) in [low, high].into_iter().enumerate() {
                         let columns = transpose(|r| load_integers(&halves[first(r) + g])[half]);
-                        out.iter_mut()
-                            .zip(columns)
-                            .for_each(|(out, q)| lanes::store_words(out, _mm512_xor_si512(q, _mm512_set1_epi8(-128))));
+                        out.iter_mut().zip(columns).for_each(|(out, q)| {
+                            lanes::store_words(out, _mm512_xor_si512(q, _mm512_set1_epi8(-128)))
+                        });
                     }
                 }
             }
@@ -112,13 +123,23 @@ impl Panel {
         for r in 0..rows.len() {
             let mut scale = [0.0; SPAN];
             expand(weights, first(r), &mut scale[..part.groups]);
-            self.scales.iter_mut().zip(scale).for_each(|(scales, scale)| scales[r] = scale * weights.unit());
+            self.scales
+                .iter_mut()
+                .zip(scale)
+                .for_each(|(scales, scale)| scales[r] = scale * weights.unit());
         }
     }
 
     /// The panel against the vectors `batch`, in strips of nearly equal width.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn multiply(&self, part: &Part<'_>, batch: Range<usize>, starts: &[[i32; SPAN]; BATCH], rows: Range<usize>, y: &mut Columns<'_>) {
+    fn multiply(
+        &self,
+        part: &Part<'_>,
+        batch: Range<usize>,
+        starts: &[[i32; SPAN]; BATCH],
+        rows: Range<usize>,
+        y: &mut Columns<'_>,
+    ) {
         let mut done = 0;
         while done < batch.len() {
             let left = batch.len() - done;
@@ -139,14 +160,23 @@ impl Panel {
     /// The panel against vectors `i .. i + V`, put into `y` or added to it; returns V.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn strip<const V: usize>(&self, part: &Part<'_>, i: usize, starts: &[[i32; SPAN]], rows: &Range<usize>, y: &mut Columns<'_>) -> usize {
+    fn strip<const V: usize>(
+        &self,
+        part: &Part<'_>,
+        i: usize,
+        starts: &[[i32; SPAN]],
+        rows: &Range<usize>,
+        y: &mut Columns<'_>,
+    ) -> usize {
         let mut integers: [&[[i8; GROUP]]; V] = [&[]; V];
         let mut scales: [&[f32]; V] = [&[]; V];
         for v in 0..V {
             (integers[v], scales[v]) = (part.integers(i + v), part.scales(i + v));
         }
         let mut total = [_mm512_setzero_ps(); V];
-        for (g, (weights, s)) in self.integers.iter().zip(&self.scales).take(part.groups).enumerate() {
+        for (g, (weights, s)) in
+            self.integers.iter().zip(&self.scales).take(part.groups).enumerate()
+        {
             let mut sum = [_mm512_setzero_si512(); V];
             for v in 0..V {
                 sum[v] = _mm512_set1_epi32(starts[v][g]);
@@ -154,7 +184,11 @@ impl Panel {
             for (k, q) in weights.iter().enumerate() {
                 let q = lanes::load_words(q);
                 for v in 0..V {
-                    sum[v] = _mm512_dpbusd_epi32(sum[v], q, lanes::broadcast(&integers[v][g].as_chunks::<4>().0[k]));
+                    sum[v] = _mm512_dpbusd_epi32(
+                        sum[v],
+                        q,
+                        lanes::broadcast(&integers[v][g].as_chunks::<4>().0[k]),
+                    );
                 }
             }
             let s = lanes::load(s);
@@ -176,9 +210,15 @@ impl Panel {
 #[target_feature(enable = "avx512f,avx2")]
 pub(super) fn transpose(row: impl Fn(usize) -> __m256i) -> [__m512i; 8] {
     let pair = |a, b| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(row(a)), row(b));
-    // Word c of four rows in each quarter: of rows 0-3 word c, word c + 4, of rows 4-7 word c, word c + 4.
+    // Word c of four rows in each quarter: of rows 0-3 word c, word c + 4, of rows 4-7 word c, word
+    // c + 4.
     let quad = |first: usize| {
-        let [a, b, c, d] = [pair(first, first + 4), pair(first + 1, first + 5), pair(first + 2, first + 6), pair(first + 3, first + 7)];
+        let [a, b, c, d] = [
+            pair(first, first + 4),
+            pair(first + 1, first + 5),
+            pair(first + 2, first + 6),
+            pair(first + 3, first + 7),
+        ];
         let (low_ab, low_cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
         let (high_ab, high_cd) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
         [
@@ -191,5 +231,14 @@ pub(super) fn transpose(row: impl Fn(usize) -> __m256i) -> [__m512i; 8] {
     let ([u0, u1, u2, u3], [v0, v1, v2, v3]) = (quad(0), quad(8));
     let even = |u, v| _mm512_shuffle_i32x4::<0b10_00_10_00>(u, v);
     let odd = |u, v| _mm512_shuffle_i32x4::<0b11_01_11_01>(u, v);
-    [even(u0, v0), even(u1, v1), even(u2, v2), even(u3, v3), odd(u0, v0), odd(u1, v1), odd(u2, v2), odd(u3, v3)]
+    [
+        even(u0, v0),
+        even(u1, v1),
+        even(u2, v2),
+        even(u3, v3),
+        odd(u0, v0),
+        odd(u1, v1),
+        odd(u2, v2),
+        odd(u3, v3),
+    ]
 }

@@ -1,8 +1,9 @@
 //! The scales of NF4's double quantization, sixteen codes at a time.
 //!
-//! `scale = MAP[code] · nested + offset`. The map is antisymmetric around code 127, `MAP[127 − a] = −MAP[127 + a]`, but for its last
-//! value, 1.0 at code 255: 128 magnitudes in eight registers are looked up by a two-register permute each 32, the sign is that of
-//! `code − 127`. Between two powers of two the map is a straight line, but for its rounding: with 23 bits that is enough for
+//! `scale = MAP[code] · nested + offset`. The map is antisymmetric around code 127, `MAP[127 − a] =
+//! −MAP[127 + a]`, but for its last value, 1.0 at code 255: 128 magnitudes in eight registers are
+//! looked up by a two-register permute each 32, the sign is that of `code − 127`. Between two
+//! powers of two the map is a straight line, but for its rounding: with 23 bits that is enough for
 //! [`factors`], which looks up slope and start by the exponent of `code − 127`.
 
 use core::arch::x86_64::*;
@@ -25,7 +26,8 @@ const MAGNITUDES: [[f32; 16]; 8] = {
     magnitudes
 };
 
-/// `MAP[127 + a] ≈ SLOPES[e] · a + STARTS[e]`, e the low four bits of the exponent of a ≥ 1 as a float.
+/// `MAP[127 + a] ≈ SLOPES[e] · a + STARTS[e]`, e the low four bits of the exponent of a ≥ 1 as a
+/// float.
 const LINES: [[f32; 16]; 2] = {
     let mut lines = [[0.0; 16]; 2];
     let mut i = 0;
@@ -62,7 +64,10 @@ impl Period {
     /// Takes over `values · unit`; at most [`SPAN`].
     pub(super) fn fill(&mut self, values: &[f32], unit: f32) {
         (self.len, self.step) = (values.len(), 16 % values.len());
-        self.values.iter_mut().zip(values.iter().cycle()).for_each(|(to, value)| *to = value * unit);
+        self.values
+            .iter_mut()
+            .zip(values.iter().cycle())
+            .for_each(|(to, value)| *to = value * unit);
     }
 
     /// The phase sixteen numbers on.
@@ -76,18 +81,27 @@ impl Period {
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn load(&self, phase: usize) -> __m512 {
-        if let Some(values) = self.values[phase..].first_chunk() { load(values) } else { _mm512_setzero_ps() }
+        if let Some(values) = self.values[phase..].first_chunk() {
+            load(values)
+        } else {
+            _mm512_setzero_ps()
+        }
     }
 }
 
-/// Asks for what the scales of groups `first .. first + count` are made of. Between two runs of scales pass so many weights that no
-/// hardware follows that stream: each run would wait for memory anew.
+/// Asks for what the scales of groups `first .. first + count` are made of. Between two runs of
+/// scales pass so many weights that no hardware follows that stream: each run would wait for memory
+/// anew.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn prefetch(weights: &Weights<'_>, first: usize, count: usize) {
     match weights {
-        Weights::Nf4(Nf4 { scales: Scales::Double { codes, .. }, block: NF4_GROUP, .. }) => lanes::prefetch_all(codes, first, count),
-        Weights::Int8(int8) if int8.block == GROUP => lanes::prefetch_all(int8.scales, first, count),
+        Weights::Nf4(Nf4 { scales: Scales::Double { codes, .. }, block: NF4_GROUP, .. }) => {
+            lanes::prefetch_all(codes, first, count)
+        }
+        Weights::Int8(int8) if int8.block == GROUP => {
+            lanes::prefetch_all(int8.scales, first, count)
+        }
         _ => {}
     }
 }
@@ -97,12 +111,23 @@ pub(super) fn prefetch(weights: &Weights<'_>, first: usize, count: usize) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
 pub(super) fn factors(weights: &Weights<'_>, first: usize, ts: &Period, out: &mut [f32]) {
     match weights {
-        Weights::Nf4(Nf4 { scales: Scales::Double { codes, nested, offset }, block: NF4_GROUP, .. }) => {
+        Weights::Nf4(Nf4 {
+            scales: Scales::Double { codes, nested, offset },
+            block: NF4_GROUP,
+            ..
+        }) => {
             let (mut at, mut rest) = (first, out);
             while !rest.is_empty() {
                 let run = (double::GROUP - at % double::GROUP).min(rest.len());
                 let (now, later) = rest.split_at_mut(run);
-                lines(&codes[at..at + run], nested[at / double::GROUP], *offset, ts, (at - first) % ts.len, now);
+                lines(
+                    &codes[at..at + run],
+                    nested[at / double::GROUP],
+                    *offset,
+                    ts,
+                    (at - first) % ts.len,
+                    now,
+                );
                 (at, rest) = (at + run, later);
             }
         }
@@ -124,7 +149,8 @@ pub(super) fn factors(weights: &Weights<'_>, first: usize, ts: &Period, out: &mu
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn lines(codes: &[u8], nested: f32, offset: f32, ts: &Period, phase: usize, out: &mut [f32]) {
     let nested = _mm512_set1_ps(nested);
-    let (slopes, starts) = (_mm512_mul_ps(load(&LINES[0]), nested), _mm512_mul_ps(load(&LINES[1]), nested));
+    let (slopes, starts) =
+        (_mm512_mul_ps(load(&LINES[0]), nested), _mm512_mul_ps(load(&LINES[1]), nested));
     let (sign, offset) = (_mm512_set1_epi32(i32::MIN), _mm512_set1_ps(offset));
     let mut phase = phase;
     let step = |codes: __m512i, phase| {
@@ -135,7 +161,11 @@ fn lines(codes: &[u8], nested: f32, offset: f32, ts: &Period, phase: usize, out:
         let start = _mm512_castps_si512(_mm512_maskz_permutexvar_ps(not_zero, exponent, starts));
         // start ^ (signed & sign)
         let start = _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0x78>(start, signed, sign));
-        let scale = _mm512_fmadd_ps(x, _mm512_permutexvar_ps(exponent, slopes), _mm512_add_ps(start, offset));
+        let scale = _mm512_fmadd_ps(
+            x,
+            _mm512_permutexvar_ps(exponent, slopes),
+            _mm512_add_ps(start, offset),
+        );
         _mm512_mul_ps(scale, ts.load(phase))
     };
     let ((codes, rest), (out, out_rest)) = (codes.as_chunks(), out.as_chunks_mut());
@@ -162,7 +192,9 @@ pub(super) fn expand(weights: &Weights<'_>, first: usize, out: &mut [f32]) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn nf4(nf4: &Nf4<'_>, first: usize, out: &mut [f32]) {
-    let Scales::Double { codes, nested, offset } = nf4.scales else { return scales::nf4(nf4, first, out) };
+    let Scales::Double { codes, nested, offset } = nf4.scales else {
+        return scales::nf4(nf4, first, out);
+    };
     if nf4.block != NF4_GROUP {
         return scales::nf4(nf4, first, out);
     }
@@ -187,13 +219,21 @@ fn decode(codes: &[u8], nested: f32, offset: f32, out: &mut [f32]) {
         let signed = _mm512_sub_epi32(lanes::widen_some_bytes(codes), _mm512_set1_epi32(127));
         let a = _mm512_abs_epi32(signed);
         let look_up = |i: usize| _mm512_permutex2var_ps(tables[2 * i], a, tables[2 * i + 1]);
-        let (upper32, upper64) = (_mm512_test_epi32_mask(a, _mm512_set1_epi32(32)), _mm512_test_epi32_mask(a, _mm512_set1_epi32(64)));
+        let (upper32, upper64) = (
+            _mm512_test_epi32_mask(a, _mm512_set1_epi32(32)),
+            _mm512_test_epi32_mask(a, _mm512_set1_epi32(64)),
+        );
         let low = _mm512_mask_blend_ps(upper32, look_up(0), look_up(1));
         let high = _mm512_mask_blend_ps(upper32, look_up(2), look_up(3));
         let value = _mm512_mask_blend_ps(upper64, low, high);
-        let value = _mm512_mask_blend_ps(_mm512_cmpeq_epi32_mask(a, last), value, _mm512_set1_ps(1.0));
+        let value =
+            _mm512_mask_blend_ps(_mm512_cmpeq_epi32_mask(a, last), value, _mm512_set1_ps(1.0));
         // value ^ (signed & sign)
-        let value = _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0x78>(_mm512_castps_si512(value), signed, sign));
+        let value = _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0x78>(
+            _mm512_castps_si512(value),
+            signed,
+            sign,
+        ));
         lanes::put(out, _mm512_add_ps(_mm512_mul_ps(value, nested), offset), false);
     }
 }
@@ -215,7 +255,8 @@ mod tests {
         }
         // Every code, in an order that moves through every lane.
         let codes: Vec<u8> = (0..1024u32).map(|i| (i * 167 % 256) as u8).collect();
-        let scales = Scales::Double { codes: &codes, nested: &[0.37, 1.0, 3e-9, 1.7e8], offset: 0.043 };
+        let scales =
+            Scales::Double { codes: &codes, nested: &[0.37, 1.0, 3e-9, 1.7e8], offset: 0.043 };
         let matrix = Nf4 { codes: &[], scales, block: 64, layout: Layout::Split64 };
         for first in [0, 1, 15, 250, 256, 511] {
             for len in (0..70).chain([256, 300, 512]) {
@@ -236,7 +277,8 @@ mod tests {
         }
         let codes: Vec<u8> = (0..2048u32).map(|i| (i * 167 % 256) as u8).collect();
         let nested: Vec<f32> = (0..8).map(|i| [0.37, 1.0, 3e-9, 1.7e8][i % 4]).collect();
-        let halves: Vec<u16> = (0..2048).map(|i| half::f16::from_f32(0.01 + i as f32 / 700.0).to_bits()).collect();
+        let halves: Vec<u16> =
+            (0..2048).map(|i| half::f16::from_f32(0.01 + i as f32 / 700.0).to_bits()).collect();
         let scales = Scales::Double { codes: &codes, nested: &nested, offset: 0.043 };
         let nf4 = Nf4 { codes: &[], scales, block: 64, layout: Layout::Split64 };
         let larger = Nf4 { block: 128, ..nf4 };
@@ -254,7 +296,10 @@ mod tests {
                     for (i, (found, scale)) in found.iter().zip(&scales).enumerate() {
                         let most = nested[(first + i) / 256].max(0.043);
                         let t = 0.25 * ts[i % per_row];
-                        assert!((found - scale * t).abs() <= 2e-7 * most.max(scale.abs()) * t, "{found} instead of {scale} · {t}");
+                        assert!(
+                            (found - scale * t).abs() <= 2e-7 * most.max(scale.abs()) * t,
+                            "{found} instead of {scale} · {t}"
+                        );
                     }
                 }
             }

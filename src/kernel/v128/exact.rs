@@ -1,10 +1,12 @@
-//! `Precision::Exact` on 128-bit vectors: NF4 and int8 matrices times one vector, and 64 codes to 64 floats.
+//! `Precision::Exact` on 128-bit vectors: NF4 and int8 matrices times one vector, and 64 codes to
+//! 64 floats.
 //!
-//! `y[r] = Σ_g scale[r, g] · Σ_i w[r, g, i] · x[g, i]`, groups g of 64 weights w that are not yet scaled; of 32 in int8 matrices
-//! whose rows or blocks are not whole 64s.
+//! `y[r] = Σ_g scale[r, g] · Σ_i w[r, g, i] · x[g, i]`, groups g of 64 weights w that are not yet
+//! scaled; of 32 in int8 matrices whose rows or blocks are not whole 64s.
 //!
-//! The 16 values of NF4's codebook are four tables of 16 bytes: byte 0 of every f32, byte 1, byte 2, byte 3. One look-up per table
-//! and interleaving bytes, then pairs, assembles 16 floats exactly.
+//! The 16 values of NF4's codebook are four tables of 16 bytes: byte 0 of every f32, byte 1, byte
+//! 2, byte 3. One look-up per table and interleaving bytes, then pairs, assembles 16 floats
+//! exactly.
 
 use super::{Simd, codes, sums};
 use crate::kernel::{scales, walk};
@@ -36,7 +38,8 @@ impl<S: Simd> Decoder<S> {
     /// The codebook values of 64 weights, in order: four by four vectors.
     #[inline(always)]
     pub(super) fn decode(&self, bytes: &[u8; 32]) -> [[S::Floats; 4]; 4] {
-        codes::<S>(bytes).map(|index| S::assemble(self.planes.map(|plane| S::look_up(plane, index))))
+        codes::<S>(bytes)
+            .map(|index| S::assemble(self.planes.map(|plane| S::look_up(plane, index))))
     }
 }
 
@@ -45,21 +48,36 @@ pub(super) fn nf4<S: Simd>(nf4: &Nf4<'_>, start: usize, x: &[[f32; 64]], y: &mut
     let decoder = Decoder::<S>::new();
     let dot = |bytes: &[u8; 32], x: &[f32; 64]| {
         let mut chains = [S::splat(0.0); 4];
-        for (w, x) in decoder.decode(bytes).into_iter().zip(x.as_chunks::<4>().0.as_chunks::<4>().0) {
+        for (w, x) in decoder.decode(bytes).into_iter().zip(x.as_chunks::<4>().0.as_chunks::<4>().0)
+        {
             for k in 0..4 {
                 chains[k] = S::mul_add(w[k], S::load(&x[k]), chains[k]);
             }
         }
         chains
     };
-    groups::<S, _, 64>(nf4.codes.as_chunks().0, start, x, y, |first, out: &mut [f32]| scales::nf4(nf4, first, out), dot);
+    groups::<S, _, 64>(
+        nf4.codes.as_chunks().0,
+        start,
+        x,
+        y,
+        |first, out: &mut [f32]| scales::nf4(nf4, first, out),
+        dot,
+    );
 }
 
-/// The products of rows `start ..` of an int8 matrix with one vector; a row is whole groups of G weights, a block too.
-pub(super) fn int8<S: Simd, const G: usize>(int8: &Int8<'_>, start: usize, x: &[[f32; G]], y: &mut [f32]) {
+/// The products of rows `start ..` of an int8 matrix with one vector; a row is whole groups of G
+/// weights, a block too.
+pub(super) fn int8<S: Simd, const G: usize>(
+    int8: &Int8<'_>,
+    start: usize,
+    x: &[[f32; G]],
+    y: &mut [f32],
+) {
     let dot = |values: &[i8; G], x: &[f32; G]| {
         let mut chains = [S::splat(0.0); 4];
-        for (w, x) in values.as_chunks::<16>().0.iter().zip(x.as_chunks::<4>().0.as_chunks::<4>().0) {
+        for (w, x) in values.as_chunks::<16>().0.iter().zip(x.as_chunks::<4>().0.as_chunks::<4>().0)
+        {
             let w = w.as_chunks::<8>().0;
             let ([w0, w1], [w2, w3]) = (S::widen_i8(&w[0]), S::widen_i8(&w[1]));
             for (k, w) in [w0, w1, w2, w3].into_iter().enumerate() {
@@ -68,10 +86,18 @@ pub(super) fn int8<S: Simd, const G: usize>(int8: &Int8<'_>, start: usize, x: &[
         }
         chains
     };
-    groups::<S, _, G>(int8.values.as_chunks().0, start, x, y, |first, out: &mut [f32]| int8_scales::<S, G>(int8, first, out), dot);
+    groups::<S, _, G>(
+        int8.values.as_chunks().0,
+        start,
+        x,
+        y,
+        |first, out: &mut [f32]| int8_scales::<S, G>(int8, first, out),
+        dot,
+    );
 }
 
-/// The products of rows `start ..` of a matrix of groups T of G weights: `expand` writes scales, `dot` multiplies a group.
+/// The products of rows `start ..` of a matrix of groups T of G weights: `expand` writes scales,
+/// `dot` multiplies a group.
 #[inline(always)]
 fn groups<S: Simd, T, const G: usize>(
     all: &[T],
@@ -99,7 +125,11 @@ fn groups<S: Simd, T, const G: usize>(
 /// The scale of groups `first ..` of G weights.
 #[inline]
 pub(super) fn int8_scales<S: Simd, const G: usize>(int8: &Int8<'_>, first: usize, out: &mut [f32]) {
-    if int8.block == G { widen_all::<S>(&int8.scales[first..][..out.len()], out) } else { scales::int8::<G>(int8, first, out) }
+    if int8.block == G {
+        widen_all::<S>(&int8.scales[first..][..out.len()], out)
+    } else {
+        scales::int8::<G>(int8, first, out)
+    }
 }
 
 /// f16 bits as floats. The lengths are equal.

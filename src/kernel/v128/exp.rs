@@ -1,4 +1,5 @@
-//! e^x, softmax and SwiGLU's gate on 128-bit vectors; `kernel::exponential` has the method and its numbers.
+//! e^x, softmax and SwiGLU's gate on 128-bit vectors; `kernel::exponential` has the method and its
+//! numbers.
 
 use super::{Simd, first, sums};
 use crate::kernel::exponential::{HIGHEST, LN2_HIGH, LN2_LOW, LOWEST, P};

@@ -1,8 +1,10 @@
-//! `Precision::Fast` on 128-bit vectors: integer dot products of 64, and rounding activations to integers.
+//! `Precision::Fast` on 128-bit vectors: integer dot products of 64, and rounding activations to
+//! integers.
 //!
-//! Four rows at a time: a group of each is decoded once and multiplied with up to four vectors. The integer sums of four rows are
-//! folded into the lanes of one vector, so that the conversion and the scales at a group's end are paid once for four rows, and no
-//! lanes are left to add up at a row's end.
+//! Four rows at a time: a group of each is decoded once and multiplied with up to four vectors. The
+//! integer sums of four rows are folded into the lanes of one vector, so that the conversion and
+//! the scales at a group's end are paid once for four rows, and no lanes are left to add up at a
+//! row's end.
 
 use core::ops::Range;
 
@@ -34,14 +36,22 @@ struct Rows<'a, T> {
 }
 
 /// y = W x for the rows that `y` owns and all vectors.
-pub(super) fn product<S: Simd>(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
+pub(super) fn product<S: Simd>(
+    weights: &Weights<'_>,
+    x: &Quantized<'_>,
+    cols: usize,
+    y: &mut Columns<'_>,
+) {
     match weights {
         Weights::Nf4(nf4) => {
             let codebook = S::load_integers(&INTEGERS);
-            let look_up = |bytes: &[u8; 32]| codes::<S>(bytes).map(|index| S::look_up(codebook, index));
+            let look_up =
+                |bytes: &[u8; 32]| codes::<S>(bytes).map(|index| S::look_up(codebook, index));
             rows::<S, _>(weights, nf4.codes.as_chunks().0, x, cols, y, look_up);
         }
-        Weights::Int8(int8) => rows::<S, _>(weights, int8.values.as_chunks().0, x, cols, y, load::<S>),
+        Weights::Int8(int8) => {
+            rows::<S, _>(weights, int8.values.as_chunks().0, x, cols, y, load::<S>)
+        }
     }
 }
 
@@ -71,8 +81,13 @@ fn rows<S: Simd, T>(
             for row in y.range().step_by(ROWS) {
                 let rows = row..y.range().end.min(row + ROWS);
                 expand_scales::<S>(weights, &rows, &part, &mut scales);
-                let row = |r: usize| &all[(row + r).min(rows.end - 1) * per_row + first..][..part.groups];
-                let four = Rows { range: rows.clone(), groups: [row(0), row(1), row(2), row(3)], scales: &scales };
+                let row =
+                    |r: usize| &all[(row + r).min(rows.end - 1) * per_row + first..][..part.groups];
+                let four = Rows {
+                    range: rows.clone(),
+                    groups: [row(0), row(1), row(2), row(3)],
+                    scales: &scales,
+                };
                 let mut i = batch.start;
                 while i < batch.end {
                     i += match batch.end - i {
@@ -87,20 +102,29 @@ fn rows<S: Simd, T>(
     }
 }
 
-/// The scales of the groups of `part` of rows `rows`; fewer than four rows leave the other lanes as they are.
-fn expand_scales<S: Simd>(weights: &Weights<'_>, rows: &Range<usize>, part: &Part<'_>, out: &mut RowScales) {
+/// The scales of the groups of `part` of rows `rows`; fewer than four rows leave the other lanes as
+/// they are.
+fn expand_scales<S: Simd>(
+    weights: &Weights<'_>,
+    rows: &Range<usize>,
+    part: &Part<'_>,
+    out: &mut RowScales,
+) {
     for (r, row) in rows.clone().enumerate() {
         let mut scale = [0.0; SPAN];
         let scale = &mut scale[..part.groups];
         match weights {
-            Weights::Int8(int8) => int8_scales::<S, GROUP>(int8, row * part.per_row + part.first, scale),
+            Weights::Int8(int8) => {
+                int8_scales::<S, GROUP>(int8, row * part.per_row + part.first, scale)
+            }
             Weights::Nf4(nf4) => scales::nf4(nf4, row * part.per_row + part.first, scale),
         }
         out.iter_mut().zip(scale).for_each(|(out, scale)| out[r] = *scale * weights.unit());
     }
 }
 
-/// Four rows (fewer: the last one again) against vectors `i .. i + V`, put into `y` or added to it; returns V.
+/// Four rows (fewer: the last one again) against vectors `i .. i + V`, put into `y` or added to it;
+/// returns V.
 #[inline(always)]
 fn strip<S: Simd, T, const V: usize>(
     part: &Part<'_>,
@@ -132,12 +156,15 @@ fn strip<S: Simd, T, const V: usize>(
         let mut sums = [0.0; ROWS];
         S::store(&mut sums, total);
         let out = &mut y.row(i + v)[start..][..rows.range.len()];
-        out.iter_mut().zip(sums).for_each(|(y, sum)| *y = if part.first > 0 { *y + sum } else { sum });
+        out.iter_mut()
+            .zip(sums)
+            .for_each(|(y, sum)| *y = if part.first > 0 { *y + sum } else { sum });
     }
     V
 }
 
-/// Activations to integers and scales, as `kernel::fast::quantize` defines it and bit for bit the same.
+/// Activations to integers and scales, as `kernel::fast::quantize` defines it and bit for bit the
+/// same.
 pub(super) fn quantize<S: Simd>(x: &[f32], values: &mut [i8], scales: &mut [f32]) {
     let groups = x.as_chunks::<GROUP>().0.iter().zip(values.as_chunks_mut::<GROUP>().0).zip(scales);
     for ((x, values), scale) in groups {

@@ -1,7 +1,9 @@
-//! Weighted sums of stored rows, and dot products of several stored rows with one vector, on 128-bit vectors.
+//! Weighted sums of stored rows, and dot products of several stored rows with one vector, on
+//! 128-bit vectors.
 //!
-//! `out[r, c] += Σ_t w[r, t] · rows[t, c]`: eight columns of up to four results stay in registers while t runs, so a stored row is
-//! read and widened once for them. Every column is one chain in the order of t, whatever is computed beside it.
+//! `out[r, c] += Σ_t w[r, t] · rows[t, c]`: eight columns of up to four results stay in registers
+//! while t runs, so a stored row is read and widened once for them. Every column is one chain in
+//! the order of t, whatever is computed beside it.
 
 use super::{Simd, vector};
 
@@ -56,7 +58,10 @@ fn strip<S: Simd, T: Copy, const M: usize>(
             };
             for m in 0..M {
                 let weight = S::splat(all[m][t]);
-                sums[m] = [S::mul_add(weight, row[0], sums[m][0]), S::mul_add(weight, row[1], sums[m][1])];
+                sums[m] = [
+                    S::mul_add(weight, row[0], sums[m][0]),
+                    S::mul_add(weight, row[1], sums[m][1]),
+                ];
             }
         }
         part.iter_mut().zip(sums).for_each(|(part, sums)| vector::store::<S>(part, sums));

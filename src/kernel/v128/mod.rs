@@ -1,12 +1,15 @@
-//! Kernels for 128-bit vectors, written once over [`Simd`]: NEON and WebAssembly's simd128 say what four floats, four words and
-//! sixteen bytes are and how they add up, everything else is the same for both.
+//! Kernels for 128-bit vectors, written once over [`Simd`]: NEON and WebAssembly's simd128 say what
+//! four floats, four words and sixteen bytes are and how they add up, everything else is the same
+//! for both.
 //!
-//! A matrix-vector product (decoding) dequantizes in registers, row after row: `exact`. A matrix times several vectors (prefill)
-//! dequantizes a tile once for all of them: `tile`. Products of integers have one form for any number of vectors: `fast`.
-//! A row's sums run in the same order whatever rows stand beside it: results do not depend on how rows are split among lanes.
+//! A matrix-vector product (decoding) dequantizes in registers, row after row: `exact`. A matrix
+//! times several vectors (prefill) dequantizes a tile once for all of them: `tile`. Products of
+//! integers have one form for any number of vectors: `fast`. A row's sums run in the same order
+//! whatever rows stand beside it: results do not depend on how rows are split among lanes.
 //!
-//! Not for AVX: its functions carry `target_feature`, which a trait's cannot. Here the features are the target's own, known when
-//! the crate is built, so the intrinsics may be called from anywhere; the one that is not (`sdot`) is an instruction in `neon`.
+//! Not for AVX: its functions carry `target_feature`, which a trait's cannot. Here the features are
+//! the target's own, known when the crate is built, so the intrinsics may be called from anywhere;
+//! the one that is not (`sdot`) is an instruction in `neon`.
 
 mod exact;
 mod exp;
@@ -56,7 +59,8 @@ trait Simd: Copy + 'static {
     fn abs(v: Self::Floats) -> Self::Floats;
     /// To whole numbers, ties to even.
     fn round(v: Self::Floats) -> Self::Floats;
-    /// v · 2ⁿ for whole n in -252 to 254, in two steps, so that results run through the subnormals; any v where n is NaN.
+    /// v · 2ⁿ for whole n in -252 to 254, in two steps, so that results run through the subnormals;
+    /// any v where n is NaN.
     fn times_power_of_two(v: Self::Floats, n: Self::Floats) -> Self::Floats;
     /// Lane k is (0+1) + (2+3) over the lanes of vector k.
     fn fold(v: [Self::Floats; 4]) -> Self::Floats;
@@ -131,13 +135,21 @@ fn product<S: Simd>(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>
     let (x, start, cols) = (input.x, y.range().start, input.cols);
     match weights.values() {
         _ if input.n() != 1 => tile::product::<S>(weights, input, y),
-        Values::F32(values) => one_row(y.row(0), |r| vector::dot::<S>(&values[(start + r) * cols..][..cols], x)),
-        Values::F16(values) => one_row(y.row(0), |r| vector::dot_f16::<S>(&values[(start + r) * cols..][..cols], x)),
+        Values::F32(values) => {
+            one_row(y.row(0), |r| vector::dot::<S>(&values[(start + r) * cols..][..cols], x))
+        }
+        Values::F16(values) => {
+            one_row(y.row(0), |r| vector::dot_f16::<S>(&values[(start + r) * cols..][..cols], x))
+        }
         Values::Int8(int8) if cols.is_multiple_of(64) && int8.block.is_multiple_of(64) => {
             exact::int8::<S, 64>(&int8, start, x.as_chunks().0, y.row(0));
         }
-        Values::Int8(int8) if cols.is_multiple_of(INT8_GROUP) => exact::int8::<S, INT8_GROUP>(&int8, start, x.as_chunks().0, y.row(0)),
-        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => exact::nf4::<S>(&nf4, start, x.as_chunks().0, y.row(0)),
+        Values::Int8(int8) if cols.is_multiple_of(INT8_GROUP) => {
+            exact::int8::<S, INT8_GROUP>(&int8, start, x.as_chunks().0, y.row(0))
+        }
+        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => {
+            exact::nf4::<S>(&nf4, start, x.as_chunks().0, y.row(0))
+        }
         _ => tile::product::<S>(weights, input, y),
     }
 }

@@ -1,7 +1,8 @@
 //! NEON, the baseline of 64-bit Arm, and its dot-product extension: what [`Simd`] asks for.
 //!
-//! `neon` needs no detection: this file is compiled where the target has it. `neondot` differs in one instruction, `sdot`, whose
-//! intrinsic stable Rust lacks; it is written out, and the table is handed out where the CPU has it.
+//! `neon` needs no detection: this file is compiled where the target has it. `neondot` differs in
+//! one instruction, `sdot`, whose intrinsic stable Rust lacks; it is written out, and the table is
+//! handed out where the CPU has it.
 
 use core::arch::aarch64::*;
 use core::arch::asm;
@@ -10,13 +11,15 @@ use super::{Simd, fast, table};
 use crate::kernel::Kernels;
 
 static NEON: Kernels = table::<Neon<false>>("neon");
-static NEON_DOT: Kernels = Kernels { product_fast: fast::product::<Neon<true>>, ..table::<Neon<false>>("neondot") };
+static NEON_DOT: Kernels =
+    Kernels { product_fast: fast::product::<Neon<true>>, ..table::<Neon<false>>("neondot") };
 
 /// The tables of this CPU, best first.
 pub(in crate::kernel) fn tables() -> [Option<&'static Kernels>; 2] {
     #[cfg(feature = "std")]
     let dot = std::arch::is_aarch64_feature_detected!("dotprod");
-    // Without std the registers that tell are an operating system's to read: trust the build's flags.
+    // Without std the registers that tell are an operating system's to read: trust the build's
+    // flags.
     #[cfg(not(feature = "std"))]
     let dot = cfg!(target_feature = "dotprod");
     [dot.then_some(&NEON_DOT), Some(&NEON)]
@@ -40,8 +43,9 @@ macro_rules! neon {
 /// The CPU must have the dot-product extension.
 #[inline(always)]
 unsafe fn sdot(mut sum: int32x4_t, q: int8x16_t, p: int8x16_t) -> int32x4_t {
-    // SAFETY: the caller's promise; registers only. The directive lets the assembler take the instruction whatever features the
-    // crate is built for; it ends with this piece of assembly.
+    // SAFETY: the caller's promise; registers only. The directive lets the assembler take the
+    // instruction whatever features the crate is built for; it ends with this piece of
+    // assembly.
     unsafe {
         asm!(
             ".arch_extension dotprod",

@@ -1,7 +1,8 @@
 //! WebAssembly's simd128: what [`Simd`] asks for.
 //!
-//! A module either has the instructions or is not accepted by an engine without them, so there is nothing to detect: this file is
-//! compiled with `-C target-feature=+simd128`. There is no fused multiply-add and no f16; conversions work on the bits.
+//! A module either has the instructions or is not accepted by an engine without them, so there is
+//! nothing to detect: this file is compiled with `-C target-feature=+simd128`. There is no fused
+//! multiply-add and no f16; conversions work on the bits.
 
 use core::arch::wasm32::*;
 
@@ -24,19 +25,21 @@ fn unzip(a: v128, b: v128) -> [v128; 2] {
     [i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b)]
 }
 
-/// Four f16 in the lower halves of words, as floats: the exponent moves by the product with 2^112, which is exact and makes
-/// subnormals normal; what was ∞ or NaN is then at least 2^16 and gets the full exponent.
+/// Four f16 in the lower halves of words, as floats: the exponent moves by the product with 2^112,
+/// which is exact and makes subnormals normal; what was ∞ or NaN is then at least 2^16 and gets the
+/// full exponent.
 #[inline(always)]
 fn f16_to_f32(words: v128) -> v128 {
     let sign = i32x4_shl(v128_and(words, i32x4_splat(0x8000)), 16);
     let magnitude = i32x4_shl(v128_and(words, i32x4_splat(0x7fff)), 13);
     let value = f32x4_mul(magnitude, f32x4_splat(f32::from_bits((127 + 112) << 23)));
-    let special = v128_and(i32x4_ge(magnitude, i32x4_splat(0x7c00 << 13)), i32x4_splat(0x7f80_0000));
+    let special =
+        v128_and(i32x4_ge(magnitude, i32x4_splat(0x7c00 << 13)), i32x4_splat(0x7f80_0000));
     v128_or(sign, v128_or(value, special))
 }
 
-/// Four floats to f16 in the lower halves of words, ties to even, by integers; subnormals by the rounding of an addition of 0.5,
-/// whose last bit is the least f16.
+/// Four floats to f16 in the lower halves of words, ties to even, by integers; subnormals by the
+/// rounding of an addition of 0.5, whose last bit is the least f16.
 #[inline(always)]
 fn f32_to_f16(v: v128) -> v128 {
     let magnitude = v128_and(v, i32x4_splat(0x7fff_ffff));
@@ -47,8 +50,10 @@ fn f32_to_f16(v: v128) -> v128 {
     let half = f32x4_splat(0.5);
     let small = i32x4_sub(f32x4_add(magnitude, half), half);
     let value = v128_bitselect(small, normal, i32x4_lt(magnitude, i32x4_splat(113 << 23)));
-    let value = v128_bitselect(i32x4_splat(0x7c00), value, i32x4_ge(magnitude, i32x4_splat(143 << 23)));
-    let value = v128_bitselect(i32x4_splat(0x7e00), value, i32x4_gt(magnitude, i32x4_splat(0x7f80_0000)));
+    let value =
+        v128_bitselect(i32x4_splat(0x7c00), value, i32x4_ge(magnitude, i32x4_splat(143 << 23)));
+    let value =
+        v128_bitselect(i32x4_splat(0x7e00), value, i32x4_gt(magnitude, i32x4_splat(0x7f80_0000)));
     v128_or(sign, value)
 }
 
@@ -160,7 +165,10 @@ impl Simd for Simd128 {
     fn widen_i8(x: &[i8; 8]) -> [v128; 2] {
         // SAFETY: the array is 8 readable bytes; the load needs no alignment.
         let wide = unsafe { i16x8_load_extend_i8x8(x.as_ptr()) };
-        [f32x4_convert_i32x4(i32x4_extend_low_i16x8(wide)), f32x4_convert_i32x4(i32x4_extend_high_i16x8(wide))]
+        [
+            f32x4_convert_i32x4(i32x4_extend_low_i16x8(wide)),
+            f32x4_convert_i32x4(i32x4_extend_high_i16x8(wide)),
+        ]
     }
 
     #[inline(always)]
@@ -198,9 +206,17 @@ impl Simd for Simd128 {
 
     #[inline(always)]
     fn assemble([b0, b1, b2, b3]: [v128; 4]) -> [v128; 4] {
-        let low = |a, b| i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a, b);
-        let high = |a, b| i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a, b);
-        let pairs = |l, h| [i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(l, h), i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(l, h)];
+        let low =
+            |a, b| i8x16_shuffle::<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a, b);
+        let high = |a, b| {
+            i8x16_shuffle::<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a, b)
+        };
+        let pairs = |l, h| {
+            [
+                i16x8_shuffle::<0, 8, 1, 9, 2, 10, 3, 11>(l, h),
+                i16x8_shuffle::<4, 12, 5, 13, 6, 14, 7, 15>(l, h),
+            ]
+        };
         let ([a, b], [c, d]) = (pairs(low(b0, b1), low(b2, b3)), pairs(high(b0, b1), high(b2, b3)));
         [a, b, c, d]
     }

@@ -1,10 +1,12 @@
-//! Matrix times several vectors on 128-bit vectors: a tile of weights is dequantized once and multiplied with every vector.
+//! Matrix times several vectors on 128-bit vectors: a tile of weights is dequantized once and
+//! multiplied with every vector.
 //!
-//! `y[i, r] = Σ_c W[r, c] · x[i, c]`: loop over tiles of [`ROWS`] rows and at most [`COLS`] columns; within a tile over three
-//! vectors at a time, then over four rows at a time: twelve sums in registers. A tile fits the first-level cache beside three
-//! vectors.
+//! `y[i, r] = Σ_c W[r, c] · x[i, c]`: loop over tiles of [`ROWS`] rows and at most [`COLS`]
+//! columns; within a tile over three vectors at a time, then over four rows at a time: twelve sums
+//! in registers. A tile fits the first-level cache beside three vectors.
 //!
-//! This is also the path of every matrix that the special loops do not know (odd row lengths, other layouts).
+//! This is also the path of every matrix that the special loops do not know (odd row lengths, other
+//! layouts).
 
 use core::ops::Range;
 
@@ -54,8 +56,14 @@ fn fill<S: Simd>(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]
     let at = row * weights.cols() + first;
     match weights.values() {
         Values::F16(values) => widen_all::<S>(&values[at..][..out.len()], out),
-        Values::Int8(int8) if weights.cols().is_multiple_of(64) && int8.block.is_multiple_of(64) => fill_int8::<S, 64>(&int8, at, out),
-        Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => fill_int8::<S, INT8_GROUP>(&int8, at, out),
+        Values::Int8(int8)
+            if weights.cols().is_multiple_of(64) && int8.block.is_multiple_of(64) =>
+        {
+            fill_int8::<S, 64>(&int8, at, out)
+        }
+        Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => {
+            fill_int8::<S, INT8_GROUP>(&int8, at, out)
+        }
         Values::Nf4(nf4) if nf4.layout == Layout::Split64 => fill_nf4::<S>(&nf4, at, out),
         _ => weights.read(row, first, out),
     }
@@ -69,8 +77,17 @@ fn fill_int8<S: Simd, const G: usize>(int8: &Int8<'_>, at: usize, out: &mut [f32
     let groups = int8.values[at..].as_chunks::<G>().0;
     for ((out, group), &scale) in out.as_chunks_mut::<G>().0.iter_mut().zip(groups).zip(&*scale) {
         let scale = S::splat(scale);
-        for (out, values) in out.as_chunks_mut::<4>().0.as_chunks_mut::<2>().0.iter_mut().zip(group.as_chunks::<8>().0) {
-            out.iter_mut().zip(S::widen_i8(values)).for_each(|(out, w)| S::store(out, S::mul(w, scale)));
+        for (out, values) in out
+            .as_chunks_mut::<4>()
+            .0
+            .as_chunks_mut::<2>()
+            .0
+            .iter_mut()
+            .zip(group.as_chunks::<8>().0)
+        {
+            out.iter_mut()
+                .zip(S::widen_i8(values))
+                .for_each(|(out, w)| S::store(out, S::mul(w, scale)));
         }
     }
 }
@@ -82,9 +99,13 @@ fn fill_nf4<S: Simd>(nf4: &Nf4<'_>, at: usize, out: &mut [f32]) {
     let scale = &mut scale[..out.len() / NF4_GROUP];
     scales::nf4(nf4, at / NF4_GROUP, scale);
     let groups = &nf4.codes.as_chunks::<32>().0[at / NF4_GROUP..];
-    for ((out, group), &scale) in out.as_chunks_mut::<NF4_GROUP>().0.iter_mut().zip(groups).zip(&*scale) {
+    for ((out, group), &scale) in
+        out.as_chunks_mut::<NF4_GROUP>().0.iter_mut().zip(groups).zip(&*scale)
+    {
         let scale = S::splat(scale);
-        for (out, w) in out.as_chunks_mut::<4>().0.iter_mut().zip(decoder.decode(group).as_flattened()) {
+        for (out, w) in
+            out.as_chunks_mut::<4>().0.iter_mut().zip(decoder.decode(group).as_flattened())
+        {
             S::store(out, S::mul(*w, scale));
         }
     }
@@ -127,7 +148,11 @@ fn strip<S: Simd, const V: usize>(
 
 /// The dot products of R rows (at most four) with V vectors of `n` numbers, as `[V][row]`.
 #[inline]
-fn dots<S: Simd, const R: usize, const V: usize>(w: [&[f32; COLS]; R], x: [&[f32]; V], n: usize) -> [[f32; 4]; V] {
+fn dots<S: Simd, const R: usize, const V: usize>(
+    w: [&[f32; COLS]; R],
+    x: [&[f32]; V],
+    n: usize,
+) -> [[f32; 4]; V] {
     let mut acc = [[S::splat(0.0); 4]; V];
     let whole = n / 4;
     let mut w4: [&[[f32; 4]]; R] = [&[]; R];

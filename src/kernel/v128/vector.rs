@@ -1,4 +1,5 @@
-//! Dot products, scaled additions, rounding to f16 and RMSNorm on 128-bit vectors, eight numbers at a time.
+//! Dot products, scaled additions, rounding to f16 and RMSNorm on 128-bit vectors, eight numbers at
+//! a time.
 
 use half::f16;
 
@@ -18,9 +19,15 @@ pub(super) fn store<S: Simd>(out: &mut [f32; 8], v: [S::Floats; 2]) {
     out.as_chunks_mut::<4>().0.iter_mut().zip(v).for_each(|(out, v)| S::store(out, v));
 }
 
-/// Σ aᵢ·bᵢ in four chains of four lanes: enough to hide the latency of a multiply-add. The lengths are equal.
+/// Σ aᵢ·bᵢ in four chains of four lanes: enough to hide the latency of a multiply-add. The lengths
+/// are equal.
 #[inline(always)]
-fn dot_with<S: Simd, T: Copy>(a: &[T], b: &[f32], widen: impl Fn(&[T; 8]) -> [S::Floats; 2], one: impl Fn(T) -> f32) -> f32 {
+fn dot_with<S: Simd, T: Copy>(
+    a: &[T],
+    b: &[f32],
+    widen: impl Fn(&[T; 8]) -> [S::Floats; 2],
+    one: impl Fn(T) -> f32,
+) -> f32 {
     let ((a8, a_rest), (b8, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
     let ((a16, a8), (b16, b8)) = (a8.as_chunks::<2>(), b8.as_chunks::<2>());
     let mut chains = [S::splat(0.0); 4];
@@ -55,7 +62,13 @@ pub(super) fn dot_i8<S: Simd>(a: &[i8], b: &[f32]) -> f32 {
 
 /// yᵢ += s·aᵢ. The lengths are equal.
 #[inline(always)]
-fn axpy_with<S: Simd, T: Copy>(s: f32, a: &[T], y: &mut [f32], widen: impl Fn(&[T; 8]) -> [S::Floats; 2], one: impl Fn(T) -> f32) {
+fn axpy_with<S: Simd, T: Copy>(
+    s: f32,
+    a: &[T],
+    y: &mut [f32],
+    widen: impl Fn(&[T; 8]) -> [S::Floats; 2],
+    one: impl Fn(T) -> f32,
+) {
     let ((a8, a_rest), (y8, y_rest)) = (a.as_chunks::<8>(), y.as_chunks_mut::<8>());
     let scale = S::splat(s);
     for (y, a) in y8.iter_mut().zip(a8) {
@@ -85,7 +98,8 @@ pub(super) fn to_f16<S: Simd>(x: &[f32], out: &mut [u16]) {
 
 pub(super) fn rms_norm<S: Simd>(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     let scale = 1.0 / math::sqrt(dot::<S>(x, x) / x.len() as f32 + epsilon);
-    let ((x4, x_rest), (w4, w_rest), (out4, out_rest)) = (x.as_chunks::<4>(), weight.as_chunks::<4>(), out.as_chunks_mut::<4>());
+    let ((x4, x_rest), (w4, w_rest), (out4, out_rest)) =
+        (x.as_chunks::<4>(), weight.as_chunks::<4>(), out.as_chunks_mut::<4>());
     let scales = S::splat(scale);
     for ((out, x), w) in out4.iter_mut().zip(x4).zip(w4) {
         S::store(out, S::mul(S::mul(S::load(x), scales), S::load(w)));

@@ -72,7 +72,12 @@ impl Config {
             if (least..=most).contains(&found) {
                 Ok(())
             } else {
-                Err(Error::Config { field, found: found as u64, least: least as u64, most: most as u64 })
+                Err(Error::Config {
+                    field,
+                    found: found as u64,
+                    least: least as u64,
+                    most: most as u64,
+                })
             }
         };
         within(Field::Vocab, self.vocab, 1, 1 << 24)?;
@@ -121,7 +126,9 @@ impl Config {
 
     /// From an archive, checked.
     pub(crate) fn from_archived(stored: &ArchivedBertConfig) -> Result<Self> {
-        let unknown = |field, found: u32, most| Err(Error::Config { field, found: found.into(), least: 0, most });
+        let unknown = |field, found: u32, most| {
+            Err(Error::Config { field, found: found.into(), least: 0, most })
+        };
         let activation = match stored.activation.to_native() {
             0 => Activation::Gelu,
             1 => Activation::GeluTanh,
@@ -161,7 +168,10 @@ const SITES_PER_LAYER: usize = 6;
 
 /// A linear layer or embedding that an adapter can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are those of the model's parts; the number is the encoder block")]
+#[allow(
+    missing_docs,
+    reason = "the names are those of the model's parts; the number is the encoder block"
+)]
 pub enum Site {
     Q(usize),
     K(usize),
@@ -216,7 +226,9 @@ impl Site {
     /// `[rows, cols]` of the weight at this place.
     pub const fn shape(self, config: &Config) -> (usize, usize) {
         match self {
-            Self::Q(_) | Self::K(_) | Self::V(_) | Self::O(_) | Self::Pooler => (config.dim, config.dim),
+            Self::Q(_) | Self::K(_) | Self::V(_) | Self::O(_) | Self::Pooler => {
+                (config.dim, config.dim)
+            }
             Self::Up(_) => (config.hidden, config.dim),
             Self::Down(_) => (config.dim, config.hidden),
             Self::Embedding => (config.vocab, config.dim),

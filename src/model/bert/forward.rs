@@ -1,7 +1,8 @@
-//! The forward pass of a BERT-family encoder, top to bottom. Allocates nothing; every buffer is named in [`Buffers`].
+//! The forward pass of a BERT-family encoder, top to bottom. Allocates nothing; every buffer is
+//! named in [`Buffers`].
 //!
-//! Works on rows: a row is one token. The texts of a batch lie one after the other without padding, each a segment of the pass;
-//! attention stays inside a segment, so none needs a mask.
+//! Works on rows: a row is one token. The texts of a batch lie one after the other without padding,
+//! each a segment of the pass; attention stays inside a segment, so none needs a mask.
 
 use super::{Bert, Pooling, Site};
 use crate::nn::{Embedding, Pass, Scratch, activate, attend_both_ways, linear};
@@ -32,17 +33,25 @@ pub(crate) struct Buffers<'m> {
 }
 
 /// Encodes all rows; their last hidden states are left in `buffers.x`.
-pub(crate) fn encode(model: &Bert<'_>, pass: &Pass<'_, '_>, tokens: &[u32], types: &[u32], buffers: &mut Buffers<'_>) {
+pub(crate) fn encode(
+    model: &Bert<'_>,
+    pass: &Pass<'_, '_>,
+    tokens: &[u32],
+    types: &[u32],
+    buffers: &mut Buffers<'_>,
+) {
     let c = model.config();
     let n = tokens.len();
     let [x, added] = [&mut *buffers.x, &mut *buffers.added].map(|buffer| &mut buffer[..n * c.dim]);
     let [q, k, v, attended] =
-        [&mut *buffers.q, &mut *buffers.k, &mut *buffers.v, &mut *buffers.attended].map(|buffer| &mut buffer[..n * c.dim]);
+        [&mut *buffers.q, &mut *buffers.k, &mut *buffers.v, &mut *buffers.attended]
+            .map(|buffer| &mut buffer[..n * c.dim]);
     let hidden = &mut buffers.hidden[..n * c.hidden];
     let scratch = &mut buffers.scratch;
 
     // x = norm(word + position + token type)
-    Embedding { table: model.embedding(), site: Site::Embedding.number(c.layers) }.forward(pass, tokens, x);
+    Embedding { table: model.embedding(), site: Site::Embedding.number(c.layers) }
+        .forward(pass, tokens, x);
     add_places(model, pass, types, x, &mut added[..c.dim]);
     model.embedding_norm().forward(x);
     for index in 0..c.layers {
@@ -64,8 +73,15 @@ pub(crate) fn encode(model: &Bert<'_>, pass: &Pass<'_, '_>, tokens: &[u32], type
     }
 }
 
-/// Adds the embeddings of each row's position in its text and of its type; `row` is scratch, `[dim]`.
-fn add_places(model: &Bert<'_>, pass: &Pass<'_, '_>, types: &[u32], x: &mut [f32], row: &mut [f32]) {
+/// Adds the embeddings of each row's position in its text and of its type; `row` is scratch,
+/// `[dim]`.
+fn add_places(
+    model: &Bert<'_>,
+    pass: &Pass<'_, '_>,
+    types: &[u32],
+    x: &mut [f32],
+    row: &mut [f32],
+) {
     let (positions, token_types, dim) = (model.positions(), model.token_types(), row.len());
     for segment in pass.segments {
         for position in 0..segment.rows {
@@ -79,8 +95,9 @@ fn add_places(model: &Bert<'_>, pass: &Pass<'_, '_>, types: &[u32], x: &mut [f32
     }
 }
 
-/// One vector of the hidden states `[rows, dim]` that lie from row `first` on in `buffers.x`, into `buffers.pooled`. The pass has
-/// one segment of one row: that of the text's sequence. False if there is no pooler.
+/// One vector of the hidden states `[rows, dim]` that lie from row `first` on in `buffers.x`, into
+/// `buffers.pooled`. The pass has one segment of one row: that of the text's sequence. False if
+/// there is no pooler.
 pub(crate) fn pool(
     model: &Bert<'_>,
     pass: &Pass<'_, '_>,

@@ -1,7 +1,9 @@
-//! BERT-family encoders (arXiv 1810.04805): absolute positions, attention in both directions, a norm after each residual.
+//! BERT-family encoders (arXiv 1810.04805): absolute positions, attention in both directions, a
+//! norm after each residual.
 //!
-//! This file opens the archive and hands out its parts; [`Config`] has the numbers; `forward` is the forward pass. Heads for
-//! classification come from adapters; language-model heads are no part of it.
+//! This file opens the archive and hands out its parts; [`Config`] has the numbers; `forward` is
+//! the forward pass. Heads for classification come from adapters; language-model heads are no part
+//! of it.
 
 mod config;
 pub(crate) mod forward;
@@ -31,13 +33,19 @@ pub struct Bert<'a> {
 
 impl fmt::Debug for Bert<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bert").field("config", &self.config).field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Bert")
+            .field("config", &self.config)
+            .field("header", &self.header)
+            .finish_non_exhaustive()
     }
 }
 
 /// One encoder block's parts.
 #[derive(Debug, Clone, Copy)]
-#[allow(missing_docs, reason = "the names are those of the model's parts; shapes are in the schema")]
+#[allow(
+    missing_docs,
+    reason = "the names are those of the model's parts; shapes are in the schema"
+)]
 pub struct Layer<'a> {
     pub q: Linear<'a>,
     pub k: Linear<'a>,
@@ -50,12 +58,14 @@ pub struct Layer<'a> {
 }
 
 impl<'a> Bert<'a> {
-    /// Opens an archive in place. The time depends on the number of tensors, not on their size: weights are not read.
+    /// Opens an archive in place. The time depends on the number of tensors, not on their size:
+    /// weights are not read.
     ///
     /// # Errors
-    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`], [`Error::Shape`],
-    /// [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`] (norms and biases are read), [`Error::NoPooler`] if its
-    /// own pooling asks for one that is absent.
+    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`],
+    /// [`Error::Shape`], [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`]
+    /// (norms and biases are read), [`Error::NoPooler`] if its own pooling asks for one that is
+    /// absent.
     pub fn open(archive: &'a [u8]) -> Result<Self> {
         let (header, root) = archive::open_root::<ArchivedBert<'static>>(archive, RootKind::BERT)?;
         let config = Config::from_archived(&root.config)?;
@@ -81,7 +91,9 @@ impl<'a> Bert<'a> {
         for table in [&root.positions, &root.token_types] {
             table.check_values(model.other_site())?;
         }
-        root.pooler.as_ref().map_or(Ok(()), |pooler| pooler.weight.check_values(Site::Pooler.number(layers)))?;
+        root.pooler
+            .as_ref()
+            .map_or(Ok(()), |pooler| pooler.weight.check_values(Site::Pooler.number(layers)))?;
         Ok(model)
     }
 
@@ -90,7 +102,12 @@ impl<'a> Bert<'a> {
         let (c, root) = (&self.config, self.root);
         if root.layers.len() != c.layers {
             let (found, layers) = (root.layers.len() as u64, c.layers as u64);
-            return Err(Error::Config { field: Field::LayerCount, found, least: layers, most: layers });
+            return Err(Error::Config {
+                field: Field::LayerCount,
+                found,
+                least: layers,
+                most: layers,
+            });
         }
         let linear = |site: Site, linear: &ArchivedLinear<'static>| {
             let (rows, cols) = site.shape(c);
@@ -116,7 +133,12 @@ impl<'a> Bert<'a> {
         }
         let (found, most) = (root.max_length.to_native(), c.context as u64);
         if found == 0 || u64::from(found) > most {
-            return Err(Error::Config { field: Field::MaxLength, found: found.into(), least: 1, most });
+            return Err(Error::Config {
+                field: Field::MaxLength,
+                found: found.into(),
+                least: 1,
+                most,
+            });
         }
         Ok(())
     }
@@ -186,8 +208,8 @@ impl<'a> Bert<'a> {
         self.root.pooler.as_ref().map(|pooler| self.linear(Site::Pooler, pooler))
     }
 
-    /// What a classifier reads: the pooler's output, as transformers' `BertForSequenceClassification` does; without a pooler the
-    /// model's own pooling.
+    /// What a classifier reads: the pooler's output, as transformers'
+    /// `BertForSequenceClassification` does; without a pooler the model's own pooling.
     pub fn classifier_pooling(&self) -> Pooling {
         if self.root.pooler.is_some() { Pooling::Pooler } else { self.config.pooling }
     }
@@ -206,7 +228,8 @@ impl<'a> Bert<'a> {
         })
     }
 
-    /// The longest text that the model's source reads, in tokens with the special ones; at most the context.
+    /// The longest text that the model's source reads, in tokens with the special ones; at most the
+    /// context.
     pub fn max_length(&self) -> usize {
         self.root.max_length.to_native() as usize
     }
@@ -218,12 +241,20 @@ impl<'a> Bert<'a> {
 
     fn linear(&self, site: Site, linear: &'a ArchivedLinear<'static>) -> Linear<'a> {
         let rows = site.shape(&self.config).0;
-        Linear { weight: linear.weight.view(), bias: vector(&linear.bias, rows), site: site.number(self.config.layers) }
+        Linear {
+            weight: linear.weight.view(),
+            bias: vector(&linear.bias, rows),
+            site: site.number(self.config.layers),
+        }
     }
 
     fn norm(&self, norm: &'a ArchivedLayerNorm<'static>) -> LayerNorm<'a> {
         let Config { dim, norm_epsilon, .. } = self.config;
-        LayerNorm { weight: vector(&norm.weight, dim), bias: vector(&norm.bias, dim), epsilon: norm_epsilon }
+        LayerNorm {
+            weight: vector(&norm.weight, dim),
+            bias: vector(&norm.bias, dim),
+            epsilon: norm_epsilon,
+        }
     }
 }
 

@@ -90,7 +90,12 @@ impl Config {
             if (least..=most).contains(&found) {
                 Ok(())
             } else {
-                Err(Error::Config { field, found: found as u64, least: least as u64, most: most as u64 })
+                Err(Error::Config {
+                    field,
+                    found: found as u64,
+                    least: least as u64,
+                    most: most as u64,
+                })
             }
         };
         within(Field::Vocab, self.vocab, 1, 1 << 24)?;
@@ -99,7 +104,8 @@ impl Config {
         within(Field::Heads, self.heads, 1, 1 << 12)?;
         within(Field::KvHeads, self.kv_heads, 1, self.heads)?;
         if !self.heads.is_multiple_of(self.kv_heads) {
-            let nearest = (1..self.kv_heads).rev().find(|&n| self.heads.is_multiple_of(n)).unwrap_or(1);
+            let nearest =
+                (1..self.kv_heads).rev().find(|&n| self.heads.is_multiple_of(n)).unwrap_or(1);
             return within(Field::KvHeads, self.kv_heads, nearest, nearest);
         }
         within(Field::HeadDim, self.head_dim, 2, 1 << 12)?;
@@ -111,7 +117,11 @@ impl Config {
         let positive = |field, value: f32| {
             let bits = u64::from(value.to_bits());
             let most = u64::from(f32::MAX.to_bits());
-            if value > 0.0 && value.is_finite() { Ok(()) } else { Err(Error::Config { field, found: bits, least: 1, most }) }
+            if value > 0.0 && value.is_finite() {
+                Ok(())
+            } else {
+                Err(Error::Config { field, found: bits, least: 1, most })
+            }
         };
         positive(Field::RopeTheta, self.rope_theta)?;
         positive(Field::NormEpsilon, self.norm_epsilon)?;
@@ -119,7 +129,9 @@ impl Config {
             RopeScaling::None => Ok(()),
             RopeScaling::Linear { factor } => positive(Field::RopeScaling, factor),
             RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context } => {
-                [factor, low_frequency, high_frequency, original_context].iter().try_for_each(|&v| positive(Field::RopeScaling, v))?;
+                [factor, low_frequency, high_frequency, original_context]
+                    .iter()
+                    .try_for_each(|&v| positive(Field::RopeScaling, v))?;
                 positive(Field::RopeScaling, high_frequency - low_frequency)
             }
         }
@@ -141,7 +153,8 @@ impl Config {
                     } else if wavelength < original_context / high_frequency {
                         plain
                     } else {
-                        let smooth = (original_context / wavelength - low_frequency) / (high_frequency - low_frequency);
+                        let smooth = (original_context / wavelength - low_frequency)
+                            / (high_frequency - low_frequency);
                         (1.0 - smooth) * plain / factor + smooth * plain
                     }
                 }
@@ -177,12 +190,20 @@ impl Config {
 
     /// From an archive, checked.
     pub(crate) fn from_archived(stored: &ArchivedLlamaConfig) -> Result<Self> {
-        let [factor, low_frequency, high_frequency, original_context] = stored.rope_parameters.map(|v| v.to_native());
+        let [factor, low_frequency, high_frequency, original_context] =
+            stored.rope_parameters.map(|v| v.to_native());
         let rope_scaling = match stored.rope_scaling.to_native() {
             0 => RopeScaling::None,
             1 => RopeScaling::Linear { factor },
             2 => RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context },
-            found => return Err(Error::Config { field: Field::RopeScaling, found: found.into(), least: 0, most: 2 }),
+            found => {
+                return Err(Error::Config {
+                    field: Field::RopeScaling,
+                    found: found.into(),
+                    least: 0,
+                    most: 2,
+                });
+            }
         };
         let config = Self {
             vocab: stored.vocab.to_native() as usize,
@@ -207,7 +228,10 @@ const SITES_PER_LAYER: usize = 7;
 
 /// A linear layer or embedding that an adapter can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "the names are those of the model's parts; the number is the decoder block")]
+#[allow(
+    missing_docs,
+    reason = "the names are those of the model's parts; the number is the decoder block"
+)]
 pub enum Site {
     Q(usize),
     K(usize),

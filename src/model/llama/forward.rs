@@ -1,12 +1,15 @@
-//! The forward pass of a Llama-family decoder, top to bottom. Allocates nothing; every buffer is named in [`Buffers`].
+//! The forward pass of a Llama-family decoder, top to bottom. Allocates nothing; every buffer is
+//! named in [`Buffers`].
 //!
-//! Works on rows: a row is one token of some sequence at some position. A prompt chunk is many rows of one sequence, a decoding
-//! step one row of each; the code is the same.
+//! Works on rows: a row is one token of some sequence at some position. A prompt chunk is many rows
+//! of one sequence, a decoding step one row of each; the code is the same.
 
 use core::ops::Range;
 
 use super::{Layer, Llama, Site};
-use crate::nn::{Cache, Embedding, Heads, Linear, Pass, Scratch, Segment, angles, attend, linear, rotate};
+use crate::nn::{
+    Cache, Embedding, Heads, Linear, Pass, Scratch, Segment, angles, attend, linear, rotate,
+};
 
 /// The rows of a pass.
 #[derive(Debug)]
@@ -67,10 +70,13 @@ pub(crate) fn blocks(
     let n = tokens.len();
     let head = c.head_dim;
     let KeyValues { keys, values, batch, room } = cache;
-    let [x, normed] = [&mut *buffers.x, &mut *buffers.normed].map(|buffer| &mut buffer[..n * c.dim]);
-    let [q, attended] = [&mut *buffers.q, &mut *buffers.attended].map(|buffer| &mut buffer[..n * c.q_dim()]);
+    let [x, normed] =
+        [&mut *buffers.x, &mut *buffers.normed].map(|buffer| &mut buffer[..n * c.dim]);
+    let [q, attended] =
+        [&mut *buffers.q, &mut *buffers.attended].map(|buffer| &mut buffer[..n * c.q_dim()]);
     let [k, v] = [&mut *buffers.k, &mut *buffers.v].map(|buffer| &mut buffer[..n * c.kv_dim()]);
-    let [gate, up] = [&mut *buffers.gate, &mut *buffers.up].map(|buffer| &mut buffer[..n * c.hidden]);
+    let [gate, up] =
+        [&mut *buffers.gate, &mut *buffers.up].map(|buffer| &mut buffer[..n * c.hidden]);
     let (scratch, turns) = (&mut buffers.scratch, &mut buffers.angles[..n * head]);
 
     let embedding = Embedding { table: model.embedding(), site: Site::Embedding.number(c.layers) };
@@ -90,7 +96,8 @@ pub(crate) fn blocks(
             rotate(&mut k[row * c.kv_dim()..][..c.kv_dim()], turn);
         }
         let first_line = index * batch * c.kv_heads;
-        let heads = Heads { heads: c.heads, kv_heads: c.kv_heads, head_dim: head, room, first_line };
+        let heads =
+            Heads { heads: c.heads, kv_heads: c.kv_heads, head_dim: head, room, first_line };
         heads.store_keys(pass, positions, k, keys);
         heads.store_values(pass, positions, v, values);
         attend(pass, &heads, positions, q, keys, values, attended);
@@ -107,8 +114,15 @@ pub(crate) fn blocks(
 }
 
 /// `logits = Head · norm(x)` of some rows of the last pass, `[rows, vocab]`.
-pub(crate) fn logits(model: &Llama<'_>, pass: &Pass<'_, '_>, rows: Range<usize>, buffers: &mut Buffers<'_>, logits: &mut [f32]) {
-    let head = Linear { weight: model.head(), bias: &[], site: Site::Head.number(model.config().layers) };
+pub(crate) fn logits(
+    model: &Llama<'_>,
+    pass: &Pass<'_, '_>,
+    rows: Range<usize>,
+    buffers: &mut Buffers<'_>,
+    logits: &mut [f32],
+) {
+    let head =
+        Linear { weight: model.head(), bias: &[], site: Site::Head.number(model.config().layers) };
     project(model, pass, rows, &head, buffers, logits);
 }
 
@@ -123,7 +137,13 @@ pub(crate) fn project(
 ) {
     let c = model.config();
     let normed = &mut buffers.normed[..rows.len() * c.dim];
-    norm_rows(pass, &buffers.x[rows.start * c.dim..rows.end * c.dim], model.norm(), c.norm_epsilon, normed);
+    norm_rows(
+        pass,
+        &buffers.x[rows.start * c.dim..rows.end * c.dim],
+        model.norm(),
+        c.norm_epsilon,
+        normed,
+    );
     linear.forward(pass, normed, out, &mut buffers.scratch);
 }
 
@@ -135,7 +155,14 @@ fn norm_rows(pass: &Pass<'_, '_>, x: &[f32], weight: &[f32], epsilon: f32, out: 
 }
 
 /// Qwen3: an RMSNorm of every query and key head, through `scratch`, as long as q.
-fn norm_heads(pass: &Pass<'_, '_>, layer: &Layer<'_>, epsilon: f32, q: &mut [f32], k: &mut [f32], scratch: &mut [f32]) {
+fn norm_heads(
+    pass: &Pass<'_, '_>,
+    layer: &Layer<'_>,
+    epsilon: f32,
+    q: &mut [f32],
+    k: &mut [f32],
+    scratch: &mut [f32],
+) {
     for (heads, weight) in [(q, layer.q_norm), (k, layer.k_norm)] {
         if !weight.is_empty() {
             let normed = &mut scratch[..heads.len()];

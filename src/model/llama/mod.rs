@@ -1,6 +1,8 @@
-//! Llama-family decoders: Llama, Qwen2 (biases on q, k, v) and Qwen3 (norms on query and key heads).
+//! Llama-family decoders: Llama, Qwen2 (biases on q, k, v) and Qwen3 (norms on query and key
+//! heads).
 //!
-//! This file opens the archive and hands out its parts; [`Config`] has the numbers; `forward` is the forward pass.
+//! This file opens the archive and hands out its parts; [`Config`] has the numbers; `forward` is
+//! the forward pass.
 
 mod config;
 pub(crate) mod forward;
@@ -26,13 +28,19 @@ pub struct Llama<'a> {
 
 impl fmt::Debug for Llama<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Llama").field("config", &self.config).field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Llama")
+            .field("config", &self.config)
+            .field("header", &self.header)
+            .finish_non_exhaustive()
     }
 }
 
 /// One decoder block's parts.
 #[derive(Debug, Clone, Copy)]
-#[allow(missing_docs, reason = "the names are those of the model's parts; shapes are in the schema")]
+#[allow(
+    missing_docs,
+    reason = "the names are those of the model's parts; shapes are in the schema"
+)]
 pub struct Layer<'a> {
     pub attention_norm: &'a [f32],
     pub q: Linear<'a>,
@@ -48,13 +56,16 @@ pub struct Layer<'a> {
 }
 
 impl<'a> Llama<'a> {
-    /// Opens an archive in place. The time depends on the number of tensors, not on their size: weights are not read.
+    /// Opens an archive in place. The time depends on the number of tensors, not on their size:
+    /// weights are not read.
     ///
     /// # Errors
-    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`], [`Error::Shape`],
-    /// [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`] (norms and biases are read).
+    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`],
+    /// [`Error::Shape`], [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`]
+    /// (norms and biases are read).
     pub fn open(archive: &'a [u8]) -> Result<Self> {
-        let (header, root) = archive::open_root::<ArchivedLlama<'static>>(archive, RootKind::LLAMA)?;
+        let (header, root) =
+            archive::open_root::<ArchivedLlama<'static>>(archive, RootKind::LLAMA)?;
         let config = Config::from_archived(&root.config)?;
         let model = Self { root, config, header };
         model.check()?;
@@ -75,7 +86,11 @@ impl<'a> Llama<'a> {
             }
         }
         model.root.embedding.check_values(Site::Embedding.number(layers))?;
-        model.root.head.as_ref().map_or(Ok(()), |head| head.check_values(Site::Head.number(layers)))?;
+        model
+            .root
+            .head
+            .as_ref()
+            .map_or(Ok(()), |head| head.check_values(Site::Head.number(layers)))?;
         Ok(model)
     }
 
@@ -84,7 +99,12 @@ impl<'a> Llama<'a> {
         let (c, root) = (&self.config, self.root);
         if root.layers.len() != c.layers {
             let (found, layers) = (root.layers.len() as u64, c.layers as u64);
-            return Err(Error::Config { field: Field::LayerCount, found, least: layers, most: layers });
+            return Err(Error::Config {
+                field: Field::LayerCount,
+                found,
+                least: layers,
+                most: layers,
+            });
         }
         let norm_site = c.sites() as u32;
         let norm = |site, lines, len, optional| {
@@ -104,9 +124,18 @@ impl<'a> Llama<'a> {
         }
         norm(norm_site, &root.norm, c.dim, false)?;
         root.embedding.check(Site::Embedding.number(c.layers), c.vocab, c.dim)?;
-        root.head.as_ref().map_or(Ok(()), |head| head.check(Site::Head.number(c.layers), c.vocab, c.dim))?;
-        let out_of_range = root.text.bos.as_ref().into_iter().chain(root.text.stop.iter()).find(|id| id.to_native() as usize >= c.vocab);
-        out_of_range.map_or(Ok(()), |id| Err(Error::Token { token: id.to_native(), vocab: c.vocab as u32 }))
+        root.head
+            .as_ref()
+            .map_or(Ok(()), |head| head.check(Site::Head.number(c.layers), c.vocab, c.dim))?;
+        let out_of_range = root
+            .text
+            .bos
+            .as_ref()
+            .into_iter()
+            .chain(root.text.stop.iter())
+            .find(|id| id.to_native() as usize >= c.vocab);
+        out_of_range
+            .map_or(Ok(()), |id| Err(Error::Token { token: id.to_native(), vocab: c.vocab as u32 }))
     }
 
     /// The model's numbers.

@@ -64,7 +64,12 @@ impl Config {
             if (least..=most).contains(&found) {
                 Ok(())
             } else {
-                Err(Error::Config { field, found: found as u64, least: least as u64, most: most as u64 })
+                Err(Error::Config {
+                    field,
+                    found: found as u64,
+                    least: least as u64,
+                    most: most as u64,
+                })
             }
         };
         within(Field::Vocab, self.vocab, 1, 1 << 24)?;
@@ -101,7 +106,14 @@ impl Config {
             0 => Head::None,
             1 => Head::LanguageModel,
             2 => Head::Labels,
-            found => return Err(Error::Config { field: Field::Head, found: found.into(), least: 0, most: 2 }),
+            found => {
+                return Err(Error::Config {
+                    field: Field::Head,
+                    found: found.into(),
+                    least: 0,
+                    most: 2,
+                });
+            }
         };
         let config = Self {
             vocab: stored.vocab.to_native() as usize,
@@ -169,7 +181,8 @@ impl Site {
     }
 }
 
-/// The module path: PyTorch has one module for all layers and parameters like `lstm.weight_ih_l0` inside it.
+/// The module path: PyTorch has one module for all layers and parameters like `lstm.weight_ih_l0`
+/// inside it.
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,7 +1,9 @@
-//! The forward pass of a stack of LSTM layers, top to bottom. Allocates nothing; every buffer is named in [`Buffers`].
+//! The forward pass of a stack of LSTM layers, top to bottom. Allocates nothing; every buffer is
+//! named in [`Buffers`].
 //!
-//! Works on rows: a row is one token of some sequence. A layer's input product serves all rows at once; the recurrent product
-//! goes token by token, each time for all sequences that still have one.
+//! Works on rows: a row is one token of some sequence. A layer's input product serves all rows at
+//! once; the recurrent product goes token by token, each time for all sequences that still have
+//! one.
 
 use super::{Lstm, Site};
 use crate::nn::{Embedding, Pass, Scratch, Segment, cell};
@@ -22,9 +24,15 @@ pub(crate) struct Buffers<'m> {
     pub(crate) scratch: Scratch<'m>,
 }
 
-/// Feeds all rows; `states`, `[batch, layers, 2, hidden]` (h, then c), moves on, and the last layer's h of every row is left in
-/// `buffers.x`, `[rows, hidden]`.
-pub(crate) fn feed(model: &Lstm<'_>, pass: &Pass<'_, '_>, tokens: &[u32], states: &mut [f32], buffers: &mut Buffers<'_>) {
+/// Feeds all rows; `states`, `[batch, layers, 2, hidden]` (h, then c), moves on, and the last
+/// layer's h of every row is left in `buffers.x`, `[rows, hidden]`.
+pub(crate) fn feed(
+    model: &Lstm<'_>,
+    pass: &Pass<'_, '_>,
+    tokens: &[u32],
+    states: &mut [f32],
+    buffers: &mut Buffers<'_>,
+) {
     let c = model.config();
     let n = tokens.len();
     let embedding = Embedding { table: model.embedding(), site: Site::Embedding.number(c.layers) };
@@ -38,8 +46,15 @@ pub(crate) fn feed(model: &Lstm<'_>, pass: &Pass<'_, '_>, tokens: &[u32], states
 }
 
 /// Layer `index`, from the input part of its gates in `buffers.gates` to its h in `buffers.x`.
-fn recur(model: &Lstm<'_>, pass: &Pass<'_, '_>, index: usize, states: &mut [f32], buffers: &mut Buffers<'_>) {
-    let (hh, layers, hidden) = (model.layer(index).hh, model.config().layers, model.config().hidden);
+fn recur(
+    model: &Lstm<'_>,
+    pass: &Pass<'_, '_>,
+    index: usize,
+    states: &mut [f32],
+    buffers: &mut Buffers<'_>,
+) {
+    let (hh, layers, hidden) =
+        (model.layer(index).hh, model.config().layers, model.config().hidden);
     let longest = pass.segments.iter().map(|segment| segment.rows).max().unwrap_or(0);
     let start = |sequence: usize| (sequence * layers + index) * 2 * hidden;
     let width = 4 * hidden;
@@ -47,7 +62,8 @@ fn recur(model: &Lstm<'_>, pass: &Pass<'_, '_>, index: usize, states: &mut [f32]
         let running = || pass.segments.iter().filter(|segment| segment.rows > t);
         let mut count = 0;
         for segment in running() {
-            buffers.before[count * hidden..][..hidden].copy_from_slice(&states[start(segment.sequence)..][..hidden]);
+            buffers.before[count * hidden..][..hidden]
+                .copy_from_slice(&states[start(segment.sequence)..][..hidden]);
             buffers.steps[count] = Segment { first: count, rows: 1, sequence: segment.sequence };
             count += 1;
         }
@@ -65,8 +81,8 @@ fn recur(model: &Lstm<'_>, pass: &Pass<'_, '_>, index: usize, states: &mut [f32]
     }
 }
 
-/// `logits = Head · h + b` of `rows` of the last pass, `[rows, outputs]`; the pass's segments are numbered from the first of them.
-/// False if there is no head.
+/// `logits = Head · h + b` of `rows` of the last pass, `[rows, outputs]`; the pass's segments are
+/// numbered from the first of them. False if there is no head.
 pub(crate) fn logits(
     model: &Lstm<'_>,
     pass: &Pass<'_, '_>,
@@ -76,6 +92,11 @@ pub(crate) fn logits(
 ) -> bool {
     let hidden = model.config().hidden;
     let Some(head) = model.head() else { return false };
-    head.forward(pass, &buffers.x[rows.start * hidden..rows.end * hidden], logits, &mut buffers.scratch);
+    head.forward(
+        pass,
+        &buffers.x[rows.start * hidden..rows.end * hidden],
+        logits,
+        &mut buffers.scratch,
+    );
     true
 }

@@ -1,7 +1,8 @@
 //! Token embedding, LSTM layers, and a head for the next token or for labels, or none.
 //!
-//! This file opens the archive and hands out its parts; [`Config`] has the numbers; `forward` is the forward pass. One direction
-//! only; projections of h (PyTorch's `proj_size`) are no part of it.
+//! This file opens the archive and hands out its parts; [`Config`] has the numbers; `forward` is
+//! the forward pass. One direction only; projections of h (PyTorch's `proj_size`) are no part of
+//! it.
 
 mod config;
 pub(crate) mod forward;
@@ -28,7 +29,10 @@ pub struct Lstm<'a> {
 
 impl fmt::Debug for Lstm<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lstm").field("config", &self.config).field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Lstm")
+            .field("config", &self.config)
+            .field("header", &self.header)
+            .finish_non_exhaustive()
     }
 }
 
@@ -42,12 +46,13 @@ pub struct Layer<'a> {
 }
 
 impl<'a> Lstm<'a> {
-    /// Opens an archive in place. The time depends on the number of tensors, not on their size: weights are not read.
+    /// Opens an archive in place. The time depends on the number of tensors, not on their size:
+    /// weights are not read.
     ///
     /// # Errors
-    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`], [`Error::Shape`],
-    /// [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`] (biases are read), [`Error::NoHead`], [`Error::Labels`],
-    /// [`Error::Token`].
+    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`],
+    /// [`Error::Shape`], [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`]
+    /// (biases are read), [`Error::NoHead`], [`Error::Labels`], [`Error::Token`].
     pub fn open(archive: &'a [u8]) -> Result<Self> {
         let (header, root) = archive::open_root::<ArchivedLstm<'static>>(archive, RootKind::LSTM)?;
         let config = Config::from_archived(&root.config)?;
@@ -70,7 +75,9 @@ impl<'a> Lstm<'a> {
             }
         }
         root.embedding.check_values(Site::Embedding.number(layers))?;
-        root.head.as_ref().map_or(Ok(()), |head| head.weight.check_values(Site::Head.number(layers)))?;
+        root.head
+            .as_ref()
+            .map_or(Ok(()), |head| head.weight.check_values(Site::Head.number(layers)))?;
         Ok(model)
     }
 
@@ -79,7 +86,12 @@ impl<'a> Lstm<'a> {
         let (c, root) = (&self.config, self.root);
         if root.layers.len() != c.layers {
             let (found, layers) = (root.layers.len() as u64, c.layers as u64);
-            return Err(Error::Config { field: Field::LayerCount, found, least: layers, most: layers });
+            return Err(Error::Config {
+                field: Field::LayerCount,
+                found,
+                least: layers,
+                most: layers,
+            });
         }
         let linear = |site: Site, linear: &ArchivedLinear<'static>| {
             let ((rows, cols), number) = (site.shape(c), site.number(c.layers));
@@ -94,18 +106,30 @@ impl<'a> Lstm<'a> {
         match root.head.as_ref() {
             None if c.head == Head::None => {}
             None => return Err(Error::NoHead),
-            Some(_) if c.head == Head::None => return Err(Error::Config { field: Field::Head, found: 0, least: 1, most: 2 }),
+            Some(_) if c.head == Head::None => {
+                return Err(Error::Config { field: Field::Head, found: 0, least: 1, most: 2 });
+            }
             Some(head) => linear(Site::Head, head)?,
         }
         match c.head {
             Head::Labels => check_labels(&root.labels, c.outputs)?,
             _ if !root.labels.is_empty() => {
-                return Err(Error::Labels { names: root.labels.split('\n').count() as u64, rows: 0 });
+                return Err(Error::Labels {
+                    names: root.labels.split('\n').count() as u64,
+                    rows: 0,
+                });
             }
             _ => {}
         }
-        let out_of_range = root.text.bos.as_ref().into_iter().chain(root.text.stop.iter()).find(|id| id.to_native() as usize >= c.vocab);
-        out_of_range.map_or(Ok(()), |id| Err(Error::Token { token: id.to_native(), vocab: c.vocab as u32 }))
+        let out_of_range = root
+            .text
+            .bos
+            .as_ref()
+            .into_iter()
+            .chain(root.text.stop.iter())
+            .find(|id| id.to_native() as usize >= c.vocab);
+        out_of_range
+            .map_or(Ok(()), |id| Err(Error::Token { token: id.to_native(), vocab: c.vocab as u32 }))
     }
 
     /// The model's numbers.
@@ -136,7 +160,10 @@ impl<'a> Lstm<'a> {
     /// Layer `index`. Panics past the last one, like slice indexing.
     pub fn layer(&self, index: usize) -> Layer<'a> {
         let layer: &'a ArchivedLstmLayer<'static> = &self.root.layers[index];
-        Layer { ih: self.linear(Site::Ih(index), &layer.ih), hh: self.linear(Site::Hh(index), &layer.hh) }
+        Layer {
+            ih: self.linear(Site::Ih(index), &layer.ih),
+            hh: self.linear(Site::Hh(index), &layer.hh),
+        }
     }
 
     /// The head, `[outputs, hidden]`.
@@ -188,7 +215,11 @@ impl<'a> Lstm<'a> {
 
     fn linear(&self, site: Site, linear: &'a ArchivedLinear<'static>) -> Linear<'a> {
         let rows = site.shape(&self.config).0;
-        Linear { weight: linear.weight.view(), bias: vector(&linear.bias, rows), site: site.number(self.config.layers) }
+        Linear {
+            weight: linear.weight.view(),
+            bias: vector(&linear.bias, rows),
+            site: site.number(self.config.layers),
+        }
     }
 }
 
@@ -229,6 +260,9 @@ impl Base for Lstm<'_> {
 }
 
 /// The linear layers of a layer with their places.
-fn linears<'l>(i: usize, layer: &'l ArchivedLstmLayer<'static>) -> [(Site, &'l ArchivedLinear<'static>); 2] {
+fn linears<'l>(
+    i: usize,
+    layer: &'l ArchivedLstmLayer<'static>,
+) -> [(Site, &'l ArchivedLinear<'static>); 2] {
     [(Site::Ih(i), &layer.ih), (Site::Hh(i), &layer.hh)]
 }

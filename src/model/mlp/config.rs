@@ -8,8 +8,8 @@ use crate::archive::schema::mlp::MlpConfig;
 use crate::error::{Error, Field, Result};
 use crate::nn::Activation;
 
-/// The numbers that define a multilayer perceptron. The widths of its layers are those of its matrices; here are the ones that
-/// memory depends on.
+/// The numbers that define a multilayer perceptron. The widths of its layers are those of its
+/// matrices; here are the ones that memory depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// Features of a row.
@@ -34,7 +34,11 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::Config`] with the field, the number and what is allowed.
-    pub fn new(inputs: usize, activation: Activation, widths: impl IntoIterator<Item = usize>) -> Result<Self> {
+    pub fn new(
+        inputs: usize,
+        activation: Activation,
+        widths: impl IntoIterator<Item = usize>,
+    ) -> Result<Self> {
         let within = |field, found: usize, most: usize| {
             if (1..=most).contains(&found) {
                 Ok(())
@@ -43,7 +47,8 @@ impl Config {
             }
         };
         within(Field::Inputs, inputs, Self::MOST)?;
-        let mut config = Self { inputs, dim: 0, outputs: inputs, layers: 0, widest: inputs, activation };
+        let mut config =
+            Self { inputs, dim: 0, outputs: inputs, layers: 0, widest: inputs, activation };
         for rows in widths {
             within(Field::Outputs, rows, Self::MOST)?;
             config.dim = config.outputs;
@@ -70,17 +75,32 @@ impl Config {
     }
 
     /// From an archive whose layers have these rows, checked.
-    pub(crate) fn from_archived(stored: &ArchivedMlpConfig, widths: impl Iterator<Item = usize>) -> Result<Self> {
+    pub(crate) fn from_archived(
+        stored: &ArchivedMlpConfig,
+        widths: impl Iterator<Item = usize>,
+    ) -> Result<Self> {
         let activation = match stored.activation.to_native() {
             0 => Activation::Gelu,
             1 => Activation::GeluTanh,
             2 => Activation::Relu,
-            found => return Err(Error::Config { field: Field::Activation, found: found.into(), least: 0, most: 2 }),
+            found => {
+                return Err(Error::Config {
+                    field: Field::Activation,
+                    found: found.into(),
+                    least: 0,
+                    most: 2,
+                });
+            }
         };
         let config = Self::new(stored.inputs.to_native() as usize, activation, widths)?;
         let (stated, outputs) = (u64::from(stored.outputs.to_native()), config.outputs as u64);
         if stated != outputs {
-            return Err(Error::Config { field: Field::Outputs, found: stated, least: outputs, most: outputs });
+            return Err(Error::Config {
+                field: Field::Outputs,
+                found: stated,
+                least: outputs,
+                most: outputs,
+            });
         }
         Ok(config)
     }

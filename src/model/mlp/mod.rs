@@ -1,7 +1,8 @@
 //! Multilayer perceptrons: linear layers with an activation between them, on numeric features.
 //!
-//! `x ← f(W x + b)` for all layers but the last, whose `W x + b` are the outputs. This file opens the archive and hands out its
-//! parts; [`Config`] has the numbers; `forward` is the forward pass. Features are taken as they are: scaling them is the caller's.
+//! `x ← f(W x + b)` for all layers but the last, whose `W x + b` are the outputs. This file opens
+//! the archive and hands out its parts; [`Config`] has the numbers; `forward` is the forward pass.
+//! Features are taken as they are: scaling them is the caller's.
 
 mod config;
 pub(crate) mod forward;
@@ -29,22 +30,32 @@ pub struct Mlp<'a> {
 
 impl fmt::Debug for Mlp<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mlp").field("config", &self.config).field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Mlp")
+            .field("config", &self.config)
+            .field("header", &self.header)
+            .finish_non_exhaustive()
     }
 }
 
 impl<'a> Mlp<'a> {
-    /// Opens an archive in place. The time depends on the number of tensors, not on their size: weights are not read.
+    /// Opens an archive in place. The time depends on the number of tensors, not on their size:
+    /// weights are not read.
     ///
     /// # Errors
-    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`], [`Error::Shape`],
-    /// [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`] (biases are read), [`Error::Labels`].
+    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`],
+    /// [`Error::Shape`], [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`]
+    /// (biases are read), [`Error::Labels`].
     pub fn open(archive: &'a [u8]) -> Result<Self> {
         let (header, root) = archive::open_root::<ArchivedMlp<'static>>(archive, RootKind::MLP)?;
         let found = root.layers.len() as u64;
         let layers = u64::from(root.config.layers.to_native());
         if found != layers {
-            return Err(Error::Config { field: Field::LayerCount, found, least: layers, most: layers });
+            return Err(Error::Config {
+                field: Field::LayerCount,
+                found,
+                least: layers,
+                most: layers,
+            });
         }
         let widths = root.layers.iter().map(|layer| layer.weight.rows.to_native() as usize);
         let config = Config::from_archived(&root.config, widths)?;
@@ -76,7 +87,11 @@ impl<'a> Mlp<'a> {
             check_finite(site, vector(&layer.bias, rows))?;
             inputs = rows;
         }
-        if self.root.labels.is_empty() { Ok(()) } else { check_labels(&self.root.labels, self.config.outputs) }
+        if self.root.labels.is_empty() {
+            Ok(())
+        } else {
+            check_labels(&self.root.labels, self.config.outputs)
+        }
     }
 
     /// The model's numbers.
@@ -140,6 +155,10 @@ impl Base for Mlp<'_> {
     }
 
     fn write_path(&self, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
-        if (site as usize) < self.config.layers { write!(out, "{}", Site(site as usize)) } else { Ok(()) }
+        if (site as usize) < self.config.layers {
+            write!(out, "{}", Site(site as usize))
+        } else {
+            Ok(())
+        }
     }
 }

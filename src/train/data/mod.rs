@@ -1,4 +1,5 @@
-//! Training data: a file is opened, checked and indexed once; batches are read from disk and encoded when they are needed.
+//! Training data: a file is opened, checked and indexed once; batches are read from disk and
+//! encoded when they are needed.
 //!
 //! | extension | a record | task |
 //! |---|---|---|
@@ -8,9 +9,10 @@
 //! | `.tsv` | `text<TAB>label`; a first line whose label is `label` is a header | classify |
 //! | `.csv` | numbers, last the label; a first row without a number among its features is a header | classify |
 //!
-//! Blank lines are left out. Tokens of a language model: begin of sequence where the model's rule says so, the text, end of
-//! sequence (conversations end as their template ends them). Each token is predicted from those before it in its own example;
-//! the first never is, those of a prompt only without [`DataOptions::completions_only`].
+//! Blank lines are left out. Tokens of a language model: begin of sequence where the model's rule
+//! says so, the text, end of sequence (conversations end as their template ends them). Each token
+//! is predicted from those before it in its own example; the first never is, those of a prompt only
+//! without [`DataOptions::completions_only`].
 //!
 //! Per example the index takes 28 bytes; of a `.txt` file the tokens are kept, 4 bytes each.
 
@@ -54,7 +56,8 @@ pub struct DataOptions {
     pub max_length: usize,
     /// Score completions and the assistant's turns only, each with the token that ends it.
     pub completions_only: bool,
-    /// Fill batches by tokens (up to `batch_size · max_length`) instead of by examples. Examples stay apart.
+    /// Fill batches by tokens (up to `batch_size · max_length`) instead of by examples. Examples
+    /// stay apart.
     pub packing: bool,
     /// The labels of the training file, for a validation file; `None` takes the file's own.
     pub labels: Option<Vec<String>>,
@@ -95,7 +98,8 @@ pub enum Targets {
 pub struct Batch {
     /// The rows.
     pub inputs: Inputs,
-    /// Rows `starts[i]..starts[i + 1]` are sequence i; the first is 0, the last the number of rows.
+    /// Rows `starts[i]..starts[i + 1]` are sequence i; the first is 0, the last the number of
+    /// rows.
     pub starts: Vec<usize>,
     /// What the rows or sequences should give.
     pub targets: Targets,
@@ -152,21 +156,33 @@ pub struct Dataset<'t> {
 
 impl fmt::Debug for Dataset<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dataset").field("path", &self.path).field("task", &self.task).field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Dataset")
+            .field("path", &self.path)
+            .field("task", &self.task)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
 impl<'t> Dataset<'t> {
-    /// Opens, checks and indexes a file; every record is read and encoded once. Features need no tokenizer.
+    /// Opens, checks and indexes a file; every record is read and encoded once. Features need no
+    /// tokenizer.
     ///
     /// # Errors
-    /// [`FileError`] with the line: a record that is not as the table above says, a label that is not among the given ones, text
-    /// that is not UTF-8, a token beyond the vocabulary. With the file: another extension, a task that it cannot serve, a missing
-    /// tokenizer, no example or only one label in it.
-    pub fn open(path: &Path, task: Task, tokenizer: Option<&'t dyn Tokenize>, options: DataOptions) -> Result<Self, FileError> {
+    /// [`FileError`] with the line: a record that is not as the table above says, a label that is
+    /// not among the given ones, text that is not UTF-8, a token beyond the vocabulary. With
+    /// the file: another extension, a task that it cannot serve, a missing tokenizer, no
+    /// example or only one label in it.
+    pub fn open(
+        path: &Path,
+        task: Task,
+        tokenizer: Option<&'t dyn Tokenize>,
+        options: DataOptions,
+    ) -> Result<Self, FileError> {
         let format = Format::of(path, task)?;
         if format != Format::Csv {
-            let frame = tokenizer.map_or(0, |t| usize::from(t.begin().is_some()) + usize::from(t.close().is_some()));
+            let frame = tokenizer
+                .map_or(0, |t| usize::from(t.begin().is_some()) + usize::from(t.close().is_some()));
             let least = if task == Task::Classify { frame + 1 } else { 2 };
             let wrong = |reason| Err(FileError::format(path, "", reason));
             if options.max_length < least {
@@ -219,8 +235,8 @@ impl<'t> Dataset<'t> {
         self.task
     }
 
-    /// The names of the classes, in the order of their indices: sorted, as numbers if all are; or as given. Empty for a language
-    /// model.
+    /// The names of the classes, in the order of their indices: sorted, as numbers if all are; or
+    /// as given. Empty for a language model.
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
@@ -250,14 +266,22 @@ impl<'t> Dataset<'t> {
         self.truncated
     }
 
-    /// Records left out because nothing in them is scored: one token, or a prompt that fills the longest sequence.
+    /// Records left out because nothing in them is scored: one token, or a prompt that fills the
+    /// longest sequence.
     pub fn skipped(&self) -> usize {
         self.skipped
     }
 
-    /// The batches of an epoch, each example once, the same for the same seed and epoch. With `sort_by_length` a batch holds examples
-    /// of similar lengths: shuffled, sorted inside stretches of 50 batches, cut, and the batches shuffled.
-    pub fn plan(&self, batch_size: usize, seed: u64, epoch: u64, sort_by_length: bool) -> Vec<Vec<u32>> {
+    /// The batches of an epoch, each example once, the same for the same seed and epoch. With
+    /// `sort_by_length` a batch holds examples of similar lengths: shuffled, sorted inside
+    /// stretches of 50 batches, cut, and the batches shuffled.
+    pub fn plan(
+        &self,
+        batch_size: usize,
+        seed: u64,
+        epoch: u64,
+        sort_by_length: bool,
+    ) -> Vec<Vec<u32>> {
         plan::epoch(&self.lengths, self.room(batch_size), seed, epoch, sort_by_length)
     }
 
@@ -278,19 +302,28 @@ impl<'t> Dataset<'t> {
     /// Reads and encodes these examples, in this order.
     ///
     /// # Errors
-    /// [`FileError`] if the file cannot be read or has changed since it was opened, or if there is no such example.
+    /// [`FileError`] if the file cannot be read or has changed since it was opened, or if there is
+    /// no such example.
     pub fn batch(&self, examples: &[u32]) -> Result<Batch, FileError> {
         self.batch_on(&Serial, examples)
     }
 
     /// [`batch`](Self::batch) on the lanes of `executor`.
-    pub(crate) fn batch_on(&self, executor: &dyn Executor, examples: &[u32]) -> Result<Batch, FileError> {
-        let mut read: Vec<Option<Result<Example, FileError>>> = examples.iter().map(|_| None).collect();
-        each(executor, read.iter_mut().zip(examples), |(read, &example)| *read = Some(self.example(example)));
+    pub(crate) fn batch_on(
+        &self,
+        executor: &dyn Executor,
+        examples: &[u32],
+    ) -> Result<Batch, FileError> {
+        let mut read: Vec<Option<Result<Example, FileError>>> =
+            examples.iter().map(|_| None).collect();
+        each(executor, read.iter_mut().zip(examples), |(read, &example)| {
+            *read = Some(self.example(example))
+        });
         let rows = examples.iter().map(|&example| self.length(example)).sum();
         let mut starts = Vec::with_capacity(examples.len() + 1);
         starts.push(0);
-        let (mut tokens, mut next, mut values, mut classes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut tokens, mut next, mut values, mut classes) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for example in read.into_iter().flatten() {
             let Example { encoded, features, class } = example?;
             if self.format == Format::Csv {
@@ -324,7 +357,9 @@ impl<'t> Dataset<'t> {
         let mut read = Example { class: entry.class, ..Example::default() };
         match self.format {
             Format::Csv => read.features = self.features(&entry)?,
-            Format::Text | Format::JsonLines | Format::Tsv => read.encoded = self.encoded(&entry, length)?,
+            Format::Text | Format::JsonLines | Format::Tsv => {
+                read.encoded = self.encoded(&entry, length)?
+            }
         }
         Ok(read)
     }
@@ -332,7 +367,9 @@ impl<'t> Dataset<'t> {
     fn entry(&self, example: u32) -> Result<(Entry, usize), FileError> {
         let entry = self.entries.get(example as usize).copied();
         let known = |entry| (entry, self.length(example));
-        entry.map(known).ok_or_else(|| self.wrong(format!("there is no example {example}: the file has {}", self.len())))
+        entry.map(known).ok_or_else(|| {
+            self.wrong(format!("there is no example {example}: the file has {}", self.len()))
+        })
     }
 
     /// The tokens of an example, as they were when the file was opened.
@@ -354,7 +391,9 @@ impl<'t> Dataset<'t> {
         let mut row = csv::ByteRecord::new();
         let is_row = scan::csv_reader(bytes.as_slice()).read_byte_record(&mut row).unwrap_or(false);
         match record::from_csv(&row) {
-            Ok(Record::Features { values, .. }) if is_row && values.len() == self.width => Ok(values),
+            Ok(Record::Features { values, .. }) if is_row && values.len() == self.width => {
+                Ok(values)
+            }
             _ => Err(self.changed(entry)),
         }
     }
@@ -370,10 +409,13 @@ impl<'t> Dataset<'t> {
         let mut bytes = vec![0; entry.bytes as usize];
         // A reader that panicked left no state behind but the position, which is set here.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = file.seek(SeekFrom::Start(entry.offset)).and_then(|_| file.read_exact(&mut bytes));
+        let read =
+            file.seek(SeekFrom::Start(entry.offset)).and_then(|_| file.read_exact(&mut bytes));
         match read {
             Ok(()) => Ok(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(self.changed(entry)),
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Err(self.changed(entry))
+            }
             Err(error) => Err(FileError::io(&self.path, error)),
         }
     }
@@ -396,7 +438,9 @@ impl<'t> Dataset<'t> {
 /// For each token the one behind it if that is scored.
 fn targets(encoded: &Encoded) -> impl Iterator<Item = u32> {
     let behind = encoded.ids.iter().zip(&encoded.scored).skip(1);
-    behind.map(|(&id, &is_scored)| if is_scored { id } else { IGNORE }).chain((!encoded.ids.is_empty()).then_some(IGNORE))
+    behind
+        .map(|(&id, &is_scored)| if is_scored { id } else { IGNORE })
+        .chain((!encoded.ids.is_empty()).then_some(IGNORE))
 }
 
 #[cfg(test)]
@@ -425,8 +469,16 @@ mod tests {
         let lines = |line: &dyn Fn(usize) -> String| (0..20).map(line).collect::<String>();
         let files = [
             ("a.txt", Task::LanguageModel, "a text of some length, ".repeat(20)),
-            ("a.jsonl", Task::LanguageModel, lines(&|i| format!("{{\"text\": \"{}\"}}\n", "word ".repeat(i % 5 + 1)))),
-            ("a.tsv", Task::Classify, lines(&|i| format!("{}\t{}\n", "word ".repeat(i % 7 + 1), i % 3))),
+            (
+                "a.jsonl",
+                Task::LanguageModel,
+                lines(&|i| format!("{{\"text\": \"{}\"}}\n", "word ".repeat(i % 5 + 1))),
+            ),
+            (
+                "a.tsv",
+                Task::Classify,
+                lines(&|i| format!("{}\t{}\n", "word ".repeat(i % 7 + 1), i % 3)),
+            ),
             ("a.csv", Task::Classify, lines(&|i| format!("{i},{},{}\n", 2 * i, i % 2))),
         ];
         for (name, task, content) in files {
@@ -436,7 +488,11 @@ mod tests {
             let data = Dataset::open(&path, task, Some(&Bytes), options).unwrap();
             let order: Vec<u32> = (0..data.len() as u32).rev().collect();
             assert!(order.len() >= 19, "{name}");
-            assert_eq!(data.batch_on(&threads, &order).unwrap(), data.batch(&order).unwrap(), "{name}");
+            assert_eq!(
+                data.batch_on(&threads, &order).unwrap(),
+                data.batch(&order).unwrap(),
+                "{name}"
+            );
 
             // Two examples that are not there: the first is the one that is named.
             let wrong: Vec<u32> = order.iter().copied().chain([500, 3, 400]).collect();

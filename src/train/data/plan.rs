@@ -15,7 +15,13 @@ pub(super) enum Room {
 }
 
 /// The batches of an epoch: shuffled, or of similar lengths in shuffled order.
-pub(super) fn epoch(lengths: &[u32], room: Room, seed: u64, epoch: u64, sort_by_length: bool) -> Vec<Vec<u32>> {
+pub(super) fn epoch(
+    lengths: &[u32],
+    room: Room,
+    seed: u64,
+    epoch: u64,
+    sort_by_length: bool,
+) -> Vec<Vec<u32>> {
     let count = u32::try_from(lengths.len()).unwrap_or(u32::MAX);
     let mut order = random::permutation(seed, epoch, count);
     if !sort_by_length {
@@ -103,11 +109,24 @@ mod tests {
             };
             batches.iter().map(spread).sum::<u32>() / batches.len() as u32
         };
-        let (sorted, mixed) = (epoch(&lengths, Room::Examples(16), 1, 0, true), epoch(&lengths, Room::Examples(16), 1, 0, false));
-        assert!(spread(&sorted) <= 4 && spread(&mixed) > 60, "{} {}", spread(&sorted), spread(&mixed));
+        let (sorted, mixed) = (
+            epoch(&lengths, Room::Examples(16), 1, 0, true),
+            epoch(&lengths, Room::Examples(16), 1, 0, false),
+        );
+        assert!(
+            spread(&sorted) <= 4 && spread(&mixed) > 60,
+            "{} {}",
+            spread(&sorted),
+            spread(&mixed)
+        );
         assert_ne!(sorted, epoch(&lengths, Room::Examples(16), 1, 1, true));
-        let mean = |batch: &Vec<u32>| batch.iter().map(|&example| lengths[example as usize]).sum::<u32>() / 16;
-        assert!(!sorted.iter().map(mean).is_sorted_by(|a, b| a >= b), "the batches themselves are shuffled");
+        let mean = |batch: &Vec<u32>| {
+            batch.iter().map(|&example| lengths[example as usize]).sum::<u32>() / 16
+        };
+        assert!(
+            !sorted.iter().map(mean).is_sorted_by(|a, b| a >= b),
+            "the batches themselves are shuffled"
+        );
     }
 
     #[test]

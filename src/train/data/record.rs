@@ -35,11 +35,15 @@ pub(super) fn from_json(line: &str, task: Task) -> Result<Record, String> {
         let what = error.split(" at line ").next().unwrap_or_default();
         format!("not JSON: {what} (column {column})")
     })?;
-    let Value::Object(object) = value else { return Err("a JSON object was expected, {\"text\": …}".into()) };
+    let Value::Object(object) = value else {
+        return Err("a JSON object was expected, {\"text\": …}".into());
+    };
     match task {
         Task::Classify => labelled(&string(&object, "text")?, &label(&object)?),
         Task::LanguageModel if object.contains_key("messages") => messages(&object),
-        Task::LanguageModel if object.contains_key("prompt") || object.contains_key("completion") => {
+        Task::LanguageModel
+            if object.contains_key("prompt") || object.contains_key("completion") =>
+        {
             let (prompt, completion) = (string(&object, "prompt")?, string(&object, "completion")?);
             if completion.is_empty() {
                 return Err("\"completion\" is empty: there is nothing to learn".into());
@@ -50,9 +54,10 @@ pub(super) fn from_json(line: &str, task: Task) -> Result<Record, String> {
             let text = string(&object, "text")?;
             if text.is_empty() { Err("\"text\" is empty".into()) } else { Ok(Record::Text(text)) }
         }
-        Task::LanguageModel => {
-            Err(format!("\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found {}", keys(&object)))
-        }
+        Task::LanguageModel => Err(format!(
+            "\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found {}",
+            keys(&object)
+        )),
     }
 }
 
@@ -68,9 +73,12 @@ pub(super) fn from_tsv(line: &str) -> Result<Record, String> {
 /// A row of CSV: numbers, last the label.
 pub(super) fn from_csv(row: &csv::ByteRecord) -> Result<Record, String> {
     let column = |i: usize, field: &[u8]| {
-        std::str::from_utf8(field).map(|text| text.trim().to_owned()).map_err(|_| format!("column {} is not UTF-8", i + 1))
+        std::str::from_utf8(field)
+            .map(|text| text.trim().to_owned())
+            .map_err(|_| format!("column {} is not UTF-8", i + 1))
     };
-    let mut fields = row.iter().enumerate().map(|(i, field)| column(i, field)).collect::<Result<Vec<_>, _>>()?;
+    let mut fields =
+        row.iter().enumerate().map(|(i, field)| column(i, field)).collect::<Result<Vec<_>, _>>()?;
     let label = fields.pop().unwrap_or_default();
     if fields.is_empty() {
         return Err("1 column: features and, last, a label were expected".into());
@@ -89,7 +97,10 @@ pub(super) fn from_csv(row: &csv::ByteRecord) -> Result<Record, String> {
 
 /// Does this row name columns, so that none of its features is a number?
 pub(super) fn is_header(row: &csv::ByteRecord) -> bool {
-    let is_number = |field| std::str::from_utf8(field).is_ok_and(|text| text.trim().parse::<f32>().is_ok_and(f32::is_finite));
+    let is_number = |field| {
+        std::str::from_utf8(field)
+            .is_ok_and(|text| text.trim().parse::<f32>().is_ok_and(f32::is_finite))
+    };
     row.len() > 1 && !row.iter().take(row.len() - 1).any(is_number)
 }
 
@@ -116,18 +127,24 @@ fn label(object: &Map<String, Value>) -> Result<String, String> {
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(number.to_string()),
         Some(Value::Bool(truth)) => Ok(truth.to_string()),
-        Some(other) => Err(format!("\"label\" is {}, a string or a whole number was expected", kind(other))),
+        Some(other) => {
+            Err(format!("\"label\" is {}, a string or a whole number was expected", kind(other)))
+        }
         None => Err(format!("\"label\" is missing, found {}", keys(object))),
     }
 }
 
 fn messages(object: &Map<String, Value>) -> Result<Record, String> {
-    let listed = object.get("messages").and_then(Value::as_array).filter(|listed| !listed.is_empty());
-    let listed = listed.ok_or("\"messages\" is no list of messages, [{\"role\": …, \"content\": …}, …] was expected")?;
+    let listed =
+        object.get("messages").and_then(Value::as_array).filter(|listed| !listed.is_empty());
+    let listed = listed.ok_or(
+        "\"messages\" is no list of messages, [{\"role\": …, \"content\": …}, …] was expected",
+    )?;
     let message = |(i, message): (usize, &Value)| {
         let text = |key: &str| {
             let text = message.get(key).and_then(Value::as_str);
-            text.map(str::to_owned).ok_or_else(|| format!("message {} has no string {key:?}", i + 1))
+            text.map(str::to_owned)
+                .ok_or_else(|| format!("message {} has no string {key:?}", i + 1))
         };
         Ok(Message { role: text("role")?, content: text("content")? })
     };

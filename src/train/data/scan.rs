@@ -17,18 +17,26 @@ const PIECE: usize = 1 << 16;
 impl Format {
     /// By the extension, if it serves the task.
     pub(super) fn of(path: &Path, task: Task) -> Result<Self, FileError> {
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
+        let extension = path
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .unwrap_or_default()
+            .to_ascii_lowercase();
         match (extension.as_str(), task) {
             ("txt", Task::LanguageModel) => Ok(Self::Text),
             ("jsonl", _) => Ok(Self::JsonLines),
             ("tsv", Task::Classify) => Ok(Self::Tsv),
             ("csv", Task::Classify) => Ok(Self::Csv),
-            (other, Task::LanguageModel) => {
-                Err(FileError::format(path, "", format!("a language model learns from .txt or .jsonl, not from {other:?}")))
-            }
-            (other, Task::Classify) => {
-                Err(FileError::format(path, "", format!("a classifier learns from .tsv, .jsonl or .csv, not from {other:?}")))
-            }
+            (other, Task::LanguageModel) => Err(FileError::format(
+                path,
+                "",
+                format!("a language model learns from .txt or .jsonl, not from {other:?}"),
+            )),
+            (other, Task::Classify) => Err(FileError::format(
+                path,
+                "",
+                format!("a classifier learns from .tsv, .jsonl or .csv, not from {other:?}"),
+            )),
         }
     }
 }
@@ -47,7 +55,8 @@ struct Blanks {
 impl Blanks {
     /// Ends of lines from byte `start` on, up to anything else. `start` only grows.
     fn from(&mut self, start: u64) -> io::Result<u64> {
-        self.reader.seek_relative(i64::try_from(start.saturating_sub(self.at)).unwrap_or(i64::MAX))?;
+        self.reader
+            .seek_relative(i64::try_from(start.saturating_sub(self.at)).unwrap_or(i64::MAX))?;
         self.at = start;
         let mut lines = 0;
         loop {
@@ -74,7 +83,11 @@ struct Names {
 
 impl Names {
     fn given(names: &[String]) -> Self {
-        Self { indices: names.iter().cloned().zip(0..).collect(), names: names.to_vec(), are_given: true }
+        Self {
+            indices: names.iter().cloned().zip(0..).collect(),
+            names: names.to_vec(),
+            are_given: true,
+        }
     }
 
     fn index(&mut self, name: &str) -> Result<u32, String> {
@@ -84,7 +97,11 @@ impl Names {
         if self.are_given {
             let known: Vec<&str> = self.names.iter().take(20).map(String::as_str).collect();
             let more = if self.names.len() > 20 { ", …" } else { "" };
-            return Err(format!("label {name:?} is not one of the training data's {}: {}{more}", self.names.len(), known.join(", ")));
+            return Err(format!(
+                "label {name:?} is not one of the training data's {}: {}{more}",
+                self.names.len(),
+                known.join(", ")
+            ));
         }
         let index = u32::try_from(self.names.len()).map_err(|_| "too many labels")?;
         self.indices.insert(name.to_owned(), index);
@@ -141,7 +158,9 @@ impl Dataset<'_> {
             self.entries.iter_mut().for_each(|entry| entry.class = new[entry.class as usize]);
             self.labels = labels;
             if let [only] = &self.labels[..] {
-                return Err(self.wrong(format!("every example has the label {only:?}: a classifier needs two")));
+                return Err(self.wrong(format!(
+                    "every example has the label {only:?}: a classifier needs two"
+                )));
             }
         }
         Ok(())
@@ -154,7 +173,8 @@ impl Dataset<'_> {
                 return Ok(());
             }
             let record = dataset.record(line.text)?;
-            if dataset.format == Format::Tsv && line.number == 1 && record.label() == Some("label") {
+            if dataset.format == Format::Tsv && line.number == 1 && record.label() == Some("label")
+            {
                 return Ok(());
             }
             let class = record.label().map_or(Ok(0), |label| names.index(label))?;
@@ -164,7 +184,8 @@ impl Dataset<'_> {
                 dataset.skipped += 1;
                 return Ok(());
             }
-            let bytes = u32::try_from(line.text.len()).map_err(|_| "the line is longer than 4 GiB")?;
+            let bytes =
+                u32::try_from(line.text.len()).map_err(|_| "the line is longer than 4 GiB")?;
             dataset.push(line.offset, bytes, line.number, class, encoded.ids.len());
             Ok(())
         })
@@ -219,10 +240,14 @@ impl Dataset<'_> {
         let (mut first, mut columns) = (true, 0);
         loop {
             let (start, line) = (reader.position().byte(), reader.position().line());
-            if !reader.read_byte_record(&mut row).map_err(|error| FileError::io(&self.path, error.into()))? {
+            if !reader
+                .read_byte_record(&mut row)
+                .map_err(|error| FileError::io(&self.path, error.into()))?
+            {
                 return Ok(());
             }
-            let line = line + blanks.from(start).map_err(|error| FileError::io(&self.path, error))?;
+            let line =
+                line + blanks.from(start).map_err(|error| FileError::io(&self.path, error))?;
             let is_first = std::mem::replace(&mut first, false);
             if is_first {
                 columns = row.len();
@@ -231,16 +256,28 @@ impl Dataset<'_> {
                 continue;
             }
             let checked = self.csv_row(&row, columns, names);
-            let (values, class) = checked.map_err(|reason| FileError::format(&self.path, format!("line {line}"), reason))?;
+            let (values, class) = checked
+                .map_err(|reason| FileError::format(&self.path, format!("line {line}"), reason))?;
             self.width = values;
             let bytes = u32::try_from(reader.position().byte().saturating_sub(start));
-            let bytes = bytes.map_err(|_| FileError::format(&self.path, format!("line {line}"), "the row is longer than 4 GiB"))?;
+            let bytes = bytes.map_err(|_| {
+                FileError::format(
+                    &self.path,
+                    format!("line {line}"),
+                    "the row is longer than 4 GiB",
+                )
+            })?;
             self.push(start, bytes, line, class, 1);
         }
     }
 
     /// Features and class of a row.
-    fn csv_row(&self, row: &csv::ByteRecord, columns: usize, names: &mut Names) -> Result<(usize, u32), String> {
+    fn csv_row(
+        &self,
+        row: &csv::ByteRecord,
+        columns: usize,
+        names: &mut Names,
+    ) -> Result<(usize, u32), String> {
         if row.len() != columns {
             return Err(format!("{} columns, the first row has {columns}", row.len()));
         }
@@ -251,18 +288,28 @@ impl Dataset<'_> {
     }
 
     fn push(&mut self, offset: u64, bytes: u32, line: u64, class: u32, rows: usize) {
-        self.entries.push(Entry { offset, bytes, line: u32::try_from(line).unwrap_or(u32::MAX), class });
+        self.entries.push(Entry {
+            offset,
+            bytes,
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+            class,
+        });
         // The longest sequence bounds it.
         self.lengths.push(u32::try_from(rows).unwrap_or(u32::MAX));
     }
 
     /// Calls `each` with every line, which is UTF-8; records without the line's end, text with it.
-    fn each_line(&mut self, mut each: impl FnMut(&mut Self, Line<'_>) -> Result<(), String>) -> Result<(), FileError> {
+    fn each_line(
+        &mut self,
+        mut each: impl FnMut(&mut Self, Line<'_>) -> Result<(), String>,
+    ) -> Result<(), FileError> {
         let mut reader = BufReader::new(self.reopened()?);
         let (mut bytes, mut offset, mut number) = (Vec::new(), 0u64, 0u64);
         loop {
             bytes.clear();
-            let read = reader.read_until(b'\n', &mut bytes).map_err(|error| FileError::io(&self.path, error))?;
+            let read = reader
+                .read_until(b'\n', &mut bytes)
+                .map_err(|error| FileError::io(&self.path, error))?;
             if read == 0 {
                 return Ok(());
             }
@@ -270,10 +317,15 @@ impl Dataset<'_> {
             let mark = if number == 1 && bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
             let text = std::str::from_utf8(&bytes[mark..]).map_err(|error| {
                 let byte = mark + error.valid_up_to();
-                let reason = format!("not UTF-8: byte {} of the line is 0x{:02x}", byte + 1, bytes[byte]);
+                let reason =
+                    format!("not UTF-8: byte {} of the line is 0x{:02x}", byte + 1, bytes[byte]);
                 FileError::format(&self.path, format!("line {number}"), reason)
             })?;
-            let text = if self.format == Format::Text { text } else { text.trim_end_matches(['\n', '\r']) };
+            let text = if self.format == Format::Text {
+                text
+            } else {
+                text.trim_end_matches(['\n', '\r'])
+            };
             if let Err(reason) = each(self, Line { text, offset: offset + mark as u64, number }) {
                 return Err(FileError::format(&self.path, format!("line {number}"), reason));
             }

@@ -1,7 +1,7 @@
 //! Records to tokens, and which of them are scored. What a record is, `record.rs` decides.
 //!
-//! Prompt and completion are encoded as inference meets them: the prompt alone, then what follows. Where the tokens of both
-//! together begin with the prompt's, those of both together are taken.
+//! Prompt and completion are encoded as inference meets them: the prompt alone, then what follows.
+//! Where the tokens of both together begin with the prompt's, those of both together are taken.
 
 use crate::text::{Message, TextBorder, TextError};
 
@@ -35,7 +35,8 @@ pub trait Tokenize: Send + Sync {
         self.end() == Some(token)
     }
 
-    /// A text to classify as the model reads it, at most `max_length` tokens with what stands around it; and whether it was cut.
+    /// A text to classify as the model reads it, at most `max_length` tokens with what stands
+    /// around it; and whether it was cut.
     ///
     /// # Errors
     /// What the tokenizer says.
@@ -63,7 +64,11 @@ pub trait Tokenize: Send + Sync {
     ///
     /// # Errors
     /// If there is no template, or what it says.
-    fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError>;
+    fn render_chat(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, TextError>;
 }
 
 impl Tokenize for TextBorder {
@@ -79,8 +84,8 @@ impl Tokenize for TextBorder {
         self.end_token()
     }
 
-    /// As the tokenizer frames it (`[CLS]` … `[SEP]`), behind the begin-of-sequence token where the model's rule asks for one and the
-    /// tokenizer has not put it there.
+    /// As the tokenizer frames it (`[CLS]` … `[SEP]`), behind the begin-of-sequence token where the
+    /// model's rule asks for one and the tokenizer has not put it there.
     fn classified(&self, text: &str, max_length: usize) -> Result<(Vec<u32>, bool), TextError> {
         let (mut ids, cut) = self.encode_text(text, max_length)?;
         if let Some(begin) = self.leading_bos()
@@ -97,7 +102,11 @@ impl Tokenize for TextBorder {
         Self::is_stop(self, token)
     }
 
-    fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
+    fn render_chat(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, TextError> {
         Self::render_chat(self, messages, add_generation_prompt)
     }
 }
@@ -147,7 +156,9 @@ impl Encoder<'_> {
         if let Some(vocabulary) = self.tokenizer.vocabulary()
             && let Some(token) = ids.iter().find(|&&id| id >= vocabulary)
         {
-            return Err(format!("the tokenizer gives token {token}, the model's vocabulary has {vocabulary}"));
+            return Err(format!(
+                "the tokenizer gives token {token}, the model's vocabulary has {vocabulary}"
+            ));
         }
         Ok(ids)
     }
@@ -189,11 +200,13 @@ impl Encoder<'_> {
 
     /// A conversation of which the assistant's turns are scored, each with the token that ends it.
     ///
-    /// The template is asked for every prefix: up to an assistant's turn with the prompt that generation would see, then with the
-    /// turn itself. What the turn adds is the assistant's.
+    /// The template is asked for every prefix: up to an assistant's turn with the prompt that
+    /// generation would see, then with the turn itself. What the turn adds is the assistant's.
     fn turns(&self, messages: &[Message]) -> Result<Encoded, String> {
         let (mut text, mut ids, mut spans) = (String::new(), Vec::new(), Vec::new());
-        for (turn, _) in messages.iter().enumerate().filter(|(_, message)| message.role == "assistant") {
+        for (turn, _) in
+            messages.iter().enumerate().filter(|(_, message)| message.role == "assistant")
+        {
             let prompt = self.render(&messages[..turn], true)?;
             ids = self.grown(ids, &text, &prompt, turn)?;
             let start = ids.len();
@@ -203,7 +216,9 @@ impl Encoder<'_> {
             spans.push(start..stop.map_or(ids.len(), |stop| start + stop + 1));
         }
         if spans.is_empty() {
-            return Err("the conversation has no turn of the assistant, and only those are scored".into());
+            return Err(
+                "the conversation has no turn of the assistant, and only those are scored".into()
+            );
         }
         let whole = self.render(messages, false)?;
         ids = self.grown(ids, &text, &whole, messages.len() - 1)?;
@@ -212,22 +227,33 @@ impl Encoder<'_> {
         Ok(self.cut(ids, scored))
     }
 
-    fn grown(&self, ids: Vec<u32>, before: &str, now: &str, turn: usize) -> Result<Vec<u32>, String> {
+    fn grown(
+        &self,
+        ids: Vec<u32>,
+        before: &str,
+        now: &str,
+        turn: usize,
+    ) -> Result<Vec<u32>, String> {
         if !now.starts_with(before) {
             let turn = turn + 1;
             let hint = "split the conversation into one line per turn of the assistant, or score every token";
-            return Err(format!("the chat template changes what comes before message {turn}, so its tokens cannot be told apart: {hint}"));
+            return Err(format!(
+                "the chat template changes what comes before message {turn}, so its tokens cannot be told apart: {hint}"
+            ));
         }
         self.continued(ids, now, before.len())
     }
 
     fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, String> {
-        self.tokenizer.render_chat(messages, add_generation_prompt).map_err(|error| error.to_string())
+        self.tokenizer
+            .render_chat(messages, add_generation_prompt)
+            .map_err(|error| error.to_string())
     }
 
     /// A text to classify: cut inside its frame, which stays whole.
     fn classified(&self, text: &str) -> Result<Encoded, String> {
-        let (ids, was_cut) = self.tokenizer.classified(text, self.max_length).map_err(|error| error.to_string())?;
+        let (ids, was_cut) =
+            self.tokenizer.classified(text, self.max_length).map_err(|error| error.to_string())?;
         Ok(Encoded { ids: self.known(ids)?, scored: Vec::new(), was_cut })
     }
 

@@ -1,7 +1,9 @@
-//! DyLoRA (arXiv 2210.07558): every step trains the first b rows of A and columns of B at the scale alpha / b, with b drawn
-//! uniformly from 1 to r for the whole model. Any rank can be used afterwards.
+//! DyLoRA (arXiv 2210.07558): every step trains the first b rows of A and columns of B at the scale
+//! alpha / b, with b drawn uniformly from 1 to r for the whole model. Any rank can be used
+//! afterwards.
 //!
-//! With `dylora_frozen` only row and column b learn, the ones before them are constants (the form of the authors' script).
+//! With `dylora_frozen` only row and column b learn, the ones before them are constants (the form
+//! of the authors' script).
 
 use super::Rules;
 use crate::train::options::Options;
@@ -19,7 +21,14 @@ impl Rules for DyLora {
         Some((random::bits(options.seed, STREAM, step) % most) as usize + 1)
     }
 
-    fn adjust(&self, plan: &Plan, options: &Options, rank: Option<usize>, _: &[f32], gradients: &mut [f32]) {
+    fn adjust(
+        &self,
+        plan: &Plan,
+        options: &Options,
+        rank: Option<usize>,
+        _: &[f32],
+        gradients: &mut [f32],
+    ) {
         if !options.dylora_frozen {
             return;
         }
@@ -29,7 +38,9 @@ impl Rules for DyLora {
                 let (a, b) = (low.a.clone(), low.b.clone());
                 gradients[b.start..b.start + b.len() / low.rank * before].fill(0.0);
                 if low.embedding {
-                    gradients[a].chunks_exact_mut(low.rank).for_each(|column| column[..before].fill(0.0));
+                    gradients[a]
+                        .chunks_exact_mut(low.rank)
+                        .for_each(|column| column[..before].fill(0.0));
                 } else {
                     gradients[a.start..a.start + a.len() / low.rank * before].fill(0.0);
                 }

@@ -1,4 +1,5 @@
-//! Full fine-tuning: the yardstick. Trains every targeted weight with its bias, and all norms; needs a float base and writes a base.
+//! Full fine-tuning: the yardstick. Trains every targeted weight with its bias, and all norms;
+//! needs a float base and writes a base.
 
 use super::Rules;
 use crate::quant::Format;

@@ -1,5 +1,5 @@
-//! LoRA (arXiv 2106.09685): `y = W x + s·B A x`, s = alpha / r; and QLoRA (arXiv 2305.14314), the same with W in NF4, through which
-//! the gradient flows.
+//! LoRA (arXiv 2106.09685): `y = W x + s·B A x`, s = alpha / r; and QLoRA (arXiv 2305.14314), the
+//! same with W in NF4, through which the gradient flows.
 
 use super::Rules;
 use crate::quant::Format;

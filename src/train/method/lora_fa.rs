@@ -1,8 +1,8 @@
-//! LoRA-FA (arXiv 2308.03303): A keeps what it was drawn as, only B learns; of a layer's input nothing but A x is needed on the way
-//! back.
+//! LoRA-FA (arXiv 2308.03303): A keeps what it was drawn as, only B learns; of a layer's input
+//! nothing but A x is needed on the way back.
 //!
-//! Plain: the optimizer gets dB as it is. Preconditioned (PEFT's optimizer): `dB ← dB·(A Aᵀ + 1e-8·I)⁻¹ / s²`, and ε is added to √v
-//! before the bias of v is corrected.
+//! Plain: the optimizer gets dB as it is. Preconditioned (PEFT's optimizer): `dB ← dB·(A Aᵀ +
+//! 1e-8·I)⁻¹ / s²`, and ε is added to √v before the bias of v is corrected.
 
 use super::Rules;
 use crate::train::optimizer::OptimizerKind;
@@ -21,7 +21,8 @@ impl Rules for LoraFa {
 
     fn epsilon(&self, options: &Options, step: u64) -> Option<f64> {
         match options.optimizer {
-            OptimizerKind::AdamW { beta2, epsilon, .. } | OptimizerKind::AdamW8Bit { beta2, epsilon, .. }
+            OptimizerKind::AdamW { beta2, epsilon, .. }
+            | OptimizerKind::AdamW8Bit { beta2, epsilon, .. }
                 if options.lora_fa_preconditioned =>
             {
                 Some(epsilon / (1.0 - beta2.powf(step as f64)).sqrt())
@@ -30,7 +31,14 @@ impl Rules for LoraFa {
         }
     }
 
-    fn adjust(&self, plan: &Plan, options: &Options, _: Option<usize>, values: &[f32], gradients: &mut [f32]) {
+    fn adjust(
+        &self,
+        plan: &Plan,
+        options: &Options,
+        _: Option<usize>,
+        values: &[f32],
+        gradients: &mut [f32],
+    ) {
         if !options.lora_fa_preconditioned {
             return;
         }
@@ -41,9 +49,15 @@ impl Rules for LoraFa {
                 let gradient = &mut gradients[low.b.clone()];
                 let outputs = gradient.len() / low.rank;
                 let old = gradient.to_vec();
-                for (inverse, new) in inverse.chunks_exact(low.rank).zip(gradient.chunks_exact_mut(outputs)) {
+                for (inverse, new) in
+                    inverse.chunks_exact(low.rank).zip(gradient.chunks_exact_mut(outputs))
+                {
                     for (j, new) in new.iter_mut().enumerate() {
-                        let sum: f64 = inverse.iter().enumerate().map(|(q, inverse)| inverse * f64::from(old[q * outputs + j])).sum();
+                        let sum: f64 = inverse
+                            .iter()
+                            .enumerate()
+                            .map(|(q, inverse)| inverse * f64::from(old[q * outputs + j]))
+                            .sum();
                         *new = (sum / scale) as f32;
                     }
                 }
@@ -52,11 +66,14 @@ impl Rules for LoraFa {
     }
 }
 
-/// `(A Aᵀ + 1e-8·I)⁻¹`, `[r, r]`, of A `[r, in]`, by Gauss and Jordan; the matrix is symmetric and positive.
+/// `(A Aᵀ + 1e-8·I)⁻¹`, `[r, r]`, of A `[r, in]`, by Gauss and Jordan; the matrix is symmetric and
+/// positive.
 fn inverse_gram(a: &[f32], rank: usize) -> Vec<f64> {
     let inputs = a.len() / rank;
     let row = |i: usize| &a[i * inputs..][..inputs];
-    let dot = |i: usize, j: usize| row(i).iter().zip(row(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let dot = |i: usize, j: usize| {
+        row(i).iter().zip(row(j)).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>()
+    };
     let mut left: Vec<f64> = (0..rank * rank).map(|at| dot(at / rank, at % rank)).collect();
     let mut right = vec![0.0; rank * rank];
     for i in 0..rank {
@@ -90,7 +107,9 @@ mod tests {
         let inverse = inverse_gram(&a, 3);
         for i in 0..3 {
             for j in 0..3 {
-                let gram = |q: usize| (0..7).map(|c| f64::from(a[q * 7 + c]) * f64::from(a[j * 7 + c])).sum::<f64>();
+                let gram = |q: usize| {
+                    (0..7).map(|c| f64::from(a[q * 7 + c]) * f64::from(a[j * 7 + c])).sum::<f64>()
+                };
                 let one: f64 = (0..3).map(|q| inverse[i * 3 + q] * gram(q)).sum();
                 assert!((one - f64::from(u8::from(i == j))).abs() < 1e-6, "{i} {j}: {one}");
             }

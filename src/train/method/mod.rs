@@ -69,7 +69,15 @@ pub(crate) trait Rules {
     }
 
     /// Changes the gradients before they are clipped and applied.
-    fn adjust(&self, _plan: &Plan, _options: &Options, _rank: Option<usize>, _values: &[f32], _gradients: &mut [f32]) {}
+    fn adjust(
+        &self,
+        _plan: &Plan,
+        _options: &Options,
+        _rank: Option<usize>,
+        _values: &[f32],
+        _gradients: &mut [f32],
+    ) {
+    }
 }
 
 /// A method of fine-tuning.
@@ -96,7 +104,16 @@ pub enum Method {
 
 impl Method {
     /// All methods.
-    pub const ALL: [Self; 8] = [Self::Lora, Self::QLora, Self::RsLora, Self::LoraPlus, Self::DyLora, Self::LoraFa, Self::Dora, Self::Full];
+    pub const ALL: [Self; 8] = [
+        Self::Lora,
+        Self::QLora,
+        Self::RsLora,
+        Self::LoraPlus,
+        Self::DyLora,
+        Self::LoraFa,
+        Self::Dora,
+        Self::Full,
+    ];
 
     /// The name on the command line and in archives.
     pub const fn name(self) -> &'static str {
@@ -137,6 +154,9 @@ impl FromStr for Method {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let known = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| format!("'{name}' is not one of {}", known()))
+        Self::ALL
+            .into_iter()
+            .find(|method| method.name() == name)
+            .ok_or_else(|| format!("'{name}' is not one of {}", known()))
     }
 }

@@ -1,4 +1,5 @@
-//! Rank-stabilized LoRA (arXiv 2312.03732): s = alpha / √r, so that larger ranks learn as fast as small ones.
+//! Rank-stabilized LoRA (arXiv 2312.03732): s = alpha / √r, so that larger ranks learn as fast as
+//! small ones.
 
 use super::Rules;
 

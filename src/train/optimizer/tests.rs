@@ -25,7 +25,11 @@ fn groups(sizes: [usize; 3]) -> Vec<Group> {
 
 fn steps(optimizer: &mut Optimizer, values_now: &mut [f32], steps: std::ops::Range<u64>) {
     for step in steps {
-        optimizer.step(1e-2 * (1.0 - step as f32 / 16.0), values_now, &values(values_now.len(), 1 + step));
+        optimizer.step(
+            1e-2 * (1.0 - step as f32 / 16.0),
+            values_now,
+            &values(values_now.len(), 1 + step),
+        );
     }
 }
 
@@ -37,16 +41,21 @@ fn run(kind: OptimizerKind, sizes: [usize; 3]) -> (Vec<f32>, Optimizer) {
 }
 
 fn golden(name: &str) -> Vec<u8> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/optimizer/optimizer.safetensors");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/optimizer/optimizer.safetensors");
     let file = std::fs::read(path).unwrap();
     SafeTensors::deserialize(&file).unwrap().tensor(name).unwrap().data().to_vec()
 }
 
 fn floats(name: &str) -> Vec<f32> {
-    golden(name).chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+    golden(name)
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect()
 }
 
-/// The largest difference, relative to the larger of 0.1 and the value: parameters that begin near 1 pass through 0.
+/// The largest difference, relative to the larger of 0.1 and the value: parameters that begin near
+/// 1 pass through 0.
 fn distance(ours: &[f32], theirs: &[f32]) -> f32 {
     assert_eq!(ours.len(), theirs.len());
     ours.iter().zip(theirs).map(|(a, b)| (a - b).abs() / b.abs().max(0.1)).fold(0.0, f32::max)
@@ -60,18 +69,26 @@ fn adamw_is_that_of_torch() {
     let (now, optimizer) = run(OptimizerKind::adamw(), SMALL);
     assert!(distance(&now, &floats("adamw")) < 3e-6, "{}", distance(&now, &floats("adamw")));
     assert_eq!(optimizer.steps(), STEPS);
-    let memory = |pick: fn(&Memory) -> &[f32]| optimizer.groups.iter().flat_map(|(_, m)| pick(m).to_vec()).collect::<Vec<_>>();
+    let memory = |pick: fn(&Memory) -> &[f32]| {
+        optimizer.groups.iter().flat_map(|(_, m)| pick(m).to_vec()).collect::<Vec<_>>()
+    };
     let m = memory(|memory| if let Memory::Float { m, .. } = memory { m } else { panic!() });
     let v = memory(|memory| if let Memory::Float { v, .. } = memory { v } else { panic!() });
     assert!(distance(&m, &floats("adamw.m")) < 1e-6);
-    assert!(v.iter().zip(floats("adamw.v")).all(|(ours, theirs)| (ours - theirs).abs() <= 1e-6 * theirs));
+    assert!(
+        v.iter()
+            .zip(floats("adamw.v"))
+            .all(|(ours, theirs)| (ours - theirs).abs() <= 1e-6 * theirs)
+    );
     let other = OptimizerKind::AdamW { beta1: 0.8, beta2: 0.95, epsilon: 1e-6 };
     assert!(distance(&run(other, SMALL).0, &floats("adamw.betas")) < 3e-6);
 }
 
 #[test]
 fn sgd_is_that_of_torch() {
-    for (kind, name) in [(OptimizerKind::Sgd { momentum: 0.9 }, "sgd"), (OptimizerKind::sgd(), "sgd.plain")] {
+    for (kind, name) in
+        [(OptimizerKind::Sgd { momentum: 0.9 }, "sgd"), (OptimizerKind::sgd(), "sgd.plain")]
+    {
         let apart = distance(&run(kind, SMALL).0, &floats(name));
         assert!(apart < 3e-6, "{name}: {apart}");
     }
@@ -85,31 +102,43 @@ fn adamw_in_8_bits_is_that_of_bitsandbytes() {
     let Memory::EightBit { m, v } = &optimizer.groups[0].1 else { panic!() };
     assert!(matches!(optimizer.groups[1].1, Memory::Float { .. }));
     // A last bit of a moment can tip a code to its neighbour; that happens to few.
-    let tipped = |ours: &[u8], name| ours.iter().zip(golden(name)).filter(|&(a, b)| *a != b).count();
+    let tipped =
+        |ours: &[u8], name| ours.iter().zip(golden(name)).filter(|&(a, b)| *a != b).count();
     assert!(tipped(&m.codes, "adamw8.m") <= 8, "{}", tipped(&m.codes, "adamw8.m"));
     assert!(tipped(&v.codes, "adamw8.v") <= 8, "{}", tipped(&v.codes, "adamw8.v"));
     assert!(distance(&m.absmax, &floats("adamw8.absmax_m")) < 1e-5);
-    assert!(v.absmax.iter().zip(floats("adamw8.absmax_v")).all(|(ours, theirs)| (ours - theirs).abs() <= 1e-5 * theirs));
+    assert!(
+        v.absmax
+            .iter()
+            .zip(floats("adamw8.absmax_v"))
+            .all(|(ours, theirs)| (ours - theirs).abs() <= 1e-5 * theirs)
+    );
     let theirs = floats("adamw8");
-    let far = now.iter().zip(&theirs).filter(|(a, b)| (*a - *b).abs() > 1e-5 * b.abs().max(0.1)).count();
+    let far =
+        now.iter().zip(&theirs).filter(|(a, b)| (*a - *b).abs() > 1e-5 * b.abs().max(0.1)).count();
     assert!(far <= 16 && distance(&now, &theirs) < 0.2, "{far} {}", distance(&now, &theirs));
 }
 
 #[test]
 fn adamw_in_8_bits_stays_near_adamw() {
-    let (exact, rough) = (run(OptimizerKind::adamw(), LARGE).0, run(OptimizerKind::adamw_8bit(), LARGE).0);
+    let (exact, rough) =
+        (run(OptimizerKind::adamw(), LARGE).0, run(OptimizerKind::adamw_8bit(), LARGE).0);
     let start = values(exact.len(), 0);
-    let (moved, apart): (f64, f64) = exact
-        .iter()
-        .zip(&rough)
-        .zip(&start)
-        .fold((0.0, 0.0), |(moved, apart), ((a, b), s)| (moved + f64::from(a - s).powi(2), apart + f64::from(a - b).powi(2)));
+    let (moved, apart): (f64, f64) =
+        exact.iter().zip(&rough).zip(&start).fold((0.0, 0.0), |(moved, apart), ((a, b), s)| {
+            (moved + f64::from(a - s).powi(2), apart + f64::from(a - b).powi(2))
+        });
     assert!(apart.sqrt() < 0.1 * moved.sqrt(), "{apart} {moved}");
 }
 
 #[test]
 fn a_saved_state_continues_bit_for_bit() {
-    for kind in [OptimizerKind::adamw(), OptimizerKind::adamw_8bit(), OptimizerKind::Sgd { momentum: 0.9 }, OptimizerKind::sgd()] {
+    for kind in [
+        OptimizerKind::adamw(),
+        OptimizerKind::adamw_8bit(),
+        OptimizerKind::Sgd { momentum: 0.9 },
+        OptimizerKind::sgd(),
+    ] {
         let count = LARGE.iter().sum();
         let (mut first, mut now) = (Optimizer::new(kind, groups(LARGE), count), values(count, 0));
         steps(&mut first, &mut now, 0..4);
@@ -147,7 +176,8 @@ fn memory_is_as_promised() {
 #[test]
 fn what_no_group_names_does_not_change_and_slices_may_be_short() {
     let group = Group { range: 2..400, rate: 1.0, decay: 0.5 };
-    let (mut optimizer, mut now) = (Optimizer::new(OptimizerKind::adamw(), vec![group], 6), vec![1.0; 6]);
+    let (mut optimizer, mut now) =
+        (Optimizer::new(OptimizerKind::adamw(), vec![group], 6), vec![1.0; 6]);
     optimizer.step(0.1, &mut now, &[1.0; 6]);
     assert!(now[..2] == [1.0; 2] && now[2..].iter().all(|&value| value < 1.0), "{now:?}");
     optimizer.step(0.1, &mut now[..1], &[1.0; 6]);
