@@ -332,10 +332,8 @@ mod tests {
         };
         assert_eq!(panicked, Refusal::Panicked.code());
         // SAFETY: the memory is still there.
-        assert_eq!(
-            unsafe { lowrank_sampler_close(sampler, null_mut()) },
-            Refusal::NotAnObject { argument: 1 }.code()
-        );
+        let closed = unsafe { lowrank_sampler_close(sampler, null_mut()) };
+        assert_eq!(closed, Refusal::NotAnObject { argument: 1 }.code());
     }
 
     #[test]

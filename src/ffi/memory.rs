@@ -138,10 +138,10 @@ pub(super) unsafe fn slice<'a, T>(pointer: *const T, count: usize) -> &'a [T] {
 /// # Safety
 /// As [`slice`]; nothing else uses the memory during the call.
 pub(super) unsafe fn bytes_mut<'a>(pointer: *mut c_char, count: usize) -> &'a mut [u8] {
-    // SAFETY: as in `slice`; regions of a call do not overlap.
     if count == 0 {
         &mut []
     } else {
+        // SAFETY: as in `slice`; regions of a call do not overlap.
         unsafe { core::slice::from_raw_parts_mut(pointer.cast(), count) }
     }
 }

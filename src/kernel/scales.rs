@@ -1,9 +1,9 @@
 //! The scale of each group of consecutive weights, expanded into a small buffer before an inner
 //! loop needs it.
 //!
-//! Kernels walk rows in groups of 64 or 32 weights, blocks may be larger: group g lies in block `g
-//! >> shift`. A run of groups is expanded at once, so that the nested scale and the offset stay in
-//! registers.
+//! Kernels walk rows in groups of 64 or 32 weights, blocks may be larger: group g lies in block
+//! `g >> shift`. A run of groups is expanded at once, so that the nested scale and the offset stay
+//! in registers.
 
 use crate::quant::{Int8, Nf4, Scales, double};
 
