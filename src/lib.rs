@@ -50,6 +50,8 @@ pub mod adapter;
 #[allow(unsafe_code)]
 pub mod archive;
 pub mod error;
+#[allow(unsafe_code)]
+pub mod exec;
 #[cfg(feature = "std")]
 pub mod export;
 #[cfg(feature = "capi")]

@@ -96,8 +96,7 @@ fn an_encoder_gives_rusts_vectors_logits_and_labels() {
     let mut encoder = Encoder::new(model, &limits, memory.as_mut(), &Serial).unwrap();
     encoder.select(1, &set, &[Choice::slot(0)]).unwrap();
     encoder.encode_with_types(&texts, &[&types[..5], &types[5..]]).unwrap();
-    let classifier = encoder.classifier(1).unwrap();
-    let labels: Vec<&str> = classifier.labels().collect();
+    let labels: Vec<String> = encoder.classifier(1).unwrap().labels().map(String::from).collect();
     let mut expected = vec![0.0; labels.len()];
     encoder.classify(1, &mut expected).unwrap();
 
@@ -430,7 +429,7 @@ fn a_decoder_classifies_as_rust_does() {
     session.select(0, &set, &[Choice::slot(0)]).unwrap();
     let mut expected = [0.0; 2];
     session.classify(0, &[5, 6, 7], &mut expected).unwrap();
-    let names: Vec<&str> = session.classifier(0).unwrap().labels().collect();
+    let names: Vec<String> = session.classifier(0).unwrap().labels().map(String::from).collect();
 
     let base = base_of(&archive, false);
     let c_set = set_with(base, &file);

@@ -188,11 +188,9 @@ fn exercise_bert(model: Bert<'_>, adapter: Option<&Adapter<'_>>) {
                 encoder.embedding(sequence).map(<[f32]>::len),
                 encoder.hidden(sequence).map(<[f32]>::len),
             );
-            if let Ok(classifier) = encoder.classifier(sequence)
-                && classifier.len() < 100
-            {
-                let _ = encoder.classify(sequence, &mut vec![0.0; classifier.len()]);
-                let _ = classifier.labels().count();
+            let labels = encoder.classifier(sequence).map(|classifier| classifier.labels().count());
+            if let Ok(labels @ 0..100) = labels {
+                let _ = encoder.classify(sequence, &mut vec![0.0; labels]);
             }
         }
     }

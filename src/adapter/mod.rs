@@ -8,6 +8,7 @@ mod dora;
 mod lora;
 #[cfg(feature = "std")]
 mod numbers;
+mod selection;
 mod set;
 #[cfg(feature = "std")]
 mod shared;
@@ -21,6 +22,8 @@ pub(crate) use lora::MAX_RANK;
 pub use lora::{Adapter, Factor, FactorValues, LowRank};
 #[cfg(feature = "std")]
 pub use numbers::{FactorFormat, Numbers};
+pub use selection::Chosen;
+pub(crate) use selection::{Handle, Selection};
 pub use set::{Active, AdapterSet, Base, Choice, Generation, Resolve, Slot, check_fit};
 #[cfg(feature = "std")]
 pub use shared::{Bytes, Pinned, SharedAdapter, SharedSet};

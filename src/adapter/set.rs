@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use super::Adapter;
+use super::{Adapter, Chosen};
 use crate::archive::Fingerprint;
 use crate::error::{Error, Result, RootKind};
 use crate::quant::Matrix;
@@ -165,10 +165,20 @@ pub trait Resolve<'a> {
     /// # Errors
     /// [`Error::NoSuchSlot`], [`Error::EmptySlot`], [`Error::AdapterWeight`], [`Error::Rank`],
     /// [`Error::RankFixed`].
-    fn resolve(&self, choice: &Choice) -> Result<Active<'a>>;
+    fn resolve(&self, choice: &Choice) -> Result<Chosen<'a>>;
 
     /// The fingerprint of the base that the adapters were checked against.
     fn base(&self) -> Fingerprint;
+}
+
+impl<'a, R: Resolve<'a> + ?Sized> Resolve<'a> for &R {
+    fn resolve(&self, choice: &Choice) -> Result<Chosen<'a>> {
+        (**self).resolve(choice)
+    }
+
+    fn base(&self) -> Fingerprint {
+        (**self).base()
+    }
 }
 
 /// Attached adapters of one base, in the caller's slots.
@@ -259,9 +269,9 @@ impl<'s, 'a> AdapterSet<'s, 'a> {
 }
 
 impl<'a> Resolve<'a> for AdapterSet<'_, 'a> {
-    fn resolve(&self, choice: &Choice) -> Result<Active<'a>> {
+    fn resolve(&self, choice: &Choice) -> Result<Chosen<'a>> {
         let (adapter, _) = self.get(choice.slot)?;
-        Active::new(adapter.ok_or(Error::EmptySlot { slot: choice.slot })?, choice)
+        Chosen::borrowed(adapter.ok_or(Error::EmptySlot { slot: choice.slot })?, choice)
     }
 
     fn base(&self) -> Fingerprint {

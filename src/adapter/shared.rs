@@ -6,8 +6,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Adapter;
-use super::set::{Active, Base, Choice, Generation, Resolve, check_fit};
+use super::set::{Base, Choice, Generation, Resolve, check_fit};
+use super::{Adapter, Chosen};
 use crate::archive::{Fingerprint, Header};
 use crate::error::{Error, Result};
 
@@ -143,22 +143,23 @@ impl<B: Base> SharedSet<B> {
     }
 }
 
-/// The adapters a session uses, held for as long as it does.
+/// Adapters of a [`SharedSet`] as they were at one time: what sessions choose from. A session that
+/// chose one holds it itself, so this may be dropped.
 #[derive(Debug, Clone)]
 pub struct Pinned {
     base: Fingerprint,
     adapters: Vec<(u32, Arc<SharedAdapter>)>,
 }
 
-impl<'a> Resolve<'a> for &'a Pinned {
-    fn resolve(&self, choice: &Choice) -> Result<Active<'a>> {
+impl<'a> Resolve<'a> for Pinned {
+    fn resolve(&self, choice: &Choice) -> Result<Chosen<'a>> {
         let slot = choice.slot;
         let (_, adapter) = self
             .adapters
             .iter()
             .find(|(pinned, _)| *pinned == slot)
             .ok_or(Error::EmptySlot { slot })?;
-        Active::new(adapter.adapter(), choice)
+        Chosen::owned(adapter, choice)
     }
 
     fn base(&self) -> Fingerprint {

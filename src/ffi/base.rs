@@ -482,7 +482,7 @@ pub unsafe extern "C" fn lowrank_adapter_label(
 
 /// The name of a label to where the caller wants it.
 pub(super) unsafe fn tell_label(
-    classifier: Option<Classifier<'static>>,
+    classifier: Option<Classifier<'_>>,
     label: u32,
     name: *mut *const c_char,
     name_bytes: *mut usize,

@@ -7,8 +7,10 @@
 //! of neighbouring positions are neighbours too; the last block is as short as the room is. In int8
 //! every position of a line has a scale of its own, absmax / 127.
 
-use super::{Pass, Segment};
+use super::{Pass, Segment, Size};
+use crate::error::Result;
 use crate::kernel::{Kernels, scale_of};
+use crate::tensor::workspace::{Pointers, Workspace, bytes_of, times};
 
 /// Positions whose keys stand together.
 pub(crate) const BLOCK: usize = 64;
@@ -19,6 +21,19 @@ pub(crate) const fn room(context: usize) -> usize {
         Some(room) => room,
         None => usize::MAX,
     }
+}
+
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum KvFormat {
+    /// 4 bytes a number.
+    F32,
+    /// 2 bytes a number.
+    #[default]
+    F16,
+    /// 1 byte a number, and 4 for the scale of each token and head.
+    Int8,
 }
 
 /// Keys or values, `[layers, batch, kv_heads, room, d]`.
@@ -44,7 +59,7 @@ pub(crate) struct Heads {
 
 impl Heads {
     /// The line of a key-value head of a sequence.
-    pub(super) fn line(&self, sequence: usize, kv_head: usize) -> usize {
+    pub(crate) fn line(&self, sequence: usize, kv_head: usize) -> usize {
         self.first_line + sequence * self.kv_heads + kv_head
     }
 
@@ -102,7 +117,70 @@ impl Heads {
     }
 }
 
-impl Cache<'_> {
+impl<'c> Cache<'c> {
+    /// Lines of `size.context` positions for `heads` key-value heads of all layers together.
+    const fn lines(size: &Size, heads: usize) -> usize {
+        times(times(size.batch, room(size.context)), heads)
+    }
+
+    /// The bytes of keys (or values) of `heads` key-value heads of all layers together.
+    pub(crate) const fn bytes(
+        size: &Size,
+        heads: usize,
+        head_dim: usize,
+        pointers: Pointers,
+    ) -> usize {
+        let positions = Self::lines(size, heads);
+        let numbers = times(positions, head_dim);
+        match size.kv_format {
+            KvFormat::F32 => bytes_of::<f32>(numbers, pointers),
+            KvFormat::F16 => bytes_of::<u16>(numbers, pointers),
+            KvFormat::Int8 => bytes_of::<i8>(numbers, pointers)
+                .saturating_add(bytes_of::<f32>(positions, pointers)),
+        }
+    }
+
+    /// Takes what [`bytes`](Self::bytes) announces.
+    pub(crate) fn carve(
+        w: &mut Workspace<'c>,
+        size: &Size,
+        heads: usize,
+        head_dim: usize,
+    ) -> Result<Self> {
+        let positions = Self::lines(size, heads);
+        let numbers = times(positions, head_dim);
+        Ok(match size.kv_format {
+            KvFormat::F32 => Self::F32(w.numbers(numbers)?),
+            KvFormat::F16 => Self::F16(w.numbers(numbers)?),
+            KvFormat::Int8 => Self::Int8(w.numbers(numbers)?, w.numbers(positions)?),
+        })
+    }
+
+    /// Copies the first positions of lines `from` to lines `to`, each `count` lines long: as many
+    /// whole blocks as `length` positions lie in, so that keys and values are treated alike.
+    pub(crate) fn copy(
+        &mut self,
+        sizes: &Heads,
+        from: usize,
+        to: usize,
+        count: usize,
+        length: usize,
+    ) {
+        let places = length.next_multiple_of(BLOCK).min(sizes.room);
+        for i in 0..count {
+            let ([from, to], d) =
+                ([from + i, to + i].map(|line| line * sizes.room), sizes.head_dim);
+            match self {
+                Self::F32(numbers) => numbers.copy_within(from * d..(from + places) * d, to * d),
+                Self::F16(numbers) => numbers.copy_within(from * d..(from + places) * d, to * d),
+                Self::Int8(numbers, scales) => {
+                    numbers.copy_within(from * d..(from + places) * d, to * d);
+                    scales.copy_within(from..from + places, to);
+                }
+            }
+        }
+    }
+
     /// Stores `row` at `at`, `at + step` …; its scale, if it has one, at `token`.
     fn store(&mut self, kernels: &Kernels, token: usize, at: usize, step: usize, row: &[f32]) {
         match self {

@@ -9,12 +9,14 @@
 //! row. `u = s·A x` is made by all lanes together (`inner`); `B u`, k and b are applied by the lane
 //! that made p, while it is in cache.
 
-use super::inner::Inner;
-use super::{Pass, Segment};
+use super::inner::{self, Inner};
+use super::{Pass, Segment, Size};
 use crate::adapter::{Active, LowRank};
-use crate::kernel::{GROUP, Input, Quantized};
+use crate::error::Result;
+use crate::kernel::{GROUP, Input, Precision, Quantized};
 use crate::quant::Matrix;
 use crate::tensor::columns::{Columns, Parts, Split};
+use crate::tensor::workspace::{Pointers, Workspace, bytes_of, times};
 
 /// A linear layer of the base: `y = W x + b`, with the number of its place for adapters.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,47 @@ pub(crate) struct Scratch<'s> {
     pub(crate) values: &'s mut [i8],
     /// Their scales, one per [`GROUP`].
     pub(crate) scales: &'s mut [f32],
+}
+
+impl<'s> Scratch<'s> {
+    /// The bytes for up to `layers` layers side by side, none of which reads more than `widest`
+    /// numbers a row.
+    pub(crate) const fn bytes(
+        size: &Size,
+        layers: usize,
+        widest: usize,
+        pointers: Pointers,
+    ) -> usize {
+        let (low_rank, values) = Self::lengths(size, layers, widest);
+        bytes_of::<f32>(low_rank, pointers)
+            .saturating_add(bytes_of::<i8>(values, pointers))
+            .saturating_add(bytes_of::<f32>(values.div_ceil(GROUP), pointers))
+    }
+
+    /// Takes what [`bytes`](Self::bytes) announces.
+    pub(crate) fn carve(
+        w: &mut Workspace<'s>,
+        size: &Size,
+        layers: usize,
+        widest: usize,
+    ) -> Result<Self> {
+        let (low_rank, values) = Self::lengths(size, layers, widest);
+        Ok(Self {
+            low_rank: w.numbers(low_rank)?,
+            width: size.max_total_rank,
+            values: w.numbers(values)?,
+            scales: w.numbers(values.div_ceil(GROUP))?,
+        })
+    }
+
+    /// The lengths of `low_rank` and `values`.
+    const fn lengths(size: &Size, layers: usize, widest: usize) -> (usize, usize) {
+        let values = match size.precision {
+            Precision::Exact => 0,
+            Precision::Fast => times(size.rows, widest),
+        };
+        (inner::need(size.rows, layers, size.max_total_rank, size.lanes), values)
+    }
 }
 
 /// Outputs that one step of the epilogue handles on the stack.
@@ -133,9 +176,9 @@ impl Linear<'_> {
     /// Turns p into y in the lane's columns.
     fn finish(&self, pass: &Pass<'_, '_>, u: &[f32], stride: usize, columns: &mut Columns<'_>) {
         let first = columns.range().start;
-        for segment in pass.segments {
+        for segment in pass.groups() {
             let (mut count, mut weight, mut rescales, mut gain) = (0, 1.0, false, &[][..]);
-            for (active, target, _) in self.targets(pass, segment) {
+            for (active, target, _) in self.targets(pass, &segment) {
                 rescales |= !target.gain.is_empty();
                 (count, weight, gain) =
                     (count + 1, active.weight, target.gain.get(first..).unwrap_or_default());
@@ -145,13 +188,13 @@ impl Linear<'_> {
             if mixed {
                 gain = &[];
             } else {
-                self.add(pass, segment, u, stride, columns);
+                self.add(pass, &segment, u, stride, columns);
             }
             for row in segment.first..segment.first + segment.rows {
                 let y = columns.row(row);
                 if mixed {
                     for (i, y) in y.chunks_mut(STEP).enumerate() {
-                        self.adapt(pass, segment, &u[row * stride..], first + i * STEP, y);
+                        self.adapt(pass, &segment, &u[row * stride..], first + i * STEP, y);
                     }
                 }
                 y.iter_mut().zip(gain).for_each(|(y, k)| *y *= k);

@@ -6,6 +6,7 @@ mod attention;
 mod both_ways;
 mod cache;
 mod embedding;
+mod engine;
 pub(crate) mod inner;
 pub(crate) mod linear;
 mod lstm;
@@ -18,17 +19,20 @@ pub(crate) use activation::apply_all;
 pub(crate) use activation::{activate, gelu};
 pub(crate) use attention::attend;
 pub(crate) use both_ways::attend_both_ways;
+pub use cache::KvFormat;
 pub(crate) use cache::{Cache, Heads, room};
 pub use embedding::Embedding;
+pub(crate) use engine::Engine;
 pub use linear::Linear;
 pub(crate) use linear::Scratch;
 pub(crate) use lstm::cell;
 pub use norm::LayerNorm;
 pub(crate) use rope::{angles, rotate};
 
-use crate::adapter::Active;
-use crate::kernel::Kernels;
-use crate::runtime::Executor;
+use crate::adapter::{Active, Handle};
+use crate::exec::Executor;
+use crate::kernel::{Kernels, Precision};
+use crate::tensor::workspace::stored;
 
 /// What every layer of one forward pass shares.
 #[derive(Clone, Copy)]
@@ -40,7 +44,7 @@ pub(crate) struct Pass<'p, 'a> {
     /// Consecutive rows that use the same adapters, covering all rows.
     pub(crate) segments: &'p [Segment],
     /// The adapters of all sequences, `[batch, max_active]`.
-    pub(crate) active: &'p [Option<Active<'a>>],
+    pub(crate) active: &'p [Handle<'a>],
     /// Adapters a sequence can have.
     pub(crate) max_active: usize,
 }
@@ -53,6 +57,25 @@ pub(crate) struct Segment {
     pub(crate) sequence: usize,
 }
 
+stored! { Segment: 12; Handle<'_>: 32; }
+
+/// What passes must have room for: buffers of every family are described in its terms.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    /// Rows computed at once.
+    pub(crate) rows: usize,
+    /// Sequences side by side.
+    pub(crate) batch: usize,
+    /// The longest sequence.
+    pub(crate) context: usize,
+    /// Parts that products are split into.
+    pub(crate) lanes: usize,
+    /// The sum of the ranks of a row's adapters.
+    pub(crate) max_total_rank: usize,
+    pub(crate) precision: Precision,
+    pub(crate) kv_format: KvFormat,
+}
+
 impl<'p, 'a> Pass<'p, 'a> {
     /// The adapters of `segment`'s sequence. With `--cfg lowrank_adapters="none"`, to measure what
     /// adapters cost that are not there, the compiler knows that there are none.
@@ -62,6 +85,36 @@ impl<'p, 'a> Pass<'p, 'a> {
     ) -> impl Iterator<Item = &'p Active<'a>> + use<'p, 'a> {
         let most = if cfg!(lowrank_adapters = "none") { 0 } else { self.max_active };
         self.active[segment.sequence * most..][..most].iter().flatten()
+    }
+
+    /// Consecutive rows that the same adapters change: segments of neighbours that chose alike are
+    /// one, so that their factors are read once.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = Segment> + use<'p, 'a> {
+        let (mut rest, pass) = (self.segments, *self);
+        core::iter::from_fn(move || {
+            let (&first, mut behind) = rest.split_first()?;
+            let mut group = first;
+            while let Some((next, more)) = behind.split_first()
+                && next.first == group.first + group.rows
+                && pass.alike(&group, next)
+            {
+                group.rows += next.rows;
+                behind = more;
+            }
+            rest = behind;
+            Some(group)
+        })
+    }
+
+    /// Did the sequences of two segments choose the same adapters in the same way?
+    fn alike(&self, one: &Segment, other: &Segment) -> bool {
+        let handles =
+            |of: &Segment| &self.active[of.sequence * self.max_active..][..self.max_active];
+        handles(one).iter().zip(handles(other)).all(|pair| match pair {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.same_as(other),
+            _ => false,
+        })
     }
 
     /// Rows `0 .. n` in as many nearly equal parts as there are lanes.

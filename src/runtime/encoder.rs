@@ -6,16 +6,25 @@
 
 use core::ops::Range;
 
-use super::encoder_limits::Plan;
-use super::engine::Engine;
-use super::selection::{self, Handle};
-use super::workspace::Workspace;
-use super::{EncoderLimits, Executor, encoder_need};
-use crate::adapter::{Choice, Classifier, Resolve};
+use super::{EncoderLimits, encoder_need};
+use crate::adapter::{Choice, Classifier, Handle, Resolve, Selection};
 use crate::error::{Error, Result};
+use crate::exec::Executor;
 use crate::model::bert::{Bert, Pooling, forward};
-use crate::nn::{Scratch, Segment};
+use crate::nn::{Engine, Segment, Size};
 use crate::tensor::math;
+use crate::tensor::workspace::{Workspace, times, workspace};
+
+workspace! {
+    /// What an encoder keeps of a batch of texts.
+    pub(super) struct Texts<'w, 'm>(size: &Size, max_active: usize) {
+        /// `[batch, max_active]`.
+        active: [Handle<'m>; times(size.batch, max_active)] = None,
+        tokens: [u32; size.rows],
+        types: [u32; size.rows],
+        segments: [Segment; size.batch] = Segment::default(),
+    }
+}
 
 /// Encodes texts with a BERT-family base, in memory that the caller lends for `'w`; model and
 /// adapters live for `'m`.
@@ -36,8 +45,7 @@ pub struct Encoder<'w, 'm> {
     model: Bert<'m>,
     limits: EncoderLimits,
     engine: Engine<'w>,
-    /// `[batch, max_active]`.
-    active: &'w mut [Handle<'m>],
+    selection: Selection<'w, 'm>,
     tokens: &'w mut [u32],
     types: &'w mut [u32],
     /// `[batch]`; the first `encoded` are valid.
@@ -69,33 +77,19 @@ impl<'w, 'm> Encoder<'w, 'm> {
     ) -> Result<Self> {
         let config = model.config();
         limits.check(config)?;
-        let plan = Plan::new(config, limits);
         let mut w = Workspace::new(memory, encoder_need(config, limits).bytes)?;
-        let buffers = forward::Buffers {
-            x: w.numbers(plan.x)?,
-            added: w.numbers(plan.x)?,
-            q: w.numbers(plan.x)?,
-            k: w.numbers(plan.x)?,
-            v: w.numbers(plan.x)?,
-            attended: w.numbers(plan.x)?,
-            hidden: w.numbers(plan.hidden)?,
-            scratch: Scratch {
-                low_rank: w.numbers(plan.low_rank)?,
-                width: limits.max_total_rank,
-                values: w.numbers(plan.quantized)?,
-                scales: w.numbers(plan.scales)?,
-            },
-            scores: w.numbers(plan.scores)?,
-            pooled: w.numbers(config.dim)?,
-        };
+        let size = limits.size();
+        let buffers = forward::Buffers::carve(&mut w, config, &size)?;
+        let Texts { active, tokens, types, segments } =
+            Texts::carve(&mut w, &size, limits.max_active)?;
         Ok(Self {
             limits: *limits,
             engine: Engine::new(executor, limits.lanes, limits.max_active),
             buffers,
-            active: w.values(plan.handles, None)?,
-            tokens: w.numbers(limits.tokens)?,
-            types: w.numbers(limits.tokens)?,
-            segments: w.values(limits.batch, Segment::default())?,
+            selection: Selection::new(active, limits.max_active),
+            tokens,
+            types,
+            segments,
             encoded: 0,
             model,
         })
@@ -114,17 +108,13 @@ impl<'w, 'm> Encoder<'w, 'm> {
         set: &impl Resolve<'m>,
         choices: &[Choice],
     ) -> Result<()> {
-        let EncoderLimits { batch, max_active, max_total_rank, .. } = self.limits;
+        let EncoderLimits { batch, max_total_rank, .. } = self.limits;
         if sequence >= batch {
             return Err(Error::NoSuchSequence { sequence, batch });
         }
-        selection::check(set, choices, self.model.fingerprint(), max_active, max_total_rank)?;
+        self.selection.check(set, choices, self.model.fingerprint(), max_total_rank)?;
         self.encoded = 0;
-        for (i, handle) in self.active[sequence * max_active..][..max_active].iter_mut().enumerate()
-        {
-            *handle = choices.get(i).map(|choice| set.resolve(choice)).transpose()?;
-        }
-        Ok(())
+        self.selection.choose(sequence, set, choices)
     }
 
     /// Encodes a batch: text i is the tokens of sequence i, special tokens included, all of token
@@ -198,7 +188,7 @@ impl<'w, 'm> Encoder<'w, 'm> {
             self.segments[sequence] = Segment { first, rows: text.len(), sequence };
             (first, count) = (rows.end, sequence + 1);
         }
-        let pass = self.engine.pass(&self.segments[..count], self.active);
+        let pass = self.engine.pass(&self.segments[..count], self.selection.handles());
         forward::encode(
             &self.model,
             &pass,
@@ -225,7 +215,7 @@ impl<'w, 'm> Encoder<'w, 'm> {
     pub fn pooled(&mut self, sequence: usize, pooling: Pooling) -> Result<&[f32]> {
         let rows = self.rows(sequence)?;
         let one = [Segment { first: 0, rows: 1, sequence }];
-        let pass = self.engine.pass(&one, self.active);
+        let pass = self.engine.pass(&one, self.selection.handles());
         match forward::pool(&self.model, &pass, pooling, rows, &mut self.buffers) {
             true => Ok(self.buffers.pooled),
             false => Err(Error::NoPooler),
@@ -253,12 +243,12 @@ impl<'w, 'm> Encoder<'w, 'm> {
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
-    pub fn classifier(&self, sequence: usize) -> Result<Classifier<'m>> {
-        let EncoderLimits { batch, max_active, .. } = self.limits;
+    pub fn classifier(&self, sequence: usize) -> Result<Classifier<'_>> {
+        let batch = self.limits.batch;
         if sequence >= batch {
             return Err(Error::NoSuchSequence { sequence, batch });
         }
-        selection::classifier(sequence, &self.active[sequence * max_active..][..max_active])
+        self.selection.classifier(sequence)
     }
 
     /// The logit of each label into `logits`, `[labels]`: the classifier over
@@ -269,13 +259,14 @@ impl<'w, 'm> Encoder<'w, 'm> {
     /// place per label.
     pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
         self.rows(sequence)?;
-        let classifier = self.classifier(sequence)?;
-        if logits.len() != classifier.len() {
-            return Err(Error::Length { have: logits.len(), need: classifier.len() });
+        let need = self.classifier(sequence)?.len();
+        if logits.len() != need {
+            return Err(Error::Length { have: logits.len(), need });
         }
         self.pooled(sequence, self.model.classifier_pooling())?;
         let one = [Segment { first: 0, rows: 1, sequence }];
-        let pass = self.engine.pass(&one, self.active);
+        let pass = self.engine.pass(&one, self.selection.handles());
+        let classifier = self.selection.classifier(sequence)?;
         classifier.linear().forward(&pass, self.buffers.pooled, logits, &mut self.buffers.scratch);
         Ok(())
     }

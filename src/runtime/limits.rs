@@ -1,36 +1,12 @@
 //! How much memory a session needs, known before it exists.
 
-use super::sample::Candidate;
-use super::selection::Handle;
-use super::session::Sequence;
+use super::KvFormat;
+use super::sequences::Books;
 use crate::error::{Error, Field, Result};
-use crate::kernel::{GROUP, Precision};
-use crate::model::llama::Config;
-use crate::nn::inner;
-use crate::nn::{Segment, room};
-
-/// How keys and values are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum KvFormat {
-    /// 4 bytes a number.
-    F32,
-    /// 2 bytes a number.
-    #[default]
-    F16,
-    /// 1 byte a number, and 4 for the scale of each token and head.
-    Int8,
-}
-
-impl KvFormat {
-    const fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-            Self::Int8 => 1,
-        }
-    }
-}
+use crate::kernel::Precision;
+use crate::model::llama::{Config, forward};
+use crate::nn::Size;
+use crate::tensor::workspace::Pointers;
 
 /// What a session must have room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,20 +50,22 @@ impl Limits {
     /// # Errors
     /// [`Error::Limit`] with the field, the number and the most that is allowed.
     pub fn check(&self, config: &Config) -> Result<()> {
-        const MANY: usize = 1 << 16;
-        let within = |field, found: usize, most: usize| {
-            if (1..=most).contains(&found) {
-                Ok(())
-            } else {
-                Err(Error::Limit { field, found, most })
-            }
-        };
         within(Field::Context, self.context, config.context)?;
-        within(Field::Batch, self.batch, MANY)?;
         within(Field::PrefillChunk, self.prefill_chunk, MANY)?;
-        within(Field::Lanes, self.lanes, 1024)?;
-        within(Field::MaxActive, self.max_active.max(1), 1024)?;
-        within(Field::MaxTotalRank, self.max_total_rank.max(1), MANY)
+        check_common(self.batch, self.lanes, self.max_active, self.max_total_rank)
+    }
+
+    /// What passes must have room for.
+    pub(super) const fn size(&self) -> Size {
+        Size {
+            rows: rows(self.batch, self.prefill_chunk),
+            batch: self.batch,
+            context: self.context,
+            lanes: self.lanes,
+            max_total_rank: self.max_total_rank,
+            precision: self.precision,
+            kv_format: self.kv_format,
+        }
     }
 }
 
@@ -100,155 +78,49 @@ pub struct Need {
     pub kv_bytes: usize,
 }
 
-/// The lengths of a session's buffers, in elements.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Plan {
-    /// Rows computed at once.
-    pub(super) rows: usize,
-    /// Keys (or values) of all layers.
-    pub(super) kv: usize,
-    /// Their scales.
-    pub(super) kv_scales: usize,
-    pub(super) handles: usize,
-    pub(super) tokens: usize,
-    pub(super) x: usize,
-    pub(super) q: usize,
-    pub(super) kv_rows: usize,
-    pub(super) hidden: usize,
-    pub(super) low_rank: usize,
-    /// Activations as integers; none in `Precision::Exact`.
-    pub(super) quantized: usize,
-    /// Their scales.
-    pub(super) scales: usize,
-    pub(super) frequencies: usize,
-    pub(super) angles: usize,
-    pub(super) logits: usize,
-}
-
-/// Lengths too large for the address space saturate; the total then fits nothing.
-pub(super) const fn times(a: usize, b: usize) -> usize {
-    a.saturating_mul(b)
-}
-
-impl Plan {
-    pub(super) const fn new(config: &Config, limits: &Limits) -> Self {
-        let rows =
-            if limits.prefill_chunk > limits.batch { limits.prefill_chunk } else { limits.batch };
-        let slots = times(limits.batch, limits.context);
-        let quantized = match limits.precision {
-            Precision::Exact => 0,
-            Precision::Fast => times(rows, config.widest()),
-        };
-        let lines =
-            times(times(times(limits.batch, room(limits.context)), config.layers), config.kv_heads);
-        let kv_scales = match limits.kv_format {
-            KvFormat::Int8 => lines,
-            KvFormat::F32 | KvFormat::F16 => 0,
-        };
-        Self {
-            rows,
-            kv: times(lines, config.head_dim),
-            kv_scales,
-            handles: times(limits.batch, limits.max_active),
-            tokens: slots,
-            x: times(rows, config.dim),
-            q: times(rows, config.q_dim()),
-            kv_rows: times(rows, config.kv_dim()),
-            hidden: times(rows, config.hidden),
-            low_rank: inner::need(rows, inner::SIDE_BY_SIDE, limits.max_total_rank, limits.lanes),
-            quantized,
-            scales: quantized.div_ceil(GROUP),
-            frequencies: config.head_dim / 2,
-            angles: times(rows, config.head_dim),
-            logits: times(limits.batch, config.vocab),
-        }
-    }
-}
-
-/// The sizes of what a session keeps besides numbers; they depend on the width of pointers.
-#[derive(Clone, Copy)]
-struct Sizes {
-    sequence: usize,
-    handle: usize,
-    index: usize,
-    segment: usize,
-}
-
-impl Sizes {
-    const HERE: Self = Self {
-        sequence: size_of::<Sequence>(),
-        handle: size_of::<Handle<'static>>(),
-        index: size_of::<usize>(),
-        segment: size_of::<Segment>(),
-    };
-    /// With 32-bit pointers, as on microcontrollers. Builds for such targets compare it with what
-    /// the compiler does.
-    const NARROW: Self = Self { sequence: 8, handle: 32, index: 4, segment: 12 };
-}
-
-#[cfg(target_pointer_width = "32")]
-const _: () = assert!(
-    Sizes::HERE.sequence == Sizes::NARROW.sequence
-        && Sizes::HERE.handle == Sizes::NARROW.handle
-        && Sizes::HERE.index == Sizes::NARROW.index
-        && Sizes::HERE.segment == Sizes::NARROW.segment,
-    "need_on_32_bits has other sizes than this target: change Sizes::NARROW"
-);
-
 /// The workspace that a session over a model with `config` needs under `limits`. Exact: one byte
 /// less is an error.
 pub const fn need(config: &Config, limits: &Limits) -> Need {
-    need_with(config, limits, Sizes::HERE)
+    need_with(config, limits, Pointers::Here)
 }
 
 /// The same on a target with 32-bit pointers, wherever it is asked: what a host tells about its
 /// firmware.
 pub const fn need_on_32_bits(config: &Config, limits: &Limits) -> Need {
-    need_with(config, limits, Sizes::NARROW)
+    need_with(config, limits, Pointers::Narrow)
 }
 
-const fn need_with(config: &Config, limits: &Limits, sizes: Sizes) -> Need {
-    let plan = Plan::new(config, limits);
-    let keys = round(times(plan.kv, limits.kv_format.bytes()))
-        .saturating_add(round(times(plan.kv_scales, 4)));
-    let kv_bytes = times(2, keys);
-    let mut bytes = kv_bytes;
-    // One entry per buffer that the session takes, in its order.
-    let floats =
-        [plan.x, plan.x, plan.q, plan.q, plan.kv_rows, plan.kv_rows, plan.hidden, plan.hidden];
-    let more = [plan.low_rank, plan.scales, plan.frequencies, plan.angles, plan.logits];
-    let mut i = 0;
-    while i < floats.len() {
-        bytes = bytes.saturating_add(round(times(floats[i], 4)));
-        i += 1;
+const fn need_with(config: &Config, limits: &Limits, pointers: Pointers) -> Need {
+    let size = limits.size();
+    let books = Books::bytes(&size, limits.max_active, config.vocab, limits.context, pointers);
+    Need {
+        bytes: books.saturating_add(forward::Buffers::bytes(config, &size, pointers)),
+        kv_bytes: forward::Buffers::kv_bytes(config, &size, pointers),
     }
-    i = 0;
-    while i < more.len() {
-        bytes = bytes.saturating_add(round(times(more[i], 4)));
-        i += 1;
-    }
-    let others = [
-        times(limits.batch, sizes.sequence),
-        times(plan.handles, sizes.handle),
-        plan.quantized,
-        times(plan.tokens, 4),
-        times(plan.rows, 4),
-        times(plan.rows, sizes.index),
-        times(plan.rows, sizes.segment),
-        times(config.vocab, size_of::<Candidate>()),
-    ];
-    i = 0;
-    while i < others.len() {
-        bytes = bytes.saturating_add(round(others[i]));
-        i += 1;
-    }
-    Need { bytes, kv_bytes }
 }
 
-/// Buffers start on cache lines.
-pub(super) const fn round(bytes: usize) -> usize {
-    match bytes.checked_next_multiple_of(64) {
-        Some(rounded) => rounded,
-        None => usize::MAX,
-    }
+/// What passes of `batch` sequences, or of `chunk` tokens of one, compute at once.
+pub(super) const fn rows(batch: usize, chunk: usize) -> usize {
+    if chunk > batch { chunk } else { batch }
+}
+
+/// The most of anything that has no limit of its own.
+pub(super) const MANY: usize = 1 << 16;
+
+/// Is `found` in 1 to `most`?
+pub(super) fn within(field: Field, found: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&found) { Ok(()) } else { Err(Error::Limit { field, found, most }) }
+}
+
+/// Checks what sessions of every kind have limits for.
+pub(super) fn check_common(
+    batch: usize,
+    lanes: usize,
+    max_active: usize,
+    max_total_rank: usize,
+) -> Result<()> {
+    within(Field::Batch, batch, MANY)?;
+    within(Field::Lanes, lanes, 1024)?;
+    within(Field::MaxActive, max_active.max(1), 1024)?;
+    within(Field::MaxTotalRank, max_total_rank.max(1), MANY)
 }

@@ -34,32 +34,30 @@
 
 mod encoder;
 mod encoder_limits;
-mod engine;
-#[allow(unsafe_code)]
-mod executor;
 mod limits;
+#[cfg(feature = "alloc")]
+mod memory;
 mod predictor;
 mod recurrent;
 mod recurrent_limits;
+mod runner;
 mod sample;
-mod selection;
+mod sequences;
 mod session;
-#[cfg(feature = "std")]
-#[allow(unsafe_code)]
-mod threads;
-#[allow(unsafe_code)]
-mod workspace;
 
 pub use encoder::Encoder;
 pub use encoder_limits::{EncoderLimits, encoder_need};
-pub use executor::{Executor, Serial};
-pub use limits::{KvFormat, Limits, Need, need, need_on_32_bits};
+pub use limits::{Limits, Need, need, need_on_32_bits};
+#[cfg(feature = "alloc")]
+pub use memory::Memory;
 pub use predictor::{Predictor, PredictorLimits, predictor_need};
-pub use recurrent::Recurrent;
+pub use recurrent::{LstmCpu, Recurrent};
 pub use recurrent_limits::{RecurrentLimits, recurrent_need};
 pub use sample::{Candidate, Sampler, SamplerOptions};
-pub use session::Session;
+pub use sequences::Sequences;
+pub use session::{LlamaCpu, Session};
+
 #[cfg(feature = "std")]
-pub use threads::Threads;
-#[cfg(feature = "alloc")]
-pub use workspace::Memory;
+pub use crate::exec::Threads;
+pub use crate::exec::{Executor, Serial};
+pub use crate::nn::KvFormat;

@@ -2,16 +2,15 @@
 //!
 //! All memory is the caller's and taken at the start; nothing here allocates.
 
-use super::engine::Engine;
-use super::limits::{round, times};
-use super::selection::{self, Handle};
-use super::workspace::Workspace;
-use super::{Executor, Need};
-use crate::adapter::{Choice, Classifier, Resolve};
-use crate::error::{Error, Field, Result};
-use crate::kernel::{GROUP, Precision};
+use super::limits::check_common;
+use super::{KvFormat, Need};
+use crate::adapter::{Choice, Classifier, Handle, Resolve, Selection};
+use crate::error::{Error, Result};
+use crate::exec::Executor;
+use crate::kernel::Precision;
 use crate::model::mlp::{Config, Mlp, forward};
-use crate::nn::{Scratch, Segment, inner};
+use crate::nn::{Engine, Segment, Size};
+use crate::tensor::workspace::{Pointers, Workspace, times, workspace};
 
 /// What a predictor must have room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,48 +38,40 @@ impl PredictorLimits {
     /// # Errors
     /// [`Error::Limit`] with the field, the number and the most that is allowed.
     pub fn check(&self) -> Result<()> {
-        const MANY: usize = 1 << 16;
-        let within = |field, found: usize, most: usize| {
-            if (1..=most).contains(&found) {
-                Ok(())
-            } else {
-                Err(Error::Limit { field, found, most })
-            }
-        };
-        within(Field::Batch, self.batch, MANY)?;
-        within(Field::Lanes, self.lanes, 1024)?;
-        within(Field::MaxActive, self.max_active.max(1), 1024)?;
-        within(Field::MaxTotalRank, self.max_total_rank.max(1), MANY)
+        check_common(self.batch, self.lanes, self.max_active, self.max_total_rank)
     }
 
-    const fn quantized(&self, config: &Config) -> usize {
-        match self.precision {
-            Precision::Exact => 0,
-            Precision::Fast => times(self.batch, config.widest),
+    /// What passes must have room for.
+    const fn size(&self) -> Size {
+        Size {
+            rows: self.batch,
+            batch: self.batch,
+            context: 0,
+            lanes: self.lanes,
+            max_total_rank: self.max_total_rank,
+            precision: self.precision,
+            kv_format: KvFormat::F32,
         }
+    }
+}
+
+workspace! {
+    /// What a predictor keeps of a batch of rows.
+    struct Rows<'w, 'm>(size: &Size, max_active: usize, outputs: usize) {
+        /// `[batch, max_active]`.
+        active: [Handle<'m>; times(size.batch, max_active)] = None,
+        segments: [Segment; size.batch] = Segment::default(),
+        /// `[batch, outputs]`.
+        outputs: [f32; times(size.batch, outputs)],
     }
 }
 
 /// The workspace that a predictor over a model with `config` needs under `limits`. Exact: one byte
 /// less is an error.
 pub const fn predictor_need(config: &Config, limits: &PredictorLimits) -> Need {
-    let quantized = limits.quantized(config);
-    // One entry per buffer that the predictor takes, in its order.
-    let sizes = [
-        times(times(limits.batch, config.widest), 4),
-        times(times(limits.batch, config.widest), 4),
-        times(inner::need(limits.batch, 1, limits.max_total_rank, limits.lanes), 4),
-        quantized,
-        times(quantized.div_ceil(GROUP), 4),
-        times(times(limits.batch, config.outputs), 4),
-        times(times(limits.batch, limits.max_active), size_of::<Handle<'static>>()),
-        times(limits.batch, size_of::<Segment>()),
-    ];
-    let (mut bytes, mut i) = (0usize, 0);
-    while i < sizes.len() {
-        bytes = bytes.saturating_add(round(sizes[i]));
-        i += 1;
-    }
+    let (size, here) = (limits.size(), Pointers::Here);
+    let rows = Rows::bytes(&size, limits.max_active, config.outputs, here);
+    let bytes = rows.saturating_add(forward::Buffers::bytes(config, &size, here));
     Need { bytes, kv_bytes: 0 }
 }
 
@@ -106,8 +97,7 @@ pub struct Predictor<'w, 'm> {
     /// `[batch, outputs]`; the first `rows` are valid.
     outputs: &'w mut [f32],
     rows: usize,
-    /// `[batch, max_active]`.
-    active: &'w mut [Handle<'m>],
+    selection: Selection<'w, 'm>,
     segments: &'w mut [Segment],
 }
 
@@ -135,27 +125,16 @@ impl<'w, 'm> Predictor<'w, 'm> {
         limits.check()?;
         let config = model.config();
         let mut w = Workspace::new(memory, predictor_need(config, limits).bytes)?;
-        let (wide, quantized) = (times(limits.batch, config.widest), limits.quantized(config));
+        let size = limits.size();
+        let buffers = forward::Buffers::carve(&mut w, config, &size)?;
+        let Rows { active, segments, outputs } =
+            Rows::carve(&mut w, &size, limits.max_active, config.outputs)?;
         Ok(Self {
-            buffers: forward::Buffers {
-                x: w.numbers(wide)?,
-                y: w.numbers(wide)?,
-                scratch: Scratch {
-                    low_rank: w.numbers(inner::need(
-                        limits.batch,
-                        1,
-                        limits.max_total_rank,
-                        limits.lanes,
-                    ))?,
-                    width: limits.max_total_rank,
-                    values: w.numbers(quantized)?,
-                    scales: w.numbers(quantized.div_ceil(GROUP))?,
-                },
-            },
-            outputs: w.numbers(times(limits.batch, config.outputs))?,
+            buffers,
+            outputs,
             rows: 0,
-            active: w.values(times(limits.batch, limits.max_active), None)?,
-            segments: w.values(limits.batch, Segment::default())?,
+            selection: Selection::new(active, limits.max_active),
+            segments,
             limits: *limits,
             engine: Engine::new(executor, limits.lanes, limits.max_active),
             model,
@@ -175,17 +154,13 @@ impl<'w, 'm> Predictor<'w, 'm> {
         set: &impl Resolve<'m>,
         choices: &[Choice],
     ) -> Result<()> {
-        let PredictorLimits { batch, max_active, max_total_rank, .. } = self.limits;
+        let PredictorLimits { batch, max_total_rank, .. } = self.limits;
         if sequence >= batch {
             return Err(Error::NoSuchSequence { sequence, batch });
         }
-        selection::check(set, choices, self.model.fingerprint(), max_active, max_total_rank)?;
+        self.selection.check(set, choices, self.model.fingerprint(), max_total_rank)?;
         self.rows = 0;
-        for (i, handle) in self.active[sequence * max_active..][..max_active].iter_mut().enumerate()
-        {
-            *handle = choices.get(i).map(|choice| set.resolve(choice)).transpose()?;
-        }
-        Ok(())
+        self.selection.choose(sequence, set, choices)
     }
 
     /// Computes the outputs of some rows: features `[rows, inputs]`. A feature that is not finite
@@ -204,7 +179,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
         for (sequence, segment) in self.segments[..rows].iter_mut().enumerate() {
             *segment = Segment { first: sequence, rows: 1, sequence };
         }
-        let pass = self.engine.pass(&self.segments[..rows], self.active);
+        let pass = self.engine.pass(&self.segments[..rows], self.selection.handles());
         forward::run(
             &self.model,
             &pass,
@@ -241,12 +216,12 @@ impl<'w, 'm> Predictor<'w, 'm> {
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
-    pub fn classifier(&self, sequence: usize) -> Result<Classifier<'m>> {
-        let PredictorLimits { batch, max_active, .. } = self.limits;
+    pub fn classifier(&self, sequence: usize) -> Result<Classifier<'_>> {
+        let batch = self.limits.batch;
         if sequence >= batch {
             return Err(Error::NoSuchSequence { sequence, batch });
         }
-        selection::classifier(sequence, &self.active[sequence * max_active..][..max_active])
+        self.selection.classifier(sequence)
     }
 
     /// The logit of each label of the adapter's classifier into `logits`, `[labels]`. It takes the
@@ -257,12 +232,12 @@ impl<'w, 'm> Predictor<'w, 'm> {
     /// place per label.
     pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
         self.check(sequence)?;
-        let classifier = self.classifier(sequence)?;
+        let classifier = self.selection.classifier(sequence)?;
         if logits.len() != classifier.len() {
             return Err(Error::Length { have: logits.len(), need: classifier.len() });
         }
         let one = [Segment { first: 0, rows: 1, sequence }];
-        let pass = self.engine.pass(&one, self.active);
+        let pass = self.engine.pass(&one, self.selection.handles());
         let dim = self.model.config().dim;
         classifier.linear().forward(
             &pass,

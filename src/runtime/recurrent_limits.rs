@@ -1,15 +1,13 @@
 //! How much memory a recurrent session needs, known before it exists.
 
-use super::Need;
-use super::limits::{round, times};
-use super::recurrent::Sequence;
-use super::sample::Candidate;
-use super::selection::Handle;
-use crate::error::{Error, Field, Result};
-use crate::kernel::{GROUP, Precision};
-use crate::model::lstm::Config;
-use crate::nn::Segment;
-use crate::nn::inner;
+use super::limits::{MANY, check_common, rows, within};
+use super::sequences::Books;
+use super::{KvFormat, Need};
+use crate::error::{Field, Result};
+use crate::kernel::Precision;
+use crate::model::lstm::{Config, forward};
+use crate::nn::Size;
+use crate::tensor::workspace::Pointers;
 
 /// What a recurrent session must have room for. There is no context: a state takes the same memory
 /// after any number of tokens.
@@ -48,19 +46,21 @@ impl RecurrentLimits {
     /// # Errors
     /// [`Error::Limit`] with the field, the number and the most that is allowed.
     pub fn check(&self) -> Result<()> {
-        const MANY: usize = 1 << 16;
-        let within = |field, found: usize, most: usize| {
-            if (1..=most).contains(&found) {
-                Ok(())
-            } else {
-                Err(Error::Limit { field, found, most })
-            }
-        };
-        within(Field::Batch, self.batch, MANY)?;
         within(Field::PrefillChunk, self.prefill_chunk, MANY)?;
-        within(Field::Lanes, self.lanes, 1024)?;
-        within(Field::MaxActive, self.max_active.max(1), 1024)?;
-        within(Field::MaxTotalRank, self.max_total_rank.max(1), MANY)
+        check_common(self.batch, self.lanes, self.max_active, self.max_total_rank)
+    }
+
+    /// What passes must have room for.
+    pub(super) const fn size(&self) -> Size {
+        Size {
+            rows: rows(self.batch, self.prefill_chunk),
+            batch: self.batch,
+            context: 0,
+            lanes: self.lanes,
+            max_total_rank: self.max_total_rank,
+            precision: self.precision,
+            kv_format: KvFormat::F32,
+        }
     }
 }
 
@@ -70,77 +70,11 @@ impl Default for RecurrentLimits {
     }
 }
 
-/// The lengths of a recurrent session's buffers, in elements.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Plan {
-    /// Rows computed at once.
-    pub(super) rows: usize,
-    /// h and c of all layers.
-    pub(super) states: usize,
-    pub(super) handles: usize,
-    pub(super) x: usize,
-    pub(super) gates: usize,
-    pub(super) recurrent: usize,
-    pub(super) before: usize,
-    pub(super) low_rank: usize,
-    /// Activations as integers; none in `Precision::Exact`.
-    pub(super) quantized: usize,
-    /// Their scales.
-    pub(super) scales: usize,
-    pub(super) logits: usize,
-}
-
-impl Plan {
-    pub(super) const fn new(config: &Config, limits: &RecurrentLimits) -> Self {
-        let rows =
-            if limits.prefill_chunk > limits.batch { limits.prefill_chunk } else { limits.batch };
-        let quantized = match limits.precision {
-            Precision::Exact => 0,
-            Precision::Fast => times(rows, config.widest()),
-        };
-        let gates = times(4, config.hidden);
-        Self {
-            rows,
-            states: times(times(limits.batch, config.layers), times(2, config.hidden)),
-            handles: times(limits.batch, limits.max_active),
-            x: times(rows, config.widest()),
-            gates: times(rows, gates),
-            recurrent: times(limits.batch, gates),
-            before: times(limits.batch, config.hidden),
-            low_rank: inner::need(rows, 1, limits.max_total_rank, limits.lanes),
-            quantized,
-            scales: quantized.div_ceil(GROUP),
-            logits: times(limits.batch, config.outputs),
-        }
-    }
-}
-
 /// The workspace that a recurrent session over a model with `config` needs under `limits`. Exact:
 /// one byte less is an error.
 pub const fn recurrent_need(config: &Config, limits: &RecurrentLimits) -> Need {
-    let plan = Plan::new(config, limits);
-    // One entry per buffer that the session takes, in its order.
-    let sizes = [
-        times(plan.states, 4),
-        times(plan.x, 4),
-        times(plan.gates, 4),
-        times(plan.recurrent, 4),
-        times(plan.before, 4),
-        times(limits.batch, size_of::<Segment>()),
-        times(plan.low_rank, 4),
-        plan.quantized,
-        times(plan.scales, 4),
-        times(plan.logits, 4),
-        times(limits.batch, size_of::<Sequence>()),
-        times(plan.handles, size_of::<Handle<'static>>()),
-        times(plan.rows, 4),
-        times(limits.batch, size_of::<Segment>()),
-        times(config.outputs, size_of::<Candidate>()),
-    ];
-    let (mut bytes, mut i) = (0usize, 0);
-    while i < sizes.len() {
-        bytes = bytes.saturating_add(round(sizes[i]));
-        i += 1;
-    }
+    let (size, here) = (limits.size(), Pointers::Here);
+    let books = Books::bytes(&size, limits.max_active, config.outputs, 0, here);
+    let bytes = books.saturating_add(forward::Buffers::bytes(config, &size, here));
     Need { bytes, kv_bytes: 0 }
 }

@@ -9,6 +9,7 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use crate::error::{Error, Field, Result};
 use crate::kernel::kernels;
+use crate::tensor::workspace::stored;
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,6 +47,8 @@ impl Candidate {
     /// What scratch starts with.
     pub const NONE: Self = Self { weight: 0.0, token: 0 };
 }
+
+stored! { Candidate: 8; }
 
 /// Chooses tokens from logits.
 #[derive(Debug, Clone)]

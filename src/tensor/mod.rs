@@ -6,6 +6,7 @@
 pub(crate) mod columns;
 pub mod math;
 mod view;
+pub(crate) mod workspace;
 
 pub use columns::Columns;
 pub use view::{Mat, MatMut};

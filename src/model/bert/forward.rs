@@ -4,32 +4,38 @@
 //! Works on rows: a row is one token. The texts of a batch lie one after the other without padding,
 //! each a segment of the pass; attention stays inside a segment, so none needs a mask.
 
-use super::{Bert, Pooling, Site};
-use crate::nn::{Embedding, Pass, Scratch, activate, attend_both_ways, linear};
+use super::{Bert, Config, Pooling, Site};
+use crate::nn::inner::SIDE_BY_SIDE;
+use crate::nn::{Embedding, Pass, Scratch, Size, activate, attend_both_ways, linear};
 use crate::tensor::math;
+use crate::tensor::workspace::{times, workspace};
 
-/// Every working buffer, `[rows, …]` unless told otherwise.
-#[derive(Debug)]
-pub(crate) struct Buffers<'m> {
-    /// The residual stream, `[rows, dim]`.
-    pub(crate) x: &'m mut [f32],
-    /// What a block's last projection adds to it, `[rows, dim]`.
-    pub(crate) added: &'m mut [f32],
-    /// `[rows, dim]`.
-    pub(crate) q: &'m mut [f32],
-    /// `[rows, dim]`.
-    pub(crate) k: &'m mut [f32],
-    /// `[rows, dim]`.
-    pub(crate) v: &'m mut [f32],
-    /// `[rows, dim]`.
-    pub(crate) attended: &'m mut [f32],
-    /// `[rows, hidden]`.
-    pub(crate) hidden: &'m mut [f32],
-    pub(crate) scratch: Scratch<'m>,
-    /// `[lanes, context]`.
-    pub(crate) scores: &'m mut [f32],
-    /// One text's vector, `[dim]`.
-    pub(crate) pooled: &'m mut [f32],
+workspace! {
+    /// Every working buffer, `[rows, …]` unless told otherwise.
+    #[derive(Debug)]
+    pub(crate) struct Buffers<'m>(config: &Config, size: &Size) {
+        /// The residual stream, `[rows, dim]`.
+        x: [f32; times(size.rows, config.dim)],
+        /// What a block's last projection adds to it, `[rows, dim]`.
+        added: [f32; times(size.rows, config.dim)],
+        /// `[rows, dim]`.
+        q: [f32; times(size.rows, config.dim)],
+        /// `[rows, dim]`.
+        k: [f32; times(size.rows, config.dim)],
+        /// `[rows, dim]`.
+        v: [f32; times(size.rows, config.dim)],
+        /// `[rows, dim]`.
+        attended: [f32; times(size.rows, config.dim)],
+        /// `[rows, hidden]`.
+        hidden: [f32; times(size.rows, config.hidden)],
+        /// `[lanes, context]`.
+        scores: [f32; times(size.lanes, size.context)],
+        /// One text's vector, `[dim]`.
+        pooled: [f32; config.dim],
+    }
+    parts {
+        scratch: Scratch(size, SIDE_BY_SIDE, config.widest()),
+    }
 }
 
 /// Encodes all rows; their last hidden states are left in `buffers.x`.

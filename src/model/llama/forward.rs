@@ -4,57 +4,56 @@
 //! Works on rows: a row is one token of some sequence at some position. A prompt chunk is many rows
 //! of one sequence, a decoding step one row of each; the code is the same.
 
-use core::ops::Range;
-
-use super::{Layer, Llama, Site};
+use super::{Config, Layer, Llama, Site};
+use crate::adapter::Handle;
+use crate::kernel::Kernels;
+use crate::nn::inner::SIDE_BY_SIDE;
 use crate::nn::{
-    Cache, Embedding, Heads, Linear, Pass, Scratch, Segment, angles, attend, linear, rotate,
+    Cache, Embedding, Engine, Heads, Linear, Pass, Scratch, Segment, Size, angles, attend, linear,
+    room, rotate,
 };
+use crate::tensor::workspace::{Pointers, times, workspace};
 
-/// The rows of a pass.
-#[derive(Debug)]
-pub(crate) struct Rows<'m> {
-    pub(crate) tokens: &'m mut [u32],
-    pub(crate) positions: &'m mut [usize],
-    /// Consecutive rows of one sequence.
-    pub(crate) segments: &'m mut [Segment],
+workspace! {
+    /// Every working buffer, `[rows, …]` unless told otherwise.
+    #[derive(Debug)]
+    pub(crate) struct Buffers<'m>(config: &Config, size: &Size) {
+        /// The residual stream, `[rows, dim]`.
+        x: [f32; times(size.rows, config.dim)],
+        /// What a norm or the output projection made of it, `[rows, dim]`.
+        normed: [f32; times(size.rows, config.dim)],
+        /// `[rows, heads · head_dim]`.
+        q: [f32; times(size.rows, config.q_dim())],
+        /// `[rows, heads · head_dim]`.
+        attended: [f32; times(size.rows, config.q_dim())],
+        /// `[rows, kv_heads · head_dim]`.
+        k: [f32; times(size.rows, config.kv_dim())],
+        /// `[rows, kv_heads · head_dim]`.
+        v: [f32; times(size.rows, config.kv_dim())],
+        /// `[rows, hidden]`.
+        gate: [f32; times(size.rows, config.hidden)],
+        /// `[rows, hidden]`.
+        up: [f32; times(size.rows, config.hidden)],
+        /// `[head_dim / 2]`.
+        frequencies: [f32; config.head_dim / 2],
+        /// cos and sin, `[rows, head_dim]`.
+        angles: [f32; times(size.rows, config.head_dim)],
+    }
+    parts {
+        scratch: Scratch(size, SIDE_BY_SIDE, config.widest()),
+        /// `[layers, batch, kv_heads, room, head_dim]`.
+        keys: Cache(size, times(config.layers, config.kv_heads), config.head_dim),
+        /// `[layers, batch, kv_heads, room, head_dim]`.
+        values: Cache(size, times(config.layers, config.kv_heads), config.head_dim),
+    }
 }
 
-/// The keys and values of all layers, `[layers, batch, kv_heads, room, head_dim]` each.
-#[derive(Debug)]
-pub(crate) struct KeyValues<'c, 'm> {
-    pub(crate) keys: &'c mut Cache<'m>,
-    pub(crate) values: &'c mut Cache<'m>,
-    /// Sequences in the cache.
-    pub(crate) batch: usize,
-    /// Positions each has room for.
-    pub(crate) room: usize,
-}
-
-/// Every working buffer, `[rows, …]` unless told otherwise.
-#[derive(Debug)]
-pub(crate) struct Buffers<'m> {
-    /// The residual stream, `[rows, dim]`.
-    pub(crate) x: &'m mut [f32],
-    /// What a norm or the output projection made of it, `[rows, dim]`.
-    pub(crate) normed: &'m mut [f32],
-    /// `[rows, heads · head_dim]`.
-    pub(crate) q: &'m mut [f32],
-    /// `[rows, heads · head_dim]`.
-    pub(crate) attended: &'m mut [f32],
-    /// `[rows, kv_heads · head_dim]`.
-    pub(crate) k: &'m mut [f32],
-    /// `[rows, kv_heads · head_dim]`.
-    pub(crate) v: &'m mut [f32],
-    /// `[rows, hidden]`.
-    pub(crate) gate: &'m mut [f32],
-    /// `[rows, hidden]`.
-    pub(crate) up: &'m mut [f32],
-    pub(crate) scratch: Scratch<'m>,
-    /// `[head_dim / 2]`.
-    pub(crate) frequencies: &'m mut [f32],
-    /// cos and sin, `[rows, head_dim]`.
-    pub(crate) angles: &'m mut [f32],
+impl Buffers<'_> {
+    /// The part of [`bytes`](Self::bytes) that keeps keys and values.
+    pub(crate) const fn kv_bytes(config: &Config, size: &Size, pointers: Pointers) -> usize {
+        let heads = times(config.layers, config.kv_heads);
+        times(2, Cache::bytes(size, heads, config.head_dim, pointers))
+    }
 }
 
 /// Runs all decoder blocks over the rows; the residual stream is left in `buffers.x`.
@@ -63,13 +62,14 @@ pub(crate) fn blocks(
     pass: &Pass<'_, '_>,
     tokens: &[u32],
     positions: &[usize],
-    cache: KeyValues<'_, '_>,
+    size: &Size,
     buffers: &mut Buffers<'_>,
 ) {
     let c = model.config();
     let n = tokens.len();
     let head = c.head_dim;
-    let KeyValues { keys, values, batch, room } = cache;
+    let (batch, room) = (size.batch, room(size.context));
+    let (keys, values) = (&mut buffers.keys, &mut buffers.values);
     let [x, normed] =
         [&mut *buffers.x, &mut *buffers.normed].map(|buffer| &mut buffer[..n * c.dim]);
     let [q, attended] =
@@ -88,7 +88,7 @@ pub(crate) fn blocks(
         let layer = model.layer(index);
 
         // x ← x + O · attention(rotate(Q n), rotate(K n), V n), n = norm(x)
-        norm_rows(pass, x, layer.attention_norm, c.norm_epsilon, normed);
+        norm_rows(pass.kernels, x, layer.attention_norm, c.norm_epsilon, normed);
         linear::forward(pass, normed, &mut [layer.q.to(q), layer.k.to(k), layer.v.to(v)], scratch);
         norm_heads(pass, &layer, c.norm_epsilon, q, k, attended);
         for (row, turn) in turns.chunks_exact(head).enumerate() {
@@ -105,7 +105,7 @@ pub(crate) fn blocks(
         pass.kernels.axpy(1.0, normed, x);
 
         // x ← x + Down · (silu(Gate n) ⊙ Up n), n = norm(x)
-        norm_rows(pass, x, layer.feed_forward_norm, c.norm_epsilon, normed);
+        norm_rows(pass.kernels, x, layer.feed_forward_norm, c.norm_epsilon, normed);
         linear::forward(pass, normed, &mut [layer.gate.to(gate), layer.up.to(up)], scratch);
         pass.kernels.silu_mul(gate, up);
         layer.down.forward(pass, gate, normed, scratch);
@@ -113,44 +113,34 @@ pub(crate) fn blocks(
     }
 }
 
-/// `logits = Head · norm(x)` of some rows of the last pass, `[rows, vocab]`.
-pub(crate) fn logits(
-    model: &Llama<'_>,
-    pass: &Pass<'_, '_>,
-    rows: Range<usize>,
-    buffers: &mut Buffers<'_>,
-    logits: &mut [f32],
-) {
-    let head =
-        Linear { weight: model.head(), bias: &[], site: Site::Head.number(model.config().layers) };
-    project(model, pass, rows, &head, buffers, logits);
-}
-
-/// What `linear` makes of norm(x) of some rows of the last pass, `[rows, out]`.
+/// What `linear` makes of norm(x) of some rows of the last pass, `[rows, out]`, one segment behind
+/// the other. `segments` name rows of the pass, and then rows of the result.
 pub(crate) fn project(
     model: &Llama<'_>,
-    pass: &Pass<'_, '_>,
-    rows: Range<usize>,
+    engine: &Engine<'_>,
+    active: &[Handle<'_>],
+    segments: &mut [Segment],
     linear: &Linear<'_>,
     buffers: &mut Buffers<'_>,
     out: &mut [f32],
 ) {
     let c = model.config();
-    let normed = &mut buffers.normed[..rows.len() * c.dim];
-    norm_rows(
-        pass,
-        &buffers.x[rows.start * c.dim..rows.end * c.dim],
-        model.norm(),
-        c.norm_epsilon,
-        normed,
-    );
-    linear.forward(pass, normed, out, &mut buffers.scratch);
+    let mut rows = 0;
+    for segment in &mut *segments {
+        let x = &buffers.x[segment.first * c.dim..][..segment.rows * c.dim];
+        let normed = &mut buffers.normed[rows * c.dim..][..segment.rows * c.dim];
+        norm_rows(engine.kernels, x, model.norm(), c.norm_epsilon, normed);
+        segment.first = rows;
+        rows += segment.rows;
+    }
+    let pass = engine.pass(segments, active);
+    linear.forward(&pass, &buffers.normed[..rows * c.dim], out, &mut buffers.scratch);
 }
 
 /// The RMSNorm of every row.
-fn norm_rows(pass: &Pass<'_, '_>, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+fn norm_rows(kernels: &Kernels, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
-        pass.kernels.rms_norm(x, weight, epsilon, out);
+        kernels.rms_norm(x, weight, epsilon, out);
     }
 }
 
@@ -166,7 +156,7 @@ fn norm_heads(
     for (heads, weight) in [(q, layer.q_norm), (k, layer.k_norm)] {
         if !weight.is_empty() {
             let normed = &mut scratch[..heads.len()];
-            norm_rows(pass, heads, weight, epsilon, normed);
+            norm_rows(pass.kernels, heads, weight, epsilon, normed);
             heads.copy_from_slice(normed);
         }
     }

@@ -1,18 +1,23 @@
 //! The forward pass of a multilayer perceptron. Allocates nothing; every buffer is named in
 //! [`Buffers`].
 
-use super::Mlp;
-use crate::nn::{Pass, Scratch, activate};
+use super::{Config, Mlp};
+use crate::nn::{Pass, Scratch, Size, activate};
+use crate::tensor::workspace::{times, workspace};
 
-/// Every working buffer.
-#[derive(Debug)]
-pub(crate) struct Buffers<'m> {
-    /// What a layer reads, `[rows, widest]`; behind a pass what the last layer read, `[rows,
-    /// dim]`.
-    pub(crate) x: &'m mut [f32],
-    /// What it gives, `[rows, widest]`.
-    pub(crate) y: &'m mut [f32],
-    pub(crate) scratch: Scratch<'m>,
+workspace! {
+    /// Every working buffer.
+    #[derive(Debug)]
+    pub(crate) struct Buffers<'m>(config: &Config, size: &Size) {
+        /// What a layer reads, `[rows, widest]`; behind a pass what the last layer read, `[rows,
+        /// dim]`.
+        x: [f32; times(size.rows, config.widest)],
+        /// What it gives, `[rows, widest]`.
+        y: [f32; times(size.rows, config.widest)],
+    }
+    parts {
+        scratch: Scratch(size, 1, config.widest),
+    }
 }
 
 /// The outputs of all rows: features `[n, inputs]`, outputs `[n, outputs]`.

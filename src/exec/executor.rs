@@ -11,7 +11,7 @@
 /// an implementation does beside that is its own affair; it may call them in any order, on any
 /// threads.
 pub unsafe trait Executor: Sync {
-    /// How many tasks can run at the same time; what [`Limits::lanes`](super::Limits) should be.
+    /// How many tasks can run at the same time; what [`Limits::lanes`](crate::runtime::Limits) should be.
     fn lanes(&self) -> usize;
 
     /// Calls `task(0)` to `task(tasks − 1)`, each once, and returns when all have returned.

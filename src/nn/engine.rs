@@ -1,14 +1,15 @@
 //! What every pass of a session runs on, whatever the model: kernels, an executor, and how work and
 //! adapters are counted out.
 
-use super::Executor;
-use super::selection::Handle;
+use super::{Pass, Segment};
+use crate::adapter::Handle;
+use crate::exec::Executor;
 use crate::kernel::{Kernels, kernels};
-use crate::nn::{Pass, Segment};
 
+/// Kernels, an executor, and how work and adapters are counted out.
 #[derive(Clone, Copy)]
-pub(super) struct Engine<'w> {
-    pub(super) kernels: &'static Kernels,
+pub(crate) struct Engine<'w> {
+    pub(crate) kernels: &'static Kernels,
     executor: &'w dyn Executor,
     lanes: usize,
     max_active: usize,
@@ -16,21 +17,21 @@ pub(super) struct Engine<'w> {
 
 impl<'w> Engine<'w> {
     /// The best kernels of this CPU, on `lanes` lanes of `executor`.
-    pub(super) fn new(executor: &'w dyn Executor, lanes: usize, max_active: usize) -> Self {
+    pub(crate) fn new(executor: &'w dyn Executor, lanes: usize, max_active: usize) -> Self {
         Self { kernels: kernels(), executor, lanes, max_active }
     }
 
     /// A pass over the rows of `segments`; `active` are the adapters of all sequences, `[batch,
     /// max_active]`.
-    pub(super) fn pass<'p, 'a>(
-        self,
+    pub(crate) fn pass<'p, 'a>(
+        &self,
         segments: &'p [Segment],
         active: &'p [Handle<'a>],
     ) -> Pass<'p, 'a>
     where
         'w: 'p,
     {
-        let Self { kernels, executor, lanes, max_active } = self;
+        let Self { kernels, executor, lanes, max_active } = *self;
         Pass { kernels, executor, lanes, segments, active, max_active }
     }
 }

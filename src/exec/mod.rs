@@ -1,0 +1,9 @@
+//! Who runs the parts of a product: one after the other, on threads, or whoever the caller brings.
+
+mod executor;
+#[cfg(feature = "std")]
+mod threads;
+
+pub use executor::{Executor, Serial};
+#[cfg(feature = "std")]
+pub use threads::Threads;

@@ -1,0 +1,447 @@
+//! The books of a session: sequences of tokens that a model continues, each under its own adapters.
+//!
+//! All memory is the caller's and taken at the start; nothing here allocates. What is computed, and
+//! where, is a [`Runner`]'s matter.
+
+use core::slice::from_ref;
+
+use super::runner::Runner;
+use super::{Candidate, Sampler};
+use crate::adapter::{Choice, Classifier, Handle, Resolve, Selection};
+use crate::error::{Error, Result};
+use crate::nn::{Segment, Size};
+use crate::tensor::workspace::{Workspace, stored, times, workspace};
+
+/// What is known of one sequence besides its tokens and adapters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sequence {
+    /// Tokens that the model has read.
+    position: usize,
+    has_logits: bool,
+    /// Named by the call that is being checked.
+    is_named: bool,
+}
+
+impl Sequence {
+    const EMPTY: Self = Self { position: 0, has_logits: false, is_named: false };
+}
+
+stored! { Sequence: 8; }
+
+workspace! {
+    /// The buffers of the books.
+    pub(super) struct Books<'w, 'm>(
+        size: &Size,
+        max_active: usize,
+        outputs: usize,
+        history: usize
+    ) {
+        sequences: [Sequence; size.batch] = Sequence::EMPTY,
+        /// `[batch, max_active]`.
+        active: [Handle<'m>; times(size.batch, max_active)] = None,
+        /// `[batch, history]`: the tokens of each sequence, if they are kept.
+        history: [u32; times(size.batch, history)],
+        /// The rows of a pass.
+        tokens: [u32; size.rows],
+        positions: [usize; size.rows],
+        segments: [Segment; size.rows] = Segment::default(),
+        /// `[batch, outputs]`.
+        logits: [f32; times(size.batch, outputs)],
+        candidates: [Candidate; outputs] = Candidate::NONE,
+    }
+}
+
+/// Sequences that a model continues, in memory that the caller lends for `'w`; model and borrowed
+/// adapters live for `'m`. See [`Session`](super::Session) and [`Recurrent`](super::Recurrent).
+pub struct Sequences<'w, 'm, R> {
+    pub(super) runner: R,
+    /// Sequences side by side.
+    batch: usize,
+    /// The longest sequence.
+    context: usize,
+    max_total_rank: usize,
+    pub(super) selection: Selection<'w, 'm>,
+    sequences: &'w mut [Sequence],
+    history: &'w mut [u32],
+    tokens: &'w mut [u32],
+    positions: &'w mut [usize],
+    segments: &'w mut [Segment],
+    logits: &'w mut [f32],
+    candidates: &'w mut [Candidate],
+}
+
+#[allow(private_bounds, reason = "runners are the crate's own")]
+impl<R: Runner> core::fmt::Debug for Sequences<'_, '_, R>
+where
+    R::Model: core::fmt::Debug,
+{
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Session")
+            .field("model", self.runner.model())
+            .field("sequences", &self.sequences)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs of segments whose sequences are neighbours, as lengths: their logits are neighbours too.
+fn neighbours(segments: &[Segment]) -> usize {
+    let follow = |pair: &[Segment]| pair[1].sequence == pair[0].sequence + 1;
+    1 + segments.windows(2).take_while(|pair| follow(pair)).count()
+}
+
+#[allow(private_bounds, reason = "runners are the crate's own")]
+impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
+    /// The books of `runner` in `w`, with at most `context` tokens a sequence, which are kept if
+    /// `history` is `context` too.
+    pub(super) fn with(
+        runner: R,
+        w: &mut Workspace<'w>,
+        size: &Size,
+        max_active: usize,
+        context: usize,
+        history: usize,
+    ) -> Result<Self> {
+        let books = Books::carve(w, size, max_active, runner.outputs(), history)?;
+        Ok(Self {
+            batch: size.batch,
+            context,
+            max_total_rank: size.max_total_rank,
+            selection: Selection::new(books.active, max_active),
+            sequences: books.sequences,
+            history: books.history,
+            tokens: books.tokens,
+            positions: books.positions,
+            segments: books.segments,
+            logits: books.logits,
+            candidates: books.candidates,
+            runner,
+        })
+    }
+
+    /// Chooses the adapters of a sequence. The session keeps them: later swaps in `set` do not
+    /// touch it, and with `std` adapters of a [`SharedSet`](crate::adapter::SharedSet) that were
+    /// made after the session may be chosen too.
+    ///
+    /// # Errors
+    /// [`Error::CacheOfOtherAdapters`] if the sequence holds tokens that were computed under
+    /// another selection; [`Error::OtherBase`], [`Error::TooManyActive`], [`Error::TotalRank`],
+    /// [`Error::NoSuchSequence`], and those of [`Resolve::resolve`]. The previous selection
+    /// then stays.
+    pub fn select(
+        &mut self,
+        sequence: usize,
+        set: &impl Resolve<'m>,
+        choices: &[Choice],
+    ) -> Result<()> {
+        let position = self.sequence(sequence)?.position;
+        let base = self.runner.fingerprint();
+        self.selection.check(set, choices, base, self.max_total_rank)?;
+        if position > 0 && !self.selection.is(sequence, set, choices)? {
+            return Err(Error::CacheOfOtherAdapters { sequence, position });
+        }
+        self.selection.choose(sequence, set, choices)
+    }
+
+    /// Appends tokens to several sequences and computes the logits after the last one of each: any
+    /// mix of prompts, parts of prompts and single steps. Rows of different sequences share a pass,
+    /// as many as the limits' rows at a time (the larger of batch and prefill chunk). What a
+    /// sequence gets does not depend on its neighbours; sequences with the same adapters are
+    /// cheapest side by side.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::DuplicateSequence`], [`Error::Length`] for no entries,
+    /// more than the batch, or one without tokens, [`Error::Token`], [`Error::ContextFull`]; then
+    /// nothing changed.
+    pub fn advance(&mut self, entries: &[(usize, &[u32])]) -> Result<()> {
+        self.run_all(entries.len(), &|i| entries[i])
+    }
+
+    /// Appends tokens to one sequence, a chunk at a time, and computes the logits after the last
+    /// one: [`advance`](Self::advance) of one entry.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance).
+    pub fn prefill(&mut self, sequence: usize, tokens: &[u32]) -> Result<()> {
+        self.run_all(1, &|_| (sequence, tokens))
+    }
+
+    /// Appends one token to each of several sequences, in one pass, and computes their logits.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance).
+    pub fn step(&mut self, tokens: &[(usize, u32)]) -> Result<()> {
+        self.run_all(tokens.len(), &|i| (tokens[i].0, from_ref(&tokens[i].1)))
+    }
+
+    /// Appends tokens like [`prefill`](Self::prefill) and hands the logits after each of them to
+    /// `see(index, logits)`. The logits of other sequences are lost.
+    ///
+    /// # Errors
+    /// As [`prefill`](Self::prefill); [`Error::NoHead`].
+    pub fn score(
+        &mut self,
+        sequence: usize,
+        tokens: &[u32],
+        mut see: impl FnMut(usize, &[f32]),
+    ) -> Result<()> {
+        self.check_tokens(sequence, tokens)?;
+        let (outputs, most) = (self.outputs()?, self.segments.len());
+        for (i, chunk) in tokens.chunks(most).enumerate() {
+            self.feed(sequence, chunk);
+            for first in (0..chunk.len()).step_by(self.batch) {
+                let rows = self.batch.min(chunk.len() - first);
+                let logits = &mut self.logits[..rows * outputs];
+                let mut one = [Segment { first, rows, sequence }];
+                self.runner.logits(&mut one, self.selection.handles(), logits);
+                for (row, logits) in logits.chunks_exact(outputs).enumerate() {
+                    see(i * most + first + row, logits);
+                }
+            }
+        }
+        self.sequences.iter_mut().for_each(|sequence| sequence.has_logits = false);
+        Ok(())
+    }
+
+    /// The logits after the last token of a sequence, `[outputs]`: of the next token, or of the
+    /// base's own labels.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::NoHead`], [`Error::NoLogits`].
+    pub fn logits(&self, sequence: usize) -> Result<&[f32]> {
+        let outputs = self.outputs()?;
+        if !self.sequence(sequence)?.has_logits {
+            return Err(Error::NoLogits { sequence });
+        }
+        Ok(&self.logits[sequence * outputs..][..outputs])
+    }
+
+    /// Chooses the next token of a sequence; does not append it. `history` are the tokens that a
+    /// repetition penalty counts; `None` for those that are kept.
+    pub(super) fn sample_from(
+        &mut self,
+        sequence: usize,
+        sampler: &mut Sampler,
+        history: Option<&[u32]>,
+    ) -> Result<u32> {
+        self.logits(sequence)?;
+        let (outputs, kept) = (self.runner.outputs(), self.kept(sequence));
+        let logits = &self.logits[sequence * outputs..][..outputs];
+        sampler.sample(logits, history.unwrap_or(&self.history[kept]), self.candidates)
+    }
+
+    /// The classifier of a sequence: that of the one adapter among its active ones which brings
+    /// one.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
+    pub fn classifier(&self, sequence: usize) -> Result<Classifier<'_>> {
+        self.sequence(sequence)?;
+        self.selection.classifier(sequence)
+    }
+
+    /// Forgets a sequence's tokens. Its adapters stay chosen.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`].
+    pub fn reset(&mut self, sequence: usize) -> Result<()> {
+        self.sequence(sequence)?;
+        self.sequences[sequence] = Sequence::EMPTY;
+        self.runner.forget(sequence);
+        Ok(())
+    }
+
+    /// Ends a sequence: forgets its tokens and lets go of its adapters, so that those with an
+    /// owner are freed with their last user. Its place is free for another.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`].
+    pub fn cancel(&mut self, sequence: usize) -> Result<()> {
+        self.reset(sequence)?;
+        self.selection.clear(sequence);
+        Ok(())
+    }
+
+    /// How many tokens a sequence has read.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSequence`].
+    pub fn position(&self, sequence: usize) -> Result<usize> {
+        Ok(self.sequence(sequence)?.position)
+    }
+
+    fn sequence(&self, sequence: usize) -> Result<&Sequence> {
+        self.sequences.get(sequence).ok_or(Error::NoSuchSequence { sequence, batch: self.batch })
+    }
+
+    fn outputs(&self) -> Result<usize> {
+        match self.runner.outputs() {
+            0 => Err(Error::NoHead),
+            outputs => Ok(outputs),
+        }
+    }
+
+    /// Where the tokens of a sequence are kept; empty where none are.
+    pub(super) fn kept(&self, sequence: usize) -> core::ops::Range<usize> {
+        let each = self.history.len() / self.batch;
+        sequence * each..sequence * each + self.sequences[sequence].position.min(each)
+    }
+
+    /// The tokens of a sequence, as far as they are kept.
+    pub(super) fn kept_tokens(&self, sequence: usize) -> Result<&[u32]> {
+        self.sequence(sequence)?;
+        Ok(&self.history[self.kept(sequence)])
+    }
+
+    /// Forgets all but the first `length` tokens; what the runner keeps of the others is
+    /// overwritten when more come.
+    pub(super) fn cut(&mut self, sequence: usize, length: usize) -> Result<()> {
+        let have = self.sequence(sequence)?.position;
+        if length > have {
+            return Err(Error::Length { have, need: length });
+        }
+        self.sequences[sequence] = Sequence { position: length, ..Sequence::EMPTY };
+        Ok(())
+    }
+
+    /// Gives sequence `to` the adapters and the first `length` tokens of `from`; the runner has
+    /// still to copy what it keeps.
+    pub(super) fn copy_books(&mut self, from: usize, to: usize, length: usize) -> Result<()> {
+        let have = self.sequence(from)?.position;
+        self.sequence(to)?;
+        if from == to {
+            return Err(Error::DuplicateSequence { sequence: to });
+        }
+        if length > have {
+            return Err(Error::Length { have, need: length });
+        }
+        self.selection.copy(from, to);
+        self.sequences[to] = Sequence { position: length, ..Sequence::EMPTY };
+        let (source, target) = (self.kept(from).start, self.kept(to));
+        self.history.copy_within(source..source + target.len(), target.start);
+        Ok(())
+    }
+
+    pub(super) fn check_tokens(&self, sequence: usize, tokens: &[u32]) -> Result<()> {
+        let (position, context) = (self.sequence(sequence)?.position, self.context);
+        if tokens.is_empty() {
+            return Err(Error::Length { have: 0, need: 1 });
+        }
+        let vocab = self.runner.vocab();
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+            return Err(Error::Token { token, vocab: vocab as u32 });
+        }
+        if tokens.len() > context - position {
+            return Err(Error::ContextFull { asked: position + tokens.len(), context });
+        }
+        Ok(())
+    }
+
+    /// Checks all entries of a call, each sequence at most once.
+    fn check<'t>(
+        &mut self,
+        count: usize,
+        entry: &dyn Fn(usize) -> (usize, &'t [u32]),
+    ) -> Result<()> {
+        if count == 0 || count > self.batch {
+            return Err(Error::Length { have: count, need: self.batch });
+        }
+        let mut result = Ok(());
+        for i in 0..count {
+            let (sequence, tokens) = entry(i);
+            result = self.check_tokens(sequence, tokens);
+            if result.is_ok() && core::mem::replace(&mut self.sequences[sequence].is_named, true) {
+                result = Err(Error::DuplicateSequence { sequence });
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        self.sequences.iter_mut().for_each(|sequence| sequence.is_named = false);
+        result
+    }
+
+    /// `count` entries, each a sequence and its tokens, in as few passes as their rows fit into.
+    fn run_all<'t>(
+        &mut self,
+        count: usize,
+        entry: &dyn Fn(usize) -> (usize, &'t [u32]),
+    ) -> Result<()> {
+        self.check(count, entry)?;
+        // The entry that comes next, and how many of its tokens were run.
+        let (mut next, mut done) = (0, 0);
+        while next < count {
+            let (mut rows, mut segments) = (0, 0);
+            while next < count && rows < self.segments.len() {
+                let (sequence, tokens) = entry(next);
+                let tokens = &tokens[done..];
+                let fit = tokens.len().min(self.segments.len() - rows);
+                self.append(rows, sequence, &tokens[..fit]);
+                self.segments[segments] = Segment { first: rows, rows: fit, sequence };
+                (rows, segments) = (rows + fit, segments + 1);
+                (next, done) = if fit == tokens.len() { (next + 1, 0) } else { (next, done + fit) };
+            }
+            self.run(rows, segments);
+            self.compute_logits(segments - usize::from(done > 0));
+        }
+        Ok(())
+    }
+
+    /// Reads a chunk of one sequence, no longer than a pass.
+    fn feed(&mut self, sequence: usize, chunk: &[u32]) {
+        self.append(0, sequence, chunk);
+        self.segments[0] = Segment { first: 0, rows: chunk.len(), sequence };
+        self.run(chunk.len(), 1);
+    }
+
+    /// Reads checked tokens of one sequence chunk by chunk, without logits; returns the last one's
+    /// row of the last pass.
+    pub(super) fn feed_all(&mut self, sequence: usize, tokens: &[u32]) -> usize {
+        let mut last_row = 0;
+        for chunk in tokens.chunks(self.segments.len()) {
+            self.feed(sequence, chunk);
+            last_row = chunk.len() - 1;
+        }
+        last_row
+    }
+
+    /// Makes `tokens` the next of `sequence` and rows `row ..` of the pass.
+    fn append(&mut self, row: usize, sequence: usize, tokens: &[u32]) {
+        let first = self.sequences[sequence].position;
+        self.tokens[row..][..tokens.len()].copy_from_slice(tokens);
+        for (position, i) in self.positions[row..][..tokens.len()].iter_mut().zip(first..) {
+            *position = i;
+        }
+        self.sequences[sequence] =
+            Sequence { position: first.saturating_add(tokens.len()), ..Sequence::EMPTY };
+        if !self.history.is_empty() {
+            let end = self.kept(sequence).end;
+            self.history[end - tokens.len()..end].copy_from_slice(tokens);
+        }
+    }
+
+    fn run(&mut self, rows: usize, segments: usize) {
+        self.runner.run(
+            &self.tokens[..rows],
+            &self.positions[..rows],
+            &self.segments[..segments],
+            self.selection.handles(),
+        );
+    }
+
+    /// The logits after the last row of each of the pass's first `segments` segments.
+    fn compute_logits(&mut self, segments: usize) {
+        let outputs = self.runner.outputs();
+        let mut segments = &mut self.segments[..segments];
+        for segment in &mut *segments {
+            let first = segment.first + segment.rows - 1;
+            *segment = Segment { first, rows: 1, ..*segment };
+            self.sequences[segment.sequence].has_logits = true;
+        }
+        while !segments.is_empty() {
+            let (some, rest) = segments.split_at_mut(neighbours(segments));
+            let logits = &mut self.logits[some[0].sequence * outputs..][..some.len() * outputs];
+            self.runner.logits(some, self.selection.handles(), logits);
+            segments = rest;
+        }
+    }
+}
