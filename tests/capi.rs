@@ -166,6 +166,99 @@ fn the_chat_template_is_applied() {
 }
 
 /// A pointer that goes to another thread.
+/// A session over `base` for `batch` sequences, one thread.
+fn open_session(
+    base: *mut lowrank_base,
+    batch: usize,
+    place: &mut Room<{ LOWRANK_SESSION_BYTES / 8 }>,
+    workspace: &mut Memory,
+) -> *mut lowrank_session {
+    let limits = lowrank_limits { batch, prefill_chunk: 4, ..lowrank_limits_default(32) };
+    *workspace = Memory::new(need(&CONFIG, &Limits { batch, prefill_chunk: 4, ..Limits::new(32) }));
+    let (work, (place, bytes), mut session) = (workspace.as_mut(), room(place), null_mut());
+    // SAFETY: the caller's memory outlives the session.
+    let code = unsafe {
+        let (start, len) = (work.as_mut_ptr().cast(), work.len());
+        lowrank_session_open(
+            place,
+            bytes,
+            base,
+            &limits,
+            start,
+            len,
+            null(),
+            &mut session,
+            null_mut(),
+        )
+    };
+    assert_eq!(code, 0);
+    session
+}
+
+/// The logits after the last token of a sequence.
+fn logits(session: *mut lowrank_session, sequence: usize) -> Vec<f32> {
+    let (mut first, mut count) = (null(), 0);
+    // SAFETY: an open session, whose workspace holds the logits.
+    unsafe {
+        assert_eq!(
+            lowrank_session_logits(session, sequence, &mut first, &mut count, null_mut()),
+            0
+        );
+        std::slice::from_raw_parts(first, count).to_vec()
+    }
+}
+
+#[test]
+fn prompts_and_steps_share_passes_and_beginnings_are_copied() {
+    let archive = base(&CONFIG, Format::Nf4, Format::Int8, 1);
+    let (mut memory, mut places, mut workspaces) =
+        ([0; _], [[0; _], [0; _]], [Memory::default(), Memory::default()]);
+    let model = open_base(&mut memory, &archive);
+    let [mixed, single] = [0, 1].map(|i| {
+        // SAFETY: each session has memory of its own.
+        let (place, workspace) =
+            unsafe { (&mut *(&raw mut places[i]), &mut *(&raw mut workspaces[i])) };
+        open_session(model, if i == 0 { 3 } else { 1 }, place, workspace)
+    });
+    let close = |found: &[f32], expected: &[f32]| {
+        found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + b.abs()))
+    };
+    let prompt = [5u32, 6, 7, 8, 9, 10, 11];
+    let chunk = |sequence, tokens: &[u32]| lowrank_chunk {
+        sequence,
+        tokens: tokens.as_ptr(),
+        count: tokens.len(),
+    };
+    let error = null_mut();
+    // SAFETY: plain memory of this function.
+    unsafe {
+        let chunks = [chunk(2, &prompt), chunk(0, &prompt[..1])];
+        assert_eq!(lowrank_session_advance(mixed, chunks.as_ptr(), 2, error), 0);
+        assert_eq!(lowrank_session_prefill(single, 0, prompt.as_ptr(), prompt.len(), error), 0);
+        assert!(close(&logits(mixed, 2), &logits(single, 0)));
+        assert_eq!(lowrank_session_fork(mixed, 2, 1, 3, error), 0);
+        let chunks = [chunk(0, &prompt[1..4]), chunk(1, &prompt[3..])];
+        assert_eq!(lowrank_session_advance(mixed, chunks.as_ptr(), 2, error), 0);
+        assert!(close(&logits(mixed, 1), &logits(single, 0)));
+        assert_eq!(lowrank_session_rewind(single, 0, 4, error), 0);
+        assert_eq!(lowrank_session_rewind(single, 0, 3, error), 0);
+        assert_eq!(
+            lowrank_session_step(single, &lowrank_next { sequence: 0, token: 8 }, 1, error),
+            0
+        );
+        assert!(close(&logits(mixed, 0), &logits(single, 0)));
+        assert_eq!(lowrank_session_cancel(mixed, 1, error), 0);
+        let (mut left, empty) = (0, chunk(1, &[]));
+        assert_eq!(lowrank_session_room(mixed, 1, &mut left, error), 0);
+        assert_eq!(left, 32);
+        let length = Error::Length { have: 0, need: 1 }.code();
+        assert_eq!(lowrank_session_advance(mixed, &empty, 1, error), length);
+        for session in [mixed, single] {
+            assert_eq!(lowrank_session_close(session, error), 0);
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Shared(*mut lowrank_session);
 // SAFETY: the promise under test: a session refuses a second call while one is running.

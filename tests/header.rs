@@ -7,8 +7,10 @@ use std::path::Path;
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// The chapters of the header, in their order.
-const FILES: [&str; 9] =
-    ["failure", "about", "base", "set", "sampler", "executor", "session", "encoder", "panic"];
+const FILES: [&str; 10] = [
+    "failure", "about", "base", "set", "sampler", "executor", "session", "requests", "encoder",
+    "panic",
+];
 /// Those that only libraries built with `std` have.
 const STD_FILES: [&str; 4] = ["file", "text", "import", "train"];
 

@@ -30,6 +30,7 @@ mod memory;
 mod object;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 mod panic;
+mod requests;
 mod sampler;
 mod session;
 mod set;
@@ -49,6 +50,7 @@ pub use file::*;
 pub use import::*;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 pub use panic::*;
+pub use requests::*;
 pub use sampler::*;
 pub use session::*;
 pub use set::*;

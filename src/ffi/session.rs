@@ -271,7 +271,7 @@ pub(super) unsafe fn work_of(workspace: *mut c_void, bytes: usize) -> &'static m
 }
 
 /// Runs `body` with the session of a call whose arguments do not lie in the session's workspace.
-unsafe fn with_session(
+pub(super) unsafe fn with_session(
     session: *mut lowrank_session,
     error: *mut lowrank_error,
     regions: &[Region],

@@ -156,6 +156,16 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
         self.run_all(entries.len(), &|i| entries[i])
     }
 
+    /// [`advance`](Self::advance) of `count` entries that are asked for one by one.
+    #[cfg(feature = "capi")]
+    pub(crate) fn advance_by<'t>(
+        &mut self,
+        count: usize,
+        entry: &dyn Fn(usize) -> (usize, &'t [u32]),
+    ) -> Result<()> {
+        self.run_all(count, entry)
+    }
+
     /// Appends tokens to one sequence, a chunk at a time, and computes the logits after the last
     /// one: [`advance`](Self::advance) of one entry.
     ///
