@@ -9,6 +9,7 @@ use super::train::string_of;
 use crate::adapter::{Base, FactorFormat};
 use crate::archive::Header;
 use crate::error::RootKind;
+use crate::file::{Kind, Output};
 use crate::import::{AdapterOptions, import_gguf_adapter, import_peft};
 use crate::model::bert::Bert;
 use crate::model::llama::Llama;
@@ -70,6 +71,8 @@ fn write(
     output: &std::path::Path,
     options: &AdapterOptions,
 ) -> Outcome {
+    // Before anything is read.
+    let output = &Output::new(output, Kind::Adapter, &[source], false)?;
     if Header::parse(archive)?.root == RootKind::BERT {
         let base = Bert::open(archive)?;
         import_peft(source, &base as &dyn Base, options)?.write(&base, output)?;

@@ -60,6 +60,8 @@ pub use recurrent_limits::{RecurrentLimits, recurrent_need};
 pub use sample::{Candidate, Sampler, SamplerOptions};
 pub use session::Session;
 #[cfg(feature = "std")]
+pub(crate) use threads::MOST as MOST_THREADS;
+#[cfg(feature = "std")]
 pub use threads::Threads;
 #[cfg(feature = "alloc")]
 pub use workspace::Memory;
