@@ -75,6 +75,16 @@ impl Memory {
     pub fn new(need: super::Need) -> Self {
         Self { lines: bytemuck::zeroed_vec(need.bytes.div_ceil(ALIGN)), bytes: need.bytes }
     }
+
+    /// As [`new`](Self::new), for a need that may be larger than what there is.
+    ///
+    /// # Errors
+    /// [`Error::WorkspaceTooSmall`] where the system does not give as much.
+    pub fn try_new(need: super::Need) -> Result<Self> {
+        let refused = |()| Error::WorkspaceTooSmall { need: need.bytes, have: 0 };
+        let lines = bytemuck::allocation::try_zeroed_vec(need.bytes.div_ceil(ALIGN));
+        Ok(Self { lines: lines.map_err(refused)?, bytes: need.bytes })
+    }
 }
 
 #[cfg(feature = "alloc")]

@@ -195,7 +195,7 @@ fn with_encoder<T>(
         choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
     }
     let limits = EncoderLimits { max_active: adapters.len(), max_total_rank: rank, ..limits };
-    let mut memory = Memory::new(encoder_need(model.config(), &limits));
+    let mut memory = Memory::try_new(encoder_need(model.config(), &limits))?;
     let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
     for sequence in 0..limits.batch {
         encoder.select(sequence, &set, &choices)?;

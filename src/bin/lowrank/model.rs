@@ -178,7 +178,7 @@ pub(crate) fn with_session<T>(
         max_total_rank: rank,
         ..limits
     };
-    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
     for sequence in 0..limits.batch {
         session.select(sequence, &set, &choices)?;
