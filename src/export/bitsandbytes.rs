@@ -21,11 +21,13 @@ pub static BITSANDBYTES: FolderKind = FolderKind {
     name: "a bitsandbytes checkpoint",
     files: &[CONFIG, WEIGHTS, GENERATION, TOKENIZER, SETTINGS],
     key: CONFIG,
-    is_own: |folder| super::is_own(&folder.join(WEIGHTS)),
+    is_own: |folder| super::is_own(&folder.join(CONFIG), &KEYS),
 };
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
+/// What `config` begins with; see [`is_own`](super::is_own).
+const KEYS: [&str; 4] = ["_name_or_path", "architectures", "model_type", "hidden_act"];
 
 /// Writes `base` as the directory `directory`, a path or an
 /// [`OutputFolder`](crate::file::OutputFolder) that was tried: it appears as a whole.
@@ -196,7 +198,7 @@ static MAP: [f32; 256] = double::MAP;
 
 /// The safetensors format: the header's length, the header (JSON), the tensors one after the other.
 fn write_safetensors(path: &Path, tensors: &[Tensor<'_>]) -> Result<(), FileError> {
-    let mut header = Map::from_iter([("__metadata__".to_owned(), json!(super::metadata()))]);
+    let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
     let mut at = 0;
     for tensor in tensors {
         let entry = json!({ "dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [at, at + tensor.bytes] });

@@ -4,36 +4,21 @@ mod bitsandbytes;
 mod peft;
 mod transformers_text;
 
-use std::collections::HashMap;
-use std::io::Read;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use bitsandbytes::{BITSANDBYTES, export_bitsandbytes};
 pub use peft::{PEFT, export_peft};
 
-/// The key in safetensors' metadata that says who wrote the file, so that only our own is replaced.
-const WRITER: &str = "written_by";
-
-/// What transformers and PEFT want to find in safetensors' metadata, and who wrote the file.
-fn metadata() -> HashMap<String, String> {
-    [("format", "pt"), (WRITER, env!("CARGO_PKG_NAME"))]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
-}
-
-/// The most bytes of a safetensors header that is looked into; the format allows no more.
-const HEADER: u64 = 100_000_000;
-
-/// Did this crate write the safetensors file at `path`?
-fn is_own(path: &Path) -> bool {
-    let header = || {
-        let mut file = crate::file::open(path).ok()?;
-        let mut length = [0; 8];
-        file.read_exact(&mut length).ok()?;
-        let length = Some(u64::from_le_bytes(length)).filter(|length| *length <= HEADER)?;
-        serde_json::from_reader::<_, Value>(std::io::BufReader::new(file.take(length))).ok()
+/// Did this crate write the configuration at `path`, and so the folder that it is the key of? PEFT
+/// and transformers sort the keys of what they write, this crate begins with `keys`.
+fn is_own(path: &Path, keys: &[&str]) -> bool {
+    let fields = || match serde_json::from_slice(&crate::file::read(path).ok()?).ok()? {
+        Value::Object(fields) => Some(fields),
+        _ => None,
     };
-    header().is_some_and(|header| header["__metadata__"][WRITER] == env!("CARGO_PKG_NAME"))
+    fields().is_some_and(|fields: Map<String, Value>| {
+        fields.keys().map(String::as_str).take(keys.len()).eq(keys.iter().copied())
+    })
 }

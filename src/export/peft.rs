@@ -6,7 +6,7 @@
 //! base's weights are not written. Label names have no place in a PEFT directory.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 
 use safetensors::{Dtype, View};
@@ -21,11 +21,13 @@ pub static PEFT: FolderKind = FolderKind {
     name: "a PEFT directory",
     files: &[CONFIG, WEIGHTS],
     key: CONFIG,
-    is_own: |folder| super::is_own(&folder.join(WEIGHTS)),
+    is_own: |folder| super::is_own(&folder.join(CONFIG), &KEYS),
 };
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// What `config` begins with; see [`is_own`](super::is_own).
+const KEYS: [&str; 4] = ["peft_type", "task_type", "base_model_name_or_path", "revision"];
 
 /// Writes `adapter`, made for `base`, as the PEFT directory `directory`, a path or an
 /// [`OutputFolder`](crate::file::OutputFolder) that was tried: it appears as a whole.
@@ -54,7 +56,8 @@ pub fn export_peft(
     if let Some(classifier) = adapter.classifier() {
         tensors.extend(classifier_tensors(&classifier, base.root() == RootKind::BERT));
     }
-    let weights = safetensors::serialize(tensors, Some(super::metadata()))
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let weights = safetensors::serialize(tensors, Some(metadata))
         .map_err(|error| FileError::format(place.path().join(WEIGHTS), "", error.to_string()))?;
     place.check_room((weights.len() + config.len()) as u64)?;
     place.write(|folder| {
