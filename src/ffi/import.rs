@@ -27,7 +27,8 @@ pub const LOWRANK_FACTORS_INT8: u32 = 3;
 /// is given (Llama or BERT family; GGUF for Llama only), and writes it to the archive `output`,
 /// bound to that base. `name` may be null: the folder's or the file's. `factors` is
 /// one of `LOWRANK_FACTORS_AS_IS`, `_F32`, `_F16`, `_INT8`. Strings have a NUL at their ends.
-/// `output` appears whole or not at all.
+/// `output` appears whole or not at all; an existing file that is `source`, or that holds
+/// something else than an adapter, is refused before anything is read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_adapter_import(
     source: *const c_char,

@@ -247,6 +247,10 @@ pub extern "C" fn lowrank_train_options_default() -> lowrank_train_options {
 /// `lowrank_adapter_open` and put into a running set with `lowrank_set_replace`: sessions that
 /// chose the old one keep it. `report` may be null.
 ///
+/// Before the work begins `options->output` and `options->checkpoint` are tried: a file that is one
+/// of the inputs or holds something of another kind, and a folder that is missing, are
+/// `LOWRANK_ERROR_FILE` with a sentence. A base is known by its fingerprint, wherever its bytes are.
+///
 /// Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that
 /// diverges is `LOWRANK_ERROR_DIVERGED`: the last good numbers are in the output file.
 #[unsafe(no_mangle)]
