@@ -247,6 +247,7 @@ fn the_last_validation_of_train_is_what_evaluate_says_of_the_saved_file() {
                 "4",
                 "-o",
                 &a,
+                "--force",
             ];
             let trained = json(&with("train", &on, &more));
             let base = folder.file(base);
@@ -634,7 +635,7 @@ fn memory_predicts_what_train_reports() {
             let on = folder.on(base, task);
             let more = ["--method", method, "--batch-size", batch, "--threads", "1"];
             let predicted = json(&with("memory", &on, &more));
-            let trained = json(&with("train", &on, &[&more[..], &["-o", &a]].concat()));
+            let trained = json(&with("train", &on, &[&more[..], &["-o", &a, "--force"]].concat()));
             assert_eq!(predicted["trainable_parameters"], trained["trainable_parameters"]);
             assert_eq!(predicted["steps"], trained["steps"]);
             let ratio =

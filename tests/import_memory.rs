@@ -289,7 +289,10 @@ fn a_failed_import_leaves_no_file_and_keeps_an_old_one() {
     let nowhere = place.path().join("absent").join("base.lrk");
     let error =
         write_base(&good, &options(Format::Int8), &nowhere, &mut |_| {}).unwrap_err().to_string();
-    assert!(error.contains(nowhere.to_str().unwrap()) && error.contains("No such file"), "{error}");
+    assert!(
+        error.contains(nowhere.to_str().unwrap()) && error.contains("there is no folder"),
+        "{error}"
+    );
     let error = write_base(&good, &options(Format::Int8), place.path(), &mut |_| {})
         .unwrap_err()
         .to_string();

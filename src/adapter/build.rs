@@ -3,13 +3,12 @@
 //! `lora`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::numbers::{FactorFormat, Numbers, Stored};
 use super::{Base, MAX_RANK, dora};
 use crate::archive::{Buffer, Header, check_finite, schema, to_buffer, write_file};
 use crate::error::{Error, Field, Result};
-use crate::file::FileError;
+use crate::file::{FileError, Kind, ToOutput};
 use crate::quant::{Matrix, Values};
 
 /// What an adapter does to one layer, in PEFT's orientation.
@@ -101,14 +100,15 @@ impl AdapterBuilder {
         self.with_root(base, |root| to_buffer(root, self.content_version))?
     }
 
-    /// Writes the archive, bound to `base`, to `path`: whole or not at all.
+    /// Writes the archive, bound to `base`, to `output`, a path or an
+    /// [`Output`](crate::file::Output) that was tried: whole or not at all.
     ///
     /// # Errors
-    /// As [`build`](Self::build), or an I/O error.
-    pub fn write(&self, base: &dyn Base, path: impl AsRef<Path>) -> Result<Header, FileError> {
-        let path = path.as_ref();
-        let written = self.with_root(base, |root| write_file(root, self.content_version, path));
-        written.map_err(|error| FileError::core(path, "", error))?
+    /// As [`build`](Self::build); a path where something else than an adapter is, or an I/O error.
+    pub fn write(&self, base: &dyn Base, output: impl ToOutput) -> Result<Header, FileError> {
+        let output = output.output(Kind::Adapter, &[])?;
+        let written = self.with_root(base, |root| write_file(root, self.content_version, &output));
+        written.map_err(|error| FileError::core(output.path(), "", error))?
     }
 
     fn with_root<T>(

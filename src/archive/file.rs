@@ -13,11 +13,11 @@ use rkyv::ser::allocator::ArenaHandle;
 use super::write::{Hashed, Output, Root};
 use super::{HEADER_LEN, Header};
 use crate::error::{Error, Result};
-use crate::file::{FileError, write_whole};
+use crate::file::{self, FileError, Kind, ToOutput};
 
 /// Maps the file at `path` for reading: the crate's one memory map.
 pub(crate) fn map(path: &Path) -> Result<memmap2::Mmap, FileError> {
-    let file = File::open(path).map_err(|error| FileError::io(path, error))?;
+    let file = file::open(path)?;
     // SAFETY: the one promise this crate asks of its users: mapped files are not changed in place.
     unsafe { memmap2::Mmap::map(&file) }.map_err(|error| FileError::io(path, error))
 }
@@ -53,8 +53,10 @@ impl ArchiveFile {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
         let io = |error| FileError::io(path, error);
-        let mut file = File::open(path).map_err(io)?;
+        let mut file = file::open(path)?;
         let len = file.metadata().map_err(io)?.len();
+        // What is no archive is not waited for, nor is memory for it.
+        drop(Self::open(path)?);
         let len = usize::try_from(len).map_err(|_| io(std::io::ErrorKind::FileTooLarge.into()))?;
         // A map of nothing is refused by some systems; a header is checked for below.
         let mut memory = memmap2::MmapMut::map_anon(len.max(1)).map_err(io)?;
@@ -117,28 +119,31 @@ impl Output for FileOutput<'_> {
     }
 }
 
-/// Writes `root` to `path`: under a temporary name, synced, then renamed.
+/// Writes `root` to `output`, a path or an [`Output`](file::Output) that was tried: under a
+/// temporary name, synced, then renamed.
 ///
 /// # Errors
-/// An I/O error that names the file; then an existing file of that name is untouched.
+/// A path where something else than an archive of this kind is, see
+/// [`Output::new`](file::Output::new); an I/O error that names the file. An existing file is then
+/// untouched.
 pub fn write_file<R>(
     root: &R,
     content_version: u64,
-    path: impl AsRef<Path>,
+    output: impl ToOutput,
 ) -> Result<Header, FileError>
 where
     R: Root,
     for<'s, 'o, 'f> R:
         Serialize<HighSerializer<Hashed<'o, FileOutput<'f>>, ArenaHandle<'s>, Failure>>,
 {
-    let path = path.as_ref();
-    write_whole(path, |file| {
+    let place = output.output(Kind::of_root(R::KIND), &[])?;
+    place.write(|file| {
         let mut output =
             FileOutput { file: std::io::BufWriter::with_capacity(1 << 20, file), error: None };
         super::write(root, content_version, &mut output).map_err(|error| {
             match output.error.take() {
-                Some(io) => FileError::io(path, io),
-                None => FileError::core(path, "", error),
+                Some(io) => FileError::io(place.path(), io),
+                None => FileError::core(place.path(), "", error),
             }
         })
     })

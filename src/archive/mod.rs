@@ -31,9 +31,9 @@ pub(crate) use file::map;
 pub use file::{ArchiveFile, write_file};
 pub use line::{Line, Lines};
 pub(crate) use line::{bytes_of, floats, halves, signed};
-#[cfg(feature = "std")]
-pub(crate) use open::trusted;
 pub use open::{FORMAT_VERSION, Fingerprint, HEADER_LEN, Header, verify};
+#[cfg(feature = "std")]
+pub(crate) use open::{MAGIC, trusted};
 pub(crate) use open::{check_finite, open_root};
 #[cfg(feature = "alloc")]
 pub use write::{Buffer, Output, Root, to_buffer, write};

@@ -19,7 +19,8 @@ pub const HEADER_LEN: usize = 128;
 /// The format version this build writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-const MAGIC: [u8; 8] = *b"LOWRANK\0";
+/// What every archive begins with.
+pub(crate) const MAGIC: [u8; 8] = *b"LOWRANK\0";
 const CHECKSUM: core::ops::Range<usize> = 24..32;
 const RESERVED: usize = 56;
 

@@ -6,4 +6,6 @@ mod threads;
 
 pub use executor::{Executor, Serial};
 #[cfg(feature = "std")]
+pub(crate) use threads::MOST as MOST_THREADS;
+#[cfg(feature = "std")]
 pub use threads::Threads;

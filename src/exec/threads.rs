@@ -17,12 +17,16 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Executor;
+use crate::error::{Error, Field};
 
 type Task<'t> = dyn Fn(usize) + Sync + 't;
 
 /// How often an idle thread looks for a job before it gives its core away, and before it sleeps.
 const SPINS: usize = 4_000;
 const YIELDS: usize = 200;
+
+/// The most threads of a pool: sessions have no room for more.
+pub(crate) const MOST: usize = 1024;
 
 /// A pool of threads, of which the caller is one.
 #[derive(Debug)]
@@ -67,9 +71,17 @@ impl Threads {
     /// A pool of `lanes` threads, the caller's included; 0 means one per core.
     ///
     /// # Errors
-    /// What the operating system said when a thread could not be started.
+    /// What the operating system said when a thread could not be started; more than 1024 threads,
+    /// before any is.
     pub fn new(lanes: usize) -> std::io::Result<Self> {
-        let lanes = if lanes == 0 { std::thread::available_parallelism()?.get() } else { lanes };
+        let lanes = match lanes {
+            0 => std::thread::available_parallelism()?.get().min(MOST),
+            found if found > MOST => {
+                let error = Error::Limit { field: Field::Lanes, found, most: MOST };
+                return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, error));
+            }
+            lanes => lanes,
+        };
         let shared = Arc::new(Shared {
             round: AtomicUsize::new(0),
             job: UnsafeCell::new(None),

@@ -10,19 +10,36 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::transformers_text::{TextFiles, eos, write_json};
-use crate::file::{FileError, write_whole};
+use super::transformers_text::{GENERATION, SETTINGS, TOKENIZER, TextFiles, eos, write_json};
+use crate::file::{FileError, FolderKind, ToFolder, write_whole};
 use crate::model::llama::{Config, Layer, Llama, RopeScaling, Site};
 use crate::nn::Linear;
 use crate::quant::{Layout, Matrix, Nf4, Scales, Values, double, nf4, reorder};
 
-/// Writes `base` as the directory `directory`, each file whole or not at all. Files of the same
-/// names are replaced, others stay.
+/// What a bitsandbytes checkpoint is to whoever writes one.
+pub static BITSANDBYTES: FolderKind = FolderKind {
+    name: "a bitsandbytes checkpoint",
+    files: &[CONFIG, WEIGHTS, GENERATION, TOKENIZER, SETTINGS],
+    key: CONFIG,
+    is_own: |folder| super::is_own(&folder.join(CONFIG), &KEYS),
+};
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+/// What `config` begins with; see [`is_own`](super::is_own).
+const KEYS: [&str; 4] = ["_name_or_path", "architectures", "model_type", "hidden_act"];
+
+/// Writes `base` as the directory `directory`, a path or an
+/// [`OutputFolder`](crate::file::OutputFolder) that was tried: it appears as a whole.
 ///
 /// # Errors
+/// A path where something else is than what this crate wrote, see
+/// [`OutputFolder::new`](crate::file::OutputFolder::new).
 /// A base whose linear layers are not NF4, that has biases or norms where no architecture of
 /// transformers has them, or whose tokenizer cannot be read; I/O errors.
-pub fn export_bitsandbytes(base: &Llama<'_>, directory: &Path) -> Result<(), FileError> {
+pub fn export_bitsandbytes(base: &Llama<'_>, directory: impl ToFolder) -> Result<(), FileError> {
+    let place = directory.folder(&BITSANDBYTES)?;
+    let directory = place.path();
     let tensors = tensors(base).map_err(|site| {
         FileError::format(
             directory,
@@ -33,17 +50,12 @@ pub fn export_bitsandbytes(base: &Llama<'_>, directory: &Path) -> Result<(), Fil
     let family = Family::of(base).map_err(|reason| FileError::format(directory, "", reason))?;
     let text = TextFiles::of(base)
         .map_err(|reason| FileError::format(directory, "tokenizer.json", reason))?;
-    let is_new = !directory.exists();
-    std::fs::create_dir_all(directory).map_err(|error| FileError::io(directory, error))?;
-    let written = write_safetensors(&directory.join("model.safetensors"), &tensors)
-        .and_then(|()| text.write(directory))
-        // Last, so that a directory with a config.json is complete.
-        .and_then(|()| write_json(&directory.join("config.json"), &config(base, family)));
-    if written.is_err() && is_new {
-        // Fails, as it should, if something is in it.
-        let _ = std::fs::remove_dir(directory);
-    }
-    written
+    place.check_room(tensors.iter().map(|tensor| tensor.bytes as u64).sum())?;
+    place.write(|folder| {
+        write_safetensors(&folder.join(WEIGHTS), &tensors)?;
+        text.write(folder)?;
+        write_json(&folder.join(CONFIG), &config(base, family))
+    })
 }
 
 /// A tensor of the checkpoint.

@@ -8,29 +8,43 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::path::Path;
 
 use safetensors::{Dtype, View};
 use serde_json::{Map, Value, json};
 
 use crate::adapter::{Adapter, Base, Classifier, Factor, FactorValues, LowRank, check_fit};
 use crate::error::RootKind;
-use crate::file::{FileError, write_whole};
+use crate::file::{FileError, FolderKind, ToFolder, write_whole};
 
-/// Writes `adapter`, made for `base`, as the PEFT directory `directory`: both files are complete
-/// before either gets its name.
+/// What a PEFT directory is to whoever writes one.
+pub static PEFT: FolderKind = FolderKind {
+    name: "a PEFT directory",
+    files: &[CONFIG, WEIGHTS],
+    key: CONFIG,
+    is_own: |folder| super::is_own(&folder.join(CONFIG), &KEYS),
+};
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+/// What `config` begins with; see [`is_own`](super::is_own).
+const KEYS: [&str; 4] = ["peft_type", "task_type", "base_model_name_or_path", "revision"];
+
+/// Writes `adapter`, made for `base`, as the PEFT directory `directory`, a path or an
+/// [`OutputFolder`](crate::file::OutputFolder) that was tried: it appears as a whole.
 ///
 /// # Errors
-/// An adapter of another base, or one that PEFT has no form for (a bias of B beside DoRA or on an
+/// A path where something else is than what this crate wrote, see
+/// [`OutputFolder::new`](crate::file::OutputFolder::new). An adapter of another base, or one that PEFT has no form for (a bias of B beside DoRA or on an
 /// embedding, DoRA on some layers only; a classifier with a bias or beside an adapted output head
 /// on a decoder, on an encoder without pooler, or on another family); I/O errors.
 pub fn export_peft(
     adapter: &Adapter<'_>,
     base: &dyn Base,
-    directory: &Path,
+    directory: impl ToFolder,
 ) -> Result<(), FileError> {
-    check_fit(adapter, base).map_err(|error| FileError::core(directory, "", error))?;
-    let refused = |reason: String| FileError::format(directory, "", reason);
+    let place = directory.folder(&PEFT)?;
+    check_fit(adapter, base).map_err(|error| FileError::core(place.path(), "", error))?;
+    let refused = |reason: String| FileError::format(place.path(), "", reason);
     let model = Model::new(adapter, base).map_err(refused)?;
     let config = config(adapter, &model).map_err(refused)?;
     let biased = model.targets.iter().any(|(_, target)| !target.bias.is_empty());
@@ -43,10 +57,19 @@ pub fn export_peft(
         tensors.extend(classifier_tensors(&classifier, base.root() == RootKind::BERT));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let weights = safetensors::serialize(tensors, Some(metadata)).map_err(|error| {
-        FileError::format(directory.join("adapter_model.safetensors"), "", error.to_string())
-    })?;
-    write(directory, &config, &weights)
+    let weights = safetensors::serialize(tensors, Some(metadata))
+        .map_err(|error| FileError::format(place.path().join(WEIGHTS), "", error.to_string()))?;
+    place.check_room((weights.len() + config.len()) as u64)?;
+    place.write(|folder| {
+        [(WEIGHTS, &weights[..]), (CONFIG, config.as_bytes())].iter().try_for_each(
+            |(name, bytes)| {
+                let path = folder.join(name);
+                write_whole(&path, |file| {
+                    file.write_all(bytes).map_err(|error| FileError::io(&path, error))
+                })
+            },
+        )
+    })
 }
 
 /// The adapter beside the model that PEFT will wrap.
@@ -114,28 +137,6 @@ fn check_score(
         )),
         None => Ok(()),
     }
-}
-
-/// The weights are written and synced under a temporary name before the configuration is: what can
-/// fail for want of space or rights fails before either file has its name. A directory that is new
-/// goes again with a failure.
-fn write(directory: &Path, config: &str, weights: &[u8]) -> Result<(), FileError> {
-    let is_new = !directory.exists();
-    std::fs::create_dir_all(directory).map_err(|error| FileError::io(directory, error))?;
-    let (config_path, weights_path) =
-        (directory.join("adapter_config.json"), directory.join("adapter_model.safetensors"));
-    let written = write_whole(&weights_path, |file| {
-        let synced = file.write_all(weights).and_then(|()| file.sync_all());
-        synced.map_err(|error| FileError::io(&weights_path, error))?;
-        write_whole(&config_path, |file| {
-            file.write_all(config.as_bytes()).map_err(|error| FileError::io(&config_path, error))
-        })
-    });
-    if written.is_err() && is_new {
-        // Fails, as it should, if somebody else has put something there.
-        let _ = std::fs::remove_dir(directory);
-    }
-    written
 }
 
 /// adapter_config.json, or why PEFT has no form for the adapter.

@@ -16,6 +16,11 @@ use crate::file::{FileError, write_whole};
 use crate::import::leading_token;
 use crate::model::llama::Llama;
 
+/// The files' names.
+pub(super) const GENERATION: &str = "generation_config.json";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
+pub(super) const SETTINGS: &str = "tokenizer_config.json";
+
 /// The files, ready to be written. A base without tokenizer has the generation settings alone.
 pub(super) struct TextFiles<'a> {
     generation: Value,
@@ -52,13 +57,13 @@ impl<'a> TextFiles<'a> {
     }
 
     pub(super) fn write(&self, directory: &Path) -> Result<(), FileError> {
-        write_json(&directory.join("generation_config.json"), &self.generation)?;
+        write_json(&directory.join(GENERATION), &self.generation)?;
         let Some((tokenizer, settings)) = &self.tokenizer else { return Ok(()) };
-        let path = directory.join("tokenizer.json");
+        let path = directory.join(TOKENIZER);
         write_whole(&path, |file| {
             file.write_all(tokenizer).map_err(|error| FileError::io(&path, error))
         })?;
-        write_json(&directory.join("tokenizer_config.json"), settings)
+        write_json(&directory.join(SETTINGS), settings)
     }
 }
 

@@ -181,6 +181,7 @@ pub unsafe extern "C" fn lowrank_threads_open(
 
 /// The most threads of a pool: the most lanes of a session.
 pub(super) const MOST_THREADS: usize = 1024;
+const _: () = assert!(MOST_THREADS == crate::runtime::MOST_THREADS);
 
 /// Writes the pool's executor to `*executor` and its number of threads to `*lanes`: what
 /// `lowrank_session_open` and `lowrank_limits` take. Sessions that use it must be closed before the

@@ -9,6 +9,7 @@ use super::train::string_of;
 use crate::adapter::{Base, FactorFormat};
 use crate::archive::Header;
 use crate::error::RootKind;
+use crate::file::{Kind, Output};
 use crate::import::{AdapterOptions, import_gguf_adapter, import_peft};
 use crate::model::bert::Bert;
 use crate::model::llama::Llama;
@@ -26,7 +27,8 @@ pub const LOWRANK_FACTORS_INT8: u32 = 3;
 /// is given (Llama or BERT family; GGUF for Llama only), and writes it to the archive `output`,
 /// bound to that base. `name` may be null: the folder's or the file's. `factors` is
 /// one of `LOWRANK_FACTORS_AS_IS`, `_F32`, `_F16`, `_INT8`. Strings have a NUL at their ends.
-/// `output` appears whole or not at all.
+/// `output` appears whole or not at all; an existing file that is `source`, or that holds
+/// something else than an adapter, is refused before anything is read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_adapter_import(
     source: *const c_char,
@@ -70,6 +72,8 @@ fn write(
     output: &std::path::Path,
     options: &AdapterOptions,
 ) -> Outcome {
+    // Before anything is read.
+    let output = &Output::new(output, Kind::Adapter, &[source], false)?;
     if Header::parse(archive)?.root == RootKind::BERT {
         let base = Bert::open(archive)?;
         import_peft(source, &base as &dyn Base, options)?.write(&base, output)?;

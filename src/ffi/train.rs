@@ -10,12 +10,14 @@ use super::failure::{Failure, Outcome, Refusal, call, lowrank_code, lowrank_erro
 use super::file::path_of;
 use super::memory::{Region, check, slice};
 use super::session::{LOWRANK_PRECISION_EXACT, precision_of};
+use crate::archive::Header;
+use crate::file::Output;
 use crate::runtime::{Executor, Threads};
 use crate::text::TextBorder;
 use crate::train::data::{DataOptions, Dataset, Task, Tokenize};
 use crate::train::{
     AnyBase, Control, Event, Length, Method, OptimizerKind, Options, Report, RunOptions, Shape,
-    Targets, TrainError, Trainer, Warmup, Workload, forecast, run, save,
+    Targets, TrainError, Trainer, Warmup, Workload, forecast, kind, run, save,
 };
 
 /// `task`: the next token, of a decoder or an LSTM.
@@ -245,6 +247,10 @@ pub extern "C" fn lowrank_train_options_default() -> lowrank_train_options {
 /// `lowrank_adapter_open` and put into a running set with `lowrank_set_replace`: sessions that
 /// chose the old one keep it. `report` may be null.
 ///
+/// Before the work begins `options->output` and `options->checkpoint` are tried: a file that is one
+/// of the inputs or holds something of another kind, and a folder that is missing, are
+/// `LOWRANK_ERROR_FILE` with a sentence. A base is known by its fingerprint, wherever its bytes are.
+///
 /// Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that
 /// diverges is `LOWRANK_ERROR_DIVERGED`: the last good numbers are in the output file.
 #[unsafe(no_mangle)]
@@ -430,6 +436,17 @@ fn border(base: &AnyBase<'_>) -> Option<TextBorder> {
     }
 }
 
+/// The place of the result, tried before the work begins. The base is memory here: that it came
+/// from the file of this name can be told by its fingerprint alone.
+fn try_output(archive: &[u8], job: &Job<'_>) -> Outcome<Output> {
+    let mut inputs = vec![job.data];
+    inputs.extend(job.validation);
+    inputs.extend(job.run.checkpoint.as_ref().map(|(path, _)| path.as_path()));
+    let output = Output::new(job.output, kind(job.trainer.method), &inputs, false)?;
+    output.refuse_base(Header::parse(archive)?.fingerprint)?;
+    Ok(output)
+}
+
 /// The whole run, as the command line makes it.
 fn train(
     archive: &[u8],
@@ -437,6 +454,7 @@ fn train(
     watch: &mut dyn FnMut(lowrank_train_progress) -> Control,
 ) -> Outcome<lowrank_train_report> {
     let base = AnyBase::open(archive)?;
+    let output = try_output(archive, job)?;
     let border = border(&base);
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let training = Dataset::open(job.data, job.task, tokenizer, job.data_options.clone())?;
@@ -495,7 +513,7 @@ fn train(
     match outcome {
         Ok(report) if report.stopped => Ok(tell(&trainer, &report)),
         Ok(report) => {
-            save(&trainer, report.rank, &job.name, job.output)?;
+            save(&trainer, report.rank, &job.name, &output)?;
             if let Some((checkpoint, _)) = &job.run.checkpoint {
                 // The run is complete: a later one has nothing to go on from.
                 let _ = std::fs::remove_file(checkpoint);
@@ -503,7 +521,7 @@ fn train(
             Ok(tell(&trainer, &report))
         }
         Err(error @ TrainError::Diverged { .. }) => {
-            save(&trainer, None, &job.name, job.output)?;
+            save(&trainer, None, &job.name, &output)?;
             Err(error.into())
         }
         Err(error) => Err(error.into()),

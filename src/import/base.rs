@@ -3,13 +3,11 @@
 //! Only the finished form of each tensor is kept: the peak is below the size of the result plus two
 //! tensors as f32.
 
-use std::path::Path;
-
 use super::Source;
 use super::reader::{Layer, Reader};
 use crate::archive::{Buffer, Header, schema, to_buffer, write_file};
 use crate::error::Error;
-use crate::file::FileError;
+use crate::file::{FileError, Kind, ToOutput};
 use crate::model::llama::{Config, Site};
 use crate::quant::{BLOCK, Format, OwnedMatrix};
 
@@ -51,18 +49,39 @@ pub struct Progress<'p> {
     pub name: &'p str,
 }
 
-/// Imports `source` into the file `output`, whole or not at all.
+/// Imports `source` into the file `output`, a path or an [`Output`](crate::file::Output) that was
+/// tried: whole or not at all.
 ///
 /// # Errors
-/// A [`FileError`] that names the file and the tensor or key.
+/// A [`FileError`] that names the file and the tensor or key; before any tensor is read, what
+/// speaks against writing there.
 pub fn write_base(
     source: &dyn Source,
     options: &BaseOptions,
-    output: &Path,
+    output: impl ToOutput,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Header, FileError> {
+    let output = output.output(Kind::Base, &[source.path()])?;
+    let config = source.config()?;
+    config.check().map_err(|error| FileError::core(source.path(), "config", error))?;
+    output.check_room(least_bytes(&config, options))?;
     Parts::read(source, options, progress)?
-        .with_root(|root| write_file(root, options.content_version, output))
+        .with_root(|root| write_file(root, options.content_version, &output))
+}
+
+/// Bytes that the linear layers of a base will take at least.
+fn least_bytes(config: &Config, options: &BaseOptions) -> u64 {
+    let of = |site: Site, format: Format| {
+        let (rows, cols) = site.shape(config);
+        let (values, scales, nested) =
+            format.payload(rows as u64 * cols as u64, options.block as u64);
+        values.saturating_add(scales).saturating_add(nested)
+    };
+    let sites = [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
+    let block: u64 = sites.iter().map(|site| of(site(0), options.weights)).sum();
+    block
+        .saturating_mul(config.layers as u64)
+        .saturating_add(of(Site::Embedding, options.embedding))
 }
 
 /// Imports `source` into memory.

@@ -17,7 +17,7 @@ use super::safetensors::{Shards, dense};
 use super::{bert_config, huggingface_text};
 use crate::archive::schema::bert::{Bert, BertLayer, LayerNorm};
 use crate::archive::{Buffer, Header, schema, to_buffer, write_file};
-use crate::file::FileError;
+use crate::file::{FileError, Kind, ToOutput};
 use crate::model::bert::{Config, Site};
 use crate::quant::{Format, OwnedMatrix};
 
@@ -125,18 +125,21 @@ impl Tensors for HuggingFaceBert {
     }
 }
 
-/// Imports `source` into the file `output`, whole or not at all.
+/// Imports `source` into the file `output`, a path or an [`Output`](crate::file::Output) that was
+/// tried: whole or not at all.
 ///
 /// # Errors
-/// A [`FileError`] that names the file and the tensor or key.
+/// A [`FileError`] that names the file and the tensor or key; before any tensor is read, what
+/// speaks against writing there.
 pub fn write_bert(
     source: &HuggingFaceBert,
     options: &BaseOptions,
-    output: &Path,
+    output: impl ToOutput,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Header, FileError> {
+    let output = output.output(Kind::Base, &[&source.directory])?;
     Parts::read(source, options, progress)?
-        .with_root(|root| write_file(root, options.content_version, output))
+        .with_root(|root| write_file(root, options.content_version, &output))
 }
 
 /// Imports `source` into memory.

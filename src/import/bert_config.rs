@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::json::Json;
-use crate::file::FileError;
+use crate::file::{self, FileError};
 use crate::model::bert::{Activation, Config, Pooling};
 
 /// The numbers of the model, and the longest text its pipeline reads.
@@ -60,7 +60,7 @@ fn sentence(directory: &Path) -> Result<(Pooling, bool), FileError> {
         let pooling = Json::read_if_there(&directory.join("1_Pooling/config.json"))?;
         return Ok((pooling.map_or(Ok(Pooling::Mean), |json| pooling_mode(&json))?, false));
     }
-    let bytes = std::fs::read(&path).map_err(|error| FileError::io(&path, error))?;
+    let bytes = file::read(&path)?;
     let wrong = |place: &str, reason: String| FileError::format(&path, place, reason);
     let modules: Value = serde_json::from_slice(&bytes)
         .map_err(|error| wrong("", format!("not valid JSON: {error}")))?;

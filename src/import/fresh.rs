@@ -11,7 +11,8 @@
 //!
 //! Which numbers weights are drawn from is in `fresh_tensors`.
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -25,28 +26,36 @@ use super::pytorch::{PyTorch, pytorch_to_buffer, write_pytorch};
 use super::write_base;
 use crate::archive::{Buffer, Header};
 use crate::error::RootKind;
-use crate::file::FileError;
+use crate::file::{FileError, Kind, ToOutput, read, space};
+use crate::quant::Format;
 
-/// Writes a fresh model after the configuration in the file `config` to `output`. The same seed
-/// gives the same bytes.
+/// Writes a fresh model after the configuration in the file `config` to `output`, a path or an
+/// [`Output`](crate::file::Output) that was tried. The same seed gives the same bytes.
 ///
 /// # Errors
-/// A [`FileError`] that names the file and the key.
+/// A [`FileError`] that names the file and the key; before anything is drawn, what speaks against
+/// writing there, and memory or room that the machine does not have.
 pub fn write_fresh(
     config: &Path,
     seed: u64,
     options: &BaseOptions,
-    output: &Path,
+    output: impl ToOutput,
 ) -> Result<Header, FileError> {
-    let fresh = Fresh::make(config, seed, options)?;
+    let output = output.output(Kind::Base, &[config])?;
+    let design = Design::read(config)?;
+    if let Some(Tokenizer { file: Some(file), .. }) = &design.tokenizer {
+        output.refuse_inputs(&[file])?;
+    }
+    output.check_room(design.bytes(options))?;
+    let fresh = design.make(seed, options)?;
     let (directory, options, quiet) =
         (fresh.directory(), &fresh.options, &mut |_: Progress<'_>| {});
     match directory_kind(&directory)? {
-        RootKind::BERT => write_bert(&HuggingFaceBert::open(directory)?, options, output, quiet),
+        RootKind::BERT => write_bert(&HuggingFaceBert::open(directory)?, options, &output, quiet),
         RootKind::LSTM | RootKind::MLP => {
-            write_pytorch(&PyTorch::open(directory)?, options, output, quiet)
+            write_pytorch(&PyTorch::open(directory)?, options, &output, quiet)
         }
-        _ => write_base(&HuggingFace::open(directory)?, options, output, quiet),
+        _ => write_base(&HuggingFace::open(directory)?, options, &output, quiet),
     }
 }
 
@@ -59,7 +68,7 @@ pub fn fresh_to_buffer(
     seed: u64,
     options: &BaseOptions,
 ) -> Result<Buffer, FileError> {
-    let fresh = Fresh::make(config, seed, options)?;
+    let fresh = Design::read(config)?.make(seed, options)?;
     let (directory, options, quiet) =
         (fresh.directory(), &fresh.options, &mut |_: Progress<'_>| {});
     match directory_kind(&directory)? {
@@ -71,33 +80,66 @@ pub fn fresh_to_buffer(
     }
 }
 
-/// A model directory that goes away with this.
-struct Fresh {
-    parent: tempfile::TempDir,
-    name: String,
-    options: BaseOptions,
+/// What a configuration asks for, before anything is drawn.
+struct Design<'p> {
+    path: &'p Path,
+    json: Json,
+    tokenizer: Option<Tokenizer>,
+    tensors: Vec<Drawn>,
 }
 
-impl Fresh {
-    fn directory(&self) -> std::path::PathBuf {
-        self.parent.path().join(&self.name)
-    }
+/// A tokenizer.json, and the file it is from unless it is ours.
+struct Tokenizer {
+    json: Vec<u8>,
+    file: Option<PathBuf>,
+}
 
-    fn make(path: &Path, seed: u64, options: &BaseOptions) -> Result<Self, FileError> {
+impl<'p> Design<'p> {
+    fn read(path: &'p Path) -> Result<Self, FileError> {
         let mut json = Json::read(path)?;
         let tokenizer = tokenizer(path, &mut json)?;
         let tensors = fresh_tensors::of(path, &json)?;
-        let parent =
-            tempfile::tempdir().map_err(|error| FileError::io(std::env::temp_dir(), error))?;
+        Ok(Self { path, json, tokenizer, tensors })
+    }
+
+    /// Numbers of all tensors.
+    fn numbers(&self) -> u64 {
+        self.tensors.iter().fold(0, |sum, tensor| tensor.numbers().saturating_add(sum))
+    }
+
+    /// About the bytes of the archive.
+    fn bytes(&self, options: &BaseOptions) -> u64 {
+        let of = |format: Format| {
+            let (values, scales, nested) = format.payload(self.numbers(), options.block as u64);
+            values.saturating_add(scales).saturating_add(nested)
+        };
+        of(options.weights).min(of(options.embedding))
+    }
+
+    /// Refuses what the machine cannot hold: the finished parts of the archive and one tensor, as
+    /// numbers and as bytes; and the drawn tensors in a temporary folder.
+    fn check(&self, options: &BaseOptions, parent: &Path) -> Result<(), FileError> {
+        let largest = self.tensors.iter().map(Drawn::numbers).max().unwrap_or(0);
+        let memory = self.bytes(options).saturating_add(largest.saturating_mul(8));
+        space::check_memory(self.path, "the model", memory)?;
+        space::check_disk(self.path, parent, self.numbers().saturating_mul(4))
+    }
+
+    /// Draws the tensors.
+    fn make(self, seed: u64, options: &BaseOptions) -> Result<Fresh, FileError> {
+        let io = |error| FileError::io(std::env::temp_dir(), error);
+        let parent = tempfile::tempdir().map_err(io)?;
+        self.check(options, parent.path())?;
         // The folder's name becomes the model's.
-        let name = path
+        let name = self
+            .path
             .file_stem()
             .map_or_else(|| "fresh".into(), |stem| stem.to_string_lossy().into_owned());
-        let fresh = Self {
+        let fresh = Fresh {
             parent,
             name,
             options: BaseOptions {
-                allow_missing_tokenizer: tokenizer.is_none(),
+                allow_missing_tokenizer: self.tokenizer.is_none(),
                 ..options.clone()
             },
         };
@@ -107,42 +149,67 @@ impl Fresh {
             let path = directory.join(name);
             std::fs::write(&path, bytes).map_err(|error| FileError::io(&path, error))
         };
-        put("config.json", Value::Object(json.fields).to_string().as_bytes())?;
-        if let Some(tokenizer) = tokenizer {
-            put("tokenizer.json", &tokenizer)?;
+        put("config.json", Value::Object(self.json.fields).to_string().as_bytes())?;
+        if let Some(tokenizer) = self.tokenizer {
+            put("tokenizer.json", &tokenizer.json)?;
         }
-        save(&directory.join("model.safetensors"), seed, &tensors)?;
+        save(&directory.join("model.safetensors"), seed, &self.tensors)?;
         Ok(fresh)
+    }
+}
+
+/// A model directory that goes away with this.
+struct Fresh {
+    parent: tempfile::TempDir,
+    name: String,
+    options: BaseOptions,
+}
+
+impl Fresh {
+    fn directory(&self) -> PathBuf {
+        self.parent.path().join(&self.name)
+    }
+}
+
+/// A tensor that is drawn when its bytes are asked for, so that one at a time is in memory.
+struct Lazy<'t> {
+    tensor: &'t Drawn,
+    seed: u64,
+    index: u64,
+}
+
+impl safetensors::View for Lazy<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        safetensors::Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.tensor.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let values = self.tensor.values(self.seed, self.index);
+        Cow::Owned(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.tensor.shape.iter().product::<usize>()
     }
 }
 
 /// Draws every tensor and saves them.
 fn save(path: &Path, seed: u64, tensors: &[Drawn]) -> Result<(), FileError> {
-    let wrong =
-        |error: safetensors::SafeTensorError| FileError::format(path, "", error.to_string());
-    let bytes: Vec<Vec<u8>> = tensors
+    let views = tensors
         .iter()
-        .enumerate()
-        .map(|(index, tensor)| {
-            tensor.values(seed, index as u64).iter().flat_map(|value| value.to_le_bytes()).collect()
-        })
-        .collect();
-    let mut views = Vec::with_capacity(tensors.len());
-    for (tensor, bytes) in tensors.iter().zip(&bytes) {
-        let view = safetensors::tensor::TensorView::new(
-            safetensors::Dtype::F32,
-            tensor.shape.clone(),
-            bytes,
-        )
-        .map_err(wrong)?;
-        views.push((tensor.name.as_str(), view));
-    }
-    safetensors::serialize_to_file(views, None, path).map_err(wrong)
+        .zip(0..)
+        .map(|(tensor, index)| (tensor.name.as_str(), Lazy { tensor, seed, index }));
+    safetensors::serialize_to_file(views, None, path)
+        .map_err(|error| FileError::format(path, "", error.to_string()))
 }
 
 /// Takes `tokenizer` out of the configuration; fills in the vocabulary's size and, for bytes, the
 /// special tokens.
-fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Vec<u8>>, FileError> {
+fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Tokenizer>, FileError> {
     let Some(stated) = json.text("tokenizer")?.map(str::to_owned) else { return Ok(None) };
     json.fields.remove("tokenizer");
     let default = |fields: &mut Map<String, Value>, key: &str, value: Value| {
@@ -155,15 +222,16 @@ fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Vec<u8>>, FileError>
         default(&mut json.fields, "bos_token_id", json!(256));
         default(&mut json.fields, "eos_token_id", json!(257));
         let is_encoder = json.text("model_type")? == Some("bert");
-        return Ok(Some(byte_tokenizer(is_encoder).to_string().into_bytes()));
+        let json = byte_tokenizer(is_encoder).to_string().into_bytes();
+        return Ok(Some(Tokenizer { json, file: None }));
     }
     let file = path.parent().unwrap_or(Path::new("")).join(&stated);
-    let bytes = std::fs::read(&file).map_err(|error| FileError::io(&file, error))?;
+    let bytes = read(&file)?;
     let tokenizer = tokenizers::Tokenizer::from_bytes(&bytes)
         .map_err(|error| FileError::format(&file, "", format!("not a valid tokenizer: {error}")))?;
     let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
     default(&mut json.fields, "vocab_size", json!(u64::from(last) + 1));
-    Ok(Some(bytes))
+    Ok(Some(Tokenizer { json: bytes, file: Some(file) }))
 }
 
 /// Tokens of the byte-level tokenizer.

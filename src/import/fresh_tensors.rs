@@ -42,6 +42,11 @@ impl Drawn {
         Self { name: name.into(), shape: shape.into(), draw, zero_row: None }
     }
 
+    /// How many numbers it has.
+    pub(super) fn numbers(&self) -> u64 {
+        self.shape.iter().fold(1, |product, &rows| product.saturating_mul(rows as u64))
+    }
+
     /// The values; `index` is the tensor's among its model's.
     pub(super) fn values(&self, seed: u64, index: u64) -> Vec<f32> {
         let (count, stream) = (self.shape.iter().product::<usize>() as u64, STREAMS + index);
@@ -55,7 +60,7 @@ impl Drawn {
             Draw::Constant(value) => vec![value; count as usize],
         };
         if let (Some(row), Some(&width)) = (self.zero_row, self.shape.get(1))
-            && let Some(row) = values.get_mut(row * width..(row + 1) * width)
+            && let Some(row) = values.chunks_exact_mut(width).nth(row)
         {
             row.fill(0.0);
         }

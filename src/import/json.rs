@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::file::FileError;
+use crate::file::{FileError, read};
 
 /// A JSON object from a file.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub(super) struct Json {
 
 impl Json {
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
-        let bytes = std::fs::read(path).map_err(|error| FileError::io(path, error))?;
+        let bytes = read(path)?;
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| FileError::format(path, "", format!("not valid JSON: {error}")))?;
         match value {

@@ -18,7 +18,7 @@ use super::reader::Tensors;
 use super::safetensors::{Shards, dense};
 use crate::archive::{Buffer, Header, to_buffer, write_file};
 use crate::error::RootKind;
-use crate::file::FileError;
+use crate::file::{FileError, Kind, ToOutput};
 
 /// A directory with an LSTM or MLP.
 #[derive(Debug)]
@@ -83,21 +83,24 @@ impl Tensors for PyTorch {
     }
 }
 
-/// Imports `source` into the file `output`, whole or not at all.
+/// Imports `source` into the file `output`, a path or an [`Output`](crate::file::Output) that was
+/// tried: whole or not at all.
 ///
 /// # Errors
-/// A [`FileError`] that names the file and the tensor or key.
+/// A [`FileError`] that names the file and the tensor or key; before any tensor is read, what
+/// speaks against writing there.
 pub fn write_pytorch(
     source: &PyTorch,
     options: &BaseOptions,
-    output: &Path,
+    output: impl ToOutput,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Header, FileError> {
+    let output = output.output(Kind::Base, &[&source.directory])?;
     match source.kind {
         RootKind::LSTM => LstmParts::read(source, options, progress)?
-            .with_root(|root| write_file(root, options.content_version, output)),
+            .with_root(|root| write_file(root, options.content_version, &output)),
         _ => MlpParts::read(source, options, progress)?
-            .with_root(|root| write_file(root, options.content_version, output)),
+            .with_root(|root| write_file(root, options.content_version, &output)),
     }
 }
 

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::Need;
 use crate::archive::Line;
+use crate::error::{Error, Result};
 
 /// An owned workspace, aligned as sessions want it. Needs `alloc`.
 #[derive(Debug, Clone, Default)]

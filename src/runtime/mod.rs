@@ -58,6 +58,8 @@ pub use sequences::Sequences;
 pub use session::{LlamaCpu, Session};
 
 #[cfg(feature = "std")]
+pub(crate) use crate::exec::MOST_THREADS;
+#[cfg(feature = "std")]
 pub use crate::exec::Threads;
 pub use crate::exec::{Executor, Serial};
 pub use crate::nn::KvFormat;

@@ -94,6 +94,7 @@ pub struct Row {
 }
 
 /// Trains and measures one method. `mapped` are the bytes of a base that is not on the heap.
+/// `None` if `watch` stopped it: a run that was cut short cannot be compared.
 ///
 /// # Errors
 /// As [`run`]; a loss that explodes is no error but [`Run::diverged`].
@@ -109,7 +110,7 @@ pub fn run_method(
     executor: &dyn Executor,
     meter: &dyn Meter,
     watch: &mut dyn FnMut(Event) -> Control,
-) -> Result<Run, TrainError> {
+) -> Result<Option<Run>, TrainError> {
     let (method, seed) = (options.method, options.seed);
     meter.restart();
     let mut trainer = Trainer::new(base, options, labels)?;
@@ -122,6 +123,7 @@ pub fn run_method(
         watch(event)
     });
     let (measures, seconds, rank, diverged) = match outcome {
+        Ok(report) if report.stopped => return Ok(None),
         Ok(report) => {
             let measures = report
                 .validation
@@ -139,7 +141,7 @@ pub fn run_method(
     let peak_bytes = meter.most() + mapped;
     let adapter_bytes = trainer.archive(method.name(), rank)?.len() as u64;
     let trainable_parameters = trainer.trainable_parameters();
-    Ok(Run {
+    Ok(Some(Run {
         method,
         seed,
         measures,
@@ -150,7 +152,7 @@ pub fn run_method(
         losses,
         rank,
         diverged,
-    })
+    }))
 }
 
 /// Steps whose mean is a smoothed loss, of a run of `steps`.

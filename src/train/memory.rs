@@ -64,14 +64,20 @@ pub struct Workload {
 
 impl Workload {
     /// Full batches: `batch_size` sequences of `length` rows.
-    pub fn full(batch_size: usize, length: usize, labels: usize, lanes: usize) -> Self {
-        Self {
-            batches: vec![vec![length; batch_size]],
-            steps: None,
-            validation: None,
-            labels,
-            lanes,
-        }
+    ///
+    /// # Errors
+    /// [`TrainError::Options`] for none, and for more than a batch can be.
+    pub fn full(
+        batch_size: usize,
+        length: usize,
+        labels: usize,
+        lanes: usize,
+    ) -> Result<Self, TrainError> {
+        most("batch-size", batch_size, MOST_SEQUENCES)?;
+        most("max-length", length, MOST_ROWS)?;
+        most("batch-size times max-length", batch_size * length, MOST_ROWS)?;
+        let batches = vec![vec![length; batch_size]];
+        Ok(Self { batches, steps: None, validation: None, labels, lanes })
     }
 
     /// The batches that a run of `options` with `seed` makes of `training`.
@@ -104,6 +110,19 @@ impl Workload {
     }
 }
 
+/// The most sequences and rows of a batch, and labels of a classifier, that are counted with: no
+/// machine trains more, and their bytes do not overflow.
+const MOST_SEQUENCES: usize = 1 << 20;
+const MOST_ROWS: usize = 1 << 31;
+const MOST_LABELS: usize = 1 << 20;
+
+fn most(name: &str, found: usize, most: usize) -> Result<(), TrainError> {
+    if (1..=most).contains(&found) {
+        return Ok(());
+    }
+    Err(TrainError::options(format!("{name} is {found}, 1 to {most} was expected")))
+}
+
 /// Epochs whose batches are looked at: later ones are shuffled otherwise, not larger.
 const EPOCHS: u64 = 4;
 
@@ -119,6 +138,7 @@ pub fn forecast<'a>(
     workload: &Workload,
 ) -> Result<Forecast, TrainError> {
     let network = Sealed::network(base, options.checkpointing);
+    most("labels", workload.labels.max(1), MOST_LABELS)?;
     check_task(network.as_ref(), workload.labels)?;
     let labels: Vec<String> = (0..workload.labels).map(|label| label.to_string()).collect();
     let plan = planner::layout(network.as_ref(), options, &labels)?;

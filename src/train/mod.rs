@@ -42,6 +42,6 @@ pub use nf4_base::with_nf4;
 pub use optimizer::OptimizerKind;
 pub use options::{Init, Options, PatternValue, Targets};
 pub use plan::Part;
-pub use run::{Control, Event, Length, Report, RunOptions, Warmup, finish, run, save};
+pub use run::{Control, Event, Length, Report, RunOptions, Warmup, finish, kind, run, save};
 pub use schedule::Shape;
 pub use trainer::{Parameter, StepFacts, Trainable, Trainer};

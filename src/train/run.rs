@@ -21,7 +21,7 @@ use super::method::Method;
 use super::schedule::Schedule;
 use super::trainer::Trainer;
 use crate::archive::Buffer;
-use crate::file::{FileError, write_whole};
+use crate::file::{FileError, Kind, Output, ToOutput};
 use crate::runtime::Executor;
 
 /// How long a run is.
@@ -221,6 +221,9 @@ pub fn run(
     watch: &mut dyn FnMut(Event) -> Control,
 ) -> Result<Report, TrainError> {
     check(options, trainer, validation)?;
+    if let Some((path, _)) = &options.checkpoint {
+        try_checkpoint(path, trainer, training, validation)?;
+    }
     trainer.set_facts(Facts::new());
     let seed = trainer.options().seed;
     let course = Course::new(training, options, seed);
@@ -340,6 +343,20 @@ pub fn run(
     Ok(report)
 }
 
+/// Tries the place of checkpoints, before there is anything to lose.
+fn try_checkpoint(
+    path: &Path,
+    trainer: &Trainer<'_>,
+    training: &Dataset<'_>,
+    validation: Option<&Dataset<'_>>,
+) -> Result<(), TrainError> {
+    let mut inputs = vec![training.path()];
+    inputs.extend(validation.map(Dataset::path));
+    let place = path.output(Kind::Checkpoint, &inputs)?;
+    let (values, optimizer) = trainer.sizes();
+    Ok(place.check_room(4 * values as u64 + optimizer as u64)?)
+}
+
 /// What was trained, as `run` left it: an adapter (at the rank that DyLoRA kept), or a base.
 ///
 /// # Errors
@@ -348,31 +365,45 @@ pub fn finish(trainer: &Trainer<'_>, report: &Report, name: &str) -> Result<Buff
     trainer.archive(name, report.rank)
 }
 
-/// Writes what was trained to `path` (see [`finish`]); with full fine-tuning of a classifier also
-/// its classifier, an adapter of the trained base, to `path.classifier.lrk`. Files appear whole or
-/// not at all.
+/// What a method writes.
+pub fn kind(method: Method) -> Kind {
+    if method == Method::Full { Kind::Base } else { Kind::Adapter }
+}
+
+/// Writes what was trained (see [`finish`]) to `output`, a path or an
+/// [`Output`](crate::file::Output) that was tried; with full fine-tuning of a classifier also its
+/// classifier, an adapter of the trained base, to `FILE.classifier.lrk` beside it. Files appear
+/// whole or not at all.
 ///
 /// # Errors
-/// What the writers say.
+/// A path where something else is than what the method writes, or the base that was trained; what
+/// the writers say.
 pub fn save(
     trainer: &Trainer<'_>,
     rank: Option<usize>,
     name: &str,
-    path: &Path,
+    output: impl ToOutput,
 ) -> Result<(), TrainError> {
-    let put = |path: &Path, bytes: &[u8]| {
-        write_whole(path, |file| file.write_all(bytes).map_err(|error| FileError::io(path, error)))
+    let output = output.output(kind(trainer.options().method), &[])?;
+    output.refuse_base(trainer.fingerprint())?;
+    let put = |output: &Output, bytes: &[u8]| {
+        output.write(|file| {
+            file.write_all(bytes).map_err(|error| FileError::io(output.path(), error))
+        })
     };
     let archive = trainer.archive(name, rank)?;
-    put(path, &archive)?;
     if trainer.options().method == Method::Full
         && let Some(classifier) = trainer.classifier_adapter(&archive)?
     {
-        let mut second = path.file_name().unwrap_or_default().to_os_string();
-        second.push(".classifier.lrk");
-        put(&path.with_file_name(second), &classifier)?;
+        let second = output.beside("classifier.lrk").ok_or_else(|| {
+            FileError::format(output.path(), "", "the classifier is a second file beside the base, and nothing lies beside this: name a file")
+        })?;
+        let second = (&second).output(Kind::Adapter, &[])?;
+        put(&output, &archive)?;
+        put(&second, &classifier)?;
+        return Ok(());
     }
-    Ok(())
+    Ok(put(&output, &archive)?)
 }
 
 /// The smallest rank, from 1, whose loss is within `tolerance` of the best.

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use lowrank::adapter::FactorFormat;
-use lowrank::export::export_peft;
+use lowrank::export::{PEFT, export_peft};
+use lowrank::file::{Kind, OutputFolder};
 use lowrank::import::{AdapterOptions, import_gguf_adapter, import_peft};
 
 use crate::Failure;
 use crate::files::File;
-use crate::output::line;
+use crate::output::{Force, line, written};
 
 const EXAMPLES: &str = "Examples:
   lowrank adapter import peft-directory --base base.lrk -o style.lrk
@@ -35,6 +36,8 @@ enum Command {
         /// The archive to write
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
+        #[command(flatten)]
+        force: Force,
         /// How the factors A and B are stored
         #[arg(long, value_enum, default_value_t = Factors::AsIs)]
         factors: Factors,
@@ -52,6 +55,8 @@ enum Command {
         /// The directory to write
         #[arg(short, long, value_name = "DIR")]
         output: PathBuf,
+        #[command(flatten)]
+        force: Force,
     },
 }
 
@@ -67,7 +72,8 @@ enum Factors {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
-        Command::Import { source, base, output, factors, name } => {
+        Command::Import { source, base, output, force, factors, name } => {
+            let output = force.output(output, Kind::Adapter, &[source, base])?;
             let base = File::open(base)?;
             let format = match factors {
                 Factors::AsIs => FactorFormat::AsIs,
@@ -81,19 +87,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 true => import_peft(source, model.as_ref(), &options)?,
                 false => import_gguf_adapter(source, &base.base()?, &options)?,
             };
-            let header = builder.write(model.as_ref(), output)?;
+            let header = builder.write(model.as_ref(), &output)?;
             let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
-            line(format_args!(
-                "{}: {bytes} bytes, {} targets, method {}",
-                output.display(),
-                builder.targets.len(),
-                builder.method
-            ))?;
-            Ok(())
+            let (path, targets) = (output.path().display(), builder.targets.len());
+            let text =
+                format_args!("{path}: {bytes} bytes, {targets} targets, method {}", builder.method);
+            Ok(written(&output, text)?)
         }
-        Command::Export { adapter, base, output } => {
+        Command::Export { adapter, base, output, force } => {
+            let folder = OutputFolder::new(output, &PEFT, &[adapter, base], force.force)?;
             let (adapter, base) = (File::open(adapter)?, File::open(base)?);
-            export_peft(&adapter.adapter()?, base.any_base()?.as_ref(), output)?;
+            export_peft(&adapter.adapter()?, base.any_base()?.as_ref(), &folder)?;
             line(format_args!("{}", output.display()))?;
             Ok(())
         }

@@ -118,10 +118,10 @@ fn rounds(
         max_total_rank: rank,
         ..Limits::new(arguments.prompt_tokens.max(arguments.tokens.saturating_add(FILLED)))
     };
-    let mut memory = Memory::new({
+    let mut memory = Memory::try_new({
         limits.check(model.config())?;
         need(model.config(), &limits)
-    });
+    })?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
     let mut kinds = vec![(&[][..], Times::default())];
     if !choices.is_empty() {

@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         max_total_rank: rank,
         ..Limits::new(arguments.context.min(model.config().context))
     };
-    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;
     let mut conversation =
         Conversation { arguments, border: &border, session, messages: Vec::new() };

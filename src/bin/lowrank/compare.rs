@@ -1,10 +1,16 @@
 //! `lowrank compare`: several methods on the same data and seeds, and a folder that says how they
 //! did. The runs are the library's, the folder is `report`'s.
+//!
+//! Interrupted (SIGINT, SIGTERM), or when a method fails, it writes the report of the runs that are
+//! finished and ends with status 1.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use lowrank::archive::Buffer;
+use lowrank::file::OutputFolder;
 use lowrank::train::data::{Dataset, Tokenize};
 use lowrank::train::{
     AnyBase, Control, Event, Meter, Method, Options, Run, Workload, forecast, rows, run_method,
@@ -15,9 +21,9 @@ use serde_json::{Value, json};
 use crate::Failure;
 use crate::files::File;
 use crate::model::ModelOptions;
-use crate::output::line;
+use crate::output::{Force, line};
 use crate::progress::Progress;
-use crate::report::Report;
+use crate::report::{REPORT, Report};
 use crate::train::{TaskName, TrainOptions};
 
 const EXAMPLES: &str = "Examples:
@@ -49,6 +55,8 @@ pub(crate) struct Arguments {
     /// The folder that is written
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// Refuse in advance what would take more: bytes, or 400M, 2G, 512MiB
     #[arg(long, value_parser = crate::forecast::bytes, value_name = "BYTES")]
     memory_limit: Option<u64>,
@@ -80,7 +88,8 @@ struct Contest<'c> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    Report::check_folder(&arguments.output)?;
+    let inputs = [arguments.model.base.as_path(), &arguments.data, &arguments.validation];
+    let folder = OutputFolder::new(&arguments.output, &REPORT, &inputs, arguments.force.force)?;
     let base = arguments.model.open()?;
     let border = base.text().ok();
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
@@ -91,6 +100,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = base.wrap(AnyBase::open(&base.map))?;
     let contest =
         Contest { base: &base, model, training, validation, labels: labels.unwrap_or_default() };
+    if arguments.seeds - 1 > u64::MAX - options.seed() {
+        return Err(format!(
+            "--seed {} and --seeds {}: the last seed would be larger than {}",
+            options.seed(),
+            arguments.seeds,
+            u64::MAX
+        )
+        .into());
+    }
     let mut methods = Vec::new();
     for method in &arguments.methods {
         if !methods.contains(method) {
@@ -101,25 +119,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         contest.refuse(arguments, method)?;
     }
 
+    let stop = Arc::new(AtomicBool::new(false));
+    let signalled = Arc::clone(&stop);
+    ctrlc::set_handler(move || signalled.store(true, Ordering::Relaxed))?;
     let mut runs = Vec::new();
-    for &method in &methods {
-        let nf4 = contest.quantized(method)?;
-        for seed in options.seed()..options.seed().saturating_add(arguments.seeds) {
-            let run = contest
-                .run(arguments, method, nf4.as_deref(), seed)
-                .map_err(|error| format!("{method}, seed {seed}: {error}"))?;
-            runs.push(run);
-        }
+    let ended = contest.run_all(arguments, &methods, &stop, &mut runs);
+    if runs.is_empty() {
+        return ended;
     }
     let rows = rows(&runs);
-    let facts = facts(arguments, &contest)?;
+    let mut facts = facts(arguments, &contest)?;
+    if let Err(error) = &ended {
+        facts.push(("not all runs", error.to_string()));
+    }
     let report = Report {
         runs: &runs,
         rows: &rows,
         facts: &facts,
         classifies: options.task == TaskName::Classify,
     };
-    report.write(&arguments.output)?;
+    report.write(&folder)?;
     if arguments.json {
         let table: Vec<Value> = rows.iter().map(Report::row_json).collect();
         line(
@@ -127,9 +146,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )?;
     } else {
         line(report.table().trim_end())?;
-        line(format_args!("written to {}", arguments.output.display()))?;
+        line(format_args!("written to {}", folder.path().display()))?;
     }
-    Ok(())
+    let place = folder.path().display();
+    ended.map_err(|error| format!("{error}; what was finished before is in {place}").into())
 }
 
 /// What the report says of the contest.
@@ -149,7 +169,7 @@ fn facts(
     let seeds = if arguments.seeds == 1 {
         first.to_string()
     } else {
-        format!("{first} to {}", first + arguments.seeds - 1)
+        format!("{first} to {}", first + (arguments.seeds - 1))
     };
     let mut facts = vec![
         (
@@ -172,6 +192,32 @@ fn facts(
 }
 
 impl Contest<'_> {
+    /// Every method with every seed, until the end, a stop or an error; what is finished is in
+    /// `runs`.
+    fn run_all(
+        &self,
+        arguments: &Arguments,
+        methods: &[Method],
+        stop: &AtomicBool,
+        runs: &mut Vec<Run>,
+    ) -> Result<(), Failure> {
+        let all = methods.len() as u64 * arguments.seeds;
+        for &method in methods {
+            let nf4 = self.quantized(method)?;
+            let first = arguments.options.seed();
+            for seed in (0..arguments.seeds).map(|index| first + index) {
+                let run = self
+                    .run(arguments, method, nf4.as_deref(), seed, stop)
+                    .map_err(|error| format!("{method}, seed {seed}: {error}"))?;
+                runs.extend(run);
+                if stop.load(Ordering::Relaxed) && (runs.len() as u64) < all {
+                    return Err(format!("stopped after {} of {all} runs", runs.len()).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The base that a method trains on, if it is not the one given.
     fn quantized(&self, method: Method) -> Result<Option<Buffer>, Failure> {
         Ok(if method == Method::QLora { self.base.wrap(with_nf4(&self.model))? } else { None })
@@ -205,7 +251,8 @@ impl Contest<'_> {
         method: Method,
         nf4: Option<&[u8]>,
         seed: u64,
-    ) -> Result<Run, Failure> {
+        stop: &AtomicBool,
+    ) -> Result<Option<Run>, Failure> {
         let options = Options {
             seed,
             ..arguments.options.trainer(method, arguments.model.exact_precision())?
@@ -234,7 +281,7 @@ impl Contest<'_> {
                         &format!("seed {seed}  loss {loss:.4}"),
                     );
                 }
-                Control::Continue
+                if stop.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
             },
         );
         progress.finish();

@@ -2,11 +2,11 @@
 //! tokens are its tokenizer's.
 
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lowrank::adapter::{AdapterSet, Choice, Slot};
-use lowrank::file::{FileError, write_whole};
+use lowrank::file::{FileError, Kind};
 use lowrank::model::bert::{Bert, Pooling};
 use lowrank::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
 
@@ -14,7 +14,7 @@ use crate::Failure;
 use crate::files::File;
 use crate::logits::npy_header;
 use crate::model::{AdapterOptions, ModelOptions, open_adapters};
-use crate::output::{line, note};
+use crate::output::{Force, note, written};
 use crate::tokenize::TextOptions;
 
 const EXAMPLES: &str = r#"Examples:
@@ -53,15 +53,22 @@ pub(crate) struct Arguments {
     /// The .npy file to write: [texts, dim] f32
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    force: Force,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut inputs = arguments.adapters.inputs(&arguments.model);
+    inputs.extend(arguments.texts.file().cloned());
+    let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+    let output = arguments.force.output(&arguments.output, Kind::Npy, &inputs)?;
     let base = arguments.model.open()?;
     let model = base.encoder()?;
     let ids = tokenize(arguments, &base, &model)?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     let executor = arguments.model.executor()?;
     let dim = model.config().dim;
+    output.check_room(4 * ids.len() as u64 * dim as u64)?;
     let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
     let limits = EncoderLimits {
         batch: BATCH.min(ids.len()),
@@ -77,14 +84,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     });
     with_encoder(model, &adapters, limits, executor.as_ref(), |encoder| {
         let mut refused = None;
-        let written = write_whole(&arguments.output, |file| {
-            let io = |error| FileError::io(&arguments.output, error);
+        let written = output.write(|file| {
+            let io = |error| FileError::io(output.path(), error);
             let mut out = BufWriter::new(file);
             out.write_all(&npy_header(&[ids.len(), dim])).map_err(io)?;
             for batch in batches(&ids, &limits) {
                 let vectors = vectors(encoder, batch, pooling).map_err(|error| {
                     refused = Some(error);
-                    FileError::core(&arguments.output, "", error)
+                    FileError::core(output.path(), "", error)
                 })?;
                 vectors
                     .iter()
@@ -96,8 +103,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         // What the model refuses is not the output file's fault.
         Ok(refused.map_or(Ok(()), Err).map(|()| written)??)
     })?;
-    line(format_args!("{}: [{}, {dim}] f32", arguments.output.display(), ids.len()))?;
-    Ok(())
+    let text = format_args!("{}: [{}, {dim}] f32", output.path().display(), ids.len());
+    Ok(written(&output, text)?)
 }
 
 /// The vectors of a batch, `[texts, dim]`.
@@ -188,7 +195,7 @@ fn with_encoder<T>(
         choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
     }
     let limits = EncoderLimits { max_active: adapters.len(), max_total_rank: rank, ..limits };
-    let mut memory = Memory::new(encoder_need(model.config(), &limits));
+    let mut memory = Memory::try_new(encoder_need(model.config(), &limits))?;
     let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
     for sequence in 0..limits.batch {
         encoder.select(sequence, &set, &choices)?;

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use lowrank::export::export_bitsandbytes;
+use lowrank::export::{BITSANDBYTES, export_bitsandbytes};
+use lowrank::file::OutputFolder;
 
 use crate::Failure;
 use crate::files::File;
-use crate::output::line;
+use crate::output::{Force, line};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -29,12 +30,19 @@ pub(crate) struct Arguments {
     /// The directory to write
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    #[command(flatten)]
+    force: Force,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let base = File::open(&arguments.base)?;
+    let kind = match arguments.format {
+        Format::Bitsandbytes => &BITSANDBYTES,
+    };
+    let (source, force) = (&arguments.base, arguments.force.force);
+    let folder = OutputFolder::new(&arguments.output, kind, &[source], force)?;
+    let base = File::open(source)?;
     match arguments.format {
-        Format::Bitsandbytes => export_bitsandbytes(&base.base()?, &arguments.output)?,
+        Format::Bitsandbytes => export_bitsandbytes(&base.base()?, &folder)?,
     }
     line(format_args!("{}", arguments.output.display()))?;
     Ok(())

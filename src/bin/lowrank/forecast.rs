@@ -73,7 +73,7 @@ pub(crate) fn run(
                 options.max_length,
                 if is_classifier { arguments.labels } else { 0 },
                 lanes,
-            )
+            )?
         },
     };
     let forecast = forecast(model, &trainer_options, &run_options, &workload)?;

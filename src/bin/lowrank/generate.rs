@@ -183,7 +183,7 @@ fn decoder(base: &File, arguments: &Arguments) -> Result<(), Failure> {
     let limits = Limits { lanes: executor.lanes(), max_active: 1, max_total_rank: rank, ..limits };
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
-    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;
     swap(&mut session, &mut set, &swaps, &border, &prompt, arguments)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use lowrank::RootKind;
 use lowrank::archive::Header;
-use lowrank::file::{FileError, write_whole};
+use lowrank::file::{FileError, Kind, Output};
 use lowrank::import::{
     BaseOptions, Gguf, HuggingFace, HuggingFaceBert, PyTorch, directory_kind, write_base,
     write_bert, write_pytorch,
@@ -16,7 +16,7 @@ use lowrank::train::{AnyBase, with_nf4};
 
 use crate::Failure;
 use crate::files::File;
-use crate::output::line;
+use crate::output::{Force, written};
 use crate::progress::Progress;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -56,6 +56,8 @@ pub(crate) struct Arguments {
     /// The archive to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// The format of the linear layers
     #[arg(long, value_enum, default_value_t = Weights::Nf4)]
     weights: Weights,
@@ -82,7 +84,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         content_version: arguments.content_version,
     };
     let mut progress = Progress::new("importing");
-    let (source, output) = (&arguments.source, &arguments.output);
+    let source = &arguments.source;
+    let output = &arguments.force.output(&arguments.output, Kind::Base, &[source])?;
     let mut show = |p: lowrank::import::Progress<'_>| progress.show(p.done, p.total, p.name);
     let header = if source.extension().is_some_and(|extension| extension == "lrk") {
         quantize(source, &options, output)?
@@ -101,16 +104,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     progress.finish();
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
-    line(format_args!(
-        "{}: {bytes} bytes, fingerprint {}",
-        arguments.output.display(),
-        header.fingerprint
-    ))?;
-    Ok(())
+    let (path, fingerprint) = (arguments.output.display(), header.fingerprint);
+    Ok(written(output, format_args!("{path}: {bytes} bytes, fingerprint {fingerprint}"))?)
 }
 
 /// A float archive to the default formats.
-fn quantize(source: &Path, options: &BaseOptions, output: &Path) -> Result<Header, Failure> {
+fn quantize(source: &Path, options: &BaseOptions, output: &Output) -> Result<Header, Failure> {
     let default = BaseOptions {
         allow_missing_tokenizer: options.allow_missing_tokenizer,
         ..BaseOptions::default()
@@ -131,8 +130,8 @@ fn quantize(source: &Path, options: &BaseOptions, output: &Path) -> Result<Heade
             source.display()
         )
     })?;
-    write_whole(output, |file| {
-        file.write_all(&quantized).map_err(|error| FileError::io(output, error))
+    output.write(|file| {
+        file.write_all(&quantized).map_err(|error| FileError::io(output.path(), error))
     })?;
-    Ok(Header::parse(&quantized).map_err(|error| FileError::core(output, "", error))?)
+    Ok(Header::parse(&quantized).map_err(|error| FileError::core(output.path(), "", error))?)
 }

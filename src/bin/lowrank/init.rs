@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use lowrank::file::Kind;
 use lowrank::import::{BaseOptions, write_fresh};
 
 use crate::Failure;
 use crate::import::Weights;
-use crate::output::line;
+use crate::output::{Force, written};
 
 const EXAMPLES: &str = r#"Examples:
   lowrank init tiny.json --seed 1 -o tiny.lrk
@@ -30,6 +31,8 @@ pub(crate) struct Arguments {
     /// The archive to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// The format of the linear layers; full fine-tuning wants f32
     #[arg(long, value_enum, default_value_t = Weights::F32)]
     weights: Weights,
@@ -52,13 +55,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         allow_missing_tokenizer: true,
         content_version: arguments.content_version,
     };
-    let header = write_fresh(&arguments.config, arguments.seed, &options, &arguments.output)?;
+    let config = &arguments.config;
+    let output = arguments.force.output(&arguments.output, Kind::Base, &[config])?;
+    let header = write_fresh(config, arguments.seed, &options, &output)?;
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
-    line(format_args!(
-        "{}: {}, {bytes} bytes, fingerprint {}",
-        arguments.output.display(),
-        header.root,
-        header.fingerprint
-    ))?;
-    Ok(())
+    let (path, root, fingerprint) = (output.path().display(), header.root, header.fingerprint);
+    let text = format_args!("{path}: {root}, {bytes} bytes, fingerprint {fingerprint}");
+    Ok(written(&output, text)?)
 }

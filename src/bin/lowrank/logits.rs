@@ -2,15 +2,15 @@
 //! implementations.
 
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lowrank::file::{FileError, write_whole};
+use lowrank::file::{FileError, Kind};
 use lowrank::runtime::{KvFormat, Limits};
 
 use crate::Failure;
 use crate::model::{AdapterOptions, ModelOptions, open_adapters, with_session};
-use crate::output::line;
+use crate::output::{Force, written};
 
 const EXAMPLES: &str = "Example:
   lowrank logits --base base.lrk --adapter style.lrk --tokens 1,306,4658 -o logits.npy";
@@ -28,9 +28,14 @@ pub(crate) struct Arguments {
     /// The .npy file to write: [tokens, vocab] f32
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    force: Force,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let inputs = arguments.adapters.inputs(&arguments.model);
+    let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+    let output = arguments.force.output(&arguments.output, Kind::Npy, &inputs)?;
     let base = arguments.model.open()?;
     let model = base.base()?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
@@ -40,10 +45,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ..Limits::new(arguments.tokens.len())
     };
     let executor = arguments.model.executor()?;
-    let header = npy_header(&[arguments.tokens.len(), model.config().vocab]);
+    let (rows, vocab) = (arguments.tokens.len(), model.config().vocab);
+    let header = npy_header(&[rows, vocab]);
+    output.check_room(header.len() as u64 + 4 * rows as u64 * vocab as u64)?;
     with_session(model, &adapters, limits, executor.as_ref(), |session, _| {
         let mut refused = None;
-        let written = write_whole(&arguments.output, |file| {
+        let written = output.write(|file| {
             let mut out = BufWriter::new(file);
             let mut written = out.write_all(&header);
             let write = |_, logits: &[f32]| {
@@ -54,22 +61,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             };
             if let Err(error) = session.score(0, &arguments.tokens, write) {
                 refused = Some(error);
-                return Err(FileError::core(&arguments.output, "", error));
+                return Err(FileError::core(output.path(), "", error));
             }
-            written
-                .and_then(|()| out.flush())
-                .map_err(|error| FileError::io(&arguments.output, error))
+            written.and_then(|()| out.flush()).map_err(|error| FileError::io(output.path(), error))
         });
         // What the model refuses is not the output file's fault.
         Ok(refused.map_or(Ok(()), Err).map(|()| written)??)
     })?;
-    line(format_args!(
-        "{}: [{}, {}] f32",
-        arguments.output.display(),
-        arguments.tokens.len(),
-        model.config().vocab
-    ))?;
-    Ok(())
+    Ok(written(&output, format_args!("{}: [{rows}, {vocab}] f32", output.path().display()))?)
 }
 
 /// The header of a version 1.0 .npy file of little-endian f32: magic, version, length, a Python

@@ -81,6 +81,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Err(error @ lowrank::Error::Limit { .. }) = limits.check(model.config()) {
         return Err(error.into());
     }
+    if need(model.config(), &limits).bytes == usize::MAX {
+        return Err("the workspace would have more bytes than can be counted".into());
+    }
     if arguments.firmware {
         return report_firmware(
             need_on_32_bits(model.config(), &limits),
@@ -90,7 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let need = need(model.config(), &limits);
     let files: usize = adapters.iter().map(|file| file.map.len()).sum();
-    let peak = need.bytes + base.map.len() + files;
+    let peak = need.bytes.saturating_add(base.map.len()).saturating_add(files);
     if arguments.json {
         let facts = json!({
             "workspace_bytes": need.bytes, "kv_bytes": need.kv_bytes, "base_bytes": base.map.len(), "adapter_bytes": files,

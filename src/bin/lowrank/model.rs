@@ -65,6 +65,14 @@ pub(crate) struct AdapterOptions {
     pub(crate) adapters: Vec<String>,
 }
 
+impl AdapterOptions {
+    /// The files that a command with these options reads.
+    pub(crate) fn inputs(&self, model: &ModelOptions) -> Vec<PathBuf> {
+        let adapters = self.adapters.iter().map(|text| file_and_weight(text).0);
+        [model.base.clone()].into_iter().chain(adapters).collect()
+    }
+}
+
 /// `FILE:WEIGHT` or `FILE`; a colon that no number follows belongs to the file's name.
 pub(crate) fn file_and_weight(text: &str) -> (PathBuf, f32) {
     match text.rsplit_once(':').and_then(|(file, weight)| Some((file, weight.parse::<f32>().ok()?)))
@@ -94,7 +102,11 @@ impl ModelOptions {
     }
 
     pub(crate) fn executor(&self) -> Result<Box<dyn Executor>, Failure> {
-        Ok(if self.threads == 1 { Box::new(Serial) } else { Box::new(Threads::new(self.threads)?) })
+        if self.threads == 1 {
+            return Ok(Box::new(Serial));
+        }
+        let threads = Threads::new(self.threads);
+        Ok(Box::new(threads.map_err(|error| format!("--threads {}: {error}", self.threads))?))
     }
 
     /// The precision asked for; for commands whose figures are compared, exact unless told
@@ -166,7 +178,7 @@ pub(crate) fn with_session<T>(
         max_total_rank: rank,
         ..limits
     };
-    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
     for sequence in 0..limits.batch {
         session.select(sequence, &set, &choices)?;

@@ -1,8 +1,41 @@
 //! Printing: results to stdout, notes to stderr. A reader that has gone away or a full disk is an
-//! error here, not a panic; what becomes of it is `main`'s matter.
+//! error here, not a panic; what becomes of it is `main`'s matter. And where commands write to.
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
+
+use clap::Args;
+use lowrank::file::{FileError, Kind, Output};
+
+/// What every command with an output has.
+#[derive(Debug, Args)]
+pub(crate) struct Force {
+    /// Write also where something of another kind is
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+impl Force {
+    /// Tries the place `path` for something of this kind that is made from `inputs`.
+    pub(crate) fn output(
+        &self,
+        path: &Path,
+        kind: Kind,
+        inputs: &[&Path],
+    ) -> Result<Output, FileError> {
+        Output::new(path, kind, inputs, self.force)
+    }
+}
+
+/// Says what was written to `output`: not among its bytes.
+pub(crate) fn written(output: &Output, text: impl Display) -> io::Result<()> {
+    if output.is_stdout() {
+        note(text);
+        return Ok(());
+    }
+    line(text)
+}
 
 /// Prints a line of results.
 pub(crate) fn line(text: impl Display) -> io::Result<()> {

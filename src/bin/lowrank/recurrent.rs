@@ -81,7 +81,7 @@ pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure
     };
     let mut slots = vec![Slot::EMPTY; adapters.len().max(1)];
     let mut set = AdapterSet::new(&mut slots, &model);
-    let mut memory = Memory::new(recurrent_need(model.config(), &limits));
+    let mut memory = Memory::try_new(recurrent_need(model.config(), &limits))?;
     let session = Recurrent::new(model, &limits, memory.as_mut(), executor.as_ref())?;
     let mut reader = Reader { session, read: Vec::new() };
     if !swaps.is_empty() {

@@ -2,8 +2,8 @@
 //! whole or not at all.
 
 use std::fmt::Write;
-use std::path::Path;
 
+use lowrank::file::{FileError, FolderKind, OutputFolder, read_text, write_whole};
 use lowrank::train::{Row, Run, Spread, smoothed};
 use serde_json::{Value, json};
 
@@ -18,67 +18,43 @@ pub(crate) struct Report<'r> {
     pub(crate) classifies: bool,
 }
 
+/// What the page begins with.
+const TITLE: &str = "# Comparison of methods";
+
 const PAGE: &str = "report.md";
 const RESULTS: &str = "results.csv";
 const LOSSES: &str = "losses.csv";
 const LOSS: &str = "loss.svg";
 const QUALITY: &str = "accuracy-memory.svg";
 
-impl Report<'_> {
-    /// Refuses a folder that holds something else than an older report.
-    pub(crate) fn check_folder(folder: &Path) -> Result<(), Failure> {
-        let entries = match std::fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(format!("{}: {error}", folder.display()).into()),
-        };
-        for entry in entries {
-            let name = entry?.file_name();
-            if ![PAGE, RESULTS, LOSSES, LOSS, QUALITY].iter().any(|known| name == *known) {
-                let name = name.display();
-                return Err(format!(
-                    "{}: holds {name}, which is no part of a report; name another folder",
-                    folder.display()
-                )
-                .into());
-            }
-        }
-        Ok(())
-    }
+/// What a report is to whoever writes one.
+pub(crate) static REPORT: FolderKind = FolderKind {
+    name: "a report",
+    files: &[PAGE, RESULTS, LOSSES, LOSS, QUALITY],
+    key: PAGE,
+    is_own: |folder| read_text(folder.join(PAGE)).is_ok_and(|page| page.starts_with(TITLE)),
+};
 
-    /// Writes the folder under a temporary name and renames it; an older report goes away.
-    pub(crate) fn write(&self, folder: &Path) -> Result<(), Failure> {
-        let io = |error: std::io::Error| format!("{}: {error}", folder.display());
-        let parent = folder
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        std::fs::create_dir_all(parent).map_err(io)?;
-        let temporary =
-            tempfile::Builder::new().prefix(".lowrank-").tempdir_in(parent).map_err(io)?;
+impl Report<'_> {
+    /// Writes the folder: all of it appears, and an older report goes away.
+    pub(crate) fn write(&self, folder: &OutputFolder) -> Result<(), Failure> {
+        let quality = if self.classifies { "accuracy" } else { "perplexity (lower is better)" };
         let files = [
             (PAGE, self.page()),
             (RESULTS, self.results()?),
             (LOSSES, self.losses()?),
             (LOSS, plot::losses(&self.curves())?),
-            (
-                QUALITY,
-                plot::quality(
-                    &self.points(),
-                    if self.classifies { "accuracy" } else { "perplexity (lower is better)" },
-                )?,
-            ),
+            (QUALITY, plot::quality(&self.points(), quality)?),
         ];
-        for (name, content) in files {
-            std::fs::write(temporary.path().join(name), content).map_err(io)?;
-        }
-        make_readable(temporary.path()).map_err(io)?;
-        Self::check_folder(folder)?;
-        if folder.exists() {
-            std::fs::remove_dir_all(folder).map_err(io)?;
-        }
-        std::fs::rename(temporary.keep(), folder).map_err(io)?;
-        Ok(())
+        Ok(folder.write(|folder| {
+            files.iter().try_for_each(|(name, content)| {
+                let path = folder.join(name);
+                write_whole(&path, |file| {
+                    use std::io::Write;
+                    file.write_all(content.as_bytes()).map_err(|error| FileError::io(&path, error))
+                })
+            })
+        })?)
     }
 
     /// Per method the mean over seeds of the smoothed losses, step by step.
@@ -110,7 +86,7 @@ impl Report<'_> {
     }
 
     fn page(&self) -> String {
-        let mut page = String::from("# Comparison of methods\n\n");
+        let mut page = format!("{TITLE}\n\n");
         page.push_str(&self.table());
         let reference = self
             .rows
@@ -352,16 +328,4 @@ fn thousands(number: u64) -> String {
 fn megabytes(bytes: u64) -> String {
     let digits = if bytes < 10_000_000 { 2 } else { 0 };
     format!("{:.digits$} MB", bytes as f64 / 1e6)
-}
-
-/// Temporary folders are private; the finished one has the permissions of an ordinary folder.
-#[cfg(unix)]
-fn make_readable(folder: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_: &Path) -> std::io::Result<()> {
-    Ok(())
 }

@@ -1,11 +1,11 @@
 //! `lowrank tokenize`: text to token ids, as the base's archive says. Special tokens are parsed;
 //! nothing is put in front.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use lowrank::file::FileError;
+use lowrank::file::{FileError, LINE, Lines, open};
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -73,6 +73,11 @@ pub(crate) struct TextOptions {
 }
 
 impl TextOptions {
+    /// The file that texts are read from, if there is one.
+    pub(crate) fn file(&self) -> Option<&PathBuf> {
+        self.file.as_ref()
+    }
+
     /// One after the other; a file is read line by line.
     pub(crate) fn texts(
         &self,
@@ -86,21 +91,34 @@ impl TextOptions {
 
 /// The texts of a JSON-lines file `{"text": …}`, read line by line.
 fn texts(path: &PathBuf) -> Result<impl Iterator<Item = Result<String, FileError>>, FileError> {
-    let file = std::fs::File::open(path).map_err(|error| FileError::io(path, error))?;
+    let mut lines = Lines::new(BufReader::new(open(path)?), LINE);
     let path = path.clone();
-    let lines = BufReader::new(file)
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| line.as_ref().map_or(true, |line| !line.trim().is_empty()));
-    Ok(lines.map(move |(number, line)| {
-        let line = line.map_err(|error| FileError::io(&path, error))?;
-        let wrong =
-            |reason: String| FileError::format(&path, format!("line {}", number + 1), reason);
-        let value: Value = serde_json::from_str(&line)
-            .map_err(|error| wrong(format!("not valid JSON: {error}")))?;
-        value["text"]
-            .as_str()
-            .map(str::to_owned)
-            .ok_or_else(|| wrong("an object with a string \"text\" was expected".into()))
+    let (mut line, mut number) = (Vec::new(), 0u64);
+    Ok(std::iter::from_fn(move || {
+        loop {
+            number += 1;
+            match lines.next(&mut line) {
+                Ok(0) => return None,
+                Ok(_) if line.trim_ascii().is_empty() => {}
+                Ok(_) => {
+                    let mark: &[u8] = if number == 1 { b"\xef\xbb\xbf" } else { b"" };
+                    let text = text(line.strip_prefix(mark).unwrap_or(&line));
+                    let place = || format!("line {number}");
+                    return Some(text.map_err(|reason| FileError::format(&path, place(), reason)));
+                }
+                Err(error) => {
+                    let place = format!("line {number}: {error}");
+                    return Some(Err(FileError::format(&path, "", place)));
+                }
+            }
+        }
     }))
+}
+
+/// The text of a line.
+fn text(line: &[u8]) -> Result<String, String> {
+    let value: Value =
+        serde_json::from_slice(line).map_err(|error| format!("not valid JSON: {error}"))?;
+    let text = value["text"].as_str().map(str::to_owned);
+    text.ok_or_else(|| "an object with a string \"text\" was expected".into())
 }

@@ -9,22 +9,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
-use lowrank::file::FileError;
+use lowrank::file::{FileError, Output};
 use lowrank::kernel::Precision;
 use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::schedule::Shape;
 use lowrank::train::{
     AnyBase, Control, Event, Init, Length, Measures, Method, Options, PatternValue, Report,
-    RunOptions, Targets, TrainError, Trainer, Warmup, Workload, forecast, run as run_training,
-    save,
+    RunOptions, Targets, TrainError, Trainer, Warmup, Workload, forecast, kind,
+    run as run_training, save,
 };
 use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::memory::peak_resident;
 use crate::model::ModelOptions;
-use crate::output::{line, note};
+use crate::output::{Force, note, written};
 use crate::progress::Progress;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -181,6 +181,8 @@ pub(crate) struct Arguments {
     /// The adapter (with full: the base) that is written
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    #[command(flatten)]
+    force: Force,
     /// Steps between checkpoints; 0 for none but on interruption
     #[arg(long, default_value_t = 100, value_name = "N")]
     checkpoint_every: u64,
@@ -333,7 +335,31 @@ fn pattern(name: &str, text: &str) -> Result<PatternValue, Failure> {
     Ok(PatternValue { pattern, value })
 }
 
+/// Tries the places of the result and of its checkpoints, before there is anything to lose.
+fn try_output(arguments: &Arguments) -> Result<(Output, Option<PathBuf>), Failure> {
+    let mut inputs = vec![arguments.model.base.as_path(), &arguments.data];
+    inputs.extend(arguments.validation.as_deref());
+    let output = arguments.force.output(&arguments.output, kind(arguments.method), &inputs)?;
+    let checkpoint = output.beside("checkpoint");
+    let path = output.path().display();
+    if checkpoint.is_none() && arguments.resume {
+        return Err(
+            format!("{path}: no checkpoint lies beside it, so --resume cannot go on").into()
+        );
+    }
+    if arguments.method == Method::Full && arguments.options.task == TaskName::Classify {
+        let classifier = output.beside("classifier.lrk").ok_or_else(|| {
+            format!(
+                "{path}: the classifier is written to a second file beside the base: name a file"
+            )
+        })?;
+        arguments.force.output(&classifier, lowrank::file::Kind::Adapter, &inputs)?;
+    }
+    Ok((output, checkpoint))
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let (output, checkpoint) = try_output(arguments)?;
     let base = arguments.model.open()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
     let border = base.text().ok();
@@ -346,13 +372,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .as_ref()
         .map(|path| options.open(path, tokenizer, labels.clone()))
         .transpose()?;
-    let checkpoint = with_suffix(&arguments.output, "checkpoint");
-    if arguments.resume && !checkpoint.exists() {
+    if let Some(checkpoint) = checkpoint.as_ref().filter(|path| arguments.resume && !path.exists())
+    {
         note(format_args!("{}: no checkpoint there, the run starts anew", checkpoint.display()));
     }
     let every = if arguments.checkpoint_every == 0 { u64::MAX } else { arguments.checkpoint_every };
     let run_options = RunOptions {
-        checkpoint: Some((checkpoint.clone(), every)),
+        checkpoint: checkpoint.clone().map(|path| (path, every)),
         resume: arguments.resume,
         ..options.run()
     };
@@ -412,12 +438,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let report = match outcome {
         Ok(report) => report,
         Err(error @ TrainError::Diverged { .. }) => {
-            save(&trainer, None, &name, &arguments.output)?;
+            save(&trainer, None, &name, &output)?;
             return Err(format!("{error}; it is in {}", arguments.output.display()).into());
         }
         Err(error) => return Err(error.into()),
     };
     if report.stopped {
+        let Some(checkpoint) = checkpoint else {
+            return Err(format!("stopped at step {}; nothing was written", report.steps).into());
+        };
         return Err(format!(
             "stopped at step {}; the same command with --resume goes on from {}",
             report.steps,
@@ -425,21 +454,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )
         .into());
     }
-    save(&trainer, report.rank, &name, &arguments.output)?;
+    save(&trainer, report.rank, &name, &output)?;
     // The run is complete: a later --resume has nothing to go on from.
-    let _ = std::fs::remove_file(&checkpoint);
-    tell(arguments, &trainer, &report)
+    if let Some(checkpoint) = checkpoint {
+        let _ = std::fs::remove_file(checkpoint);
+    }
+    tell(arguments, &output, &trainer, &report)
 }
 
-/// `FILE.suffix`.
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".");
-    name.push(suffix);
-    path.with_file_name(name)
-}
-
-fn tell(arguments: &Arguments, trainer: &Trainer<'_>, report: &Report) -> Result<(), Failure> {
+fn tell(
+    arguments: &Arguments,
+    output: &Output,
+    trainer: &Trainer<'_>,
+    report: &Report,
+) -> Result<(), Failure> {
+    let line = |text: &dyn std::fmt::Display| written(output, text);
     let speed = report.rows as f64 / report.seconds.max(1e-9);
     if arguments.json {
         let mut facts = json!({
@@ -463,7 +492,7 @@ fn tell(arguments: &Arguments, trainer: &Trainer<'_>, report: &Report) -> Result
         }
         return Ok(line(&facts)?);
     }
-    line(format_args!(
+    line(&format_args!(
         "{}: {}, loss {:.4}, {:.1} s, {speed:.0} tokens/s, {} trained parameters",
         arguments.output.display(),
         counted(report.steps, "step"),
@@ -472,13 +501,13 @@ fn tell(arguments: &Arguments, trainer: &Trainer<'_>, report: &Report) -> Result
         trainer.trainable_parameters()
     ))?;
     if let Some(rank) = report.rank {
-        line(format_args!(
+        line(&format_args!(
             "rank {rank} kept; validation loss by rank: {}",
             report.ranks.iter().map(|l| format!("{l:.4}")).collect::<Vec<_>>().join(" ")
         ))?;
     }
     match &report.validation {
-        Some(measures) => Ok(line(measures_text(measures))?),
+        Some(measures) => Ok(line(&measures_text(measures))?),
         None => Ok(()),
     }
 }

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::parallel::each;
-use crate::file::FileError;
+use crate::file::{FileError, open};
 use crate::runtime::{Executor, Serial};
 
 use plan::Room;
@@ -195,7 +195,7 @@ impl<'t> Dataset<'t> {
                 return wrong("the model has no tokenizer, so text cannot be its input".into());
             }
         }
-        let file = File::open(path).map_err(|error| FileError::io(path, error))?;
+        let file = open(path)?;
         let mut dataset = Self {
             path: path.to_owned(),
             file: Mutex::new(file),
@@ -223,6 +223,11 @@ impl<'t> Dataset<'t> {
     /// Is there no example? Never so after [`open`](Self::open).
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The file's name, without its folder.

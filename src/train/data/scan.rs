@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use crate::file::FileError;
+use crate::file::{FileError, LINE, Lines, open};
 
 use super::record::{self, Record};
 use super::tokenize::Encoded;
@@ -13,6 +13,9 @@ use super::{Dataset, Entry, Format, Task};
 
 /// A text file is encoded in pieces of at least this many bytes that end with a line.
 const PIECE: usize = 1 << 16;
+
+/// The most bytes of a line of a text file: whole books come without an end of line.
+const TEXT_LINE: usize = 1 << 28;
 
 impl Format {
     /// By the extension, if it serves the task.
@@ -303,13 +306,16 @@ impl Dataset<'_> {
         &mut self,
         mut each: impl FnMut(&mut Self, Line<'_>) -> Result<(), String>,
     ) -> Result<(), FileError> {
-        let mut reader = BufReader::new(self.reopened()?);
+        let most = if self.format == Format::Text { TEXT_LINE } else { LINE };
+        let mut lines = Lines::new(BufReader::new(self.reopened()?), most);
         let (mut bytes, mut offset, mut number) = (Vec::new(), 0u64, 0u64);
         loop {
-            bytes.clear();
-            let read = reader
-                .read_until(b'\n', &mut bytes)
-                .map_err(|error| FileError::io(&self.path, error))?;
+            let read = lines.next(&mut bytes).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => {
+                    FileError::format(&self.path, format!("line {}", number + 1), error.to_string())
+                }
+                _ => FileError::io(&self.path, error),
+            })?;
             if read == 0 {
                 return Ok(());
             }
@@ -335,6 +341,6 @@ impl Dataset<'_> {
 
     /// The file from its beginning.
     fn reopened(&self) -> Result<File, FileError> {
-        File::open(&self.path).map_err(|error| FileError::io(&self.path, error))
+        open(&self.path)
     }
 }
