@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use super::bitsandbytes::Quantization;
 use super::huggingface_config::Family;
 use super::json::Json;
-use super::safetensors::{Shards, dense};
-use super::{Source, Tensor, TextParts};
+use super::safetensors::{Shards, dense, pieces};
+use super::{Pieces, Source, Tensor, TextParts};
 use crate::error::RootKind;
 use crate::file::FileError;
 use crate::model::llama::{Config, Site};
+use crate::quant::Format;
 
 const FILE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -188,6 +189,23 @@ impl Source for HuggingFace {
             return Ok(Some(Tensor::Packed(matrix)));
         }
         Ok(dense(&self.shards, name)?.map(|(shape, values)| Tensor::Dense { shape, values }))
+    }
+
+    fn pieces(&self, name: &str) -> Result<Option<Pieces<'_>>, FileError> {
+        match &self.quantization {
+            Some(quantization) if quantization.is_packed(&self.shards, name) => Ok(None),
+            _ => pieces(&self.shards, name),
+        }
+    }
+
+    fn kept(&self, name: &str) -> Option<Format> {
+        let quantization = self.quantization.as_ref()?;
+        let is_embedding = name == format!("{}.weight", Site::Embedding);
+        // An embedding is no module that bitsandbytes would quantize.
+        if is_embedding && !self.is_tied && !quantization.names(&Site::Embedding.to_string()) {
+            return None;
+        }
+        quantization.kept(&self.shards, name)
     }
 
     fn names(&self) -> Vec<String> {

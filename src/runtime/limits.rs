@@ -122,6 +122,8 @@ pub(super) struct Plan {
     pub(super) scales: usize,
     pub(super) frequencies: usize,
     pub(super) angles: usize,
+    /// Of the keys' rotary pairs; none but for an int8 cache.
+    pub(super) key_factors: usize,
     pub(super) logits: usize,
 }
 
@@ -141,9 +143,9 @@ impl Plan {
         };
         let lines =
             times(times(times(limits.batch, room(limits.context)), config.layers), config.kv_heads);
-        let kv_scales = match limits.kv_format {
-            KvFormat::Int8 => lines,
-            KvFormat::F32 | KvFormat::F16 => 0,
+        let (kv_scales, key_factors) = match limits.kv_format {
+            KvFormat::Int8 => (lines, times(config.layers, config.kv_dim() / 2)),
+            KvFormat::F32 | KvFormat::F16 => (0, 0),
         };
         Self {
             rows,
@@ -160,6 +162,7 @@ impl Plan {
             scales: quantized.div_ceil(GROUP),
             frequencies: config.head_dim / 2,
             angles: times(rows, config.head_dim),
+            key_factors,
             logits: times(limits.batch, config.vocab),
         }
     }
@@ -216,7 +219,14 @@ const fn need_with(config: &Config, limits: &Limits, sizes: Sizes) -> Need {
     // One entry per buffer that the session takes, in its order.
     let floats =
         [plan.x, plan.x, plan.q, plan.q, plan.kv_rows, plan.kv_rows, plan.hidden, plan.hidden];
-    let more = [plan.low_rank, plan.scales, plan.frequencies, plan.angles, plan.logits];
+    let more = [
+        plan.low_rank,
+        plan.scales,
+        plan.frequencies,
+        plan.angles,
+        plan.key_factors,
+        plan.logits,
+    ];
     let mut i = 0;
     while i < floats.len() {
         bytes = bytes.saturating_add(round(times(floats[i], 4)));

@@ -220,7 +220,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
     /// has label names.
     ///
     /// # Errors
-    /// [`Error::NotEncoded`].
+    /// [`Error::NotComputed`].
     pub fn outputs(&self, sequence: usize) -> Result<&[f32]> {
         self.check(sequence)?;
         let outputs = self.model.config().outputs;
@@ -230,7 +230,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
     /// What the last layer read of a row, `[dim]`: what classifiers of adapters read too.
     ///
     /// # Errors
-    /// [`Error::NotEncoded`].
+    /// [`Error::NotComputed`].
     pub fn hidden(&self, sequence: usize) -> Result<&[f32]> {
         self.check(sequence)?;
         let dim = self.model.config().dim;
@@ -253,7 +253,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
     /// place of the last layer; the adapter's weight does not scale it.
     ///
     /// # Errors
-    /// [`Error::NotEncoded`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one
+    /// [`Error::NotComputed`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one
     /// place per label.
     pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
         self.check(sequence)?;
@@ -284,6 +284,6 @@ impl<'w, 'm> Predictor<'w, 'm> {
     }
 
     fn check(&self, sequence: usize) -> Result<()> {
-        if sequence < self.rows { Ok(()) } else { Err(Error::NotEncoded { sequence }) }
+        if sequence < self.rows { Ok(()) } else { Err(Error::NotComputed { row: sequence, rows: self.rows }) }
     }
 }

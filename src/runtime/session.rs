@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::limits::Plan;
 use super::selection::{self, Handle};
 use super::workspace::Workspace;
-use super::{Candidate, Executor, KvFormat, Limits, Sampler, need};
+use super::{Candidate, Executor, KvFormat, Limits, Sampler, Serial, need};
 use crate::adapter::{Choice, Classifier, Resolve};
 use crate::error::{Error, Result};
 use crate::model::llama::{Llama, forward};
@@ -96,7 +96,7 @@ impl<'w, 'm> Session<'w, 'm> {
             })
         };
         let (keys, values) = (cache()?, cache()?);
-        let buffers = forward::Buffers {
+        let mut buffers = forward::Buffers {
             x: w.numbers(plan.x)?,
             normed: w.numbers(plan.x)?,
             q: w.numbers(plan.q)?,
@@ -113,8 +113,11 @@ impl<'w, 'm> Session<'w, 'm> {
             },
             frequencies: w.numbers(plan.frequencies)?,
             angles: w.numbers(plan.angles)?,
+            key_factors: w.numbers(plan.key_factors)?,
         };
         config.frequencies(buffers.frequencies);
+        let one = [Segment { first: 0, rows: 1, sequence: 0 }];
+        forward::set_key_factors(&model, &Engine::new(&Serial, 1, 0).pass(&one, &[]), &mut buffers);
         Ok(Self {
             limits: *limits,
             engine: Engine::new(executor, limits.lanes, limits.max_active),
@@ -230,7 +233,8 @@ impl<'w, 'm> Session<'w, 'm> {
     /// `see(index, logits)`. The logits of other sequences are lost.
     ///
     /// # Errors
-    /// As [`prefill`](Self::prefill).
+    /// As [`prefill`](Self::prefill); [`Error::CacheOverflow`], after which the sequence holds the
+    /// tokens up to there and must be reset.
     pub fn score(
         &mut self,
         sequence: usize,
@@ -245,6 +249,7 @@ impl<'w, 'm> Session<'w, 'm> {
                 let rows = batch.min(chunk.len() - first);
                 self.rows.segments[0] = Segment { first: 0, rows, sequence };
                 self.compute_logits(first..first + rows, 1, 0);
+                self.check_cache(sequence, &self.logits[..rows * vocab])?;
                 for (row, logits) in self.logits.chunks_exact(vocab).take(rows).enumerate() {
                     see(i * self.limits.prefill_chunk + first + row, logits);
                 }
@@ -257,13 +262,16 @@ impl<'w, 'm> Session<'w, 'm> {
     /// The logits after the last token of a sequence, `[vocab]`.
     ///
     /// # Errors
-    /// [`Error::NoSuchSequence`], [`Error::NoLogits`].
+    /// [`Error::NoSuchSequence`], [`Error::NoLogits`]; [`Error::CacheOverflow`] if they are NaN
+    /// because the cache could not hold a key or value.
     pub fn logits(&self, sequence: usize) -> Result<&[f32]> {
         if !self.sequence(sequence)?.has_logits {
             return Err(Error::NoLogits { sequence });
         }
         let vocab = self.model.config().vocab;
-        Ok(&self.logits[sequence * vocab..][..vocab])
+        let logits = &self.logits[sequence * vocab..][..vocab];
+        self.check_cache(sequence, logits)?;
+        Ok(logits)
     }
 
     /// Chooses the next token of a sequence; does not append it.
@@ -298,7 +306,8 @@ impl<'w, 'm> Session<'w, 'm> {
     ///
     /// # Errors
     /// Those of [`prefill`](Self::prefill) and [`classifier`](Self::classifier); [`Error::Length`]
-    /// if `logits` has not one place per label; then nothing changed.
+    /// if `logits` has not one place per label; then nothing changed. [`Error::CacheOverflow`] as
+    /// of [`logits`](Self::logits), when the tokens have been appended.
     pub fn classify(&mut self, sequence: usize, tokens: &[u32], logits: &mut [f32]) -> Result<()> {
         self.check_tokens(sequence, tokens)?;
         let classifier = self.classifier(sequence)?;
@@ -316,7 +325,7 @@ impl<'w, 'm> Session<'w, 'm> {
             &mut self.buffers,
             logits,
         );
-        Ok(())
+        self.check_cache(sequence, logits)
     }
 
     /// Forgets a sequence's tokens. Its adapters stay chosen.
@@ -368,6 +377,31 @@ impl<'w, 'm> Session<'w, 'm> {
     /// The limits it was made for.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Refuses `logits` of `sequence` that are NaN because a key or value did not fit the cache:
+    /// the first layer with something that is not finite then holds infinities alone. Where the
+    /// model's own numbers are not finite, NaN come first.
+    fn check_cache(&self, sequence: usize, logits: &[f32]) -> Result<()> {
+        // What reaches the final norm reaches every logit.
+        if !logits.first().is_some_and(|logit| logit.is_nan()) {
+            return Ok(());
+        }
+        let (c, batch, room) =
+            (self.model.config(), self.limits.batch, room(self.limits.context));
+        let seen = self.sequence(sequence)?.position;
+        let layer = |index| {
+            forward::heads(c, index, batch, room).overflow(
+                sequence,
+                seen,
+                &self.keys,
+                &self.values,
+            )
+        };
+        match (0..c.layers).find_map(layer) {
+            Some(true) => Err(Error::CacheOverflow { sequence }),
+            _ => Ok(()),
+        }
     }
 
     fn sequence(&self, sequence: usize) -> Result<&Sequence> {

@@ -51,6 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         block: arguments.block,
         allow_missing_tokenizer: true,
         content_version: arguments.content_version,
+        ..BaseOptions::default()
     };
     let header = write_fresh(&arguments.config, arguments.seed, &options, &arguments.output)?;
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
