@@ -114,20 +114,54 @@ fn bias(size: f32, channels: &[usize], len: usize, seed: u64) -> Vec<f32> {
     bias
 }
 
+/// The mean KL of an int8 cache over one with `size` on `channels` of the keys of both blocks.
+fn with_key_bias(size: f32, channels: &[usize]) -> f64 {
+    let [q, v] = [3, 4].map(|seed| bias(0.0, &[], 128, seed));
+    let k = bias(size, channels, 64, 5);
+    divergence(&base(&QWEN, 0.2, [&q, &k, &v[..64]], 7), KvFormat::Int8)
+}
+
+/// The figures in the documentation are this table's: with one scale for all channels alike the
+/// column was 0.0007, 0.045 to 0.082 and 0.17 to 0.60. llama.cpp's q8_0 has 0.089 at 200.
 #[test]
 fn a_few_channels_with_a_large_bias_do_not_eat_the_range_of_int8() {
-    println!("| deviation | bias | channels | mean KL, int8 | f16 |");
-    let some: [&[usize]; 4] = [&[3, 20, 41], &[0, 1, 2], &[31, 62, 63], &[7, 39, 50]];
-    for deviation in [0.02, 0.2] {
-        for (size, channels) in [0.0, 5.0, 50.0, 200.0].into_iter().flat_map(|size| {
-            some.into_iter().take(if size == 0.0 { 1 } else { 4 }).map(move |some| (size, some))
-        }) {
-            let [q, v] = [3, 4].map(|seed| bias(0.3, &[], 128, seed));
-            let k = bias(size, channels, 64, 5);
-            let archive = base(&QWEN, deviation, [&q, &k, &v[..64]], 7);
-            let [int8, f16] =
-                [KvFormat::Int8, KvFormat::F16].map(|format| divergence(&archive, format));
-            println!("| {deviation} | {size} | {channels:?} | {int8:.6} | {f16:.6} |");
+    println!("| bias | channels | mean KL of int8 |");
+    let all: [&[usize]; 4] = [&[3, 20, 41], &[0, 1, 2], &[31, 62, 63], &[7, 39, 50]];
+    for (size, allowed) in [(0.0, 0.0009), (5.0, 0.001), (50.0, 0.009), (200.0, 0.089)] {
+        for channels in all {
+            let found = with_key_bias(size, channels);
+            println!("| {size} | {channels:?} | {found:.4} |");
+            assert!(found <= allowed, "{size} on {channels:?}: {found}");
         }
     }
+}
+
+#[test]
+fn a_bias_of_the_values_costs_nothing() {
+    let q = bias(0.0, &[], 128, 3);
+    let k = bias(0.0, &[], 64, 5);
+    let v = bias(50.0, &[3, 20, 41], 64, 4);
+    let found = divergence(&base(&QWEN, 0.2, [&q, &k, &v], 7), KvFormat::Int8);
+    assert!(found <= 0.0009, "{found}");
+}
+
+#[test]
+fn any_bias_and_any_weights_give_finite_logits() {
+    let tokens = [5, 17, 200, 3, 3, 44];
+    for (deviation, size) in [(0.0, 200.0), (0.2, 1e18), (1e-20, 1e-10), (0.2, 3e38)] {
+        let k = bias(size, &[3, 20, 41], 64, 5);
+        let archive = base(&QWEN, deviation, [&[], &k, &[]], 7);
+        for logits in logits(&archive, KvFormat::Int8, &tokens) {
+            // A score beyond f32 is no number in any format.
+            let is_number = logits.iter().all(|logit| logit.is_finite());
+            assert!(is_number || size > 1e30, "{deviation} {size}");
+        }
+    }
+}
+
+/// One scale per position and head, as before: a base without biases has no factors.
+#[test]
+fn without_biases_the_cache_is_what_it_was() {
+    let found = divergence(&base(&QWEN, 0.2, [&[], &[], &[]], 7), KvFormat::Int8);
+    assert!(found > 0.0 && found <= 0.0009, "{found}");
 }

@@ -135,7 +135,8 @@ impl Parts {
         let ((path, shape), (head_path, head_shape)) = (edge(Site::Embedding), edge(Site::Head));
         let embedding = reader.weight(&path, shape, reader.edge_format(&path))?;
         let norm = reader.vector("model.norm.weight", config.dim)?;
-        let head = reader.optional_weight(&head_path, head_shape, reader.edge_format(&head_path))?;
+        let head =
+            reader.optional_weight(&head_path, head_shape, reader.edge_format(&head_path))?;
         // Buffers that are computed anew.
         reader.refuse_leftovers(|name| {
             name.ends_with("rotary_emb.inv_freq") || name.ends_with("attention.masked_bias")

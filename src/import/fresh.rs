@@ -158,7 +158,7 @@ fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Vec<u8>>, FileError>
         return Ok(Some(byte_tokenizer(is_encoder).to_string().into_bytes()));
     }
     let file = path.parent().unwrap_or(Path::new("")).join(&stated);
-    let bytes = std::fs::read(&file).map_err(|error| FileError::io(&file, error))?;
+    let bytes = crate::foreign::read(&file)?;
     let tokenizer = tokenizers::Tokenizer::from_bytes(&bytes)
         .map_err(|error| FileError::format(&file, "", format!("not a valid tokenizer: {error}")))?;
     let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);

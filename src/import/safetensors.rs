@@ -82,6 +82,19 @@ impl Shards {
         Ok(())
     }
 
+    /// Puts `prefix` before all names but those of the `outside`, if none has it: a model that was
+    /// saved without its head calls its parts without it.
+    pub(super) fn add_prefix(&mut self, prefix: &str, outside: &str) {
+        if self.tensors.keys().any(|name| name.starts_with(prefix)) {
+            return;
+        }
+        let named = |name: String| {
+            if name.starts_with(outside) { name } else { format!("{prefix}{name}") }
+        };
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors = tensors.into_iter().map(|(name, entry)| (named(name), entry)).collect();
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -137,9 +150,8 @@ impl Stored<'_> {
     /// The 16-bit or 32-bit format that holds every value: bf16 goes into f16 (to within 2⁻²⁵) as
     /// long as nothing is too large for it.
     pub(super) fn format(self) -> Option<Format> {
-        let is_large = |bytes: &[u8; 2]| {
-            bf16::from_le_bytes(*bytes).to_f32().abs() > f16::MAX.to_f32()
-        };
+        let is_large =
+            |bytes: &[u8; 2]| bf16::from_le_bytes(*bytes).to_f32().abs() > f16::MAX.to_f32();
         match self.dtype {
             Dtype::F16 => Some(Format::F16),
             Dtype::BF16 if !self.bytes.as_chunks().0.iter().any(is_large) => Some(Format::F16),
@@ -160,10 +172,7 @@ pub(super) fn dense(shards: &Shards, name: &str) -> Result<Option<Dense>, FileEr
 }
 
 /// As [`dense`], to be read piece by piece.
-pub(super) fn pieces<'s>(
-    shards: &'s Shards,
-    name: &str,
-) -> Result<Option<Pieces<'s>>, FileError> {
+pub(super) fn pieces<'s>(shards: &'s Shards, name: &str) -> Result<Option<Pieces<'s>>, FileError> {
     let Some((stored, path)) = shards.get(name) else { return Ok(None) };
     stored.width().ok_or_else(|| unsupported(name, stored, path))?;
     let read = Box::new(move |first, out: &mut [f32]| stored.read(first, out));

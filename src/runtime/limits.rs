@@ -219,14 +219,8 @@ const fn need_with(config: &Config, limits: &Limits, sizes: Sizes) -> Need {
     // One entry per buffer that the session takes, in its order.
     let floats =
         [plan.x, plan.x, plan.q, plan.q, plan.kv_rows, plan.kv_rows, plan.hidden, plan.hidden];
-    let more = [
-        plan.low_rank,
-        plan.scales,
-        plan.frequencies,
-        plan.angles,
-        plan.key_factors,
-        plan.logits,
-    ];
+    let more =
+        [plan.low_rank, plan.scales, plan.frequencies, plan.angles, plan.key_factors, plan.logits];
     let mut i = 0;
     while i < floats.len() {
         bytes = bytes.saturating_add(round(times(floats[i], 4)));

@@ -284,6 +284,10 @@ impl<'w, 'm> Predictor<'w, 'm> {
     }
 
     fn check(&self, sequence: usize) -> Result<()> {
-        if sequence < self.rows { Ok(()) } else { Err(Error::NotComputed { row: sequence, rows: self.rows }) }
+        if sequence < self.rows {
+            Ok(())
+        } else {
+            Err(Error::NotComputed { row: sequence, rows: self.rows })
+        }
     }
 }

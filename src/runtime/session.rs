@@ -387,16 +387,10 @@ impl<'w, 'm> Session<'w, 'm> {
         if !logits.first().is_some_and(|logit| logit.is_nan()) {
             return Ok(());
         }
-        let (c, batch, room) =
-            (self.model.config(), self.limits.batch, room(self.limits.context));
+        let (c, batch, room) = (self.model.config(), self.limits.batch, room(self.limits.context));
         let seen = self.sequence(sequence)?.position;
         let layer = |index| {
-            forward::heads(c, index, batch, room).overflow(
-                sequence,
-                seen,
-                &self.keys,
-                &self.values,
-            )
+            forward::heads(c, index, batch, room).overflow(sequence, seen, &self.keys, &self.values)
         };
         match (0..c.layers).find_map(layer) {
             Some(true) => Err(Error::CacheOverflow { sequence }),

@@ -28,6 +28,7 @@ pub(super) use tokenizer::byte_characters;
 use self::config::Architecture;
 use self::names::Part;
 use self::reader::Reader;
+use super::json::last_part;
 use super::{Pieces, Source, Tensor, TextParts};
 use crate::file::FileError;
 use crate::model::llama::{Config, Site};
@@ -126,8 +127,8 @@ impl Source for Gguf {
     }
 
     fn name(&self) -> String {
-        let named =
-            self.reader.string("general.name").ok().flatten().filter(|name| !name.is_empty());
+        let named = self.reader.string("general.name").ok().flatten().map(last_part);
+        let named = named.filter(|name| !name.is_empty());
         let stem =
             || self.reader.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         named.map_or_else(stem, str::to_owned)

@@ -235,7 +235,12 @@ impl Reader {
 fn header(cursor: &mut Cursor<'_>) -> Result<(u64, u64), FileError> {
     cursor.at("header");
     if cursor.array()? != *b"GGUF" {
-        return Err(cursor.error("this is not a GGUF file (the magic number is missing)"));
+        let reason = if cursor.is_safetensors() {
+            "this is a safetensors file: give the folder that holds it, with its JSON files"
+        } else {
+            "this is not a GGUF file (the magic number is missing)"
+        };
+        return Err(cursor.error(reason));
     }
     match cursor.u32()? {
         2 | 3 => {}

@@ -145,11 +145,7 @@ const LARGEST_FACTOR: f32 = 32.0;
 /// where f is as large as the pair's numbers get: √(b² + m²), with the pair's bias b and m = 3σ, σ²
 /// being the mean square of what the head's weights alone make of a normed row. Only ratios count:
 /// f = √(1 + b²/m²), 1 without bias. σ is that of one row of random signs behind the norm.
-pub(crate) fn set_key_factors(
-    model: &Llama<'_>,
-    pass: &Pass<'_, '_>,
-    buffers: &mut Buffers<'_>,
-) {
+pub(crate) fn set_key_factors(model: &Llama<'_>, pass: &Pass<'_, '_>, buffers: &mut Buffers<'_>) {
     let c = model.config();
     let (head, half) = (c.head_dim, c.head_dim / 2);
     let (x, k) = (&mut buffers.normed[..c.dim], &mut buffers.k[..c.kv_dim()]);

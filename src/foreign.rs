@@ -1,0 +1,58 @@
+//! What a file is that nothing here reads, told from its first bytes: said instead of "not valid
+//! JSON" or "the magic number is missing". `std` only.
+
+use std::path::Path;
+
+use crate::file::FileError;
+
+/// How files begin that are never what was asked for, and what to do about them.
+const KINDS: [(&[u8], &str); 9] = [
+    (
+        b"version https://git-lfs.github.com/spec/",
+        "this is a Git LFS pointer, not the file itself: fetch it with \"git lfs pull\", or download it",
+    ),
+    (
+        b"version https://hawser.github.com/spec/",
+        "this is a Git LFS pointer, not the file itself: fetch it with \"git lfs pull\", or download it",
+    ),
+    (b"PK\x03\x04", PICKLE),
+    (b"\x80\x02", PICKLE),
+    (b"\x80\x03", PICKLE),
+    (b"\x80\x04", PICKLE),
+    (b"<!DOCTYPE", PAGE),
+    (b"<!doctype", PAGE),
+    (b"<html", PAGE),
+];
+
+const PICKLE: &str = "this is a pickle or a zip archive, as torch.save writes it; pickles are not read, because \
+                      they can run code: convert it to safetensors";
+
+const PAGE: &str = "this is a web page, not the file itself: download it again";
+
+/// What a file that begins with `bytes` is, if it is something that no reader here reads.
+pub(crate) fn kind(bytes: &[u8]) -> Option<&'static str> {
+    KINDS.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, what)| *what)
+}
+
+/// Is it a safetensors file? (The length of the header, then the header, JSON.)
+pub(crate) fn is_safetensors(bytes: &[u8]) -> bool {
+    bytes.get(8..10) == Some(b"{\"")
+}
+
+/// Refuses the file at `path` if its bytes say that it is something else.
+///
+/// # Errors
+/// A [`FileError`] that says what it is and what to do.
+pub(crate) fn refuse(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    kind(bytes).map_or(Ok(()), |what| Err(FileError::format(path, "", what)))
+}
+
+/// Reads the file at `path`, unless it is something else.
+///
+/// # Errors
+/// An I/O error, or as [`refuse`].
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let bytes = std::fs::read(path).map_err(|error| FileError::io(path, error))?;
+    refuse(path, &bytes)?;
+    Ok(bytes)
+}
