@@ -31,12 +31,16 @@ const PAGE: &str = "this is a web page, not the file itself: download it again";
 
 /// What a file that begins with `bytes` is, if it is something that no reader here reads.
 pub(crate) fn kind(bytes: &[u8]) -> Option<&'static str> {
+    // The length of a header may look like the start of anything.
+    if is_safetensors(bytes) {
+        return None;
+    }
     KINDS.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, what)| *what)
 }
 
-/// Is it a safetensors file? (The length of the header, then the header, JSON.)
+/// Is it a safetensors file: the length of its header in eight bytes, then the header, JSON?
 pub(crate) fn is_safetensors(bytes: &[u8]) -> bool {
-    bytes.get(8..10) == Some(b"{\"")
+    bytes.get(4..9) == Some(b"\0\0\0\0{")
 }
 
 /// Refuses the file at `path` if its bytes say that it is something else.

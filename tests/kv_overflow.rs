@@ -97,7 +97,7 @@ fn an_overflow_is_named_with_the_cache_that_holds_it() {
             assert_eq!(outcomes(&archive, kv_format), [Ok(()); 3], "{k} {v} {kv_format:?}");
         }
     }
-    assert_eq!(outcomes(&base(6e4, 6e4, false), KvFormat::F16), [Ok(()); 3]);
+    assert_eq!(outcomes(&base(4e4, 6e4, false), KvFormat::F16), [Ok(()); 3]);
     let text = Error::CacheOverflow { sequence: 1 }.to_string();
     assert!(text.contains("65504") && text.contains("--kv f32"), "{text}");
     assert!(!text.contains("damaged"), "{text}");

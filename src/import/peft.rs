@@ -38,6 +38,7 @@ pub fn import_peft(
     let head = Head::of(base.root());
     let file = weights(directory)?;
     let settings = Settings::read(&Json::read(&directory.join("adapter_config.json"))?, head)?;
+    refuse_pickle(directory, &file)?;
     let shards = Shards::open(std::slice::from_ref(&file))?;
     let name = options.name.clone().or_else(|| folder_name(directory)).unwrap_or_default();
     let mut builder = AdapterBuilder::new(name, settings.method());
@@ -75,7 +76,20 @@ pub fn import_peft(
     Ok(builder)
 }
 
-/// The weights in `directory`; what stands in their place is named, with what to do.
+/// Refuses pickled weights where there are no others.
+fn refuse_pickle(directory: &Path, file: &Path) -> Result<(), FileError> {
+    let pickle = directory.join("adapter_model.bin");
+    if pickle.exists() && !file.exists() {
+        let reason = "weights in pickles are not read, because pickles can run code; convert them: \
+                      safetensors.torch.save_file(torch.load(\"adapter_model.bin\", weights_only=True), \
+                      \"adapter_model.safetensors\")";
+        return Err(FileError::format(pickle, "", reason));
+    }
+    Ok(())
+}
+
+/// Where the weights in `directory` are; adapters of another kind or place are named, with what to
+/// do.
 fn weights(directory: &Path) -> Result<PathBuf, FileError> {
     let file = directory.join("adapter_model.safetensors");
     if file.exists() {
@@ -84,13 +98,6 @@ fn weights(directory: &Path) -> Result<PathBuf, FileError> {
     let mlx = directory.join("adapters.safetensors");
     if mlx.exists() {
         return Err(FileError::format(mlx, "", MLX));
-    }
-    let pickle = directory.join("adapter_model.bin");
-    if pickle.exists() {
-        let reason = "weights in pickles are not read, because pickles can run code; convert them: \
-                      safetensors.torch.save_file(torch.load(\"adapter_model.bin\", weights_only=True), \
-                      \"adapter_model.safetensors\")";
-        return Err(FileError::format(pickle, "", reason));
     }
     // PEFT keeps each further adapter of a model in a folder of its name.
     let mut folders: Vec<String> = std::fs::read_dir(directory)
