@@ -151,7 +151,7 @@ errors! {
     NoLogits { sequence: usize } = 29, "sequence {sequence} has no logits yet: feed it a token first";
     /// The logits hold NaN or nothing that can be chosen.
     BadLogits { index: usize } = 30,
-        "logit {index} is not a number: the weights are damaged, run verify";
+        "logit {index} is not a number: the weights are damaged (run verify), or an adapter's weight is far too large";
     /// A sampling parameter is outside its range.
     Sampling { field: Field, found: f32 } = 31, "the sampling parameter {field} cannot be {found}";
     /// An input slice has another length than expected.
@@ -187,6 +187,20 @@ errors! {
         "{found} of the adapters of sequence {sequence} bring a classifier, exactly one is needed";
     /// The base has no head of its own.
     NoHead = 60, "the base has no head of its own: choose an adapter that brings a classifier";
+    /// A key or value is larger than an f16 cache holds.
+    CacheOverflow { sequence: usize } = 70,
+        "sequence {sequence} has a key or value above 65504, the largest number of an f16 cache: keep them in f32 (KvFormat::F32; --kv f32)";
+    /// The slot holds an adapter already.
+    SlotTaken { slot: u32, generation: u64 } = 71,
+        "slot {slot} holds an adapter already (generation {generation}): replace it, or detach it first";
+    /// No row of features with this number has been computed under its adapters.
+    NotComputed { row: usize, rows: usize } = 72,
+        "row {row} has no outputs: {rows} rows are computed (choosing adapters forgets them)";
+    /// A value of a list that belongs to no single tensor is not finite.
+    ValueNotFinite { index: u64 } = 73, "value {index} is not finite";
+    /// A class is none of the classifier's labels.
+    Class { class: u32, classes: u32 } = 74,
+        "class {class} is outside the classifier's {classes} labels";
     /// A classifier's label names are not one per row, or one is empty.
     Labels { names: u64, rows: u64 } = 54, "the classifier has {rows} rows and {names} usable label names: one each is needed";
 }
@@ -252,6 +266,7 @@ fields! {
     Inputs = "the number of input features",
     Outputs = "the number of outputs",
     HiddenSize = "the hidden size",
+    Slots = "the number of slots",
 }
 
 /// What an archive's root is: its kind and, for a base, its architecture. The number is stored in

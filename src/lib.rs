@@ -60,6 +60,8 @@ pub mod ffi;
 #[cfg(feature = "std")]
 pub mod file;
 #[cfg(feature = "std")]
+mod foreign;
+#[cfg(feature = "std")]
 pub mod import;
 #[allow(unsafe_code)]
 pub mod kernel;

@@ -364,12 +364,12 @@ fn what_does_not_fit_an_mlp_has_one_error_each() {
     let limits = PredictorLimits::new(2);
     let mut memory = Memory::new(predictor_need(model.config(), &limits));
     let mut predictor = Predictor::new(model, &limits, memory.as_mut(), &Serial).unwrap();
-    assert_eq!(predictor.outputs(0).unwrap_err(), Error::NotEncoded { sequence: 0 });
+    assert_eq!(predictor.outputs(0).unwrap_err(), Error::NotComputed { row: 0, rows: 0 });
     assert_eq!(predictor.infer(&[0.0; 7]).unwrap_err(), Error::Length { have: 7, need: 6 });
     assert_eq!(predictor.infer(&[]).unwrap_err(), Error::Length { have: 0, need: 6 });
     assert_eq!(predictor.infer(&[0.0; 18]).unwrap_err(), Error::Length { have: 18, need: 12 });
     predictor.infer(&[0.5; 6]).unwrap();
-    assert_eq!(predictor.outputs(1).unwrap_err(), Error::NotEncoded { sequence: 1 });
+    assert_eq!(predictor.outputs(1).unwrap_err(), Error::NotComputed { row: 1, rows: 1 });
     assert_eq!(
         predictor.classify(0, &mut [0.0]).unwrap_err(),
         Error::Classifiers { sequence: 0, found: 0 }

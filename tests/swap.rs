@@ -99,7 +99,7 @@ fn generations_are_compare_and_swap() {
     );
     assert_eq!(
         set.attach(1, opened).unwrap_err(),
-        Error::StaleGeneration { slot: 1, expected: 0, current: second }
+        Error::SlotTaken { slot: 1, generation: second }
     );
     assert_eq!(set.attach(2, opened).unwrap_err(), Error::NoSuchSlot { slot: 2, slots: 2 });
     let third = set.detach(1, second).unwrap();

@@ -203,7 +203,7 @@ static void hostile_sets(void) {
     EXPECT(lowrank_set_get(set, 0, &now, &occupied, &error), OK);
     TRUE(generation == 7 && now == 0 && occupied == 0);
     EXPECT(lowrank_set_attach(set, 0, adapters[0], NULL, &error), OK);
-    EXPECT(lowrank_set_attach(set, 0, adapters[1], &generation, &error), ERROR_STALE_GENERATION);
+    EXPECT(lowrank_set_attach(set, 0, adapters[1], &generation, &error), ERROR_SLOT_TAKEN);
     EXPECT(lowrank_set_replace(NULL, 0, 1, adapters[1], &generation, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_set_replace(set, 0, 1, NULL, &generation, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_set_replace(set, 0, 0, adapters[1], &generation, &error), ERROR_STALE_GENERATION);

@@ -202,12 +202,12 @@ impl<'s, 'a> AdapterSet<'s, 'a> {
     /// Puts an adapter into an empty slot; returns the slot's generation. Copies no weights.
     ///
     /// # Errors
-    /// Those of [`replace`](Self::replace); [`Error::StaleGeneration`] if the slot is taken.
+    /// Those of [`replace`](Self::replace); [`Error::SlotTaken`] if it is not empty.
     pub fn attach(&mut self, slot: u32, adapter: Adapter<'a>) -> Result<Generation> {
         let entry = self.entry(slot)?;
         let (taken, current) = (entry.adapter.is_some(), entry.generation);
         if taken {
-            return Err(Error::StaleGeneration { slot, expected: 0, current });
+            return Err(Error::SlotTaken { slot, generation: current });
         }
         self.replace(slot, current, adapter)
     }

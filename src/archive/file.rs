@@ -14,12 +14,15 @@ use super::write::{Hashed, Output, Root};
 use super::{HEADER_LEN, Header};
 use crate::error::{Error, Result};
 use crate::file::{self, FileError, Kind, ToOutput};
+use crate::foreign;
 
 /// Maps the file at `path` for reading: the crate's one memory map.
 pub(crate) fn map(path: &Path) -> Result<memmap2::Mmap, FileError> {
     let file = file::open(path)?;
     // SAFETY: the one promise this crate asks of its users: mapped files are not changed in place.
-    unsafe { memmap2::Mmap::map(&file) }.map_err(|error| FileError::io(path, error))
+    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| FileError::io(path, error))?;
+    foreign::refuse(path, &map)?;
+    Ok(map)
 }
 
 /// An archive file in memory, read-only: mapped, or a copy. Dereferences to its bytes,
@@ -68,6 +71,7 @@ impl ArchiveFile {
     }
 
     fn checked(path: &Path, map: memmap2::Mmap) -> Result<Self, FileError> {
+        foreign::refuse(path, &map)?;
         Header::parse(&map).map_err(|error| FileError::core(path, "", error))?;
         Ok(Self { map })
     }

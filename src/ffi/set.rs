@@ -113,7 +113,7 @@ pub unsafe extern "C" fn lowrank_set_open(
         };
         regions[0].clear_of(value.archive, false, 3)?;
         if count == 0 || count > MOST {
-            return Err(Error::Limit { field: Field::MaxActive, found: count, most: MOST }.into());
+            return Err(Error::Limit { field: Field::Slots, found: count, most: MOST }.into());
         }
         let need = lowrank_set_bytes(slots);
         if memory_bytes < need {
@@ -167,7 +167,7 @@ unsafe fn change(
 }
 
 /// Puts an adapter into an empty slot (numbered from 0). `generation` may be null, else it gets the
-/// slot's new generation. A slot that is taken is `LOWRANK_ERROR_STALE_GENERATION`; an adapter of
+/// slot's new generation. A slot that is taken is `LOWRANK_ERROR_SLOT_TAKEN`; an adapter of
 /// another base is refused and says so.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_set_attach(

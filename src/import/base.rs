@@ -1,7 +1,7 @@
 //! From any source to a base archive: tensors are asked for one by one, quantized, and written.
 //!
-//! Only the finished form of each tensor is kept: the peak is below the size of the result plus two
-//! tensors as f32.
+//! Matrices are read and quantized piece by piece where the source can, and only their finished
+//! form is kept.
 
 use super::Source;
 use super::reader::{Layer, Reader};
@@ -20,6 +20,12 @@ pub struct BaseOptions {
     pub embedding: Format,
     /// Weights per block: a power of two from 32 to 4096.
     pub block: usize,
+    /// Linear layers that a bitsandbytes checkpoint left in float (`llm_int8_skip_modules`) stay
+    /// so where `weights` is a quantized format.
+    pub keep_skipped_weights: bool,
+    /// The same of the output head, where `embedding` is a quantized format; and of the embedding
+    /// if it is the head too or is named there.
+    pub keep_skipped_embedding: bool,
     /// Write an archive without text border if the source has no tokenizer, instead of refusing.
     pub allow_missing_tokenizer: bool,
     /// The content version in the header.
@@ -32,6 +38,8 @@ impl Default for BaseOptions {
             weights: Format::Nf4,
             embedding: Format::Int8,
             block: BLOCK,
+            keep_skipped_weights: true,
+            keep_skipped_embedding: true,
             allow_missing_tokenizer: false,
             content_version: 1,
         }
@@ -144,9 +152,10 @@ impl Parts {
             .collect::<Result<_, _>>()?;
         let edge = |site: Site| (format!("{site}"), site.shape(&config));
         let ((path, shape), (head_path, head_shape)) = (edge(Site::Embedding), edge(Site::Head));
-        let embedding = reader.weight(&path, shape, options.embedding)?;
+        let embedding = reader.weight(&path, shape, reader.edge_format(&path))?;
         let norm = reader.vector("model.norm.weight", config.dim)?;
-        let head = reader.optional_weight(&head_path, head_shape, options.embedding)?;
+        let head =
+            reader.optional_weight(&head_path, head_shape, reader.edge_format(&head_path))?;
         // Buffers that are computed anew.
         reader.refuse_leftovers(|name| {
             name.ends_with("rotary_emb.inv_freq") || name.ends_with("attention.masked_bias")

@@ -7,14 +7,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Tensor;
 use super::base::{BaseOptions, Progress};
 use super::bitsandbytes::Quantization;
 use super::huggingface::{model_name, open_shards};
 use super::json::Json;
 use super::reader::{Layer, Reader, Tensors};
-use super::safetensors::{Shards, dense};
-use super::{bert_config, huggingface_text};
+use super::safetensors::{Shards, dense, pieces};
+use super::{Pieces, Tensor, bert_config, huggingface_text};
 use crate::archive::schema::bert::{Bert, BertLayer, LayerNorm};
 use crate::archive::{Buffer, Header, schema, to_buffer, write_file};
 use crate::file::{FileError, Kind, ToOutput};
@@ -122,6 +121,19 @@ impl Tensors for HuggingFaceBert {
             return Ok(Some(Tensor::Packed(matrix)));
         }
         Ok(dense(&self.shards, stored)?.map(|(shape, values)| Tensor::Dense { shape, values }))
+    }
+
+    fn pieces(&self, name: &str) -> Result<Option<Pieces<'_>>, FileError> {
+        let Some(stored) = self.names.get(name) else { return Ok(None) };
+        match &self.quantization {
+            Some(quantization) if quantization.is_packed(&self.shards, stored) => Ok(None),
+            _ => pieces(&self.shards, stored),
+        }
+    }
+
+    fn kept(&self, name: &str) -> Option<Format> {
+        // Only linear layers are quantized by bitsandbytes.
+        self.quantization.as_ref()?.kept(&self.shards, self.names.get(name)?)
     }
 }
 

@@ -60,7 +60,7 @@ fn sentence(directory: &Path) -> Result<(Pooling, bool), FileError> {
         let pooling = Json::read_if_there(&directory.join("1_Pooling/config.json"))?;
         return Ok((pooling.map_or(Ok(Pooling::Mean), |json| pooling_mode(&json))?, false));
     }
-    let bytes = file::read(&path)?;
+    let bytes = crate::foreign::read(&path)?;
     let wrong = |place: &str, reason: String| FileError::format(&path, place, reason);
     let modules: Value = serde_json::from_slice(&bytes)
         .map_err(|error| wrong("", format!("not valid JSON: {error}")))?;

@@ -12,14 +12,18 @@ use serde_json::Value;
 use super::json::Json;
 use super::safetensors::{Shards, dense};
 use crate::file::FileError;
-use crate::quant::{Layout, OwnedMatrix, OwnedScales, OwnedValues, Values, double, nf4};
+use crate::quant::{Format, Layout, OwnedMatrix, OwnedScales, OwnedValues, Values, double, nf4};
 
 const STATE: &str = ".quant_state.bitsandbytes__nf4";
 const FP4_STATE: &str = ".quant_state.bitsandbytes__fp4";
 
 /// A supported `quantization_config`.
 #[derive(Debug)]
-pub(super) struct Quantization;
+pub(super) struct Quantization {
+    /// `llm_int8_skip_modules`: modules that were left as they are. Without the key the output head
+    /// was.
+    skipped: Vec<String>,
+}
 
 impl Quantization {
     pub(super) fn read(json: &Json) -> Result<Self, FileError> {
@@ -39,7 +43,34 @@ impl Quantization {
                 json.error("bnb_4bit_quant_type", format!("\"{kind}\" is not supported; nf4 is"))
             );
         }
-        Ok(Self)
+        let skipped = match json.get("llm_int8_skip_modules") {
+            None => Vec::new(),
+            Some(value) => {
+                let names = value.as_array().and_then(|names| {
+                    names.iter().map(|name| name.as_str().map(str::to_owned)).collect()
+                });
+                names.ok_or_else(|| {
+                    let reason = format!("a list of module names was expected, found {value}");
+                    json.error("llm_int8_skip_modules", reason)
+                })?
+            }
+        };
+        Ok(Self { skipped })
+    }
+
+    /// Is the module at `path` named among those that were left as they are?
+    pub(super) fn names(&self, path: &str) -> bool {
+        self.skipped.iter().any(|name| path == name || path.ends_with(&format!(".{name}")))
+    }
+
+    /// The format of a weight beside packed ones that was left as it is, if it is not packed.
+    pub(super) fn kept(&self, shards: &Shards, name: &str) -> Option<Format> {
+        if self.is_packed(shards, name) { None } else { shards.get(name)?.0.format() }
+    }
+
+    /// Has the weight called `name` a state beside it?
+    pub(super) fn is_packed(&self, shards: &Shards, name: &str) -> bool {
+        [STATE, FP4_STATE].iter().any(|state| shards.get(&format!("{name}{state}")).is_some())
     }
 
     /// Does `name` belong to a packed weight?

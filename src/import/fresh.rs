@@ -226,7 +226,7 @@ fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Tokenizer>, FileErro
         return Ok(Some(Tokenizer { json, file: None }));
     }
     let file = path.parent().unwrap_or(Path::new("")).join(&stated);
-    let bytes = read(&file)?;
+    let bytes = crate::foreign::read(&file)?;
     let tokenizer = tokenizers::Tokenizer::from_bytes(&bytes)
         .map_err(|error| FileError::format(&file, "", format!("not a valid tokenizer: {error}")))?;
     let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);

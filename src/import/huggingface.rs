@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use super::bitsandbytes::Quantization;
 use super::huggingface_config::Family;
-use super::json::Json;
-use super::safetensors::{Shards, dense};
-use super::{Source, Tensor, TextParts};
+use super::json::{Json, folder_name, last_part};
+use super::safetensors::{Shards, dense, pieces};
+use super::{Pieces, Source, Tensor, TextParts};
 use crate::error::RootKind;
 use crate::file::FileError;
 use crate::model::llama::{Config, Site};
+use crate::quant::Format;
 
 const FILE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -44,7 +45,8 @@ impl HuggingFace {
             .object("quantization_config")?
             .map(|json| Quantization::read(&json))
             .transpose()?;
-        let shards = open_shards(directory)?;
+        let mut shards = open_shards(directory)?;
+        shards.add_prefix("model.", "lm_head.");
         check_announced(directory, family, family.announced(&json)?, config.layers, &shards)?;
         let is_tied = is_tied(directory, &json, &shards)?;
         Ok(Self { directory: directory.to_owned(), json, config, shards, quantization, is_tied })
@@ -105,11 +107,11 @@ fn is_tied(directory: &Path, json: &Json, shards: &Shards) -> Result<bool, FileE
     }
 }
 
-/// The name that a model states, else its folder's.
+/// The name that a model states, without folders, else its folder's.
 pub(super) fn model_name(json: &Json, directory: &Path) -> String {
-    let stated = json.text("_name_or_path").ok().flatten().filter(|name| !name.is_empty());
-    let folder = directory.file_name().map(|name| name.to_string_lossy().into_owned());
-    stated.map(str::to_owned).or(folder).unwrap_or_default()
+    let stated = json.text("_name_or_path").ok().flatten().map(last_part);
+    let stated = stated.filter(|name| !name.is_empty()).map(str::to_owned);
+    stated.or_else(|| folder_name(directory)).unwrap_or_default()
 }
 
 /// Which kind of base a model directory holds, as far as its `model_type` says; a type that is
@@ -136,11 +138,7 @@ pub(super) fn open_shards(directory: &Path) -> Result<Shards, FileError> {
         return Shards::open(&[single]);
     }
     let Some(json) = Json::read_if_there(&index)? else {
-        return Err(FileError::format(
-            directory,
-            "",
-            format!("there is neither {FILE} nor {INDEX}; other weight files are not supported"),
-        ));
+        return Err(no_safetensors(directory));
     };
     let map = json.required("weight_map", json.object("weight_map")?)?;
     let mut files = Vec::new();
@@ -162,6 +160,41 @@ pub(super) fn open_shards(directory: &Path) -> Result<Shards, FileError> {
         )),
         None => Ok(shards),
     }
+}
+
+/// What stands in place of safetensors, and how to convert it.
+fn no_safetensors(directory: &Path) -> FileError {
+    const PICKLES: [&str; 5] = ["bin", "pt", "pth", "ckpt", "pkl"];
+    const OTHERS: [&str; 6] = ["h5", "msgpack", "onnx", "gguf", "npz", "mlx"];
+    let files: Vec<PathBuf> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    let of = |kinds: &[&str]| {
+        let is_one = |file: &&PathBuf| {
+            file.extension().and_then(|end| end.to_str()).is_some_and(|end| kinds.contains(&end))
+                && file.file_name().is_some_and(|name| name != "training_args.bin")
+        };
+        files.iter().filter(is_one).min()
+    };
+    if let Some(pickle) = of(&PICKLES) {
+        let reason = "weights in pickles are not read, because pickles can run code; save the model as safetensors: \
+                      save_pretrained(\"FOLDER\") of transformers, or safetensors.torch.save_file(torch.load(\"FILE\", \
+                      weights_only=True), \"model.safetensors\")";
+        return FileError::format(pickle, "", reason);
+    }
+    let reason = match of(&OTHERS) {
+        Some(other) if other.extension().is_some_and(|end| end == "gguf") => {
+            return FileError::format(other, "", "this is a GGUF file: import it, not its folder");
+        }
+        Some(_) => {
+            format!("there is neither {FILE} nor {INDEX}; other weight files are not supported")
+        }
+        None => format!("there is neither {FILE} nor {INDEX}"),
+    };
+    FileError::format(directory, "", reason)
 }
 
 impl Source for HuggingFace {
@@ -188,6 +221,23 @@ impl Source for HuggingFace {
             return Ok(Some(Tensor::Packed(matrix)));
         }
         Ok(dense(&self.shards, name)?.map(|(shape, values)| Tensor::Dense { shape, values }))
+    }
+
+    fn pieces(&self, name: &str) -> Result<Option<Pieces<'_>>, FileError> {
+        match &self.quantization {
+            Some(quantization) if quantization.is_packed(&self.shards, name) => Ok(None),
+            _ => pieces(&self.shards, name),
+        }
+    }
+
+    fn kept(&self, name: &str) -> Option<Format> {
+        let quantization = self.quantization.as_ref()?;
+        let is_embedding = name == format!("{}.weight", Site::Embedding);
+        // An embedding is no module that bitsandbytes would quantize.
+        if is_embedding && !self.is_tied && !quantization.names(&Site::Embedding.to_string()) {
+            return None;
+        }
+        quantization.kept(&self.shards, name)
     }
 
     fn names(&self) -> Vec<String> {

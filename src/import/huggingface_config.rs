@@ -35,9 +35,15 @@ impl Family {
                 ));
             }
         };
-        let causal = |name: &Value| name.as_str().is_some_and(|name| name.ends_with("ForCausalLM"));
+        // `…Model` is the decoder without its head, as embedding models are saved.
+        let decoder = |name: &Value| {
+            name.as_str().is_some_and(|name| {
+                name.ends_with("ForCausalLM")
+                    || matches!(name, "LlamaModel" | "Qwen2Model" | "Qwen3Model")
+            })
+        };
         json.refuse("architectures", |value| {
-            value.as_array().is_some_and(|names| names.iter().all(causal))
+            value.as_array().is_some_and(|names| names.iter().all(decoder))
         })?;
         Ok(family)
     }

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::TextParts;
 use super::json::Json;
-use crate::file::{self, FileError};
+use crate::file::FileError;
+use crate::foreign;
 
 /// Tokens that end a turn wherever a tokenizer has them.
 const END_OF_TURN: [&str; 5] =
@@ -28,7 +29,7 @@ pub(super) fn read(directory: &Path, config: &Json, vocab: usize) -> Result<Text
     if !path.exists() {
         return Ok(TextParts { bos: stated_bos, stop, ..TextParts::default() });
     }
-    let bytes = file::read(&path)?;
+    let bytes = foreign::read(&path)?;
     let tokenizer = Json::read(&path)?;
     tokenizers::Tokenizer::from_bytes(&bytes)
         .map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
@@ -76,7 +77,7 @@ pub(super) fn encoder_tokenizer(directory: &Path) -> Result<Vec<u8>, FileError> 
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let bytes = file::read(&path)?;
+    let bytes = foreign::read(&path)?;
     tokenizers::Tokenizer::from_bytes(&bytes)
         .map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
     // sentence-transformers lowers texts itself if told to; only a tokenizer that does it too gives
@@ -185,7 +186,7 @@ pub(crate) fn leading_token(post: &Value) -> Result<Option<u32>, String> {
 fn chat_template(directory: &Path, settings: Option<&Json>) -> Result<String, FileError> {
     let path = directory.join("chat_template.jinja");
     if path.exists() {
-        return file::read_text(&path);
+        return foreign::read_text(&path);
     }
     let Some(json) = settings else { return Ok(String::new()) };
     match json.get("chat_template") {

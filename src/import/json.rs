@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::file::{FileError, read};
+use crate::file::FileError;
+use crate::foreign;
 
 /// A JSON object from a file.
 #[derive(Debug, Clone)]
@@ -17,7 +18,7 @@ pub(super) struct Json {
 
 impl Json {
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
-        let bytes = read(path)?;
+        let bytes = foreign::read(path)?;
         let value: Value = serde_json::from_slice(&bytes)
             .map_err(|error| FileError::format(path, "", format!("not valid JSON: {error}")))?;
         match value {
@@ -117,4 +118,31 @@ pub(super) fn is_neutral(value: &Value) -> bool {
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
     }
+}
+
+/// What of a stated name or path may travel in an archive: its last part, so that no folder of
+/// somebody's disk does.
+pub(super) fn last_part(stated: &str) -> &str {
+    let part = stated.rsplit(['/', '\\']).find(|part| !part.trim().is_empty());
+    part.map(str::trim).filter(|part| !matches!(*part, "." | ".." | "~")).unwrap_or_default()
+}
+
+/// The same of where a base was loaded from: a name on a hub, `owner/name`, is no path.
+pub(super) fn public_place(stated: &str) -> &str {
+    let is_plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with(['.', '~'])
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    match stated.split_once('/') {
+        Some((owner, name)) if is_plain(owner) && is_plain(name) => stated,
+        _ => last_part(stated),
+    }
+}
+
+/// The name of the folder at `path`, also where the path does not end in it (`.`).
+pub(super) fn folder_name(path: &Path) -> Option<String> {
+    let whole = path.canonicalize();
+    let name = path.file_name().or_else(|| whole.as_ref().ok()?.file_name());
+    name.map(|name| name.to_string_lossy().into_owned())
 }

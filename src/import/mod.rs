@@ -33,4 +33,4 @@ pub use huggingface::{HuggingFace, directory_kind};
 pub(crate) use huggingface_text::leading_token;
 pub use peft::{AdapterOptions, import_peft};
 pub use pytorch::{PyTorch, pytorch_to_buffer, write_pytorch};
-pub use source::{Source, Tensor, TextParts};
+pub use source::{Pieces, Source, Tensor, TextParts};

@@ -4,10 +4,10 @@
 //! used or refused by name. Factors keep their type: f16 stays f16, f32 and bf16 become f32,
 //! exactly.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
-use super::json::Json;
+use super::json::{Json, folder_name};
 use super::peft_base::check_base;
 use super::peft_classifier::{self, Head};
 use super::peft_config::Settings;
@@ -36,31 +36,24 @@ pub fn import_peft(
 ) -> Result<AdapterBuilder, FileError> {
     let directory = directory.as_ref();
     let head = Head::of(base.root());
+    let file = weights(directory)?;
     let settings = Settings::read(&Json::read(&directory.join("adapter_config.json"))?, head)?;
-    let file = directory.join("adapter_model.safetensors");
-    if !file.exists() && directory.join("adapter_model.bin").exists() {
-        return Err(FileError::format(
-            directory.join("adapter_model.bin"),
-            "",
-            "pickled weights are not read; save them as safetensors",
-        ));
-    }
+    refuse_pickle(directory, &file)?;
     let shards = Shards::open(std::slice::from_ref(&file))?;
-    let folder = directory.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = options.name.clone().or(folder).unwrap_or_default();
+    let name = options.name.clone().or_else(|| folder_name(directory)).unwrap_or_default();
     let mut builder = AdapterBuilder::new(name, settings.method());
     (builder.format, builder.facts) = (options.format, settings.facts.clone());
     let sites = sites(base);
     let (modules, classifier) = group(&shards, &file, head)?;
     for (module, tensors) in modules {
-        // Task models put their encoder behind this prefix.
-        let path = if base.root() == RootKind::BERT {
-            module.strip_prefix("bert.").unwrap_or(&module)
-        } else {
-            &module
+        // Task models put their encoder behind a prefix; decoders without head have none.
+        let path = match base.root() {
+            RootKind::BERT => module.strip_prefix("bert.").unwrap_or(&module).to_owned(),
+            RootKind::LLAMA if !sites.contains_key(&module) => format!("model.{module}"),
+            _ => module.clone(),
         };
         let unknown = "the base has no such linear layer or embedding; was the adapter made for another model?";
-        let site = *sites.get(path).ok_or_else(|| FileError::format(&file, &module, unknown))?;
+        let site = *sites.get(&path).ok_or_else(|| FileError::format(&file, &module, unknown))?;
         let target =
             Module { file: &file, path: &module, site, tensors, settings: &settings, base }
                 .target()?;
@@ -68,7 +61,7 @@ pub fn import_peft(
             return Err(FileError::format(
                 &file,
                 &module,
-                "the file has this module twice, with and without \"bert.\" in front",
+                "the file has this module twice, with and without the model's prefix",
             ));
         }
     }
@@ -82,6 +75,50 @@ pub fn import_peft(
     check_tying(&builder, &settings, base, &file)?;
     Ok(builder)
 }
+
+/// Refuses pickled weights where there are no others.
+fn refuse_pickle(directory: &Path, file: &Path) -> Result<(), FileError> {
+    let pickle = directory.join("adapter_model.bin");
+    if pickle.exists() && !file.exists() {
+        let reason = "weights in pickles are not read, because pickles can run code; convert them: \
+                      safetensors.torch.save_file(torch.load(\"adapter_model.bin\", weights_only=True), \
+                      \"adapter_model.safetensors\")";
+        return Err(FileError::format(pickle, "", reason));
+    }
+    Ok(())
+}
+
+/// Where the weights in `directory` are; adapters of another kind or place are named, with what to
+/// do.
+fn weights(directory: &Path) -> Result<PathBuf, FileError> {
+    let file = directory.join("adapter_model.safetensors");
+    if file.exists() {
+        return Ok(file);
+    }
+    let mlx = directory.join("adapters.safetensors");
+    if mlx.exists() {
+        return Err(FileError::format(mlx, "", MLX));
+    }
+    // PEFT keeps each further adapter of a model in a folder of its name.
+    let mut folders: Vec<String> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().join("adapter_config.json").exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    folders.sort();
+    if !folders.is_empty() {
+        let reason =
+            format!("the adapters are in its folders, give one of them: {}", folders.join(", "));
+        return Err(FileError::format(directory, "", reason));
+    }
+    Ok(file)
+}
+
+const MLX: &str = "an adapter of MLX, which is not read; make it one of PEFT: lora_A.weight is lora_a transposed, \
+                   lora_B.weight is lora_b transposed, and adapter_config.json has peft_type \"LORA\", r, and \
+                   lora_alpha = scale times r";
 
 /// The base's sites by module path.
 fn sites(base: &dyn Base) -> HashMap<String, u32> {
@@ -125,24 +162,63 @@ enum Role {
     Base,
 }
 
-/// The module path and role of a tensor; `None` if it is no part of a LoRA. The adapter's name may
-/// be left in (`.default`).
-fn role(name: &str) -> Option<(&str, Role)> {
+/// Where a tensor of a LoRA belongs.
+struct Named<'n> {
+    module: &'n str,
+    /// The adapter's name, if it is left in: `lora_A.NAME.weight`.
+    adapter: Option<&'n str>,
+    role: Role,
+}
+
+/// What a tensor is by its name; `None` if it is no part of a LoRA.
+fn named(name: &str) -> Option<Named<'_>> {
+    const MARKERS: [&str; 6] = [
+        ".lora_A",
+        ".lora_B",
+        ".lora_magnitude_vector",
+        ".lora_embedding_A",
+        ".lora_embedding_B",
+        ".base_layer",
+    ];
     let path = name.strip_prefix("base_model.model.").unwrap_or(name);
-    let stem = path.strip_suffix(".weight").or_else(|| path.strip_suffix(".bias")).unwrap_or(path);
-    let tail = &path[stem.len()..];
-    let (module, marker) = stem.strip_suffix(".default").unwrap_or(stem).rsplit_once('.')?;
-    let role = match (marker, tail) {
-        ("lora_A", ".weight") => Role::A,
-        ("lora_B", ".weight") => Role::B,
-        ("lora_B", ".bias") => Role::Bias,
-        ("lora_magnitude_vector", "" | ".weight") => Role::Magnitude,
-        ("lora_embedding_A", "") => Role::EmbeddingA,
-        ("lora_embedding_B", "") => Role::EmbeddingB,
-        ("base_layer", ".weight") => Role::Base,
+    let (module, marker, rest) = MARKERS.iter().find_map(|marker| {
+        let (module, rest) = path.rsplit_once(marker)?;
+        (rest.is_empty() || rest.starts_with('.')).then_some((module, *marker, rest))
+    })?;
+    let parts: Vec<&str> = rest.split('.').skip(1).collect();
+    let (adapter, tail) = match (marker, parts.as_slice()) {
+        (_, []) => (None, ""),
+        (_, [tail @ ("weight" | "bias")]) => (None, *tail),
+        (".lora_magnitude_vector" | ".lora_embedding_A" | ".lora_embedding_B", [adapter]) => {
+            (Some(*adapter), "")
+        }
+        (_, [adapter, tail]) => (Some(*adapter), *tail),
         _ => return None,
     };
-    Some((module, role))
+    let role = match (marker, tail) {
+        (".lora_A", "weight") => Role::A,
+        (".lora_B", "weight") => Role::B,
+        (".lora_B", "bias") => Role::Bias,
+        (".lora_magnitude_vector", "" | "weight") => Role::Magnitude,
+        (".lora_embedding_A", "") => Role::EmbeddingA,
+        (".lora_embedding_B", "") => Role::EmbeddingB,
+        (".base_layer", "weight") => Role::Base,
+        _ => return None,
+    };
+    Some(Named { module, adapter, role })
+}
+
+/// One file is one adapter: refuses several that are told apart by name.
+fn check_names(shards: &Shards, file: &Path) -> Result<(), FileError> {
+    let adapters: BTreeSet<&str> = shards.names().filter_map(|name| named(name)?.adapter).collect();
+    if adapters.len() < 2 {
+        return Ok(());
+    }
+    let list = adapters.into_iter().collect::<Vec<_>>().join(", ");
+    let reason = format!(
+        "the file holds several adapters, {list}: save each into a folder of its own (save_pretrained with selected_adapters)"
+    );
+    Err(FileError::format(file, "", reason))
 }
 
 /// The tensors of one module with their names.
@@ -160,15 +236,19 @@ fn group<'s>(
     file: &Path,
     head: Option<Head>,
 ) -> Result<(Modules<'s>, Parts<'s>), FileError> {
+    check_names(shards, file)?;
     let (mut modules, mut classifier) = (Modules::new(), Parts::new());
     for name in shards.names() {
         let Some((stored, _)) = shards.get(name) else { continue };
-        if head.is_some_and(|head| head.owns(name)) {
-            classifier.insert(name, stored);
+        if let Some(part) = head.and_then(|head| head.part(name)) {
+            classifier.insert(part, stored);
             continue;
         }
         let not_lora = "not a LoRA tensor: whole tensors that replace the base's (modules_to_save, resized embeddings) are not supported";
-        let (module, role) = role(name).ok_or_else(|| FileError::format(file, name, not_lora))?;
+        let foreign =
+            if name.ends_with(".lora_a") || name.ends_with(".lora_b") { MLX } else { not_lora };
+        let Named { module, role, .. } =
+            named(name).ok_or_else(|| FileError::format(file, name, foreign))?;
         if let Some((other, _)) =
             modules.entry(module.to_owned()).or_default().insert(role, (name, stored))
         {

@@ -49,9 +49,18 @@ impl Head {
         }
     }
 
-    /// Is a tensor of this name part of it?
-    pub(super) fn owns(&self, tensor: &str) -> bool {
-        tensor == self.weight || Some(tensor) == self.bias
+    /// The part of it that a tensor of this name is, if any. The adapter's name may be left in:
+    /// `score.modules_to_save.NAME.weight`.
+    pub(super) fn part(&self, tensor: &str) -> Option<&'static str> {
+        let is_part = |part: &&'static str| {
+            let named = || {
+                let (module, rest) = tensor.split_once(".modules_to_save.")?;
+                let (_, tail) = rest.split_once('.')?;
+                Some(part.strip_prefix(module)?.strip_prefix('.')? == tail)
+            };
+            tensor == *part || named().unwrap_or(false)
+        };
+        [Some(self.weight), self.bias].into_iter().flatten().find(is_part)
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::json::{Json, is_neutral};
+use super::json::{Json, is_neutral, public_place};
 use super::peft_classifier::Head;
 use crate::file::FileError;
 
@@ -202,11 +202,16 @@ fn check_keys(json: &Json, heads_only: bool) -> Result<(), FileError> {
     }
 }
 
+/// A path without its folders.
+fn public(value: &Value) -> Value {
+    value.as_str().map_or_else(|| value.clone(), |text| public_place(text).into())
+}
+
 /// Where the adapter comes from, as far as the file says.
 fn facts(json: &Json) -> String {
     let keys = ["base_model_name_or_path", "revision", "task_type", "peft_version", "lora_dropout"];
     let fields: Map<String, Value> =
-        keys.iter().filter_map(|&key| Some((key.to_owned(), json.get(key)?.clone()))).collect();
+        keys.iter().filter_map(|&key| Some((key.to_owned(), public(json.get(key)?)))).collect();
     if fields.is_empty() { String::new() } else { Value::Object(fields).to_string() }
 }
 

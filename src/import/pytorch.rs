@@ -8,17 +8,18 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Tensor;
 use super::base::{BaseOptions, Progress};
 use super::huggingface::{model_name, open_shards};
 use super::json::Json;
 use super::lstm::LstmParts;
 use super::mlp::MlpParts;
 use super::reader::Tensors;
-use super::safetensors::{Shards, dense};
+use super::safetensors::{Shards, dense, pieces};
+use super::{Pieces, Tensor};
 use crate::archive::{Buffer, Header, to_buffer, write_file};
 use crate::error::RootKind;
 use crate::file::{FileError, Kind, ToOutput};
+use crate::quant::Format;
 
 /// A directory with an LSTM or MLP.
 #[derive(Debug)]
@@ -80,6 +81,14 @@ impl Tensors for PyTorch {
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError> {
         let Some(stored) = self.names.get(name) else { return Ok(None) };
         Ok(dense(&self.shards, stored)?.map(|(shape, values)| Tensor::Dense { shape, values }))
+    }
+
+    fn pieces(&self, name: &str) -> Result<Option<Pieces<'_>>, FileError> {
+        self.names.get(name).map_or(Ok(None), |stored| pieces(&self.shards, stored))
+    }
+
+    fn kept(&self, _: &str) -> Option<Format> {
+        None
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::base::{BaseOptions, Progress};
-use super::{Source, Tensor};
+use super::{Pieces, Source, Tensor};
 use crate::archive::schema;
 use crate::error::Error;
 use crate::file::FileError;
@@ -16,6 +16,8 @@ pub(super) trait Tensors {
     fn path(&self) -> &Path;
     fn names(&self) -> Vec<String>;
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError>;
+    fn pieces(&self, name: &str) -> Result<Option<Pieces<'_>>, FileError>;
+    fn kept(&self, name: &str) -> Option<Format>;
 }
 
 impl<S: Source + ?Sized> Tensors for S {
@@ -29,6 +31,14 @@ impl<S: Source + ?Sized> Tensors for S {
 
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError> {
         Source::tensor(self, name)
+    }
+
+    fn pieces(&self, name: &str) -> Result<Option<Pieces<'_>>, FileError> {
+        Source::pieces(self, name)
+    }
+
+    fn kept(&self, name: &str) -> Option<Format> {
+        Source::kept(self, name)
     }
 }
 
@@ -68,7 +78,27 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     /// The linear layer at a module path, `[rows, cols]`; its bias may be absent.
     pub(super) fn linear(&mut self, path: &str, shape: (usize, usize)) -> Result<Layer, FileError> {
         let bias = self.optional_vector(&format!("{path}.bias"), shape.0)?.unwrap_or_default();
-        Ok(Layer { weight: self.weight(path, shape, self.options.weights)?, bias })
+        Ok(Layer { weight: self.weight(path, shape, self.linear_format(path))?, bias })
+    }
+
+    /// The format of the linear layer at a module path.
+    fn linear_format(&self, path: &str) -> Format {
+        self.format(path, self.options.weights, self.options.keep_skipped_weights)
+    }
+
+    /// The format of the embedding or head at a module path.
+    pub(super) fn edge_format(&self, path: &str) -> Format {
+        self.format(path, self.options.embedding, self.options.keep_skipped_embedding)
+    }
+
+    /// What `asked` for becomes where the source left the weight at `path` in float on purpose and
+    /// such weights are kept: no further loss is added.
+    fn format(&self, path: &str, asked: Format, keep: bool) -> Format {
+        match asked {
+            Format::F32 | Format::F16 => asked,
+            _ if !keep => asked,
+            _ => self.source.kept(&format!("{path}.weight")).unwrap_or(asked),
+        }
     }
 
     /// As [`linear`](Self::linear), with a bias that must be there.
@@ -78,7 +108,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
         shape: (usize, usize),
     ) -> Result<Layer, FileError> {
         let bias = self.vector(&format!("{path}.bias"), shape.0)?;
-        Ok(Layer { weight: self.weight(path, shape, self.options.weights)?, bias })
+        Ok(Layer { weight: self.weight(path, shape, self.linear_format(path))?, bias })
     }
 
     /// [`biased_linear`](Self::biased_linear) or [`linear`](Self::linear).
@@ -105,7 +135,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
         } else {
             bias.unwrap_or_default()
         };
-        Ok(Layer { weight: self.weight(path, shape, self.options.embedding)?, bias })
+        Ok(Layer { weight: self.weight(path, shape, self.edge_format(path))?, bias })
     }
 
     /// The weight at a module path in `format`.
@@ -126,13 +156,21 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
         format: Format,
     ) -> Result<Option<OwnedMatrix>, FileError> {
         let name = format!("{path}.weight");
+        if !self.left.contains(&name) {
+            return Ok(None);
+        }
+        if let Some(Pieces { shape, mut read }) = self.source.pieces(&name)? {
+            self.tell(&name);
+            self.check_shape(&name, &shape, &[rows, cols])?;
+            return self.quantized(&name, (rows, cols), format, &mut read);
+        }
         match self.take(&name)? {
             None => Ok(None),
             Some(Tensor::Dense { shape, values }) => {
                 self.check_shape(&name, &shape, &[rows, cols])?;
-                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values)
-                    .map(Some)
-                    .map_err(|error| self.refused(&name, error))
+                self.quantized(&name, (rows, cols), format, &mut |first, out| {
+                    out.copy_from_slice(&values[first..][..out.len()]);
+                })
             }
             Some(Tensor::Packed(matrix)) => {
                 let view = matrix.view();
@@ -140,16 +178,28 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
                 if matches!(format, Format::Nf4 | Format::Nf4Plain) {
                     return Ok(Some(matrix.with_layout(Layout::Split64)));
                 }
-                let mut values = vec![0.0; rows * cols];
-                values
-                    .chunks_exact_mut(cols)
-                    .enumerate()
-                    .for_each(|(row, out)| view.read(row, 0, out));
-                OwnedMatrix::quantize(format, self.options.block, rows, cols, &values)
-                    .map(Some)
-                    .map_err(|error| self.refused(&name, error))
+                self.quantized(&name, (rows, cols), format, &mut |first, mut out| {
+                    let mut at = first;
+                    while !out.is_empty() {
+                        let (now, rest) = out.split_at_mut(out.len().min(cols - at % cols));
+                        view.read(at / cols, at % cols, now);
+                        (at, out) = (at + now.len(), rest);
+                    }
+                })
             }
         }
+    }
+
+    fn quantized(
+        &self,
+        name: &str,
+        (rows, cols): (usize, usize),
+        format: Format,
+        read: &mut dyn FnMut(usize, &mut [f32]),
+    ) -> Result<Option<OwnedMatrix>, FileError> {
+        OwnedMatrix::quantize_pieces(format, self.options.block, rows, cols, read)
+            .map(Some)
+            .map_err(|error| self.refused(name, error))
     }
 
     pub(super) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, FileError> {
@@ -189,12 +239,18 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     }
 
     fn take(&mut self, name: &str) -> Result<Option<Tensor>, FileError> {
-        if !self.left.remove(name) {
+        if !self.left.contains(name) {
             return Ok(None);
         }
+        self.tell(name);
+        self.source.tensor(name)
+    }
+
+    /// The tensor `name` comes next.
+    fn tell(&mut self, name: &str) {
+        self.left.remove(name);
         (self.progress)(Progress { done: self.done, total: self.total, name });
         self.done += 1;
-        self.source.tensor(name)
     }
 
     fn check_shape(

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorInfo};
 
+use super::Pieces;
 use crate::archive::map;
 use crate::file::FileError;
+use crate::quant::Format;
 
 /// One mapped file.
 #[derive(Debug)]
@@ -80,6 +82,19 @@ impl Shards {
         Ok(())
     }
 
+    /// Puts `prefix` before all names but those of the `outside`, if none has it: a model that was
+    /// saved without its head calls its parts without it.
+    pub(super) fn add_prefix(&mut self, prefix: &str, outside: &str) {
+        if self.tensors.keys().any(|name| name.starts_with(prefix)) {
+            return;
+        }
+        let named = |name: String| {
+            if name.starts_with(outside) { name } else { format!("{prefix}{name}") }
+        };
+        let tensors = std::mem::take(&mut self.tensors);
+        self.tensors = tensors.into_iter().map(|(name, entry)| (named(name), entry)).collect();
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
@@ -98,17 +113,51 @@ impl Shards {
 impl Stored<'_> {
     /// The values as f32; `None` for a type that is not a float of at most 32 bits.
     pub fn to_f32(self) -> Option<Vec<f32>> {
-        let pairs = || self.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-        Some(match self.dtype {
-            Dtype::F32 => self
-                .bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-            Dtype::F16 => pairs().map(|bits| f16::from_bits(bits).to_f32()).collect(),
-            Dtype::BF16 => pairs().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
-            _ => return None,
-        })
+        let mut values = vec![0.0; self.bytes.len() / self.width()?];
+        self.read(0, &mut values);
+        Some(values)
+    }
+
+    /// Bytes of a value, of the types that are read.
+    fn width(self) -> Option<usize> {
+        match self.dtype {
+            Dtype::F32 => Some(4),
+            Dtype::F16 | Dtype::BF16 => Some(2),
+            _ => None,
+        }
+    }
+
+    /// The values from `first` on as f32 into `out`, of the types that are read.
+    fn read(self, first: usize, out: &mut [f32]) {
+        let halves = || {
+            let (halves, _) = self.bytes.as_chunks::<2>();
+            halves[first..].iter().map(|&bytes| u16::from_le_bytes(bytes))
+        };
+        match self.dtype {
+            Dtype::F16 => {
+                out.iter_mut().zip(halves()).for_each(|(to, x)| *to = f16::from_bits(x).to_f32())
+            }
+            Dtype::BF16 => {
+                out.iter_mut().zip(halves()).for_each(|(to, x)| *to = bf16::from_bits(x).to_f32())
+            }
+            _ => {
+                let (words, _) = self.bytes.as_chunks::<4>();
+                out.iter_mut().zip(&words[first..]).for_each(|(to, &x)| *to = f32::from_le_bytes(x))
+            }
+        }
+    }
+
+    /// The 16-bit or 32-bit format that holds every value: bf16 goes into f16 (to within 2⁻²⁵) as
+    /// long as nothing is too large for it.
+    pub(super) fn format(self) -> Option<Format> {
+        let is_large =
+            |bytes: &[u8; 2]| bf16::from_le_bytes(*bytes).to_f32().abs() > f16::MAX.to_f32();
+        match self.dtype {
+            Dtype::F16 => Some(Format::F16),
+            Dtype::BF16 if !self.bytes.as_chunks().0.iter().any(is_large) => Some(Format::F16),
+            Dtype::BF16 | Dtype::F32 => Some(Format::F32),
+            _ => None,
+        }
     }
 }
 
@@ -118,12 +167,20 @@ type Dense = (Vec<usize>, Vec<f32>);
 /// The values of `name` as f32 with their shape, or an error that names file and tensor.
 pub(super) fn dense(shards: &Shards, name: &str) -> Result<Option<Dense>, FileError> {
     let Some((stored, path)) = shards.get(name) else { return Ok(None) };
-    let unsupported = || {
-        FileError::format(
-            path,
-            name,
-            format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype),
-        )
-    };
-    Ok(Some((stored.shape.to_vec(), stored.to_f32().ok_or_else(unsupported)?)))
+    let values = stored.to_f32().ok_or_else(|| unsupported(name, stored, path))?;
+    Ok(Some((stored.shape.to_vec(), values)))
+}
+
+/// As [`dense`], to be read piece by piece.
+pub(super) fn pieces<'s>(shards: &'s Shards, name: &str) -> Result<Option<Pieces<'s>>, FileError> {
+    let Some((stored, path)) = shards.get(name) else { return Ok(None) };
+    stored.width().ok_or_else(|| unsupported(name, stored, path))?;
+    let read = Box::new(move |first, out: &mut [f32]| stored.read(first, out));
+    Ok(Some(Pieces { shape: stored.shape.to_vec(), read }))
+}
+
+fn unsupported(name: &str, stored: Stored<'_>, path: &Path) -> FileError {
+    let reason =
+        format!("tensors of type {} are not supported; F32, F16 and BF16 are", stored.dtype);
+    FileError::format(path, name, reason)
 }

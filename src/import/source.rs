@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::file::FileError;
 use crate::model::llama::Config;
-use crate::quant::OwnedMatrix;
+use crate::quant::{Format, OwnedMatrix};
 
 /// A tensor of a source.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,22 @@ pub enum Tensor {
     },
     /// Codes and scales that are taken over as they are (bitsandbytes NF4).
     Packed(OwnedMatrix),
+}
+
+/// A float tensor of a source that is read piece by piece, so that it never stands in memory as a
+/// whole.
+pub struct Pieces<'s> {
+    /// The shape, outermost first.
+    pub shape: Vec<usize>,
+    /// Fills its second argument with the values of the flattened tensor, as f32, from the first
+    /// on, a multiple of 65,536; as many follow, or the tensor ends.
+    pub read: Box<dyn FnMut(usize, &mut [f32]) + 's>,
+}
+
+impl std::fmt::Debug for Pieces<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pieces").field("shape", &self.shape).finish_non_exhaustive()
+    }
 }
 
 /// The text border of a source; see `archive::schema::Text`.
@@ -65,6 +81,23 @@ pub trait Source {
     /// # Errors
     /// A [`FileError`] that names the tensor.
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError>;
+
+    /// The float matrix called `name`, to be read piece by piece. `None` leaves it to
+    /// [`tensor`](Self::tensor), as this method does unless a source has its own.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    fn pieces(&self, name: &str) -> Result<Option<Pieces<'_>>, FileError> {
+        let _ = name;
+        Ok(None)
+    }
+
+    /// Of a quantized source: the format of a weight that was left as it is on purpose
+    /// (bitsandbytes' skipped modules), [`Format::F16`] or [`Format::F32`].
+    fn kept(&self, name: &str) -> Option<Format> {
+        let _ = name;
+        None
+    }
 
     /// The names of all tensors, so that one that nobody asked for can be reported.
     fn names(&self) -> Vec<String>;

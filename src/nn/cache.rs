@@ -5,7 +5,9 @@
 //! numbers, room being the context in whole blocks of 16. Values stand position by position,
 //! `[room, d]`. Keys stand in blocks of [`BLOCK`] positions, `[d, block]` each, so that the scores
 //! of neighbouring positions are neighbours too; the last block is as short as the room is. In int8
-//! every position of a line has a scale of its own, absmax / 127.
+//! every position of a line has a scale of its own, absmax / 127; so that a channel with a large
+//! bias does not eat that range, keys come with their rotary pairs divided by fixed factors and
+//! values without their bias (see the model's forward pass).
 
 use super::{Pass, Segment, Size};
 use crate::error::Result;
@@ -72,9 +74,8 @@ impl Heads {
         cache: &mut Cache<'_>,
     ) {
         self.each(pass, positions, rows, |line, position, row| {
-            let first = position / BLOCK * BLOCK;
-            let at = (line * self.room + first) * self.head_dim + position - first;
-            cache.store(pass.kernels, line * self.room + position, at, self.block(first), row);
+            let (at, step) = self.key(line, position);
+            cache.store(pass.kernels, line * self.room + position, at, step, row);
         });
     }
 
@@ -109,6 +110,40 @@ impl Heads {
                 }
             }
         }
+    }
+
+    /// Where the key of a line's position starts, and from each of its numbers to the next.
+    fn key(&self, line: usize, position: usize) -> (usize, usize) {
+        let first = position / BLOCK * BLOCK;
+        ((line * self.room + first) * self.head_dim + position - first, self.block(first))
+    }
+
+    /// What a sequence's first `seen` positions of this layer hold beside finite numbers, if
+    /// anything: `Some(true)` for infinities alone, which is how a number too large for f16 is
+    /// kept, `Some(false)` for something else. Other formats hold what the model computed.
+    pub(crate) fn overflow(
+        &self,
+        sequence: usize,
+        seen: usize,
+        keys: &Cache<'_>,
+        values: &Cache<'_>,
+    ) -> Option<bool> {
+        const INFINITY: u16 = 0x7c00;
+        let (Cache::F16(keys), Cache::F16(values)) = (keys, values) else { return None };
+        let mut largest = 0;
+        for kv_head in 0..self.kv_heads {
+            let line = self.line(sequence, kv_head);
+            for position in 0..seen {
+                let (at, step) = self.key(line, position);
+                let value = (line * self.room + position) * self.head_dim;
+                for i in 0..self.head_dim {
+                    // Without signs: the order of the bits is that of the numbers, NaN the last.
+                    let bits = [keys[at + i * step], values[value + i]].map(|bits| bits & 0x7fff);
+                    largest = largest.max(bits[0]).max(bits[1]);
+                }
+            }
+        }
+        (largest >= INFINITY).then_some(largest == INFINITY)
     }
 
     /// The length of the block of keys that starts at position `first`.

@@ -72,28 +72,50 @@ impl OwnedMatrix {
         if weights.len() != count {
             return Err(Error::Length { have: weights.len(), need: count });
         }
-        if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
-            return Err(Error::Range { index: index as u64, value: weights[index] });
-        }
+        Self::quantize_pieces(format, block, rows, cols, &mut |first, out| {
+            out.copy_from_slice(&weights[first..][..out.len()]);
+        })
+    }
+
+    /// As [`quantize`](Self::quantize), of weights that never stand in memory together: `read`
+    /// fills its second argument with the weights of the flattened tensor from the first on, a
+    /// multiple of 65,536; as many follow, or the tensor ends.
+    ///
+    /// # Errors
+    /// As [`quantize`](Self::quantize); [`Error::Length`] for a shape beyond the address space.
+    pub fn quantize_pieces(
+        format: Format,
+        block: usize,
+        rows: usize,
+        cols: usize,
+        read: &mut dyn FnMut(usize, &mut [f32]),
+    ) -> Result<Self> {
+        let count =
+            rows.checked_mul(cols).ok_or(Error::Length { have: usize::MAX, need: usize::MAX })?;
         if matches!(format, Format::Int8 | Format::Nf4 | Format::Nf4Plain)
             && !nf4::is_block_size(block)
         {
             return Err(Error::Block { found: block });
         }
+        let mut pieces = Pieces { count, piece: vec![0.0; count.min(PIECE)], read };
+        let split = Layout::Split64.allows(cols, block);
+        let layout = if split { Layout::Split64 } else { Layout::Sequential };
         let values = match format {
-            Format::F32 => OwnedValues::F32(weights.to_vec()),
-            Format::F16 => OwnedValues::F16(to_f16(weights)?),
-            Format::Int8 => to_int8(weights, block)?,
-            Format::Nf4 | Format::Nf4Plain => to_nf4(weights, block, format == Format::Nf4)?,
-        };
-        let matrix = Self { rows, cols, values };
-        let fast = matrix.view().values();
-        Ok(match fast {
-            Values::Nf4(_) if Layout::Split64.allows(cols, block) => {
-                matrix.with_layout(Layout::Split64)
+            Format::F32 => {
+                let mut values = Vec::with_capacity(count);
+                pieces.each(|_, weights| {
+                    values.extend_from_slice(weights);
+                    Ok(())
+                })?;
+                OwnedValues::F32(values)
             }
-            _ => matrix,
-        })
+            Format::F16 => to_f16(&mut pieces)?,
+            Format::Int8 => to_int8(&mut pieces, block)?,
+            Format::Nf4 | Format::Nf4Plain => {
+                to_nf4(&mut pieces, block, layout, format == Format::Nf4)?
+            }
+        };
+        Ok(Self { rows, cols, values })
     }
 
     /// The same matrix with its codes in the order of `layout`; unchanged where the shape does not
@@ -141,42 +163,91 @@ impl OwnedMatrix {
     }
 }
 
-fn to_f16(weights: &[f32]) -> Result<Vec<u16>> {
-    let convert = |(index, &value): (usize, &f32)| {
-        let half = f16::from_f32(value);
-        if half.is_finite() {
-            Ok(half.to_bits())
-        } else {
-            Err(Error::Range { index: index as u64, value })
-        }
-    };
-    weights.iter().enumerate().map(convert).collect()
+/// Weights that are converted at once: whole blocks of every size.
+const PIECE: usize = 1 << 16;
+
+/// A flattened tensor that is read in pieces.
+struct Pieces<'p> {
+    count: usize,
+    piece: Vec<f32>,
+    read: &'p mut dyn FnMut(usize, &mut [f32]),
 }
 
-fn to_int8(weights: &[f32], block: usize) -> Result<OwnedValues> {
-    let mut values = Vec::with_capacity(weights.len());
-    let mut scales = Vec::with_capacity(weights.len().div_ceil(block));
-    for (i, weights) in weights.chunks(block).enumerate() {
-        let scale = int8::scale(weights).ok_or_else(|| largest(weights, i * block))?;
-        values.extend(weights.iter().map(|&w| int8::encode(w, scale)));
-        scales.push(scale.to_bits());
+impl Pieces<'_> {
+    /// Hands every piece, all finite, to `take` with the index of its first weight.
+    fn each(&mut self, mut take: impl FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
+        for first in (0..self.count).step_by(PIECE) {
+            let piece = &mut self.piece[..PIECE.min(self.count - first)];
+            (self.read)(first, piece);
+            if let Some(index) = piece.iter().position(|w| !w.is_finite()) {
+                return Err(Error::Range { index: (first + index) as u64, value: piece[index] });
+            }
+            take(first, piece)?;
+        }
+        Ok(())
     }
+
+    /// The error of block `index`, whose scale cannot be held.
+    fn largest(&mut self, index: usize, block: usize) -> Error {
+        let at = index * block;
+        let first = at / PIECE * PIECE;
+        let piece = &mut self.piece[..PIECE.min(self.count - first)];
+        (self.read)(first, piece);
+        largest(&piece[at - first..][..block.min(self.count - at)], at)
+    }
+}
+
+fn to_f16(pieces: &mut Pieces<'_>) -> Result<OwnedValues> {
+    let mut halves = Vec::with_capacity(pieces.count);
+    pieces.each(|first, weights| {
+        for (i, &value) in weights.iter().enumerate() {
+            let half = f16::from_f32(value);
+            if !half.is_finite() {
+                return Err(Error::Range { index: (first + i) as u64, value });
+            }
+            halves.push(half.to_bits());
+        }
+        Ok(())
+    })?;
+    Ok(OwnedValues::F16(halves))
+}
+
+fn to_int8(pieces: &mut Pieces<'_>, block: usize) -> Result<OwnedValues> {
+    let mut values = Vec::with_capacity(pieces.count);
+    let mut scales = Vec::with_capacity(pieces.count.div_ceil(block));
+    pieces.each(|first, weights| {
+        for (i, weights) in weights.chunks(block).enumerate() {
+            let scale = int8::scale(weights).ok_or_else(|| largest(weights, first + i * block))?;
+            values.extend(weights.iter().map(|&w| int8::encode(w, scale)));
+            scales.push(scale.to_bits());
+        }
+        Ok(())
+    })?;
     Ok(OwnedValues::Int8 { values, scales, block })
 }
 
-fn to_nf4(weights: &[f32], block: usize, nested: bool) -> Result<OwnedValues> {
-    let layout = Layout::Sequential;
+fn to_nf4(
+    pieces: &mut Pieces<'_>,
+    block: usize,
+    layout: Layout,
+    nested: bool,
+) -> Result<OwnedValues> {
+    let count = pieces.count;
     // The low nibble after an odd last weight is code 7 (zero), as bitsandbytes pads.
-    let mut codes = vec![0u8; weights.len().div_ceil(2)];
-    if !weights.len().is_multiple_of(2) {
-        codes[weights.len() / 2] = 7;
+    let mut codes = vec![0u8; count.div_ceil(2)];
+    if !count.is_multiple_of(2) {
+        codes[count / 2] = 7;
     }
-    let mut absmax = Vec::with_capacity(weights.len().div_ceil(block));
-    for (b, weights) in weights.chunks(block).enumerate() {
-        absmax.push(nf4::encode_block(weights, block, |i, code| {
-            put(&mut codes, layout, b * block + i, code)
-        }));
-    }
+    let mut absmax = Vec::with_capacity(count.div_ceil(block));
+    pieces.each(|first, weights| {
+        for (b, weights) in weights.chunks(block).enumerate() {
+            let first = first + b * block;
+            absmax.push(nf4::encode_block(weights, block, |i, code| {
+                put(&mut codes, layout, first + i, code)
+            }));
+        }
+        Ok(())
+    })?;
     let scales = if nested {
         let mut scale_codes = vec![0u8; absmax.len()];
         let mut groups = vec![0.0; absmax.len().div_ceil(double::GROUP)];
@@ -184,10 +255,7 @@ fn to_nf4(weights: &[f32], block: usize, nested: bool) -> Result<OwnedValues> {
         // The sum behind the offset overflows before a single scale does.
         let decoded = |b: usize| double::decode(scale_codes[b], groups[b / double::GROUP], offset);
         if let Some(b) = (0..absmax.len()).find(|&b| !decoded(b).is_finite()) {
-            return Err(largest(
-                &weights[b * block..][..block.min(weights.len() - b * block)],
-                b * block,
-            ));
+            return Err(pieces.largest(b, block));
         }
         OwnedScales::Double { codes: scale_codes, nested: groups, offset }
     } else {

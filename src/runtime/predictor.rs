@@ -195,7 +195,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
     /// has label names.
     ///
     /// # Errors
-    /// [`Error::NotEncoded`].
+    /// [`Error::NotComputed`].
     pub fn outputs(&self, sequence: usize) -> Result<&[f32]> {
         self.check(sequence)?;
         let outputs = self.model.config().outputs;
@@ -205,7 +205,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
     /// What the last layer read of a row, `[dim]`: what classifiers of adapters read too.
     ///
     /// # Errors
-    /// [`Error::NotEncoded`].
+    /// [`Error::NotComputed`].
     pub fn hidden(&self, sequence: usize) -> Result<&[f32]> {
         self.check(sequence)?;
         let dim = self.model.config().dim;
@@ -228,7 +228,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
     /// place of the last layer; the adapter's weight does not scale it.
     ///
     /// # Errors
-    /// [`Error::NotEncoded`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one
+    /// [`Error::NotComputed`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one
     /// place per label.
     pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
         self.check(sequence)?;
@@ -259,6 +259,10 @@ impl<'w, 'm> Predictor<'w, 'm> {
     }
 
     fn check(&self, sequence: usize) -> Result<()> {
-        if sequence < self.rows { Ok(()) } else { Err(Error::NotEncoded { sequence }) }
+        if sequence < self.rows {
+            Ok(())
+        } else {
+            Err(Error::NotComputed { row: sequence, rows: self.rows })
+        }
     }
 }

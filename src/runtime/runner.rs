@@ -3,6 +3,7 @@
 
 use crate::adapter::Handle;
 use crate::archive::Fingerprint;
+use crate::error::Result;
 use crate::nn::Segment;
 
 /// A model on a device, with the memory that its sequences fill. The caller has checked every
@@ -34,6 +35,10 @@ pub(crate) trait Runner {
     /// The head's outputs for rows of the last [`run`](Self::run), one segment behind the other,
     /// `[rows, outputs]`. Uses `segments` up.
     fn logits(&mut self, segments: &mut [Segment], active: &[Handle<'_>], out: &mut [f32]);
+
+    /// Refuses `logits` of a sequence of `seen` tokens that are what they are because its memory
+    /// could not hold a number.
+    fn check(&self, sequence: usize, seen: usize, logits: &[f32]) -> Result<()>;
 
     /// Forgets all that a sequence has left behind.
     fn forget(&mut self, sequence: usize);

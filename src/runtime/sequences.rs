@@ -187,7 +187,8 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
     /// `see(index, logits)`. The logits of other sequences are lost.
     ///
     /// # Errors
-    /// As [`prefill`](Self::prefill); [`Error::NoHead`].
+    /// As [`prefill`](Self::prefill); [`Error::NoHead`]; [`Error::CacheOverflow`], after which the
+    /// sequence holds the tokens up to there and must be reset.
     pub fn score(
         &mut self,
         sequence: usize,
@@ -203,6 +204,7 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
                 let logits = &mut self.logits[..rows * outputs];
                 let mut one = [Segment { first, rows, sequence }];
                 self.runner.logits(&mut one, self.selection.handles(), logits);
+                self.runner.check(sequence, self.sequences[sequence].position, logits)?;
                 for (row, logits) in logits.chunks_exact(outputs).enumerate() {
                     see(i * most + first + row, logits);
                 }
@@ -216,13 +218,17 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
     /// base's own labels.
     ///
     /// # Errors
-    /// [`Error::NoSuchSequence`], [`Error::NoHead`], [`Error::NoLogits`].
+    /// [`Error::NoSuchSequence`], [`Error::NoHead`], [`Error::NoLogits`];
+    /// [`Error::CacheOverflow`] if they are NaN because the cache could not hold a key or value.
     pub fn logits(&self, sequence: usize) -> Result<&[f32]> {
         let outputs = self.outputs()?;
-        if !self.sequence(sequence)?.has_logits {
+        let &Sequence { position, has_logits, .. } = self.sequence(sequence)?;
+        if !has_logits {
             return Err(Error::NoLogits { sequence });
         }
-        Ok(&self.logits[sequence * outputs..][..outputs])
+        let logits = &self.logits[sequence * outputs..][..outputs];
+        self.runner.check(sequence, position, logits)?;
+        Ok(logits)
     }
 
     /// Chooses the next token of a sequence; does not append it. `history` are the tokens that a

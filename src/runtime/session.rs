@@ -6,7 +6,7 @@ use super::{Limits, Sampler, need};
 use crate::adapter::Handle;
 use crate::archive::Fingerprint;
 use crate::error::{Error, Result};
-use crate::exec::Executor;
+use crate::exec::{Executor, Serial};
 use crate::model::llama::{Llama, Site, forward};
 use crate::nn::{Engine, Heads, Linear, Segment, Size, room};
 use crate::tensor::workspace::Workspace;
@@ -82,25 +82,39 @@ impl<'m> Runner for LlamaCpu<'_, 'm> {
         forward::project(model, engine, active, segments, &head, buffers, out);
     }
 
+    /// A key or value that did not fit an f16 cache: the first layer with something that is not
+    /// finite then holds infinities alone. Where the model's own numbers are not finite, NaN come
+    /// first.
+    fn check(&self, sequence: usize, seen: usize, logits: &[f32]) -> Result<()> {
+        // What reaches the final norm reaches every logit.
+        if !logits.first().is_some_and(|logit| logit.is_nan()) {
+            return Ok(());
+        }
+        let (keys, values) = (&self.buffers.keys, &self.buffers.values);
+        let layer = |index| self.heads(index).overflow(sequence, seen, keys, values);
+        match (0..self.model.config().layers).find_map(layer) {
+            Some(true) => Err(Error::CacheOverflow { sequence }),
+            _ => Ok(()),
+        }
+    }
+
     /// Keys and values are overwritten when tokens come.
     fn forget(&mut self, _: usize) {}
 }
 
 impl LlamaCpu<'_, '_> {
+    /// How a layer lies in the cache.
+    fn heads(&self, layer: usize) -> Heads {
+        forward::heads(self.model.config(), layer, self.size.batch, room(self.size.context))
+    }
+
     /// Copies the keys and values of the first `length` positions.
     fn copy(&mut self, from: usize, to: usize, length: usize) {
-        let c = self.model.config();
-        for layer in 0..c.layers {
-            let sizes = Heads {
-                heads: c.heads,
-                kv_heads: c.kv_heads,
-                head_dim: c.head_dim,
-                room: room(self.size.context),
-                first_line: layer * self.size.batch * c.kv_heads,
-            };
+        for layer in 0..self.model.config().layers {
+            let sizes = self.heads(layer);
             let (from, to) = (sizes.line(from, 0), sizes.line(to, 0));
-            self.buffers.keys.copy(&sizes, from, to, c.kv_heads, length);
-            self.buffers.values.copy(&sizes, from, to, c.kv_heads, length);
+            self.buffers.keys.copy(&sizes, from, to, sizes.kv_heads, length);
+            self.buffers.values.copy(&sizes, from, to, sizes.kv_heads, length);
         }
     }
 }
@@ -121,8 +135,9 @@ impl<'w, 'm> Session<'w, 'm> {
         limits.check(config)?;
         let mut w = Workspace::new(memory, need(config, limits).bytes)?;
         let size = limits.size();
-        let buffers = forward::Buffers::carve(&mut w, config, &size)?;
+        let mut buffers = forward::Buffers::carve(&mut w, config, &size)?;
         config.frequencies(buffers.frequencies);
+        forward::set_key_factors(&model, &Engine::new(&Serial, 1, 0), &mut buffers);
         let engine = Engine::new(executor, limits.lanes, limits.max_active);
         let runner = LlamaCpu { model, limits: *limits, size, engine, buffers };
         Self::with(runner, &mut w, &size, limits.max_active, limits.context, limits.context)
@@ -145,7 +160,8 @@ impl<'w, 'm> Session<'w, 'm> {
     ///
     /// # Errors
     /// Those of [`prefill`](Self::prefill) and [`classifier`](Self::classifier); [`Error::Length`]
-    /// if `logits` has not one place per label; then nothing changed.
+    /// if `logits` has not one place per label; then nothing changed. [`Error::CacheOverflow`] as
+    /// of [`logits`](Self::logits), when the tokens have been appended.
     pub fn classify(&mut self, sequence: usize, tokens: &[u32], logits: &mut [f32]) -> Result<()> {
         self.check_tokens(sequence, tokens)?;
         let need = self.classifier(sequence)?.len();
@@ -159,7 +175,7 @@ impl<'w, 'm> Session<'w, 'm> {
         let active = self.selection.handles();
         let linear = classifier.linear();
         forward::project(model, engine, active, &mut one, &linear, buffers, logits);
-        Ok(())
+        self.runner.check(sequence, self.position(sequence)?, logits)
     }
 
     /// Forgets all but the first `length` tokens of a sequence, whose keys and values stay: prompts

@@ -190,13 +190,13 @@ impl<'a> Trainer<'a> {
     /// Replaces the arena.
     ///
     /// # Errors
-    /// [`Error::Length`] for another number of values, [`Error::NotFinite`].
+    /// [`Error::Length`] for another number of values, [`Error::ValueNotFinite`].
     pub fn set_values(&mut self, values: &[f32]) -> Result<(), TrainError> {
         if values.len() != self.values.len() {
             return Err(Error::Length { have: values.len(), need: self.values.len() }.into());
         }
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { site: 0, index: index as u64 }.into());
+            return Err(Error::ValueNotFinite { index: index as u64 }.into());
         }
         self.values.copy_from_slice(values);
         Ok(())
@@ -483,6 +483,9 @@ impl<'a> Trainer<'a> {
             .iter()
             .find(|&&target| target != super::data::IGNORE && target as usize >= classes)
         {
+            Some(&class) if matches!(batch.targets, Targets::Class(_)) => {
+                Err(Error::Class { class, classes: classes as u32 }.into())
+            }
             Some(&token) => Err(Error::Token { token, vocab: classes as u32 }.into()),
             None => Ok(()),
         }

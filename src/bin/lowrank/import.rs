@@ -58,12 +58,14 @@ pub(crate) struct Arguments {
     output: PathBuf,
     #[command(flatten)]
     force: Force,
-    /// The format of the linear layers
-    #[arg(long, value_enum, default_value_t = Weights::Nf4)]
-    weights: Weights,
-    /// The format of the embedding of tokens and the output head
-    #[arg(long, value_enum, default_value_t = Weights::Int8)]
-    embedding: Weights,
+    /// The format of the linear layers [default: nf4, but layers that a bitsandbytes checkpoint
+    /// left in float stay so]
+    #[arg(long, value_enum)]
+    weights: Option<Weights>,
+    /// The format of the embedding of tokens and the output head [default: int8, but a head that a
+    /// bitsandbytes checkpoint left in float stays so]
+    #[arg(long, value_enum)]
+    embedding: Option<Weights>,
     /// Weights per block of nf4 and int8: a power of two from 32 to 4096
     #[arg(long, default_value_t = lowrank::quant::BLOCK, value_name = "N")]
     block: usize,
@@ -76,10 +78,13 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let default = BaseOptions::default();
     let options = BaseOptions {
-        weights: arguments.weights.into(),
-        embedding: arguments.embedding.into(),
+        weights: arguments.weights.map_or(default.weights, Format::from),
+        embedding: arguments.embedding.map_or(default.embedding, Format::from),
         block: arguments.block,
+        keep_skipped_weights: arguments.weights.is_none(),
+        keep_skipped_embedding: arguments.embedding.is_none(),
         allow_missing_tokenizer: arguments.without_tokenizer,
         content_version: arguments.content_version,
     };
@@ -112,6 +117,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn quantize(source: &Path, options: &BaseOptions, output: &Output) -> Result<Header, Failure> {
     let default = BaseOptions {
         allow_missing_tokenizer: options.allow_missing_tokenizer,
+        keep_skipped_weights: options.keep_skipped_weights,
+        keep_skipped_embedding: options.keep_skipped_embedding,
         ..BaseOptions::default()
     };
     if *options != default {

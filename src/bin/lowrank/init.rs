@@ -54,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         block: arguments.block,
         allow_missing_tokenizer: true,
         content_version: arguments.content_version,
+        ..BaseOptions::default()
     };
     let config = &arguments.config;
     let output = arguments.force.output(&arguments.output, Kind::Base, &[config])?;

@@ -13,6 +13,7 @@ use super::reader::{Reader, TensorInfo};
 use crate::adapter::{AdapterBuilder, Numbers, Place, TargetParts};
 use crate::file::FileError;
 use crate::import::AdapterOptions;
+use crate::import::json::last_part;
 use crate::model::llama::{Config, Llama, Site};
 
 /// A LoRA adapter as a GGUF file has it.
@@ -118,7 +119,7 @@ impl GgufAdapter {
         if targets.is_empty() {
             return Err(reader.error("", "the adapter has no tensors"));
         }
-        let name = reader.string("general.name")?.unwrap_or_default().to_owned();
+        let name = last_part(reader.string("general.name")?.unwrap_or_default()).to_owned();
         Ok(Self { alpha, architecture: architecture.name().to_owned(), name, targets })
     }
 }

@@ -28,6 +28,11 @@ impl<'a> Cursor<'a> {
         FileError::format(self.path, self.place.as_str(), reason)
     }
 
+    /// Do the bytes look like a safetensors file?
+    pub(super) fn is_safetensors(&self) -> bool {
+        crate::foreign::is_safetensors(self.bytes)
+    }
+
     /// Bytes read so far.
     pub(super) fn position(&self) -> usize {
         self.position

@@ -28,7 +28,8 @@ pub(super) use tokenizer::byte_characters;
 use self::config::Architecture;
 use self::names::Part;
 use self::reader::Reader;
-use super::{Source, Tensor, TextParts};
+use super::json::last_part;
+use super::{Pieces, Source, Tensor, TextParts};
 use crate::file::FileError;
 use crate::model::llama::{Config, Site};
 
@@ -126,8 +127,8 @@ impl Source for Gguf {
     }
 
     fn name(&self) -> String {
-        let named =
-            self.reader.string("general.name").ok().flatten().filter(|name| !name.is_empty());
+        let named = self.reader.string("general.name").ok().flatten().map(last_part);
+        let named = named.filter(|name| !name.is_empty());
         let stem =
             || self.reader.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
         named.map_or_else(stem, str::to_owned)
@@ -150,6 +151,17 @@ impl Source for Gguf {
             names::unpermute(&mut values, self.config.head_dim, cols);
         }
         Ok(Some(Tensor::Dense { shape: info.shape.clone(), values }))
+    }
+
+    fn pieces(&self, name: &str) -> Result<Option<Pieces<'_>>, FileError> {
+        let Some((part, stored)) = self.parts.get(name) else { return Ok(None) };
+        // Rows in another order are put right as a whole.
+        if self.architecture == Architecture::Llama && part.is_rotated() {
+            return Ok(None);
+        }
+        let Some(info) = self.reader.tensors().get(stored) else { return Ok(None) };
+        let read = Box::new(|first, out: &mut [f32]| self.reader.read(info, first, out));
+        Ok(Some(Pieces { shape: info.shape.clone(), read }))
     }
 
     fn names(&self) -> Vec<String> {

@@ -121,6 +121,13 @@ impl Reader {
         &self.tensors
     }
 
+    /// The values of a tensor from `first` on, a whole number of blocks, as f32 into `out`.
+    pub(super) fn read(&self, tensor: &TensorInfo, first: usize, out: &mut [f32]) {
+        let (values, bytes) = tensor.kind.block();
+        let data = &self.map[tensor.data.clone()][first / values * bytes..];
+        tensor.kind.dequantize(&data[..out.len() / values * bytes], out);
+    }
+
     /// All values of a tensor as f32, row-major.
     pub(super) fn values(&self, tensor: &TensorInfo) -> Vec<f32> {
         let mut values = vec![0.0; tensor.count()];
@@ -228,7 +235,12 @@ impl Reader {
 fn header(cursor: &mut Cursor<'_>) -> Result<(u64, u64), FileError> {
     cursor.at("header");
     if cursor.array()? != *b"GGUF" {
-        return Err(cursor.error("this is not a GGUF file (the magic number is missing)"));
+        let reason = if cursor.is_safetensors() {
+            "this is a safetensors file: give the folder that holds it, with its JSON files"
+        } else {
+            "this is not a GGUF file (the magic number is missing)"
+        };
+        return Err(cursor.error(reason));
     }
     match cursor.u32()? {
         2 | 3 => {}

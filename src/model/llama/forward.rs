@@ -9,9 +9,10 @@ use crate::adapter::Handle;
 use crate::kernel::Kernels;
 use crate::nn::inner::SIDE_BY_SIDE;
 use crate::nn::{
-    Cache, Embedding, Engine, Heads, Linear, Pass, Scratch, Segment, Size, angles, attend, linear,
+    Cache, Embedding, Engine, Heads, KvFormat, Linear, Pass, Scratch, Segment, Size, angles, attend, linear,
     room, rotate,
 };
+use crate::tensor::math;
 use crate::tensor::workspace::{Pointers, times, workspace};
 
 workspace! {
@@ -38,6 +39,9 @@ workspace! {
         frequencies: [f32; config.head_dim / 2],
         /// cos and sin, `[rows, head_dim]`.
         angles: [f32; times(size.rows, config.head_dim)],
+        /// Of an int8 cache, see [`set_key_factors`]: `[layers, kv_heads, head_dim / 2]`; else
+        /// empty.
+        key_factors: [f32; key_factors(config, size)] = 1.0,
     }
     parts {
         scratch: Scratch(size, SIDE_BY_SIDE, config.widest()),
@@ -53,6 +57,14 @@ impl Buffers<'_> {
     pub(crate) const fn kv_bytes(config: &Config, size: &Size, pointers: Pointers) -> usize {
         let heads = times(config.layers, config.kv_heads);
         times(2, Cache::bytes(size, heads, config.head_dim, pointers))
+    }
+}
+
+/// The length of [`Buffers::key_factors`].
+const fn key_factors(config: &Config, size: &Size) -> usize {
+    match size.kv_format {
+        KvFormat::Int8 => times(config.layers, config.kv_dim() / 2),
+        KvFormat::F32 | KvFormat::F16 => 0,
     }
 }
 
@@ -84,8 +96,11 @@ pub(crate) fn blocks(
     for (turn, &position) in turns.chunks_exact_mut(head).zip(positions) {
         angles(position, buffers.frequencies, turn);
     }
+    let (group, is_int8) = (c.heads / c.kv_heads, !buffers.key_factors.is_empty());
     for index in 0..c.layers {
-        let layer = model.layer(index);
+        let mut layer = model.layer(index);
+        // out = Σ p (v + b) = Σ p v + b: an int8 cache need not hold b.
+        let value_bias = if is_int8 { core::mem::take(&mut layer.v.bias) } else { &[] };
 
         // x ← x + O · attention(rotate(Q n), rotate(K n), V n), n = norm(x)
         norm_rows(pass.kernels, x, layer.attention_norm, c.norm_epsilon, normed);
@@ -95,12 +110,20 @@ pub(crate) fn blocks(
             rotate(&mut q[row * c.q_dim()..][..c.q_dim()], turn);
             rotate(&mut k[row * c.kv_dim()..][..c.kv_dim()], turn);
         }
-        let first_line = index * batch * c.kv_heads;
-        let heads =
-            Heads { heads: c.heads, kv_heads: c.kv_heads, head_dim: head, room, first_line };
+        if is_int8 && !layer.k.bias.is_empty() {
+            let factors = &buffers.key_factors[index * c.kv_dim() / 2..][..c.kv_dim() / 2];
+            scale_pairs(q, head, group, factors, |x, factor| x * factor);
+            scale_pairs(k, head, 1, factors, |x, factor| x / factor);
+        }
+        let heads = heads(c, index, batch, room);
         heads.store_keys(pass, positions, k, keys);
         heads.store_values(pass, positions, v, values);
         attend(pass, &heads, positions, q, keys, values, attended);
+        if !value_bias.is_empty() {
+            for (i, out) in attended.chunks_exact_mut(head).enumerate() {
+                pass.kernels.axpy(1.0, &value_bias[i % c.heads / group * head..][..head], out);
+            }
+        }
         layer.o.forward(pass, attended, normed, scratch);
         pass.kernels.axpy(1.0, normed, x);
 
@@ -110,6 +133,68 @@ pub(crate) fn blocks(
         pass.kernels.silu_mul(gate, up);
         layer.down.forward(pass, gate, normed, scratch);
         pass.kernels.axpy(1.0, normed, x);
+    }
+}
+
+/// How layer `index` lies in a cache of `batch` sequences of `room` positions.
+pub(crate) fn heads(c: &Config, index: usize, batch: usize, room: usize) -> Heads {
+    let first_line = index * batch * c.kv_heads;
+    Heads { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, room, first_line }
+}
+
+/// The largest factor of a pair: with it the other pairs have nearly all of the range.
+const LARGEST_FACTOR: f32 = 32.0;
+
+/// Fills [`Buffers::key_factors`], f: keys go into an int8 cache as k / f and queries meet them as
+/// q · f, so that scores are what they were. f is that of a rotary pair, whose length no position
+/// changes.
+///
+/// One scale serves all numbers of a key, so each is rounded by s/2 at most, s the largest of |k|/f
+/// over 127, and moves a score by f·s/2 times its query's. The sum of (f·s)² over the pairs is least
+/// where f is as large as the pair's numbers get: √(b² + m²), with the pair's bias b and m = 3σ, σ²
+/// being the mean square of what the head's weights alone make of a normed row. Only ratios count:
+/// f = √(1 + b²/m²), 1 without bias. σ is that of one row of random signs behind the norm.
+pub(crate) fn set_key_factors(model: &Llama<'_>, engine: &Engine<'_>, buffers: &mut Buffers<'_>) {
+    let c = model.config();
+    let one = [Segment { first: 0, rows: 1, sequence: 0 }];
+    let (head, half) = (c.head_dim, c.head_dim / 2);
+    let (x, k) = (&mut buffers.normed[..c.dim], &mut buffers.k[..c.kv_dim()]);
+    for (index, factors) in buffers.key_factors.chunks_exact_mut(c.kv_dim() / 2).enumerate() {
+        let layer = model.layer(index);
+        if layer.k.bias.is_empty() {
+            continue;
+        }
+        for (i, (x, weight)) in x.iter_mut().zip(layer.attention_norm).enumerate() {
+            let is_negative = (i as u32).wrapping_mul(0x9e37_79b9) >> 31 == 1;
+            *x = if is_negative { -weight } else { *weight };
+        }
+        let linear = Linear { bias: &[], ..layer.k };
+        linear.forward(&engine.pass(&one, &[]), x, k, &mut buffers.scratch);
+        let heads = k.chunks_exact(head).zip(layer.k.bias.chunks_exact(head));
+        for (factors, (k, bias)) in factors.chunks_exact_mut(half).zip(heads) {
+            let square = 9.0 / head as f32 * k.iter().map(|k| k * k).sum::<f32>();
+            for (factor, (a, b)) in factors.iter_mut().zip(bias[..half].iter().zip(&bias[half..])) {
+                *factor = math::sqrt(1.0 + (a * a + b * b) / square).min(LARGEST_FACTOR);
+            }
+        }
+    }
+}
+
+/// Scales the rotary pairs of every head of `x`, `[rows, heads, head]`: `group` heads beside each
+/// other share factors, `[heads / group, head / 2]`.
+fn scale_pairs(
+    x: &mut [f32],
+    head: usize,
+    group: usize,
+    factors: &[f32],
+    scaled: impl Fn(f32, f32) -> f32,
+) {
+    let half = head / 2;
+    for (i, x) in x.chunks_exact_mut(head).enumerate() {
+        let factors = &factors[i / group * half % factors.len()..][..half];
+        for part in x.chunks_exact_mut(half) {
+            part.iter_mut().zip(factors).for_each(|(x, &factor)| *x = scaled(*x, factor));
+        }
     }
 }
 
