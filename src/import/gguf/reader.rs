@@ -133,6 +133,11 @@ impl Reader {
         self.metadata.contains_key(key)
     }
 
+    /// Is the value of `key` an array?
+    pub(super) fn is_array(&self, key: &str) -> bool {
+        matches!(self.metadata.get(key), Some(Value::Array(..)))
+    }
+
     /// The value of `key` through `read`, which says `None` for another type than `expected`.
     fn typed<'a, T>(
         &'a self,
@@ -197,6 +202,21 @@ impl Reader {
                 (0..*count)
                     .map(|_| std::str::from_utf8(cursor.string(usize::MAX).ok()?).ok())
                     .collect()
+            }
+            _ => None,
+        })
+    }
+
+    /// An array of 32-bit floats or whole numbers, as floats.
+    pub(super) fn floats(&self, key: &str) -> Result<Option<Vec<f32>>, FileError> {
+        self.typed(key, "an array of 32-bit floats", |value| match value {
+            Value::Array(kind @ (5 | 6), _, range) => {
+                let words = self.map[range.clone()].as_chunks::<4>().0.iter();
+                let float = |word: &[u8; 4]| match kind {
+                    5 => i32::from_le_bytes(*word) as f32,
+                    _ => f32::from_le_bytes(*word),
+                };
+                Some(words.map(float).collect())
             }
             _ => None,
         })
