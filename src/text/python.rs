@@ -1,5 +1,6 @@
 //! What chat templates expect of Python: `json.dumps`, `datetime.now().strftime`, and what counts
-//! as iterable and as a sequence. Methods of strings and dictionaries are minijinja-contrib's.
+//! as iterable and as a sequence, and filters of Jinja2 that minijinja lacks. Methods of strings and
+//! dictionaries are in `methods`.
 
 use std::io::{self, Write};
 
@@ -7,6 +8,8 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::Formatter;
+
+use super::strings::{self, Side};
 
 /// The filter `tojson` as transformers defines it: `json.dumps` with `ensure_ascii`, `indent`,
 /// `separators` and `sort_keys`. (Jinja's own one escapes HTML.)
@@ -55,6 +58,24 @@ pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
     let now = jiff::ZonedDateTime::now();
     jiff::fmt::strtime::format(format, &now)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}")))
+}
+
+/// The filter `center`: white space on both sides, up to `width` characters (80 if not given).
+pub(super) fn center(text: &str, width: Option<usize>) -> Result<String, Error> {
+    let width = width.unwrap_or(80);
+    if width > MOST_COLUMNS {
+        let reason = format!("center: a width of {width} is over {MOST_COLUMNS}");
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
+    Ok(strings::pad(text, width, ' ', Side::Both))
+}
+
+/// The widest text that a filter makes by filling it up.
+const MOST_COLUMNS: usize = 1 << 16;
+
+/// The filter `wordcount`: runs of letters, digits and underscores.
+pub(super) fn word_count(text: &str) -> usize {
+    text.split(|c: char| c != '_' && !c.is_alphanumeric()).filter(|word| !word.is_empty()).count()
 }
 
 /// The test `iterable`: `none` is not.
