@@ -100,12 +100,7 @@ pub(super) fn call(
 /// The result of a method and how many arguments it takes.
 type Called = Result<(Value, usize), Error>;
 
-fn of_string(
-    state: &State<'_, '_>,
-    text: &str,
-    method: &str,
-    arguments: &Arguments,
-) -> Called {
+fn of_string(state: &State<'_, '_>, text: &str, method: &str, arguments: &Arguments) -> Called {
     if let Some(answer) = strings::is(text, method) {
         return Ok((answer.into(), 0));
     }
@@ -151,12 +146,7 @@ fn of_string(
 }
 
 /// Methods that fill up with a character.
-fn padded(
-    state: &State<'_, '_>,
-    text: &str,
-    method: &str,
-    arguments: &Arguments,
-) -> Called {
+fn padded(state: &State<'_, '_>, text: &str, method: &str, arguments: &Arguments) -> Called {
     let length = text.chars().count();
     match method {
         "ljust" | "rjust" | "center" => {
@@ -237,9 +227,7 @@ fn searched(text: &str, method: &str, arguments: &Arguments) -> Called {
         let matches = |affix: &Value| match (affix.as_str(), window) {
             (None, _) => Err(invalid(format!("{method} takes a string or a tuple of strings"))),
             (Some(_), None) => Ok(false),
-            (Some(affix), Some((_, part))) if method == "startswith" => {
-                Ok(part.starts_with(affix))
-            }
+            (Some(affix), Some((_, part))) if method == "startswith" => Ok(part.starts_with(affix)),
             (Some(affix), Some((_, part))) => Ok(part.ends_with(affix)),
         };
         if affix.kind() != ValueKind::Seq {

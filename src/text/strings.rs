@@ -89,7 +89,11 @@ fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut follows = false;
     for c in text.chars() {
-        if follows { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        if follows {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
         follows = is_cased(c);
     }
     out
@@ -130,7 +134,10 @@ pub(super) fn words(text: &str, most: Option<usize>, from_right: bool) -> Vec<&s
 /// The lines of `text`, with their ends if `keep`.
 pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
     let is_end = |c| {
-        matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
+        matches!(
+            c,
+            '\n' | '\r' | '\x0b' | '\x0c' | '\x1c'..='\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
     };
     let (mut rest, mut lines) = (text, Vec::new());
     while !rest.is_empty() {

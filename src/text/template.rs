@@ -92,8 +92,7 @@ pub(super) fn render(template: &str, with: &Conversation<'_>) -> Result<String, 
     let messages: Vec<Value> = with.messages.iter().map(message).collect();
     // As in transformers, what is given from outside goes before special tokens and tools.
     let variables = Value::from(Serde(&with.variables.0));
-    let conversation =
-        context! { messages, add_generation_prompt => with.add_generation_prompt };
+    let conversation = context! { messages, add_generation_prompt => with.add_generation_prompt };
     let defaults = context! {
         bos_token => with.bos_token,
         eos_token => with.eos_token,

@@ -39,7 +39,10 @@ impl TemplateOptions {
     }
 
     /// [`apply`](Self::apply) to the text border of a base that may have none.
-    pub(crate) fn apply_to(&self, border: Option<TextBorder>) -> Result<Option<TextBorder>, Failure> {
+    pub(crate) fn apply_to(
+        &self,
+        border: Option<TextBorder>,
+    ) -> Result<Option<TextBorder>, Failure> {
         match border {
             Some(border) => self.apply(border).map(Some),
             None if self.is_empty() => Ok(None),

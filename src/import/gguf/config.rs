@@ -74,8 +74,8 @@ pub(super) fn config(reader: &Reader, architecture: Architecture) -> Result<Conf
     let layers = required("block_count")?;
     let per_block = |name: &str| same_in_every_block(reader, &key(name), layers);
 
-    let heads = per_block("attention.head_count")?
-        .ok_or_else(|| missing("attention.head_count"))?;
+    let heads =
+        per_block("attention.head_count")?.ok_or_else(|| missing("attention.head_count"))?;
     let dim = required("embedding_length")?;
     let head_dim = match optional("attention.key_length")? {
         Some(head_dim) => head_dim,

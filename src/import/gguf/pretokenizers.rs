@@ -58,24 +58,15 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 /// Letters with what stands before them, `$numbers`, other characters.
 macro_rules! words {
     ($numbers:expr, $line_ends:expr) => {
-        concat!(
-            r"[^\r\n\p{L}\p{N}]?\p{L}+|",
-            $numbers,
-            r"| ?[^\s\p{L}\p{N}]+",
-            $line_ends
-        )
+        concat!(r"[^\r\n\p{L}\p{N}]?\p{L}+|", $numbers, r"| ?[^\s\p{L}\p{N}]+", $line_ends)
     };
 }
-const LLAMA3: &str =
-    concat!(contractions!(), "|", words!(r"\p{N}{1,3}", r"[\r\n]*"), spaces!());
+const LLAMA3: &str = concat!(contractions!(), "|", words!(r"\p{N}{1,3}", r"[\r\n]*"), spaces!());
 const QWEN2: &str = concat!(contractions!(), "|", words!(r"\p{N}", r"[\r\n]*"), spaces!());
 const UFAKZEKA: &str = concat!(words!(r"\p{N}", r"[\r\n]*"), spaces!());
 const MINICPM5: &str = concat!(contractions!(), "|", words!(r"\p{N}+", r"[\r\n]*"), spaces!());
-const SEED_CODER: &str = concat!(
-    contractions!(),
-    r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+",
-    spaces!()
-);
+const SEED_CODER: &str =
+    concat!(contractions!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+", spaces!());
 const BAILING: &str = concat!(
     r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|",
     words!(r"\p{N}", r"[\r\n]*"),
@@ -98,8 +89,7 @@ const EXAONE_MOE: &str = concat!(
     r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
 );
-const TEKKEN: &str =
-    concat!(cased!(""), r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*", spaces!());
+const TEKKEN: &str = concat!(cased!(""), r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*", spaces!());
 const GPT4O: &str = concat!(
     cased!(concat!("(?:", contractions!(), ")?")),
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
@@ -174,12 +164,12 @@ fn patterns(name: &str) -> Option<&'static [&'static str]> {
         "default" => DEFAULT,
         "gpt-2" | "phi-2" | "gigachat" | "a.x-4.0" | "mellum" | "mpt" | "olmo" | "jais"
         | "trillion" | "granite-docling" | "exaone4" => &[GPT2],
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone"
-        | "minerva-7b" | "mellum2" => &[r"\p{N}", GPT2],
+        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b"
+        | "mellum2" => &[r"\p{N}", GPT2],
         like_llama3 if LIKE_LLAMA3.contains(&like_llama3) => &[LLAMA3],
         "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => &[LLAMA3],
-        "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "megrez" | "stablelm2"
-        | "hunyuan" | "solar-open" | "grok-2" => &[QWEN2],
+        "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "megrez" | "stablelm2" | "hunyuan"
+        | "solar-open" | "grok-2" => &[QWEN2],
         "qwen35" => &[QWEN35],
         "tekken" => &[TEKKEN],
         "gpt-4o" | "llama4" | "kanana2" | "talkie" | "minimax-m2" => &[GPT4O],

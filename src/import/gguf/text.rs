@@ -46,9 +46,7 @@ impl Model {
 
     fn defaults(&self) -> Defaults {
         match self {
-            Self::ByteLevel(_) => {
-                Defaults { bos: None, eos: None, unknown: None, separator: None }
-            }
+            Self::ByteLevel(_) => Defaults { bos: None, eos: None, unknown: None, separator: None },
             Self::SentencePiece => {
                 Defaults { bos: Some(1), eos: Some(2), unknown: Some(0), separator: None }
             }

@@ -110,4 +110,3 @@ pub(super) fn read(reader: &Reader, vocab: usize) -> Result<Vocabulary<'_>, File
     let takes_space = ["phi-3", "phi3"].iter().any(|phi| name.contains(phi));
     Ok(Vocabulary { tokens, kinds, ids, takes_space })
 }
-

@@ -35,7 +35,8 @@ pub(super) fn json(
     let key = "tokenizer.ggml.normalizer.strip_accents";
     let strip_accents = reader.boolean(key)?.unwrap_or(lowercase);
     let special = |id: u32, text: &str| json!({ "id": text, "ids": [id], "tokens": [text] });
-    let part = |text: &str, segment: u8| json!({ "SpecialToken": { "id": text, "type_id": segment } });
+    let part =
+        |text: &str, segment: u8| json!({ "SpecialToken": { "id": text, "type_id": segment } });
     let text = |id: &str, segment: u8| json!({ "Sequence": { "id": id, "type_id": segment } });
     let tokenizer = json!({
         "version": "1.0",
