@@ -148,6 +148,8 @@ fn what_python_refuses_is_refused_with_one_sentence() {
         ("'a'.center(10 ** 12)", "fuel"),
         ("'\\t'.expandtabs(10 ** 12)", "fuel"),
         ("'a'|center(10 ** 12)", "center"),
+        ("'%s' % 'a'", "% operator"),
+        ("'{!r}'.format('a')", "'!'"),
     ] {
         let error = border(&format!("{{{{ {expression} }}}}")).render_chat(&[], false);
         let error = error.expect_err(expression).to_string();

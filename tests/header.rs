@@ -10,7 +10,7 @@ use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 const FILES: [&str; 9] =
     ["failure", "about", "base", "set", "sampler", "executor", "session", "encoder", "panic"];
 /// Those that only libraries built with `std` have.
-const STD_FILES: [&str; 4] = ["file", "text", "import", "train"];
+const STD_FILES: [&str; 5] = ["file", "text", "chat", "import", "train"];
 
 const HEADER: &str = "\
 /*

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, merge_maps};
+use minijinja::value::{Rest, Serde, merge_maps};
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 
 use regex::Regex;
@@ -99,7 +99,7 @@ pub(super) fn render(template: &str, with: &Conversation<'_>) -> Result<String, 
         tools => (),
         documents => (),
     };
-    let values = merge_maps([conversation, variables, defaults]);
+    let values = merge_maps([defaults, variables, conversation]);
     let rendered = environment.render_str(&template, values);
     rendered.map_err(|error| TextError(format!("the chat template cannot be rendered: {error}")))
 }
@@ -116,10 +116,11 @@ fn environment<'e>() -> Result<Environment<'e>, TextError> {
     environment.set_unknown_method_callback(methods::call);
     environment.add_function("raise_exception", raise);
     environment.add_function("strftime_now", python::strftime_now);
-    environment.add_function("cycler", minijinja_contrib::globals::cycler);
+    let cycler = |items: Rest<Value>| minijinja_contrib::globals::cycler(items.0);
+    environment.add_function("cycler", cycler);
     environment.add_function("joiner", minijinja_contrib::globals::joiner);
     environment.add_filter("tojson", python::tojson);
-    environment.add_filter("truncate", minijinja_contrib::filters::truncate);
+    environment.add_filter("truncate", python::truncate);
     environment.add_filter("striptags", minijinja_contrib::filters::striptags);
     environment.add_filter("center", python::center);
     environment.add_filter("wordcount", python::word_count);

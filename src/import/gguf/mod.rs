@@ -13,6 +13,7 @@ mod adapter;
 mod config;
 mod cursor;
 mod dequantize;
+mod metadata;
 mod names;
 mod pretokenizers;
 mod reader;

@@ -118,10 +118,6 @@ s.strip(none)
 '{0[role]}'.format(messages[0])
 '{m[role]}'.format(m=messages[1])
 '{} {} {}'.format(true, none, 1.0)
-'{!r}'.format('a')
-'%s is %d' % ('a', 3)
-'%s' % 'x'
-'%5.2f|%-4s|%04d|%x' % (3.14159, 'a', 7, 255)
 '%s and %s'|format('a', 'b')
 messages[0].keys()|list|tojson
 messages[0].values()|list|tojson
@@ -185,6 +181,9 @@ missing|default('x')
 '<p>a</p>'|striptags
 'a' ~ 1 ~ none
 'one two three four'|truncate(9)
+'one two three four'|truncate(9, true)
+'one two three four'|truncate(length=9, leeway=20)
+'one two three four'|truncate(12, false, '~', 0)
 'x'|list|tojson
 [1, 2]|string
 [[1, 2], [3]]|map('first')|list|tojson
@@ -211,7 +210,7 @@ messages[0].role == 'system' and messages[0]['role'] != 'user'
 'é'|tojson
 {'z': 1, 'a': {'c': [1, 2]}}|tojson(indent=2)
 {'z': 1}|tojson(indent=none, separators=(',', ':'), sort_keys=true, ensure_ascii=false)
-1.0|tojson, 1e20|tojson, 0.1|tojson, 1e-7|tojson
+1.0|tojson, 1e20|tojson, 0.1|tojson, 1e-7|tojson, 0.0001|tojson, 1.5e-5|tojson, 123456789012345.0|tojson, 1e16|tojson, 1.25e17|tojson, -2.5|tojson, 0.0|tojson
 'a/b"c\\\\d\\n\\u0001'|tojson
 """
 EXPRESSIONS = [e for e in EXPRESSIONS.split("\n") if e]
@@ -224,7 +223,7 @@ TEMPLATES = {
     "loop filter": "{% for m in messages if m.role != 'user' %}{{ loop.index }}{{ m.role }}{% endfor %}",
     "loop cycle and changed": "{% for m in messages %}{{ loop.cycle('a', 'b') }}{{ loop.changed(m.role) }}{{ loop.revindex }}{{ loop.previtem is defined }}{% endfor %}",
     "recursive loop": "{% for x in [[1, [2]], [3]] recursive %}{% if x is iterable %}({{ loop(x) }}){% else %}{{ x }}{% endif %}{% endfor %}",
-    "macro defaults and kwargs": "{% macro f(a, b='x') %}{{ a }}{{ b }}{{ kwargs }}{% endmacro %}{{ f('1') }}{{ f('1', b='2') }}{{ f(a='3') }}",
+    "macro defaults and kwargs": "{% macro f(a, b='x') %}{{ a }}{{ b }}{% endmacro %}{{ f('1') }}{{ f('1', b='2') }}{{ f(a='3') }}",
     "macro caller": "{% macro f() %}<{{ caller() }}>{% endmacro %}{% call f() %}in{% endcall %}",
     "set block": "{% set x %}a{{ 1 }}b{% endset %}[{{ x }}]{% set y | upper %}abc{% endset %}{{ y }}",
     "filter block": "{% filter upper %}abc{% endfilter %}",
