@@ -14,7 +14,7 @@ use lowrank::import::BaseOptions;
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
 use lowrank::runtime::{KvFormat, Limits, Memory, need};
-use lowrank::text::{Message, TextBorder};
+use lowrank::text::{Message, TemplateVariables, TextBorder};
 use lowrank::{Error, Field};
 use model_folder::Folder;
 
@@ -119,7 +119,7 @@ fn the_chat_template_is_applied() {
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "a" },
     });
     folder.files.insert("tokenizer.json".into(), serde_json::to_vec(&tokenizer).unwrap());
-    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}";
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}{% if thinks is false %}!{% endif %}";
     folder.files.insert("chat_template.jinja".into(), template.into());
     let archive = folder.import(&BaseOptions::default()).unwrap();
 
@@ -155,14 +155,45 @@ fn the_chat_template_is_applied() {
         };
         assert_eq!(chat(5), 1007);
         assert_eq!(chat(100), 0);
+    }
+    assert_eq!(&buffer[..length], "user: a b\nassistant: c é\n>".as_bytes());
+    let variable = |name: &'static str, value: &'static str| lowrank_template_variable {
+        name: name.as_ptr().cast(),
+        name_bytes: name.len(),
+        value: value.as_ptr().cast(),
+        value_bytes: value.len(),
+    };
+    let mut chat_with = |name, value| {
+        let variables = [variable(name, value)];
+        // SAFETY: plain memory of this function.
+        unsafe {
+            lowrank_chat_with(
+                text,
+                messages.as_ptr(),
+                messages.len(),
+                variables.as_ptr(),
+                1,
+                1,
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                &mut length,
+                null_mut(),
+            )
+        }
+    };
+    assert_ne!(chat_with("messages", "1"), 0, "the conversation sets it");
+    assert_eq!(chat_with("thinks", "false"), 0);
+    // SAFETY: opened above.
+    unsafe {
         assert_eq!(lowrank_text_close(text, null_mut()), 0);
     }
     let border = TextBorder::new(&Llama::open(&archive).unwrap()).unwrap();
-    let expected = border
-        .render_chat(&[Message::new("user", "a b"), Message::new("assistant", "c é")], true)
-        .unwrap();
+    let mut variables = TemplateVariables::new();
+    variables.set("thinks", "false").unwrap();
+    let messages = [Message::new("user", "a b"), Message::new("assistant", "c é")];
+    let expected = border.render_chat_with(&messages, true, &variables).unwrap();
     assert_eq!(&buffer[..length], expected.as_bytes());
-    assert_eq!(expected, "user: a b\nassistant: c é\n>");
+    assert_eq!(expected, "user: a b\nassistant: c é\n>!");
 }
 
 /// A pointer that goes to another thread.

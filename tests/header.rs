@@ -12,7 +12,7 @@ const FILES: [&str; 10] = [
     "panic",
 ];
 /// Those that only libraries built with `std` have.
-const STD_FILES: [&str; 4] = ["file", "text", "import", "train"];
+const STD_FILES: [&str; 5] = ["file", "text", "chat", "import", "train"];
 
 const HEADER: &str = "\
 /*

@@ -19,6 +19,8 @@
 
 mod about;
 mod base;
+#[cfg(feature = "std")]
+mod chat;
 mod encoder;
 mod executor;
 mod failure;
@@ -41,6 +43,8 @@ mod train;
 
 pub use about::*;
 pub use base::*;
+#[cfg(feature = "std")]
+pub use chat::*;
 pub use encoder::*;
 pub use executor::*;
 pub use failure::*;

@@ -1,4 +1,4 @@
-//! Text: tokens from strings and back, chat templates, decoding while tokens come. `std` only.
+//! Text: tokens from strings and back, decoding while tokens come. `std` only.
 
 use core::ffi::{c_char, c_void};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::base::{Model, lowrank_base};
 use super::failure::{Outcome, Refusal, call, lowrank_code, lowrank_error};
 use super::memory::{Region, check, slice};
 use super::object::{self, Kind, hold, place, region, share, size};
-use crate::text::{Message, StreamDecoder, TextBorder};
+use crate::text::{StreamDecoder, TextBorder};
 
 /// The tokenizer and chat template of a base, read once. Any number of threads may use it; the base
 /// may be closed before it.
@@ -21,7 +21,7 @@ pub const LOWRANK_TEXT_BYTES: usize = 64;
 const _: () = assert!(size::<lowrank_text>() <= LOWRANK_TEXT_BYTES);
 
 pub(super) struct TextValue {
-    border: Arc<TextBorder>,
+    pub(super) border: Arc<TextBorder>,
     /// What texts are cut at if the caller names nothing else.
     max_length: usize,
 }
@@ -60,22 +60,8 @@ pub const LOWRANK_SPECIAL: u32 = 1;
 /// for one. Implies `LOWRANK_SPECIAL`.
 pub const LOWRANK_PROMPT: u32 = 2;
 
-/// A message of a conversation. The strings need no NUL at their ends.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct lowrank_message {
-    /// `system`, `user` or `assistant`.
-    pub role: *const c_char,
-    /// Its length.
-    pub role_bytes: usize,
-    /// What was said, UTF-8.
-    pub content: *const c_char,
-    /// Its length.
-    pub content_bytes: usize,
-}
-
 /// UTF-8 of the caller.
-unsafe fn text_of<'a>(
+pub(super) unsafe fn text_of<'a>(
     text: *const c_char,
     bytes: usize,
     argument: u32,
@@ -87,7 +73,12 @@ unsafe fn text_of<'a>(
 }
 
 /// All of `found`, or none of it; how many there are in any case.
-unsafe fn give<T: Copy>(found: &[T], to: *mut T, capacity: usize, count: *mut usize) -> Outcome {
+pub(super) unsafe fn give<T: Copy>(
+    found: &[T],
+    to: *mut T,
+    capacity: usize,
+    count: *mut usize,
+) -> Outcome {
     // SAFETY: checked by the caller's `call`: room for `capacity`, apart from everything else.
     unsafe {
         count.write(found.len());
@@ -240,51 +231,6 @@ pub unsafe extern "C" fn lowrank_decode(
             give(decoded.as_bytes(), buffer.cast(), capacity, bytes)
         }
     })
-}
-
-/// Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8,
-/// no NUL) and its length to `*bytes`, as `lowrank_decode` does. If `add_generation_prompt` is not
-/// 0, the beginning of the assistant's turn is added. Encode it with `LOWRANK_PROMPT`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_chat(
-    text: *const lowrank_text,
-    messages: *const lowrank_message,
-    count: usize,
-    add_generation_prompt: u32,
-    buffer: *mut c_char,
-    capacity: usize,
-    bytes: *mut usize,
-    error: *mut lowrank_error,
-) -> lowrank_code {
-    let (out, length) = (Region::writes(buffer, capacity, 5), Region::writes(bytes, 1, 7));
-    call(
-        error,
-        8,
-        &[region(text, false, 1), Region::reads(messages, count, 2), out, length],
-        || {
-            // SAFETY: checked by `call`; the caller vouches for the memory.
-            let (border, messages) = unsafe { (&share(text, 1)?.border, slice(messages, count)) };
-            let mut conversation = Vec::with_capacity(messages.len());
-            for message in messages {
-                let strings = [
-                    Region::reads(message.role, message.role_bytes, 2),
-                    Region::reads(message.content, message.content_bytes, 2),
-                ];
-                check(&[strings[0], strings[1], out, length])?;
-                // SAFETY: checked in the line above; the caller vouches for the memory.
-                let (role, content) = unsafe {
-                    (
-                        text_of(message.role, message.role_bytes, 2)?,
-                        text_of(message.content, message.content_bytes, 2)?,
-                    )
-                };
-                conversation.push(Message::new(role, content));
-            }
-            let rendered = border.render_chat(&conversation, add_generation_prompt != 0)?;
-            // SAFETY: checked by `call`.
-            unsafe { give(rendered.as_bytes(), buffer.cast(), capacity, bytes) }
-        },
-    )
 }
 
 /// Closes a text object. Streams made from it go on.

@@ -3,13 +3,16 @@
 //! Everything comes from the base's archive: tokenizer, template, special tokens, and the rule
 //! about the begin-of-sequence token.
 
+mod methods;
 mod pieces;
 mod python;
 mod stream;
+mod strings;
 mod template;
 
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
 
@@ -20,7 +23,7 @@ use crate::model::lstm::Lstm;
 use pieces::{Pieces, Position};
 
 pub use stream::StreamDecoder;
-pub use template::Message;
+pub use template::{Message, TemplateVariables};
 
 /// What goes wrong at the text border; a full sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +46,10 @@ pub struct TextBorder {
     /// The bytes of tokens; `None` if the tokenizer's decoder does not work token by token.
     pieces: Option<Pieces>,
     template: String,
+    /// What every conversation is rendered with.
+    variables: TemplateVariables,
+    /// Has a conversation been rendered?
+    has_rendered: AtomicBool,
     bos: Option<u32>,
     leading_bos: Option<u32>,
     stop: Vec<u32>,
@@ -112,6 +119,8 @@ impl TextBorder {
             plain: OnceLock::new(),
             pieces: Pieces::new(&decoder),
             template: String::new(),
+            variables: TemplateVariables::new(),
+            has_rendered: AtomicBool::new(false),
             bos: None,
             leading_bos: None,
             stop: Vec::new(),
@@ -210,15 +219,41 @@ impl TextBorder {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<String, TextError> {
+        self.render_chat_with(messages, add_generation_prompt, &self.variables)
+    }
+
+    /// [`render_chat`](Self::render_chat) with these template variables and no others.
+    ///
+    /// # Errors
+    /// If the model has no template, or what the template says.
+    pub fn render_chat_with(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        variables: &TemplateVariables,
+    ) -> Result<String, TextError> {
         let name =
             |id: Option<u32>| id.and_then(|id| self.tokenizer.id_to_token(id)).unwrap_or_default();
-        template::render(
-            &self.template,
+        let conversation = template::Conversation {
             messages,
             add_generation_prompt,
-            &name(self.bos),
-            &name(self.stop.first().copied()),
-        )
+            bos_token: &name(self.bos),
+            eos_token: &name(self.stop.first().copied()),
+            variables,
+        };
+        self.has_rendered.store(true, Ordering::Relaxed);
+        template::render(&self.template, &conversation)
+    }
+
+    /// The same text border, whose conversations are all rendered with these template variables.
+    #[must_use]
+    pub fn with_template_variables(self, variables: TemplateVariables) -> Self {
+        Self { variables, ..self }
+    }
+
+    /// Has a conversation been rendered since this text border was made?
+    pub fn has_rendered(&self) -> bool {
+        self.has_rendered.load(Ordering::Relaxed)
     }
 
     /// Does the model have a chat template?

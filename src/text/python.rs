@@ -1,5 +1,6 @@
 //! What chat templates expect of Python: `json.dumps`, `datetime.now().strftime`, and what counts
-//! as iterable and as a sequence. Methods of strings and dictionaries are minijinja-contrib's.
+//! as iterable and as a sequence, and filters of Jinja2 that minijinja lacks. Methods of strings and
+//! dictionaries are in `methods`.
 
 use std::io::{self, Write};
 
@@ -7,6 +8,8 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::Formatter;
+
+use super::strings::{self, Side};
 
 /// The filter `tojson` as transformers defines it: `json.dumps` with `ensure_ascii`, `indent`,
 /// `separators` and `sort_keys`. (Jinja's own one escapes HTML.)
@@ -55,6 +58,50 @@ pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
     let now = jiff::ZonedDateTime::now();
     jiff::fmt::strtime::format(format, &now)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}")))
+}
+
+/// The filter `center`: white space on both sides, up to `width` characters (80 if not given).
+pub(super) fn center(text: &str, width: Option<usize>) -> Result<String, Error> {
+    let width = width.unwrap_or(80);
+    if width > MOST_COLUMNS {
+        let reason = format!("center: a width of {width} is over {MOST_COLUMNS}");
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
+    Ok(strings::pad(text, width, ' ', Side::Both))
+}
+
+/// The widest text that a filter makes by filling it up.
+const MOST_COLUMNS: usize = 1 << 16;
+
+/// The filter `truncate`: at most `length` characters (255), `end` (`...`) included, cut between
+/// words unless `killwords`; a text that is longer by `leeway` (5) stays whole.
+pub(super) fn truncate(
+    text: &str,
+    length: Option<usize>,
+    killwords: Option<bool>,
+    end: Option<String>,
+    leeway: Option<usize>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let length = length.or(options.get("length")?).unwrap_or(255);
+    let cuts_words = killwords.or(options.get("killwords")?).unwrap_or(false);
+    let end = end.or(options.get("end")?).unwrap_or_else(|| "...".into());
+    let leeway = leeway.or(options.get("leeway")?).unwrap_or(5);
+    options.assert_all_used()?;
+    if text.chars().count() <= length.saturating_add(leeway) {
+        return Ok(text.to_owned());
+    }
+    let kept: String = text.chars().take(length.saturating_sub(end.chars().count())).collect();
+    let kept = match kept.rsplit_once(' ') {
+        Some((words, _)) if !cuts_words => words,
+        _ => &kept,
+    };
+    Ok(format!("{kept}{end}"))
+}
+
+/// The filter `wordcount`: runs of letters, digits and underscores.
+pub(super) fn word_count(text: &str) -> usize {
+    text.split(|c: char| c != '_' && !c.is_alphanumeric()).filter(|word| !word.is_empty()).count()
 }
 
 /// The test `iterable`: `none` is not.
@@ -110,6 +157,19 @@ impl Dumps {
 }
 
 impl Formatter for Dumps {
+    /// As `repr` in Python: an exponent of two digits below 1e-4 and from 1e16 on.
+    fn write_f64<W: ?Sized + Write>(&mut self, out: &mut W, value: f64) -> io::Result<()> {
+        let scientific = format!("{value:e}");
+        match scientific.split_once('e').map(|(digits, power)| (digits, power.parse::<i32>())) {
+            Some((digits, Ok(power))) if !(-4..16).contains(&power) => {
+                let sign = if power < 0 { '-' } else { '+' };
+                write!(out, "{digits}e{sign}{:02}", power.abs())
+            }
+            // With a decimal point.
+            _ => write!(out, "{value:?}"),
+        }
+    }
+
     fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
         self.open(out, "[")
     }

@@ -13,6 +13,7 @@ use crate::files::File;
 use crate::generate::{SamplingOptions, write_reply};
 use crate::model::{Kv, ModelOptions, name_and_file};
 use crate::output::{line, note};
+use crate::template::TemplateOptions;
 
 #[derive(Debug, Args)]
 #[command(after_help = CHAT_HELP)]
@@ -25,6 +26,8 @@ pub(crate) struct Arguments {
     /// A system message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
+    #[command(flatten)]
+    template: TemplateOptions,
     /// Tokens the conversation has room for
     #[arg(long, default_value_t = 2048, value_name = "N")]
     context: usize,
@@ -60,6 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )
         .into());
     }
+    let border = arguments.template.apply(border)?;
     let files = arguments
         .adapters
         .iter()

@@ -91,12 +91,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let inputs = [arguments.model.base.as_path(), &arguments.data, &arguments.validation];
     let folder = OutputFolder::new(&arguments.output, &REPORT, &inputs, arguments.force.force)?;
     let base = arguments.model.open()?;
-    let border = base.text().ok();
+    let border = arguments.options.template.apply_to(base.text().ok())?;
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let options = &arguments.options;
     let training = options.open(&arguments.data, tokenizer, None)?;
     let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
     let validation = options.open(&arguments.validation, tokenizer, labels.clone())?;
+    options.template.check_used(border.as_ref())?;
     let model = base.wrap(AnyBase::open(&base.map))?;
     let contest =
         Contest { base: &base, model, training, validation, labels: labels.unwrap_or_default() };

@@ -17,6 +17,7 @@ use crate::files::File;
 use crate::model::{AdapterOptions, ModelOptions, open_adapters};
 use crate::output::line;
 use crate::progress::Progress;
+use crate::template::TemplateOptions;
 use crate::train::{TaskName, measures_json, measures_text};
 
 const EXAMPLES: &str = "Examples:
@@ -42,6 +43,8 @@ pub(crate) struct Arguments {
     /// Score completions and the assistant's turns only
     #[arg(long)]
     completions_only: bool,
+    #[command(flatten)]
+    template: TemplateOptions,
     /// Print JSON with stable names
     #[arg(long)]
     json: bool,
@@ -50,7 +53,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
-    let border = base.text().ok();
+    let border = arguments.template.apply_to(base.text().ok())?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     check_weights(&adapters)?;
     let labels =
@@ -63,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let data = Dataset::open(&arguments.data, arguments.task.into(), tokenizer, options)?;
+    arguments.template.check_used(border.as_ref())?;
     let executor = arguments.model.executor()?;
     let archives: Vec<&[u8]> = adapters.iter().map(|(file, _)| &file.map[..]).collect();
     let mut progress = Progress::new("evaluating");

@@ -45,7 +45,7 @@ pub(crate) fn run(
     let base = model.open()?;
     let (lanes, precision) = (model.executor()?.lanes(), model.exact_precision());
     let model = base.wrap(AnyBase::open(&base.map))?;
-    let border = base.text().ok();
+    let border = arguments.options.template.apply_to(base.text().ok())?;
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let options = &arguments.options;
     let is_classifier = options.task == TaskName::Classify;
@@ -57,6 +57,7 @@ pub(crate) fn run(
         .as_ref()
         .map(|path| options.open(path, tokenizer, labels))
         .transpose()?;
+    options.template.check_used(border.as_ref())?;
     let checkpoint =
         (arguments.checkpoint_every > 0).then(|| (PathBuf::new(), arguments.checkpoint_every));
     let run_options = RunOptions { checkpoint, ..options.run() };

@@ -18,6 +18,7 @@ use crate::files::File;
 use crate::model::{AdapterOptions, Kv, ModelOptions, name_and_file, open_adapters, with_session};
 use crate::output::{line, note, part};
 use crate::recurrent;
+use crate::template::TemplateOptions;
 
 /// How tokens are chosen.
 #[derive(Debug, Args)]
@@ -73,6 +74,8 @@ pub(crate) struct Arguments {
     /// A system message for --chat
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
+    #[command(flatten)]
+    template: TemplateOptions,
     /// The most tokens to generate; the end of a turn stops earlier
     #[arg(long, default_value_t = 128, value_name = "N")]
     tokens: usize,
@@ -140,6 +143,17 @@ impl<'m> Continues<'m> for Session<'_, 'm> {
 }
 
 impl Arguments {
+    /// `border` with the variables for the chat template.
+    pub(crate) fn with_template_variables(
+        &self,
+        border: TextBorder,
+    ) -> Result<TextBorder, Failure> {
+        if !self.chat && !self.template.is_empty() {
+            return Err("--template-arg has no effect without --chat".into());
+        }
+        self.template.apply(border)
+    }
+
     /// The adapters to swap to, by name.
     pub(crate) fn open_swaps(&self) -> Result<Vec<(&str, File)>, Failure> {
         self.swaps.iter().map(|(name, file)| Ok((name.as_str(), File::open(file)?))).collect()
@@ -156,7 +170,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn decoder(base: &File, arguments: &Arguments) -> Result<(), Failure> {
     let model = base.base()?;
-    let border = base.text()?;
+    let border = arguments.with_template_variables(base.text()?)?;
     let prompt = encode_prompt(arguments, &border)?;
     let context = context(&model, prompt.len(), arguments.tokens)?;
     let limits = Limits {

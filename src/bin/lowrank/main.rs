@@ -25,6 +25,7 @@ mod plot;
 mod progress;
 mod recurrent;
 mod report;
+mod template;
 mod tokenize;
 mod train;
 

@@ -63,7 +63,7 @@ pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure
         )
         .into());
     }
-    let border = base.text()?;
+    let border = arguments.with_template_variables(base.text()?)?;
     let prompt = encode_prompt(arguments, &border)?;
     let (adapters, swaps) = (open_adapters(&arguments.adapters.adapters)?, arguments.open_swaps()?);
     let executor = arguments.model.executor()?;

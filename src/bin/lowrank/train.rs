@@ -26,6 +26,7 @@ use crate::memory::peak_resident;
 use crate::model::ModelOptions;
 use crate::output::{Force, note, written};
 use crate::progress::Progress;
+use crate::template::TemplateOptions;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TaskName {
@@ -129,6 +130,8 @@ pub(crate) struct TrainOptions {
     /// Score completions and the assistant's turns only
     #[arg(long)]
     completions_only: bool,
+    #[command(flatten)]
+    pub(crate) template: TemplateOptions,
     /// Fill batches by tokens (batch-size times max-length) instead of by examples
     #[arg(long)]
     packing: bool,
@@ -362,7 +365,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (output, checkpoint) = try_output(arguments)?;
     let base = arguments.model.open()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
-    let border = base.text().ok();
+    let border = arguments.options.template.apply_to(base.text().ok())?;
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let options = &arguments.options;
     let training = options.open(&arguments.data, tokenizer, None)?;
@@ -372,6 +375,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .as_ref()
         .map(|path| options.open(path, tokenizer, labels.clone()))
         .transpose()?;
+    options.template.check_used(border.as_ref())?;
     if let Some(checkpoint) = checkpoint.as_ref().filter(|path| arguments.resume && !path.exists())
     {
         note(format_args!("{}: no checkpoint there, the run starts anew", checkpoint.display()));

@@ -68,11 +68,15 @@ pub(super) fn config(reader: &Reader, architecture: Architecture) -> Result<Conf
             .map(Some)
             .map_err(|_| reader.error(key, format!("{value} does not fit")))
     };
-    let required =
-        |name: &str| optional(name)?.ok_or_else(|| reader.error(key(name), "the key is missing"));
+    let missing = |name: &str| reader.error(key(name), "the key is missing");
+    let required = |name: &str| optional(name)?.ok_or_else(|| missing(name));
     let float = |name: &str| reader.float(&key(name));
+    let layers = required("block_count")?;
+    let per_block = |name: &str| same_in_every_block(reader, &key(name), layers);
 
-    let (dim, heads) = (required("embedding_length")?, required("attention.head_count")?);
+    let heads =
+        per_block("attention.head_count")?.ok_or_else(|| missing("attention.head_count"))?;
+    let dim = required("embedding_length")?;
     let head_dim = match optional("attention.key_length")? {
         Some(head_dim) => head_dim,
         None if heads > 0 && dim.is_multiple_of(heads) => dim / heads,
@@ -99,11 +103,11 @@ pub(super) fn config(reader: &Reader, architecture: Architecture) -> Result<Conf
     let mut config = Config {
         vocab,
         dim,
-        layers: required("block_count")?,
+        layers,
         heads,
-        kv_heads: optional("attention.head_count_kv")?.unwrap_or(heads),
+        kv_heads: per_block("attention.head_count_kv")?.unwrap_or(heads),
         head_dim,
-        hidden: required("feed_forward_length")?,
+        hidden: per_block("feed_forward_length")?.ok_or_else(|| missing("feed_forward_length"))?,
         context: required("context_length")?,
         rope_theta: float("rope.freq_base")?.unwrap_or(10_000.0),
         rope_scaling: RopeScaling::None,
@@ -127,6 +131,36 @@ pub(super) fn config(reader: &Reader, architecture: Architecture) -> Result<Conf
     config.rope_scaling = rope::scaling(reader, architecture, &config)?;
     checked(&config)?;
     Ok(config)
+}
+
+/// A number of all blocks, or one number per block if they are all the same.
+fn same_in_every_block(
+    reader: &Reader,
+    key: &str,
+    layers: usize,
+) -> Result<Option<usize>, FileError> {
+    let fit = |value: i128| {
+        usize::try_from(value).map_err(|_| reader.error(key, format!("{value} does not fit")))
+    };
+    if !reader.is_array(key) {
+        return reader.unsigned(key)?.map(|value| fit(value.into())).transpose();
+    }
+    let Some(values) = reader.integers(key)? else { return Ok(None) };
+    if values.len() != layers {
+        let reason = format!("{} numbers for {layers} blocks", values.len());
+        return Err(reader.error(key, reason));
+    }
+    let Some(&first) = values.first() else { return Ok(None) };
+    match values.iter().enumerate().find(|(_, value)| **value != first) {
+        Some((block, other)) => {
+            let reason = format!(
+                "{first} in block 0 and {other} in block {block}: blocks that differ are not \
+                 supported"
+            );
+            Err(reader.error(key, reason))
+        }
+        None => fit(first.into()).map(Some),
+    }
 }
 
 /// Keys that change the mathematics, refused unless they say "not here".

@@ -2,22 +2,28 @@
 //!
 //! [`Gguf`] is a [`Source`](super::Source) over a memory map: `reader` checks the container,
 //! `config` and `rope` read the numbers, `dequantize` turns one tensor at a time into f32, `text`
-//! and `tokenizer` rebuild the text border. An adapter is read by [`GgufAdapter::open`]. Nothing
-//! here writes GGUF.
+//! and the files it names rebuild the tokenizer. An adapter is read by [`GgufAdapter::open`].
+//! Nothing here writes GGUF.
 //!
 //! Architectures: llama, qwen2, qwen3. Tensor types: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0,
-//! Q4_K, Q5_K, Q6_K, IQ4_NL. Tokenizers: byte-level BPE whose pre-tokenizer is known. Everything
-//! else is refused by name.
+//! Q4_K, Q5_K, Q6_K, IQ4_NL. Tokenizers: byte-level BPE whose pre-tokenizer is known,
+//! SentencePiece, WordPiece. Everything else is refused by name.
 
 mod adapter;
 mod config;
 mod cursor;
 mod dequantize;
+mod metadata;
 mod names;
+mod pretokenizers;
 mod reader;
 mod rope;
+mod sentencepiece;
+mod special;
 mod text;
 mod tokenizer;
+mod vocabulary;
+mod wordpiece;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -41,6 +41,10 @@ impl Part {
             "attn_q.bias" => Self::Bias(Site::Q(layer)),
             "attn_k.bias" => Self::Bias(Site::K(layer)),
             "attn_v.bias" => Self::Bias(Site::V(layer)),
+            "attn_output.bias" => Self::Bias(Site::O(layer)),
+            "ffn_gate.bias" => Self::Bias(Site::Gate(layer)),
+            "ffn_up.bias" => Self::Bias(Site::Up(layer)),
+            "ffn_down.bias" => Self::Bias(Site::Down(layer)),
             _ => return None,
         })
     }

@@ -28,7 +28,7 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// A metadata value. Strings and arrays stay in the map.
 #[derive(Debug, Clone)]
-enum Value {
+pub(super) enum Value {
     Unsigned(u64),
     Signed(i64),
     Float(f64),
@@ -39,7 +39,7 @@ enum Value {
 }
 
 /// The number of the string type.
-const STRING: u32 = 8;
+pub(super) const STRING: u32 = 8;
 /// The number of the array type.
 const ARRAY: u32 = 9;
 
@@ -74,8 +74,8 @@ impl TensorInfo {
 #[derive(Debug)]
 pub(super) struct Reader {
     path: PathBuf,
-    map: memmap2::Mmap,
-    metadata: BTreeMap<String, Value>,
+    pub(super) map: memmap2::Mmap,
+    pub(super) metadata: BTreeMap<String, Value>,
     tensors: BTreeMap<String, TensorInfo>,
 }
 
@@ -133,101 +133,6 @@ impl Reader {
         let mut values = vec![0.0; tensor.count()];
         tensor.kind.dequantize(&self.map[tensor.data.clone()], &mut values);
         values
-    }
-
-    /// Is there such a key?
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.metadata.contains_key(key)
-    }
-
-    /// The value of `key` through `read`, which says `None` for another type than `expected`.
-    fn typed<'a, T>(
-        &'a self,
-        key: &str,
-        expected: &str,
-        read: impl FnOnce(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>, FileError> {
-        let Some(value) = self.metadata.get(key) else { return Ok(None) };
-        let found = match value {
-            Value::Unsigned(n) => n.to_string(),
-            Value::Signed(n) => n.to_string(),
-            Value::Float(n) => format!("the float {n}"),
-            Value::Bool(b) => b.to_string(),
-            Value::String(_) => "a string".into(),
-            Value::Array(kind, count, _) => format!("an array of {count} elements of type {kind}"),
-        };
-        read(value)
-            .map(Some)
-            .ok_or_else(|| self.error(key, format!("expected {expected}, found {found}")))
-    }
-
-    /// A whole number that is not negative.
-    pub(super) fn unsigned(&self, key: &str) -> Result<Option<u64>, FileError> {
-        self.typed(key, "a whole number that is not negative", |value| match value {
-            Value::Unsigned(n) => Some(*n),
-            Value::Signed(n) => u64::try_from(*n).ok(),
-            _ => None,
-        })
-    }
-
-    /// A float.
-    pub(super) fn float(&self, key: &str) -> Result<Option<f32>, FileError> {
-        self.typed(
-            key,
-            "a float",
-            |value| if let Value::Float(n) = value { Some(*n as f32) } else { None },
-        )
-    }
-
-    /// A truth value.
-    pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>, FileError> {
-        self.typed(
-            key,
-            "true or false",
-            |value| if let Value::Bool(b) = value { Some(*b) } else { None },
-        )
-    }
-
-    /// A string.
-    pub(super) fn string(&self, key: &str) -> Result<Option<&str>, FileError> {
-        self.typed(key, "a UTF-8 string", |value| match value {
-            Value::String(range) => std::str::from_utf8(&self.map[range.clone()]).ok(),
-            _ => None,
-        })
-    }
-
-    /// An array of strings.
-    pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<&str>>, FileError> {
-        self.typed(key, "an array of UTF-8 strings", |value| match value {
-            Value::Array(STRING, count, range) => {
-                let mut cursor = Cursor::new(&self.path, &self.map[range.clone()]);
-                (0..*count)
-                    .map(|_| std::str::from_utf8(cursor.string(usize::MAX).ok()?).ok())
-                    .collect()
-            }
-            _ => None,
-        })
-    }
-
-    /// An array of 32-bit whole numbers.
-    pub(super) fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, FileError> {
-        self.typed(key, "an array of 32-bit whole numbers", |value| match value {
-            Value::Array(kind @ (4 | 5), _, range) => {
-                let words = self.map[range.clone()].as_chunks::<4>().0.iter();
-                Some(
-                    words
-                        .map(|&w| {
-                            if *kind == 4 {
-                                u32::from_le_bytes(w).into()
-                            } else {
-                                i32::from_le_bytes(w).into()
-                            }
-                        })
-                        .collect(),
-                )
-            }
-            _ => None,
-        })
     }
 }
 

@@ -15,49 +15,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::pretokenizers::PreTokenizer;
 use super::reader::Reader;
-use super::text::{Kind, Vocabulary};
+use super::vocabulary::Vocabulary;
 use crate::file::FileError;
-
-/// A pre-tokenizer that llama.cpp has a name for.
-pub(super) struct PreTokenizer {
-    /// Patterns that cut, one after the other.
-    patterns: &'static [&'static str],
-    /// Is a whole piece that is a token taken without merging?
-    ignores_merges: bool,
-    /// Is a begin-of-sequence token put in front if the file does not say?
-    pub(super) adds_bos: bool,
-}
-
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]*[\p{L}&&[^A-Z]]+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]+[\p{L}&&[^A-Z]]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// The pre-tokenizer that the file names.
-pub(super) fn pre_tokenizer(reader: &Reader) -> Result<PreTokenizer, FileError> {
-    let key = "tokenizer.ggml.pre";
-    let name = reader.string(key)?.ok_or_else(|| {
-        reader.error(key, "the file does not say which pre-tokenizer its vocabulary needs")
-    })?;
-    let (patterns, ignores_merges, adds_bos): (&'static [&'static str], bool, bool) = match name {
-        "gpt-2" | "phi-2" | "gigachat" | "a.x-4.0" | "mellum" | "mpt" | "olmo" | "jais"
-        | "trillion" | "granite-docling" | "exaone4" => (&[GPT2], false, false),
-        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b"
-        | "mellum2" => (&[r"\p{N}", GPT2], false, false),
-        "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0"
-        | "lfm2" => (&[LLAMA3], true, true),
-        "dbrx" | "smaug-bpe" => (&[LLAMA3], false, false),
-        "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "megrez" | "stablelm2" | "hunyuan"
-        | "solar-open" => (&[QWEN2], false, false),
-        "tekken" => (&[TEKKEN], true, true),
-        "default" => (&[r"[\p{P}$+<=>^~|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"], false, false),
-        other => return Err(reader.error(key, format!("the pre-tokenizer {other:?} is not known"))),
-    };
-    Ok(PreTokenizer { patterns, ignores_merges, adds_bos })
-}
 
 /// The whole file.
 pub(super) fn json(
@@ -65,16 +28,12 @@ pub(super) fn json(
     vocabulary: &Vocabulary<'_>,
     pre: &PreTokenizer,
 ) -> Result<Vec<u8>, FileError> {
-    let ids: Map<String, Value> = (0u32..)
-        .zip(&vocabulary.tokens)
-        .map(|(id, token)| (token.to_string(), id.into()))
-        .collect();
     let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false });
     let tokenizer = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added_tokens(vocabulary),
+        "added_tokens": vocabulary.added_tokens(),
         "normalizer": null,
         "pre_tokenizer": { "type": "Sequence", "pretokenizers": pieces(vocabulary, pre, &byte_level) },
         "post_processor": null,
@@ -88,27 +47,11 @@ pub(super) fn json(
             "fuse_unk": false,
             "byte_fallback": false,
             "ignore_merges": pre.ignores_merges,
-            "vocab": ids,
+            "vocab": vocabulary.json(),
             "merges": merges(reader, vocabulary)?,
         },
     });
     Ok(tokenizer.to_string().into_bytes())
-}
-
-/// The tokens that are found in a text before anything else.
-fn added_tokens(vocabulary: &Vocabulary<'_>) -> Vec<Value> {
-    let special = (0u32..)
-        .zip(&vocabulary.tokens)
-        .zip(&vocabulary.kinds)
-        .filter(|(_, kind)| **kind != Kind::Normal);
-    special
-        .map(|((id, token), kind)| {
-            json!({
-                "id": id, "content": token, "special": *kind == Kind::Control,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-            })
-        })
-        .collect()
 }
 
 /// The steps that cut a text into pieces of byte characters.
