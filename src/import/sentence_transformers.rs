@@ -188,8 +188,11 @@ fn check_module(json: &Json) -> Result<(), FileError> {
     ];
     for section in sections {
         let Some(options) = json.object(section)? else { continue };
-        for key in options.fields.keys().filter(|key| !harmless.contains(&key.as_str())) {
-            options.refuse(key, |_| false)?;
+        let acts = |(key, value): &(&String, &Value)| {
+            !harmless.contains(&key.as_str()) && !value.is_null()
+        };
+        if let Some((key, value)) = options.fields.iter().find(acts) {
+            return Err(options.error(key, format!("{value} is not supported")));
         }
     }
     Ok(())
