@@ -166,7 +166,7 @@ def cases():
         + [
             (patch, name)
             for patch in ({}, CASED)
-            for name in ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "DistilBertTokenizer", "FancyTokenizer")
+            for name in ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "DistilBertTokenizer", "FancyTokenizer", "ElectraTokenizer")
         ],
         BERT.items(),
     ):
@@ -189,6 +189,11 @@ def cases():
             yield "llama", "sentencepiece", {}, name, options, None
     for options in OPTIONS.values():
         yield "qwen2", "byte_level", {}, "PreTrainedTokenizerFast", options, None
+    for name in ("GPT2TokenizerFast", "GemmaTokenizerFast", "PreTrainedTokenizer", "BloomTokenizerFast"):
+        for tokenizer in ("byte_level", "sentencepiece"):
+            yield "llama", tokenizer, {}, name, {}, None
+    for name in ("MobileBertTokenizerFast", "LayoutLMTokenizer", "ConvBertTokenizerFast", "RetriBertTokenizer", "LxmertTokenizer"):
+        yield "bert", "wordpiece", CASED, name, {}, None
     # The class may stand in config.json too; a class in code of the model's own is not run.
     yield "llama", "sentencepiece", {}, None, {"config.json": {"tokenizer_class": "LlamaTokenizer"}}, None
     code = {"auto_map": {"AutoTokenizer": ["tokenization_x.XTokenizer", None]}}

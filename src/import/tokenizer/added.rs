@@ -87,6 +87,8 @@ pub(super) struct Added<'v> {
     listed: HashMap<&'v str, u32>,
     size: usize,
     tokens: Vec<(u32, Token)>,
+    /// Where in `tokens` a text stands.
+    places: HashMap<String, usize>,
 }
 
 impl<'v> Added<'v> {
@@ -96,24 +98,27 @@ impl<'v> Added<'v> {
         let listed =
             (0..).zip(items).filter_map(|(id, item)| Some((item[0].as_str()?, id))).collect();
         let size = vocab.as_object().map_or(items.len(), Map::len);
-        Self { vocab, listed, size, tokens: Vec::new() }
+        Self { vocab, listed, size, tokens: Vec::new(), places: HashMap::new() }
+    }
+
+    fn get(&self, text: &str) -> Option<&(u32, Token)> {
+        self.places.get(text).map(|&place| &self.tokens[place])
     }
 
     /// The id of a token, added or in the vocabulary.
     pub(super) fn id(&self, text: &str) -> Option<u32> {
-        let added = self.tokens.iter().find(|(_, token)| token.content == text);
-        added
+        self.get(text)
             .map(|(id, _)| *id)
             .or_else(|| self.vocab.get(text)?.as_u64()?.try_into().ok())
             .or_else(|| self.listed.get(text).copied())
     }
 
     pub(super) fn has(&self, text: &str) -> bool {
-        self.tokens.iter().any(|(_, token)| token.content == text)
+        self.places.contains_key(text)
     }
 
     pub(super) fn has_exactly(&self, token: &Token) -> bool {
-        self.tokens.iter().any(|(_, known)| known == token)
+        self.get(&token.content).is_some_and(|(_, known)| known == token)
     }
 
     /// Adds tokens together.
@@ -122,8 +127,7 @@ impl<'v> Added<'v> {
         let last = self.tokens.iter().map(|(id, _)| *id).max();
         let mut next = last.filter(|&id| id >= size || size == 0).map_or(size, |id| id + 1);
         for token in tokens.into_iter().filter(|token| !token.content.is_empty()) {
-            let place = self.tokens.iter().position(|(_, known)| known.content == token.content);
-            if let Some(place) = place {
+            if let Some(&place) = self.places.get(&token.content) {
                 self.tokens[place].1 = token;
                 continue;
             }
@@ -131,6 +135,7 @@ impl<'v> Added<'v> {
                 next += 1;
                 next - 1
             });
+            self.places.insert(token.content.clone(), self.tokens.len());
             self.tokens.push((id, token));
         }
     }

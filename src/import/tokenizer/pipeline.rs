@@ -131,6 +131,8 @@ pub(super) fn frame(
     let (before, after, between, kind) = match class {
         Class::Bert => ("cls_token", "sep_token", 0, 1),
         Class::XlmRoberta => ("bos_token", "eos_token", 1, 0),
+        // It drops what the file has.
+        Class::GptNeoX => return Ok(Some(Value::Null)),
         _ => return Ok(None),
     };
     let token_of = |key: &str| {

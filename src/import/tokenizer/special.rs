@@ -2,7 +2,7 @@
 //! tokenizer_config.json, and where it has no `added_tokens_decoder` also special_tokens_map.json
 //! and added_tokens.json.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -94,15 +94,16 @@ impl Special {
         let mut missing: Vec<Token> =
             self.decoder.values().filter(|token| !added.has_exactly(token)).cloned().collect();
         let named = || self.named.iter().map(|(_, token)| token);
+        let mut known: HashSet<String> =
+            missing.iter().map(|token| token.content.clone()).collect();
         for token in named().chain(&self.extra) {
-            let is_known = added.has(&token.content)
-                || missing.iter().any(|known| known.content == token.content);
-            if !is_known {
+            if !added.has(&token.content) && known.insert(token.content.clone()) {
                 missing.push(token.clone());
             }
         }
+        let special: HashSet<&str> = named().map(|token| token.content.as_str()).collect();
         for token in &mut missing {
-            token.special |= named().any(|named| named.content == token.content);
+            token.special |= special.contains(token.content.as_str());
         }
         added.add(missing);
         if class == Class::Qwen2 {
@@ -176,7 +177,7 @@ fn older_files(
             let id = id
                 .as_i64()
                 .ok_or_else(|| json.error(text, format!("a token id was expected, found {id}")))?;
-            tokens.insert(id, Token::plain(text, special.contains(&text.as_str())));
+            tokens.insert(id, Token::plain(text, special.contains(text.as_str())));
         }
     }
     for entry in file.get("added_tokens").and_then(Value::as_array).into_iter().flatten() {
@@ -201,7 +202,7 @@ fn as_special(mut value: Value) -> Value {
 }
 
 /// The texts of the special tokens of every tokenizer, and of the extra ones.
-fn special_texts(settings: &Json) -> Vec<&str> {
+fn special_texts(settings: &Json) -> HashSet<&str> {
     let named = ROLES.iter().filter_map(|role| settings.get(role));
     let extra = settings.get("extra_special_tokens").and_then(Value::as_array);
     let values = named.chain(extra.into_iter().flatten());
