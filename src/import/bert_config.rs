@@ -1,15 +1,14 @@
-//! config.json of BERT encoders, and what sentence-transformers says beside it: pooling,
-//! normalization, the longest text.
+//! config.json of BERT encoders; what sentence-transformers says beside it is
+//! `sentence_transformers`'.
 //!
 //! Every field that changes the mathematics is honoured or refused by name. No tensor is read here.
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::json::Json;
-use crate::file::{self, FileError};
-use crate::model::bert::{Activation, Config, Pooling};
+use super::sentence_transformers::{self, Pipeline};
+use crate::file::FileError;
+use crate::model::bert::{Activation, Config};
 
 /// The numbers of the model, and the longest text its pipeline reads.
 pub(super) fn read(directory: &Path, json: &Json) -> Result<(Config, usize), FileError> {
@@ -24,10 +23,11 @@ pub(super) fn read(directory: &Path, json: &Json) -> Result<(Config, usize), Fil
         .iter()
         .try_for_each(|key| json.refuse(key, |_| false))?;
     let count = |key: &str| json.required(key, json.count(key)?);
-    let (pooling, normalize) = sentence(directory)?;
+    let dim = count("hidden_size")?;
+    let Pipeline { pooling, normalize } = sentence_transformers::read(directory, dim)?;
     let config = Config {
         vocab: count("vocab_size")?,
-        dim: count("hidden_size")?,
+        dim,
         layers: count("num_hidden_layers")?,
         heads: count("num_attention_heads")?,
         hidden: count("intermediate_size")?,
@@ -49,91 +49,5 @@ pub(super) fn read(directory: &Path, json: &Json) -> Result<(Config, usize), Fil
         norm_epsilon: json.number("layer_norm_eps")?.unwrap_or(1e-12),
     };
     config.check().map_err(|error| FileError::core(&json.path, "", error))?;
-    Ok((config, max_length(directory, config.context)?))
-}
-
-/// How sentence-transformers makes one vector of a text, and whether it normalizes it. Without its
-/// files: the mean, as it is.
-fn sentence(directory: &Path) -> Result<(Pooling, bool), FileError> {
-    let path = directory.join("modules.json");
-    if !path.exists() {
-        let pooling = Json::read_if_there(&directory.join("1_Pooling/config.json"))?;
-        return Ok((pooling.map_or(Ok(Pooling::Mean), |json| pooling_mode(&json))?, false));
-    }
-    let bytes = crate::foreign::read(&path)?;
-    let wrong = |place: &str, reason: String| FileError::format(&path, place, reason);
-    let modules: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| wrong("", format!("not valid JSON: {error}")))?;
-    let modules =
-        modules.as_array().ok_or_else(|| wrong("", "a list of modules was expected".into()))?;
-    let (mut pooling, mut normalize) = (Pooling::Mean, false);
-    for module in modules {
-        let (kind, folder) = (
-            module["type"].as_str().unwrap_or_default(),
-            module["path"].as_str().unwrap_or_default(),
-        );
-        match kind.rsplit('.').next().unwrap_or_default() {
-            "Transformer" if folder.is_empty() => {}
-            "Transformer" => {
-                return Err(wrong(
-                    kind,
-                    format!("the model lies in the folder {folder}: import that one"),
-                ));
-            }
-            "Pooling" if !folder.contains(['/', '\\']) && folder != ".." => {
-                pooling = pooling_mode(&Json::read(&directory.join(folder).join("config.json"))?)?;
-            }
-            "Normalize" => normalize = true,
-            _ => {
-                return Err(wrong(
-                    kind,
-                    "the module is not supported; Transformer, Pooling and Normalize are".into(),
-                ));
-            }
-        }
-    }
-    Ok((pooling, normalize))
-}
-
-/// The one mode of a pooling module.
-fn pooling_mode(json: &Json) -> Result<Pooling, FileError> {
-    let mut found = Vec::new();
-    for (key, value) in &json.fields {
-        if let Some(mode) = key.strip_prefix("pooling_mode_")
-            && value.as_bool() == Some(true)
-        {
-            found.push(mode);
-        }
-    }
-    found.extend(json.text("pooling_mode")?);
-    match found.as_slice() {
-        ["mean_tokens" | "mean"] => Ok(Pooling::Mean),
-        ["cls_token" | "cls"] => Ok(Pooling::Cls),
-        [] => Err(json.error("pooling_mode_mean_tokens", "no pooling is switched on")),
-        [one] => Err(json.error(
-            &format!("pooling_mode_{one}"),
-            "this pooling is not supported; the mean and the first token are",
-        )),
-        [..] => Err(json.error(
-            &format!("pooling_mode_{}", found[1]),
-            "several poolings side by side are not supported",
-        )),
-    }
-}
-
-/// As sentence-transformers: its own setting, else the tokenizer's; never more than there are
-/// positions.
-fn max_length(directory: &Path, context: usize) -> Result<usize, FileError> {
-    for (file, key) in [
-        ("sentence_bert_config.json", "max_seq_length"),
-        ("tokenizer_config.json", "model_max_length"),
-    ] {
-        // Tokenizers without a limit state an enormous float.
-        let json = Json::read_if_there(&directory.join(file))?;
-        let stated = json.as_ref().and_then(|json| json.get(key)).and_then(Value::as_u64);
-        if let Some(length) = stated.filter(|&length| length > 0) {
-            return Ok(usize::try_from(length).unwrap_or(usize::MAX).min(context));
-        }
-    }
-    Ok(context)
+    Ok((config, sentence_transformers::max_length(directory, config.context)?))
 }

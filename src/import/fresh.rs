@@ -51,11 +51,21 @@ pub fn write_fresh(
     let (directory, options, quiet) =
         (fresh.directory(), &fresh.options, &mut |_: Progress<'_>| {});
     match directory_kind(&directory)? {
-        RootKind::BERT => write_bert(&HuggingFaceBert::open(directory)?, options, &output, quiet),
+        RootKind::BERT => write_bert(
+            &HuggingFaceBert::open(directory)?.with_tokenizer_as_it_is(),
+            options,
+            &output,
+            quiet,
+        ),
         RootKind::LSTM | RootKind::MLP => {
             write_pytorch(&PyTorch::open(directory)?, options, &output, quiet)
         }
-        _ => write_base(&HuggingFace::open(directory)?, options, &output, quiet),
+        _ => write_base(
+            &HuggingFace::open(directory)?.with_tokenizer_as_it_is(),
+            options,
+            &output,
+            quiet,
+        ),
     }
 }
 
@@ -72,11 +82,17 @@ pub fn fresh_to_buffer(
     let (directory, options, quiet) =
         (fresh.directory(), &fresh.options, &mut |_: Progress<'_>| {});
     match directory_kind(&directory)? {
-        RootKind::BERT => bert_to_buffer(&HuggingFaceBert::open(directory)?, options, quiet),
+        RootKind::BERT => bert_to_buffer(
+            &HuggingFaceBert::open(directory)?.with_tokenizer_as_it_is(),
+            options,
+            quiet,
+        ),
         RootKind::LSTM | RootKind::MLP => {
             pytorch_to_buffer(&PyTorch::open(directory)?, options, quiet)
         }
-        _ => base_to_buffer(&HuggingFace::open(directory)?, options, quiet),
+        _ => {
+            base_to_buffer(&HuggingFace::open(directory)?.with_tokenizer_as_it_is(), options, quiet)
+        }
     }
 }
 

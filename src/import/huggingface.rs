@@ -9,7 +9,7 @@ use super::bitsandbytes::Quantization;
 use super::huggingface_config::Family;
 use super::json::{Json, folder_name, last_part};
 use super::safetensors::{Shards, dense, pieces};
-use super::{Pieces, Source, Tensor, TextParts};
+use super::{Pieces, Source, Tensor, TextParts, huggingface_text};
 use crate::error::RootKind;
 use crate::file::FileError;
 use crate::model::llama::{Config, Site};
@@ -27,6 +27,7 @@ pub struct HuggingFace {
     shards: Shards,
     quantization: Option<Quantization>,
     is_tied: bool,
+    tokenizer_as_it_is: bool,
 }
 
 impl HuggingFace {
@@ -49,7 +50,20 @@ impl HuggingFace {
         shards.add_prefix("model.", "lm_head.");
         check_announced(directory, family, family.announced(&json)?, config.layers, &shards)?;
         let is_tied = is_tied(directory, &json, &shards)?;
-        Ok(Self { directory: directory.to_owned(), json, config, shards, quantization, is_tied })
+        Ok(Self {
+            directory: directory.to_owned(),
+            json,
+            config,
+            shards,
+            quantization,
+            is_tied,
+            tokenizer_as_it_is: false,
+        })
+    }
+
+    /// Takes tokenizer.json as it is, whatever class transformers would read it with.
+    pub(super) fn with_tokenizer_as_it_is(self) -> Self {
+        Self { tokenizer_as_it_is: true, ..self }
     }
 }
 
@@ -211,7 +225,12 @@ impl Source for HuggingFace {
     }
 
     fn text(&self) -> Result<TextParts, FileError> {
-        super::huggingface_text::read(&self.directory, &self.json, self.config.vocab)
+        let (directory, vocab) = (&self.directory, self.config.vocab);
+        huggingface_text::read(directory, &self.json, vocab, self.tokenizer_as_it_is)
+    }
+
+    fn text_without_tokenizer(&self) -> Result<TextParts, FileError> {
+        huggingface_text::read_ids(&self.directory, &self.json)
     }
 
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError> {

@@ -1,8 +1,7 @@
-//! The text border of a Hugging Face directory: tokenizer.json, chat template, special tokens.
+//! The text border of a Hugging Face directory: tokenizer, chat template, special tokens.
 //!
-//! The rules are those of transformers 5: which token is put in front of a text is read off the
-//! tokenizer's post-processor, never off `add_bos_token`. Tokenizers in other files (sentencepiece
-//! models, vocab.json with merges.txt) are not read.
+//! The rules are those of transformers 5: `tokenizer` builds the tokenizer as its classes do, and
+//! which token is put in front of a text is read off the post-processor, never off `add_bos_token`.
 
 use std::path::Path;
 
@@ -10,91 +9,96 @@ use serde_json::Value;
 
 use super::TextParts;
 use super::json::Json;
-use crate::file::FileError;
+use super::tokenizer::FolderTokenizer;
+use crate::file::{FileError, Reason};
 use crate::foreign;
 
 /// Tokens that end a turn wherever a tokenizer has them.
 const END_OF_TURN: [&str; 5] =
     ["<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>", "<|end|>"];
 
-/// Reads what is there; a directory without tokenizer.json gives parts without tokenizer.
-pub(super) fn read(directory: &Path, config: &Json, vocab: usize) -> Result<TextParts, FileError> {
+/// Reads what is there; a directory without tokenizer.json gives parts without tokenizer. With
+/// `as_it_is` tokenizer.json counts whatever class the directory names.
+pub(super) fn read(
+    directory: &Path,
+    config: &Json,
+    vocab: usize,
+    as_it_is: bool,
+) -> Result<TextParts, FileError> {
+    let Some(tokenizer) = FolderTokenizer::read(directory, config, as_it_is)? else {
+        return read_ids(directory, config);
+    };
+    let TextParts { bos: stated_bos, stop, .. } = read_ids(directory, config)?;
+    let chat_template = chat_template(directory, &tokenizer.settings)?;
+
+    // The tokenizer's own end token first: chat templates call it `eos_token`.
+    let named = tokenizer.role("eos_token").filter(|&id| {
+        // One that the model cannot produce ends no turn, but a template may write it.
+        (id as usize) < vocab || chat_template.contains("eos_token")
+    });
+    let end_of_turn = END_OF_TURN.iter().filter_map(|text| tokenizer.id(text));
+    let ordered =
+        named.into_iter().chain(stop).chain(end_of_turn.filter(|&id| (id as usize) < vocab));
+    let mut stop = Vec::new();
+    for id in ordered {
+        if !stop.contains(&id) {
+            stop.push(id);
+        }
+    }
+
+    let post = tokenizer.part("post_processor").unwrap_or(&Value::Null);
+    let leading =
+        leading_token(post).map_err(|reason| tokenizer.error("post_processor", reason))?;
+    // A null is a tokenizer that has none, whatever the model's configuration says.
+    let denied = tokenizer.settings.fields.get("bos_token").is_some_and(Value::is_null);
+    let bos = leading.or(tokenizer.role("bos_token"));
+    let bos = bos.or(if denied { None } else { stated_bos });
+    Ok(TextParts {
+        add_bos: leading.is_some(),
+        tokenizer: tokenizer.bytes,
+        chat_template,
+        bos,
+        stop,
+    })
+}
+
+/// What the model's configuration alone says: the begin token, and the tokens that end a text.
+pub(super) fn read_ids(directory: &Path, config: &Json) -> Result<TextParts, FileError> {
     let generation = Json::read_if_there(&directory.join("generation_config.json"))?;
     let mut stop = generation.as_ref().map_or(Ok(Vec::new()), ids)?;
     if stop.is_empty() {
         stop = ids(config)?;
     }
-    let stated_bos = id(config, "bos_token_id")?;
-    let path = directory.join("tokenizer.json");
-    if !path.exists() {
-        return Ok(TextParts { bos: stated_bos, stop, ..TextParts::default() });
-    }
-    let bytes = foreign::read(&path)?;
-    let tokenizer = Json::read(&path)?;
-    tokenizers::Tokenizer::from_bytes(&bytes)
-        .map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
-    let settings = Json::read_if_there(&directory.join("tokenizer_config.json"))?;
-    let map = Json::read_if_there(&directory.join("special_tokens_map.json"))?;
-    let named = |key: &str| {
-        let text = [&settings, &map].into_iter().flatten().find_map(|json| token_text(json, key));
-        text.and_then(|text| token_id(&tokenizer, &text))
-    };
-
-    // The tokenizer's own end token first: chat templates call it `eos_token`.
-    let mut ordered: Vec<u32> = named("eos_token").into_iter().collect();
-    ordered.extend(stop);
-    // A tokenizer may know more tokens than the model: one that the model cannot produce ends no
-    // turn.
-    ordered.extend(
-        END_OF_TURN
-            .iter()
-            .filter_map(|text| token_id(&tokenizer, text))
-            .filter(|&id| (id as usize) < vocab),
-    );
-    let mut stop = Vec::with_capacity(ordered.len());
-    ordered.into_iter().for_each(|id| {
-        if !stop.contains(&id) {
-            stop.push(id)
-        }
-    });
-
-    let post = tokenizer.get("post_processor").unwrap_or(&Value::Null);
-    let leading =
-        leading_token(post).map_err(|reason| tokenizer.error("post_processor", reason))?;
-    // A null is a tokenizer that has none, whatever the model's configuration says.
-    let denied = settings
-        .as_ref()
-        .is_some_and(|json| json.fields.get("bos_token").is_some_and(Value::is_null));
-    let bos = leading.or_else(|| named("bos_token")).or(if denied { None } else { stated_bos });
-    let chat_template = chat_template(directory, settings.as_ref())?;
-    Ok(TextParts { tokenizer: bytes, chat_template, bos, add_bos: leading.is_some(), stop })
+    Ok(TextParts { bos: id(config, "bos_token_id")?, stop, ..TextParts::default() })
 }
 
-/// tokenizer.json of an encoder, checked, or nothing. Its post-processor puts the special tokens
-/// around a text.
-pub(super) fn encoder_tokenizer(directory: &Path) -> Result<Vec<u8>, FileError> {
-    let path = directory.join("tokenizer.json");
-    if !path.exists() {
+/// tokenizer.json of an encoder, or nothing. Its post-processor puts the special tokens around a
+/// text.
+pub(super) fn encoder_tokenizer(
+    directory: &Path,
+    config: &Json,
+    as_it_is: bool,
+) -> Result<Vec<u8>, FileError> {
+    let Some(mut tokenizer) = FolderTokenizer::read(directory, config, as_it_is)? else {
         return Ok(Vec::new());
-    }
-    let bytes = foreign::read(&path)?;
-    tokenizers::Tokenizer::from_bytes(&bytes)
-        .map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
-    // sentence-transformers lowers texts itself if told to; only a tokenizer that does it too gives
-    // the same ids.
-    let settings = Json::read_if_there(&directory.join("sentence_bert_config.json"))?;
-    if let Some(settings) = settings
+    };
+    if let Some(settings) = super::sentence_transformers::module_settings(directory)?
         && settings.flag("do_lower_case")?
-        && Json::read(&path)?
-            .get("normalizer")
-            .is_none_or(|normalizer| normalizer["lowercase"] != true)
     {
-        return Err(settings.error(
-            "do_lower_case",
-            "true is not supported where the tokenizer does not lower texts itself",
-        ));
+        tokenizer.lower()?;
     }
-    Ok(bytes)
+    Ok(tokenizer.bytes)
+}
+
+/// Says beside an error about a tokenizer how to do without.
+pub(super) fn with_hint(error: FileError) -> FileError {
+    let reason = match &error.reason {
+        Reason::Io(reason) => reason.to_string(),
+        Reason::Core(reason) => reason.to_string(),
+        Reason::Format(reason) => reason.clone(),
+    };
+    let hint = "--without-tokenizer imports the model alone";
+    FileError::format(error.path, error.place, format!("{reason} ({hint})"))
 }
 
 fn id(json: &Json, key: &str) -> Result<Option<u32>, FileError> {
@@ -118,23 +122,6 @@ fn ids(json: &Json) -> Result<Vec<u32>, FileError> {
         }
         _ => Ok(id(json, key)?.into_iter().collect()),
     }
-}
-
-/// A special token of tokenizer_config.json: a string, or an object with `content`.
-fn token_text(json: &Json, key: &str) -> Option<String> {
-    match json.get(key)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Object(fields) => fields.get("content")?.as_str().map(str::to_owned),
-        _ => None,
-    }
-}
-
-/// The id of a token, among the added ones or in the model's vocabulary.
-fn token_id(tokenizer: &Json, text: &str) -> Option<u32> {
-    let added = tokenizer.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
-    let added =
-        added.filter(|entry| entry["content"] == text).find_map(|entry| token(&entry["id"]));
-    added.or_else(|| token(tokenizer.get("model")?.get("vocab")?.get(text)?))
 }
 
 /// The token that a tokenizer's post-processor puts in front of a single text, or what is wrong
@@ -183,13 +170,12 @@ pub(crate) fn leading_token(post: &Value) -> Result<Option<u32>, String> {
 
 /// `chat_template.jinja`, or `chat_template` of tokenizer_config.json: a string, or a list of named
 /// ones of which `default` counts.
-fn chat_template(directory: &Path, settings: Option<&Json>) -> Result<String, FileError> {
+fn chat_template(directory: &Path, settings: &Json) -> Result<String, FileError> {
     let path = directory.join("chat_template.jinja");
     if path.exists() {
         return foreign::read_text(&path);
     }
-    let Some(json) = settings else { return Ok(String::new()) };
-    match json.get("chat_template") {
+    match settings.get("chat_template") {
         None => Ok(String::new()),
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Array(named)) => {
@@ -198,11 +184,11 @@ fn chat_template(directory: &Path, settings: Option<&Json>) -> Result<String, Fi
                 .find(|entry| entry["name"] == "default")
                 .and_then(|entry| entry["template"].as_str());
             default.map(str::to_owned).ok_or_else(|| {
-                json.error("chat_template", "the list has no template called \"default\"")
+                settings.error("chat_template", "the list has no template called \"default\"")
             })
         }
         Some(value) => {
-            Err(json.error("chat_template", format!("a template was expected, found {value}")))
+            Err(settings.error("chat_template", format!("a template was expected, found {value}")))
         }
     }
 }

@@ -34,6 +34,12 @@ impl Json {
         if path.exists() { Self::read(path).map(Some) } else { Ok(None) }
     }
 
+    /// The file, or an object without keys where there is none.
+    pub(super) fn read_or_empty(path: &Path) -> Result<Self, FileError> {
+        let none = || Self { path: path.to_owned(), place: String::new(), fields: Map::new() };
+        Ok(Self::read_if_there(path)?.unwrap_or_else(none))
+    }
+
     /// The value at `key`; null counts as absent.
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.fields.get(key).filter(|value| !value.is_null())
@@ -91,6 +97,16 @@ impl Json {
 
     pub(super) fn required<T>(&self, key: &str, value: Option<T>) -> Result<T, FileError> {
         value.ok_or_else(|| self.error(key, "the key is missing"))
+    }
+
+    /// Refuses `key` unless it is absent or `expected`.
+    pub(super) fn refuse_unless(&self, key: &str, expected: &Value) -> Result<(), FileError> {
+        match self.get(key) {
+            Some(value) if value != expected => {
+                Err(self.error(key, format!("{value} is not supported; {expected} is")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Refuses `key` unless it is absent, false, 0, empty, or satisfies `harmless`.

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::TextParts;
-use super::base::{BaseOptions, Progress};
+use super::base::{BaseOptions, Progress, checked_text};
 use super::huggingface_text;
 use super::json::Json;
 use super::pytorch::{PyTorch, is_biased, labels};
@@ -25,7 +25,6 @@ use super::reader::{Layer, Reader};
 use super::safetensors::Shards;
 use crate::archive::schema;
 use crate::archive::schema::lstm::{Lstm, LstmLayer};
-use crate::error::Error;
 use crate::file::FileError;
 use crate::model::lstm::{Config, Head, Site};
 use crate::quant::OwnedMatrix;
@@ -134,20 +133,13 @@ impl LstmParts {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Self, FileError> {
         let (config, labels) = config(&source.json)?;
-        let text = huggingface_text::read(&source.directory, &source.json, config.vocab)?;
-        if text.tokenizer.is_empty() && !options.allow_missing_tokenizer {
-            return Err(FileError::format(
-                &source.directory,
-                "tokenizer",
-                "the model comes without a tokenizer",
-            ));
-        }
-        if let Some(&token) =
-            text.bos.iter().chain(&text.stop).find(|&&id| id as usize >= config.vocab)
-        {
-            let error = Error::Token { token, vocab: config.vocab as u32 };
-            return Err(FileError::core(&source.directory, "special tokens", error));
-        }
+        let (directory, vocab) = (&source.directory, config.vocab);
+        let text = if options.without_tokenizer {
+            huggingface_text::read_ids(directory, &source.json)?.within(vocab)
+        } else {
+            let text = huggingface_text::read(directory, &source.json, vocab, false);
+            checked_text(directory, text, vocab, options)?
+        };
         let mut reader = Reader::new(source, options, progress);
         let biased = is_biased(&source.json)?;
         let path = |site: Site| site.to_string();

@@ -23,7 +23,9 @@ mod peft_config;
 mod pytorch;
 mod reader;
 mod safetensors;
+mod sentence_transformers;
 mod source;
+mod tokenizer;
 
 pub use base::{BaseOptions, Progress, base_to_buffer, write_base};
 pub use bert::{HuggingFaceBert, bert_to_buffer, write_bert};

@@ -51,6 +51,16 @@ pub struct TextParts {
     pub stop: Vec<u32>,
 }
 
+impl TextParts {
+    /// Without the tokens that a vocabulary of `vocab` does not have.
+    pub(super) fn within(mut self, vocab: usize) -> Self {
+        let is_known = |id: &u32| (*id as usize) < vocab;
+        self.bos = self.bos.filter(is_known);
+        self.stop.retain(is_known);
+        self
+    }
+}
+
 /// A Llama-family model in a foreign format.
 ///
 /// Tensors are asked for by transformers' names (`model.layers.0.self_attn.q_proj.weight`,
@@ -75,6 +85,15 @@ pub trait Source {
     /// # Errors
     /// A [`FileError`] that names the key.
     fn text(&self) -> Result<TextParts, FileError>;
+
+    /// What is known of the text border when no tokenizer is read: the tokens that the model's
+    /// configuration states by id.
+    ///
+    /// # Errors
+    /// A [`FileError`] that names the key.
+    fn text_without_tokenizer(&self) -> Result<TextParts, FileError> {
+        Ok(TextParts::default())
+    }
 
     /// The tensor called `name`, or `None` if the model has none of that name.
     ///

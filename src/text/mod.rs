@@ -43,6 +43,12 @@ pub struct TextBorder {
     tokenizer: Tokenizer,
     /// The same tokenizer for text in which special tokens are plain text; made when first needed.
     plain: OnceLock<Tokenizer>,
+    /// Tokens that the model has; the tokenizer may know more.
+    vocab: usize,
+    /// From which side a text that is too long is cut.
+    cut: TruncationDirection,
+    /// Is a text framed by the tokenizer's post-processor, as an encoder reads it?
+    is_framed: bool,
     /// The bytes of tokens; `None` if the tokenizer's decoder does not work token by token.
     pieces: Option<Pieces>,
     template: String,
@@ -59,8 +65,7 @@ impl TextBorder {
     /// The text border of a base.
     ///
     /// # Errors
-    /// If the archive has no tokenizer, or one that cannot be read or that knows tokens outside the
-    /// vocabulary.
+    /// If the archive has no tokenizer, or one that cannot be read.
     pub fn new(model: &Llama<'_>) -> Result<Self, TextError> {
         Ok(Self {
             template: model.chat_template().to_owned(),
@@ -76,7 +81,8 @@ impl TextBorder {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn for_encoder(model: &Bert<'_>) -> Result<Self, TextError> {
-        Self::from_tokenizer(model.tokenizer_json(), model.config().vocab)
+        let border = Self::from_tokenizer(model.tokenizer_json(), model.config().vocab)?;
+        Ok(Self { is_framed: true, ..border })
     }
 
     /// The text border of an LSTM base; it has no template.
@@ -104,19 +110,17 @@ impl TextBorder {
         };
         let mut tokenizer = tokenizer.map_err(|error| unreadable(&error))?;
         // Settings of a training run that some files still carry: a prompt is never cut or filled
-        // up silently.
+        // up silently. Only the side counts from which a text is cut that an encoder reads.
+        let cut = tokenizer.get_truncation().map_or(TruncationDirection::Right, |t| t.direction);
         tokenizer.with_truncation(None).map_err(|error| unreadable(&error))?.with_padding(None);
         let decoder =
             serde_json::to_value(tokenizer.get_decoder()).map_err(|error| unreadable(&error))?;
-        let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
-        if last as usize >= vocab {
-            return Err(TextError(format!(
-                "the base's tokenizer knows token {last}, its vocabulary has {vocab}"
-            )));
-        }
         Ok(Self {
             tokenizer,
             plain: OnceLock::new(),
+            vocab,
+            cut,
+            is_framed: false,
             pieces: Pieces::new(&decoder),
             template: String::new(),
             variables: TemplateVariables::new(),
@@ -132,7 +136,8 @@ impl TextBorder {
     /// tokens were cut off for that.
     ///
     /// # Errors
-    /// If the special tokens leave no room, or what the tokenizer says.
+    /// If the special tokens leave no room, if a token is none of the model's, or what the
+    /// tokenizer says.
     pub fn encode_text(
         &self,
         text: &str,
@@ -150,31 +155,43 @@ impl TextBorder {
         };
         let cut = encoding.len().saturating_sub(room);
         if cut > 0 {
-            encoding.truncate(room, 0, TruncationDirection::Right);
+            encoding.truncate(room, 0, self.cut);
         }
         let encoding =
             self.tokenizer.post_process(encoding, None, true).map_err(|error| refused(&error))?;
-        Ok((encoding.get_ids().to_vec(), cut))
+        Ok((self.known(encoding.get_ids())?, cut))
     }
 
     /// The ids of `text`; special tokens in it (`<|im_start|>` …) are parsed if `special`, else
     /// plain text. No token is put in front.
     ///
     /// # Errors
-    /// What the tokenizer says.
+    /// If a token is none of the model's, or what the tokenizer says.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TextError> {
         let tokenizer = if special { &self.tokenizer } else { self.plain() };
         let encoding = tokenizer
             .encode_fast(text, false)
             .map_err(|error| TextError(format!("the text cannot be encoded: {error}")))?;
-        Ok(encoding.get_ids().to_vec())
+        self.known(encoding.get_ids())
+    }
+
+    /// These ids, if the model has them all.
+    fn known(&self, ids: &[u32]) -> Result<Vec<u32>, TextError> {
+        let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) else {
+            return Ok(ids.to_vec());
+        };
+        let token = self.tokenizer.id_to_token(id).unwrap_or_default();
+        Err(TextError(format!(
+            "the text has the token \"{token}\" with id {id}, the model's vocabulary ends at {}",
+            self.vocab - 1
+        )))
     }
 
     /// The ids of a prompt: [`encode`](Self::encode) behind the begin-of-sequence token where the
     /// model's rule asks for one and the text does not begin with it.
     ///
     /// # Errors
-    /// What the tokenizer says.
+    /// As [`encode`](Self::encode).
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let mut ids = self.encode(text, true)?;
         if let Some(bos) = self.leading_bos
@@ -183,6 +200,19 @@ impl TextBorder {
             ids.insert(0, bos);
         }
         Ok(ids)
+    }
+
+    /// The ids of a text as the base's model reads it, uncut: [`encode_text`](Self::encode_text) for
+    /// an encoder, else [`encode_prompt`](Self::encode_prompt).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_for_model(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        if self.is_framed {
+            self.encode_text(text, usize::MAX).map(|(ids, _)| ids)
+        } else {
+            self.encode_prompt(text)
+        }
     }
 
     /// The text of `ids`; special tokens are left out unless `special`, ids without a token always.

@@ -69,7 +69,7 @@ pub(crate) struct Arguments {
     /// Weights per block of nf4 and int8: a power of two from 32 to 4096
     #[arg(long, default_value_t = lowrank::quant::BLOCK, value_name = "N")]
     block: usize,
-    /// Import a model that comes without a tokenizer
+    /// Read no tokenizer: the model alone, with or without one beside it
     #[arg(long)]
     without_tokenizer: bool,
     /// The content version to write into the header
@@ -86,6 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         keep_skipped_weights: arguments.weights.is_none(),
         keep_skipped_embedding: arguments.embedding.is_none(),
         allow_missing_tokenizer: arguments.without_tokenizer,
+        without_tokenizer: arguments.without_tokenizer,
         content_version: arguments.content_version,
     };
     let mut progress = Progress::new("importing");
@@ -116,14 +117,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// A float archive to the default formats.
 fn quantize(source: &Path, options: &BaseOptions, output: &Output) -> Result<Header, Failure> {
     let default = BaseOptions {
-        allow_missing_tokenizer: options.allow_missing_tokenizer,
         keep_skipped_weights: options.keep_skipped_weights,
         keep_skipped_embedding: options.keep_skipped_embedding,
         ..BaseOptions::default()
     };
     if *options != default {
         return Err(format!(
-            "{}: an archive is imported with the default --weights, --embedding, --block and --content-version",
+            "{}: an archive is imported with the default --weights, --embedding, --block and --content-version, and with its tokenizer",
             source.display()
         )
         .into());

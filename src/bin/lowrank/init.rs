@@ -53,6 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         embedding: arguments.embedding.into(),
         block: arguments.block,
         allow_missing_tokenizer: true,
+        without_tokenizer: false,
         content_version: arguments.content_version,
         ..BaseOptions::default()
     };

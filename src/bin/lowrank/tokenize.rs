@@ -1,5 +1,5 @@
-//! `lowrank tokenize`: text to token ids, as the base's archive says. Special tokens are parsed;
-//! nothing is put in front.
+//! `lowrank tokenize`: text to the token ids that the base's model reads, with what stands around
+//! every text. Special tokens in it are parsed. Nothing is cut.
 
 use std::io::{BufReader, Write};
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use crate::output::of_stdout;
 
 const EXAMPLES: &str = r#"Examples:
   lowrank tokenize --base base.lrk "Once upon a time"
+  lowrank tokenize --base base.lrk --no-special-tokens "Once upon a time"
   lowrank tokenize --base base.lrk --file texts.jsonl > ids.jsonl"#;
 
 #[derive(Debug, Args)]
@@ -31,14 +32,24 @@ pub(crate) struct Arguments {
     /// Print {"ids": […]} for TEXT too
     #[arg(long)]
     json: bool,
+    /// Leave out what is put around every text: the begin-of-sequence token, [CLS] and [SEP]
+    #[arg(long)]
+    no_special_tokens: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = File::open(&arguments.base)?;
     let border = base.text()?;
+    let encode = |text: &str| {
+        if arguments.no_special_tokens {
+            border.encode(text, true)
+        } else {
+            border.encode_for_model(text)
+        }
+    };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     if let Some(text) = &arguments.text {
-        let ids = border.encode(text, true)?;
+        let ids = encode(text)?;
         if arguments.json {
             writeln!(out, "{}", json!({ "ids": ids })).map_err(of_stdout)?;
         } else {
@@ -48,8 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     if let Some(path) = &arguments.file {
         for text in texts(path)? {
-            writeln!(out, "{}", json!({ "ids": border.encode(&text?, true)? }))
-                .map_err(of_stdout)?;
+            writeln!(out, "{}", json!({ "ids": encode(&text?)? })).map_err(of_stdout)?;
         }
     }
     out.flush().map_err(of_stdout)?;
