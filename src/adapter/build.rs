@@ -199,10 +199,8 @@ impl ClassifierParts {
     /// Checked against `base`; `joined` are its label names.
     fn schema<'p>(&'p self, base: &dyn Base, joined: &'p str) -> Result<schema::Classifier<'p>> {
         let (site, rows, dim) = (base.sites(), self.labels.len(), base.dim());
-        let usable = |(i, name): &(usize, &String)| {
-            !name.is_empty() && !name.contains('\n') && !self.labels[..*i].contains(name)
-        };
-        let names = self.labels.iter().enumerate().filter(usable).count();
+        let usable = |i: &usize| label_fault(&self.labels, *i).is_none();
+        let names = (0..rows).filter(usable).count();
         if names != rows || rows == 0 {
             return Err(Error::Labels { names: names as u64, rows: rows as u64 });
         }
@@ -217,6 +215,20 @@ impl ClassifierParts {
             linear: schema::Linear { weight: weight.into(), bias: &self.bias },
             labels: joined,
         })
+    }
+}
+
+/// Why label `index` cannot be the name of a classifier's label, if it cannot.
+pub(crate) fn label_fault(labels: &[String], index: usize) -> Option<&'static str> {
+    let name = labels.get(index)?;
+    if name.is_empty() {
+        Some("is empty")
+    } else if name.contains(['\n', '\r']) {
+        Some("holds a line feed: a label is one line")
+    } else if labels[..index].contains(name) {
+        Some("is there twice")
+    } else {
+        None
     }
 }
 

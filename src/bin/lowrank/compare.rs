@@ -18,7 +18,7 @@ use crate::model::ModelOptions;
 use crate::output::line;
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::train::{TaskName, TrainOptions};
+use crate::train::{TaskName, TrainOptions, say_data};
 
 const EXAMPLES: &str = "Examples:
   lowrank compare --base float.lrk --data train.tsv --validation dev.tsv --task classify --methods lora,qlora,dora,full -o report
@@ -85,10 +85,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let border = base.text().ok();
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let options = &arguments.options;
-    let training = options.open(&arguments.data, tokenizer, None)?;
-    let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
-    let validation = options.open(&arguments.validation, tokenizer, labels.clone())?;
     let model = base.wrap(AnyBase::open(&base.map))?;
+    let input = model.input();
+    let training = options.open(&arguments.data, input, tokenizer, None)?;
+    let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
+    let validation = options.open(&arguments.validation, input, tokenizer, labels.clone())?;
     let contest =
         Contest { base: &base, model, training, validation, labels: labels.unwrap_or_default() };
     let mut methods = Vec::new();
@@ -97,9 +98,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             methods.push(*method);
         }
     }
+    options.check_effects(&methods)?;
     for &method in &methods {
         contest.refuse(arguments, method)?;
     }
+    say_data(&arguments.data, &contest.training);
+    say_data(&arguments.validation, &contest.validation);
 
     let mut runs = Vec::new();
     for &method in &methods {
@@ -164,7 +168,7 @@ fn facts(
         ("validation data", data(&arguments.validation, &contest.validation)),
         ("seeds", seeds),
     ];
-    facts.extend(arguments.options.facts());
+    facts.extend(arguments.options.facts(contest.model.input()));
     facts.push(("precision of forward products", arguments.model.exact_precision().name().into()));
     facts.push(("threads", arguments.model.executor()?.lanes().to_string()));
     facts.push(("instruction set", lowrank::kernel::kernels().name().into()));
@@ -179,8 +183,8 @@ impl Contest<'_> {
 
     /// Refuses what cannot be trained, or not in the memory that is allowed, before anything is.
     fn refuse(&self, arguments: &Arguments, method: Method) -> Result<(), Failure> {
-        let options = arguments.options.trainer(method, arguments.model.exact_precision())?;
-        let run_options = arguments.options.run();
+        let options = arguments.options.contestant(method, arguments.model.exact_precision())?;
+        let run_options = arguments.options.run_of(method);
         let lanes = arguments.model.executor()?.lanes();
         let workload =
             Workload::of(&self.training, Some(&self.validation), &run_options, options.seed, lanes);
@@ -208,7 +212,7 @@ impl Contest<'_> {
     ) -> Result<Run, Failure> {
         let options = Options {
             seed,
-            ..arguments.options.trainer(method, arguments.model.exact_precision())?
+            ..arguments.options.contestant(method, arguments.model.exact_precision())?
         };
         let (model, mapped) = match nf4 {
             Some(nf4) => (AnyBase::open(nf4)?, 0),
@@ -223,7 +227,7 @@ impl Contest<'_> {
             self.labels.clone(),
             &self.training,
             &self.validation,
-            &arguments.options.run(),
+            &arguments.options.run_of(method),
             executor.as_ref(),
             &Heap,
             &mut |event| {
