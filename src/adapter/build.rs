@@ -55,6 +55,8 @@ pub struct AdapterBuilder {
     pub targets: BTreeMap<Place, TargetParts>,
     /// What reads the base's hidden state, if it classifies.
     pub classifier: Option<ClassifierParts>,
+    /// What an importer has to say of the source, a sentence each; not stored.
+    pub notes: Vec<String>,
     /// How factors are stored.
     pub format: FactorFormat,
     /// The content version in the header.
@@ -86,8 +88,27 @@ impl AdapterBuilder {
             facts: String::new(),
             targets: BTreeMap::new(),
             classifier: None,
+            notes: Vec::new(),
             format: FactorFormat::AsIs,
             content_version: 1,
+        }
+    }
+
+    /// Gives the classifier's labels these names, in the order of its rows.
+    ///
+    /// # Errors
+    /// [`Error::Labels`] unless there is one usable name (not empty, one line, no two the same) for
+    /// each of its rows; nothing has changed then.
+    pub fn name_labels(&mut self, labels: Vec<String>) -> Result<()> {
+        let rows = self.classifier.as_ref().map_or(0, |classifier| classifier.labels.len());
+        let usable = |index: &usize| label_fault(&labels, *index).is_none();
+        let names = (0..labels.len()).filter(usable).count();
+        match &mut self.classifier {
+            Some(classifier) if names == rows && labels.len() == rows => {
+                classifier.labels = labels;
+                Ok(())
+            }
+            _ => Err(Error::Labels { names: names as u64, rows: rows as u64 }),
         }
     }
 

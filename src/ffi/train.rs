@@ -519,11 +519,7 @@ fn train(
     }
 }
 
-fn tell(
-    training: &Dataset<'_>,
-    trainer: &Trainer<'_>,
-    report: &Report,
-) -> lowrank_train_report {
+fn tell(training: &Dataset<'_>, trainer: &Trainer<'_>, report: &Report) -> lowrank_train_report {
     let measures = report.validation.as_ref();
     lowrank_train_report {
         steps: report.steps,

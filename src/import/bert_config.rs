@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::json::Json;
 use crate::file::FileError;
 use crate::model::bert::{Activation, Config, Pooling};
+use crate::text::without_mark;
 
 /// The numbers of the model, and the longest text its pipeline reads.
 pub(super) fn read(directory: &Path, json: &Json) -> Result<(Config, usize), FileError> {
@@ -62,7 +63,7 @@ fn sentence(directory: &Path) -> Result<(Pooling, bool), FileError> {
     }
     let bytes = std::fs::read(&path).map_err(|error| FileError::io(&path, error))?;
     let wrong = |place: &str, reason: String| FileError::format(&path, place, reason);
-    let modules: Value = serde_json::from_slice(&bytes)
+    let modules: Value = serde_json::from_slice(without_mark(&bytes))
         .map_err(|error| wrong("", format!("not valid JSON: {error}")))?;
     let modules =
         modules.as_array().ok_or_else(|| wrong("", "a list of modules was expected".into()))?;

@@ -41,8 +41,7 @@ impl<'a> AnyBase<'a> {
 
     /// What it takes in.
     pub fn input(&self) -> ModelInput {
-        let borders = Sealed::network(*self, false).borders();
-        ModelInput { context: borders.context, features: borders.features }
+        Sealed::network(*self, false).borders().input()
     }
 
     /// The label names that the base itself knows; none if it has no classifier of its own.

@@ -148,6 +148,7 @@ pub(crate) fn measure(
     executor: &dyn Executor,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Measures, TrainError> {
+    data.check_input(network.borders().input())?;
     let plan = data.plan_in_order(BATCH);
     let total = plan.len();
     let mut batches = plan.iter().enumerate().map(|(done, examples)| {
@@ -216,5 +217,37 @@ pub fn classify<'a>(
         Ok(answers.0)
     } else {
         Err(TrainError::NotANumber)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The F1 of what a model with `classes` labels said, `[true, predicted]` each.
+    fn f1(classes: usize, said: &[[u32; 2]]) -> f64 {
+        let mut tally = Tally::default();
+        for [class, predicted] in said {
+            let logits: Vec<f32> =
+                (0..classes as u32).map(|label| f32::from(u8::from(label == *predicted))).collect();
+            tally.class(&logits, *class).unwrap();
+        }
+        tally.measures().f1.unwrap()
+    }
+
+    /// The expected numbers are `sklearn.metrics.f1_score(true, predicted, average="macro")`, of
+    /// two classes without `average`.
+    #[test]
+    fn f1_is_scikit_learns() {
+        let close =
+            |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found}");
+        // Class 1 of 4 and class 3 never occur: they take no part in the mean.
+        close(f1(4, &[[0, 0], [0, 2], [2, 2], [2, 2], [2, 0]]), 0.583_333_333_333_333_3);
+        // Class 1 is only predicted: it counts, as 0.
+        close(f1(4, &[[0, 0], [0, 1], [2, 2]]), 0.555_555_555_555_555_5);
+        close(f1(3, &[[1, 1], [1, 1]]), 1.0);
+        close(f1(4, &[[0, 0], [1, 0], [2, 0], [3, 0]]), 0.1);
+        close(f1(2, &[[0, 0], [1, 1], [1, 0]]), 0.666_666_666_666_666_6);
+        close(f1(2, &[[0, 0], [0, 0]]), 0.0);
     }
 }

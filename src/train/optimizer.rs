@@ -363,7 +363,8 @@ impl Adam {
     /// The step of one parameter from its new moments.
     #[inline]
     fn moved(&self, value: f32, m: f32, v: f32) -> f32 {
-        let moved = value * self.shrink - self.size * m / (v.sqrt() / self.correction + self.epsilon);
+        let moved =
+            value * self.shrink - self.size * m / (v.sqrt() / self.correction + self.epsilon);
         moved * self.shrink_after
     }
 

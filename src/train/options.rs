@@ -180,7 +180,8 @@ impl Options {
     pub fn with_method(&self, method: Method) -> Self {
         let (mut options, default) = (Self { method, ..self.clone() }, Self::new(method));
         if !Method::LOW_RANK.contains(&method) {
-            (options.rank, options.alpha, options.init) = (default.rank, default.alpha, default.init);
+            (options.rank, options.alpha, options.init) =
+                (default.rank, default.alpha, default.init);
             options.rank_pattern.clear();
             options.alpha_pattern.clear();
             options.dropout = default.dropout;

@@ -222,6 +222,8 @@ pub fn run(
     watch: &mut dyn FnMut(Event) -> Control,
 ) -> Result<Report, TrainError> {
     check(options, trainer, validation)?;
+    let datasets = [Some(training), validation].into_iter().flatten();
+    datasets.map(|data| data.check_input(trainer.input())).collect::<Result<(), _>>()?;
     trainer.set_facts(Facts::new());
     let seed = trainer.options().seed;
     let course = Course::new(training, options, seed);

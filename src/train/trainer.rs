@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::TrainError;
 use super::body::{Back, Network};
-use super::data::{Batch, Dataset, Inputs, Targets};
+use super::data::{Batch, Dataset, Inputs, ModelInput, Targets};
 use super::evaluate::{self, Measures};
 use super::facts::{self, Facts};
 use super::norms;
@@ -279,7 +279,8 @@ impl<'a> Trainer<'a> {
         let most = if self.options.max_norm > 0.0 { self.options.max_norm } else { f32::INFINITY };
         let norm = clip(&mut self.gradients, most);
         rules.precondition(&self.plan, &self.options, &self.values, &mut self.gradients);
-        let finite = rules.decays_after(&self.options)
+        let finite = rules
+            .decays_after(&self.options)
             .then(|| self.gradients.iter().all(|gradient| gradient.is_finite()));
         if !facts.loss.is_finite() || !norm.is_finite() || finite == Some(false) {
             return Err(TrainError::Diverged { step: self.steps + 1, loss: facts.loss });
@@ -391,6 +392,11 @@ impl<'a> Trainer<'a> {
     /// What a run says of itself in the archives to come.
     pub(crate) fn set_facts(&mut self, facts: Facts) {
         self.facts = facts;
+    }
+
+    /// What the base takes in.
+    pub(crate) fn input(&self) -> ModelInput {
+        self.network.borders().input()
     }
 
     /// The largest rank of a layer; 0 without low-rank factors.

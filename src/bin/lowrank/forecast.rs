@@ -49,8 +49,11 @@ pub(crate) fn run(
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let (options, input) = (&arguments.options, model.input());
     let is_classifier = options.task == TaskName::Classify;
-    let training =
-        arguments.data.as_ref().map(|path| options.open(path, input, tokenizer, None)).transpose()?;
+    let training = arguments
+        .data
+        .as_ref()
+        .map(|path| options.open(path, input, tokenizer, None))
+        .transpose()?;
     let labels = training.as_ref().filter(|_| is_classifier).map(|data| data.labels().to_vec());
     let validation = arguments
         .validation

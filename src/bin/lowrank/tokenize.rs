@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lowrank::file::FileError;
+use lowrank::text::without_mark;
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -96,7 +97,8 @@ fn texts(path: &PathBuf) -> Result<impl Iterator<Item = Result<String, FileError
         let line = line.map_err(|error| FileError::io(&path, error))?;
         let wrong =
             |reason: String| FileError::format(&path, format!("line {}", number + 1), reason);
-        let value: Value = serde_json::from_str(&line)
+        let line = if number == 0 { without_mark(line.as_bytes()) } else { line.as_bytes() };
+        let value: Value = serde_json::from_slice(line)
             .map_err(|error| wrong(format!("not valid JSON: {error}")))?;
         value["text"]
             .as_str()

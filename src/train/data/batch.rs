@@ -1,7 +1,7 @@
 //! Batches: examples read from the file again, as they were when it was indexed, and laid end to
 //! end.
 
-use std::io::{Seek, SeekFrom, Read};
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::PoisonError;
 
 use crate::file::FileError;
@@ -159,9 +159,9 @@ fn targets(encoded: &Encoded) -> impl Iterator<Item = u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::data::{DataOptions, Tokenize};
     use crate::runtime::Threads;
     use crate::text::{Message, TextError};
+    use crate::train::data::{DataOptions, Tokenize};
 
     /// A token per byte.
     struct Bytes;

@@ -4,26 +4,22 @@
 //! is the label of no other row, which the caller counts.
 
 /// Words for a column of labels.
-const LABEL_WORDS: [&str; 36] = [
-    "annotation", "answer", "category", "categories", "class", "classes", "emotion", "emotions",
-    "gold", "group", "intent", "intents", "kind", "label", "labels", "outcome", "output",
-    "polarity", "prediction", "rating", "result", "sentiment", "sentiments", "species", "stance",
-    "stars", "status", "tag", "tags", "target", "targets", "topic", "topics", "type", "verdict",
-    "score",
-];
+const LABEL_WORDS: &str = "annotation answer categories category class classes emotion emotions gold group intent \
+    intents kind label labels outcome output polarity prediction rating result score sentiment \
+    sentiments species stance stars status tag tags target targets topic topics type verdict";
 
 /// Words that stand beside those.
-const BESIDE: [&str; 10] =
-    ["code", "expected", "final", "id", "index", "name", "names", "star", "the", "true"];
+const BESIDE: &str = "code expected final id index name names star the true";
 
 /// Words for a column of texts.
-const TEXT_WORDS: [&str; 36] = [
-    "abstract", "article", "body", "claim", "comment", "comments", "content", "description",
-    "document", "documents", "feedback", "headline", "input", "inputs", "message", "messages",
-    "passage", "phrase", "post", "premise", "prompt", "query", "question", "quote", "review",
-    "reviews", "sentence", "sentences", "snippet", "statement", "summary", "text", "texts",
-    "title", "tweet", "utterance",
-];
+const TEXT_WORDS: &str = "abstract article body claim comment comments content description document documents \
+    feedback headline input inputs message messages passage phrase post premise prompt query \
+    question quote review reviews sentence sentences snippet statement summary text texts \
+    title tweet utterance";
+
+fn is_among(words: &str, word: &str) -> bool {
+    words.split(' ').any(|known| known == word)
+}
 
 /// Is this row of text and label the names of the two columns? `others` are the labels of the other
 /// rows, or those that a label can have.
@@ -36,7 +32,9 @@ pub(super) fn is_of_texts<'l>(
         return false;
     }
     names_labels(label)
-        || words(text).iter().any(|word| TEXT_WORDS.contains(&word.trim_end_matches(char::is_numeric)))
+        || words(text)
+            .iter()
+            .any(|word| is_among(TEXT_WORDS, word.trim_end_matches(char::is_numeric)))
         || all_numbers(others)
 }
 
@@ -56,10 +54,10 @@ pub(super) fn is_of_features<'l>(
 /// Does this name a column of labels?
 pub(super) fn names_labels(label: &str) -> bool {
     let words = words(label);
-    let known = |word: &&String| LABEL_WORDS.contains(&word.as_str());
+    let known = |word: &&String| is_among(LABEL_WORDS, word);
     let Some(last) = words.last() else { return false };
     let all_known = words.iter().any(|word| known(&word))
-        && words.iter().all(|word| known(&word) || BESIDE.contains(&word.as_str()));
+        && words.iter().all(|word| known(&word) || is_among(BESIDE, word));
     // "first class" may be a label; "travel_class" is a column.
     let is_one_word = !label.trim().contains(char::is_whitespace);
     all_known || is_one_word && (known(&last) || words.len() > 1 && words[0] == "is")
@@ -136,9 +134,12 @@ mod tests {
     #[test]
     fn headers_of_features_are_told_from_rows() {
         let (words, numbers) = (["no", "yes"], ["0", "1"]);
-        for (features, label) in
-            [([0.0, 1.0], "label"), ([0.0, 1.0], "kind of wine"), ([5.5, 2.0], "Class"), ([0.0, 1.0], "2")]
-        {
+        for (features, label) in [
+            ([0.0, 1.0], "label"),
+            ([0.0, 1.0], "kind of wine"),
+            ([5.5, 2.0], "Class"),
+            ([0.0, 1.0], "2"),
+        ] {
             assert!(is_of_features(&features, label, words), "{features:?} {label}");
         }
         assert!(is_of_features(&[3.0, 1.0], "quality", numbers));

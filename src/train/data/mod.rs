@@ -12,8 +12,9 @@
 //! Blank lines are left out, and a byte order mark at the beginning. A line or row has at most
 //! [`LONGEST_LINE`] bytes. Objects have these keys and no others, and a label is one line. The
 //! first row of a table is no example if it names the columns ("Review", "sentiment") and no other
-//! row has its label, or if none of its features is a number; [`Dataset::header`] tells. Tokens of a language model: begin of sequence where the model's rule
-//! says so, the text, end of sequence (conversations end as their template ends them). Each token
+//! row has its label, or if none of its features is a number; [`Dataset::header`] tells.
+//!
+//! Tokens of a language model: begin of sequence where the model's rule says so, the text, end of sequence (conversations end as their template ends them). Each token
 //! is predicted from those before it in its own example; the first never is, those of a prompt only
 //! without [`DataOptions::completions_only`].
 //!
@@ -23,6 +24,7 @@ mod batch;
 mod header;
 mod labels;
 mod lines;
+mod options;
 mod plan;
 mod record;
 mod scan;
@@ -40,12 +42,8 @@ use plan::Room;
 use tokenize::Encoder;
 
 pub use lines::LONGEST_LINE;
+pub use options::{DataOptions, MAX_LENGTH, ModelInput};
 pub use tokenize::Tokenize;
-
-/// The most tokens of a sequence where nothing else is asked for: in training, measuring and
-/// classifying, in the library, in C and on the command line (there never more than the base has
-/// positions for).
-pub const MAX_LENGTH: usize = 512;
 
 /// The target of a row whose prediction is not scored.
 pub const IGNORE: u32 = u32::MAX;
@@ -57,57 +55,6 @@ pub enum Task {
     LanguageModel,
     /// One label for a whole sequence or row of features.
     Classify,
-}
-
-/// How a file is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DataOptions {
-    /// The most tokens of a sequence; longer ones are cut and counted. At least 2.
-    pub max_length: usize,
-    /// Score completions and the assistant's turns only, each with the token that ends it.
-    pub completions_only: bool,
-    /// Fill batches by tokens (up to `batch_size · max_length`) instead of by examples. Examples
-    /// stay apart.
-    pub packing: bool,
-    /// The labels of the training file, for a validation file; `None` takes the file's own.
-    pub labels: Option<Vec<String>>,
-    /// What the model takes in, so that a file which does not fit is refused with the line;
-    /// `None` if that is not known.
-    pub input: Option<ModelInput>,
-}
-
-/// What a model takes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ModelInput {
-    /// The most tokens of a sequence.
-    pub context: usize,
-    /// The numbers of a row; 0 of a model that reads tokens.
-    pub features: usize,
-}
-
-impl ModelInput {
-    /// For a sentence: "the model reads …".
-    fn described(self) -> String {
-        match self.features {
-            0 => "text".into(),
-            1 => "rows of 1 number".into(),
-            features => format!("rows of {features} numbers"),
-        }
-    }
-}
-
-impl Default for DataOptions {
-    /// At most [`MAX_LENGTH`] tokens, every token scored, batches by examples, the file's own
-    /// labels.
-    fn default() -> Self {
-        Self {
-            max_length: MAX_LENGTH,
-            completions_only: false,
-            packing: false,
-            labels: None,
-            input: None,
-        }
-    }
 }
 
 /// What goes into a model.
@@ -218,7 +165,7 @@ impl<'t> Dataset<'t> {
         options: DataOptions,
     ) -> Result<Self, FileError> {
         let format = Format::of(path, task)?;
-        check_options(format, task, tokenizer, &options)
+        options::check(format, task, tokenizer, &options)
             .map_err(|reason| FileError::format(path, "", reason))?;
         let file = File::open(path).map_err(|error| FileError::io(path, error))?;
         let mut dataset = Self {
@@ -342,61 +289,19 @@ impl<'t> Dataset<'t> {
         self.tokenizer.map(|tokenizer| Encoder { tokenizer, max_length, completions_only })
     }
 
+    /// Refuses a file whose rows the model cannot take in.
+    pub(crate) fn check_input(&self, input: ModelInput) -> Result<(), FileError> {
+        if self.width == input.features {
+            return Ok(());
+        }
+        let holds = match self.width {
+            0 => "it holds text".into(),
+            width => format!("its rows have {width} features"),
+        };
+        Err(self.wrong(format!("{holds}, the model reads {}", input.described())))
+    }
+
     fn wrong(&self, reason: impl Into<String>) -> FileError {
         FileError::format(&self.path, "", reason)
     }
-}
-
-/// Refuses what the file's format, the task and the model cannot serve, and options that would have
-/// no effect.
-fn check_options(
-    format: Format,
-    task: Task,
-    tokenizer: Option<&dyn Tokenize>,
-    options: &DataOptions,
-) -> Result<(), String> {
-    let of_numbers = format == Format::Csv;
-    match options.input {
-        Some(input) if of_numbers && input.features == 0 => {
-            return Err("the model reads text, and a .csv holds numbers: take .tsv or .jsonl".into());
-        }
-        Some(input) if !of_numbers && input.features > 0 => {
-            let reads = input.described();
-            return Err(format!("the model reads {reads}, not text: take a .csv"));
-        }
-        _ => {}
-    }
-    let without_effect = [
-        (
-            options.completions_only && task == Task::Classify,
-            "completions-only has no effect on labels: it belongs to language models",
-        ),
-        (
-            options.completions_only && format == Format::Text,
-            "completions-only has no effect on .txt, which has no prompts: take .jsonl",
-        ),
-        (
-            options.packing && of_numbers,
-            "packing has no effect on .csv, whose rows have one length",
-        ),
-    ];
-    if let Some((_, reason)) = without_effect.iter().find(|(is_so, _)| *is_so) {
-        return Err((*reason).into());
-    }
-    if of_numbers {
-        return Ok(());
-    }
-    let frame = tokenizer
-        .map_or(0, |t| usize::from(t.begin().is_some()) + usize::from(t.close().is_some()));
-    let least = if task == Task::Classify { frame + 1 } else { 2 };
-    if options.max_length < least {
-        return Err(format!(
-            "sequences of at most {} tokens hold nothing to learn: at least {least} are needed",
-            options.max_length
-        ));
-    }
-    if tokenizer.is_none() {
-        return Err("the model has no tokenizer, so text cannot be its input".into());
-    }
-    Ok(())
 }

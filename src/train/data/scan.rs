@@ -131,16 +131,16 @@ impl Dataset<'_> {
             self.lengths[index], input.context
         );
         let line = self.entries[index].line;
-        let place = if self.format == Format::Text { String::new() } else { format!("line {line}") };
+        let place =
+            if self.format == Format::Text { String::new() } else { format!("line {line}") };
         Err(FileError::format(&self.path, place, reason))
     }
 
     /// The first row of a table is no example if it names the columns and no other row has its
     /// label.
     fn leave_out_header(&mut self, first: &First, names: &mut Names) {
-        let is_header = names
-            .lonely_first()
-            .is_some_and(|label| first.is_header(label, names.all().skip(1)));
+        let is_header =
+            names.lonely_first().is_some_and(|label| first.is_header(label, names.all().skip(1)));
         if !is_header {
             return;
         }
@@ -160,8 +160,7 @@ impl Dataset<'_> {
                 return Ok(());
             }
             let record = dataset.record(line.text)?;
-            dataset.has_prompts |=
-                matches!(record, Record::Completion { .. } | Record::Chat(_));
+            dataset.has_prompts |= matches!(record, Record::Completion { .. } | Record::Chat(_));
             if let Record::Labelled { text, label } = &record
                 && std::mem::replace(&mut is_first, false)
                 && dataset.format == Format::Tsv
@@ -246,9 +245,8 @@ impl Dataset<'_> {
             let blank = blanks.from(start).map_err(|error| FileError::io(&self.path, error))?;
             let line = line + blank;
             reader.get_mut().begin(start);
-            let wrong = |reason: String| {
-                FileError::format(&self.path, format!("line {line}"), reason)
-            };
+            let wrong =
+                |reason: String| FileError::format(&self.path, format!("line {line}"), reason);
             let read = reader.read_byte_record(&mut row).map_err(std::io::Error::from);
             match read {
                 Ok(true) => {}
@@ -282,11 +280,7 @@ impl Dataset<'_> {
     }
 
     /// Features and label of a row.
-    fn csv_row(
-        &self,
-        row: &csv::ByteRecord,
-        columns: usize,
-    ) -> Result<(Vec<f32>, String), String> {
+    fn csv_row(&self, row: &csv::ByteRecord, columns: usize) -> Result<(Vec<f32>, String), String> {
         if row.len() != columns {
             return Err(format!("{} columns, the first row has {columns}", row.len()));
         }

@@ -16,8 +16,7 @@ impl Dataset<'_> {
         if self.task == Task::Classify {
             text += &format!(", {}: ", counted(self.labels.len() as u64, "label"));
             let each = self.labels.iter().zip(&self.label_counts).take(LISTED);
-            let each: Vec<String> =
-                each.map(|(label, count)| format!("{label} {count}")).collect();
+            let each: Vec<String> = each.map(|(label, count)| format!("{label} {count}")).collect();
             text += &each.join(", ");
             if self.labels.len() > LISTED {
                 text += &format!(" and {} more", self.labels.len() - LISTED);
@@ -44,9 +43,9 @@ impl Dataset<'_> {
             ));
         }
         if self.skipped > 0 {
-            let were = if self.skipped == 1 { "was" } else { "were" };
+            let (were, them) = if self.skipped == 1 { ("was", "it") } else { ("were", "them") };
             said.push(format!(
-                "{} {were} left out: nothing in them is scored",
+                "{} {were} left out: nothing in {them} is scored",
                 counted(self.skipped as u64, "record")
             ));
         }

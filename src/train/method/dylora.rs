@@ -22,13 +22,7 @@ impl Rules for DyLora {
         Some((random::bits(options.seed, STREAM, step) % most) as usize + 1)
     }
 
-    fn adjust(
-        &self,
-        plan: &Plan,
-        options: &Options,
-        rank: Option<usize>,
-        gradients: &mut [f32],
-    ) {
+    fn adjust(&self, plan: &Plan, options: &Options, rank: Option<usize>, gradients: &mut [f32]) {
         if !options.dylora_frozen {
             return;
         }

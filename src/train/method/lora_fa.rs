@@ -42,13 +42,7 @@ impl Rules for LoraFa {
         options.lora_fa_preconditioned
     }
 
-    fn precondition(
-        &self,
-        plan: &Plan,
-        options: &Options,
-        values: &[f32],
-        gradients: &mut [f32],
-    ) {
+    fn precondition(&self, plan: &Plan, options: &Options, values: &[f32], gradients: &mut [f32]) {
         if !options.lora_fa_preconditioned {
             return;
         }
