@@ -412,7 +412,7 @@ fn errors_in_tables_name_the_line_and_the_column() {
         ("a.csv", b"1,2,x\n\n1,inf,y", "line 3: column 2 is \"inf\", which is not finite in f32"),
         (
             "a.csv",
-            b"a,b\r\n1,\"x\r\ny\"\r\n\r\n1,y\r\nz,y",
+            b"a,b\r\n\"1\r\n\",x\r\n\r\n1,y\r\nz,y",
             "line 6: column 1 is \"z\", a number was expected",
         ),
         ("a.csv", b"a,b,c\n1,2,x\n1,y", "line 3: 2 columns, the first row has 3"),

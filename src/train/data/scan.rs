@@ -1,7 +1,7 @@
 //! The one pass over a file that checks and indexes it.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
 
 use crate::file::FileError;
@@ -247,14 +247,14 @@ impl Dataset<'_> {
             reader.get_mut().begin(start);
             let wrong =
                 |reason: String| FileError::format(&self.path, format!("line {line}"), reason);
-            let read = reader.read_byte_record(&mut row).map_err(std::io::Error::from);
-            match read {
+            match reader.read_byte_record(&mut row).map_err(csv::Error::into_kind) {
                 Ok(true) => {}
                 Ok(false) => return Ok(first),
-                Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
+                Err(csv::ErrorKind::Io(error)) if error.kind() == ErrorKind::FileTooLarge => {
                     return Err(wrong(too_long("row")));
                 }
-                Err(error) => return Err(FileError::io(&self.path, error)),
+                Err(csv::ErrorKind::Io(error)) => return Err(FileError::io(&self.path, error)),
+                Err(_) => return Err(wrong("not CSV".into())),
             }
             let is_first = columns.is_none();
             let width = *columns.get_or_insert(row.len());
