@@ -69,4 +69,3 @@ pub(crate) fn read_text(path: &Path) -> Result<String, FileError> {
     let text = String::from_utf8(read(path)?);
     text.map_err(|_| FileError::format(path, "", "not valid UTF-8"))
 }
-

@@ -66,6 +66,8 @@ pub mod import;
 #[allow(unsafe_code)]
 pub mod kernel;
 pub mod model;
+#[cfg(feature = "std")]
+mod nearest;
 pub mod nn;
 pub mod quant;
 pub mod runtime;

@@ -236,19 +236,22 @@ fn the_last_validation_of_train_is_what_evaluate_says_of_the_saved_file() {
             ("base.lrk", "full"),
         ] {
             let on = folder.on(base, task);
-            let more = [
+            let mut more = vec![
                 "--method",
                 method,
                 "--epochs",
                 "2",
                 "--learning-rate",
                 "1e-2",
-                "--rank",
-                "4",
                 "-o",
                 &a,
                 "--force",
             ];
+            // Full fine-tuning has no rank.
+            let (rank, alpha) = if method == "full" { (8, 16.0) } else { (4, 8.0) };
+            if method != "full" {
+                more.extend(["--rank", "4"]);
+            }
             let trained = json(&with("train", &on, &more));
             let base = folder.file(base);
             let classifier = format!("{a}.classifier.lrk");
@@ -292,11 +295,11 @@ fn the_last_validation_of_train_is_what_evaluate_says_of_the_saved_file() {
             assert_eq!(facts["method"], method);
             assert_eq!(
                 facts["rank"],
-                trained.get("rank").cloned().unwrap_or_else(|| json!(4)),
+                trained.get("rank").cloned().unwrap_or_else(|| json!(rank)),
                 "{facts}"
             );
             for (name, expected) in [
-                ("alpha", json!(8.0)),
+                ("alpha", json!(alpha)),
                 ("seed", json!(0)),
                 ("learning_rate", json!(0.01)),
                 ("epochs", json!(2)),

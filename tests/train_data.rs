@@ -165,7 +165,7 @@ fn long_text_loses_no_token() {
 
 #[test]
 fn lines_of_json_end_with_the_end_token() {
-    let lines = "{\"text\": \"one\"}\r\n\n{\"text\": \"x\", \"other\": 1}\n{\"prompt\": \"2+2=\", \"completion\": \"4\"}";
+    let lines = "{\"text\": \"one\"}\r\n\n{\"text\": \"x\", \"other\": null}\n{\"prompt\": \"2+2=\", \"completion\": \"4\"}";
     let expected = [pair("^one$", ".one$"), pair("^x$", ".x$"), pair("^2+2=4$", ".2+2=4$")];
     assert_eq!(all("a.jsonl", lines, &WITH_BEGIN, options(20)), expected);
     assert_eq!(all("a.jsonl", "{\"text\": \"one\"}", &PLAIN, options(20)), [pair("one$", ".ne$")]);
@@ -178,7 +178,11 @@ fn of_prompts_nothing_is_scored_where_only_completions_are() {
     assert_eq!(all("a.jsonl", line, &WITH_BEGIN, only.clone()), [pair("^2+2=4$", ".....4$")]);
     assert_eq!(all("a.jsonl", line, &PLAIN, only.clone()), [pair("2+2=4$", "....4$")]);
     // A text has no prompt; an empty prompt is none; the first token is never scored.
-    assert_eq!(all("a.jsonl", r#"{"text": "one"}"#, &PLAIN, only.clone()), [pair("one$", ".ne$")]);
+    let both = format!("{{\"text\": \"one\"}}\n{line}");
+    assert_eq!(
+        all("a.jsonl", &both, &PLAIN, only.clone()),
+        [pair("one$", ".ne$"), pair("2+2=4$", "....4$")]
+    );
     assert_eq!(
         all("a.jsonl", r#"{"prompt": "", "completion": "one"}"#, &WITH_BEGIN, only),
         [pair("^one$", ".one$")]
@@ -279,14 +283,12 @@ fn rows_of_features_need_no_tokenizer() {
     for header in ["", "\u{feff}", "height,width,kind\n"] {
         let (_directory, path) = file(
             "a.csv",
-            format!("{header}1.5,-2,cat\n\n\"3\", 4e-1 ,\"d\n\"\"og\"\"\"\r\n5,6,cat"),
+            format!("{header}1.5,-2,cat\n\n\"3\", 4e-1 ,\"d \"\"og\"\"\"\r\n5,6,cat"),
         );
-        let dataset =
-            Dataset::open(&path, Task::Classify, None, DataOptions { packing: true, ..options(1) })
-                .unwrap();
+        let dataset = Dataset::open(&path, Task::Classify, None, options(1)).unwrap();
         assert_eq!(
             (dataset.len(), dataset.width(), dataset.labels()),
-            (3, 2, &["cat".to_owned(), "d\n\"og\"".to_owned()][..])
+            (3, 2, &["cat".to_owned(), "d \"og\"".to_owned()][..])
         );
         let (inputs, starts, found) = classes(&dataset, &[2, 1, 0]);
         assert_eq!(
@@ -410,7 +412,7 @@ fn errors_in_tables_name_the_line_and_the_column() {
         ("a.csv", b"1,2,x\n\n1,inf,y", "line 3: column 2 is \"inf\", which is not finite in f32"),
         (
             "a.csv",
-            b"a,b\r\n1,\"x\r\ny\"\r\n\r\n1,y\r\nz,y",
+            b"a,b\r\n\"1\r\n\",x\r\n\r\n1,y\r\nz,y",
             "line 6: column 1 is \"z\", a number was expected",
         ),
         ("a.csv", b"a,b,c\n1,2,x\n1,y", "line 3: 2 columns, the first row has 3"),

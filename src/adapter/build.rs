@@ -54,6 +54,8 @@ pub struct AdapterBuilder {
     pub targets: BTreeMap<Place, TargetParts>,
     /// What reads the base's hidden state, if it classifies.
     pub classifier: Option<ClassifierParts>,
+    /// What an importer has to say of the source, a sentence each; not stored.
+    pub notes: Vec<String>,
     /// How factors are stored.
     pub format: FactorFormat,
     /// The content version in the header.
@@ -85,8 +87,27 @@ impl AdapterBuilder {
             facts: String::new(),
             targets: BTreeMap::new(),
             classifier: None,
+            notes: Vec::new(),
             format: FactorFormat::AsIs,
             content_version: 1,
+        }
+    }
+
+    /// Gives the classifier's labels these names, in the order of its rows.
+    ///
+    /// # Errors
+    /// [`Error::Labels`] unless there is one usable name (not empty, one line, no two the same) for
+    /// each of its rows; nothing has changed then.
+    pub fn name_labels(&mut self, labels: Vec<String>) -> Result<()> {
+        let rows = self.classifier.as_ref().map_or(0, |classifier| classifier.labels.len());
+        let usable = |index: &usize| label_fault(&labels, *index).is_none();
+        let names = (0..labels.len()).filter(usable).count();
+        match &mut self.classifier {
+            Some(classifier) if names == rows && labels.len() == rows => {
+                classifier.labels = labels;
+                Ok(())
+            }
+            _ => Err(Error::Labels { names: names as u64, rows: rows as u64 }),
         }
     }
 
@@ -199,10 +220,8 @@ impl ClassifierParts {
     /// Checked against `base`; `joined` are its label names.
     fn schema<'p>(&'p self, base: &dyn Base, joined: &'p str) -> Result<schema::Classifier<'p>> {
         let (site, rows, dim) = (base.sites(), self.labels.len(), base.dim());
-        let usable = |(i, name): &(usize, &String)| {
-            !name.is_empty() && !name.contains('\n') && !self.labels[..*i].contains(name)
-        };
-        let names = self.labels.iter().enumerate().filter(usable).count();
+        let usable = |i: &usize| label_fault(&self.labels, *i).is_none();
+        let names = (0..rows).filter(usable).count();
         if names != rows || rows == 0 {
             return Err(Error::Labels { names: names as u64, rows: rows as u64 });
         }
@@ -217,6 +236,20 @@ impl ClassifierParts {
             linear: schema::Linear { weight: weight.into(), bias: &self.bias },
             labels: joined,
         })
+    }
+}
+
+/// Why label `index` cannot be the name of a classifier's label, if it cannot.
+pub(crate) fn label_fault(labels: &[String], index: usize) -> Option<&'static str> {
+    let name = labels.get(index)?;
+    if name.is_empty() {
+        Some("is empty")
+    } else if name.contains(['\n', '\r']) {
+        Some("holds a line feed: a label is one line")
+    } else if labels[..index].contains(name) {
+        Some("is there twice")
+    } else {
+        None
     }
 }
 

@@ -14,6 +14,8 @@ mod set;
 mod shared;
 
 #[cfg(feature = "std")]
+pub(crate) use build::label_fault;
+#[cfg(feature = "std")]
 pub use build::{AdapterBuilder, ClassifierParts, Place, TargetParts};
 pub use classifier::Classifier;
 pub(crate) use classifier::check_labels;

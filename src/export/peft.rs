@@ -3,7 +3,10 @@
 //! A, B and m keep their numbers: f32 and f16 as they are, int8 as the f32 it stands for. Ranks and
 //! alphas that differ among layers become patterns. DoRA's k is not written: PEFT computes it from
 //! m and its own base. Names of tensors and the meaning of patterns are those of PEFT 0.21; the
-//! base's weights are not written. Label names have no place in a PEFT directory.
+//! base's weights are not written. PEFT keeps no label names: where they are not transformers'
+//! `LABEL_0`, `LABEL_1` …, adapter_config.json has them as `id2label` and `label2id`, keys that PEFT
+//! passes over. (A config.json beside it would make transformers take the directory for a whole
+//! model, and refuse it.)
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +18,7 @@ use serde_json::{Map, Value, json};
 use crate::adapter::{Adapter, Base, Classifier, Factor, FactorValues, LowRank, check_fit};
 use crate::error::RootKind;
 use crate::file::{FileError, FolderKind, ToFolder, write_whole};
+use crate::import::peft_classifier::default_name;
 
 /// What a PEFT directory is to whoever writes one.
 pub static PEFT: FolderKind = FolderKind {
@@ -191,6 +195,20 @@ fn config(adapter: &Adapter<'_>, model: &Model<'_>) -> Result<String, String> {
     if biased.is_some() {
         // Older versions of PEFT refuse keys they do not know.
         config["lora_bias"] = true.into();
+    }
+    if let Some(classifier) = adapter.classifier() {
+        let labels: Vec<&str> = classifier.labels().collect();
+        if labels.iter().enumerate().any(|(index, label)| *label != default_name(index)) {
+            let numbered = || labels.iter().enumerate();
+            config["id2label"] = numbered()
+                .map(|(index, label)| (index.to_string(), Value::from(*label)))
+                .collect::<Map<_, _>>()
+                .into();
+            config["label2id"] = numbered()
+                .map(|(index, label)| ((*label).to_owned(), Value::from(index)))
+                .collect::<Map<_, _>>()
+                .into();
+        }
     }
     serde_json::to_string_pretty(&config).map_err(|error| error.to_string())
 }

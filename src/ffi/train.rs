@@ -14,7 +14,7 @@ use crate::archive::Header;
 use crate::file::Output;
 use crate::runtime::{Executor, Threads};
 use crate::text::TextBorder;
-use crate::train::data::{DataOptions, Dataset, Task, Tokenize};
+use crate::train::data::{DataOptions, Dataset, MAX_LENGTH, Task, Tokenize};
 use crate::train::{
     AnyBase, Control, Event, Length, Method, OptimizerKind, Options, Report, RunOptions, Shape,
     Targets, TrainError, Trainer, Warmup, Workload, forecast, kind, run, save,
@@ -181,6 +181,14 @@ pub struct lowrank_train_report {
     /// 1 if the callback stopped the run: then there is a checkpoint, if one was asked for, and no
     /// output.
     pub stopped: u32,
+    /// Examples of the training data.
+    pub examples: u64,
+    /// How many of them were cut at `max_length` tokens.
+    pub cut: u64,
+    /// Records that were left out because nothing in them is scored.
+    pub left_out: u64,
+    /// Labels of the training data; 0 for a language model.
+    pub labels: u32,
 }
 
 impl From<TrainError> for Failure {
@@ -198,7 +206,7 @@ impl From<TrainError> for Failure {
 }
 
 /// The options of `lowrank train`: LoRA of rank 8 on all linear layers, alpha 16, one epoch in
-/// batches of 8 sequences of at most 256 tokens, AdamW at 2e-4 falling in a straight line,
+/// batches of 8 sequences of at most 512 tokens, AdamW at 2e-4 falling in a straight line,
 /// gradients clipped at 1, one thread per core, seed 0; no validation, no checkpoints.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_train_options_default() -> lowrank_train_options {
@@ -219,7 +227,7 @@ pub extern "C" fn lowrank_train_options_default() -> lowrank_train_options {
         steps: 0,
         batch_size: 8,
         accumulation: 1,
-        max_length: 256,
+        max_length: MAX_LENGTH,
         seed: 0,
         threads: 0,
         checkpoint_every: 100,
@@ -457,9 +465,10 @@ fn train(
     let output = try_output(archive, job)?;
     let border = border(&base);
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
-    let training = Dataset::open(job.data, job.task, tokenizer, job.data_options.clone())?;
+    let data_options = DataOptions { input: Some(base.input()), ..job.data_options.clone() };
+    let training = Dataset::open(job.data, job.task, tokenizer, data_options.clone())?;
     let labels = (job.task == Task::Classify).then(|| training.labels().to_vec());
-    let validation_options = DataOptions { labels: labels.clone(), ..job.data_options.clone() };
+    let validation_options = DataOptions { labels: labels.clone(), ..data_options };
     let validation = job
         .validation
         .map(|path| Dataset::open(path, job.task, tokenizer, validation_options))
@@ -511,14 +520,14 @@ fn train(
             }
         });
     match outcome {
-        Ok(report) if report.stopped => Ok(tell(&trainer, &report)),
+        Ok(report) if report.stopped => Ok(tell(&training, &trainer, &report)),
         Ok(report) => {
             save(&trainer, report.rank, &job.name, &output)?;
             if let Some((checkpoint, _)) = &job.run.checkpoint {
                 // The run is complete: a later one has nothing to go on from.
                 let _ = std::fs::remove_file(checkpoint);
             }
-            Ok(tell(&trainer, &report))
+            Ok(tell(&training, &trainer, &report))
         }
         Err(error @ TrainError::Diverged { .. }) => {
             save(&trainer, None, &job.name, &output)?;
@@ -528,7 +537,7 @@ fn train(
     }
 }
 
-fn tell(trainer: &Trainer<'_>, report: &Report) -> lowrank_train_report {
+fn tell(training: &Dataset<'_>, trainer: &Trainer<'_>, report: &Report) -> lowrank_train_report {
     let measures = report.validation.as_ref();
     lowrank_train_report {
         steps: report.steps,
@@ -540,5 +549,9 @@ fn tell(trainer: &Trainer<'_>, report: &Report) -> lowrank_train_report {
         validation_accuracy: measures.and_then(|measures| measures.accuracy).unwrap_or(f64::NAN),
         rank: report.rank.unwrap_or(trainer.options().rank) as u32,
         stopped: report.stopped.into(),
+        examples: training.len() as u64,
+        cut: training.truncated() as u64,
+        left_out: training.skipped() as u64,
+        labels: training.labels().len() as u32,
     }
 }

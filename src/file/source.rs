@@ -106,7 +106,10 @@ impl<R: BufRead> Lines<R> {
         let read = (&mut self.reader).take(bound).read_until(b'\n', line)?;
         if read > self.most {
             line.clear();
-            let reason = format!("the line is longer than {} bytes", self.most);
+            let reason = format!(
+                "the line is longer than {} bytes, the most that one may have: divide it",
+                self.most
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }
         Ok(read)
@@ -123,7 +126,10 @@ mod tests {
         let mut line = Vec::new();
         assert_eq!((lines.next(&mut line).unwrap(), &line[..]), (5, &b"four\n"[..]));
         let error = lines.next(&mut line).unwrap_err();
-        assert_eq!(error.to_string(), "the line is longer than 5 bytes");
+        assert_eq!(
+            error.to_string(),
+            "the line is longer than 5 bytes, the most that one may have: divide it"
+        );
         // An endless line without an end is given up after the bound.
         let mut endless = Lines::new(io::BufReader::new(io::repeat(0)), 1000);
         assert_eq!(endless.next(&mut line).unwrap_err().kind(), io::ErrorKind::InvalidData);

@@ -2,7 +2,7 @@
 //!
 //! A model directory is made as other programs would leave it (configuration, random weights,
 //! tokenizer) and imported like any other: what the importers check is checked here too. Keys of
-//! the configuration are those of the family's importer, and:
+//! the configuration are those of the family's importer (a key that nothing reads is refused), and:
 //!
 //! | key | meaning |
 //! |---|---|
@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::base::{BaseOptions, Progress, base_to_buffer};
 use super::bert::{HuggingFaceBert, bert_to_buffer, write_bert};
+use super::fresh_keys;
 use super::fresh_tensors::{self, Drawn};
 use super::gguf::byte_characters;
 use super::huggingface::{HuggingFace, directory_kind};
@@ -113,8 +114,11 @@ struct Tokenizer {
 impl<'p> Design<'p> {
     fn read(path: &'p Path) -> Result<Self, FileError> {
         let mut json = Json::read(path)?;
+        let stated = json.clone();
         let tokenizer = tokenizer(path, &mut json)?;
         let tensors = fresh_tensors::of(path, &json)?;
+        // What is refused by its own name has been.
+        fresh_keys::check(&stated)?;
         Ok(Self { path, json, tokenizer, tensors })
     }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::file::FileError;
 use crate::foreign;
+use crate::text::without_mark;
 
 /// A JSON object from a file.
 #[derive(Debug, Clone)]
@@ -19,7 +20,7 @@ pub(super) struct Json {
 impl Json {
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
         let bytes = foreign::read(path)?;
-        let value: Value = serde_json::from_slice(&bytes)
+        let value: Value = serde_json::from_slice(without_mark(&bytes))
             .map_err(|error| FileError::format(path, "", format!("not valid JSON: {error}")))?;
         match value {
             Value::Object(fields) => {

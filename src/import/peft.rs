@@ -1,7 +1,7 @@
 //! PEFT adapter directories: adapter_config.json (see `peft_config`) and adapter_model.safetensors.
 //!
-//! Which layers are adapted is read from the tensors, not from `target_modules`. Every tensor is
-//! used or refused by name. Factors keep their type: f16 stays f16, f32 and bf16 become f32,
+//! Which layers are adapted is read from the tensors, not from `target_modules`; what that names
+//! beyond them is told (see `peft_targets`). Every tensor is used or refused by name. Factors keep their type: f16 stays f16, f32 and bf16 become f32,
 //! exactly.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,6 +11,7 @@ use super::json::{Json, folder_name};
 use super::peft_base::check_base;
 use super::peft_classifier::{self, Head};
 use super::peft_config::Settings;
+use super::peft_targets;
 use super::safetensors::{Shards, Stored};
 use crate::adapter::{AdapterBuilder, Base, FactorFormat, Numbers, Place, TargetParts};
 use crate::error::RootKind;
@@ -25,7 +26,9 @@ pub struct AdapterOptions {
     pub format: FactorFormat,
 }
 
-/// Reads the adapter in `directory` for `base`.
+/// Reads the adapter in `directory` for `base`. What there is to say of it (modules that
+/// `target_modules` names and the file does not have, label names that do not fit) is in
+/// [`AdapterBuilder::notes`].
 ///
 /// # Errors
 /// A [`FileError`] that names the file and the key or tensor.
@@ -37,7 +40,8 @@ pub fn import_peft(
     let directory = directory.as_ref();
     let head = Head::of(base.root());
     let file = weights(directory)?;
-    let settings = Settings::read(&Json::read(&directory.join("adapter_config.json"))?, head)?;
+    let json = Json::read(&directory.join("adapter_config.json"))?;
+    let settings = Settings::read(&json, head)?;
     refuse_pickle(directory, &file)?;
     let shards = Shards::open(std::slice::from_ref(&file))?;
     let name = options.name.clone().or_else(|| folder_name(directory)).unwrap_or_default();
@@ -73,6 +77,16 @@ pub fn import_peft(
         sites.contains_key("pooler.dense"),
     )?;
     check_tying(&builder, &settings, base, &file)?;
+    if let Some(classifier) = &mut builder.classifier {
+        match peft_classifier::names(&json, classifier.labels.len()) {
+            Ok(Some(names)) => classifier.labels = names,
+            Ok(None) => {}
+            Err(note) => builder.notes.push(note),
+        }
+    }
+    let has = |site: u32| builder.targets.contains_key(&Place(site));
+    let notes = peft_targets::missing(&json, base, &sites, builder.classifier.is_some(), has);
+    builder.notes.extend(notes);
     Ok(builder)
 }
 

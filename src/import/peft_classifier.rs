@@ -3,14 +3,17 @@
 //!
 //! An encoder's is `classifier`, with a bias, on the pooler's output; a base without pooler cannot
 //! have been its own. A decoder's is `score`, without bias, on the last token's state.
-//! adapter_config.json has no label names: they are transformers' `LABEL_0`, `LABEL_1` … .
+//! PEFT keeps no label names. They are taken from `id2label` in adapter_config.json (this crate's
+//! export puts it there), else from a config.json beside it, which some people save there;
+//! else they are transformers' `LABEL_0`, `LABEL_1` … .
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::json::Json;
 use super::peft_config::Settings;
 use super::safetensors::Stored;
-use crate::adapter::{Base, ClassifierParts};
+use crate::adapter::{Base, ClassifierParts, label_fault};
 use crate::error::RootKind;
 use crate::file::FileError;
 
@@ -111,6 +114,40 @@ pub(super) fn read(
     Ok(Some(ClassifierParts {
         weight: values(head.weight, &[labels, base.dim()])?,
         bias: head.bias.map_or(Ok(Vec::new()), |bias| values(bias, &[labels]))?,
-        labels: (0..labels).map(|label| format!("LABEL_{label}")).collect(),
+        labels: (0..labels).map(default_name).collect(),
     }))
+}
+
+/// What transformers calls label `index` unless it is told otherwise.
+pub(crate) fn default_name(index: usize) -> String {
+    format!("LABEL_{index}")
+}
+
+/// The names of `rows` labels that the directory has, if it has some; or a sentence about those it
+/// has and that do not fit.
+pub(super) fn names(config: &Json, rows: usize) -> Result<Option<Vec<String>>, String> {
+    let beside = config.path.with_file_name("config.json");
+    let other = match config.get("id2label") {
+        Some(_) => None,
+        // Another program's file: what is wrong with it is no reason to refuse the adapter.
+        None => Json::read_if_there(&beside).ok().flatten(),
+    };
+    let json = other.as_ref().unwrap_or(config);
+    let Some(stated) = json.get("id2label").and_then(|value| value.as_object()) else {
+        return Ok(None);
+    };
+    let name = |index: usize| stated.get(&index.to_string())?.as_str().map(str::to_owned);
+    let names: Option<Vec<String>> = (0..rows).map(name).collect();
+    let is_usable =
+        |names: &Vec<String>| (0..rows).all(|index| label_fault(names, index).is_none());
+    match names.filter(|names| stated.len() == rows && is_usable(names)) {
+        Some(names) => Ok(Some(names)),
+        None => Err(format!(
+            "{}: id2label does not name the classifier's {rows} labels, one each: they are called \
+             {} to {} (--labels names them)",
+            json.path.display(),
+            default_name(0),
+            default_name(rows.saturating_sub(1))
+        )),
+    }
 }

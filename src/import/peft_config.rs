@@ -48,13 +48,16 @@ const READ: [&str; 9] = [
 /// Keys that name the adapter or say how it was started and trained or where its tensors go: they
 /// change no output. Which layers are adapted is read from the tensors; what `init_lora_weights`
 /// did to the base is asked below.
-const HARMLESS: [&str; 18] = [
+const HARMLESS: [&str; 20] = [
     "auto_mapping",
     "base_model_name_or_path",
     "corda_config",
     "eva_config",
     "exclude_modules",
+    // Label names that this crate's export leaves.
+    "id2label",
     "inference_mode",
+    "label2id",
     "layers_pattern",
     "layers_to_transform",
     "loftq_config",

@@ -3,6 +3,7 @@
 //! Everything comes from the base's archive: tokenizer, template, special tokens, and the rule
 //! about the begin-of-sequence token.
 
+mod mark;
 mod methods;
 mod pieces;
 mod python;
@@ -22,6 +23,7 @@ use crate::model::lstm::Lstm;
 
 use pieces::{Pieces, Position};
 
+pub use mark::without_mark;
 pub use stream::StreamDecoder;
 pub use template::{Message, TemplateVariables};
 

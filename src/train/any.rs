@@ -1,6 +1,7 @@
 //! A base of whatever family, opened from its archive.
 
 use super::body::Network;
+use super::data::ModelInput;
 use super::trainer::sealed::Sealed;
 use crate::archive::Header;
 use crate::error::{Error, Result, RootKind};
@@ -36,6 +37,11 @@ impl<'a> AnyBase<'a> {
             RootKind::MLP => Ok(Self::Mlp(Mlp::open(archive)?)),
             found => Err(Error::WrongRoot { found, expected: RootKind::LLAMA }),
         }
+    }
+
+    /// What it takes in.
+    pub fn input(&self) -> ModelInput {
+        Sealed::network(*self, false).borders().input()
     }
 
     /// The label names that the base itself knows; none if it has no classifier of its own.

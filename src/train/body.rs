@@ -6,7 +6,7 @@
 //! classifier on top, computes the loss and starts the way back.
 
 use super::TrainError;
-use super::data::{Batch, IGNORE, Inputs, Targets};
+use super::data::{Batch, IGNORE, Inputs, ModelInput, Targets};
 use super::evaluate::Listener;
 use super::memory::{Books, floats};
 use super::ops;
@@ -31,6 +31,13 @@ pub(crate) struct Borders {
     pub(crate) context: usize,
     /// Does a classifier on top of it have a bias? PEFT's on decoders have none.
     pub(crate) classifier_bias: bool,
+}
+
+impl Borders {
+    /// What data is checked against.
+    pub(crate) fn input(self) -> ModelInput {
+        ModelInput { context: self.context, features: self.features }
+    }
 }
 
 /// A model family in training.

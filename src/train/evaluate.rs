@@ -47,8 +47,9 @@ pub struct Measures {
     pub examples: usize,
     /// Classification: the share of classes that were right.
     pub accuracy: Option<f64>,
-    /// Classification: the mean over the classes of 2·precision·recall / (precision + recall); of
-    /// two classes that of the second.
+    /// Classification: 2·precision·recall / (precision + recall) of the second of two classes; of
+    /// more the mean over those that occur, in the data or in what the model says (scikit-learn's
+    /// macro F1).
     pub f1: Option<f64>,
 }
 
@@ -89,23 +90,23 @@ impl Tally {
             scored: self.scored,
             examples: self.examples,
             accuracy: (classes > 0).then(|| right as f64 / self.scored.max(1) as f64),
-            f1: (classes > 0).then(|| {
-                let wanted = if classes == 2 { 1..2 } else { 0..classes };
-                let count = wanted.len() as f64;
-                wanted.map(|class| self.f1(class)).sum::<f64>() / count
-            }),
+            f1: match classes {
+                0 => None,
+                2 => Some(self.f1(1).unwrap_or(0.0)),
+                _ => {
+                    let each: Vec<f64> = (0..classes).filter_map(|class| self.f1(class)).collect();
+                    Some(each.iter().sum::<f64>() / each.len().max(1) as f64)
+                }
+            },
         }
     }
 
-    /// 2·true positives / (predicted + actual) of one class; 0 if it never occurs.
-    fn f1(&self, class: usize) -> f64 {
+    /// 2·true positives / (predicted + actual) of one class; `None` if it never occurs.
+    fn f1(&self, class: usize) -> Option<f64> {
         let predicted: usize = self.confusion.iter().map(|row| row[class]).sum();
         let actual: usize = self.confusion[class].iter().sum();
-        if predicted + actual == 0 {
-            0.0
-        } else {
-            2.0 * self.confusion[class][class] as f64 / (predicted + actual) as f64
-        }
+        let right = self.confusion[class][class];
+        (predicted + actual > 0).then(|| 2.0 * right as f64 / (predicted + actual) as f64)
     }
 }
 
@@ -147,6 +148,7 @@ pub(crate) fn measure(
     executor: &dyn Executor,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Measures, TrainError> {
+    data.check_input(network.borders().input())?;
     let plan = data.plan_in_order(BATCH);
     let total = plan.len();
     let mut batches = plan.iter().enumerate().map(|(done, examples)| {
@@ -215,5 +217,37 @@ pub fn classify<'a>(
         Ok(answers.0)
     } else {
         Err(TrainError::NotANumber)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The F1 of what a model with `classes` labels said, `[true, predicted]` each.
+    fn f1(classes: usize, said: &[[u32; 2]]) -> f64 {
+        let mut tally = Tally::default();
+        for [class, predicted] in said {
+            let logits: Vec<f32> =
+                (0..classes as u32).map(|label| f32::from(u8::from(label == *predicted))).collect();
+            tally.class(&logits, *class).unwrap();
+        }
+        tally.measures().f1.unwrap()
+    }
+
+    /// The expected numbers are `sklearn.metrics.f1_score(true, predicted, average="macro")`, of
+    /// two classes without `average`.
+    #[test]
+    fn f1_is_scikit_learns() {
+        let close =
+            |found: f64, expected: f64| assert!((found - expected).abs() < 1e-12, "{found}");
+        // Class 1 of 4 and class 3 never occur: they take no part in the mean.
+        close(f1(4, &[[0, 0], [0, 2], [2, 2], [2, 2], [2, 0]]), 0.583_333_333_333_333_3);
+        // Class 1 is only predicted: it counts, as 0.
+        close(f1(4, &[[0, 0], [0, 1], [2, 2]]), 0.555_555_555_555_555_5);
+        close(f1(3, &[[1, 1], [1, 1]]), 1.0);
+        close(f1(4, &[[0, 0], [1, 0], [2, 0], [3, 0]]), 0.1);
+        close(f1(2, &[[0, 0], [1, 1], [1, 0]]), 0.666_666_666_666_666_6);
+        close(f1(2, &[[0, 0], [0, 0]]), 0.0);
     }
 }

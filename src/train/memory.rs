@@ -213,7 +213,7 @@ fn measure_bytes(
     // is stored.
     let writing =
         if is_full { archive } else { archive + builder_bytes(plan) + floats(plan.len()) };
-    let rank = if is_full { 0 } else { options.largest_rank() };
+    let rank = plan.largest_rank();
     match workload.validation {
         Some(longest) => {
             writing.max(archive + network.measure_bytes(longest, workload.lanes, rank))

@@ -30,6 +30,7 @@ pub mod random;
 mod run;
 pub mod schedule;
 mod step;
+mod targets;
 mod trainer;
 
 pub use any::AnyBase;

@@ -6,7 +6,8 @@
 //!
 //! AdamW at step t, with η = rate · group rate (arXiv 1711.05101; torch's order of operations):
 //! `w ← w·(1 − η·decay)`, `m ← m + (1 − β₁)(g − m)`, `v ← β₂·v + (1 − β₂)·g²`,
-//! `w ← w − η / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)`.
+//! `w ← w − η / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)`. Or the decay of w at the end (PEFT's
+//! LoRA-FA).
 //!
 //! SGD: `g ← g + decay·w`, `m ← momentum·m + g` (`m = g` in the first step), `w ← w − η·m`.
 //!
@@ -124,6 +125,8 @@ pub struct Optimizer {
     kind: OptimizerKind,
     groups: Vec<(Group, Memory)>,
     steps: u64,
+    /// Does AdamW's weight decay come after the step?
+    decay_after: bool,
 }
 
 impl Optimizer {
@@ -136,7 +139,8 @@ impl Optimizer {
             let memory = Memory::zeros(kind, group.range.len());
             (group, memory)
         };
-        Self { kind, groups: groups.into_iter().map(with_memory).collect(), steps: 0 }
+        let groups = groups.into_iter().map(with_memory).collect();
+        Self { kind, groups, steps: 0, decay_after: false }
     }
 
     /// One step. `rate` is the schedule's learning rate; `values` and `gradients` are whole arenas
@@ -168,6 +172,7 @@ impl Optimizer {
                         epsilon,
                         self.steps,
                     );
+                    let adam = if self.decay_after { adam.decaying_after() } else { adam };
                     match memory {
                         Memory::Float { m, v } => adam.step(m, v, values, gradients),
                         Memory::EightBit { m, v } => adam.step_8_bit(m, v, values, gradients),
@@ -176,6 +181,11 @@ impl Optimizer {
                 }
             }
         }
+    }
+
+    /// Lets AdamW's weight decay come after the step: `w ← w·(1 − η·decay)` at its end.
+    pub(crate) fn set_decay_after(&mut self, after: bool) {
+        self.decay_after = after;
     }
 
     /// Another ε from the next step on.
@@ -314,6 +324,8 @@ impl Memory {
 struct Adam {
     /// `1 − η·decay`
     shrink: f32,
+    /// The same, after the step
+    shrink_after: f32,
     beta1: f32,
     /// `1 − β₁`
     new1: f32,
@@ -332,6 +344,7 @@ impl Adam {
         let unbiased = |beta| 1.0 - libm::pow(beta, steps as f64);
         Self {
             shrink: (1.0 - rate * decay) as f32,
+            shrink_after: 1.0,
             beta1: beta1 as f32,
             new1: (1.0 - beta1) as f32,
             beta2: beta2 as f32,
@@ -342,17 +355,24 @@ impl Adam {
         }
     }
 
+    /// With the decay after the step instead of before.
+    fn decaying_after(self) -> Self {
+        Self { shrink: 1.0, shrink_after: self.shrink, ..self }
+    }
+
     /// The step of one parameter from its new moments.
     #[inline]
     fn moved(&self, value: f32, m: f32, v: f32) -> f32 {
-        value - self.size * m / (v.sqrt() / self.correction + self.epsilon)
+        let moved =
+            value * self.shrink - self.size * m / (v.sqrt() / self.correction + self.epsilon);
+        moved * self.shrink_after
     }
 
     fn step(&self, m: &mut [f32], v: &mut [f32], values: &mut [f32], gradients: &[f32]) {
         for (((m, v), value), &gradient) in m.iter_mut().zip(v).zip(values).zip(gradients) {
             *m += self.new1 * (gradient - *m);
             *v = *v * self.beta2 + self.new2 * gradient * gradient;
-            *value = self.moved(*value * self.shrink, *m, *v);
+            *value = self.moved(*value, *m, *v);
         }
     }
 
@@ -374,7 +394,7 @@ impl Adam {
             {
                 *m = *m * self.beta1 + self.new1 * gradient;
                 *v = *v * self.beta2 + self.new2 * gradient * gradient;
-                *value = self.moved(*value * self.shrink, *m, *v);
+                *value = self.moved(*value, *m, *v);
             }
             *m.1 = signed.encode(m_block, m.0);
             *v.1 = unsigned.encode(v_block, v.0);

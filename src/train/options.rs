@@ -80,7 +80,9 @@ pub struct Options {
     pub lora_plus_embedding_rate: f32,
     /// DyLoRA: only the drawn rank's row and column learn.
     pub dylora_frozen: bool,
-    /// LoRA-FA: precondition the gradient of B as PEFT's optimizer does.
+    /// LoRA-FA: train as PEFT's optimizer does: the gradient of B preconditioned after clipping,
+    /// weight decay after the step and on everything, and ε 1e-6 where the optimizer has torch's
+    /// 1e-8.
     pub lora_fa_preconditioned: bool,
     /// The optimizer.
     pub optimizer: OptimizerKind,
@@ -90,8 +92,6 @@ pub struct Options {
     pub weight_decay: f32,
     /// How the learning rate falls.
     pub schedule: Shape,
-    /// Optimizer steps in which it rises.
-    pub warmup: u64,
     /// The global norm that gradients are clipped to; 0 for no clipping.
     pub max_norm: f32,
     /// ε of label smoothing, in `[0, 1)`.
@@ -128,7 +128,6 @@ impl Options {
             learning_rate: 2e-4,
             weight_decay: 0.0,
             schedule: Shape::Constant,
-            warmup: 0,
             max_norm: 1.0,
             label_smoothing: 0.0,
             seed: 0,
@@ -137,16 +136,71 @@ impl Options {
         }
     }
 
-    /// The largest rank that any layer can have.
-    pub(crate) fn largest_rank(&self) -> usize {
-        self.rank_pattern.iter().map(|pattern| pattern.value as usize).fold(self.rank, usize::max)
+    /// Has LoRA+'s rate of embeddings been set?
+    pub(crate) fn has_embedding_rate(&self) -> bool {
+        self.lora_plus_embedding_rate != Self::new(self.method).lora_plus_embedding_rate
     }
 
-    /// Checks every number.
+    /// The options that act with some methods only: its name, is it set (another value than the
+    /// default), the methods.
+    fn bound(&self) -> [(&'static str, bool, &'static [Method]); 10] {
+        let default = Self::new(self.method);
+        [
+            ("rank", self.rank != default.rank, &Method::LOW_RANK),
+            ("alpha", self.alpha != default.alpha, &Method::LOW_RANK),
+            ("rank-pattern", !self.rank_pattern.is_empty(), &Method::LOW_RANK),
+            ("alpha-pattern", !self.alpha_pattern.is_empty(), &Method::LOW_RANK),
+            ("init", self.init != default.init, &Method::LOW_RANK),
+            ("dropout", self.dropout != default.dropout, &Method::LOW_RANK),
+            (
+                "lora-plus-ratio",
+                self.lora_plus_ratio != default.lora_plus_ratio,
+                &[Method::LoraPlus],
+            ),
+            ("lora-plus-embedding-rate", self.has_embedding_rate(), &[Method::LoraPlus]),
+            ("dylora-frozen", self.dylora_frozen, &[Method::DyLora]),
+            ("lora-fa-preconditioned", self.lora_fa_preconditioned, &[Method::LoraFa]),
+        ]
+    }
+
+    /// Refuses an option that is set and acts with none of `methods`.
+    ///
+    /// # Errors
+    /// [`TrainError::Options`] with its name.
+    pub fn check_effects(&self, methods: &[Method]) -> Result<(), TrainError> {
+        for (name, is_set, acting) in self.bound() {
+            if is_set && !methods.iter().any(|method| acting.contains(method)) {
+                return Err(without_effect(name, acting, methods));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for another method: an option that does not act with it has its default.
+    pub fn with_method(&self, method: Method) -> Self {
+        let (mut options, default) = (Self { method, ..self.clone() }, Self::new(method));
+        if !Method::LOW_RANK.contains(&method) {
+            (options.rank, options.alpha, options.init) =
+                (default.rank, default.alpha, default.init);
+            options.rank_pattern.clear();
+            options.alpha_pattern.clear();
+            options.dropout = default.dropout;
+        }
+        if method != Method::LoraPlus {
+            options.lora_plus_ratio = default.lora_plus_ratio;
+            options.lora_plus_embedding_rate = default.lora_plus_embedding_rate;
+        }
+        options.dylora_frozen &= method == Method::DyLora;
+        options.lora_fa_preconditioned &= method == Method::LoraFa;
+        options
+    }
+
+    /// Checks every number, and that what is set has an effect with the method.
     ///
     /// # Errors
     /// [`TrainError::Options`] with the name, the number and what is allowed.
     pub fn check(&self) -> Result<(), TrainError> {
+        self.check_effects(&[self.method])?;
         let most = crate::adapter::MAX_RANK as usize;
         let ranks = std::iter::once(self.rank as f32)
             .chain(self.rank_pattern.iter().map(|pattern| pattern.value));
@@ -172,6 +226,16 @@ impl Options {
         within("max-norm", f64::from(self.max_norm), 0.0, largest)?;
         within("label-smoothing", f64::from(self.label_smoothing), 0.0, 0.999)
     }
+}
+
+/// An option that was asked for and would do nothing.
+pub(crate) fn without_effect(name: &str, acting: &[Method], methods: &[Method]) -> TrainError {
+    let list = |methods: &[Method]| methods.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ");
+    TrainError::options(format!(
+        "{name} has no effect with {}: it belongs to {}",
+        list(methods),
+        list(acting)
+    ))
 }
 
 fn within(name: &str, found: f64, least: f64, most: f64) -> Result<(), TrainError> {

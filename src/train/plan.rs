@@ -123,6 +123,15 @@ impl Plan {
             .sum()
     }
 
+    /// The largest rank of a layer; 0 without low-rank factors.
+    pub(crate) fn largest_rank(&self) -> usize {
+        let rank = |change: &Change| match change {
+            Change::LowRank(low) => low.rank,
+            _ => 0,
+        };
+        self.changes.iter().map(rank).max().unwrap_or(0)
+    }
+
     /// Does this tensor keep its values?
     pub(crate) fn is_frozen(&self, tensor: &Tensor) -> bool {
         tensor.part == Part::A

@@ -1,14 +1,14 @@
-//! From options and a model to a plan: which sites match, which rank and alpha each has, and the
-//! first values of the arena.
-
-use regex::Regex;
+//! From options and a model to a plan: how each chosen layer is trained, and the first values of the
+//! arena. Which layers are chosen is in `targets`.
 
 use super::TrainError;
 use super::body::Network;
 use super::method::Rules;
-use super::options::{Init, Options, Targets};
+use super::options::{Init, Options};
 use super::plan::{Change, Classifier, LowRank, Part, Plan};
 use super::random;
+use super::targets::{choose, pattern_value};
+use crate::adapter::label_fault;
 use crate::nn::Linear;
 use crate::quant::Matrix;
 
@@ -35,6 +35,13 @@ pub(crate) fn layout(
     labels: &[String],
 ) -> Result<Plan, TrainError> {
     options.check()?;
+    if let Some((label, fault)) = labels
+        .iter()
+        .enumerate()
+        .find_map(|(index, label)| Some((label, label_fault(labels, index)?)))
+    {
+        return Err(TrainError::options(format!("label {label:?} {fault}")));
+    }
     let rules = options.method.rules();
     let chosen = choose(body, options, !labels.is_empty())?;
     let weights: Vec<_> = chosen.iter().filter_map(|&(site, _)| body.layer_at(site)).collect();
@@ -49,8 +56,12 @@ pub(crate) fn layout(
             low_rank(&mut plan, *site, name, &linear.weight, options, rules, embedding)?
         };
     }
-    if let (true, Some((head, embedding))) = (rules.is_full(), body.base().tied()) {
-        plan.changes[head as usize] = plan.changes[embedding as usize].clone();
+    if let (true, Some((embedding, head))) = (rules.is_full(), body.base().tied()) {
+        // One weight: `choose` has taken one of the two.
+        let [embedding, head] = [embedding, head].map(|site| site as usize);
+        let taken = if plan.changes[head] == Change::Frozen { embedding } else { head };
+        let change = plan.changes[taken].clone();
+        (plan.changes[embedding], plan.changes[head]) = (change.clone(), change);
     }
     if rules.is_full() {
         for (id, vector) in body.vectors() {
@@ -67,7 +78,7 @@ pub(crate) fn layout(
     Ok(plan)
 }
 
-fn is_embedding(body: &dyn Network, site: u32) -> bool {
+pub(crate) fn is_embedding(body: &dyn Network, site: u32) -> bool {
     body.base().site(site).is_some_and(|(_, _, embedding)| embedding)
 }
 
@@ -77,78 +88,6 @@ pub(crate) fn path(body: &dyn Network, site: u32) -> String {
     // Writing to a string cannot fail.
     let _ = body.base().write_path(site, &mut path);
     path
-}
-
-/// The sites that options name, with their paths.
-fn choose(
-    body: &dyn Network,
-    options: &Options,
-    classifies: bool,
-) -> Result<Vec<(u32, String)>, TrainError> {
-    let tied_head = body.base().tied().map(|(head, _)| head);
-    let full = options.method.rules().is_full();
-    // A site without a layer takes no part in training: an absent one, and a base's own classifier,
-    // whose place the new one takes. Nor does a language-model head beside a classifier:
-    // nothing reads it.
-    let unread = body.head_site().filter(|_| classifies);
-    let takes_part = |site: &u32| {
-        Some(*site) != unread && body.base().site(*site).is_some() && body.layer_at(*site).is_some()
-    };
-    let all = || (0..body.base().sites()).filter(takes_part).map(|site| (site, path(body, site)));
-    let pattern = match &options.targets {
-        Targets::Pattern(pattern) => Some(whole("target-modules", pattern)?),
-        _ => None,
-    };
-    let wanted = |site: u32, name: &str| match &options.targets {
-        // A full run trains everything; the tied head is the embedding.
-        Targets::AllLinear if full => true,
-        Targets::AllLinear => Some(site) != body.head_site() && !is_embedding(body, site),
-        Targets::Names(names) => {
-            names.iter().any(|wanted| name == wanted || name.ends_with(&format!(".{wanted}")))
-        }
-        Targets::Pattern(_) => pattern.as_ref().is_some_and(|pattern| pattern.is_match(name)),
-    };
-    let chosen: Vec<_> = all()
-        .filter(|(site, name)| wanted(*site, name) && !(full && Some(*site) == tied_head))
-        .collect();
-    if chosen.is_empty() {
-        let mut ends: Vec<String> =
-            all().map(|(_, name)| name.rsplit('.').next().unwrap_or_default().to_owned()).collect();
-        ends.sort();
-        ends.dedup();
-        return Err(TrainError::options(format!(
-            "target-modules names no layer of this model; its layers are {}",
-            ends.join(", ")
-        )));
-    }
-    if options.method.rules().freezes_a()
-        && let Some((_, name)) = chosen.iter().find(|(site, _)| is_embedding(body, *site))
-    {
-        return Err(TrainError::options(format!(
-            "lora-fa cannot train {name}: an embedding's A starts at zero and would stay there"
-        )));
-    }
-    Ok(chosen)
-}
-
-/// A pattern that has to match all of a path.
-fn whole(option: &str, pattern: &str) -> Result<Regex, TrainError> {
-    Regex::new(&format!("^(?:{pattern})$"))
-        .map_err(|error| TrainError::options(format!("{option}: {error}")))
-}
-
-/// The number of the first pattern that matches the end of `name`, as PEFT matches.
-fn pattern_value(
-    option: &str,
-    patterns: &[super::options::PatternValue],
-    name: &str,
-) -> Result<Option<f32>, TrainError> {
-    for entry in patterns {
-        if whole(option, &format!(r"(.*\.)?({})", entry.pattern))?.is_match(name) {
-            return Ok(Some(entry.value));
-        }
-    }
-    Ok(None)
 }
 
 fn full(

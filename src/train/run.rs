@@ -18,6 +18,7 @@ use super::data::{Batch, Dataset};
 use super::evaluate::Measures;
 use super::facts::{self, Facts};
 use super::method::Method;
+use super::options::without_effect;
 use super::schedule::Schedule;
 use super::trainer::Trainer;
 use crate::archive::Buffer;
@@ -221,6 +222,8 @@ pub fn run(
     watch: &mut dyn FnMut(Event) -> Control,
 ) -> Result<Report, TrainError> {
     check(options, trainer, validation)?;
+    let datasets = [Some(training), validation].into_iter().flatten();
+    datasets.map(|data| data.check_input(trainer.input())).collect::<Result<(), _>>()?;
     if let Some((path, _)) = &options.checkpoint {
         try_checkpoint(path, trainer, training, validation)?;
     }
@@ -331,8 +334,7 @@ pub fn run(
     let mut report = state.report(trainer.steps(), false);
     if let Some(data) = validation {
         if trainer.options().method == Method::DyLora {
-            let ranks = trainer.options().rank;
-            report.ranks = (1..=ranks)
+            report.ranks = (1..=trainer.largest_rank())
                 .map(|rank| trainer.measure(data, executor, Some(rank)).map(|m| m.loss))
                 .collect::<Result<_, _>>()?;
             report.rank = smallest_rank(&report.ranks, options.rank_tolerance);
@@ -438,6 +440,13 @@ fn check(
     }
     if options.patience.is_some() && validation.is_none() {
         return Err(TrainError::options("early stopping needs validation data"));
+    }
+    if options.validate_every.is_some() && validation.is_none() {
+        return Err(TrainError::options("validate-every has no effect without validation data"));
+    }
+    let method = trainer.options().method;
+    if options.rank_tolerance != RunOptions::default().rank_tolerance && method != Method::DyLora {
+        return Err(without_effect("rank-tolerance", &[Method::DyLora], &[method]));
     }
     if options.rank_tolerance.is_nan() || options.rank_tolerance < 0.0 {
         return Err(TrainError::options(format!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::TrainError;
 use super::body::{Back, Network};
-use super::data::{Batch, Dataset, Inputs, Targets};
+use super::data::{Batch, Dataset, Inputs, ModelInput, Targets};
 use super::evaluate::{self, Measures};
 use super::facts::{self, Facts};
 use super::norms;
@@ -124,13 +124,15 @@ impl<'a> Trainer<'a> {
             range: tensor.range.clone(),
             rate: rules.rate(tensor, &options),
             decay: match tensor.part {
+                _ if rules.decays_after(&options) => options.weight_decay,
                 Part::Bias | Part::Vector | Part::ClassifierBias => 0.0,
                 _ => options.weight_decay,
             },
         };
         let groups =
             plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor)).map(group).collect();
-        let optimizer = Optimizer::new(options.optimizer, groups, plan.len());
+        let mut optimizer = Optimizer::new(options.optimizer, groups, plan.len());
+        optimizer.set_decay_after(rules.decays_after(&options));
         let squared = norms::squared_of(&plan, |site| network.layer_at(site));
         let gradients = vec![0.0; values.len()];
         Ok(Self {
@@ -234,7 +236,8 @@ impl<'a> Trainer<'a> {
     ) -> Result<StepFacts, TrainError> {
         batches.iter().try_for_each(|batch| self.check(batch))?;
         let scored: usize = batches.iter().map(scored).sum();
-        let rank = self.options.method.rules().rank(&self.options, self.steps);
+        let most = self.plan.largest_rank();
+        let rank = self.options.method.rules().rank(&self.options, most, self.steps);
         let machine = Machine::new(executor, &self.pool);
         let (norms, precision) = (self.norms(&machine), self.options.precision);
         self.gradients.fill(0.0);
@@ -272,10 +275,14 @@ impl<'a> Trainer<'a> {
     /// [`TrainError::Diverged`] if loss or gradient are not finite: then nothing has changed.
     pub fn apply(&mut self, facts: StepFacts, factor: f32) -> Result<StepFacts, TrainError> {
         let rules = self.options.method.rules();
-        rules.adjust(&self.plan, &self.options, facts.rank, &self.values, &mut self.gradients);
+        rules.adjust(&self.plan, &self.options, facts.rank, &mut self.gradients);
         let most = if self.options.max_norm > 0.0 { self.options.max_norm } else { f32::INFINITY };
         let norm = clip(&mut self.gradients, most);
-        if !facts.loss.is_finite() || !norm.is_finite() {
+        rules.precondition(&self.plan, &self.options, &self.values, &mut self.gradients);
+        let finite = rules
+            .decays_after(&self.options)
+            .then(|| self.gradients.iter().all(|gradient| gradient.is_finite()));
+        if !facts.loss.is_finite() || !norm.is_finite() || finite == Some(false) {
             return Err(TrainError::Diverged { step: self.steps + 1, loss: facts.loss });
         }
         if let Some(epsilon) = rules.epsilon(&self.options, self.steps + 1) {
@@ -385,6 +392,16 @@ impl<'a> Trainer<'a> {
     /// What a run says of itself in the archives to come.
     pub(crate) fn set_facts(&mut self, facts: Facts) {
         self.facts = facts;
+    }
+
+    /// What the base takes in.
+    pub(crate) fn input(&self) -> ModelInput {
+        self.network.borders().input()
+    }
+
+    /// The largest rank of a layer; 0 without low-rank factors.
+    pub(crate) fn largest_rank(&self) -> usize {
+        self.plan.largest_rank()
     }
 
     /// The fingerprint of the base.

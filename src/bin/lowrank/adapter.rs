@@ -1,19 +1,20 @@
 //! `lowrank adapter import` and `lowrank adapter export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use lowrank::adapter::FactorFormat;
+use lowrank::adapter::{AdapterBuilder, FactorFormat};
 use lowrank::export::{PEFT, export_peft};
 use lowrank::file::{Kind, OutputFolder};
 use lowrank::import::{AdapterOptions, import_gguf_adapter, import_peft};
 
 use crate::Failure;
 use crate::files::File;
-use crate::output::{Force, line, written};
+use crate::output::{Force, line, note, written};
 
 const EXAMPLES: &str = "Examples:
   lowrank adapter import peft-directory --base base.lrk -o style.lrk
+  lowrank adapter import peft-classifier --base base.lrk -o topics.lrk --labels sports,politics,weather
   lowrank adapter import lora.gguf --base base.lrk -o style.lrk --factors int8
   lowrank adapter export style.lrk --base base.lrk -o peft-directory";
 
@@ -44,6 +45,10 @@ enum Command {
         /// The adapter's name; its file's or folder's if not given
         #[arg(long)]
         name: Option<String>,
+        /// The names of a classifier's labels, in the order of its rows [default: those the
+        /// directory has, else LABEL_0, LABEL_1, …]
+        #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+        labels: Option<Vec<String>>,
     },
     /// An adapter archive becomes a PEFT directory
     Export {
@@ -72,7 +77,7 @@ enum Factors {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
-        Command::Import { source, base, output, force, factors, name } => {
+        Command::Import { source, base, output, force, factors, name, labels } => {
             let output = force.output(output, Kind::Adapter, &[source, base])?;
             let base = File::open(base)?;
             let format = match factors {
@@ -83,10 +88,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             };
             let options = AdapterOptions { name: name.clone(), format };
             let model = base.any_base()?;
-            let builder = match source.is_dir() {
+            let mut builder = match source.is_dir() {
                 true => import_peft(source, model.as_ref(), &options)?,
                 false => import_gguf_adapter(source, &base.base()?, &options)?,
             };
+            if let Some(labels) = labels {
+                name_labels(&mut builder, source, labels)?;
+            }
+            builder.notes.iter().for_each(note);
             let header = builder.write(model.as_ref(), &output)?;
             let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
             let (path, targets) = (output.path().display(), builder.targets.len());
@@ -102,4 +111,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Gives the imported classifier's labels their names, and forgets what was said of others.
+fn name_labels(
+    builder: &mut AdapterBuilder,
+    source: &Path,
+    labels: &[String],
+) -> Result<(), Failure> {
+    let Some(classifier) = &builder.classifier else {
+        let source = source.display();
+        return Err(format!("{source}: it brings no classifier, so --labels has no effect").into());
+    };
+    let rows = classifier.labels.len();
+    builder.name_labels(labels.iter().map(|label| label.trim().to_owned()).collect()).map_err(
+        |_| {
+            format!(
+                "--labels {}: {rows} different names were expected, one for each row of the \
+                 classifier in {}",
+                labels.join(","),
+                source.display()
+            )
+        },
+    )?;
+    builder.notes.retain(|note| !note.contains("id2label"));
+    Ok(())
 }

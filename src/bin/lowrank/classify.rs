@@ -2,7 +2,7 @@
 //! adapter's, or the base's own.
 
 use clap::Args;
-use lowrank::train::data::Tokenize;
+use lowrank::train::data::{MAX_LENGTH, Tokenize};
 use lowrank::train::{AnyBase, classify};
 use serde_json::{Map, Value, json};
 
@@ -28,9 +28,10 @@ pub(crate) struct Arguments {
     adapters: AdapterOptions,
     #[command(flatten)]
     texts: TextOptions,
-    /// Tokens of a text; what is longer is cut
-    #[arg(long, default_value_t = 512, value_name = "N")]
-    max_length: usize,
+    /// Tokens of a text; what is longer is cut [default: 512, or the positions of the base if those
+    /// are fewer]
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
     /// Print one JSON object a text, with stable names: label, probability, probabilities
     #[arg(long)]
     json: bool,
@@ -47,21 +48,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .into());
     }
     let border = base.text()?;
+    let max_length = arguments.max_length.unwrap_or(MAX_LENGTH.min(model.input().context));
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     check_weights(&adapters)?;
     let labels = labels(&model, &adapters)?;
     let archives: Vec<&[u8]> = adapters.iter().map(|(file, _)| &file.map[..]).collect();
     let executor = arguments.model.executor()?;
     let mut all = arguments.texts.texts()?;
-    let mut cut = 0;
+    let (mut cut, mut count) = (0, 0);
     loop {
         let part = all.by_ref().take(PART).collect::<Result<Vec<_>, _>>()?;
         if part.is_empty() {
             break;
         }
+        count += part.len();
         let mut ids = Vec::with_capacity(part.len());
         for text in &part {
-            let (tokens, was_cut) = border.classified(text, arguments.max_length)?;
+            let (tokens, was_cut) = border.classified(text, max_length)?;
             cut += usize::from(was_cut);
             ids.push(tokens);
         }
@@ -74,8 +77,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     if cut > 0 {
         note(format_args!(
-            "lowrank: {cut} texts are longer than {} tokens and were cut (--max-length)",
-            arguments.max_length
+            "lowrank: {cut} of {count} texts are longer than {max_length} tokens and were cut \
+             (--max-length)"
         ));
     }
     Ok(())

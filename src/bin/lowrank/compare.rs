@@ -24,7 +24,7 @@ use crate::model::ModelOptions;
 use crate::output::{Force, line};
 use crate::progress::Progress;
 use crate::report::{REPORT, Report};
-use crate::train::{TaskName, TrainOptions};
+use crate::train::{TaskName, TrainOptions, say_data};
 
 const EXAMPLES: &str = "Examples:
   lowrank compare --base float.lrk --data train.tsv --validation dev.tsv --task classify --methods lora,qlora,dora,full -o report
@@ -94,11 +94,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let border = arguments.options.template.apply_to(base.text().ok())?;
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let options = &arguments.options;
-    let training = options.open(&arguments.data, tokenizer, None)?;
-    let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
-    let validation = options.open(&arguments.validation, tokenizer, labels.clone())?;
     options.template.check_used(border.as_ref())?;
     let model = base.wrap(AnyBase::open(&base.map))?;
+    let input = model.input();
+    let training = options.open(&arguments.data, input, tokenizer, None)?;
+    let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
+    let validation = options.open(&arguments.validation, input, tokenizer, labels.clone())?;
     let contest =
         Contest { base: &base, model, training, validation, labels: labels.unwrap_or_default() };
     if arguments.seeds - 1 > u64::MAX - options.seed() {
@@ -116,9 +117,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             methods.push(*method);
         }
     }
+    options.check_effects(&methods)?;
     for &method in &methods {
         contest.refuse(arguments, method)?;
     }
+    say_data(&arguments.data, &contest.training);
+    say_data(&arguments.validation, &contest.validation);
 
     let stop = Arc::new(AtomicBool::new(false));
     let signalled = Arc::clone(&stop);
@@ -185,7 +189,7 @@ fn facts(
         ("validation data", data(&arguments.validation, &contest.validation)),
         ("seeds", seeds),
     ];
-    facts.extend(arguments.options.facts());
+    facts.extend(arguments.options.facts(contest.model.input()));
     facts.push(("precision of forward products", arguments.model.exact_precision().name().into()));
     facts.push(("threads", arguments.model.executor()?.lanes().to_string()));
     facts.push(("instruction set", lowrank::kernel::kernels().name().into()));
@@ -226,8 +230,8 @@ impl Contest<'_> {
 
     /// Refuses what cannot be trained, or not in the memory that is allowed, before anything is.
     fn refuse(&self, arguments: &Arguments, method: Method) -> Result<(), Failure> {
-        let options = arguments.options.trainer(method, arguments.model.exact_precision())?;
-        let run_options = arguments.options.run();
+        let options = arguments.options.contestant(method, arguments.model.exact_precision())?;
+        let run_options = arguments.options.run_of(method);
         let lanes = arguments.model.executor()?.lanes();
         let workload =
             Workload::of(&self.training, Some(&self.validation), &run_options, options.seed, lanes);
@@ -256,7 +260,7 @@ impl Contest<'_> {
     ) -> Result<Option<Run>, Failure> {
         let options = Options {
             seed,
-            ..arguments.options.trainer(method, arguments.model.exact_precision())?
+            ..arguments.options.contestant(method, arguments.model.exact_precision())?
         };
         let (model, mapped) = match nf4 {
             Some(nf4) => (AnyBase::open(nf4)?, 0),
@@ -271,7 +275,7 @@ impl Contest<'_> {
             self.labels.clone(),
             &self.training,
             &self.validation,
-            &arguments.options.run(),
+            &arguments.options.run_of(method),
             executor.as_ref(),
             &Heap,
             &mut |event| {

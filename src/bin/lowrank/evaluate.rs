@@ -9,16 +9,16 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lowrank::train::data::{DataOptions, Dataset, Tokenize};
+use lowrank::train::data::{DataOptions, Dataset, MAX_LENGTH, Tokenize};
 use lowrank::train::{AnyBase, evaluate};
 
 use crate::Failure;
 use crate::files::File;
 use crate::model::{AdapterOptions, ModelOptions, open_adapters};
-use crate::output::line;
+use crate::output::{line, note};
 use crate::progress::Progress;
 use crate::template::TemplateOptions;
-use crate::train::{TaskName, measures_json, measures_text};
+use crate::train::{TaskName, measures_json, measures_text, say_losses};
 
 const EXAMPLES: &str = "Examples:
   lowrank evaluate --base base.lrk --adapter style.lrk --data held-out.jsonl --task lm --json
@@ -37,9 +37,9 @@ pub(crate) struct Arguments {
     /// What to measure
     #[arg(long, value_enum, default_value_t = TaskName::Lm)]
     task: TaskName,
-    /// Tokens of a sequence
-    #[arg(long, default_value_t = 512, value_name = "N")]
-    max_length: usize,
+    /// Tokens of a sequence [default: 512, or the positions of the base if those are fewer]
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
     /// Score completions and the assistant's turns only
     #[arg(long)]
     completions_only: bool,
@@ -58,8 +58,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     check_weights(&adapters)?;
     let labels =
         if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
+    let input = model.input();
     let options = DataOptions {
-        max_length: arguments.max_length,
+        input: Some(input),
+        max_length: arguments.max_length.unwrap_or(MAX_LENGTH.min(input.context.max(2))),
         completions_only: arguments.completions_only,
         labels,
         ..DataOptions::default()
@@ -67,6 +69,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let data = Dataset::open(&arguments.data, arguments.task.into(), tokenizer, options)?;
     arguments.template.check_used(border.as_ref())?;
+    say_losses(&arguments.data, &data);
+    if let Some(line) = data.header() {
+        note(format_args!("{}: line {line} names the columns", arguments.data.display()));
+    }
     let executor = arguments.model.executor()?;
     let archives: Vec<&[u8]> = adapters.iter().map(|(file, _)| &file.map[..]).collect();
     let mut progress = Progress::new("evaluating");
@@ -81,7 +87,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     progress.finish();
     let measures = measured.map_err(|error| format!("{}: {error}", base.path.display()))?;
     if arguments.json {
-        line(measures_json(&measures))?
+        let mut facts = measures_json(&measures);
+        facts["cut"] = data.truncated().into();
+        facts["left_out"] = data.skipped().into();
+        line(facts)?
     } else {
         line(measures_text(&measures))?
     }

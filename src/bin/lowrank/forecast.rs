@@ -47,15 +47,18 @@ pub(crate) fn run(
     let model = base.wrap(AnyBase::open(&base.map))?;
     let border = arguments.options.template.apply_to(base.text().ok())?;
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
-    let options = &arguments.options;
+    let (options, input) = (&arguments.options, model.input());
     let is_classifier = options.task == TaskName::Classify;
-    let training =
-        arguments.data.as_ref().map(|path| options.open(path, tokenizer, None)).transpose()?;
+    let training = arguments
+        .data
+        .as_ref()
+        .map(|path| options.open(path, input, tokenizer, None))
+        .transpose()?;
     let labels = training.as_ref().filter(|_| is_classifier).map(|data| data.labels().to_vec());
     let validation = arguments
         .validation
         .as_ref()
-        .map(|path| options.open(path, tokenizer, labels))
+        .map(|path| options.open(path, input, tokenizer, labels))
         .transpose()?;
     options.template.check_used(border.as_ref())?;
     let checkpoint =
@@ -71,7 +74,7 @@ pub(crate) fn run(
             validation: validation.as_ref().map(|data| data.longest()),
             ..Workload::full(
                 options.batch_size,
-                options.max_length,
+                options.max_length(input),
                 if is_classifier { arguments.labels } else { 0 },
                 lanes,
             )?

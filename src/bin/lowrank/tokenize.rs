@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lowrank::file::{FileError, LINE, Lines, open};
+use lowrank::text::without_mark;
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -111,8 +112,8 @@ fn texts(path: &PathBuf) -> Result<impl Iterator<Item = Result<String, FileError
                 Ok(0) => return None,
                 Ok(_) if line.trim_ascii().is_empty() => {}
                 Ok(_) => {
-                    let mark: &[u8] = if number == 1 { b"\xef\xbb\xbf" } else { b"" };
-                    let text = text(line.strip_prefix(mark).unwrap_or(&line));
+                    let line = if number == 1 { without_mark(&line) } else { &line };
+                    let text = text(line);
                     let place = || format!("line {number}");
                     return Some(text.map_err(|reason| FileError::format(&path, place(), reason)));
                 }

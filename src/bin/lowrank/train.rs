@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Args, ValueEnum};
 use lowrank::file::{FileError, Output};
 use lowrank::kernel::Precision;
-use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
+use lowrank::train::data::{DataOptions, Dataset, MAX_LENGTH, ModelInput, Task, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::schedule::Shape;
 use lowrank::train::{
@@ -124,9 +124,9 @@ pub(crate) struct TrainOptions {
     /// Label smoothing
     #[arg(long, default_value_t = 0.0, value_name = "E")]
     label_smoothing: f32,
-    /// Tokens of a sequence
-    #[arg(long, default_value_t = 256, value_name = "N")]
-    pub(crate) max_length: usize,
+    /// Tokens of a sequence [default: 512, or the positions of the base if those are fewer]
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
     /// Score completions and the assistant's turns only
     #[arg(long)]
     completions_only: bool,
@@ -141,6 +141,9 @@ pub(crate) struct TrainOptions {
     /// LoRA+: how much faster B learns than A
     #[arg(long, default_value_t = 16.0, value_name = "LAMBDA")]
     lora_plus_ratio: f32,
+    /// LoRA+: the learning rate of factors of embeddings
+    #[arg(long, default_value_t = 1e-6, value_name = "RATE")]
+    lora_plus_embedding_rate: f32,
     /// DyLoRA: only the drawn rank's row and column learn
     #[arg(long)]
     dylora_frozen: bool,
@@ -218,6 +221,7 @@ impl TrainOptions {
             },
             dropout: self.dropout,
             lora_plus_ratio: self.lora_plus_ratio,
+            lora_plus_embedding_rate: self.lora_plus_embedding_rate,
             dylora_frozen: self.dylora_frozen,
             lora_fa_preconditioned: self.lora_fa_preconditioned,
             optimizer: match self.optimizer {
@@ -260,13 +264,42 @@ impl TrainOptions {
         }
     }
 
+    /// What one of several methods is told: options of other methods have their defaults.
+    pub(crate) fn contestant(
+        &self,
+        method: Method,
+        precision: Precision,
+    ) -> Result<Options, Failure> {
+        Ok(self.trainer(method, precision)?.with_method(method))
+    }
+
+    /// What its run is told.
+    pub(crate) fn run_of(&self, method: Method) -> RunOptions {
+        let (mut options, default) = (self.run(), RunOptions::default());
+        if method != Method::DyLora {
+            options.rank_tolerance = default.rank_tolerance;
+        }
+        options
+    }
+
+    /// Refuses an option that has no effect with any of `methods`.
+    pub(crate) fn check_effects(&self, methods: &[Method]) -> Result<(), Failure> {
+        let Some(&first) = methods.first() else { return Ok(()) };
+        self.trainer(first, Precision::Exact)?.check_effects(methods)?;
+        let is_default = self.rank_tolerance == RunOptions::default().rank_tolerance;
+        if !is_default && !methods.contains(&Method::DyLora) {
+            return Err("rank-tolerance has no effect: it belongs to dylora".into());
+        }
+        Ok(())
+    }
+
     /// Optimizer steps, where they and not epochs are given.
     pub(crate) fn steps(&self) -> Option<u64> {
         self.steps
     }
 
     /// What a reader of results wants to know: name and value.
-    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn facts(&self, input: ModelInput) -> Vec<(&'static str, String)> {
         let length = self
             .steps
             .map_or_else(|| counted(self.epochs, "epoch"), |steps| counted(steps, "step"));
@@ -276,7 +309,9 @@ impl TrainOptions {
                 "batch",
                 format!(
                     "{} × {} sequences of at most {} tokens",
-                    self.accumulation, self.batch_size, self.max_length
+                    self.accumulation,
+                    self.batch_size,
+                    self.max_length(input)
                 ),
             ),
             (
@@ -302,15 +337,23 @@ impl TrainOptions {
         self.seed
     }
 
-    /// Opens a data file; a validation file takes the training file's labels.
+    /// Tokens of a sequence: those asked for, or the default that such a base can take.
+    pub(crate) fn max_length(&self, input: ModelInput) -> usize {
+        self.max_length.unwrap_or(MAX_LENGTH.min(input.context.max(2)))
+    }
+
+    /// Opens a data file for a base with this input; a validation file takes the training file's
+    /// labels.
     pub(crate) fn open<'t>(
         &self,
         path: &Path,
+        input: ModelInput,
         tokenizer: Option<&'t dyn Tokenize>,
         labels: Option<Vec<String>>,
     ) -> Result<Dataset<'t>, FileError> {
         let options = DataOptions {
-            max_length: self.max_length,
+            input: Some(input),
+            max_length: self.max_length(input),
             completions_only: self.completions_only,
             packing: self.packing && labels.is_none(),
             labels,
@@ -368,12 +411,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let border = arguments.options.template.apply_to(base.text().ok())?;
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let options = &arguments.options;
-    let training = options.open(&arguments.data, tokenizer, None)?;
+    let input = model.input();
+    let training = options.open(&arguments.data, input, tokenizer, None)?;
     let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
     let validation = arguments
         .validation
         .as_ref()
-        .map(|path| options.open(path, tokenizer, labels.clone()))
+        .map(|path| options.open(path, input, tokenizer, labels.clone()))
         .transpose()?;
     options.template.check_used(border.as_ref())?;
     if let Some(checkpoint) = checkpoint.as_ref().filter(|path| arguments.resume && !path.exists())
@@ -403,13 +447,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let signalled = Arc::clone(&stop);
     ctrlc::set_handler(move || signalled.store(true, Ordering::Relaxed))?;
-    if training.truncated() > 0 && options.task == TaskName::Lm {
-        note(format_args!(
-            "{}: {} examples were cut at {} tokens",
-            arguments.data.display(),
-            training.truncated(),
-            options.max_length
-        ));
+    say_data(&arguments.data, &training);
+    if let (Some(path), Some(data)) = (&arguments.validation, &validation) {
+        say_data(path, data);
     }
 
     let mut progress = Progress::new("training");
@@ -463,12 +503,41 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(checkpoint) = checkpoint {
         let _ = std::fs::remove_file(checkpoint);
     }
-    tell(arguments, &output, &trainer, &report)
+    tell(arguments, &output, &training, &trainer, &report)
+}
+
+/// Says what a file holds, and what of it is cut or left out.
+pub(crate) fn say_data(path: &Path, data: &Dataset<'_>) {
+    note(format_args!("{}: {}", path.display(), data.summary()));
+    say_losses(path, data);
+}
+
+/// Says what of a file is cut or left out.
+pub(crate) fn say_losses(path: &Path, data: &Dataset<'_>) {
+    for lost in data.losses() {
+        note(format_args!("{}: {lost}", path.display()));
+    }
+}
+
+/// The stable names of what a file holds.
+fn data_json(data: &Dataset<'_>) -> Value {
+    let mut facts = json!({
+        "examples": data.len(),
+        "tokens": if data.width() == 0 { data.rows() } else { 0 },
+        "cut": data.truncated(),
+        "left_out": data.skipped(),
+    });
+    if data.task() == Task::Classify {
+        let each = data.labels().iter().cloned().zip(data.label_counts().iter().map(|n| json!(n)));
+        facts["labels"] = each.collect::<serde_json::Map<_, _>>().into();
+    }
+    facts
 }
 
 fn tell(
     arguments: &Arguments,
     output: &Output,
+    training: &Dataset<'_>,
     trainer: &Trainer<'_>,
     report: &Report,
 ) -> Result<(), Failure> {
@@ -486,6 +555,7 @@ fn tell(
             "peak_resident": peak_resident(),
             "trainable_parameters": trainer.trainable_parameters(),
             "losses": report.losses,
+            "data": data_json(training),
         });
         if let Some(rank) = report.rank {
             facts["rank"] = json!(rank);

@@ -9,8 +9,8 @@ use crate::adapter::Handle;
 use crate::kernel::Kernels;
 use crate::nn::inner::SIDE_BY_SIDE;
 use crate::nn::{
-    Cache, Embedding, Engine, Heads, KvFormat, Linear, Pass, Scratch, Segment, Size, angles, attend, linear,
-    room, rotate,
+    Cache, Embedding, Engine, Heads, KvFormat, Linear, Pass, Scratch, Segment, Size, angles,
+    attend, linear, room, rotate,
 };
 use crate::tensor::math;
 use crate::tensor::workspace::{Pointers, times, workspace};

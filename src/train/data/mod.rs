@@ -6,35 +6,43 @@
 //! | `.txt` | the whole file, cut into windows of the longest sequence | language model |
 //! | `.jsonl` | `{"text"}`, `{"prompt", "completion"}` or `{"messages": [{"role", "content"}]}` | language model |
 //! | `.jsonl` | `{"text", "label"}` | classify |
-//! | `.tsv` | `text<TAB>label`; a first line whose label is `label` is a header | classify |
-//! | `.csv` | numbers, last the label; a first row without a number among its features is a header | classify |
+//! | `.tsv` | `text<TAB>label` | classify |
+//! | `.csv` | numbers, last the label | classify |
 //!
-//! Blank lines are left out. Tokens of a language model: begin of sequence where the model's rule
-//! says so, the text, end of sequence (conversations end as their template ends them). Each token
+//! Blank lines are left out, and a byte order mark at the beginning. A line or row has at most
+//! [`LONGEST_LINE`] bytes. Objects have these keys and no others, and a label is one line. The
+//! first row of a table is no example if it names the columns ("Review", "sentiment") and no other
+//! row has its label, or if none of its features is a number; [`Dataset::header`] tells.
+//!
+//! Tokens of a language model: begin of sequence where the model's rule says so, the text, end of sequence (conversations end as their template ends them). Each token
 //! is predicted from those before it in its own example; the first never is, those of a prompt only
 //! without [`DataOptions::completions_only`].
 //!
 //! Per example the index takes 28 bytes; of a `.txt` file the tokens are kept, 4 bytes each.
 
+mod batch;
+mod header;
+mod labels;
+mod lines;
+mod options;
 mod plan;
 mod record;
 mod scan;
+mod summary;
 mod tokenize;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-use super::parallel::each;
 use crate::file::{FileError, open};
-use crate::runtime::{Executor, Serial};
 
 use plan::Room;
-use record::Record;
-use tokenize::{Encoded, Encoder};
+use tokenize::Encoder;
 
+pub use lines::LONGEST_LINE;
+pub use options::{DataOptions, MAX_LENGTH, ModelInput};
 pub use tokenize::Tokenize;
 
 /// The target of a row whose prediction is not scored.
@@ -47,27 +55,6 @@ pub enum Task {
     LanguageModel,
     /// One label for a whole sequence or row of features.
     Classify,
-}
-
-/// How a file is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DataOptions {
-    /// The most tokens of a sequence; longer ones are cut and counted. At least 2.
-    pub max_length: usize,
-    /// Score completions and the assistant's turns only, each with the token that ends it.
-    pub completions_only: bool,
-    /// Fill batches by tokens (up to `batch_size · max_length`) instead of by examples. Examples
-    /// stay apart.
-    pub packing: bool,
-    /// The labels of the training file, for a validation file; `None` takes the file's own.
-    pub labels: Option<Vec<String>>,
-}
-
-impl Default for DataOptions {
-    /// At most 512 tokens, every token scored, batches by examples, the file's own labels.
-    fn default() -> Self {
-        Self { max_length: 512, completions_only: false, packing: false, labels: None }
-    }
 }
 
 /// What goes into a model.
@@ -127,14 +114,6 @@ struct Entry {
     class: u32,
 }
 
-/// What an example says: tokens, or features.
-#[derive(Default)]
-struct Example {
-    encoded: Encoded,
-    features: Vec<f32>,
-    class: u32,
-}
-
 /// An opened and indexed file.
 pub struct Dataset<'t> {
     path: PathBuf,
@@ -144,6 +123,7 @@ pub struct Dataset<'t> {
     tokenizer: Option<&'t dyn Tokenize>,
     options: DataOptions,
     labels: Vec<String>,
+    label_counts: Vec<u64>,
     entries: Vec<Entry>,
     /// Rows of each example.
     lengths: Vec<u32>,
@@ -152,6 +132,10 @@ pub struct Dataset<'t> {
     width: usize,
     truncated: usize,
     skipped: usize,
+    /// The line that names the columns.
+    header: Option<u64>,
+    /// Is there a record with a prompt or messages?
+    has_prompts: bool,
 }
 
 impl fmt::Debug for Dataset<'_> {
@@ -169,10 +153,11 @@ impl<'t> Dataset<'t> {
     /// tokenizer.
     ///
     /// # Errors
-    /// [`FileError`] with the line: a record that is not as the table above says, a label that is
-    /// not among the given ones, text that is not UTF-8, a token beyond the vocabulary. With
-    /// the file: another extension, a task that it cannot serve, a missing tokenizer, no
-    /// example or only one label in it.
+    /// [`FileError`] with the line: a record that is not as the table above says or that does not
+    /// fit [`DataOptions::input`], a label that is not among the given ones, text that is not
+    /// UTF-8, a token beyond the vocabulary, a line that is too long. With the file: another
+    /// extension, a task or model that it cannot serve, an option that has no effect on it, a
+    /// missing tokenizer, no example or only one label in it.
     pub fn open(
         path: &Path,
         task: Task,
@@ -180,21 +165,8 @@ impl<'t> Dataset<'t> {
         options: DataOptions,
     ) -> Result<Self, FileError> {
         let format = Format::of(path, task)?;
-        if format != Format::Csv {
-            let frame = tokenizer
-                .map_or(0, |t| usize::from(t.begin().is_some()) + usize::from(t.close().is_some()));
-            let least = if task == Task::Classify { frame + 1 } else { 2 };
-            let wrong = |reason| Err(FileError::format(path, "", reason));
-            if options.max_length < least {
-                return wrong(format!(
-                    "sequences of at most {} tokens hold nothing to learn: at least {least} are needed",
-                    options.max_length
-                ));
-            }
-            if tokenizer.is_none() {
-                return wrong("the model has no tokenizer, so text cannot be its input".into());
-            }
-        }
+        options::check(format, task, tokenizer, &options)
+            .map_err(|reason| FileError::format(path, "", reason))?;
         let file = open(path)?;
         let mut dataset = Self {
             path: path.to_owned(),
@@ -203,6 +175,7 @@ impl<'t> Dataset<'t> {
             task,
             tokenizer,
             labels: Vec::new(),
+            label_counts: Vec::new(),
             options,
             entries: Vec::new(),
             lengths: Vec::new(),
@@ -210,6 +183,8 @@ impl<'t> Dataset<'t> {
             width: 0,
             truncated: 0,
             skipped: 0,
+            header: None,
+            has_prompts: false,
         };
         dataset.scan()?;
         Ok(dataset)
@@ -244,6 +219,16 @@ impl<'t> Dataset<'t> {
     /// as given. Empty for a language model.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// Examples of each label, in their order; empty for a language model.
+    pub fn label_counts(&self) -> &[u64] {
+        &self.label_counts
+    }
+
+    /// The line that names the columns and is no example, if there is one.
+    pub fn header(&self) -> Option<u64> {
+        self.header
     }
 
     /// Features of a row; 0 where tokens go in.
@@ -304,206 +289,24 @@ impl<'t> Dataset<'t> {
         }
     }
 
-    /// Reads and encodes these examples, in this order.
-    ///
-    /// # Errors
-    /// [`FileError`] if the file cannot be read or has changed since it was opened, or if there is
-    /// no such example.
-    pub fn batch(&self, examples: &[u32]) -> Result<Batch, FileError> {
-        self.batch_on(&Serial, examples)
-    }
-
-    /// [`batch`](Self::batch) on the lanes of `executor`.
-    pub(crate) fn batch_on(
-        &self,
-        executor: &dyn Executor,
-        examples: &[u32],
-    ) -> Result<Batch, FileError> {
-        let mut read: Vec<Option<Result<Example, FileError>>> =
-            examples.iter().map(|_| None).collect();
-        each(executor, read.iter_mut().zip(examples), |(read, &example)| {
-            *read = Some(self.example(example))
-        });
-        let rows = examples.iter().map(|&example| self.length(example)).sum();
-        let mut starts = Vec::with_capacity(examples.len() + 1);
-        starts.push(0);
-        let (mut tokens, mut next, mut values, mut classes) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for example in read.into_iter().flatten() {
-            let Example { encoded, features, class } = example?;
-            if self.format == Format::Csv {
-                values.extend(features);
-                starts.push(starts.len());
-            } else {
-                if tokens.is_empty() {
-                    tokens.reserve(rows);
-                }
-                if self.task == Task::LanguageModel {
-                    next.extend(targets(&encoded));
-                }
-                tokens.extend(encoded.ids);
-                starts.push(tokens.len());
-            }
-            classes.push(class);
-        }
-        let inputs = match self.format {
-            Format::Csv => Inputs::Features { values, width: self.width },
-            Format::Text | Format::JsonLines | Format::Tsv => Inputs::Tokens(tokens),
-        };
-        let targets = match self.task {
-            Task::LanguageModel => Targets::Next(next),
-            Task::Classify => Targets::Class(classes),
-        };
-        Ok(Batch { inputs, starts, targets })
-    }
-
-    fn example(&self, example: u32) -> Result<Example, FileError> {
-        let (entry, length) = self.entry(example)?;
-        let mut read = Example { class: entry.class, ..Example::default() };
-        match self.format {
-            Format::Csv => read.features = self.features(&entry)?,
-            Format::Text | Format::JsonLines | Format::Tsv => {
-                read.encoded = self.encoded(&entry, length)?
-            }
-        }
-        Ok(read)
-    }
-
-    fn entry(&self, example: u32) -> Result<(Entry, usize), FileError> {
-        let entry = self.entries.get(example as usize).copied();
-        let known = |entry| (entry, self.length(example));
-        entry.map(known).ok_or_else(|| {
-            self.wrong(format!("there is no example {example}: the file has {}", self.len()))
-        })
-    }
-
-    /// The tokens of an example, as they were when the file was opened.
-    fn encoded(&self, entry: &Entry, length: usize) -> Result<Encoded, FileError> {
-        let Some(encoder) = self.encoder() else { return Ok(Encoded::default()) };
-        if self.format == Format::Text {
-            return Ok(self.window(entry, length));
-        }
-        let bytes = self.read(entry)?;
-        let changed = || self.changed(entry);
-        let line = std::str::from_utf8(&bytes).map_err(|_| changed())?;
-        let record = self.record(line).map_err(|_| changed())?;
-        let encoded = encoder.encode(&record).map_err(|_| changed())?;
-        if encoded.ids.len() == length { Ok(encoded) } else { Err(changed()) }
-    }
-
-    fn features(&self, entry: &Entry) -> Result<Vec<f32>, FileError> {
-        let bytes = self.read(entry)?;
-        let mut row = csv::ByteRecord::new();
-        let is_row = scan::csv_reader(bytes.as_slice()).read_byte_record(&mut row).unwrap_or(false);
-        match record::from_csv(&row) {
-            Ok(Record::Features { values, .. }) if is_row && values.len() == self.width => {
-                Ok(values)
-            }
-            _ => Err(self.changed(entry)),
-        }
-    }
-
-    fn record(&self, line: &str) -> Result<Record, String> {
-        match self.format {
-            Format::Tsv => record::from_tsv(line),
-            Format::Text | Format::JsonLines | Format::Csv => record::from_json(line, self.task),
-        }
-    }
-
-    fn read(&self, entry: &Entry) -> Result<Vec<u8>, FileError> {
-        let mut bytes = vec![0; entry.bytes as usize];
-        // A reader that panicked left no state behind but the position, which is set here.
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let read =
-            file.seek(SeekFrom::Start(entry.offset)).and_then(|_| file.read_exact(&mut bytes));
-        match read {
-            Ok(()) => Ok(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Err(self.changed(entry))
-            }
-            Err(error) => Err(FileError::io(&self.path, error)),
-        }
-    }
-
     fn encoder(&self) -> Option<Encoder<'t>> {
         let DataOptions { max_length, completions_only, .. } = self.options;
         self.tokenizer.map(|tokenizer| Encoder { tokenizer, max_length, completions_only })
     }
 
-    fn changed(&self, entry: &Entry) -> FileError {
-        let reason = "the file has changed since it was opened; start the run again";
-        FileError::format(&self.path, format!("line {}", entry.line), reason)
+    /// Refuses a file whose rows the model cannot take in.
+    pub(crate) fn check_input(&self, input: ModelInput) -> Result<(), FileError> {
+        if self.width == input.features {
+            return Ok(());
+        }
+        let holds = match self.width {
+            0 => "it holds text".into(),
+            width => format!("its rows have {width} features"),
+        };
+        Err(self.wrong(format!("{holds}, the model reads {}", input.described())))
     }
 
     fn wrong(&self, reason: impl Into<String>) -> FileError {
         FileError::format(&self.path, "", reason)
-    }
-}
-
-/// For each token the one behind it if that is scored.
-fn targets(encoded: &Encoded) -> impl Iterator<Item = u32> {
-    let behind = encoded.ids.iter().zip(&encoded.scored).skip(1);
-    behind
-        .map(|(&id, &is_scored)| if is_scored { id } else { IGNORE })
-        .chain((!encoded.ids.is_empty()).then_some(IGNORE))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::runtime::Threads;
-    use crate::text::{Message, TextError};
-
-    /// A token per byte.
-    struct Bytes;
-
-    impl Tokenize for Bytes {
-        fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-            Ok(text.bytes().map(u32::from).collect())
-        }
-
-        fn render_chat(&self, _: &[Message], _: bool) -> Result<String, TextError> {
-            Ok(String::new())
-        }
-    }
-
-    #[test]
-    fn lanes_read_what_one_reads_and_report_the_same_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let threads = Threads::new(3).unwrap();
-        let lines = |line: &dyn Fn(usize) -> String| (0..20).map(line).collect::<String>();
-        let files = [
-            ("a.txt", Task::LanguageModel, "a text of some length, ".repeat(20)),
-            (
-                "a.jsonl",
-                Task::LanguageModel,
-                lines(&|i| format!("{{\"text\": \"{}\"}}\n", "word ".repeat(i % 5 + 1))),
-            ),
-            (
-                "a.tsv",
-                Task::Classify,
-                lines(&|i| format!("{}\t{}\n", "word ".repeat(i % 7 + 1), i % 3)),
-            ),
-            ("a.csv", Task::Classify, lines(&|i| format!("{i},{},{}\n", 2 * i, i % 2))),
-        ];
-        for (name, task, content) in files {
-            let path = folder.path().join(name);
-            std::fs::write(&path, &content).unwrap();
-            let options = DataOptions { max_length: 24, ..DataOptions::default() };
-            let data = Dataset::open(&path, task, Some(&Bytes), options).unwrap();
-            let order: Vec<u32> = (0..data.len() as u32).rev().collect();
-            assert!(order.len() >= 19, "{name}");
-            assert_eq!(
-                data.batch_on(&threads, &order).unwrap(),
-                data.batch(&order).unwrap(),
-                "{name}"
-            );
-
-            // Two examples that are not there: the first is the one that is named.
-            let wrong: Vec<u32> = order.iter().copied().chain([500, 3, 400]).collect();
-            let error = data.batch_on(&threads, &wrong).unwrap_err().to_string();
-            assert!(error.contains("500"), "{error}");
-            assert_eq!(error, data.batch(&wrong).unwrap_err().to_string());
-        }
     }
 }

@@ -4,9 +4,10 @@
 
 use serde_json::{Map, Value};
 
+use crate::nearest::{either, nearest};
 use crate::text::Message;
 
-use super::Task;
+use super::{Task, header};
 
 /// What a record says.
 #[derive(Debug, PartialEq)]
@@ -28,7 +29,7 @@ impl Record {
     }
 }
 
-/// A line of JSON: an object with the keys that the task asks for; others may be there.
+/// A line of JSON: an object with the keys that the task asks for, and no others.
 pub(super) fn from_json(line: &str, task: Task) -> Result<Record, String> {
     let value: Value = serde_json::from_str(line).map_err(|error| {
         let (column, error) = (error.column(), error.to_string());
@@ -39,8 +40,16 @@ pub(super) fn from_json(line: &str, task: Task) -> Result<Record, String> {
         return Err("a JSON object was expected, {\"text\": …}".into());
     };
     match task {
-        Task::Classify => labelled(&string(&object, "text")?, &label(&object)?),
-        Task::LanguageModel if object.contains_key("messages") => messages(&object),
+        Task::Classify => {
+            let record = labelled(&string(&object, "text")?, &label(&object)?)?;
+            only(&object, &["text", "label"], "")?;
+            Ok(record)
+        }
+        Task::LanguageModel if object.contains_key("messages") => {
+            let record = messages(&object)?;
+            only(&object, &["messages"], "")?;
+            Ok(record)
+        }
         Task::LanguageModel
             if object.contains_key("prompt") || object.contains_key("completion") =>
         {
@@ -48,17 +57,45 @@ pub(super) fn from_json(line: &str, task: Task) -> Result<Record, String> {
             if completion.is_empty() {
                 return Err("\"completion\" is empty: there is nothing to learn".into());
             }
+            only(&object, &["prompt", "completion"], "")?;
             Ok(Record::Completion { prompt, completion })
         }
         Task::LanguageModel if object.contains_key("text") => {
             let text = string(&object, "text")?;
-            if text.is_empty() { Err("\"text\" is empty".into()) } else { Ok(Record::Text(text)) }
+            if text.is_empty() {
+                return Err("\"text\" is empty".into());
+            }
+            only(&object, &["text"], "")?;
+            Ok(Record::Text(text))
         }
         Task::LanguageModel => Err(format!(
             "\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found {}",
             keys(&object)
         )),
     }
+}
+
+/// Every key that some record has.
+const KEYS: [&str; 5] = ["text", "label", "prompt", "completion", "messages"];
+
+/// Refuses keys beside `known`, unless they are null: what they say would not be learnt. `place` is
+/// where the object is.
+fn only(object: &Map<String, Value>, known: &[&str], place: &str) -> Result<(), String> {
+    let is_unknown =
+        |(key, value): &(&String, &Value)| !known.contains(&key.as_str()) && !value.is_null();
+    let Some((key, _)) = object.iter().find(is_unknown) else { return Ok(()) };
+    let expected = known.iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(" and ");
+    let hint = match (key.as_str(), known) {
+        ("label", ["text"]) => "labels are learnt with the task classify".into(),
+        (key, [_, ..]) if place.is_empty() && KEYS.contains(&key) => {
+            "it belongs to another kind of record".into()
+        }
+        (key, known) => {
+            let near = nearest(key, known.iter().copied(), 1);
+            format!("the nearest is {}; take out what is not to be learnt", either(&near))
+        }
+    };
+    Err(format!("{place}unknown key {key:?} beside {expected}: {hint}"))
 }
 
 /// A line `text<TAB>label`.
@@ -89,27 +126,39 @@ pub(super) fn from_csv(row: &csv::ByteRecord) -> Result<Record, String> {
         Err(_) => Err(format!("column {} is {field:?}, a number was expected", i + 1)),
     };
     let values = fields.iter().enumerate().map(number).collect::<Result<Vec<_>, _>>()?;
+    one_line(&label)?;
     if label.is_empty() {
         return Err(format!("column {} is empty, the label was expected", fields.len() + 1));
     }
     Ok(Record::Features { values, label })
 }
 
-/// Does this row name columns, so that none of its features is a number?
+/// Does this row name columns? So it is if none of its features is a number, or if some are not and
+/// its last column is named as labels are.
 pub(super) fn is_header(row: &csv::ByteRecord) -> bool {
-    let is_number = |field| {
-        std::str::from_utf8(field)
-            .is_ok_and(|text| text.trim().parse::<f32>().is_ok_and(f32::is_finite))
-    };
-    row.len() > 1 && !row.iter().take(row.len() - 1).any(is_number)
+    let text = |field| std::str::from_utf8(field).unwrap_or_default().trim();
+    let is_number = |field| text(field).parse::<f32>().is_ok_and(f32::is_finite);
+    let features = || row.iter().take(row.len().saturating_sub(1));
+    let numbers = features().filter(|field| is_number(field)).count();
+    let is_named = || row.iter().last().is_some_and(|label| header::names_labels(text(label)));
+    row.len() > 1 && (numbers == 0 || numbers < row.len() - 1 && is_named())
 }
 
 fn labelled(text: &str, label: &str) -> Result<Record, String> {
     let label = label.trim();
+    one_line(label)?;
     match (text.trim().is_empty(), label.is_empty()) {
         (true, _) => Err(format!("the text of label {label:?} is empty")),
         (_, true) => Err("the label is empty".into()),
         _ => Ok(Record::Labelled { text: text.to_owned(), label: label.to_owned() }),
+    }
+}
+
+/// Names of labels are stored one a line.
+fn one_line(label: &str) -> Result<(), String> {
+    match label.contains(['\n', '\r']) {
+        true => Err(format!("label {label:?} holds a line feed: a label is one line")),
+        false => Ok(()),
     }
 }
 
@@ -146,7 +195,11 @@ fn messages(object: &Map<String, Value>) -> Result<Record, String> {
             text.map(str::to_owned)
                 .ok_or_else(|| format!("message {} has no string {key:?}", i + 1))
         };
-        Ok(Message { role: text("role")?, content: text("content")? })
+        let message_of = Message { role: text("role")?, content: text("content")? };
+        if let Value::Object(object) = message {
+            only(object, &["role", "content"], &format!("message {}: ", i + 1))?;
+        }
+        Ok(message_of)
     };
     listed.iter().enumerate().map(message).collect::<Result<_, String>>().map(Record::Chat)
 }

@@ -1,12 +1,14 @@
 //! The one pass over a file that checks and indexes it.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
 
 use crate::file::{FileError, LINE, Lines, open};
 
+use super::header;
+use super::labels::Names;
+use super::lines::{Blanks, BoundedRows, too_long};
 use super::record::{self, Record};
 use super::tokenize::Encoded;
 use super::{Dataset, Entry, Format, Task};
@@ -49,88 +51,6 @@ pub(super) fn csv_reader<R: Read>(reader: R) -> csv::Reader<R> {
     csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(reader)
 }
 
-/// Counts the ends of lines in front of rows: a CSV reader takes them with the row behind.
-struct Blanks {
-    reader: BufReader<File>,
-    at: u64,
-}
-
-impl Blanks {
-    /// Ends of lines from byte `start` on, up to anything else. `start` only grows.
-    fn from(&mut self, start: u64) -> io::Result<u64> {
-        self.reader
-            .seek_relative(i64::try_from(start.saturating_sub(self.at)).unwrap_or(i64::MAX))?;
-        self.at = start;
-        let mut lines = 0;
-        loop {
-            let buffer = self.reader.fill_buf()?;
-            let blank = buffer.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-            lines += buffer[..blank].iter().filter(|byte| **byte == b'\n').count() as u64;
-            let is_over = blank < buffer.len() || buffer.is_empty();
-            self.reader.consume(blank);
-            self.at += blank as u64;
-            if is_over {
-                return Ok(lines);
-            }
-        }
-    }
-}
-
-/// Names and their indices in the order of their first appearance.
-#[derive(Default)]
-struct Names {
-    indices: HashMap<String, u32>,
-    names: Vec<String>,
-    are_given: bool,
-}
-
-impl Names {
-    fn given(names: &[String]) -> Self {
-        Self {
-            indices: names.iter().cloned().zip(0..).collect(),
-            names: names.to_vec(),
-            are_given: true,
-        }
-    }
-
-    fn index(&mut self, name: &str) -> Result<u32, String> {
-        if let Some(&index) = self.indices.get(name) {
-            return Ok(index);
-        }
-        if self.are_given {
-            let known: Vec<&str> = self.names.iter().take(20).map(String::as_str).collect();
-            let more = if self.names.len() > 20 { ", …" } else { "" };
-            return Err(format!(
-                "label {name:?} is not one of the training data's {}: {}{more}",
-                self.names.len(),
-                known.join(", ")
-            ));
-        }
-        let index = u32::try_from(self.names.len()).map_err(|_| "too many labels")?;
-        self.indices.insert(name.to_owned(), index);
-        self.names.push(name.to_owned());
-        Ok(index)
-    }
-
-    /// The names in order, and for each old index the new one.
-    fn sorted(self) -> (Vec<String>, Vec<u32>) {
-        if self.are_given {
-            let same = (0..).take(self.names.len()).collect();
-            return (self.names, same);
-        }
-        let mut order: Vec<u32> = (0..).take(self.names.len()).collect();
-        let numbers: Option<Vec<i64>> = self.names.iter().map(|name| name.parse().ok()).collect();
-        let name = |i: &u32| self.names[*i as usize].as_str();
-        match &numbers {
-            Some(numbers) => order.sort_by_key(|i| (numbers[*i as usize], name(i))),
-            None => order.sort_by_key(name),
-        }
-        let mut new = vec![0; order.len()];
-        order.iter().zip(0..).for_each(|(&old, index)| new[old as usize] = index);
-        (order.iter().map(|i| name(i).to_owned()).collect(), new)
-    }
-}
-
 /// A line with its place.
 struct Line<'l> {
     text: &'l str,
@@ -138,60 +58,142 @@ struct Line<'l> {
     number: u64,
 }
 
+/// What the first row of a table says, until it is known whether it names the columns.
+struct First {
+    line: u64,
+    /// The text, or nothing in a row of features.
+    text: String,
+    features: Vec<f32>,
+    was_cut: bool,
+}
+
+impl First {
+    /// Is it a header, if `others` are the labels of the other rows?
+    fn is_header<'l>(&self, label: &str, others: impl IntoIterator<Item = &'l str>) -> bool {
+        match self.text.is_empty() {
+            false => header::is_of_texts(&self.text, label, others),
+            true => header::is_of_features(&self.features, label, others),
+        }
+    }
+}
+
 impl Dataset<'_> {
     /// Fills the index.
     pub(super) fn scan(&mut self) -> Result<(), FileError> {
         let mut names = self.options.labels.as_deref().map(Names::given).unwrap_or_default();
-        match self.format {
-            Format::Text => self.scan_text()?,
+        let first = match self.format {
+            Format::Text => self.scan_text().map(|()| None)?,
             Format::JsonLines | Format::Tsv => self.scan_records(&mut names)?,
             Format::Csv => self.scan_csv(&mut names)?,
+        };
+        if let Some(first) = first {
+            self.leave_out_header(&first, &mut names);
         }
         if self.entries.is_empty() {
             return Err(self.wrong(match self.skipped {
                 0 => "the file holds no example".into(),
-                skipped => format!("nothing is scored in any of its {skipped} records: prompts fill the longest sequence"),
+                skipped => format!(
+                    "nothing is scored in any of its {skipped} records: prompts fill the longest \
+                     sequence"
+                ),
             }));
         }
         if u32::try_from(self.entries.len()).is_err() {
             return Err(self.wrong("the file has more than 2^32 examples"));
         }
+        if self.options.completions_only && !self.has_prompts {
+            return Err(self.wrong(
+                "completions-only has no effect: no record has a prompt or messages, so that every \
+                 token is scored; leave the option out",
+            ));
+        }
         if self.task == Task::Classify {
-            let (labels, new) = names.sorted();
-            self.entries.iter_mut().for_each(|entry| entry.class = new[entry.class as usize]);
-            self.labels = labels;
+            let sorted = names.sorted();
+            self.entries
+                .iter_mut()
+                .for_each(|entry| entry.class = sorted.new[entry.class as usize]);
+            (self.labels, self.label_counts) = (sorted.names, sorted.counts);
             if let [only] = &self.labels[..] {
                 return Err(self.wrong(format!(
                     "every example has the label {only:?}: a classifier needs two"
                 )));
             }
         }
-        Ok(())
+        self.check_positions()
     }
 
-    fn scan_records(&mut self, names: &mut Names) -> Result<(), FileError> {
-        let Some(encoder) = self.encoder() else { return Ok(()) };
+    /// Refuses sequences that are longer than the model.
+    fn check_positions(&self) -> Result<(), FileError> {
+        let Some(input) = self.options.input.filter(|input| input.features == 0) else {
+            return Ok(());
+        };
+        let longer = |length: &u32| *length as usize > input.context;
+        let Some(index) = self.lengths.iter().position(longer) else { return Ok(()) };
+        let reason = format!(
+            "{} tokens, the model has positions for {}: ask for a max-length of at most that",
+            self.lengths[index], input.context
+        );
+        let line = self.entries[index].line;
+        let place =
+            if self.format == Format::Text { String::new() } else { format!("line {line}") };
+        Err(FileError::format(&self.path, place, reason))
+    }
+
+    /// The first row of a table is no example if it names the columns and no other row has its
+    /// label.
+    fn leave_out_header(&mut self, first: &First, names: &mut Names) {
+        let is_header =
+            names.lonely_first().is_some_and(|label| first.is_header(label, names.all().skip(1)));
+        if !is_header {
+            return;
+        }
+        names.remove_first();
+        self.entries.remove(0);
+        self.lengths.remove(0);
+        self.entries.iter_mut().for_each(|entry| entry.class -= 1);
+        self.truncated -= usize::from(first.was_cut);
+        self.header = Some(first.line);
+    }
+
+    fn scan_records(&mut self, names: &mut Names) -> Result<Option<First>, FileError> {
+        let Some(encoder) = self.encoder() else { return Ok(None) };
+        let (mut first, mut is_first) = (None, true);
         self.each_line(|dataset, line| {
             if line.text.trim().is_empty() {
                 return Ok(());
             }
             let record = dataset.record(line.text)?;
-            if dataset.format == Format::Tsv && line.number == 1 && record.label() == Some("label")
+            dataset.has_prompts |= matches!(record, Record::Completion { .. } | Record::Chat(_));
+            if let Record::Labelled { text, label } = &record
+                && std::mem::replace(&mut is_first, false)
+                && dataset.format == Format::Tsv
             {
-                return Ok(());
+                let row = First {
+                    line: line.number,
+                    text: text.clone(),
+                    features: Vec::new(),
+                    was_cut: false,
+                };
+                if names.is_foreign(label) && row.is_header(label, names.all()) {
+                    dataset.header = Some(line.number);
+                    return Ok(());
+                }
+                first = Some(row);
             }
             let class = record.label().map_or(Ok(0), |label| names.index(label))?;
             let encoded = encoder.encode(&record)?;
             dataset.truncated += usize::from(encoded.was_cut);
+            if let Some(first) = first.as_mut().filter(|first| first.line == line.number) {
+                first.was_cut = encoded.was_cut;
+            }
             if dataset.task == Task::LanguageModel && !encoded.scored.contains(&true) {
                 dataset.skipped += 1;
                 return Ok(());
             }
-            let bytes =
-                u32::try_from(line.text.len()).map_err(|_| "the line is longer than 4 GiB")?;
-            dataset.push(line.offset, bytes, line.number, class, encoded.ids.len());
+            dataset.push(line.offset, line.text.len(), line.number, class, encoded.ids.len());
             Ok(())
-        })
+        })?;
+        Ok(first)
     }
 
     fn scan_text(&mut self) -> Result<(), FileError> {
@@ -236,69 +238,75 @@ impl Dataset<'_> {
         Encoded { ids, scored, was_cut: false }
     }
 
-    fn scan_csv(&mut self, names: &mut Names) -> Result<(), FileError> {
-        let mut reader = csv_reader(BufReader::new(self.reopened()?));
-        let mut blanks = Blanks { reader: BufReader::new(self.reopened()?), at: 0 };
+    fn scan_csv(&mut self, names: &mut Names) -> Result<Option<First>, FileError> {
+        let mut reader = csv_reader(BoundedRows::new(self.reopened()?));
+        let mut blanks = Blanks::new(self.reopened()?);
         let mut row = csv::ByteRecord::new();
-        let (mut first, mut columns) = (true, 0);
+        let (mut first, mut columns) = (None, None);
         loop {
             let (start, line) = (reader.position().byte(), reader.position().line());
-            if !reader
-                .read_byte_record(&mut row)
-                .map_err(|error| FileError::io(&self.path, error.into()))?
-            {
-                return Ok(());
+            let blank = blanks.from(start).map_err(|error| FileError::io(&self.path, error))?;
+            let line = line + blank;
+            reader.get_mut().begin(start);
+            let wrong =
+                |reason: String| FileError::format(&self.path, format!("line {line}"), reason);
+            match reader.read_byte_record(&mut row).map_err(csv::Error::into_kind) {
+                Ok(true) => {}
+                Ok(false) => return Ok(first),
+                Err(csv::ErrorKind::Io(error)) if error.kind() == ErrorKind::FileTooLarge => {
+                    return Err(wrong(too_long("row")));
+                }
+                Err(csv::ErrorKind::Io(error)) => return Err(FileError::io(&self.path, error)),
+                Err(_) => return Err(wrong("not CSV".into())),
             }
-            let line =
-                line + blanks.from(start).map_err(|error| FileError::io(&self.path, error))?;
-            let is_first = std::mem::replace(&mut first, false);
-            if is_first {
-                columns = row.len();
-            }
+            let is_first = columns.is_none();
+            let width = *columns.get_or_insert(row.len());
             if is_first && record::is_header(&row) {
+                self.header = Some(line);
                 continue;
             }
-            let checked = self.csv_row(&row, columns, names);
-            let (values, class) = checked
-                .map_err(|reason| FileError::format(&self.path, format!("line {line}"), reason))?;
-            self.width = values;
-            let bytes = u32::try_from(reader.position().byte().saturating_sub(start));
-            let bytes = bytes.map_err(|_| {
-                FileError::format(
-                    &self.path,
-                    format!("line {line}"),
-                    "the row is longer than 4 GiB",
-                )
-            })?;
-            self.push(start, bytes, line, class, 1);
+            let (features, label) = self.csv_row(&row, width).map_err(wrong)?;
+            self.width = features.len();
+            if is_first {
+                let (text, was_cut) = (String::new(), false);
+                let row = First { line, text, features, was_cut };
+                if names.is_foreign(&label) && row.is_header(&label, names.all()) {
+                    self.header = Some(line);
+                    continue;
+                }
+                first = Some(row);
+            }
+            let class = names.index(&label).map_err(wrong)?;
+            let bytes = reader.position().byte().saturating_sub(start);
+            self.push(start, usize::try_from(bytes).unwrap_or(usize::MAX), line, class, 1);
         }
     }
 
-    /// Features and class of a row.
-    fn csv_row(
-        &self,
-        row: &csv::ByteRecord,
-        columns: usize,
-        names: &mut Names,
-    ) -> Result<(usize, u32), String> {
+    /// Features and label of a row.
+    fn csv_row(&self, row: &csv::ByteRecord, columns: usize) -> Result<(Vec<f32>, String), String> {
         if row.len() != columns {
             return Err(format!("{} columns, the first row has {columns}", row.len()));
         }
-        match record::from_csv(row)? {
-            Record::Features { values, label } => Ok((values.len(), names.index(&label)?)),
-            _ => Err("a row of features was expected".into()),
+        let Record::Features { values, label } = record::from_csv(row)? else {
+            return Err("a row of features was expected".into());
+        };
+        match self.options.input {
+            Some(input) if input.features != values.len() => Err(format!(
+                "{columns} columns, {} features and the label were expected: the model reads {}",
+                input.features,
+                input.described()
+            )),
+            _ => Ok((values, label)),
         }
     }
 
-    fn push(&mut self, offset: u64, bytes: u32, line: u64, class: u32, rows: usize) {
-        self.entries.push(Entry {
-            offset,
-            bytes,
-            line: u32::try_from(line).unwrap_or(u32::MAX),
-            class,
-        });
+    /// Lines and rows are bounded, so that their lengths fit.
+    fn push(&mut self, offset: u64, bytes: usize, line: u64, class: u32, rows: usize) {
+        let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+        let (bytes, line) = (number(bytes as u64), number(line));
+        self.entries.push(Entry { offset, bytes, line, class });
         // The longest sequence bounds it.
-        self.lengths.push(u32::try_from(rows).unwrap_or(u32::MAX));
+        self.lengths.push(number(rows as u64));
     }
 
     /// Calls `each` with every line, which is UTF-8; records without the line's end, text with it.
@@ -310,16 +318,16 @@ impl Dataset<'_> {
         let mut lines = Lines::new(BufReader::new(self.reopened()?), most);
         let (mut bytes, mut offset, mut number) = (Vec::new(), 0u64, 0u64);
         loop {
+            number += 1;
             let read = lines.next(&mut bytes).map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidData => {
-                    FileError::format(&self.path, format!("line {}", number + 1), error.to_string())
+                ErrorKind::InvalidData => {
+                    FileError::format(&self.path, format!("line {number}"), error.to_string())
                 }
                 _ => FileError::io(&self.path, error),
             })?;
             if read == 0 {
                 return Ok(());
             }
-            number += 1;
             let mark = if number == 1 && bytes.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
             let text = std::str::from_utf8(&bytes[mark..]).map_err(|error| {
                 let byte = mark + error.valid_up_to();
@@ -335,7 +343,7 @@ impl Dataset<'_> {
             if let Err(reason) = each(self, Line { text, offset: offset + mark as u64, number }) {
                 return Err(FileError::format(&self.path, format!("line {number}"), reason));
             }
-            offset += read as u64;
+            offset += bytes.len() as u64;
         }
     }
 

@@ -1,6 +1,7 @@
 //! DyLoRA (arXiv 2210.07558): every step trains the first b rows of A and columns of B at the scale
 //! alpha / b, with b drawn uniformly from 1 to r for the whole model. Any rank can be used
-//! afterwards.
+//! afterwards. Where layers have ranks of their own (`rank_pattern`), r is the largest of them, and
+//! a layer never has more than its own.
 //!
 //! With `dylora_frozen` only row and column b learn, the ones before them are constants (the form
 //! of the authors' script).
@@ -16,19 +17,12 @@ pub(super) struct DyLora;
 const STREAM: u64 = 0x6479;
 
 impl Rules for DyLora {
-    fn rank(&self, options: &Options, step: u64) -> Option<usize> {
-        let most = options.largest_rank() as u64;
+    fn rank(&self, options: &Options, most: usize, step: u64) -> Option<usize> {
+        let most = most.max(1) as u64;
         Some((random::bits(options.seed, STREAM, step) % most) as usize + 1)
     }
 
-    fn adjust(
-        &self,
-        plan: &Plan,
-        options: &Options,
-        rank: Option<usize>,
-        _: &[f32],
-        gradients: &mut [f32],
-    ) {
+    fn adjust(&self, plan: &Plan, options: &Options, rank: Option<usize>, gradients: &mut [f32]) {
         if !options.dylora_frozen {
             return;
         }

@@ -1,8 +1,10 @@
 //! LoRA-FA (arXiv 2308.03303): A keeps what it was drawn as, only B learns; of a layer's input
 //! nothing but A x is needed on the way back.
 //!
-//! Plain: the optimizer gets dB as it is. Preconditioned (PEFT's optimizer): `dB ← dB·(A Aᵀ +
-//! 1e-8·I)⁻¹ / s²`, and ε is added to √v before the bias of v is corrected.
+//! Plain: the optimizer gets dB as it is. Preconditioned, it is PEFT's optimizer under transformers'
+//! Trainer: gradients are clipped, then `dB ← dB·(A Aᵀ + 1e-8·I)⁻¹ / s²`, ε is added to √v before
+//! the bias of v is corrected, and everything decays after the step. PEFT's ε is 1e-6: it is taken
+//! where the optimizer has torch's 1e-8.
 
 use super::Rules;
 use crate::train::optimizer::OptimizerKind;
@@ -10,6 +12,10 @@ use crate::train::options::Options;
 use crate::train::plan::{Change, Plan};
 
 pub(super) struct LoraFa;
+
+/// PEFT's ε, and torch's, which stands for "nothing else was asked for".
+const EPSILON: f64 = 1e-6;
+const TORCH_EPSILON: f64 = 1e-8;
 
 /// What is added to the diagonal of A Aᵀ.
 const RIDGE: f64 = 1e-8;
@@ -25,20 +31,18 @@ impl Rules for LoraFa {
             | OptimizerKind::AdamW8Bit { beta2, epsilon, .. }
                 if options.lora_fa_preconditioned =>
             {
+                let epsilon = if epsilon == TORCH_EPSILON { EPSILON } else { epsilon };
                 Some(epsilon / (1.0 - beta2.powf(step as f64)).sqrt())
             }
             _ => None,
         }
     }
 
-    fn adjust(
-        &self,
-        plan: &Plan,
-        options: &Options,
-        _: Option<usize>,
-        values: &[f32],
-        gradients: &mut [f32],
-    ) {
+    fn decays_after(&self, options: &Options) -> bool {
+        options.lora_fa_preconditioned
+    }
+
+    fn precondition(&self, plan: &Plan, options: &Options, values: &[f32], gradients: &mut [f32]) {
         if !options.lora_fa_preconditioned {
             return;
         }

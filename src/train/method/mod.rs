@@ -58,8 +58,9 @@ pub(crate) trait Rules {
         1.0
     }
 
-    /// The rank of optimizer step `step`; `None` for all of it.
-    fn rank(&self, _options: &Options, _step: u64) -> Option<usize> {
+    /// The rank of optimizer step `step` where the largest of a layer is `most`; `None` for all of
+    /// it.
+    fn rank(&self, _options: &Options, _most: usize, _step: u64) -> Option<usize> {
         None
     }
 
@@ -68,12 +69,26 @@ pub(crate) trait Rules {
         None
     }
 
-    /// Changes the gradients before they are clipped and applied.
+    /// Does Adam's weight decay come after the step, and to biases too?
+    fn decays_after(&self, _options: &Options) -> bool {
+        false
+    }
+
+    /// Changes the gradients before they are clipped.
     fn adjust(
         &self,
         _plan: &Plan,
         _options: &Options,
         _rank: Option<usize>,
+        _gradients: &mut [f32],
+    ) {
+    }
+
+    /// Changes the gradients between clipping and the optimizer.
+    fn precondition(
+        &self,
+        _plan: &Plan,
+        _options: &Options,
         _values: &[f32],
         _gradients: &mut [f32],
     ) {
@@ -113,6 +128,17 @@ impl Method {
         Self::LoraFa,
         Self::Dora,
         Self::Full,
+    ];
+
+    /// Those that train low-rank factors.
+    pub(crate) const LOW_RANK: [Self; 7] = [
+        Self::Lora,
+        Self::QLora,
+        Self::RsLora,
+        Self::LoraPlus,
+        Self::DyLora,
+        Self::LoraFa,
+        Self::Dora,
     ];
 
     /// The name on the command line and in archives.

@@ -1,0 +1,113 @@
+//! What `target_modules` of adapter_config.json names and the adapter's file does not have. Such
+//! modules stay as the base has them; PEFT says so too, so it is no error.
+//!
+//! The rules are PEFT's: names match the end of a module path at a dot, a string is a regular
+//! expression for the whole path or `all-linear`; `exclude_modules`, `layers_to_transform` and
+//! `layers_pattern` take away.
+
+use std::collections::HashMap;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::json::Json;
+use crate::adapter::Base;
+use crate::error::RootKind;
+
+/// Module paths that a sentence lists.
+const LISTED: usize = 4;
+
+/// A sentence about modules that are named and not `there`, one about names that no module has.
+/// With a `classifier` the base's own output head is no module.
+pub(super) fn missing(
+    json: &Json,
+    base: &dyn Base,
+    sites: &HashMap<String, u32>,
+    classifier: bool,
+    there: impl Fn(u32) -> bool,
+) -> Vec<String> {
+    let Some(stated) = json.get("target_modules") else { return Vec::new() };
+    let prefix = if base.root() == RootKind::BERT { "bert." } else { "" };
+    let is_embedding = |site: u32| base.site(site).is_some_and(|(_, _, embedding)| embedding);
+    let is_unread = |path: &str| path == "lm_head" && (classifier || stated == "all-linear");
+    let is_target = |path: &str, site: u32| match stated.as_str() {
+        Some("all-linear") => !is_embedding(site),
+        _ => named(stated, path) || named(stated, &format!("{prefix}{path}")),
+    };
+    let is_excluded =
+        |path: &str| json.get("exclude_modules").is_some_and(|value| named(value, path));
+    let mut modules: Vec<(&u32, &str)> = sites
+        .iter()
+        .filter(|(path, site)| {
+            is_target(path, **site)
+                && !is_unread(path)
+                && !is_excluded(path)
+                && is_transformed(json, path)
+                && !there(**site)
+        })
+        .map(|(path, site)| (site, path.as_str()))
+        .collect();
+    modules.sort_unstable();
+    let mut notes = Vec::new();
+    if !modules.is_empty() {
+        let names: Vec<&str> = modules.iter().take(LISTED).map(|(_, path)| *path).collect();
+        let more = if modules.len() > LISTED { ", …" } else { "" };
+        notes.push(format!(
+            "{}: target_modules names {} more than the file holds; they stay as the base has them: \
+             {}{more}",
+            json.path.display(),
+            if modules.len() == 1 {
+                "1 module".into()
+            } else {
+                format!("{} modules", modules.len())
+            },
+            names.join(", ")
+        ));
+    }
+    let is_head = |name: &str| matches!(name, "classifier" | "score");
+    for name in stated.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !is_head(name) && !sites.keys().any(|path| ends_with(path, name)) {
+            let path = json.path.display();
+            notes
+                .push(format!("{path}: target_modules names {name}, which the base does not have"));
+        }
+    }
+    notes
+}
+
+/// Is this the path, or the end of it at a dot?
+fn ends_with(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// Does a list of names, or a regular expression, name this module?
+fn named(value: &Value, path: &str) -> bool {
+    match value {
+        Value::Array(names) => {
+            names.iter().filter_map(Value::as_str).any(|name| ends_with(path, name))
+        }
+        Value::String(pattern) => {
+            Regex::new(&format!("^(?:{pattern})$")).is_ok_and(|pattern| pattern.is_match(path))
+        }
+        _ => false,
+    }
+}
+
+/// Is the module in a block that `layers_to_transform` lists, if it lists some?
+fn is_transformed(json: &Json, path: &str) -> bool {
+    let listed = |value: &Value| match value {
+        Value::Array(items) => items.iter().filter_map(Value::as_u64).collect::<Vec<_>>(),
+        other => other.as_u64().into_iter().collect(),
+    };
+    let Some(layers) = json.get("layers_to_transform").map(listed) else { return true };
+    let patterns: Vec<&str> = match json.get("layers_pattern") {
+        Some(Value::String(pattern)) => vec![pattern],
+        Some(Value::Array(patterns)) => patterns.iter().filter_map(Value::as_str).collect(),
+        _ => vec!["[^.]*"],
+    };
+    let layer = patterns.iter().find_map(|pattern| {
+        let regex = Regex::new(&format!(r"^.*\.(?:{pattern})\.(\d+)\.")).ok()?;
+        regex.captures(path)?.get(1)?.as_str().parse::<u64>().ok()
+    });
+    layer.is_some_and(|layer| layers.contains(&layer))
+}

@@ -1,0 +1,115 @@
+//! How a data file is read, and the refusal of what does not fit its format, the task or the model.
+
+use super::{Format, Task, Tokenize};
+
+/// The most tokens of a sequence where nothing else is asked for: in training, measuring and
+/// classifying, in the library, in C and on the command line (there never more than the base has
+/// positions for).
+pub const MAX_LENGTH: usize = 512;
+
+/// How a file is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataOptions {
+    /// The most tokens of a sequence; longer ones are cut and counted. At least 2.
+    pub max_length: usize,
+    /// Score completions and the assistant's turns only, each with the token that ends it.
+    pub completions_only: bool,
+    /// Fill batches by tokens (up to `batch_size · max_length`) instead of by examples. Examples
+    /// stay apart.
+    pub packing: bool,
+    /// The labels of the training file, for a validation file; `None` takes the file's own.
+    pub labels: Option<Vec<String>>,
+    /// What the model takes in, so that a file which does not fit is refused with the line;
+    /// `None` if that is not known.
+    pub input: Option<ModelInput>,
+}
+
+/// What a model takes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelInput {
+    /// The most tokens of a sequence.
+    pub context: usize,
+    /// The numbers of a row; 0 of a model that reads tokens.
+    pub features: usize,
+}
+
+impl ModelInput {
+    /// For a sentence: "the model reads …".
+    pub(super) fn described(self) -> String {
+        match self.features {
+            0 => "text".into(),
+            1 => "rows of 1 number".into(),
+            features => format!("rows of {features} numbers"),
+        }
+    }
+}
+
+impl Default for DataOptions {
+    /// At most [`MAX_LENGTH`] tokens, every token scored, batches by examples, the file's own
+    /// labels.
+    fn default() -> Self {
+        Self {
+            max_length: MAX_LENGTH,
+            completions_only: false,
+            packing: false,
+            labels: None,
+            input: None,
+        }
+    }
+}
+
+/// Refuses what the file's format, the task and the model cannot serve, and options that would have
+/// no effect.
+pub(super) fn check(
+    format: Format,
+    task: Task,
+    tokenizer: Option<&dyn Tokenize>,
+    options: &DataOptions,
+) -> Result<(), String> {
+    let of_numbers = format == Format::Csv;
+    match options.input {
+        Some(input) if of_numbers && input.features == 0 => {
+            return Err(
+                "the model reads text, and a .csv holds numbers: take .tsv or .jsonl".into()
+            );
+        }
+        Some(input) if !of_numbers && input.features > 0 => {
+            let reads = input.described();
+            return Err(format!("the model reads {reads}, not text: take a .csv"));
+        }
+        _ => {}
+    }
+    let without_effect = [
+        (
+            options.completions_only && task == Task::Classify,
+            "completions-only has no effect on labels: it belongs to language models",
+        ),
+        (
+            options.completions_only && format == Format::Text,
+            "completions-only has no effect on .txt, which has no prompts: take .jsonl",
+        ),
+        (
+            options.packing && of_numbers,
+            "packing has no effect on .csv, whose rows have one length",
+        ),
+    ];
+    if let Some((_, reason)) = without_effect.iter().find(|(is_so, _)| *is_so) {
+        return Err((*reason).into());
+    }
+    if of_numbers {
+        return Ok(());
+    }
+    let frame = tokenizer
+        .map_or(0, |t| usize::from(t.begin().is_some()) + usize::from(t.close().is_some()));
+    let least = if task == Task::Classify { frame + 1 } else { 2 };
+    if options.max_length < least {
+        return Err(format!(
+            "sequences of at most {} tokens hold nothing to learn: at least {least} are needed",
+            options.max_length
+        ));
+    }
+    if tokenizer.is_none() {
+        return Err("the model has no tokenizer, so text cannot be its input".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Which layers a run trains: those that `target-modules` names, and the ranks and alphas that
+//! patterns give them. What names or matches nothing is refused, with the nearest names.
+
+use regex::Regex;
+
+use super::TrainError;
+use super::body::Network;
+use super::options::{Options, PatternValue, Targets};
+use super::planner::{is_embedding, path};
+use crate::nearest::nearest;
+
+/// A layer that can be trained: its site and module path.
+pub(super) type Layer = (u32, String);
+
+/// The sites that options name, with their paths.
+pub(super) fn choose(
+    body: &dyn Network,
+    options: &Options,
+    classifies: bool,
+) -> Result<Vec<Layer>, TrainError> {
+    let rules = options.method.rules();
+    let full = rules.is_full();
+    // A site without a layer takes no part in training: an absent one, and a base's own classifier,
+    // whose place the new one takes. Nor does a language-model head beside a classifier:
+    // nothing reads it.
+    let unread = body.head_site().filter(|_| classifies);
+    let takes_part = |site: &u32| {
+        Some(*site) != unread && body.base().site(*site).is_some() && body.layer_at(*site).is_some()
+    };
+    let layers: Vec<Layer> =
+        (0..body.base().sites()).filter(takes_part).map(|site| (site, path(body, site))).collect();
+    let pattern = match &options.targets {
+        Targets::Pattern(pattern) => Some(whole("target-modules", pattern)?),
+        _ => None,
+    };
+    let wanted = |site: u32, name: &str| match &options.targets {
+        // A full run trains everything.
+        Targets::AllLinear if full => true,
+        Targets::AllLinear => Some(site) != body.head_site() && !is_embedding(body, site),
+        Targets::Names(names) => names.iter().any(|wanted| ends_with(name, wanted)),
+        Targets::Pattern(_) => pattern.as_ref().is_some_and(|pattern| pattern.is_match(name)),
+    };
+    let mut chosen: Vec<_> =
+        layers.iter().filter(|(site, name)| wanted(*site, name)).cloned().collect();
+    check_targets(body, &options.targets, &layers, &chosen)?;
+    // In a full run a tied embedding and head are one weight, whichever was named.
+    if let (true, Some((embedding, head))) = (full, body.base().tied())
+        && Some(head) != unread
+        && let Some(at) = chosen.iter().position(|(site, _)| *site == embedding)
+    {
+        chosen.remove(at);
+        if !chosen.iter().any(|(site, _)| *site == head) {
+            chosen.push((head, path(body, head)));
+        }
+    }
+    if rules.freezes_a()
+        && let Some((_, name)) = chosen.iter().find(|(site, _)| is_embedding(body, *site))
+    {
+        return Err(TrainError::options(format!(
+            "lora-fa cannot train {name}: an embedding's A starts at zero and would stay there"
+        )));
+    }
+    if options.has_embedding_rate() && !chosen.iter().any(|(site, _)| is_embedding(body, *site)) {
+        return Err(TrainError::options(
+            "lora-plus-embedding-rate has no effect: target-modules names no embedding",
+        ));
+    }
+    check_patterns("rank-pattern", &options.rank_pattern, &layers, &chosen)?;
+    check_patterns("alpha-pattern", &options.alpha_pattern, &layers, &chosen)?;
+    Ok(chosen)
+}
+
+/// Is this the layer's path, or the end of it at a dot?
+fn ends_with(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// Everything that `target-modules` names must be there.
+fn check_targets(
+    body: &dyn Network,
+    targets: &Targets,
+    layers: &[Layer],
+    chosen: &[Layer],
+) -> Result<(), TrainError> {
+    let lost = match targets {
+        Targets::Names(names) => {
+            names.iter().find(|name| !chosen.iter().any(|(_, path)| ends_with(path, name)))
+        }
+        Targets::Pattern(pattern) if chosen.is_empty() => Some(pattern),
+        _ if chosen.is_empty() => {
+            return Err(TrainError::options("the model has no layer that can be trained so"));
+        }
+        _ => None,
+    };
+    let Some(lost) = lost else { return Ok(()) };
+    let is_there = |site: &u32| ends_with(&path(body, *site), lost);
+    if let Some(site) = (0..body.base().sites()).find(is_there) {
+        return Err(TrainError::options(format!(
+            "target-modules {lost}: nothing reads {} in this run, which trains a classifier in its \
+             place",
+            path(body, site)
+        )));
+    }
+    Err(TrainError::options(format!(
+        "target-modules {lost} names no layer of this model; {}",
+        suggestions(lost, layers)
+    )))
+}
+
+/// "the nearest are … ; its layers are …".
+fn suggestions(wanted: &str, layers: &[Layer]) -> String {
+    // As many parts of the paths as were asked for.
+    let parts = wanted.split('.').filter(|part| !part.is_empty()).count().max(1);
+    let end = |path: &str, parts: usize| {
+        let cut = path.rmatch_indices('.').nth(parts - 1).map_or(0, |(at, _)| at + 1);
+        path[cut..].to_owned()
+    };
+    let ends: Vec<String> = layers.iter().map(|(_, path)| end(path, parts)).collect();
+    let near = nearest(wanted, ends.iter().map(String::as_str), 3);
+    let mut names: Vec<String> = layers.iter().map(|(_, path)| end(path, 1)).collect();
+    names.sort();
+    names.dedup();
+    format!("the nearest: {}; its layers are {}", near.join(", "), names.join(", "))
+}
+
+/// A pattern that has to match all of a path.
+fn whole(option: &str, pattern: &str) -> Result<Regex, TrainError> {
+    Regex::new(&format!("^(?:{pattern})$")).map_err(|error| {
+        let error = error.to_string();
+        let reason = error.lines().last().unwrap_or_default();
+        TrainError::options(format!("{option} {pattern} is no regular expression: {reason}"))
+    })
+}
+
+/// A pattern that matches the end of a path at a dot, as PEFT matches.
+fn ending(option: &str, pattern: &str) -> Result<Regex, TrainError> {
+    // By itself first, so that an error shows what was written.
+    whole(option, pattern)?;
+    whole(option, &format!(r"(.*\.)?({pattern})"))
+}
+
+/// Every pattern must decide over a layer: the first that matches does, as in PEFT.
+fn check_patterns(
+    option: &str,
+    patterns: &[PatternValue],
+    layers: &[Layer],
+    chosen: &[Layer],
+) -> Result<(), TrainError> {
+    let mut open: Vec<&Layer> = chosen.iter().collect();
+    for PatternValue { pattern, value } in patterns {
+        let regex = ending(option, pattern)?;
+        let before = open.len();
+        open.retain(|(_, path)| !regex.is_match(path));
+        if open.len() < before {
+            continue;
+        }
+        let entry = format!("{option} {pattern}={value}");
+        let matches = |layers: &[Layer]| layers.iter().any(|(_, path)| regex.is_match(path));
+        return Err(TrainError::options(if matches(chosen) {
+            format!("{entry} has no effect: patterns before it decide over all layers it matches")
+        } else if matches(layers) {
+            format!("{entry} has no effect: target-modules names none of the layers it matches")
+        } else {
+            format!("{entry} matches no layer of this model; {}", suggestions(pattern, chosen))
+        }));
+    }
+    Ok(())
+}
+
+/// The number of the first pattern that matches the end of `name`, as PEFT matches.
+pub(super) fn pattern_value(
+    option: &str,
+    patterns: &[PatternValue],
+    name: &str,
+) -> Result<Option<f32>, TrainError> {
+    for entry in patterns {
+        if ending(option, &entry.pattern)?.is_match(name) {
+            return Ok(Some(entry.value));
+        }
+    }
+    Ok(None)
+}
