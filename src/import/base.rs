@@ -3,6 +3,8 @@
 //! Matrices are read and quantized piece by piece where the source can, and only their finished
 //! form is kept.
 
+use std::path::Path;
+
 use super::huggingface_text::with_hint;
 use super::reader::{Layer, Reader};
 use super::{Source, TextParts};

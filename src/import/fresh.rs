@@ -27,7 +27,7 @@ use super::pytorch::{PyTorch, pytorch_to_buffer, write_pytorch};
 use super::write_base;
 use crate::archive::{Buffer, Header};
 use crate::error::RootKind;
-use crate::file::{FileError, Kind, ToOutput, read, space};
+use crate::file::{FileError, Kind, ToOutput, space};
 use crate::quant::Format;
 
 /// Writes a fresh model after the configuration in the file `config` to `output`, a path or an

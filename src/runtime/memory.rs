@@ -21,6 +21,16 @@ impl Memory {
             bytes: need.bytes,
         }
     }
+
+    /// As [`new`](Self::new), for a need that may be larger than what there is.
+    ///
+    /// # Errors
+    /// [`Error::WorkspaceTooSmall`] where the system does not give as much.
+    pub fn try_new(need: Need) -> Result<Self> {
+        let refused = |()| Error::WorkspaceTooSmall { need: need.bytes, have: 0 };
+        let lines = bytemuck::allocation::try_zeroed_vec(need.bytes.div_ceil(size_of::<Line>()));
+        Ok(Self { lines: lines.map_err(refused)?, bytes: need.bytes })
+    }
 }
 
 impl AsMut<[u8]> for Memory {
