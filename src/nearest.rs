@@ -72,7 +72,7 @@ mod tests {
     fn the_nearest_come_first_and_far_ones_only_for_want_of_better() {
         let layers = ["q_proj", "k_proj", "down_proj", "q_proj", "lm_head"];
         assert_eq!(nearest("q_porj", layers, 3), ["q_proj", "k_proj"]);
-        assert_eq!(nearest("query", layers, 3), ["k_proj"]);
+        assert_eq!(nearest("query", layers, 3), ["q_proj"]);
         assert_eq!(nearest("x", [], 3), [""; 0]);
         assert_eq!(either(&["a", "b", "c"]), "\"a\", \"b\" or \"c\"");
     }

@@ -32,6 +32,7 @@ fn options(method: Method) -> Options {
         _ => Targets::Names(names),
     };
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
+        .with_method(method)
 }
 
 fn finite_differences(
@@ -226,7 +227,8 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
                     learning_rate: 1e-2,
                     label_smoothing: 0.1,
                     ..options(method)
-                };
+                }
+                .with_method(method);
                 let mut trainer = Trainer::new(model, options, labels()).unwrap();
                 let executor = Threads::new(lanes).unwrap();
                 for _ in 0..4 {

@@ -149,7 +149,8 @@ fn check_on(
             max_norm: 0.0,
             checkpointing,
             ..Options::new(method)
-        };
+        }
+        .with_method(method);
         change(&mut options);
         let mut trainer =
             Trainer::new(AnyBase::open(&archive).unwrap(), options, labels.clone()).unwrap();

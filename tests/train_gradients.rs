@@ -38,21 +38,7 @@ fn classes(batch: &Batch) -> Batch {
 }
 
 fn everywhere() -> Targets {
-    Targets::Names(
-        [
-            "q_proj",
-            "k_proj",
-            "v_proj",
-            "o_proj",
-            "gate_proj",
-            "up_proj",
-            "down_proj",
-            "embed_tokens",
-            "lm_head",
-        ]
-        .map(String::from)
-        .to_vec(),
-    )
+    Targets::Pattern(".*".into())
 }
 
 fn options(method: Method) -> Options {
@@ -62,6 +48,7 @@ fn options(method: Method) -> Options {
         _ => everywhere(),
     };
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
+        .with_method(method)
 }
 
 /// The next token, and three classes.

@@ -47,15 +47,12 @@ fn features(inputs: usize) -> Batch {
 }
 
 fn options(method: Method) -> Options {
-    let everywhere =
-        ["ih_l0", "hh_l0", "ih_l1", "hh_l1", "embedding", "head", "layers.0", "layers.1"]
-            .map(String::from)
-            .to_vec();
     let targets = match method {
         Method::Full | Method::LoraFa | Method::Dora => Targets::AllLinear,
-        _ => Targets::Names(everywhere),
+        _ => Targets::Pattern(".*".into()),
     };
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
+        .with_method(method)
 }
 
 /// Every method with the formats of base that it trains on.
@@ -257,7 +254,8 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
     for method in [Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa] {
         let run = |lanes: usize, checkpointing: bool| {
             let options =
-                Options { dropout: 0.2, checkpointing, learning_rate: 1e-2, ..options(method) };
+                Options { dropout: 0.2, checkpointing, learning_rate: 1e-2, ..options(method) }
+                    .with_method(method);
             let mut trainer = Trainer::new(model, options, Vec::new()).unwrap();
             let executor = Threads::new(lanes).unwrap();
             for _ in 0..4 {
@@ -367,7 +365,8 @@ fn a_perceptron_learns_a_checkerboard() {
     let archive = fresh(config, 1, Format::F32);
     let model = Mlp::open(&archive).unwrap();
     for method in [Method::Lora, Method::Full] {
-        let options = Options { learning_rate: 1e-2, rank: 2, alpha: 4.0, ..Options::new(method) };
+        let options = Options { learning_rate: 1e-2, rank: 2, alpha: 4.0, ..Options::new(method) }
+            .with_method(method);
         let mut trainer = Trainer::new(model, options, vec!["even".into(), "odd".into()]).unwrap();
         for step in 0..400 {
             let (values, classes) = checkerboard(100 + step, 64);
@@ -491,7 +490,8 @@ fn an_lstm_learns_to_continue_a_text() {
             _ => Targets::Names(["embedding", "ih_l0", "hh_l0", "head"].map(String::from).to_vec()),
         };
         let options =
-            Options { learning_rate: 1e-2, rank: 16, alpha: 32.0, targets, ..Options::new(method) };
+            Options { learning_rate: 1e-2, rank: 16, alpha: 32.0, targets, ..Options::new(method) }
+                .with_method(method);
         let mut trainer = Trainer::new(model, options, Vec::new()).unwrap();
         let batch = [batch(&text, content)];
         let before = trainer.loss(&Serial, &batch[0], None).unwrap().loss;

@@ -97,8 +97,9 @@ fn check_targets(
     if let Some(site) = (0..body.base().sites()).find(is_there) {
         return Err(TrainError::options(format!(
             "target-modules {lost}: nothing reads {} in this run, which trains a classifier in its \
-             place",
-            path(body, site)
+             place; {}",
+            path(body, site),
+            known(layers)
         )));
     }
     Err(TrainError::options(format!(
@@ -107,20 +108,30 @@ fn check_targets(
     )))
 }
 
-/// "the nearest are … ; its layers are …".
-fn suggestions(wanted: &str, layers: &[Layer]) -> String {
-    // As many parts of the paths as were asked for.
-    let parts = wanted.split('.').filter(|part| !part.is_empty()).count().max(1);
-    let end = |path: &str, parts: usize| {
-        let cut = path.rmatch_indices('.').nth(parts - 1).map_or(0, |(at, _)| at + 1);
-        path[cut..].to_owned()
-    };
-    let ends: Vec<String> = layers.iter().map(|(_, path)| end(path, parts)).collect();
-    let near = nearest(wanted, ends.iter().map(String::as_str), 3);
+/// The end of a path: so many parts of it, more if it would begin with the number of a layer.
+fn end(path: &str, parts: usize) -> String {
+    let cut = path.rmatch_indices('.').nth(parts - 1).map_or(0, |(at, _)| at + 1);
+    match path[cut..].starts_with(|c: char| c.is_ascii_digit()) && cut > 0 {
+        true => end(path, parts + 1),
+        false => path[cut..].to_owned(),
+    }
+}
+
+/// The ends of all layers' paths, each once.
+fn known(layers: &[Layer]) -> String {
     let mut names: Vec<String> = layers.iter().map(|(_, path)| end(path, 1)).collect();
     names.sort();
     names.dedup();
-    format!("the nearest: {}; its layers are {}", near.join(", "), names.join(", "))
+    format!("its layers are {}", names.join(", "))
+}
+
+/// "the nearest: … ; its layers are …".
+fn suggestions(wanted: &str, layers: &[Layer]) -> String {
+    // As many parts of the paths as were asked for.
+    let parts = wanted.split('.').filter(|part| !part.is_empty()).count().max(1);
+    let ends: Vec<String> = layers.iter().map(|(_, path)| end(path, parts)).collect();
+    let near = nearest(wanted, ends.iter().map(String::as_str), 3);
+    format!("the nearest: {}; {}", near.join(", "), known(layers))
 }
 
 /// A pattern that has to match all of a path.
