@@ -252,6 +252,7 @@ fields! {
     Inputs = "the number of input features",
     Outputs = "the number of outputs",
     HiddenSize = "the hidden size",
+    MinP = "min-p",
 }
 
 /// What an archive's root is: its kind and, for a base, its architecture. The number is stored in

@@ -225,7 +225,7 @@ static void hostile_sets(void) {
 }
 
 static void hostile_samplers(void) {
-    lowrank_sampling sampling = {0.0f, 1.0f, 1.0f, 0, 0};
+    lowrank_sampling sampling = {0.0f, 1.0f, 1.0f, 0, 0, 0.0f};
     EXPECT(lowrank_sampler_open(NULL, LOWRANK_SAMPLER_BYTES, NULL, &sampler, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_sampler_open(sampler_memory, 1, NULL, &sampler, &error), ERROR_OBJECT_TOO_SMALL);
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, ODD(lowrank_sampling, garbage), &sampler, &error),

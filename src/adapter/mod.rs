@@ -21,6 +21,8 @@ pub(crate) use lora::MAX_RANK;
 pub use lora::{Adapter, Factor, FactorValues, LowRank};
 #[cfg(feature = "std")]
 pub use numbers::{FactorFormat, Numbers};
+#[cfg(feature = "alloc")]
+pub use set::AttachError;
 pub use set::{Active, AdapterSet, Base, Choice, Generation, Resolve, Slot, check_fit};
 #[cfg(feature = "std")]
 pub use shared::{Bytes, Pinned, SharedAdapter, SharedSet};

@@ -7,8 +7,9 @@ use lowrank::train::{AnyBase, classify};
 use serde_json::{Map, Value, json};
 
 use crate::Failure;
-use crate::evaluate::{check_weights, labels};
-use crate::model::{AdapterOptions, ModelOptions, open_adapters};
+use crate::attach::{AdapterOptions, archives, open_adapters};
+use crate::evaluate::labels;
+use crate::model::ModelOptions;
 use crate::output::{line, note};
 use crate::tokenize::TextOptions;
 
@@ -48,9 +49,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let border = base.text()?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
-    check_weights(&adapters)?;
     let labels = labels(&model, &adapters)?;
-    let archives: Vec<&[u8]> = adapters.iter().map(|(file, _)| &file.map[..]).collect();
+    let archives = archives(&adapters);
     let executor = arguments.model.executor()?;
     let mut all = arguments.texts.texts()?;
     let mut cut = 0;

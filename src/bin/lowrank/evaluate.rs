@@ -13,8 +13,8 @@ use lowrank::train::data::{DataOptions, Dataset, Tokenize};
 use lowrank::train::{AnyBase, evaluate};
 
 use crate::Failure;
-use crate::files::File;
-use crate::model::{AdapterOptions, ModelOptions, open_adapters};
+use crate::attach::{AdapterOptions, OpenAdapter, archives, open_adapters};
+use crate::model::ModelOptions;
 use crate::output::line;
 use crate::progress::Progress;
 use crate::train::{TaskName, measures_json, measures_text};
@@ -52,7 +52,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = base.wrap(AnyBase::open(&base.map))?;
     let border = base.text().ok();
     let adapters = open_adapters(&arguments.adapters.adapters)?;
-    check_weights(&adapters)?;
     let labels =
         if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
     let options = DataOptions {
@@ -64,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let data = Dataset::open(&arguments.data, arguments.task.into(), tokenizer, options)?;
     let executor = arguments.model.executor()?;
-    let archives: Vec<&[u8]> = adapters.iter().map(|(file, _)| &file.map[..]).collect();
+    let archives = archives(&adapters);
     let mut progress = Progress::new("evaluating");
     let measured = evaluate(
         model,
@@ -84,26 +83,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses weights: measures and labels are those of adapters as they were trained.
-pub(crate) fn check_weights(adapters: &[(File, f32)]) -> Result<(), Failure> {
-    match adapters.iter().find(|(_, weight)| *weight != 1.0) {
-        Some((file, weight)) => Err(format!(
-            "{}: adapters are measured as they were trained, weight {weight} was asked for",
-            file.path.display()
-        )
-        .into()),
-        None => Ok(()),
-    }
-}
-
 /// The label names: the last adapter's that brings a classifier, else the base's own.
 pub(crate) fn labels(
     model: &AnyBase<'_>,
-    adapters: &[(File, f32)],
+    adapters: &[OpenAdapter],
 ) -> Result<Vec<String>, Failure> {
     let mut labels = model.labels();
-    for (file, _) in adapters {
-        if let Some(classifier) = file.adapter()?.classifier() {
+    for adapter in adapters {
+        if let Some(classifier) = adapter.file.adapter()?.classifier() {
             labels = classifier.labels().map(String::from).collect();
         }
     }

@@ -9,7 +9,8 @@ use lowrank::file::{FileError, write_whole};
 use lowrank::runtime::{KvFormat, Limits};
 
 use crate::Failure;
-use crate::model::{AdapterOptions, ModelOptions, open_adapters, with_session};
+use crate::attach::{AdapterOptions, open_adapters};
+use crate::model::{ModelOptions, with_session};
 use crate::output::line;
 
 const EXAMPLES: &str = "Example:

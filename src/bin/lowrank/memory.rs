@@ -1,13 +1,11 @@
 //! `lowrank memory`: what running a base will take, before running it. Training is in `forecast`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use lowrank::runtime::{Limits, Need, need, need_on_32_bits};
 use serde_json::json;
 
 use crate::Failure;
-use crate::files::File;
+use crate::attach::{AdapterOptions, open_adapters};
 use crate::forecast;
 use crate::model::{Kv, ModelOptions};
 use crate::output::line;
@@ -26,9 +24,8 @@ mapped base. Without --data every batch is full: batch-size sequences of max-len
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// Adapter archives that are active together
-    #[arg(long = "adapter", value_name = "FILE")]
-    adapters: Vec<PathBuf>,
+    #[command(flatten)]
+    adapters: AdapterOptions,
     /// Tokens of a sequence
     #[arg(long, default_value_t = 512, value_name = "N")]
     context: usize,
@@ -58,10 +55,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let base = arguments.model.open()?;
     let model = base.base()?;
-    let adapters = arguments.adapters.iter().map(File::open).collect::<Result<Vec<_>, _>>()?;
+    let adapters = open_adapters(&arguments.adapters.adapters)?;
     let mut rank = 0;
-    for file in &adapters {
-        rank += file.adapter()?.max_rank();
+    for adapter in &adapters {
+        rank += adapter.file.adapter()?.max_rank();
     }
     let (threads, precision) = match arguments.firmware {
         true => (arguments.model.threads.max(1), arguments.model.exact_precision()),
@@ -89,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         );
     }
     let need = need(model.config(), &limits);
-    let files: usize = adapters.iter().map(|file| file.map.len()).sum();
+    let files: usize = adapters.iter().map(|adapter| adapter.file.map.len()).sum();
     let peak = need.bytes + base.map.len() + files;
     if arguments.json {
         let facts = json!({
