@@ -230,7 +230,8 @@ fn each_style_adapter_is_best_at_its_own_style() {
                 .perplexity
         };
         let base = perplexity(&[]);
-        let adapted: Vec<f64> = adapters.iter().map(|adapter| perplexity(&[(adapter, 1.0)])).collect();
+        let adapted: Vec<f64> =
+            adapters.iter().map(|adapter| perplexity(&[(adapter, 1.0)])).collect();
         println!(
             "{}: base {base:.3}, own adapter {:.3}, other {:.3}",
             folder.display(),

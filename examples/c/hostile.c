@@ -239,6 +239,9 @@ static void hostile_samplers(void) {
     sampling.top_p = 0.0f;
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, &sampling, &sampler, &error), ERROR_SAMPLING);
     sampling.top_p = 0.5f;
+    sampling.min_p = 1.5f;
+    EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, &sampling, &sampler, &error), ERROR_SAMPLING);
+    sampling.min_p = 0.05f;
     sampling.top_k = 0xffffffff;
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, &sampling, &sampler, &error), OK);
     EXPECT(lowrank_sampler_close(NULL, &error), ERROR_NULL_POINTER);

@@ -484,8 +484,7 @@ impl Body for BertBody<'_> {
         let limits = self.limits(longest, precision, executor.lanes(), adapters.len(), rank);
         let mut slots = vec![Slot::EMPTY; adapters.len()];
         let mut set = AdapterSet::new(&mut slots, &model);
-        let choices =
-            set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
+        let choices = set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
         let mut memory = Memory::new(encoder_need(model.config(), &limits));
         let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
         (0..TEXTS).try_for_each(|sequence| encoder.select(sequence, &set, &choices))?;

@@ -527,8 +527,7 @@ impl Body for LlamaBody<'_> {
         let limits = self.limits(longest, precision, executor.lanes(), adapters.len(), rank);
         let mut slots = vec![Slot::EMPTY; adapters.len()];
         let mut set = AdapterSet::new(&mut slots, &model);
-        let choices =
-            set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
+        let choices = set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
         let mut memory = Memory::new(need(model.config(), &limits));
         let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
         session.select(0, &set, &choices)?;

@@ -147,8 +147,7 @@ impl Body for MlpBody<'_> {
         let adapters = open_all(adapters)?;
         let mut slots = vec![Slot::EMPTY; adapters.len()];
         let mut set = AdapterSet::new(&mut slots, &model);
-        let choices =
-            set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
+        let choices = set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
         let rank = adapters.iter().map(|(adapter, _)| adapter.max_rank()).sum();
         let limits = Self::limits(precision, executor.lanes(), adapters.len(), rank);
         let mut memory = Memory::new(predictor_need(model.config(), &limits));

@@ -16,20 +16,25 @@ use crate::output::note;
 use crate::sampling::SamplingOptions;
 use crate::typed::{Input, Interrupt, Typed};
 
-const EXAMPLES: &str = "Inside the conversation:
-  /adapter NAME…   use these adapters from now on (NAME:WEIGHT for another weight);
-                   what was said is read again under them. /adapter off: the base alone
-  /system TEXT     another system message; /system off: none
-  /reset           forget what was said
-  /save FILE       write the conversation as a line of JSON that train reads
-  /help, /quit     Ctrl-C stops a reply; Alt-Enter begins a new line
+const EXAMPLES: &str = r#"Inside the conversation:
+  /adapter NAME…  use these adapters from now on (NAME:WEIGHT for another
+                  weight); what was said is read again under them
+  /adapter off    use the base alone
+  /system TEXT    another system message; /system off for none
+  /reset          forget what was said
+  /save FILE      write the conversation as a line of JSON that train reads
+  /help, /quit
 
-An adapter without a name is active from the start; one given as NAME=FILE waits for /adapter NAME.
+Ctrl-C stops a reply, Alt-Enter begins a new line, a space in front makes a
+message of what would be a command.
+
+An adapter without a name is active from the start; one that is given as
+NAME=FILE waits for /adapter NAME.
 
 Examples:
   lowrank chat --base base.lrk --adapter style.lrk
-  lowrank chat --base base.lrk --adapter pirate=pirate.lrk \\
-    --adapter notes=notes.lrk:0.7 --system \"Answer in one sentence.\"";
+  lowrank chat --base base.lrk --adapter pirate=pirate.lrk \
+    --adapter notes=notes.lrk:0.7 --system "Answer in one sentence.""#;
 
 const HELP: &str = "/adapter NAME…  use adapters    /adapter off  use the base    \
 /system TEXT  another system message    /reset  forget what was said    \

@@ -14,8 +14,10 @@ use crate::output::{line, note};
 use crate::tokenize::TextOptions;
 
 const EXAMPLES: &str = r#"Examples:
-  lowrank classify --base minilm.lrk --adapter sentiment.lrk --text "a film to remember" --text "two hours of rain"
-  lowrank classify --base minilm.lrk --adapter sentiment.lrk --file texts.jsonl --json"#;
+  lowrank classify --base minilm.lrk --adapter sentiment.lrk \
+    --text "a film to remember" --text "two hours of rain"
+  lowrank classify --base minilm.lrk --adapter sentiment.lrk \
+    --file texts.jsonl --json"#;
 
 /// Texts that are read and answered at a time.
 const PART: usize = 256;

@@ -9,9 +9,11 @@ use crate::Failure;
 use crate::output::of_stdout;
 
 const EXAMPLES: &str = "Examples:
-  lowrank completions bash > ~/.local/share/bash-completion/completions/lowrank
   lowrank completions fish > ~/.config/fish/completions/lowrank.fish
-  source <(lowrank completions zsh)";
+  lowrank completions bash > lowrank.bash
+
+bash reads it with `source lowrank.bash`, or from
+~/.local/share/bash-completion/completions/lowrank at its start.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -169,8 +169,8 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
             // What is left has to be read again: so that this does not happen every time, a
             // quarter of the context is made free.
             let most = (context - context / 4).min(context - reply);
-            let users = (self.start + 1..self.messages.len())
-                .filter(|&i| self.messages[i].role == "user");
+            let users =
+                (self.start + 1..self.messages.len()).filter(|&i| self.messages[i].role == "user");
             let starts: Vec<usize> = users.collect();
             let (mut low, mut high) = (0, starts.len());
             while low < high {

@@ -19,8 +19,10 @@ use crate::output::{line, note};
 use crate::tokenize::TextOptions;
 
 const EXAMPLES: &str = r#"Examples:
-  lowrank embed --base minilm.lrk --text "Knives stay sharp on wood" --text "How do I sharpen a knife?" -o vectors.npy
-  lowrank embed --base minilm.lrk --adapter domain.lrk --file texts.jsonl -o vectors.npy"#;
+  lowrank embed --base minilm.lrk --text "Knives stay sharp on wood" \
+    --text "How do I sharpen a knife?" -o vectors.npy
+  lowrank embed --base minilm.lrk --adapter domain.lrk --file texts.jsonl \
+    -o vectors.npy"#;
 
 /// Texts and tokens that are encoded at once.
 const BATCH: usize = 32;

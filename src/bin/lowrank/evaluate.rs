@@ -19,9 +19,11 @@ use crate::output::line;
 use crate::progress::Progress;
 use crate::train::{TaskName, measures_json, measures_text};
 
-const EXAMPLES: &str = "Examples:
-  lowrank evaluate --base base.lrk --adapter style.lrk --data held-out.jsonl --task lm --json
-  lowrank evaluate --base minilm.lrk --adapter sentiment.lrk --data dev.tsv --task classify";
+const EXAMPLES: &str = r"Examples:
+  lowrank evaluate --base base.lrk --adapter style.lrk \
+    --data held-out.jsonl --json
+  lowrank evaluate --base minilm.lrk --adapter sentiment.lrk \
+    --data dev.tsv --task classify";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -32,11 +32,12 @@ const EXAMPLES: &str = r#"Examples:
     --prompt "How do tides work?" --temperature 0.8 --min-p 0.05
   lowrank generate --base base.lrk --chat --prompt "How do tides work?" \
     --swap pirate=pirate.lrk --swap notes=notes.lrk --stats
-  cat story.txt | lowrank generate --base base.lrk --prompt-file - \
+  lowrank generate --base base.lrk --prompt-file story.txt \
     --stop "The end" --json
 
-With --json one object is printed (with --swap one a line): text, tokens (ids), stop_reason
-(end, stop, length or context), prompt_tokens, adapters, timings."#;
+With --json one object is printed (with --swap one a line): text, tokens
+(ids), stop_reason (end, stop, length or context), prompt_tokens, adapters,
+timings."#;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -207,13 +208,11 @@ pub(crate) fn continue_prompt<'m>(
     let start = Instant::now();
     read_prompt(session, &job.prompt, &never)?;
     let prefill = start.elapsed();
-    let bounds =
-        Bounds { most: arguments.tokens, stops: &arguments.stops, interrupt: &never };
+    let bounds = Bounds { most: arguments.tokens, stops: &arguments.stops, interrupt: &never };
     let mut print =
         |text: &str| if arguments.json || text.is_empty() { Ok(()) } else { part(text) };
     let start = Instant::now();
-    let reply =
-        write_reply(session, &job.border, &mut job.sampler.clone(), bounds, &mut print)?;
+    let reply = write_reply(session, &job.border, &mut job.sampler.clone(), bounds, &mut print)?;
     let decode = start.elapsed();
     let times = Times { attaching, prefill, decode };
     if arguments.json {

@@ -13,8 +13,9 @@ use crate::attach::{AdapterOptions, open_adapters};
 use crate::model::{ModelOptions, with_session};
 use crate::output::line;
 
-const EXAMPLES: &str = "Example:
-  lowrank logits --base base.lrk --adapter style.lrk --tokens 1,306,4658 -o logits.npy";
+const EXAMPLES: &str = r"Example:
+  lowrank logits --base base.lrk --adapter style.lrk \
+    --tokens 1,306,4658 -o logits.npy";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

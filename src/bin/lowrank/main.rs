@@ -22,6 +22,7 @@ mod init;
 mod inspect;
 mod logits;
 mod memory;
+mod methods;
 mod model;
 mod output;
 mod plot;

@@ -10,14 +10,18 @@ use crate::forecast;
 use crate::model::{Kv, ModelOptions};
 use crate::output::line;
 
-const EXAMPLES: &str = "Examples:
+const EXAMPLES: &str = r"Examples:
   lowrank memory --base base.lrk --adapter style.lrk --context 2048
-  lowrank memory --base tiny.lrk --adapter style.lrk --context 128 --prefill-chunk 8 --firmware
-  lowrank memory --base base.lrk --method qlora --batch-size 4 --max-length 256
-  lowrank memory --base base.lrk --method qlora --batch-size 4 --data style.jsonl --validation held-out.jsonl
+  lowrank memory --base tiny.lrk --adapter style.lrk --context 128 \
+    --prefill-chunk 8 --firmware
+  lowrank memory --base base.lrk --method qlora --batch-size 4 \
+    --max-length 256
+  lowrank memory --base base.lrk --method qlora --batch-size 4 \
+    --data style.jsonl --validation held-out.jsonl
 
-With --method it predicts what `lowrank train` with the same options reports: peak_bytes is the heap's high-water mark and the
-mapped base. Without --data every batch is full: batch-size sequences of max-length tokens.";
+With --method it predicts what `lowrank train` with the same options reports:
+peak_bytes is the heap's high-water mark and the mapped base. Without --data
+every batch is full: batch-size sequences of max-length tokens.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -27,16 +31,16 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     adapters: AdapterOptions,
     /// Tokens of a sequence
-    #[arg(long, default_value_t = 512, value_name = "N")]
+    #[arg(long, default_value_t = 512, value_name = "N", conflicts_with = "method")]
     context: usize,
     /// Sequences side by side
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "method")]
     batch: usize,
     /// Prompt tokens computed at once
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, default_value_t = 32, value_name = "N", conflicts_with = "method")]
     prefill_chunk: usize,
     /// How keys and values are kept
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    #[arg(long, value_enum, default_value_t = Kv::F16, conflicts_with = "method")]
     kv: Kv,
     /// The workspace on a 32-bit target, and the lines that reserve it in Rust and in C; one
     /// thread and exact products unless told otherwise

@@ -51,8 +51,7 @@ impl PromptOptions {
                 read("standard input".as_ref(), std::io::stdin().lock())
             }
             (None, Some(path)) => {
-                let file =
-                    std::fs::File::open(path).map_err(|error| FileError::io(path, error))?;
+                let file = std::fs::File::open(path).map_err(|error| FileError::io(path, error))?;
                 read(path, file)
             }
             (None, None) => Ok(String::new()),
@@ -86,10 +85,7 @@ pub(crate) fn has_system(rendered: &str, system: &str) -> bool {
 /// A text, without what editors put around it: a byte order mark and the last line end.
 fn read(name: &Path, source: impl Read) -> Result<String, Failure> {
     let mut bytes = Vec::new();
-    source
-        .take(MOST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| FileError::io(name, error))?;
+    source.take(MOST + 1).read_to_end(&mut bytes).map_err(|error| FileError::io(name, error))?;
     if bytes.len() as u64 > MOST {
         return Err(format!("{}: a prompt of more than {MOST} bytes", name.display()).into());
     }

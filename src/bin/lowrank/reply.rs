@@ -72,8 +72,8 @@ pub(crate) fn read_prompt<'m>(
     interrupt: &AtomicBool,
 ) -> Result<bool, Failure> {
     let is_long = tokens.len() > PART;
-    let mut bar = (is_long && std::io::stderr().is_terminal())
-        .then(|| Progress::new("reading the prompt"));
+    let mut bar =
+        (is_long && std::io::stderr().is_terminal()).then(|| Progress::new("reading the prompt"));
     if is_long && bar.is_none() {
         note(format_args!("reading the prompt: {} tokens", tokens.len()));
     }

@@ -50,7 +50,8 @@ impl SamplingOptions {
             ("--min-p", self.min_p.is_some()),
             ("--seed", self.seed.is_some()),
         ];
-        let idle: Vec<_> = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+        let idle: Vec<_> =
+            given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         (chosen.temperature == 0.0 && !idle.is_empty()).then(|| {
             format!(
                 "{}: no effect at temperature 0, which always takes the most probable token \

@@ -152,9 +152,8 @@ impl Terminal {
         let Ok(true) = self.editor.add_history_entry(line) else { return };
         let Some(path) = &self.history else { return };
         let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        let kept = folder
-            .map_err(ReadlineError::from)
-            .and_then(|()| self.editor.append_history(path));
+        let kept =
+            folder.map_err(ReadlineError::from).and_then(|()| self.editor.append_history(path));
         if let Err(error) = kept {
             note(format_args!("{}: the history is not kept: {error}", path.display()));
             self.history = None;
