@@ -178,7 +178,8 @@ enum {
 #define LOWRANK_FEATURE_STD 1
 
 /**
- * `lowrank_features`: an executor is used. Processors without atomic read-modify-write (Cortex-M0) run every lane themselves.
+ * `lowrank_features`: an executor is used. Processors without atomic read-modify-write (Cortex-M0)
+ * run every lane themselves.
  */
 #define LOWRANK_FEATURE_EXECUTOR 2
 
@@ -318,7 +319,8 @@ enum {
 #define LOWRANK_SPECIAL 1
 
 /**
- * `lowrank_encode`: a prompt; the begin-of-sequence token comes first where the model's rule asks for one. Implies `LOWRANK_SPECIAL`.
+ * `lowrank_encode`: a prompt; the begin-of-sequence token comes first where the model's rule asks
+ * for one. Implies `LOWRANK_SPECIAL`.
  */
 #define LOWRANK_PROMPT 2
 
@@ -373,7 +375,8 @@ enum {
 #define LOWRANK_METHOD_LORA_PLUS 3
 
 /**
- * `method`: DyLoRA, trained for all ranks up to `rank`; chooses one by the validation data, which it needs.
+ * `method`: DyLoRA, trained for all ranks up to `rank`; chooses one by the validation data, which
+ * it needs.
  */
 #define LOWRANK_METHOD_DYLORA 4
 
@@ -423,27 +426,30 @@ enum {
 #define LOWRANK_SCHEDULE_COSINE 2
 
 /**
- * An opened low-rank adapter. Only read, like a base; attaching it copies a few words, so it may be closed after that. Its archive
- * must stay until every set that has it, and every session that chose it, is closed or has another.
+ * An opened low-rank adapter. Only read, like a base; attaching it copies a few words, so it may
+ * be closed after that. Its archive must stay until every set that has it, and every session that
+ * chose it, is closed or has another.
  */
 typedef struct lowrank_adapter lowrank_adapter;
 
 /**
  * An opened base model: a decoder (`lowrank_base_open`) or an encoder (`lowrank_bert_open`).
  *
- * It is only read: any number of threads may use it at once. Sets and sessions made from it keep what they need of it, so it may be
- * closed before them; the archive must stay until the last of them is closed.
+ * It is only read: any number of threads may use it at once. Sets and sessions made from it keep
+ * what they need of it, so it may be closed before them; the archive must stay until the last of
+ * them is closed.
  */
 typedef struct lowrank_base lowrank_base;
 
 /**
- * Runs an encoder's base over texts, each under its own adapters, in a workspace of the caller. Text i of a batch is sequence i. One thread
- * at a time; a second one gets `LOWRANK_ERROR_BUSY`.
+ * Runs an encoder's base over texts, each under its own adapters, in a workspace of the caller.
+ * Text i of a batch is sequence i. One thread at a time; a second one gets `LOWRANK_ERROR_BUSY`.
  */
 typedef struct lowrank_encoder lowrank_encoder;
 
 /**
- * An archive file, mapped into memory. Files, pools, texts and streams are only in libraries with `LOWRANK_FEATURE_STD`.
+ * An archive file, mapped into memory. Files, pools, texts and streams are only in libraries with
+ * `LOWRANK_FEATURE_STD`.
  */
 typedef struct lowrank_file lowrank_file;
 
@@ -453,13 +459,14 @@ typedef struct lowrank_file lowrank_file;
 typedef struct lowrank_sampler lowrank_sampler;
 
 /**
- * Sequences that a base continues, each under its own adapters, in a workspace of the caller. One thread at a time; a second one gets
- * `LOWRANK_ERROR_BUSY`.
+ * Sequences that a base continues, each under its own adapters, in a workspace of the caller. One
+ * thread at a time; a second one gets `LOWRANK_ERROR_BUSY`.
  */
 typedef struct lowrank_session lowrank_session;
 
 /**
- * Slots for adapters of one base. What an application swaps: a session copies what it chooses, so a swap never touches it.
+ * Slots for adapters of one base. What an application swaps: a session copies what it chooses, so
+ * a swap never touches it.
  *
  * One thread at a time; a second one gets `LOWRANK_ERROR_BUSY` and may try again.
  */
@@ -471,7 +478,8 @@ typedef struct lowrank_set lowrank_set;
 typedef struct lowrank_stream lowrank_stream;
 
 /**
- * The tokenizer and chat template of a base, read once. Any number of threads may use it; the base may be closed before it.
+ * The tokenizer and chat template of a base, read once. Any number of threads may use it; the base
+ * may be closed before it.
  */
 typedef struct lowrank_text lowrank_text;
 
@@ -481,13 +489,15 @@ typedef struct lowrank_text lowrank_text;
 typedef struct lowrank_threads lowrank_threads;
 
 /**
- * What a function returns: 0 (`LOWRANK_OK`), or one of the codes above. A code never changes its meaning.
+ * What a function returns: 0 (`LOWRANK_OK`), or one of the codes above. A code never changes its
+ * meaning.
  */
 typedef uint32_t lowrank_code;
 
 /**
- * What went wrong, with its numbers. A function that is given one fills it when it fails and leaves it alone otherwise; what it held
- * does not matter. Plain data: it may be copied, and it needs no closing.
+ * What went wrong, with its numbers. A function that is given one fills it when it fails and
+ * leaves it alone otherwise; what it held does not matter. Plain data: it may be copied, and it
+ * needs no closing.
  */
 typedef struct lowrank_error {
     /**
@@ -499,11 +509,13 @@ typedef struct lowrank_error {
      */
     uint32_t count;
     /**
-     * The numbers in the order in which the sentence of `lowrank_error_message` has them; of a float its bits.
+     * The numbers in the order in which the sentence of `lowrank_error_message` has them; of a
+     * float its bits.
      */
     uint64_t numbers[LOWRANK_NUMBERS];
     /**
-     * For text, file, thread and training errors: the sentence, UTF-8, with a NUL at its end, cut where room ends. Else empty.
+     * For text, file, thread and training errors: the sentence, UTF-8, with a NUL at its end, cut
+     * where room ends. Else empty.
      */
     char detail[LOWRANK_DETAIL_BYTES];
 } lowrank_error;
@@ -533,7 +545,8 @@ typedef struct lowrank_base_info {
      */
     uint32_t context;
     /**
-     * The longest text that the model's source reads, in tokens with the special ones, at most the context. Of a decoder the context.
+     * The longest text that the model's source reads, in tokens with the special ones, at most
+     * the context. Of a decoder the context.
      */
     uint32_t max_length;
     /**
@@ -601,7 +614,8 @@ typedef struct lowrank_adapter_info {
 } lowrank_adapter_info;
 
 /**
- * How tokens are chosen. All zero but `top_p` and `repetition_penalty`, which are 1, takes the largest logit.
+ * How tokens are chosen. All zero but `top_p` and `repetition_penalty`, which are 1, takes the
+ * largest logit.
  */
 typedef struct lowrank_sampling {
     /**
@@ -609,11 +623,13 @@ typedef struct lowrank_sampling {
      */
     float temperature;
     /**
-     * Only the most probable tokens that reach this probability together, above 0 to 1; 1 means all.
+     * Only the most probable tokens that reach this probability together, above 0 to 1; 1 means
+     * all.
      */
     float top_p;
     /**
-     * Logits of tokens already in the sequence are divided (if positive) or multiplied by it, above 0; 1 means none.
+     * Logits of tokens already in the sequence are divided (if positive) or multiplied by it,
+     * above 0; 1 means none.
      */
     float repetition_penalty;
     /**
@@ -624,6 +640,11 @@ typedef struct lowrank_sampling {
      * The same seed draws the same tokens.
      */
     uint64_t seed;
+    /**
+     * Only tokens that are at least this share as probable as the most probable one, from 0 to 1;
+     * 0 means all.
+     */
+    float min_p;
 } lowrank_sampling;
 
 /**
@@ -643,7 +664,8 @@ typedef struct lowrank_limits {
      */
     size_t prefill_chunk;
     /**
-     * Parts that the work is split into: as many as the executor has threads. Results do not depend on it.
+     * Parts that the work is split into: as many as the executor has threads. Results do not
+     * depend on it.
      */
     size_t lanes;
     /**
@@ -679,7 +701,8 @@ typedef struct lowrank_need {
 } lowrank_need;
 
 /**
- * A part of the work: takes the next part that nobody has, computes it, and returns. From any thread, also several at once.
+ * A part of the work: takes the next part that nobody has, computes it, and returns. From any
+ * thread, also several at once.
  */
 typedef void (*lowrank_task)(void *argument);
 
@@ -688,8 +711,9 @@ typedef void (*lowrank_task)(void *argument);
  */
 typedef struct lowrank_executor {
     /**
-     * Calls `task(argument)` `tasks` times, on any threads, and returns when all of these calls have returned. `context` is the
-     * one beside it. Null: the calling thread does everything. It is called many times for each token, so waking threads should be
+     * Calls `task(argument)` `tasks` times, on any threads, and returns when all of these calls
+     * have returned. `context` is the one beside it. Null: the calling thread does
+     * everything. It is called many times for each token, so waking threads should be
      * cheap. It must not use the session that it works for.
      */
     void (*run)(void *context, size_t tasks, lowrank_task task, void *argument);
@@ -748,7 +772,8 @@ typedef struct lowrank_encoder_limits {
      */
     size_t tokens;
     /**
-     * Parts that the work is split into: as many as the executor has threads. Results do not depend on it.
+     * Parts that the work is split into: as many as the executor has threads. Results do not
+     * depend on it.
      */
     size_t lanes;
     /**
@@ -766,8 +791,9 @@ typedef struct lowrank_encoder_limits {
 } lowrank_encoder_limits;
 
 /**
- * A function that is told where in the library's source a panic happened: the file's name (not ended by a NUL), its length, the line.
- * It should not return; if it does, the library waits forever.
+ * A function that is told where in the library's source a panic happened: the file's name (not
+ * ended by a NUL), its length, the line. It should not return; if it does, the library waits
+ * forever.
  */
 typedef void (*lowrank_panic_hook)(const char *file, size_t file_bytes, uint32_t line);
 
@@ -794,8 +820,8 @@ typedef struct lowrank_message {
 } lowrank_message;
 
 /**
- * A training run. Start from `lowrank_train_options_default` and set `data` and `output`. Strings are UTF-8 (paths on Unix: any bytes) with a
- * NUL at their ends.
+ * A training run. Start from `lowrank_train_options_default` and set `data` and `output`. Strings
+ * are UTF-8 (paths on Unix: any bytes) with a NUL at their ends.
  */
 typedef struct lowrank_train_options {
     /**
@@ -815,7 +841,8 @@ typedef struct lowrank_train_options {
      */
     const char *checkpoint;
     /**
-     * Which layers: `all-linear`, names separated by commas, or a regular expression for module paths. Null is `all-linear`.
+     * Which layers: `all-linear`, names separated by commas, or a regular expression for module
+     * paths. Null is `all-linear`.
      */
     const char *target_modules;
     /**
@@ -823,11 +850,13 @@ typedef struct lowrank_train_options {
      */
     const char *name;
     /**
-     * One of `LOWRANK_TASK_LM`, `LOWRANK_TASK_CLASSIFY`. A classifier's labels are those in the data.
+     * One of `LOWRANK_TASK_LM`, `LOWRANK_TASK_CLASSIFY`. A classifier's labels are those in the
+     * data.
      */
     uint32_t task;
     /**
-     * One of `LOWRANK_METHOD_LORA`, `_QLORA`, `_RSLORA`, `_LORA_PLUS`, `_DYLORA`, `_LORA_FA`, `_DORA`, `_FULL`.
+     * One of `LOWRANK_METHOD_LORA`, `_QLORA`, `_RSLORA`, `_LORA_PLUS`, `_DYLORA`, `_LORA_FA`,
+     * `_DORA`, `_FULL`.
      */
     uint32_t method;
     /**
@@ -879,7 +908,8 @@ typedef struct lowrank_train_options {
      */
     uint64_t validate_every;
     /**
-     * Refuse in advance a run that would take more bytes (the base and the heap of the run, without tokenizer and data); 0 for no limit.
+     * Refuse in advance a run that would take more bytes (the base and the heap of the run,
+     * without tokenizer and data); 0 for no limit.
      */
     uint64_t memory_limit;
     /**
@@ -923,7 +953,8 @@ typedef struct lowrank_train_options {
      */
     uint32_t checkpointing;
     /**
-     * How forward products with the frozen base treat their activations: `LOWRANK_PRECISION_EXACT` or `LOWRANK_PRECISION_FAST`.
+     * How forward products with the frozen base treat their activations:
+     * `LOWRANK_PRECISION_EXACT` or `LOWRANK_PRECISION_FAST`.
      */
     uint32_t precision;
     /**
@@ -959,8 +990,9 @@ typedef struct lowrank_train_progress {
 } lowrank_train_progress;
 
 /**
- * Is told what a run does, on the thread that called `lowrank_train`; returns 0 to go on, anything else to stop. `context` is what
- * `lowrank_train` was given. It must return; it may use objects of the library like any other code.
+ * Is told what a run does, on the thread that called `lowrank_train`; returns 0 to go on, anything
+ * else to stop. `context` is what `lowrank_train` was given. It must return; it may use objects of
+ * the library like any other code.
  */
 typedef uint32_t (*lowrank_train_watch)(void *context, const struct lowrank_train_progress *progress);
 
@@ -1001,7 +1033,8 @@ typedef struct lowrank_train_report {
      */
     uint32_t rank;
     /**
-     * 1 if the callback stopped the run: then there is a checkpoint, if one was asked for, and no output.
+     * 1 if the callback stopped the run: then there is a checkpoint, if one was asked for, and no
+     * output.
      */
     uint32_t stopped;
 } lowrank_train_report;
@@ -1016,14 +1049,13 @@ extern "C" {
 const char *lowrank_code_text(lowrank_code code);
 
 /**
- * Writes the sentence of `error` with its numbers and a hint into `buffer` (UTF-8, NUL at its end, cut where `capacity` ends) and
- * returns the length of the whole sentence without the NUL, as `snprintf` does. Both pointers null, or one that cannot be used: 0.
+ * Writes the sentence of `error` with its numbers and a hint into `buffer` (UTF-8, NUL at its end,
+ * cut where `capacity` ends) and returns the length of the whole sentence without the NUL, as
+ * `snprintf` does. Both pointers null, or one that cannot be used: 0.
  *
  * Programs that link statically and never call this don't carry the sentences.
  */
-size_t lowrank_error_message(const struct lowrank_error *error,
-                             char *buffer,
-                             size_t capacity);
+size_t lowrank_error_message(const struct lowrank_error *error, char *buffer, size_t capacity);
 
 /**
  * The library's version, a static string such as "0.1.0".
@@ -1031,16 +1063,17 @@ size_t lowrank_error_message(const struct lowrank_error *error,
 const char *lowrank_version(void);
 
 /**
- * What this build can do: a sum of `LOWRANK_FEATURE_` constants. Bits that the header does not name are to be ignored.
+ * What this build can do: a sum of `LOWRANK_FEATURE_` constants. Bits that the header does not
+ * name are to be ignored.
  */
 uint32_t lowrank_features(void);
 
 /**
- * Writes the name of the instruction set in use ("scalar", "avx2" …) into `buffer`, with a NUL at its end, cut where `capacity` ends;
- * returns the length of the whole name without the NUL. A buffer that cannot be used: 0.
+ * Writes the name of the instruction set in use ("scalar", "avx2" …) into `buffer`, with a NUL at
+ * its end, cut where `capacity` ends; returns the length of the whole name without the NUL. A
+ * buffer that cannot be used: 0.
  */
-size_t lowrank_isa(char *buffer,
-                   size_t capacity);
+size_t lowrank_isa(char *buffer, size_t capacity);
 
 /**
  * The bytes that a base object takes, exactly; `LOWRANK_BASE_BYTES` is enough on every target.
@@ -1048,35 +1081,38 @@ size_t lowrank_isa(char *buffer,
 size_t lowrank_base_bytes(void);
 
 /**
- * The bytes that an adapter object takes, exactly; `LOWRANK_ADAPTER_BYTES` is enough on every target.
+ * The bytes that an adapter object takes, exactly; `LOWRANK_ADAPTER_BYTES` is enough on every
+ * target.
  */
 size_t lowrank_adapter_bytes(void);
 
 /**
- * The bytes that a sampler object takes, exactly; `LOWRANK_SAMPLER_BYTES` is enough on every target.
+ * The bytes that a sampler object takes, exactly; `LOWRANK_SAMPLER_BYTES` is enough on every
+ * target.
  */
 size_t lowrank_sampler_bytes(void);
 
 /**
- * The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES` is enough on every target.
+ * The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES`
+ * is enough on every target.
  */
 size_t lowrank_session_bytes(void);
 
 /**
- * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (an encoder's: `lowrank_bert_verify`): its checksum,
- * and every value that must be finite.
- * Opening does not: it takes microseconds, and a damaged archive that was opened gives wrong numbers or an error, never an access
- * outside its bytes.
+ * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (an encoder's:
+ * `lowrank_bert_verify`): its checksum, and every value that must be finite.
+ * Opening does not: it takes microseconds, and a damaged archive that was opened gives wrong
+ * numbers or an error, never an access outside its bytes.
  */
-lowrank_code lowrank_verify(const void *archive,
-                            size_t archive_bytes,
-                            struct lowrank_error *error);
+lowrank_code lowrank_verify(const void *archive, size_t archive_bytes, struct lowrank_error *error);
 
 /**
- * Opens a decoder over an archive of `archive_bytes` bytes, in place, in `memory` of at least `lowrank_base_bytes()` bytes.
+ * Opens a decoder over an archive of `archive_bytes` bytes, in place, in `memory` of at least
+ * `lowrank_base_bytes()` bytes.
  *
- * The archive starts at a multiple of `LOWRANK_MEMORY_ALIGN` and stays, unchanged, until the base and all sets and sessions made from
- * it are closed. Its weights are not read. On success `*base` is the object, on failure null.
+ * The archive starts at a multiple of `LOWRANK_MEMORY_ALIGN` and stays, unchanged, until the base
+ * and all sets and sessions made from it are closed. Its weights are not read. On success `*base`
+ * is the object, on failure null.
  */
 lowrank_code lowrank_base_open(void *memory,
                                size_t memory_bytes,
@@ -1086,7 +1122,8 @@ lowrank_code lowrank_base_open(void *memory,
                                struct lowrank_error *error);
 
 /**
- * Opens an encoder of the BERT family, as `lowrank_base_open` opens a decoder. Sets take it like any base; `lowrank_encoder` runs it.
+ * Opens an encoder of the BERT family, as `lowrank_base_open` opens a decoder. Sets take it like
+ * any base; `lowrank_encoder` runs it.
  */
 lowrank_code lowrank_bert_open(void *memory,
                                size_t memory_bytes,
@@ -1121,10 +1158,12 @@ lowrank_code lowrank_base_is_stop(const struct lowrank_base *base,
 lowrank_code lowrank_base_close(struct lowrank_base *base, struct lowrank_error *error);
 
 /**
- * Opens an adapter over an archive, in place, in `memory` of at least `lowrank_adapter_bytes()` bytes; reads its values once.
+ * Opens an adapter over an archive, in place, in `memory` of at least `lowrank_adapter_bytes()`
+ * bytes; reads its values once.
  *
- * The archive starts at a multiple of `LOWRANK_MEMORY_ALIGN` and stays, unchanged, as long as the adapter is used by anything. Whether
- * it fits a base is checked when it is attached. On success `*adapter` is the object, on failure null.
+ * The archive starts at a multiple of `LOWRANK_MEMORY_ALIGN` and stays, unchanged, as long as the
+ * adapter is used by anything. Whether it fits a base is checked when it is attached. On success
+ * `*adapter` is the object, on failure null.
  */
 lowrank_code lowrank_adapter_open(void *memory,
                                   size_t memory_bytes,
@@ -1141,8 +1180,9 @@ lowrank_code lowrank_adapter_get_info(const struct lowrank_adapter *adapter,
                                       struct lowrank_error *error);
 
 /**
- * Points `*name` at the name of a label (from 0) of an adapter's classifier, `*name_bytes` bytes of UTF-8 without a NUL, in its archive. An
- * adapter with fewer labels, or without a classifier, is `LOWRANK_ERROR_LENGTH`.
+ * Points `*name` at the name of a label (from 0) of an adapter's classifier, `*name_bytes` bytes
+ * of UTF-8 without a NUL, in its archive. An adapter with fewer labels, or without a classifier,
+ * is `LOWRANK_ERROR_LENGTH`.
  */
 lowrank_code lowrank_adapter_label(const struct lowrank_adapter *adapter,
                                    uint32_t label,
@@ -1156,13 +1196,14 @@ lowrank_code lowrank_adapter_label(const struct lowrank_adapter *adapter,
 lowrank_code lowrank_adapter_close(struct lowrank_adapter *adapter, struct lowrank_error *error);
 
 /**
- * The bytes that a set with `slots` slots takes, exactly; `LOWRANK_SET_BYTES(slots)` is enough on every target. 0 for more than 65,536.
+ * The bytes that a set with `slots` slots takes, exactly; `LOWRANK_SET_BYTES(slots)` is enough on
+ * every target. 0 for more than 65,536.
  */
 size_t lowrank_set_bytes(uint32_t slots);
 
 /**
- * Makes an empty set of `slots` slots (1 to 65,536) for adapters of `base`, in `memory` of at least `lowrank_set_bytes(slots)` bytes.
- * On success `*set` is the object, on failure null.
+ * Makes an empty set of `slots` slots (1 to 65,536) for adapters of `base`, in `memory` of at
+ * least `lowrank_set_bytes(slots)` bytes. On success `*set` is the object, on failure null.
  */
 lowrank_code lowrank_set_open(void *memory,
                               size_t memory_bytes,
@@ -1172,8 +1213,9 @@ lowrank_code lowrank_set_open(void *memory,
                               struct lowrank_error *error);
 
 /**
- * Puts an adapter into an empty slot (numbered from 0). `generation` may be null, else it gets the slot's new generation. A slot that is
- * taken is `LOWRANK_ERROR_STALE_GENERATION`; an adapter of another base is refused and says so.
+ * Puts an adapter into an empty slot (numbered from 0). `generation` may be null, else it gets the
+ * slot's new generation. A slot that is taken is `LOWRANK_ERROR_STALE_GENERATION`; an adapter of
+ * another base is refused and says so.
  */
 lowrank_code lowrank_set_attach(struct lowrank_set *set,
                                 uint32_t slot,
@@ -1182,8 +1224,9 @@ lowrank_code lowrank_set_attach(struct lowrank_set *set,
                                 struct lowrank_error *error);
 
 /**
- * Puts an adapter into a slot if its generation is still `expected`, and tells the new one as `lowrank_set_attach` does: compare and
- * swap. If somebody else was there first (`LOWRANK_ERROR_STALE_GENERATION`), or the adapter does not fit, the old one stays.
+ * Puts an adapter into a slot if its generation is still `expected`, and tells the new one as
+ * `lowrank_set_attach` does: compare and swap. If somebody else was there first
+ * (`LOWRANK_ERROR_STALE_GENERATION`), or the adapter does not fit, the old one stays.
  */
 lowrank_code lowrank_set_replace(struct lowrank_set *set,
                                  uint32_t slot,
@@ -1193,8 +1236,8 @@ lowrank_code lowrank_set_replace(struct lowrank_set *set,
                                  struct lowrank_error *error);
 
 /**
- * Empties a slot if its generation is still `expected`, and tells the new one as `lowrank_set_attach` does. Sessions that chose the
- * adapter keep it.
+ * Empties a slot if its generation is still `expected`, and tells the new one as
+ * `lowrank_set_attach` does. Sessions that chose the adapter keep it.
  */
 lowrank_code lowrank_set_detach(struct lowrank_set *set,
                                 uint32_t slot,
@@ -1203,7 +1246,8 @@ lowrank_code lowrank_set_detach(struct lowrank_set *set,
                                 struct lowrank_error *error);
 
 /**
- * Writes the generation of a slot to `*generation`, and to `*occupied` 1 if it holds an adapter, else 0. Either may be null.
+ * Writes the generation of a slot to `*generation`, and to `*occupied` 1 if it holds an adapter,
+ * else 0. Either may be null.
  */
 lowrank_code lowrank_set_get(struct lowrank_set *set,
                              uint32_t slot,
@@ -1217,8 +1261,8 @@ lowrank_code lowrank_set_get(struct lowrank_set *set,
 lowrank_code lowrank_set_close(struct lowrank_set *set, struct lowrank_error *error);
 
 /**
- * Makes a sampler in `memory` of at least `lowrank_sampler_bytes()` bytes. `sampling` may be null: the largest logit. On success
- * `*sampler` is the object, on failure null.
+ * Makes a sampler in `memory` of at least `lowrank_sampler_bytes()` bytes. `sampling` may be null:
+ * the largest logit. On success `*sampler` is the object, on failure null.
  */
 lowrank_code lowrank_sampler_open(void *memory,
                                   size_t memory_bytes,
@@ -1232,14 +1276,14 @@ lowrank_code lowrank_sampler_open(void *memory,
 lowrank_code lowrank_sampler_close(struct lowrank_sampler *sampler, struct lowrank_error *error);
 
 /**
- * Limits for one sequence of `context` tokens: one lane, 32 prompt tokens at once, f16 keys and values, exact products, up to two
- * adapters of rank 64 together.
+ * Limits for one sequence of `context` tokens: one lane, 32 prompt tokens at once, f16 keys and
+ * values, exact products, up to two adapters of rank 64 together.
  */
 struct lowrank_limits lowrank_limits_default(size_t context);
 
 /**
- * Writes the size of the workspace that a session over `base` takes under `limits` to `*need`. `lowrank memory --firmware` prints it
- * beforehand, as a line of C.
+ * Writes the size of the workspace that a session over `base` takes under `limits` to `*need`.
+ * `lowrank memory --firmware` prints it beforehand, as a line of C.
  */
 lowrank_code lowrank_session_need(const struct lowrank_base *base,
                                   const struct lowrank_limits *limits,
@@ -1247,10 +1291,11 @@ lowrank_code lowrank_session_need(const struct lowrank_base *base,
                                   struct lowrank_error *error);
 
 /**
- * Makes a session over `base` in `memory` of at least `lowrank_session_bytes()` bytes, with `workspace` of at least
- * `lowrank_session_need` bytes at a multiple of `LOWRANK_MEMORY_ALIGN`; what the two hold does not matter. Both stay, and are not
- * touched, until the session is closed. `executor` is copied; it may be null: the calling thread does everything. On success
- * `*session` is the object, on failure null.
+ * Makes a session over `base` in `memory` of at least `lowrank_session_bytes()` bytes, with
+ * `workspace` of at least `lowrank_session_need` bytes at a multiple of `LOWRANK_MEMORY_ALIGN`;
+ * what the two hold does not matter. Both stay, and are not touched, until the session is closed.
+ * `executor` is copied; it may be null: the calling thread does everything. On success `*session`
+ * is the object, on failure null.
  */
 lowrank_code lowrank_session_open(void *memory,
                                   size_t memory_bytes,
@@ -1263,9 +1308,10 @@ lowrank_code lowrank_session_open(void *memory,
                                   struct lowrank_error *error);
 
 /**
- * Chooses the adapters of a sequence: `count` of them, 0 for the base alone. The session keeps them: later swaps in `set` don't touch it,
- * and the set may be closed. A sequence that holds tokens computed under other adapters is
- * `LOWRANK_ERROR_CACHE_OF_OTHER_ADAPTERS`: reset it first. On an error the previous choice stays.
+ * Chooses the adapters of a sequence: `count` of them, 0 for the base alone. The session keeps
+ * them: later swaps in `set` don't touch it, and the set may be closed. A sequence that holds
+ * tokens computed under other adapters is `LOWRANK_ERROR_CACHE_OF_OTHER_ADAPTERS`: reset it first.
+ * On an error the previous choice stays.
  */
 lowrank_code lowrank_session_select(struct lowrank_session *session,
                                     size_t sequence,
@@ -1275,7 +1321,8 @@ lowrank_code lowrank_session_select(struct lowrank_session *session,
                                     struct lowrank_error *error);
 
 /**
- * Appends `count` tokens to a sequence and computes the logits after the last one. On an error nothing has changed.
+ * Appends `count` tokens to a sequence and computes the logits after the last one. On an error
+ * nothing has changed.
  */
 lowrank_code lowrank_session_prefill(struct lowrank_session *session,
                                      size_t sequence,
@@ -1284,10 +1331,12 @@ lowrank_code lowrank_session_prefill(struct lowrank_session *session,
                                      struct lowrank_error *error);
 
 /**
- * Appends `count` tokens to a sequence as `lowrank_session_prefill` does, but classifies it with the classifier that one of its adapters
- * brings: writes the logit of each label to `logits`, their number to `*labels`, and the label with the largest one to `*label`, which
- * may be null. If there are more than `capacity`, nothing has changed but the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with
- * a classifier, or two, is `LOWRANK_ERROR_CLASSIFIERS`. There are no logits of a next token afterwards.
+ * Appends `count` tokens to a sequence as `lowrank_session_prefill` does, but classifies it with
+ * the classifier that one of its adapters brings: writes the logit of each label to `logits`,
+ * their number to `*labels`, and the label with the largest one to `*label`, which may be null. If
+ * there are more than `capacity`, nothing has changed but the number
+ * (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with a classifier, or two, is
+ * `LOWRANK_ERROR_CLASSIFIERS`. There are no logits of a next token afterwards.
  */
 lowrank_code lowrank_session_classify(struct lowrank_session *session,
                                       size_t sequence,
@@ -1300,7 +1349,8 @@ lowrank_code lowrank_session_classify(struct lowrank_session *session,
                                       struct lowrank_error *error);
 
 /**
- * Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label` does.
+ * Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label`
+ * does.
  */
 lowrank_code lowrank_session_label(struct lowrank_session *session,
                                    size_t sequence,
@@ -1310,7 +1360,8 @@ lowrank_code lowrank_session_label(struct lowrank_session *session,
                                    struct lowrank_error *error);
 
 /**
- * Appends one token to each of `count` different sequences, in one pass, and computes their logits. On an error nothing has changed.
+ * Appends one token to each of `count` different sequences, in one pass, and computes their
+ * logits. On an error nothing has changed.
  */
 lowrank_code lowrank_session_step(struct lowrank_session *session,
                                   const struct lowrank_next *tokens,
@@ -1327,8 +1378,9 @@ lowrank_code lowrank_session_sample(struct lowrank_session *session,
                                     struct lowrank_error *error);
 
 /**
- * Points `*logits` at the logits after the last token of a sequence, `*count` floats in the workspace, one for each token of the
- * vocabulary. They stay until the next call with this session.
+ * Points `*logits` at the logits after the last token of a sequence, `*count` floats in the
+ * workspace, one for each token of the vocabulary. They stay until the next call with this
+ * session.
  */
 lowrank_code lowrank_session_logits(struct lowrank_session *session,
                                     size_t sequence,
@@ -1337,7 +1389,8 @@ lowrank_code lowrank_session_logits(struct lowrank_session *session,
                                     struct lowrank_error *error);
 
 /**
- * Points `*tokens` at the `*count` tokens of a sequence, in the workspace. They stay until the next call with this session.
+ * Points `*tokens` at the `*count` tokens of a sequence, in the workspace. They stay until the
+ * next call with this session.
  */
 lowrank_code lowrank_session_tokens(struct lowrank_session *session,
                                     size_t sequence,
@@ -1364,7 +1417,8 @@ lowrank_code lowrank_session_reset(struct lowrank_session *session, size_t seque
 lowrank_code lowrank_session_close(struct lowrank_session *session, struct lowrank_error *error);
 
 /**
- * Limits for one text of `context` tokens: one lane, exact products, up to two adapters of rank 64 together.
+ * Limits for one text of `context` tokens: one lane, exact products, up to two adapters of rank 64
+ * together.
  */
 struct lowrank_encoder_limits lowrank_encoder_limits_default(size_t context);
 
@@ -1377,10 +1431,11 @@ lowrank_code lowrank_encoder_need(const struct lowrank_base *base,
                                   struct lowrank_error *error);
 
 /**
- * Makes an encoder over `base` (of `lowrank_bert_open`) in `memory` of at least `lowrank_encoder_bytes()` bytes, with `workspace` of at
- * least `lowrank_encoder_need` bytes at a multiple of `LOWRANK_MEMORY_ALIGN`; what the two hold does not matter. Both stay, and are not
- * touched, until the encoder is closed. `executor` is copied; it may be null: the calling thread does everything. On success `*encoder`
- * is the object, on failure null.
+ * Makes an encoder over `base` (of `lowrank_bert_open`) in `memory` of at least
+ * `lowrank_encoder_bytes()` bytes, with `workspace` of at least `lowrank_encoder_need` bytes at a
+ * multiple of `LOWRANK_MEMORY_ALIGN`; what the two hold does not matter. Both stay, and are not
+ * touched, until the encoder is closed. `executor` is copied; it may be null: the calling thread
+ * does everything. On success `*encoder` is the object, on failure null.
  */
 lowrank_code lowrank_encoder_open(void *memory,
                                   size_t memory_bytes,
@@ -1393,8 +1448,9 @@ lowrank_code lowrank_encoder_open(void *memory,
                                   struct lowrank_error *error);
 
 /**
- * Chooses the adapters of a sequence for the texts to come: `count` of them, 0 for the base alone. What was encoded is forgotten. The
- * encoder keeps the adapters: later swaps in `set` don't touch it, and the set may be closed. On an error the previous choice stays.
+ * Chooses the adapters of a sequence for the texts to come: `count` of them, 0 for the base alone.
+ * What was encoded is forgotten. The encoder keeps the adapters: later swaps in `set` don't touch
+ * it, and the set may be closed. On an error the previous choice stays.
  */
 lowrank_code lowrank_encoder_select(struct lowrank_encoder *encoder,
                                     size_t sequence,
@@ -1404,8 +1460,9 @@ lowrank_code lowrank_encoder_select(struct lowrank_encoder *encoder,
                                     struct lowrank_error *error);
 
 /**
- * Encodes a batch of `texts` texts. Their tokens lie one behind the other in `tokens`, special tokens included (`lowrank_encode_text` puts
- * them around): text i is the next `lengths[i]` of the `count`. `types` has the token type of each (pairs of sentences), or is null: type 0.
+ * Encodes a batch of `texts` texts. Their tokens lie one behind the other in `tokens`, special
+ * tokens included (`lowrank_encode_text` puts them around): text i is the next `lengths[i]` of the
+ * `count`. `types` has the token type of each (pairs of sentences), or is null: type 0.
  * On an error nothing is encoded.
  */
 lowrank_code lowrank_encoder_encode(struct lowrank_encoder *encoder,
@@ -1417,8 +1474,8 @@ lowrank_code lowrank_encoder_encode(struct lowrank_encoder *encoder,
                                     struct lowrank_error *error);
 
 /**
- * Points `*vector` at the embedding of a text, `*count` floats in the workspace: pooled and normalized as the base says. They stay until
- * the next call with this encoder.
+ * Points `*vector` at the embedding of a text, `*count` floats in the workspace: pooled and
+ * normalized as the base says. They stay until the next call with this encoder.
  */
 lowrank_code lowrank_encoder_embedding(struct lowrank_encoder *encoder,
                                        size_t sequence,
@@ -1427,8 +1484,8 @@ lowrank_code lowrank_encoder_embedding(struct lowrank_encoder *encoder,
                                        struct lowrank_error *error);
 
 /**
- * Points `*vector` at one vector of a text, not normalized, as `lowrank_encoder_embedding` does; `pooling` is one of
- * `LOWRANK_POOLING_MEAN`, `LOWRANK_POOLING_CLS`, `LOWRANK_POOLING_POOLER`.
+ * Points `*vector` at one vector of a text, not normalized, as `lowrank_encoder_embedding` does;
+ * `pooling` is one of `LOWRANK_POOLING_MEAN`, `LOWRANK_POOLING_CLS`, `LOWRANK_POOLING_POOLER`.
  */
 lowrank_code lowrank_encoder_pooled(struct lowrank_encoder *encoder,
                                     size_t sequence,
@@ -1438,8 +1495,8 @@ lowrank_code lowrank_encoder_pooled(struct lowrank_encoder *encoder,
                                     struct lowrank_error *error);
 
 /**
- * Points `*states` at the last hidden states of a text, `*count` floats: one row of the base's `dim` for each of its tokens. They stay
- * until the next call with this encoder.
+ * Points `*states` at the last hidden states of a text, `*count` floats: one row of the base's
+ * `dim` for each of its tokens. They stay until the next call with this encoder.
  */
 lowrank_code lowrank_encoder_hidden(struct lowrank_encoder *encoder,
                                     size_t sequence,
@@ -1448,9 +1505,11 @@ lowrank_code lowrank_encoder_hidden(struct lowrank_encoder *encoder,
                                     struct lowrank_error *error);
 
 /**
- * Classifies a text with the classifier that one of its adapters brings: writes the logit of each label to `logits`, their number to
- * `*count`, and the label with the largest one to `*label`, which may be null. If there are more than `capacity`, nothing is written but
- * the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with a classifier, or two, is `LOWRANK_ERROR_CLASSIFIERS`.
+ * Classifies a text with the classifier that one of its adapters brings: writes the logit of each
+ * label to `logits`, their number to `*count`, and the label with the largest one to `*label`,
+ * which may be null. If there are more than `capacity`, nothing is written but the number
+ * (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). No adapter with a classifier, or two, is
+ * `LOWRANK_ERROR_CLASSIFIERS`.
  */
 lowrank_code lowrank_encoder_classify(struct lowrank_encoder *encoder,
                                       size_t sequence,
@@ -1461,7 +1520,8 @@ lowrank_code lowrank_encoder_classify(struct lowrank_encoder *encoder,
                                       struct lowrank_error *error);
 
 /**
- * Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label` does.
+ * Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label`
+ * does.
  */
 lowrank_code lowrank_encoder_label(struct lowrank_encoder *encoder,
                                    size_t sequence,
@@ -1476,19 +1536,22 @@ lowrank_code lowrank_encoder_label(struct lowrank_encoder *encoder,
 lowrank_code lowrank_encoder_close(struct lowrank_encoder *encoder, struct lowrank_error *error);
 
 /**
- * The bytes that an encoder object takes, exactly, without its workspace; `LOWRANK_ENCODER_BYTES` is enough on every target.
+ * The bytes that an encoder object takes, exactly, without its workspace; `LOWRANK_ENCODER_BYTES`
+ * is enough on every target.
  */
 size_t lowrank_encoder_bytes(void);
 
 /**
- * Sets the function that is called when the library panics, or none. Only in libraries built with the feature `panic-handler`
- * and without `std`; hosted libraries return `LOWRANK_ERROR_PANICKED` instead.
+ * Sets the function that is called when the library panics, or none. Only in libraries built with
+ * the feature `panic-handler` and without `std`; hosted libraries return `LOWRANK_ERROR_PANICKED`
+ * instead.
  */
 void lowrank_on_panic(lowrank_panic_hook hook);
 
 /**
- * Maps the archive at `path` (with a NUL at its end; UTF-8 on Windows) in `memory` of at least `lowrank_file_bytes()` bytes. The file must
- * not be changed in place while it is open: replace it by rename. On success `*file` is the object, on failure null.
+ * Maps the archive at `path` (with a NUL at its end; UTF-8 on Windows) in `memory` of at least
+ * `lowrank_file_bytes()` bytes. The file must not be changed in place while it is open: replace it
+ * by rename. On success `*file` is the object, on failure null.
  */
 lowrank_code lowrank_file_open(void *memory,
                                size_t memory_bytes,
@@ -1515,8 +1578,8 @@ lowrank_code lowrank_file_close(struct lowrank_file *file, struct lowrank_error 
 size_t lowrank_file_bytes(void);
 
 /**
- * Starts a pool of `lanes` threads, the caller's included; 0 means one per core. `memory` has at least `lowrank_threads_bytes()` bytes. On
- * success `*threads` is the object, on failure null.
+ * Starts a pool of `lanes` threads, the caller's included; 0 means one per core. `memory` has at
+ * least `lowrank_threads_bytes()` bytes. On success `*threads` is the object, on failure null.
  */
 lowrank_code lowrank_threads_open(void *memory,
                                   size_t memory_bytes,
@@ -1525,8 +1588,9 @@ lowrank_code lowrank_threads_open(void *memory,
                                   struct lowrank_error *error);
 
 /**
- * Writes the pool's executor to `*executor` and its number of threads to `*lanes`: what `lowrank_session_open` and `lowrank_limits` take.
- * Sessions that use it must be closed before the pool.
+ * Writes the pool's executor to `*executor` and its number of threads to `*lanes`: what
+ * `lowrank_session_open` and `lowrank_limits` take. Sessions that use it must be closed before the
+ * pool.
  */
 lowrank_code lowrank_threads_executor(const struct lowrank_threads *threads,
                                       struct lowrank_executor *executor,
@@ -1544,8 +1608,8 @@ lowrank_code lowrank_threads_close(struct lowrank_threads *threads, struct lowra
 size_t lowrank_threads_bytes(void);
 
 /**
- * Reads the tokenizer and chat template of a base, in `memory` of at least `lowrank_text_bytes()` bytes. On success `*text` is the
- * object, on failure null.
+ * Reads the tokenizer and chat template of a base, in `memory` of at least `lowrank_text_bytes()`
+ * bytes. On success `*text` is the object, on failure null.
  */
 lowrank_code lowrank_text_open(void *memory,
                                size_t memory_bytes,
@@ -1554,8 +1618,9 @@ lowrank_code lowrank_text_open(void *memory,
                                struct lowrank_error *error);
 
 /**
- * Writes the ids of `string` (`string_bytes` bytes of UTF-8) to `tokens` and their number to `*count`. If there are more than `capacity`,
- * nothing is written but the number (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). `flags` is a sum of `LOWRANK_SPECIAL`, `LOWRANK_PROMPT`.
+ * Writes the ids of `string` (`string_bytes` bytes of UTF-8) to `tokens` and their number to
+ * `*count`. If there are more than `capacity`, nothing is written but the number
+ * (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). `flags` is a sum of `LOWRANK_SPECIAL`, `LOWRANK_PROMPT`.
  */
 lowrank_code lowrank_encode(const struct lowrank_text *text,
                             const char *string,
@@ -1567,10 +1632,11 @@ lowrank_code lowrank_encode(const struct lowrank_text *text,
                             struct lowrank_error *error);
 
 /**
- * Writes the ids of a text as an encoder reads it (`lowrank embed` does the same) to `tokens` and their number to `*count`: with the special
- * tokens that belong around it, cut to `max_length` tokens together; 0 is the base's own most. `*cut`, which may be null, gets the
- * number of tokens that were cut off for that. If there are more than `capacity`, nothing is written but the numbers
- * (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
+ * Writes the ids of a text as an encoder reads it (`lowrank embed` does the same) to `tokens` and
+ * their number to `*count`: with the special tokens that belong around it, cut to `max_length`
+ * tokens together; 0 is the base's own most. `*cut`, which may be null, gets the number of tokens
+ * that were cut off for that. If there are more than `capacity`, nothing is written but the
+ * numbers (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
  */
 lowrank_code lowrank_encode_text(const struct lowrank_text *text,
                                  const char *string,
@@ -1583,8 +1649,9 @@ lowrank_code lowrank_encode_text(const struct lowrank_text *text,
                                  struct lowrank_error *error);
 
 /**
- * Writes the text of `count` tokens to `buffer` (UTF-8, no NUL) and its length to `*bytes`. If it is longer than `capacity`, nothing is
- * written but the length (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). Special tokens are left out unless `flags` is `LOWRANK_SPECIAL`.
+ * Writes the text of `count` tokens to `buffer` (UTF-8, no NUL) and its length to `*bytes`. If it
+ * is longer than `capacity`, nothing is written but the length (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
+ * Special tokens are left out unless `flags` is `LOWRANK_SPECIAL`.
  */
 lowrank_code lowrank_decode(const struct lowrank_text *text,
                             const uint32_t *tokens,
@@ -1596,9 +1663,9 @@ lowrank_code lowrank_decode(const struct lowrank_text *text,
                             struct lowrank_error *error);
 
 /**
- * Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8, no NUL) and its length to `*bytes`, as
- * `lowrank_decode` does. If `add_generation_prompt` is not 0, the beginning of the assistant's turn is added. Encode it with
- * `LOWRANK_PROMPT`.
+ * Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8,
+ * no NUL) and its length to `*bytes`, as `lowrank_decode` does. If `add_generation_prompt` is not
+ * 0, the beginning of the assistant's turn is added. Encode it with `LOWRANK_PROMPT`.
  */
 lowrank_code lowrank_chat(const struct lowrank_text *text,
                           const struct lowrank_message *messages,
@@ -1620,8 +1687,8 @@ lowrank_code lowrank_text_close(struct lowrank_text *text, struct lowrank_error 
 size_t lowrank_text_bytes(void);
 
 /**
- * Makes a decoder for tokens that come one by one, in `memory` of at least `lowrank_stream_bytes()` bytes. On success `*stream` is the
- * object, on failure null.
+ * Makes a decoder for tokens that come one by one, in `memory` of at least
+ * `lowrank_stream_bytes()` bytes. On success `*stream` is the object, on failure null.
  */
 lowrank_code lowrank_stream_open(void *memory,
                                  size_t memory_bytes,
@@ -1630,9 +1697,10 @@ lowrank_code lowrank_stream_open(void *memory,
                                  struct lowrank_error *error);
 
 /**
- * Adds a token and writes the text that is now finished, which may be empty, to `buffer` (UTF-8, no NUL) and its length to `*bytes`.
- * `LOWRANK_NO_TOKEN` adds nothing: with it, text for which the buffer was too small (`LOWRANK_ERROR_BUFFER_TOO_SMALL`: the token was
- * taken, the length is told) is asked for again.
+ * Adds a token and writes the text that is now finished, which may be empty, to `buffer` (UTF-8,
+ * no NUL) and its length to `*bytes`. `LOWRANK_NO_TOKEN` adds nothing: with it, text for which the
+ * buffer was too small (`LOWRANK_ERROR_BUFFER_TOO_SMALL`: the token was taken, the length is told)
+ * is asked for again.
  */
 lowrank_code lowrank_stream_push(struct lowrank_stream *stream,
                                  uint32_t token,
@@ -1642,7 +1710,8 @@ lowrank_code lowrank_stream_push(struct lowrank_stream *stream,
                                  struct lowrank_error *error);
 
 /**
- * Ends the text: as `lowrank_stream_push`, with a replacement character if half a character was left. The decoder is then as new.
+ * Ends the text: as `lowrank_stream_push`, with a replacement character if half a character was
+ * left. The decoder is then as new.
  */
 lowrank_code lowrank_stream_finish(struct lowrank_stream *stream,
                                    char *buffer,
@@ -1661,9 +1730,11 @@ lowrank_code lowrank_stream_close(struct lowrank_stream *stream, struct lowrank_
 size_t lowrank_stream_bytes(void);
 
 /**
- * Reads the adapter at `source`, a PEFT directory or a GGUF LoRA file, for the base whose archive is given (Llama or BERT family; GGUF
- * for Llama only), and writes it to the archive `output`, bound to that base. `name` may be null: the folder's or the file's. `factors` is
- * one of `LOWRANK_FACTORS_AS_IS`, `_F32`, `_F16`, `_INT8`. Strings have a NUL at their ends. `output` appears whole or not at all.
+ * Reads the adapter at `source`, a PEFT directory or a GGUF LoRA file, for the base whose archive
+ * is given (Llama or BERT family; GGUF for Llama only), and writes it to the archive `output`,
+ * bound to that base. `name` may be null: the folder's or the file's. `factors` is
+ * one of `LOWRANK_FACTORS_AS_IS`, `_F32`, `_F16`, `_INT8`. Strings have a NUL at their ends.
+ * `output` appears whole or not at all.
  */
 lowrank_code lowrank_adapter_import(const char *source,
                                     const void *archive,
@@ -1674,19 +1745,22 @@ lowrank_code lowrank_adapter_import(const char *source,
                                     struct lowrank_error *error);
 
 /**
- * The options of `lowrank train`: LoRA of rank 8 on all linear layers, alpha 16, one epoch in batches of 8 sequences of at most 256
- * tokens, AdamW at 2e-4 falling in a straight line, gradients clipped at 1, one thread per core, seed 0; no validation, no checkpoints.
+ * The options of `lowrank train`: LoRA of rank 8 on all linear layers, alpha 16, one epoch in
+ * batches of 8 sequences of at most 256 tokens, AdamW at 2e-4 falling in a straight line,
+ * gradients clipped at 1, one thread per core, seed 0; no validation, no checkpoints.
  */
 struct lowrank_train_options lowrank_train_options_default(void);
 
 /**
- * Trains on the base whose archive is given, of any family, and writes the result to `options->output`. Blocks until the run is over; `watch`
- * (may be null) is told after every step and every validation, with `context`, and may stop it. The base is only read: other threads may run sessions
- * over it meanwhile. The result is opened with `lowrank_file_open` and `lowrank_adapter_open` and put into a running set with
- * `lowrank_set_replace`: sessions that chose the old one keep it. `report` may be null.
+ * Trains on the base whose archive is given, of any family, and writes the result to
+ * `options->output`. Blocks until the run is over; `watch` (may be null) is told after every step
+ * and every validation, with `context`, and may stop it. The base is only read: other threads may
+ * run sessions over it meanwhile. The result is opened with `lowrank_file_open` and
+ * `lowrank_adapter_open` and put into a running set with `lowrank_set_replace`: sessions that
+ * chose the old one keep it. `report` may be null.
  *
- * Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that diverges is `LOWRANK_ERROR_DIVERGED`: the last
- * good numbers are in the output file.
+ * Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that
+ * diverges is `LOWRANK_ERROR_DIVERGED`: the last good numbers are in the output file.
  */
 lowrank_code lowrank_train(const void *archive,
                            size_t archive_bytes,

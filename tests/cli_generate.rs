@@ -24,7 +24,7 @@ fn a_prompt_comes_from_a_file_or_standard_input_as_it_comes_from_the_command_lin
     for text in ["two\nlines", "two\nlines\n", "two\nlines\r\n", "\u{feff}two\nlines\n"] {
         std::fs::write(&file, text).unwrap();
         assert_eq!(run(&["--prompt-file", &file]), expected, "{text:?}");
-        let piped = [&["generate", "--base", &base, "--prompt-file", "-"][..], &end].concat();
+        let piped = [&["generate", "--base", &base, "--prompt-file", "-"][..], &end[..]].concat();
         assert_eq!(typed(&piped, text).0, expected, "{text:?}");
     }
     std::fs::write(&file, "two\nlines\n\n").unwrap();
@@ -54,7 +54,7 @@ fn a_stop_text_is_found_across_tokens_and_not_printed() {
     let base = folder.base(512, TEMPLATE, None);
     let arguments = ["generate", "--base", &base, "--prompt", "ab", "--threads", "1"];
     let run = |more: &[&str]| {
-        let text = stdout(&[&arguments, &["--tokens", "40"], more].concat());
+        let text = stdout(&[&arguments[..], &["--tokens", "40"], more].concat());
         text.strip_suffix('\n').unwrap().to_owned()
     };
     let whole = run(&[]);

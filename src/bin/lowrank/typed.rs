@@ -21,6 +21,8 @@ use crate::output::note;
 
 /// The most bytes of a line.
 const MOST: u64 = 1 << 20;
+/// Values of TERM for which there is no line editing.
+const DUMB: [&str; 3] = ["dumb", "cons25", "emacs"];
 /// Lines that the history keeps.
 const HISTORY: usize = 1000;
 /// The status of a program that Ctrl-C ended, as shells have it.
@@ -74,7 +76,12 @@ pub(crate) struct Terminal {
 impl Input {
     /// A terminal if people sit there; its history is kept unless `without_history`.
     pub(crate) fn new(without_history: bool) -> Result<Self, Failure> {
-        if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        // Terminals that cannot move their cursor; there Ctrl-C is a signal, not a key.
+        let is_plain = || {
+            std::env::var("TERM")
+                .is_ok_and(|term| DUMB.iter().any(|dumb| dumb.eq_ignore_ascii_case(&term)))
+        };
+        if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() || is_plain() {
             return Ok(Self::Plain);
         }
         let mut editor = DefaultEditor::new()?;
