@@ -113,8 +113,10 @@ fn json_is_one_object_with_stable_names() {
     assert_ne!(adapted["text"], plain["text"]);
 
     // The end of a turn, and the end of the context, which is also said where text is printed.
-    let ended = facts(&[&arguments[..], &["--tokens", "60"]].concat());
+    let turn = ["generate", "--base", &base, "--prompt", "cd", "--threads", "1"];
+    let ended = facts(&[&turn[..], &["--tokens", "50"]].concat());
     assert_eq!(ended["stop_reason"], json!("end"));
+    assert!(ended["tokens"].as_array().unwrap().iter().all(|token| *token != 0), "{ended}");
     let short = [&arguments[..], &["--tokens", "60", "--context", "8"]].concat();
     let full = facts(&short);
     assert_eq!(full["stop_reason"], json!("context"));
