@@ -267,6 +267,7 @@ fields! {
     Outputs = "the number of outputs",
     HiddenSize = "the hidden size",
     Slots = "the number of slots",
+    MinP = "min-p",
 }
 
 /// What an archive's root is: its kind and, for a base, its architecture. The number is stored in

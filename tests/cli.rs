@@ -299,6 +299,8 @@ fn chat_swaps_adapters_and_survives_what_is_typed() {
         &base,
         "--adapter",
         &named,
+        "--temperature",
+        "0",
         "--tokens",
         "6",
         "--threads",

@@ -224,13 +224,14 @@ fn each_style_adapter_is_best_at_its_own_style() {
             options,
         )
         .unwrap();
-        let perplexity = |adapters: &[&[u8]]| {
+        let perplexity = |adapters: &[(&[u8], f32)]| {
             evaluate(model, adapters, &data, Precision::Exact, &threads, &mut |_, _| {})
                 .unwrap()
                 .perplexity
         };
         let base = perplexity(&[]);
-        let adapted: Vec<f64> = adapters.iter().map(|adapter| perplexity(&[adapter])).collect();
+        let adapted: Vec<f64> =
+            adapters.iter().map(|adapter| perplexity(&[(adapter, 1.0)])).collect();
         println!(
             "{}: base {base:.3}, own adapter {:.3}, other {:.3}",
             folder.display(),

@@ -225,7 +225,7 @@ static void hostile_sets(void) {
 }
 
 static void hostile_samplers(void) {
-    lowrank_sampling sampling = {0.0f, 1.0f, 1.0f, 0, 0};
+    lowrank_sampling sampling = {0.0f, 1.0f, 1.0f, 0, 0, 0.0f};
     EXPECT(lowrank_sampler_open(NULL, LOWRANK_SAMPLER_BYTES, NULL, &sampler, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_sampler_open(sampler_memory, 1, NULL, &sampler, &error), ERROR_OBJECT_TOO_SMALL);
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, ODD(lowrank_sampling, garbage), &sampler, &error),
@@ -239,6 +239,9 @@ static void hostile_samplers(void) {
     sampling.top_p = 0.0f;
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, &sampling, &sampler, &error), ERROR_SAMPLING);
     sampling.top_p = 0.5f;
+    sampling.min_p = 1.5f;
+    EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, &sampling, &sampler, &error), ERROR_SAMPLING);
+    sampling.min_p = 0.05f;
     sampling.top_k = 0xffffffff;
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, &sampling, &sampler, &error), OK);
     EXPECT(lowrank_sampler_close(NULL, &error), ERROR_NULL_POINTER);

@@ -26,6 +26,8 @@ pub use lora::{Adapter, Factor, FactorValues, LowRank};
 pub use numbers::{FactorFormat, Numbers};
 pub use selection::Chosen;
 pub(crate) use selection::{Handle, Selection};
+#[cfg(feature = "alloc")]
+pub use set::AttachError;
 pub use set::{Active, AdapterSet, Base, Choice, Generation, Resolve, Slot, check_fit};
 #[cfg(feature = "std")]
 pub use shared::{Bytes, Pinned, SharedAdapter, SharedSet};

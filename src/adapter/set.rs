@@ -181,6 +181,26 @@ impl<'a, R: Resolve<'a> + ?Sized> Resolve<'a> for &R {
     }
 }
 
+/// Which adapter of several was refused, and why.
+#[cfg(feature = "alloc")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttachError {
+    /// Its number, from 0.
+    pub index: usize,
+    /// Why.
+    pub error: Error,
+}
+
+#[cfg(feature = "alloc")]
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "adapter {}: {}", self.index, self.error)
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl core::error::Error for AttachError {}
+
 /// Attached adapters of one base, in the caller's slots.
 pub struct AdapterSet<'s, 'a> {
     slots: &'s mut [Slot<'a>],
@@ -210,6 +230,25 @@ impl<'s, 'a> AdapterSet<'s, 'a> {
             return Err(Error::SlotTaken { slot, generation: current });
         }
         self.replace(slot, current, adapter)
+    }
+
+    /// Puts adapters, each with its weight, into the slots from 0 on; returns the choices that make
+    /// all of them active together, in their order. Copies no weights.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach), with the number of the adapter that was refused; those before
+    /// it stay attached.
+    #[cfg(feature = "alloc")]
+    pub fn attach_all(
+        &mut self,
+        adapters: impl IntoIterator<Item = (Adapter<'a>, f32)>,
+    ) -> Result<alloc::vec::Vec<Choice>, AttachError> {
+        let attach = |(slot, (adapter, weight))| {
+            self.attach(slot, adapter)
+                .map(|_| Choice { weight, ..Choice::slot(slot) })
+                .map_err(|error| AttachError { index: slot as usize, error })
+        };
+        (0..).zip(adapters).map(attach).collect()
     }
 
     /// Puts an adapter into a slot if its generation is still `expected`; returns the new

@@ -24,6 +24,9 @@ pub struct lowrank_sampling {
     pub top_k: u32,
     /// The same seed draws the same tokens.
     pub seed: u64,
+    /// Only tokens that are at least this share as probable as the most probable one, from 0 to 1;
+    /// 0 means all.
+    pub min_p: f32,
 }
 
 /// Chooses tokens. One thread at a time; any number of sessions.
@@ -65,6 +68,7 @@ pub unsafe extern "C" fn lowrank_sampler_open(
                         temperature: sampling.temperature,
                         top_k: sampling.top_k as usize,
                         top_p: sampling.top_p,
+                        min_p: sampling.min_p,
                         repetition_penalty: sampling.repetition_penalty,
                         seed: sampling.seed,
                     }

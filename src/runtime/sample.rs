@@ -1,8 +1,8 @@
-//! Choosing the next token: greedy, temperature, top-k, top-p, repetition penalty. Seeded; nothing
-//! is allocated.
+//! Choosing the next token: greedy, temperature, top-k, top-p, min-p, repetition penalty. Seeded;
+//! nothing is allocated.
 //!
-//! Order: repetition penalty (CTRL, arXiv 1909.05858, section 4.1), temperature, top-k, top-p
-//! (nucleus, arXiv 1904.09751), draw.
+//! Order, that of transformers: repetition penalty (CTRL, arXiv 1909.05858, section 4.1),
+//! temperature, top-k, top-p (nucleus, arXiv 1904.09751), min-p (arXiv 2407.01082), draw.
 
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -20,6 +20,9 @@ pub struct SamplerOptions {
     pub top_k: usize,
     /// Only the most probable tokens that reach this probability together; 1 means all.
     pub top_p: f32,
+    /// Only tokens that are at least this share as probable as the most probable one, from 0 to 1;
+    /// 0 means all.
+    pub min_p: f32,
     /// Logits of tokens already in the sequence are divided (if positive) or multiplied by it; 1
     /// means none.
     pub repetition_penalty: f32,
@@ -30,7 +33,14 @@ pub struct SamplerOptions {
 impl Default for SamplerOptions {
     /// Greedy.
     fn default() -> Self {
-        Self { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 0 }
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+        }
     }
 }
 
@@ -61,13 +71,15 @@ impl Sampler {
     /// A sampler with its own random sequence.
     ///
     /// # Errors
-    /// [`Error::Sampling`]: temperature below 0, top-p outside (0, 1], repetition penalty not above 0, or not finite.
+    /// [`Error::Sampling`]: temperature below 0, top-p outside (0, 1], min-p outside [0, 1],
+    /// repetition penalty not above 0, or not finite.
     pub fn new(options: SamplerOptions) -> Result<Self> {
         let check = |field, found: f32, fits: bool| {
             if fits && found.is_finite() { Ok(()) } else { Err(Error::Sampling { field, found }) }
         };
         check(Field::Temperature, options.temperature, options.temperature >= 0.0)?;
         check(Field::TopP, options.top_p, options.top_p > 0.0 && options.top_p <= 1.0)?;
+        check(Field::MinP, options.min_p, (0.0..=1.0).contains(&options.min_p))?;
         check(
             Field::RepetitionPenalty,
             options.repetition_penalty,
@@ -117,6 +129,7 @@ impl Sampler {
         let kept = self.keep_top_k(candidates);
         self.weigh(kept, best.weight);
         let kept = self.keep_top_p(kept);
+        let kept = self.keep_min_p(kept);
         Ok(self.draw(kept))
     }
 
@@ -198,6 +211,21 @@ impl Sampler {
         }
         some[left..].reverse();
         &mut some[left..]
+    }
+
+    /// Those with at least min-p of the weight of the best, which is 1; their order stays.
+    fn keep_min_p<'c>(&self, candidates: &'c mut [Candidate]) -> &'c mut [Candidate] {
+        if self.options.min_p == 0.0 {
+            return candidates;
+        }
+        let mut count = 0;
+        for i in 0..candidates.len() {
+            if candidates[i].weight >= self.options.min_p {
+                candidates.swap(i, count);
+                count += 1;
+            }
+        }
+        &mut candidates[..count]
     }
 
     fn draw(&mut self, candidates: &[Candidate]) -> u32 {
@@ -312,16 +340,21 @@ mod tests {
     #[test]
     fn draws_follow_the_probabilities_of_what_is_kept() {
         let logits = logits(300);
-        for (temperature, top_k, top_p) in [
-            (1.0, 0, 1.0),
-            (0.7, 0, 0.8),
-            (9.0, 0, 0.999_999),
-            (1.5, 20, 1.0),
-            (1.5, 299, 1.0),
-            (1.5, 1, 0.5),
-            (1.5, 40, 0.6),
+        for (temperature, top_k, top_p, min_p) in [
+            (1.0, 0, 1.0, 0.0),
+            (0.7, 0, 0.8, 0.0),
+            (9.0, 0, 0.999_999, 0.0),
+            (1.5, 20, 1.0, 0.0),
+            (1.5, 299, 1.0, 0.0),
+            (1.5, 1, 0.5, 0.0),
+            (1.5, 40, 0.6, 0.0),
+            (3.0, 0, 1.0, 0.3),
+            (3.0, 0, 0.8, 0.6),
+            (3.0, 25, 0.9, 0.05),
+            (3.0, 0, 1.0, 1.0),
         ] {
-            // In f64, sorted: the first k, of those as many as reach p.
+            // In f64, sorted: the first k, of those as many as reach p, of those the ones with
+            // min-p of the first.
             let mut expected: Vec<(usize, f64)> = logits
                 .iter()
                 .map(|&l| (f64::from(l) / f64::from(temperature)).exp())
@@ -336,10 +369,13 @@ mod tests {
                 reached += w;
                 keep
             });
+            let most = expected[0].1;
+            expected.retain(|(_, w)| *w >= f64::from(min_p) * most * (1.0 - 1e-9));
             let total: f64 = expected.iter().map(|(_, w)| w).sum();
             let (mut counts, draws) = (std::vec![0u32; 300], 20_000);
+            let options = SamplerOptions { min_p, ..options(temperature, top_k, top_p) };
             let (mut sampler, mut scratch) =
-                (Sampler::new(options(temperature, top_k, top_p)).unwrap(), [Candidate::NONE; 300]);
+                (Sampler::new(options).unwrap(), [Candidate::NONE; 300]);
             for _ in 0..draws {
                 counts[sampler.sample(&logits, &[], &mut scratch).unwrap() as usize] += 1;
             }
@@ -352,6 +388,14 @@ mod tests {
                 );
             }
             assert_eq!(counts.iter().sum::<u32>(), 0, "a token was drawn that is not kept");
+        }
+    }
+
+    #[test]
+    fn min_p_outside_zero_to_one_is_refused() {
+        for min_p in [-0.1, 1.1, f32::NAN, f32::INFINITY] {
+            let made = Sampler::new(SamplerOptions { min_p, ..SamplerOptions::default() });
+            assert!(matches!(made, Err(Error::Sampling { field: Field::MinP, .. })), "{min_p}");
         }
     }
 

@@ -72,7 +72,7 @@ pub(crate) trait Body {
     fn measure(
         &self,
         base: Option<&[u8]>,
-        adapters: &[&[u8]],
+        adapters: &[(&[u8], f32)],
         longest: usize,
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
@@ -162,7 +162,7 @@ pub(crate) trait Network {
     fn measure(
         &self,
         base: Option<&[u8]>,
-        adapters: &[&[u8]],
+        adapters: &[(&[u8], f32)],
         longest: usize,
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
@@ -214,7 +214,7 @@ impl<B: Body> Network for B {
     fn measure(
         &self,
         base: Option<&[u8]>,
-        adapters: &[&[u8]],
+        adapters: &[(&[u8], f32)],
         longest: usize,
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,

@@ -6,6 +6,8 @@ use super::TrainError;
 use super::body::Network;
 use super::data::{Batch, Dataset, Inputs, Targets};
 use super::trainer::{Trainable, sealed::Sealed};
+use crate::adapter::Adapter;
+use crate::error::Result;
 use crate::kernel::Precision;
 use crate::runtime::Executor;
 
@@ -117,15 +119,15 @@ pub(crate) fn negative_log_likelihood(logits: &[f32], next: u32) -> f64 {
     total.ln() - f64::from(logits[next as usize] - most)
 }
 
-/// Measures `base` under the adapter archives in `adapters` (their classifier, where there is one
-/// to be read) on all of `data`.
+/// Measures `base` under the adapter archives in `adapters`, each with its weight (their
+/// classifier, where there is one to be read; no weight scales it), on all of `data`.
 ///
 /// # Errors
 /// What the core says of the archives, and what is wrong with the data; a loss that is not a
 /// number.
 pub fn evaluate<'a>(
     base: impl Trainable<'a>,
-    adapters: &[&[u8]],
+    adapters: &[(&[u8], f32)],
     data: &Dataset<'_>,
     precision: Precision,
     executor: &dyn Executor,
@@ -138,11 +140,16 @@ pub fn evaluate<'a>(
 /// Sequences that are read and measured at a time.
 const BATCH: usize = 16;
 
+/// Opens adapter archives, each with its weight.
+pub(crate) fn open_all<'a>(archives: &[(&'a [u8], f32)]) -> Result<Vec<(Adapter<'a>, f32)>> {
+    archives.iter().map(|&(archive, weight)| Ok((Adapter::open(archive)?, weight))).collect()
+}
+
 /// As [`evaluate`], with a base archive in place of the network's own if one is given.
 pub(crate) fn measure(
     network: &dyn Network,
     base: Option<&[u8]>,
-    adapters: &[&[u8]],
+    adapters: &[(&[u8], f32)],
     data: &Dataset<'_>,
     precision: Precision,
     executor: &dyn Executor,
@@ -184,15 +191,15 @@ impl Listener for Answers {
 
 /// The probability of every label, for every text in `texts` (token ids as
 /// [`Tokenize::classified`](super::data::Tokenize::classified) gives them): what `base` under the
-/// adapter archives in `adapters` says, of which one brings the classifier unless the base has its
-/// own.
+/// adapter archives in `adapters`, each with its weight, says, of which one brings the classifier
+/// unless the base has its own.
 ///
 /// # Errors
 /// What the core says of archives and tokens; that there is no classifier; that the base reads no
 /// text; a result that is not a number.
 pub fn classify<'a>(
     base: impl Trainable<'a>,
-    adapters: &[&[u8]],
+    adapters: &[(&[u8], f32)],
     texts: &[Vec<u32>],
     precision: Precision,
     executor: &dyn Executor,

@@ -9,7 +9,7 @@ use super::TrainError;
 use super::attention::{self, Shape};
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, IGNORE, Inputs, Targets};
-use super::evaluate::Listener;
+use super::evaluate::{Listener, open_all};
 use super::memory::{Books, floats};
 use super::ops;
 use super::parallel::Machine;
@@ -17,7 +17,7 @@ use super::plan::Plan;
 use super::pool::Floats;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
-use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
+use crate::adapter::{AdapterSet, Base, Slot};
 use crate::archive::{Buffer, schema, to_buffer};
 use crate::error::Result;
 use crate::kernel::Precision;
@@ -514,7 +514,7 @@ impl Body for LlamaBody<'_> {
     fn measure(
         &self,
         base: Option<&[u8]>,
-        adapters: &[&[u8]],
+        adapters: &[(&[u8], f32)],
         longest: usize,
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
@@ -522,17 +522,12 @@ impl Body for LlamaBody<'_> {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Llama::open)?;
-        let adapters: Vec<Adapter<'_>> =
-            adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
-        let rank = adapters.iter().map(Adapter::max_rank).sum();
+        let adapters = open_all(adapters)?;
+        let rank = adapters.iter().map(|(adapter, _)| adapter.max_rank()).sum();
         let limits = self.limits(longest, precision, executor.lanes(), adapters.len(), rank);
         let mut slots = vec![Slot::EMPTY; adapters.len()];
         let mut set = AdapterSet::new(&mut slots, &model);
-        let mut choices = Vec::new();
-        for (slot, &adapter) in (0..).zip(&adapters) {
-            set.attach(slot, adapter)?;
-            choices.push(Choice::slot(slot));
-        }
+        let choices = set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
         let mut memory = Memory::new(need(model.config(), &limits));
         let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
         session.select(0, &set, &choices)?;

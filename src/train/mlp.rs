@@ -11,14 +11,14 @@
 use super::TrainError;
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, Inputs, Targets};
-use super::evaluate::Listener;
+use super::evaluate::{Listener, open_all};
 use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
 use super::pool::Floats;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
-use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
+use crate::adapter::{AdapterSet, Base, Slot};
 use crate::archive::schema::mlp::Mlp as Root;
 use crate::archive::{Buffer, schema, to_buffer};
 use crate::error::{Error, Result};
@@ -136,7 +136,7 @@ impl Body for MlpBody<'_> {
     fn measure(
         &self,
         base: Option<&[u8]>,
-        adapters: &[&[u8]],
+        adapters: &[(&[u8], f32)],
         _: usize,
         batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
         precision: Precision,
@@ -144,16 +144,11 @@ impl Body for MlpBody<'_> {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Mlp::open)?;
-        let adapters: Vec<Adapter<'_>> =
-            adapters.iter().map(|archive| Adapter::open(archive)).collect::<Result<_>>()?;
+        let adapters = open_all(adapters)?;
         let mut slots = vec![Slot::EMPTY; adapters.len()];
         let mut set = AdapterSet::new(&mut slots, &model);
-        let mut choices = Vec::new();
-        for (slot, &adapter) in (0..).zip(&adapters) {
-            set.attach(slot, adapter)?;
-            choices.push(Choice::slot(slot));
-        }
-        let rank = adapters.iter().map(Adapter::max_rank).sum();
+        let choices = set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
+        let rank = adapters.iter().map(|(adapter, _)| adapter.max_rank()).sum();
         let limits = Self::limits(precision, executor.lanes(), adapters.len(), rank);
         let mut memory = Memory::new(predictor_need(model.config(), &limits));
         let mut predictor = Predictor::new(model, &limits, memory.as_mut(), executor)?;

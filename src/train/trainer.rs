@@ -338,7 +338,7 @@ impl<'a> Trainer<'a> {
             return evaluate::measure(
                 network,
                 None,
-                &[&archive],
+                &[(&archive, 1.0)],
                 data,
                 Precision::Exact,
                 executor,
@@ -349,7 +349,7 @@ impl<'a> Trainer<'a> {
             Some(classifier) => evaluate::measure(
                 network,
                 Some(&archive),
-                &[&classifier],
+                &[(&classifier, 1.0)],
                 data,
                 Precision::Exact,
                 executor,

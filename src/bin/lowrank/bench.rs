@@ -9,14 +9,14 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use lowrank::adapter::{AdapterSet, Choice, Factor, FactorValues, LowRank, Slot};
+use lowrank::adapter::{AdapterSet, Factor, FactorValues, LowRank, Slot};
 use lowrank::model::llama::{Llama, Site};
 use lowrank::runtime::{Executor, Limits, Memory, Session, need};
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::files::File;
-use crate::model::{AdapterOptions, Kv, ModelOptions, open_adapters};
+use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
+use crate::model::{Kv, ModelOptions};
 use crate::output::line;
 
 const EXAMPLES: &str = "Example:
@@ -74,8 +74,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let files = open_adapters(&arguments.adapters.adapters)?;
     let executor = arguments.model.executor()?;
     let (plain, adapted) = rounds(arguments, model, &files, executor.as_ref())?;
-    let adapter_bytes = files.iter().map(|(file, _)| {
-        Ok(file.adapter()?.targets().map(|t| target_bytes(&t, model)).sum::<u64>())
+    let adapter_bytes = files.iter().map(|adapter| {
+        Ok(adapter.file.adapter()?.targets().map(|t| target_bytes(&t, model)).sum::<u64>())
     });
     let adapter_bytes = adapter_bytes.sum::<Result<u64, Failure>>()?;
     let facts = facts(
@@ -97,25 +97,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn rounds(
     arguments: &Arguments,
     model: Llama<'_>,
-    files: &[(File, f32)],
+    files: &[OpenAdapter],
     executor: &dyn Executor,
 ) -> Result<(Times, Option<Times>), Failure> {
     let mut slots = vec![Slot::EMPTY; files.len()];
     let mut set = AdapterSet::new(&mut slots, &model);
-    let (mut choices, mut rank) = (Vec::new(), 0);
-    for (slot, (file, weight)) in (0..).zip(files) {
-        let adapter = file.adapter()?;
-        rank += adapter.max_rank();
-        file.wrap(set.attach(slot, adapter))?;
-        choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
-    }
+    let attached = attach(&mut set, files)?;
+    let choices = &attached.choices[..];
     let limits = Limits {
         kv_format: arguments.kv.into(),
         precision: arguments.model.precision(&model),
         prefill_chunk: arguments.prefill_chunk.min(arguments.prompt_tokens),
         lanes: executor.lanes(),
         max_active: files.len(),
-        max_total_rank: rank,
+        max_total_rank: attached.rank,
         ..Limits::new(arguments.prompt_tokens.max(arguments.tokens.saturating_add(FILLED)))
     };
     let mut memory = Memory::try_new({
@@ -125,7 +120,7 @@ fn rounds(
     let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
     let mut kinds = vec![(&[][..], Times::default())];
     if !choices.is_empty() {
-        kinds.push((&choices, Times::default()));
+        kinds.push((choices, Times::default()));
     }
     // The first round brings weights, code and clock up and is not counted.
     for round in 0..=arguments.rounds {

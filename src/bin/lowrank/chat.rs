@@ -1,36 +1,85 @@
-//! `lowrank chat`: a conversation in which adapters are swapped while it goes on.
+//! `lowrank chat`: a conversation in which adapters are swapped while it goes on. What is typed
+//! comes from `typed`, what is said is `conversation`'s; the commands in between are here.
 
-use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
 
 use clap::Args;
 use lowrank::adapter::{AdapterSet, Choice, Slot};
-use lowrank::runtime::{Limits, Memory, Session, need};
-use lowrank::text::{Message, TextBorder};
+use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
 
 use crate::Failure;
+<<<<<<< HEAD
 use crate::files::File;
 use crate::generate::{SamplingOptions, write_reply};
 use crate::model::{Kv, ModelOptions, name_and_file};
 use crate::output::{line, note};
 use crate::template::TemplateOptions;
+=======
+use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
+use crate::conversation::Conversation;
+use crate::model::{Kv, ModelOptions};
+use crate::output::note;
+use crate::sampling::SamplingOptions;
+use crate::typed::{Input, Interrupt, Typed};
+
+const EXAMPLES: &str = r#"Inside the conversation:
+  /adapter NAME…  use these adapters from now on (NAME:WEIGHT for another
+                  weight); what was said is read again under them
+  /adapter off    use the base alone
+  /system TEXT    another system message; /system off for none
+  /reset          forget what was said
+  /save FILE      write the conversation as a line of JSON that train reads
+  /help, /quit
+
+Ctrl-C stops a reply, Alt-Enter begins a new line, a space in front makes a
+message of what would be a command.
+
+An adapter without a name is active from the start; one that is given as
+NAME=FILE waits for /adapter NAME.
+
+Examples:
+  lowrank chat --base base.lrk --adapter style.lrk
+  lowrank chat --base base.lrk --adapter pirate=pirate.lrk \
+    --adapter notes=notes.lrk:0.7 --system "Answer in one sentence.""#;
+
+const HELP: &str = "/adapter NAME…  use adapters    /adapter off  use the base    \
+/system TEXT  another system message    /reset  forget what was said    \
+/save FILE  write the conversation    /quit  end";
+
+/// What the replies are drawn with unless told otherwise.
+const DEFAULT: SamplerOptions = SamplerOptions {
+    temperature: 0.7,
+    top_k: 0,
+    top_p: 0.95,
+    min_p: 0.0,
+    repetition_penalty: 1.0,
+    seed: 0,
+};
+>>>>>>> w6
 
 #[derive(Debug, Args)]
-#[command(after_help = CHAT_HELP)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// An adapter under a name; may be repeated
-    #[arg(long = "adapter", value_name = "NAME=FILE", value_parser = name_and_file)]
-    adapters: Vec<(String, PathBuf)>,
+    #[command(flatten)]
+    adapters: AdapterOptions,
     /// A system message
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
+<<<<<<< HEAD
     #[command(flatten)]
     template: TemplateOptions,
     /// Tokens the conversation has room for
     #[arg(long, default_value_t = 2048, value_name = "N")]
     context: usize,
+=======
+    /// Tokens the conversation has room for; when they are used up, the oldest turns are left out
+    /// [default: 2048, at most what the model takes]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+>>>>>>> w6
     /// The most tokens of a reply
     #[arg(long, default_value_t = 256, value_name = "N")]
     tokens: usize,
@@ -39,23 +88,18 @@ pub(crate) struct Arguments {
     /// How keys and values are kept
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     kv: Kv,
+    /// Keep no history of what is typed
+    #[arg(long)]
+    no_history: bool,
 }
 
-const CHAT_HELP: &str = "Inside the conversation:
-  /adapter NAME  use this adapter from now on; what was said is read again under it
-  /adapter off   use the base alone
-  /reset         forget the conversation
-  /help, /quit
-
-Example:
-  lowrank chat --base base.lrk --adapter pirate=pirate.lrk --adapter notes=notes.lrk";
-const HELP: &str = "/adapter NAME  use an adapter    /adapter off  use the base    /reset  forget the conversation    /quit";
+/// Tokens the conversation has room for unless told otherwise.
+const CONTEXT: usize = 2048;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.base()?;
-    let border =
-        TextBorder::new(&model).map_err(|error| format!("{}: {error}", base.path.display()))?;
+    let border = base.text()?;
     if !border.has_template() {
         return Err(format!(
             "{}: the base has no chat template; use generate",
@@ -63,6 +107,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )
         .into());
     }
+<<<<<<< HEAD
     let border = arguments.template.apply(border)?;
     let files = arguments
         .adapters
@@ -70,22 +115,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map(|(_, file)| File::open(file))
         .collect::<Result<Vec<_>, _>>()?;
     let mut slots = vec![Slot::EMPTY; files.len()];
+=======
+    let adapters = open_adapters(&arguments.adapters.adapters)?;
+    check_names(&adapters)?;
+    let options = arguments.sampling.or(SamplerOptions { seed: random_seed(), ..DEFAULT });
+    let sampler = Sampler::new(options)?;
+    let mut slots = vec![Slot::EMPTY; adapters.len()];
+>>>>>>> w6
     let mut set = AdapterSet::new(&mut slots, &model);
-    let mut rank = 0;
-    for (slot, file) in (0..).zip(&files) {
-        let adapter = file.adapter()?;
-        rank = rank.max(adapter.max_rank());
-        file.wrap(set.attach(slot, adapter))?;
-    }
+    let attached = attach(&mut set, &adapters)?;
     let executor = arguments.model.executor()?;
+    let most = model.config().context;
+    let context = arguments.context.unwrap_or(CONTEXT.min(most));
+    if !(1..=most).contains(&context) {
+        return Err(format!("--context {context}: the model takes 1 to {most} tokens").into());
+    }
     let limits = Limits {
         kv_format: arguments.kv.into(),
         precision: arguments.model.precision(&model),
         lanes: executor.lanes(),
-        max_active: 1,
-        max_total_rank: rank,
-        ..Limits::new(arguments.context.min(model.config().context))
+        max_active: adapters.len(),
+        max_total_rank: attached.rank,
+        ..Limits::new(context)
     };
+<<<<<<< HEAD
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;
     let mut conversation =
@@ -96,110 +149,194 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         "adapters: {}. /help lists the commands.",
         if names.is_empty() { "none".into() } else { names.join(", ") }
     ));
+=======
+    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;
+    let unnamed = adapters.iter().zip(&attached.choices).filter(|(adapter, _)| !adapter.is_named);
+    let active: Vec<Choice> = unnamed.map(|(_, choice)| *choice).collect();
+    session.select(0, &set, &active)?;
+    let mut input = Input::new(arguments.no_history)?;
+    let interrupt = Interrupt::new()?;
+    let mut conversation = Conversation::new(
+        session,
+        &border,
+        (sampler, arguments.tokens),
+        arguments.system.clone(),
+        &interrupt.pressed,
+    )
+    .map_err(|error| format!("{}: {error}", base.path.display()))?;
+    greet(arguments, &options, &adapters, &active);
+    let mut commands = Commands { set, adapters: &adapters, active };
+>>>>>>> w6
     loop {
-        if std::io::stdin().is_terminal() {
-            prompt();
-        }
-        let mut typed = Vec::new();
-        if std::io::stdin().lock().read_until(b'\n', &mut typed)? == 0 {
-            return Ok(());
-        }
-        let Ok(typed) = String::from_utf8(typed) else {
-            note("the line is not valid UTF-8");
-            continue;
-        };
-        match typed.trim() {
-            "" => {}
-            "/quit" => return Ok(()),
-            "/help" => note(HELP),
-            "/reset" => conversation.reset(),
-            command if command.starts_with("/adapter") => {
-                let name = command["/adapter".len()..].trim();
-                match (name, names.iter().position(|known| *known == name)) {
-                    ("off", _) => conversation.select(&set, &[])?,
-                    (_, Some(slot)) => conversation.select(&set, &[Choice::slot(slot as u32)])?,
-                    _ => note(format_args!(
-                        "no adapter is called \"{name}\"; there are: {}",
-                        names.join(", ")
-                    )),
-                }
-            }
-            command if command.starts_with('/') => note(format_args!("unknown command. {HELP}")),
-            text => match conversation.say(text) {
+        match input.read(&interrupt)? {
+            Typed::End => return Ok(()),
+            Typed::Unusable(why) => note(why),
+            Typed::Text(text) => match commands.run(text.trim_end(), &mut conversation) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
                 Err(error) if error.is::<std::io::Error>() => return Err(error),
-                Err(error)
-                    if matches!(error.downcast_ref(), Some(lowrank::Error::ContextFull { .. })) =>
-                {
-                    note(format_args!("{error}; /reset starts anew, --context gives more room"));
-                }
                 Err(error) => note(error),
-                Ok(()) => {}
             },
         }
     }
 }
 
-/// Asks for a line. A terminal that has gone away shows itself at the next read.
-fn prompt() {
-    let mut err = std::io::stderr().lock();
-    let _ = err.write_all(b"> ").and_then(|()| err.flush());
+/// Names that `/adapter` could not tell apart are refused.
+fn check_names(adapters: &[OpenAdapter]) -> Result<(), Failure> {
+    for (i, adapter) in adapters.iter().enumerate() {
+        let name = &adapter.name;
+        if name == OFF {
+            return Err(format!("an adapter cannot be called \"{name}\": that is a word of /adapter; give it another name (NAME=FILE)").into());
+        }
+        if adapters[..i].iter().any(|other| other.name == *name) {
+            return Err(format!(
+                "two adapters are called \"{name}\": give each its own name (NAME=FILE)"
+            )
+            .into());
+        }
+    }
+    Ok(())
 }
 
-struct Conversation<'c, 'w, 'm> {
-    arguments: &'c Arguments,
-    border: &'c TextBorder,
-    session: Session<'w, 'm>,
-    messages: Vec<Message>,
+/// What `/adapter` and `/system` take for nothing.
+const OFF: &str = "off";
+
+/// A seed from the system's randomness, short enough to be typed.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish() >> 32
 }
 
-impl<'m> Conversation<'_, '_, 'm> {
-    fn reset(&mut self) {
-        self.messages =
-            self.arguments.system.iter().map(|text| Message::new("system", text)).collect();
+/// Says what the conversation begins with.
+fn greet(
+    arguments: &Arguments,
+    options: &SamplerOptions,
+    adapters: &[OpenAdapter],
+    active: &[Choice],
+) {
+    note(format_args!("adapters: {}. /help lists the commands.", list(adapters, active)));
+    if options.temperature > 0.0 {
+        note(format_args!(
+            "temperature {}, top-p {}, seed {}: --seed {2} gives the same replies again",
+            options.temperature, options.top_p, options.seed
+        ));
+    }
+    if let Some(idle) = arguments.sampling.without_effect(options) {
+        note(format_args!("lowrank: {idle}"));
+    }
+}
+
+/// The adapters by name, with what they count.
+fn list(adapters: &[OpenAdapter], active: &[Choice]) -> String {
+    let one = |(slot, adapter): (u32, &OpenAdapter)| {
+        let name = &adapter.name;
+        match active.iter().find(|choice| choice.slot == slot) {
+            Some(choice) if choice.weight == 1.0 => format!("{name} (active)"),
+            Some(choice) => format!("{name} (active, weight {})", choice.weight),
+            None => name.clone(),
+        }
+    };
+    let all: Vec<_> = (0..).zip(adapters).map(one).collect();
+    if all.is_empty() { "none".into() } else { all.join(", ") }
+}
+
+/// What the commands of a conversation change besides what was said.
+struct Commands<'c, 's, 'm> {
+    set: AdapterSet<'s, 'm>,
+    adapters: &'c [OpenAdapter],
+    active: Vec<Choice>,
+}
+
+impl<'m> Commands<'_, '_, 'm> {
+    /// Does what was typed; false if it ends the conversation.
+    fn run(
+        &mut self,
+        typed: &str,
+        conversation: &mut Conversation<'_, '_, 'm>,
+    ) -> Result<bool, Failure> {
+        // A space in front makes a message of what would be a command.
+        if !typed.starts_with('/') {
+            let text = typed.trim();
+            if !text.is_empty() {
+                conversation.say(text)?;
+            }
+            return Ok(true);
+        }
+        let (command, rest) = typed.split_once(char::is_whitespace).unwrap_or((typed, ""));
+        let rest = rest.trim();
+        match (command, rest) {
+            ("/quit" | "/exit" | "/bye", "") => return Ok(false),
+            ("/help", "") => note(HELP),
+            ("/reset", "") => {
+                conversation.reset();
+                note("forgotten");
+            }
+            ("/adapter", "") => note(list(self.adapters, &self.active)),
+            ("/adapter", names) => self.swap(names, conversation)?,
+            ("/system", "") => note(match conversation.system() {
+                Some(text) => format!("the system message: {text}"),
+                None => "there is no system message".into(),
+            }),
+            ("/system", text) => {
+                conversation.set_system((text != OFF).then(|| text.to_owned()))?;
+                note("the conversation goes on under the new system message");
+            }
+            ("/save", "") => note("/save FILE: a file is missing"),
+            ("/save", file) => {
+                let count = conversation.save(Path::new(file))?;
+                note(format_args!("{file}: {count} messages"));
+            }
+            ("/quit" | "/exit" | "/bye" | "/help" | "/reset", more) => {
+                note(format_args!("{command} takes nothing, \"{more}\" was given"));
+            }
+            _ => note(format_args!("unknown command {command}. {HELP}")),
+        }
+        Ok(true)
     }
 
-    /// What was said stays; it is computed again under the new adapter, as keys and values of
-    /// another one cannot be continued.
-    fn select(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> Result<(), Failure> {
-        self.session.reset(0)?;
-        self.session.select(0, set, choices)?;
-        note("swapped; the conversation is read again under the new adapter");
+    /// `/adapter NAME…`, `/adapter off`.
+    fn swap(
+        &mut self,
+        names: &str,
+        conversation: &mut Conversation<'_, '_, 'm>,
+    ) -> Result<(), Failure> {
+        let choices = if names == OFF {
+            Vec::new()
+        } else if let Some(choice) = self.choice(names) {
+            // A name may have spaces in it.
+            vec![choice]
+        } else {
+            let mut choices: Vec<Choice> = Vec::new();
+            for name in names.split_whitespace() {
+                let choice = self.choice(name).ok_or_else(|| {
+                    format!(
+                        "no adapter is called \"{name}\"; there are: {}",
+                        list(self.adapters, &self.active)
+                    )
+                })?;
+                if choices.iter().any(|other| other.slot == choice.slot) {
+                    return Err(format!("the adapter \"{name}\" is named twice").into());
+                }
+                choices.push(choice);
+            }
+            choices
+        };
+        conversation.select(&self.set, &choices)?;
+        self.active = choices;
+        note("swapped; the conversation is read again under the new adapters");
         Ok(())
     }
 
-    /// Adds the user's message and prints the reply. If something fails the conversation is as it
-    /// was before.
-    fn say(&mut self, text: &str) -> Result<(), Failure> {
-        self.messages.push(Message::new("user", text));
-        match self.reply() {
-            Ok(reply) => {
-                self.messages.push(Message::new("assistant", reply));
-                Ok(())
-            }
-            Err(error) => {
-                self.messages.pop();
-                Err(error)
-            }
-        }
-    }
-
-    /// Feeds what the session does not hold yet and prints what follows.
-    fn reply(&mut self) -> Result<String, Failure> {
-        let ids = self.border.encode_prompt(&self.border.render_chat(&self.messages, true)?)?;
-        let held = self.session.tokens(0)?;
-        let shared = held.iter().zip(&ids).take_while(|(held, new)| held == new).count();
-        let known = if shared == held.len() && shared < ids.len() { shared } else { 0 };
-        if known == 0 {
-            self.session.reset(0)?;
-        }
-        self.session.prefill(0, &ids[known..])?;
-        let mut sampler = self.arguments.sampling.sampler()?;
-        let written =
-            write_reply(&mut self.session, self.border, &mut sampler, self.arguments.tokens)?;
-        line("")?;
-        let tokens = self.session.tokens(0)?;
-        Ok(self
-            .border
-            .decode(&tokens[ids.len()..(ids.len() + written).min(tokens.len())], false)?)
+    /// The adapter called `NAME` or `NAME:WEIGHT`.
+    fn choice(&self, name: &str) -> Option<Choice> {
+        let find = |name: &str, weight: Option<f32>| {
+            let slot = self.adapters.iter().position(|adapter| adapter.name == name)?;
+            let weight = weight.unwrap_or(self.adapters[slot].weight);
+            Some(Choice { weight, ..Choice::slot(slot as u32) })
+        };
+        find(name, None).or_else(|| {
+            let (name, weight) = name.rsplit_once(':')?;
+            find(name, Some(weight.parse().ok().filter(|weight: &f32| weight.is_finite())?))
+        })
     }
 }

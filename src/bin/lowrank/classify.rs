@@ -7,14 +7,17 @@ use lowrank::train::{AnyBase, classify};
 use serde_json::{Map, Value, json};
 
 use crate::Failure;
-use crate::evaluate::{check_weights, labels};
-use crate::model::{AdapterOptions, ModelOptions, open_adapters};
+use crate::attach::{AdapterOptions, archives, open_adapters};
+use crate::evaluate::labels;
+use crate::model::ModelOptions;
 use crate::output::{line, note};
 use crate::tokenize::TextOptions;
 
 const EXAMPLES: &str = r#"Examples:
-  lowrank classify --base minilm.lrk --adapter sentiment.lrk --text "a film to remember" --text "two hours of rain"
-  lowrank classify --base minilm.lrk --adapter sentiment.lrk --file texts.jsonl --json"#;
+  lowrank classify --base minilm.lrk --adapter sentiment.lrk \
+    --text "a film to remember" --text "two hours of rain"
+  lowrank classify --base minilm.lrk --adapter sentiment.lrk \
+    --file texts.jsonl --json"#;
 
 /// Texts that are read and answered at a time.
 const PART: usize = 256;
@@ -50,9 +53,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let border = base.text()?;
     let max_length = arguments.max_length.unwrap_or(MAX_LENGTH.min(model.input().context));
     let adapters = open_adapters(&arguments.adapters.adapters)?;
-    check_weights(&adapters)?;
     let labels = labels(&model, &adapters)?;
-    let archives: Vec<&[u8]> = adapters.iter().map(|(file, _)| &file.map[..]).collect();
+    let archives = archives(&adapters);
     let executor = arguments.model.executor()?;
     let mut all = arguments.texts.texts()?;
     let (mut cut, mut count) = (0, 0);

@@ -26,12 +26,16 @@ use crate::progress::Progress;
 use crate::report::{REPORT, Report};
 use crate::train::{TaskName, TrainOptions, say_data};
 
-const EXAMPLES: &str = "Examples:
-  lowrank compare --base float.lrk --data train.tsv --validation dev.tsv --task classify --methods lora,qlora,dora,full -o report
-  lowrank compare --base float.lrk --data a.jsonl --validation b.jsonl --task lm --methods lora,lora+ --seeds 3 -o report
+const EXAMPLES: &str = r"Examples:
+  lowrank compare --base float.lrk --data train.tsv --validation dev.tsv \
+    --task classify --methods lora,qlora,dora,full -o report
+  lowrank compare --base float.lrk --data a.jsonl --validation b.jsonl \
+    --methods lora,lora+ --seeds 3 -o report
 
-The base should be float (import with --weights f32 or f16): qlora trains on it quantized to nf4, with its embedding in 8 bits, as
-import does by default. The other methods train on it as it is. --learning-rate and the other options are the same for all.";
+The base should be float (import with --weights f32 or f16): qlora trains on
+it quantized to nf4, with its embedding in 8 bits, as import does by default.
+The other methods train on it as it is. --learning-rate and the other options
+are the same for all.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -45,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     validation: PathBuf,
     /// Methods, separated by commas
-    #[arg(long, value_parser = str::parse::<Method>, value_delimiter = ',', required = true, value_name = "METHODS")]
+    #[arg(long, value_parser = crate::methods::MethodParser, value_delimiter = ',', required = true, value_name = "METHODS")]
     methods: Vec<Method>,
     /// Seeds to train each method with, from --seed on
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]

@@ -5,21 +5,24 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use lowrank::adapter::{AdapterSet, Choice, Slot};
+use lowrank::adapter::{AdapterSet, Slot};
 use lowrank::file::{FileError, Kind};
 use lowrank::model::bert::{Bert, Pooling};
 use lowrank::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
 
 use crate::Failure;
+use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
 use crate::files::File;
 use crate::logits::npy_header;
-use crate::model::{AdapterOptions, ModelOptions, open_adapters};
+use crate::model::ModelOptions;
 use crate::output::{Force, note, written};
 use crate::tokenize::TextOptions;
 
 const EXAMPLES: &str = r#"Examples:
-  lowrank embed --base minilm.lrk --text "Knives stay sharp on wood" --text "How do I sharpen a knife?" -o vectors.npy
-  lowrank embed --base minilm.lrk --adapter domain.lrk --file texts.jsonl -o vectors.npy"#;
+  lowrank embed --base minilm.lrk --text "Knives stay sharp on wood" \
+    --text "How do I sharpen a knife?" -o vectors.npy
+  lowrank embed --base minilm.lrk --adapter domain.lrk --file texts.jsonl \
+    -o vectors.npy"#;
 
 /// Texts and tokens that are encoded at once.
 const BATCH: usize = 32;
@@ -180,25 +183,20 @@ fn batches<'i>(
 /// Calls `use_it` with an encoder in which `adapters` (with weights) are active in every sequence.
 fn with_encoder<T>(
     model: Bert<'_>,
-    adapters: &[(File, f32)],
+    adapters: &[OpenAdapter],
     limits: EncoderLimits,
     executor: &dyn Executor,
     use_it: impl FnOnce(&mut Encoder<'_, '_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut slots = vec![Slot::EMPTY; adapters.len()];
     let mut set = AdapterSet::new(&mut slots, &model);
-    let (mut choices, mut rank) = (Vec::new(), 0);
-    for (slot, (file, weight)) in (0..).zip(adapters) {
-        let adapter = file.adapter()?;
-        rank += adapter.max_rank();
-        file.wrap(set.attach(slot, adapter))?;
-        choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
-    }
-    let limits = EncoderLimits { max_active: adapters.len(), max_total_rank: rank, ..limits };
+    let attached = attach(&mut set, adapters)?;
+    let limits =
+        EncoderLimits { max_active: adapters.len(), max_total_rank: attached.rank, ..limits };
     let mut memory = Memory::try_new(encoder_need(model.config(), &limits))?;
     let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
     for sequence in 0..limits.batch {
-        encoder.select(sequence, &set, &choices)?;
+        encoder.select(sequence, &set, &attached.choices)?;
     }
     use_it(&mut encoder)
 }

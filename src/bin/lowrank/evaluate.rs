@@ -13,16 +13,18 @@ use lowrank::train::data::{DataOptions, Dataset, MAX_LENGTH, Tokenize};
 use lowrank::train::{AnyBase, evaluate};
 
 use crate::Failure;
-use crate::files::File;
-use crate::model::{AdapterOptions, ModelOptions, open_adapters};
+use crate::attach::{AdapterOptions, OpenAdapter, archives, open_adapters};
+use crate::model::ModelOptions;
 use crate::output::{line, note};
 use crate::progress::Progress;
 use crate::template::TemplateOptions;
 use crate::train::{TaskName, measures_json, measures_text, say_losses};
 
-const EXAMPLES: &str = "Examples:
-  lowrank evaluate --base base.lrk --adapter style.lrk --data held-out.jsonl --task lm --json
-  lowrank evaluate --base minilm.lrk --adapter sentiment.lrk --data dev.tsv --task classify";
+const EXAMPLES: &str = r"Examples:
+  lowrank evaluate --base base.lrk --adapter style.lrk \
+    --data held-out.jsonl --json
+  lowrank evaluate --base minilm.lrk --adapter sentiment.lrk \
+    --data dev.tsv --task classify";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -55,7 +57,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = base.wrap(AnyBase::open(&base.map))?;
     let border = arguments.template.apply_to(base.text().ok())?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
-    check_weights(&adapters)?;
     let labels =
         if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
     let input = model.input();
@@ -74,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         note(format_args!("{}: line {line} names the columns", arguments.data.display()));
     }
     let executor = arguments.model.executor()?;
-    let archives: Vec<&[u8]> = adapters.iter().map(|(file, _)| &file.map[..]).collect();
+    let archives = archives(&adapters);
     let mut progress = Progress::new("evaluating");
     let measured = evaluate(
         model,
@@ -97,26 +98,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses weights: measures and labels are those of adapters as they were trained.
-pub(crate) fn check_weights(adapters: &[(File, f32)]) -> Result<(), Failure> {
-    match adapters.iter().find(|(_, weight)| *weight != 1.0) {
-        Some((file, weight)) => Err(format!(
-            "{}: adapters are measured as they were trained, weight {weight} was asked for",
-            file.path.display()
-        )
-        .into()),
-        None => Ok(()),
-    }
-}
-
 /// The label names: the last adapter's that brings a classifier, else the base's own.
 pub(crate) fn labels(
     model: &AnyBase<'_>,
-    adapters: &[(File, f32)],
+    adapters: &[OpenAdapter],
 ) -> Result<Vec<String>, Failure> {
     let mut labels = model.labels();
-    for (file, _) in adapters {
-        if let Some(classifier) = file.adapter()?.classifier() {
+    for adapter in adapters {
+        if let Some(classifier) = adapter.file.adapter()?.classifier() {
             labels = classifier.labels().map(String::from).collect();
         }
     }

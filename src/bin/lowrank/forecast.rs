@@ -17,7 +17,7 @@ use crate::train::{TaskName, TrainOptions};
 #[group(skip)]
 pub(crate) struct Arguments {
     /// Predict training with this method instead
-    #[arg(long, value_parser = str::parse::<Method>, value_name = "METHOD", conflicts_with_all = ["adapters", "firmware"])]
+    #[arg(long, value_parser = crate::methods::MethodParser, value_name = "METHOD", conflicts_with_all = ["adapters", "firmware"])]
     pub(crate) method: Option<Method>,
     /// Training data, for its real batches
     #[arg(long, value_name = "FILE", requires = "method")]

@@ -3,60 +3,41 @@
 //!
 //! Decoders are opened here, LSTMs in `recurrent`; what both do with a prompt is here.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use lowrank::RootKind;
 use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::model::llama::Llama;
 use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
-use lowrank::text::{Message, TextBorder};
+use lowrank::text::TextBorder;
+use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::attach::{AdapterArgument, AdapterOptions, OpenAdapter, argument, open_adapters};
 use crate::files::File;
-use crate::model::{AdapterOptions, Kv, ModelOptions, name_and_file, open_adapters, with_session};
+use crate::model::{Kv, ModelOptions, with_session};
 use crate::output::{line, note, part};
+use crate::prompt::PromptOptions;
 use crate::recurrent;
-use crate::template::TemplateOptions;
-
-/// How tokens are chosen.
-#[derive(Debug, Args)]
-pub(crate) struct SamplingOptions {
-    /// Divides the logits; 0 always takes the most probable token
-    #[arg(long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true)]
-    temperature: f32,
-    /// Choose among the K most probable tokens; 0 means all
-    #[arg(long, default_value_t = 0, value_name = "K")]
-    top_k: usize,
-    /// Choose among the most probable tokens that reach this probability together
-    #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
-    top_p: f32,
-    /// Make tokens that were there already less probable; 1 means no
-    #[arg(long, default_value_t = 1.0, value_name = "R", allow_negative_numbers = true)]
-    repetition_penalty: f32,
-    /// The same seed gives the same text
-    #[arg(long, default_value_t = 0, value_name = "S")]
-    seed: u64,
-}
-
-impl SamplingOptions {
-    pub(crate) fn sampler(&self) -> lowrank::Result<Sampler> {
-        Sampler::new(SamplerOptions {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            repetition_penalty: self.repetition_penalty,
-            seed: self.seed,
-        })
-    }
-}
+use crate::reply::{Bounds, Continues, End, Reply, read_prompt, write_reply};
+use crate::sampling::SamplingOptions;
 
 const EXAMPLES: &str = r#"Examples:
-  lowrank generate --base base.lrk --prompt "Once upon a time" --tokens 50 --stats
-  lowrank generate --base base.lrk --adapter style.lrk:0.7 --adapter task.lrk --chat --prompt "How do tides work?"
-  lowrank generate --base base.lrk --chat --prompt "How do tides work?" --swap pirate=pirate.lrk --swap notes=notes.lrk
-  lowrank generate --base lstm.lrk --prompt "to be" --tokens 200 --temperature 0.8"#;
+  lowrank generate --base base.lrk --prompt "Once upon a time" --tokens 50
+  lowrank generate --base base.lrk --adapter style.lrk:0.7 --chat \
+    --prompt "How do tides work?" --temperature 0.8 --min-p 0.05
+  lowrank generate --base base.lrk --chat --prompt "How do tides work?" \
+    --swap pirate=pirate.lrk --swap notes=notes.lrk --stats
+  lowrank generate --base base.lrk --prompt-file story.txt \
+    --stop "The end" --json
+
+With --json one object is printed (with --swap one a line): text, tokens
+(ids), stop_reason (end, stop, length or context), prompt_tokens, adapters,
+timings."#;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -65,98 +46,69 @@ pub(crate) struct Arguments {
     pub(crate) model: ModelOptions,
     #[command(flatten)]
     pub(crate) adapters: AdapterOptions,
-    /// The text to continue
-    #[arg(long, value_name = "TEXT")]
-    prompt: String,
-    /// Send the prompt as a user's message through the model's chat template
-    #[arg(long)]
-    chat: bool,
-    /// A system message for --chat
-    #[arg(long, value_name = "TEXT", requires = "chat")]
-    system: Option<String>,
     #[command(flatten)]
-    template: TemplateOptions,
+    prompt: PromptOptions,
     /// The most tokens to generate; the end of a turn stops earlier
     #[arg(long, default_value_t = 128, value_name = "N")]
     tokens: usize,
+    /// End where this text appears, without printing it; may be repeated
+    #[arg(
+        long = "stop",
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    stops: Vec<String>,
     #[command(flatten)]
     sampling: SamplingOptions,
-    /// How a decoder's keys and values are kept
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
-    kv: Kv,
+    /// Tokens there is room for, the prompt's included [default: the prompt's and --tokens, at most
+    /// what the model takes]
+    #[arg(long, value_name = "N")]
+    pub(crate) context: Option<usize>,
+    /// How a decoder's keys and values are kept [default: f16]
+    #[arg(long, value_enum)]
+    pub(crate) kv: Option<Kv>,
     /// Generate from the base, then swap to this adapter and generate again, in one process; may
     /// be repeated
-    #[arg(long = "swap", value_name = "NAME=FILE", value_parser = name_and_file, conflicts_with = "adapters")]
-    swaps: Vec<(String, PathBuf)>,
+    #[arg(
+        long = "swap",
+        value_name = "[NAME=]FILE[:WEIGHT]",
+        value_parser = argument(),
+        conflicts_with = "adapters"
+    )]
+    swaps: Vec<AdapterArgument>,
+    /// Print JSON with stable names
+    #[arg(long)]
+    json: bool,
     /// Print times, speeds and memory to stderr
     #[arg(long)]
     pub(crate) stats: bool,
 }
 
-/// A session of one sequence that continues a text; the adapters of its selections live for `'m`.
-pub(crate) trait Continues<'m> {
-    /// Reads the prompt.
-    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()>;
-    /// Chooses the next token.
-    fn sample(&mut self, sampler: &mut Sampler) -> lowrank::Result<u32>;
-    /// Reads it.
-    fn step(&mut self, token: u32) -> lowrank::Result<()>;
-    /// Is there no room for another?
-    fn is_full(&self) -> lowrank::Result<bool>;
-    /// Forgets everything and chooses other adapters.
-    fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()>;
-    /// What it takes, for people.
-    fn workspace(&self) -> String;
+/// What every continuation of a command shares.
+pub(crate) struct Job<'j> {
+    pub(crate) arguments: &'j Arguments,
+    pub(crate) border: TextBorder,
+    pub(crate) prompt: Vec<u32>,
+    sampler: Sampler,
 }
 
-impl<'m> Continues<'m> for Session<'_, 'm> {
-    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()> {
-        self.prefill(0, tokens)
-    }
-
-    fn sample(&mut self, sampler: &mut Sampler) -> lowrank::Result<u32> {
-        self.sample(0, sampler)
-    }
-
-    fn step(&mut self, token: u32) -> lowrank::Result<()> {
-        self.step(&[(0, token)])
-    }
-
-    fn is_full(&self) -> lowrank::Result<bool> {
-        Ok(self.room(0)? == 0)
-    }
-
-    fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()> {
-        self.reset(0)?;
-        self.select(0, set, choices)
-    }
-
-    fn workspace(&self) -> String {
-        let need = need(self.model().config(), self.limits());
-        let mb = |bytes: usize| bytes as f64 / 1e6;
-        format!(
-            "workspace {:.1} MB, of which keys and values {:.1} MB",
-            mb(need.bytes),
-            mb(need.kv_bytes)
-        )
-    }
-}
-
-impl Arguments {
-    /// `border` with the variables for the chat template.
-    pub(crate) fn with_template_variables(
-        &self,
-        border: TextBorder,
-    ) -> Result<TextBorder, Failure> {
-        if !self.chat && !self.template.is_empty() {
-            return Err("--template-arg has no effect without --chat".into());
+impl<'j> Job<'j> {
+    pub(crate) fn new(arguments: &'j Arguments, base: &File) -> Result<Self, Failure> {
+        let options = arguments.sampling.or(SamplerOptions::default());
+        let sampler = Sampler::new(options)?;
+        if let Some(idle) = arguments.sampling.without_effect(&options) {
+            note(format_args!("lowrank: {idle}"));
         }
-        self.template.apply(border)
+        let border = arguments.prompt.prepare(base.text()?)?;
+        let prompt = arguments.prompt.encode(&border, &base.path)?;
+        Ok(Self { arguments, border, prompt, sampler })
     }
 
-    /// The adapters to swap to, by name.
-    pub(crate) fn open_swaps(&self) -> Result<Vec<(&str, File)>, Failure> {
-        self.swaps.iter().map(|(name, file)| Ok((name.as_str(), File::open(file)?))).collect()
+    /// The adapters that are active together, and those to swap to.
+    pub(crate) fn adapters(&self) -> Result<(Vec<OpenAdapter>, Vec<OpenAdapter>), Failure> {
+        let Arguments { adapters, swaps, .. } = self.arguments;
+        Ok((open_adapters(&adapters.adapters)?, open_adapters(swaps)?))
     }
 }
 
@@ -170,65 +122,48 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn decoder(base: &File, arguments: &Arguments) -> Result<(), Failure> {
     let model = base.base()?;
-    let border = arguments.with_template_variables(base.text()?)?;
-    let prompt = encode_prompt(arguments, &border)?;
-    let context = context(&model, prompt.len(), arguments.tokens)?;
+    let job = Job::new(arguments, base)?;
     let limits = Limits {
-        kv_format: arguments.kv.into(),
+        kv_format: arguments.kv.unwrap_or(Kv::F16).into(),
         precision: arguments.model.precision(&model),
-        ..Limits::new(context)
+        ..Limits::new(context(&model, job.prompt.len(), arguments)?)
     };
     let executor = arguments.model.executor()?;
-    let swaps = arguments.open_swaps()?;
+    let (adapters, swaps) = job.adapters()?;
     if swaps.is_empty() {
-        let adapters = open_adapters(&arguments.adapters.adapters)?;
         return with_session(model, &adapters, limits, executor.as_ref(), |session, attaching| {
-            continue_prompt(session, &border, &prompt, arguments)?;
-            if arguments.stats && !adapters.is_empty() {
-                note(format_args!("adapters attached in {:.1} µs", attaching.as_secs_f64() * 1e6));
-            }
-            Ok(())
+            let names: Vec<_> = adapters.iter().map(|adapter| adapter.name.as_str()).collect();
+            continue_prompt(session, &job, &names, attaching)
         });
     }
     let mut rank = 0;
-    for (_, file) in &swaps {
-        rank = rank.max(file.adapter()?.max_rank());
+    for adapter in &swaps {
+        rank = rank.max(adapter.file.adapter()?.max_rank());
     }
     let limits = Limits { lanes: executor.lanes(), max_active: 1, max_total_rank: rank, ..limits };
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;
-    swap(&mut session, &mut set, &swaps, &border, &prompt, arguments)
-}
-
-/// The tokens of the prompt, through the chat template if it is asked for.
-pub(crate) fn encode_prompt(
-    arguments: &Arguments,
-    border: &TextBorder,
-) -> Result<Vec<u32>, Failure> {
-    let prompt = border.encode_prompt(&prompt_text(arguments, border)?)?;
-    if prompt.is_empty() { Err("the prompt is empty".into()) } else { Ok(prompt) }
-}
-
-fn prompt_text(arguments: &Arguments, border: &TextBorder) -> Result<String, Failure> {
-    if !arguments.chat {
-        return Ok(arguments.prompt.clone());
-    }
-    let system = arguments.system.iter().map(|text| Message::new("system", text));
-    let messages: Vec<_> = system.chain([Message::new("user", &arguments.prompt)]).collect();
-    Ok(border
-        .render_chat(&messages, true)
-        .map_err(|error| format!("{}: {error}", arguments.model.base.display()))?)
+    swap(&mut session, &mut set, &swaps, &job)
 }
 
 /// Room for the prompt and what is to come, at most what the model was made for.
-fn context(model: &Llama<'_>, prompt: usize, tokens: usize) -> Result<usize, Failure> {
+fn context(model: &Llama<'_>, prompt: usize, arguments: &Arguments) -> Result<usize, Failure> {
     let most = model.config().context;
-    if prompt > most {
-        return Err(format!("the prompt has {prompt} tokens, the model's context is {most}").into());
+    if let Some(asked) = arguments.context.filter(|asked| !(1..=most).contains(asked)) {
+        return Err(format!("--context {asked}: the model takes 1 to {most} tokens").into());
     }
-    Ok(prompt.saturating_add(tokens).min(most))
+    let room = arguments.context.unwrap_or(most);
+    if prompt <= room {
+        return Ok(arguments.context.unwrap_or(prompt.saturating_add(arguments.tokens).min(most)));
+    }
+    let hint = if room < most {
+        format!(" (--context; the model takes up to {most})")
+    } else {
+        String::new()
+    };
+    Err(format!("the prompt has {prompt} tokens, the context has room for {room}{hint}").into())
 }
 
 /// The base, then each adapter, in one session: what a swap takes is one slot, one selection, and
@@ -236,82 +171,126 @@ fn context(model: &Llama<'_>, prompt: usize, tokens: usize) -> Result<usize, Fai
 pub(crate) fn swap<'m>(
     session: &mut impl Continues<'m>,
     set: &mut AdapterSet<'_, 'm>,
-    adapters: &'m [(&str, File)],
-    border: &TextBorder,
-    prompt: &[u32],
-    arguments: &Arguments,
+    adapters: &'m [OpenAdapter],
+    job: &Job<'_>,
 ) -> Result<(), Failure> {
-    let opened = adapters.iter().map(|(_, file)| file.adapter()).collect::<Result<Vec<_>, _>>()?;
-    line(format_args!("[base]"))?;
-    continue_prompt(session, border, prompt, arguments)?;
+    let opened = adapters.iter().map(|adapter| adapter.file.adapter());
+    let opened = opened.collect::<Result<Vec<_>, _>>()?;
+    let is_text = !job.arguments.json;
+    if is_text {
+        line("[base]")?;
+    }
+    continue_prompt(session, job, &[], Duration::ZERO)?;
     let mut generation = 0;
-    for ((name, file), adapter) in adapters.iter().zip(opened) {
+    for (OpenAdapter { name, file, weight, .. }, adapter) in adapters.iter().zip(opened) {
         let start = Instant::now();
         generation = file.wrap(set.replace(0, generation, adapter))?;
-        session.start_over(set, &[Choice::slot(0)])?;
-        line(format_args!("\n[{name}] swapped in {:.1} µs", start.elapsed().as_secs_f64() * 1e6))?;
-        continue_prompt(session, border, prompt, arguments)?;
+        session.start_over(set, &[Choice { weight: *weight, ..Choice::slot(0) }])?;
+        let swapping = start.elapsed();
+        if is_text {
+            let micros = swapping.as_secs_f64() * 1e6;
+            line(format_args!("\n[{name}] swapped in {micros:.1} µs"))?;
+        }
+        continue_prompt(session, job, &[name], swapping)?;
     }
     Ok(())
 }
 
-/// Feeds the prompt and prints what follows it.
+/// Feeds the prompt and prints what follows it, under the adapters called `names`, which took
+/// `attaching` to choose.
 pub(crate) fn continue_prompt<'m>(
     session: &mut impl Continues<'m>,
-    border: &TextBorder,
-    prompt: &[u32],
-    arguments: &Arguments,
+    job: &Job<'_>,
+    names: &[&str],
+    attaching: Duration,
 ) -> Result<(), Failure> {
+    let (arguments, never) = (job.arguments, AtomicBool::new(false));
     let start = Instant::now();
-    session.prefill(prompt)?;
+    read_prompt(session, &job.prompt, &never)?;
     let prefill = start.elapsed();
-    let mut sampler = arguments.sampling.sampler()?;
+    let bounds = Bounds { most: arguments.tokens, stops: &arguments.stops, interrupt: &never };
+    let mut print =
+        |text: &str| if arguments.json || text.is_empty() { Ok(()) } else { part(text) };
     let start = Instant::now();
-    let written = write_reply(session, border, &mut sampler, arguments.tokens)?;
-    line("")?;
+    let reply = write_reply(session, &job.border, &mut job.sampler.clone(), bounds, &mut print)?;
+    let decode = start.elapsed();
+    let times = Times { attaching, prefill, decode };
+    if arguments.json {
+        line(facts(job, names, &reply, &times))?;
+    } else {
+        line("")?;
+    }
+    if reply.end == End::Context && !arguments.json {
+        note(format_args!(
+            "lowrank: the context is full after {} of {} tokens",
+            reply.tokens.len(),
+            arguments.tokens
+        ));
+    }
     if arguments.stats {
-        report(&session.workspace(), prompt.len(), prefill, written, start.elapsed());
+        report(&session.workspace(), job.prompt.len(), reply.tokens.len(), &times);
+        if !names.is_empty() && !attaching.is_zero() {
+            note(format_args!("adapters attached in {:.1} µs", attaching.as_secs_f64() * 1e6));
+        }
     }
     Ok(())
 }
 
-/// Prints tokens as they come until the turn ends, `most` are written or there is no room; returns
-/// how many there were.
-pub(crate) fn write_reply<'m>(
-    session: &mut impl Continues<'m>,
-    border: &TextBorder,
-    sampler: &mut Sampler,
-    most: usize,
-) -> Result<usize, Failure> {
-    let mut stream = border.stream();
-    let mut written = 0;
-    while written < most {
-        let token = session.sample(sampler)?;
-        if border.is_stop(token) {
-            break;
-        }
-        part(stream.push(token)?)?;
-        written += 1;
-        if session.is_full()? {
-            break;
-        }
-        session.step(token)?;
-    }
-    part(stream.finish())?;
-    Ok(written)
+/// What the steps of a continuation took.
+struct Times {
+    attaching: Duration,
+    prefill: Duration,
+    decode: Duration,
 }
 
-fn report(workspace: &str, prompt: usize, prefill: Duration, written: usize, decode: Duration) {
-    let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
+fn rate(tokens: usize, time: Duration) -> f64 {
+    tokens as f64 / time.as_secs_f64().max(1e-9)
+}
+
+/// A continuation with stable names.
+fn facts(job: &Job<'_>, names: &[&str], reply: &Reply, times: &Times) -> Value {
+    let mut facts = json!({
+        "text": reply.text,
+        "tokens": reply.tokens,
+        "stop_reason": reply.end.name(),
+        "prompt_tokens": job.prompt.len(),
+        "adapters": names,
+        "timings": {
+            "attach_seconds": times.attaching.as_secs_f64(),
+            "prefill_seconds": times.prefill.as_secs_f64(),
+            "decode_seconds": times.decode.as_secs_f64(),
+            "prefill_tokens_per_s": rate(job.prompt.len(), times.prefill),
+            "decode_tokens_per_s": rate(reply.tokens.len(), times.decode),
+        },
+    });
+    if let End::Stop(number) = reply.end {
+        facts["stop"] = json!(job.arguments.stops[number]);
+    }
+    facts
+}
+
+fn report(workspace: &str, prompt: usize, written: usize, times: &Times) {
     note(format_args!(
         "prompt {prompt} tokens in {:.0} ms ({:.0} tokens/s), reply {written} tokens in {:.0} ms ({:.0} tokens/s)",
-        prefill.as_secs_f64() * 1e3,
-        rate(prompt, prefill),
-        decode.as_secs_f64() * 1e3,
-        rate(written, decode),
+        times.prefill.as_secs_f64() * 1e3,
+        rate(prompt, times.prefill),
+        times.decode.as_secs_f64() * 1e3,
+        rate(written, times.decode),
     ));
     let peak = crate::memory::peak_resident();
     let peak = peak
         .map(|bytes| format!("; peak resident {:.1} MB, tokenizer included", bytes as f64 / 1e6));
     note(format_args!("{workspace}{}", peak.unwrap_or_default()));
+}
+
+/// Refuses an option that only decoders have.
+pub(crate) fn only_for_decoders(option: &str, given: bool, base: &Path) -> Result<(), Failure> {
+    if given {
+        return Err(format!(
+            "{}: --{option} has no effect on an LSTM, whose state does not grow",
+            base.display()
+        )
+        .into());
+    }
+    Ok(())
 }

@@ -42,10 +42,13 @@ impl From<Weights> for Format {
     }
 }
 
-const EXAMPLES: &str = "Examples:
+const EXAMPLES: &str = r"Examples:
   lowrank import model.gguf -o base.lrk
   lowrank import model-directory -o base.lrk --weights f16 --embedding f16
-  lowrank import trained.lrk -o base.lrk             # a float archive, as init and full fine-tuning write it, to 4 bits";
+  lowrank import trained.lrk -o base.lrk
+
+The last one brings a float archive, as init and full fine-tuning write it,
+to 4 bits.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

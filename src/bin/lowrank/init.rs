@@ -12,12 +12,19 @@ use crate::output::{Force, written};
 
 const EXAMPLES: &str = r#"Examples:
   lowrank init tiny.json --seed 1 -o tiny.lrk
-  lowrank train --base tiny.lrk --data text.txt --task lm --method full -o trained.lrk
+  lowrank train --base tiny.lrk --data text.txt --method full -o trained.lrk
 
-tiny.json: {"model_type": "llama", "tokenizer": "bytes", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": true}
-     or: {"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 32, "hidden_size": 64, "num_layers": 1}
-     or: {"model_type": "mlp", "input_size": 4, "hidden_sizes": [16], "labels": ["no", "yes"], "activation": "relu"}"#;
+tiny.json:
+  {"model_type": "llama", "tokenizer": "bytes", "hidden_size": 64,
+   "intermediate_size": 128, "num_hidden_layers": 2,
+   "num_attention_heads": 4, "num_key_value_heads": 2,
+   "max_position_embeddings": 128, "tie_word_embeddings": true}
+or
+  {"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 32,
+   "hidden_size": 64, "num_layers": 1}
+or
+  {"model_type": "mlp", "input_size": 4, "hidden_sizes": [16],
+   "labels": ["no", "yes"], "activation": "relu"}"#;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

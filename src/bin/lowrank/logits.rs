@@ -9,11 +9,13 @@ use lowrank::file::{FileError, Kind};
 use lowrank::runtime::{KvFormat, Limits};
 
 use crate::Failure;
-use crate::model::{AdapterOptions, ModelOptions, open_adapters, with_session};
+use crate::attach::{AdapterOptions, open_adapters};
+use crate::model::{ModelOptions, with_session};
 use crate::output::{Force, written};
 
-const EXAMPLES: &str = "Example:
-  lowrank logits --base base.lrk --adapter style.lrk --tokens 1,306,4658 -o logits.npy";
+const EXAMPLES: &str = r"Example:
+  lowrank logits --base base.lrk --adapter style.lrk \
+    --tokens 1,306,4658 -o logits.npy";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

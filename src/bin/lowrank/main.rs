@@ -4,10 +4,13 @@
 //! Exit status 0; 1 with one line on stderr that says what and where; 2 for wrong usage.
 
 mod adapter;
+mod attach;
 mod bench;
 mod chat;
 mod classify;
 mod compare;
+mod completions;
+mod conversation;
 mod embed;
 mod evaluate;
 mod export;
@@ -19,15 +22,20 @@ mod init;
 mod inspect;
 mod logits;
 mod memory;
+mod methods;
 mod model;
 mod output;
 mod plot;
 mod progress;
+mod prompt;
 mod recurrent;
+mod reply;
 mod report;
+mod sampling;
 mod template;
 mod tokenize;
 mod train;
+mod typed;
 
 use std::process::ExitCode;
 
@@ -86,6 +94,8 @@ enum Command {
     /// Tokens per second, bytes per token, and bytes per second beside what this machine's memory
     /// gives
     Bench(bench::Arguments),
+    /// Print the script that completes commands and options in a shell
+    Completions(completions::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -120,6 +130,7 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Compare(arguments) => compare::run(arguments),
         Command::Memory(arguments) => memory::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Completions(arguments) => completions::run(arguments),
     }
 }
 

@@ -1,45 +1,46 @@
 //! `lowrank memory`: what running a base will take, before running it. Training is in `forecast`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use lowrank::runtime::{Limits, Need, need, need_on_32_bits};
 use serde_json::json;
 
 use crate::Failure;
-use crate::files::File;
+use crate::attach::{AdapterOptions, open_adapters};
 use crate::forecast;
 use crate::model::{Kv, ModelOptions};
 use crate::output::line;
 
-const EXAMPLES: &str = "Examples:
+const EXAMPLES: &str = r"Examples:
   lowrank memory --base base.lrk --adapter style.lrk --context 2048
-  lowrank memory --base tiny.lrk --adapter style.lrk --context 128 --prefill-chunk 8 --firmware
-  lowrank memory --base base.lrk --method qlora --batch-size 4 --max-length 256
-  lowrank memory --base base.lrk --method qlora --batch-size 4 --data style.jsonl --validation held-out.jsonl
+  lowrank memory --base tiny.lrk --adapter style.lrk --context 128 \
+    --prefill-chunk 8 --firmware
+  lowrank memory --base base.lrk --method qlora --batch-size 4 \
+    --max-length 256
+  lowrank memory --base base.lrk --method qlora --batch-size 4 \
+    --data style.jsonl --validation held-out.jsonl
 
-With --method it predicts what `lowrank train` with the same options reports: peak_bytes is the heap's high-water mark and the
-mapped base. Without --data every batch is full: batch-size sequences of max-length tokens.";
+With --method it predicts what `lowrank train` with the same options reports:
+peak_bytes is the heap's high-water mark and the mapped base. Without --data
+every batch is full: batch-size sequences of max-length tokens.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// Adapter archives that are active together
-    #[arg(long = "adapter", value_name = "FILE")]
-    adapters: Vec<PathBuf>,
+    #[command(flatten)]
+    adapters: AdapterOptions,
     /// Tokens of a sequence
-    #[arg(long, default_value_t = 512, value_name = "N")]
+    #[arg(long, default_value_t = 512, value_name = "N", conflicts_with = "method")]
     context: usize,
     /// Sequences side by side
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "method")]
     batch: usize,
     /// Prompt tokens computed at once
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[arg(long, default_value_t = 32, value_name = "N", conflicts_with = "method")]
     prefill_chunk: usize,
     /// How keys and values are kept
-    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    #[arg(long, value_enum, default_value_t = Kv::F16, conflicts_with = "method")]
     kv: Kv,
     /// The workspace on a 32-bit target, and the lines that reserve it in Rust and in C; one
     /// thread and exact products unless told otherwise
@@ -58,10 +59,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let base = arguments.model.open()?;
     let model = base.base()?;
-    let adapters = arguments.adapters.iter().map(File::open).collect::<Result<Vec<_>, _>>()?;
+    let adapters = open_adapters(&arguments.adapters.adapters)?;
     let mut rank = 0;
-    for file in &adapters {
-        rank += file.adapter()?.max_rank();
+    for adapter in &adapters {
+        rank += adapter.file.adapter()?.max_rank();
     }
     let (threads, precision) = match arguments.firmware {
         true => (arguments.model.threads.max(1), arguments.model.exact_precision()),
@@ -92,7 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         );
     }
     let need = need(model.config(), &limits);
-    let files: usize = adapters.iter().map(|file| file.map.len()).sum();
+    let files: usize = adapters.iter().map(|adapter| adapter.file.map.len()).sum();
     let peak = need.bytes.saturating_add(base.map.len()).saturating_add(files);
     if arguments.json {
         let facts = json!({

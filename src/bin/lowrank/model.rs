@@ -1,15 +1,16 @@
-//! What every command that runs a model shares: its options, the executor, adapters with weights.
+//! What every command that runs a model shares: its options, the executor, a decoder's session.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use lowrank::adapter::{AdapterSet, Choice, Slot};
+use lowrank::adapter::{AdapterSet, Slot};
 use lowrank::kernel::{Precision, by_name, kernels};
 use lowrank::model::llama::Llama;
 use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Serial, Session, Threads, need};
 
 use crate::Failure;
+use crate::attach::{OpenAdapter, attach};
 use crate::files::File;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -36,6 +37,7 @@ pub(crate) enum PrecisionName {
 
 /// Options of every command that runs a model.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
 pub(crate) struct ModelOptions {
     /// The base archive
     #[arg(long, value_name = "FILE")]
@@ -54,42 +56,6 @@ pub(crate) struct ModelOptions {
     /// Where to run
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     pub(crate) device: Device,
-}
-
-/// Adapters that are active together.
-#[derive(Debug, Args)]
-pub(crate) struct AdapterOptions {
-    /// An adapter archive and its weight (1 if not given); may be repeated, the contributions add
-    /// up
-    #[arg(long = "adapter", value_name = "FILE[:WEIGHT]")]
-    pub(crate) adapters: Vec<String>,
-}
-
-impl AdapterOptions {
-    /// The files that a command with these options reads.
-    pub(crate) fn inputs(&self, model: &ModelOptions) -> Vec<PathBuf> {
-        let adapters = self.adapters.iter().map(|text| file_and_weight(text).0);
-        [model.base.clone()].into_iter().chain(adapters).collect()
-    }
-}
-
-/// `FILE:WEIGHT` or `FILE`; a colon that no number follows belongs to the file's name.
-pub(crate) fn file_and_weight(text: &str) -> (PathBuf, f32) {
-    match text.rsplit_once(':').and_then(|(file, weight)| Some((file, weight.parse::<f32>().ok()?)))
-    {
-        Some((file, weight)) => (file.into(), weight),
-        None => (text.into(), 1.0),
-    }
-}
-
-/// `NAME=FILE`.
-pub(crate) fn name_and_file(text: &str) -> Result<(String, PathBuf), String> {
-    match text.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
-            Ok((name.into(), file.into()))
-        }
-        _ => Err("NAME=FILE was expected".into()),
-    }
 }
 
 impl ModelOptions {
@@ -155,42 +121,24 @@ pub(crate) fn check_isa() -> Result<(), Failure> {
 /// and the time that attaching them took.
 pub(crate) fn with_session<T>(
     model: Llama<'_>,
-    adapters: &[(File, f32)],
+    adapters: &[OpenAdapter],
     limits: Limits,
     executor: &dyn Executor,
     use_it: impl FnOnce(&mut Session<'_, '_>, Duration) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut slots = vec![Slot::EMPTY; adapters.len()];
     let mut set = AdapterSet::new(&mut slots, &model);
-    let mut choices = Vec::new();
-    let (mut rank, mut attaching) = (0, Duration::ZERO);
-    for (slot, (file, weight)) in (0..).zip(adapters) {
-        let adapter = file.adapter()?;
-        rank += adapter.max_rank();
-        let start = Instant::now();
-        file.wrap(set.attach(slot, adapter))?;
-        attaching += start.elapsed();
-        choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
-    }
+    let attached = attach(&mut set, adapters)?;
     let limits = Limits {
         lanes: executor.lanes(),
         max_active: adapters.len(),
-        max_total_rank: rank,
+        max_total_rank: attached.rank,
         ..limits
     };
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
     for sequence in 0..limits.batch {
-        session.select(sequence, &set, &choices)?;
+        session.select(sequence, &set, &attached.choices)?;
     }
-    use_it(&mut session, attaching)
-}
-
-/// Opens `FILE[:WEIGHT]` arguments.
-pub(crate) fn open_adapters(arguments: &[String]) -> Result<Vec<(File, f32)>, Failure> {
-    let open = |text: &String| {
-        let (file, weight) = file_and_weight(text);
-        Ok((File::open(file)?, weight))
-    };
-    arguments.iter().map(open).collect()
+    use_it(&mut session, attached.time)
 }

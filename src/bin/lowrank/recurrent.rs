@@ -1,17 +1,15 @@
 //! `lowrank generate` on an LSTM base with a language-model head: what differs from a decoder. The
 //! rest is in `generate`.
 
-use std::time::{Duration, Instant};
-
 use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::model::lstm::{Head, Lstm};
 use lowrank::runtime::{Memory, Recurrent, RecurrentLimits, Sampler, recurrent_need};
 
 use crate::Failure;
+use crate::attach::attach;
 use crate::files::File;
-use crate::generate::{Arguments, Continues, continue_prompt, encode_prompt, swap};
-use crate::model::open_adapters;
-use crate::output::note;
+use crate::generate::{Arguments, Job, continue_prompt, only_for_decoders, swap};
+use crate::reply::Continues;
 
 /// An LSTM's session, and the tokens it has read: its state does not hold them, and a repetition
 /// penalty counts them.
@@ -63,42 +61,32 @@ pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure
         )
         .into());
     }
-    let border = arguments.with_template_variables(base.text()?)?;
-    let prompt = encode_prompt(arguments, &border)?;
-    let (adapters, swaps) = (open_adapters(&arguments.adapters.adapters)?, arguments.open_swaps()?);
+    only_for_decoders("context", arguments.context.is_some(), &base.path)?;
+    only_for_decoders("kv", arguments.kv.is_some(), &base.path)?;
+    let job = Job::new(arguments, base)?;
+    let (adapters, swaps) = job.adapters()?;
     let executor = arguments.model.executor()?;
-    let ranks = |files: &mut dyn Iterator<Item = &File>| {
-        files.map(|file| Ok(file.adapter()?.max_rank())).collect::<Result<Vec<_>, Failure>>()
-    };
-    let together: usize = ranks(&mut adapters.iter().map(|(file, _)| file))?.iter().sum();
-    let alone = ranks(&mut swaps.iter().map(|(_, file)| file))?.into_iter().max().unwrap_or(0);
+    let mut rank = 0;
+    for adapter in &swaps {
+        rank = rank.max(adapter.file.adapter()?.max_rank());
+    }
+    let mut slots = vec![Slot::EMPTY; adapters.len().max(1)];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let attached = attach(&mut set, &adapters)?;
     let limits = RecurrentLimits {
         precision: arguments.model.exact_precision(),
         lanes: executor.lanes(),
         max_active: adapters.len().max(1),
-        max_total_rank: together.max(alone),
+        max_total_rank: attached.rank.max(rank),
         ..RecurrentLimits::new()
     };
-    let mut slots = vec![Slot::EMPTY; adapters.len().max(1)];
-    let mut set = AdapterSet::new(&mut slots, &model);
     let mut memory = Memory::try_new(recurrent_need(model.config(), &limits))?;
     let session = Recurrent::new(model, &limits, memory.as_mut(), executor.as_ref())?;
     let mut reader = Reader { session, read: Vec::new() };
     if !swaps.is_empty() {
-        return swap(&mut reader, &mut set, &swaps, &border, &prompt, arguments);
+        return swap(&mut reader, &mut set, &swaps, &job);
     }
-    let (mut choices, mut attaching) = (Vec::new(), Duration::ZERO);
-    for (slot, (file, weight)) in (0..).zip(&adapters) {
-        let adapter = file.adapter()?;
-        let start = Instant::now();
-        file.wrap(set.attach(slot, adapter))?;
-        attaching += start.elapsed();
-        choices.push(Choice { weight: *weight, ..Choice::slot(slot) });
-    }
-    reader.start_over(&set, &choices)?;
-    continue_prompt(&mut reader, &border, &prompt, arguments)?;
-    if arguments.stats && !adapters.is_empty() {
-        note(format_args!("adapters attached in {:.1} µs", attaching.as_secs_f64() * 1e6));
-    }
-    Ok(())
+    reader.start_over(&set, &attached.choices)?;
+    let names: Vec<_> = adapters.iter().map(|adapter| adapter.name.as_str()).collect();
+    continue_prompt(&mut reader, &job, &names, attached.time)
 }

@@ -59,110 +59,143 @@ enum InitName {
     Gaussian,
 }
 
-const EXAMPLES: &str = "Examples:
-  lowrank train --base base.lrk --data style.jsonl --task lm --method qlora --epochs 3 -o style.lrk
-  lowrank train --base minilm.lrk --data reviews.tsv --task classify --validation dev.tsv --method lora --rank 8 -o sentiment.lrk";
+const EXAMPLES: &str = r"Examples:
+  lowrank train --base base.lrk --data style.jsonl --epochs 3 -o style.lrk
+  lowrank train --base minilm.lrk --data reviews.tsv --task classify \
+    --validation dev.tsv --method lora --rank 8 -o sentiment.lrk";
 
 /// What is trained, on what, and how; shared with `compare` and `memory`.
 #[derive(Debug, Args)]
 pub(crate) struct TrainOptions {
+    #[arg(help_heading = "Data")]
     /// What is learnt
     #[arg(long, value_enum, default_value_t = TaskName::Lm)]
     pub(crate) task: TaskName,
+    #[arg(help_heading = "Method")]
     /// Rank of the factors
     #[arg(long, default_value_t = 8, value_name = "R")]
     rank: usize,
+    #[arg(help_heading = "Method")]
     /// alpha: the factors count alpha / rank (rslora: alpha / √rank) [default: twice the rank]
     #[arg(long, value_name = "ALPHA")]
     alpha: Option<f32>,
+    #[arg(help_heading = "Method")]
     /// Which layers: all-linear, names separated by commas (q_proj,v_proj), or a regular
     /// expression for whole module paths
     #[arg(long, default_value = "all-linear", value_name = "NAMES|REGEX")]
     target_modules: String,
+    #[arg(help_heading = "Method")]
     /// Another rank for layers whose path ends in PATTERN; may be repeated
     #[arg(long, value_name = "PATTERN=R")]
     rank_pattern: Vec<String>,
+    #[arg(help_heading = "Method")]
     /// Another alpha for layers whose path ends in PATTERN; may be repeated
     #[arg(long, value_name = "PATTERN=ALPHA")]
     alpha_pattern: Vec<String>,
+    #[arg(help_heading = "Method")]
     /// How A is drawn
     #[arg(long, value_enum, default_value_t = InitName::Kaiming)]
     init: InitName,
+    #[arg(help_heading = "Method")]
     /// Share of activations dropped before A
     #[arg(long, default_value_t = 0.0, value_name = "P")]
     dropout: f32,
+    #[arg(help_heading = "Optimization")]
     /// Passes over the data
     #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "steps")]
     epochs: u64,
+    #[arg(help_heading = "Optimization")]
     /// Optimizer steps, instead of epochs
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
+    #[arg(help_heading = "Optimization")]
     /// Examples of a batch
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub(crate) batch_size: usize,
+    #[arg(help_heading = "Optimization")]
     /// Batches of an optimizer step
     #[arg(long, default_value_t = 1, value_name = "N")]
     accumulation: usize,
+    #[arg(help_heading = "Optimization")]
     /// Learning rate
     #[arg(long, default_value_t = 2e-4, value_name = "RATE")]
     learning_rate: f32,
+    #[arg(help_heading = "Optimization")]
     /// How the learning rate falls
     #[arg(long, value_enum, default_value_t = ScheduleName::Linear)]
     schedule: ScheduleName,
+    #[arg(help_heading = "Optimization")]
     /// In how many steps the learning rate rises, or in which share of all (below 1)
     #[arg(long, default_value_t = 0.0, value_name = "N|SHARE")]
     warmup: f64,
+    #[arg(help_heading = "Optimization")]
     /// The optimizer
     #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
     optimizer: OptimizerName,
+    #[arg(help_heading = "Optimization")]
     /// Weight decay
     #[arg(long, default_value_t = 0.0, value_name = "DECAY")]
     weight_decay: f32,
+    #[arg(help_heading = "Optimization")]
     /// Clip gradients to this global norm; 0 for not at all
     #[arg(long, default_value_t = 1.0, value_name = "NORM")]
     max_norm: f32,
+    #[arg(help_heading = "Optimization")]
     /// Label smoothing
     #[arg(long, default_value_t = 0.0, value_name = "E")]
     label_smoothing: f32,
+    #[arg(help_heading = "Data")]
     /// Tokens of a sequence [default: 512, or the positions of the base if those are fewer]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
+    #[arg(help_heading = "Data")]
     /// Score completions and the assistant's turns only
     #[arg(long)]
     completions_only: bool,
     #[command(flatten)]
     pub(crate) template: TemplateOptions,
+    #[arg(help_heading = "Data")]
     /// Fill batches by tokens (batch-size times max-length) instead of by examples
     #[arg(long)]
     packing: bool,
+    #[arg(help_heading = "Data")]
     /// Leave examples in random order instead of putting similar lengths together
     #[arg(long)]
     no_sort: bool,
+    #[arg(help_heading = "Method")]
     /// LoRA+: how much faster B learns than A
     #[arg(long, default_value_t = 16.0, value_name = "LAMBDA")]
     lora_plus_ratio: f32,
+    #[arg(help_heading = "Method")]
     /// LoRA+: the learning rate of factors of embeddings
     #[arg(long, default_value_t = 1e-6, value_name = "RATE")]
     lora_plus_embedding_rate: f32,
+    #[arg(help_heading = "Method")]
     /// DyLoRA: only the drawn rank's row and column learn
     #[arg(long)]
     dylora_frozen: bool,
+    #[arg(help_heading = "Method")]
     /// DyLoRA: keep the smallest rank whose validation loss is within this share of the best
     #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
     rank_tolerance: f64,
+    #[arg(help_heading = "Method")]
     /// LoRA-FA: precondition gradients as PEFT's optimizer does
     #[arg(long)]
     lora_fa_preconditioned: bool,
+    #[arg(help_heading = "Optimization")]
     /// Keep only the inputs of blocks and compute the rest again on the way back: less memory,
     /// more time
     #[arg(long)]
     checkpointing: bool,
+    #[arg(help_heading = "Optimization")]
     /// Everything random follows from it
     #[arg(long, default_value_t = 0, value_name = "SEED")]
     seed: u64,
+    #[arg(help_heading = "Validation")]
     /// Steps between validations [default: one after every epoch]
     #[arg(long, value_name = "N")]
     validate_every: Option<u64>,
+    #[arg(help_heading = "Validation")]
     /// Stop after this many validations without a better one, and keep the best
     #[arg(long, value_name = "N")]
     patience: Option<u32>,
@@ -173,31 +206,39 @@ pub(crate) struct TrainOptions {
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
+    #[arg(help_heading = "Data")]
     /// Training data: .txt, .jsonl, .tsv or .csv
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+    #[arg(help_heading = "Data")]
     /// Data that is measured after every epoch
     #[arg(long, value_name = "FILE")]
     validation: Option<PathBuf>,
+    #[arg(help_heading = "Method")]
     /// The method
-    #[arg(long, value_parser = str::parse::<Method>, default_value = "qlora", value_name = "METHOD")]
+    #[arg(long, value_parser = crate::methods::MethodParser, default_value = "qlora", value_name = "METHOD")]
     method: Method,
     #[command(flatten)]
     options: TrainOptions,
+    #[arg(help_heading = "Output")]
     /// The adapter (with full: the base) that is written
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
     force: Force,
+    #[arg(help_heading = "Output")]
     /// Steps between checkpoints; 0 for none but on interruption
     #[arg(long, default_value_t = 100, value_name = "N")]
     checkpoint_every: u64,
+    #[arg(help_heading = "Output")]
     /// Go on from OUTPUT.checkpoint, as if the run had never stopped
     #[arg(long)]
     resume: bool,
+    #[arg(help_heading = "Output")]
     /// Refuse in advance what would take more: bytes, or 400M, 2G, 512MiB
     #[arg(long, value_parser = crate::forecast::bytes, value_name = "BYTES")]
     memory_limit: Option<u64>,
+    #[arg(help_heading = "Output")]
     /// Print JSON with stable names
     #[arg(long)]
     json: bool,

@@ -155,6 +155,20 @@ impl Method {
         }
     }
 
+    /// What it does, in a line.
+    pub const fn summary(self) -> &'static str {
+        match self {
+            Self::Lora => "Two small factors beside each layer, alpha / rank times",
+            Self::QLora => "The same on a base that has to be in nf4",
+            Self::RsLora => "Rank-stabilized: alpha / √rank times, for large ranks",
+            Self::LoraPlus => "B learns --lora-plus-ratio times as fast as A",
+            Self::DyLora => "Every rank up to --rank is usable; the smallest good one is kept",
+            Self::LoraFa => "A stays as it was drawn: less memory",
+            Self::Dora => "A trained magnitude for each output row, and LoRA for the direction",
+            Self::Full => "The weights of a float base themselves; a base is written",
+        }
+    }
+
     pub(crate) fn rules(self) -> &'static dyn Rules {
         match self {
             Self::Lora => &lora::Lora,
