@@ -4,7 +4,7 @@
 
 use std::io::{self, Write};
 
-use minijinja::value::{Kwargs, ValueKind};
+use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::Formatter;
@@ -75,14 +75,9 @@ const MOST_COLUMNS: usize = 1 << 16;
 
 /// The filter `truncate`: at most `length` characters (255), `end` (`...`) included, cut between
 /// words unless `killwords`; a text that is longer by `leeway` (5) stays whole.
-pub(super) fn truncate(
-    text: &str,
-    length: Option<usize>,
-    killwords: Option<bool>,
-    end: Option<String>,
-    leeway: Option<usize>,
-    options: Kwargs,
-) -> Result<String, Error> {
+pub(super) fn truncate(text: &str, arguments: Rest<Value>) -> Result<String, Error> {
+    type Arguments = (Option<usize>, Option<bool>, Option<String>, Option<usize>, Kwargs);
+    let (length, killwords, end, leeway, options): Arguments = from_args(&arguments.0)?;
     let length = length.or(options.get("length")?).unwrap_or(255);
     let cuts_words = killwords.or(options.get("killwords")?).unwrap_or(false);
     let end = end.or(options.get("end")?).unwrap_or_else(|| "...".into());

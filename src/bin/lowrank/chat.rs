@@ -9,18 +9,12 @@ use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
 
 use crate::Failure;
-<<<<<<< HEAD
-use crate::files::File;
-use crate::generate::{SamplingOptions, write_reply};
-use crate::model::{Kv, ModelOptions, name_and_file};
-use crate::output::{line, note};
-use crate::template::TemplateOptions;
-=======
 use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
 use crate::conversation::Conversation;
 use crate::model::{Kv, ModelOptions};
 use crate::output::note;
 use crate::sampling::SamplingOptions;
+use crate::template::TemplateOptions;
 use crate::typed::{Input, Interrupt, Typed};
 
 const EXAMPLES: &str = r#"Inside the conversation:
@@ -56,7 +50,6 @@ const DEFAULT: SamplerOptions = SamplerOptions {
     repetition_penalty: 1.0,
     seed: 0,
 };
->>>>>>> w6
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -68,18 +61,12 @@ pub(crate) struct Arguments {
     /// A system message
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
-<<<<<<< HEAD
     #[command(flatten)]
     template: TemplateOptions,
-    /// Tokens the conversation has room for
-    #[arg(long, default_value_t = 2048, value_name = "N")]
-    context: usize,
-=======
     /// Tokens the conversation has room for; when they are used up, the oldest turns are left out
     /// [default: 2048, at most what the model takes]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
->>>>>>> w6
     /// The most tokens of a reply
     #[arg(long, default_value_t = 256, value_name = "N")]
     tokens: usize,
@@ -107,21 +94,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )
         .into());
     }
-<<<<<<< HEAD
     let border = arguments.template.apply(border)?;
-    let files = arguments
-        .adapters
-        .iter()
-        .map(|(_, file)| File::open(file))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut slots = vec![Slot::EMPTY; files.len()];
-=======
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     check_names(&adapters)?;
     let options = arguments.sampling.or(SamplerOptions { seed: random_seed(), ..DEFAULT });
     let sampler = Sampler::new(options)?;
     let mut slots = vec![Slot::EMPTY; adapters.len()];
->>>>>>> w6
     let mut set = AdapterSet::new(&mut slots, &model);
     let attached = attach(&mut set, &adapters)?;
     let executor = arguments.model.executor()?;
@@ -138,19 +116,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         max_total_rank: attached.rank,
         ..Limits::new(context)
     };
-<<<<<<< HEAD
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
-    let session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;
-    let mut conversation =
-        Conversation { arguments, border: &border, session, messages: Vec::new() };
-    conversation.reset();
-    let names: Vec<_> = arguments.adapters.iter().map(|(name, _)| name.as_str()).collect();
-    note(format_args!(
-        "adapters: {}. /help lists the commands.",
-        if names.is_empty() { "none".into() } else { names.join(", ") }
-    ));
-=======
-    let mut memory = Memory::new(need(model.config(), &limits));
     let mut session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;
     let unnamed = adapters.iter().zip(&attached.choices).filter(|(adapter, _)| !adapter.is_named);
     let active: Vec<Choice> = unnamed.map(|(_, choice)| *choice).collect();
@@ -167,7 +133,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     .map_err(|error| format!("{}: {error}", base.path.display()))?;
     greet(arguments, &options, &adapters, &active);
     let mut commands = Commands { set, adapters: &adapters, active };
->>>>>>> w6
     loop {
         match input.read(&interrupt)? {
             Typed::End => return Ok(()),

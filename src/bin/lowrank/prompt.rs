@@ -61,9 +61,7 @@ impl PromptOptions {
             (None, Some(path)) if path.as_os_str() == "-" => {
                 read("standard input".as_ref(), std::io::stdin().lock())
             }
-            (None, Some(path)) => {
-                read(path, lowrank::file::open(path)?)
-            }
+            (None, Some(path)) => read(path, lowrank::file::open(path)?),
             (None, None) => Ok(String::new()),
         }
     }
