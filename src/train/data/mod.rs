@@ -16,6 +16,7 @@
 //!
 //! Per example the index takes 28 bytes; of a `.txt` file the tokens are kept, 4 bytes each.
 
+mod identity;
 mod plan;
 mod record;
 mod scan;
