@@ -82,11 +82,11 @@ impl fmt::Display for TrainError {
                     true => write!(f, "{loss:.4}")?,
                     false => write!(f, "what is not a number")?,
                 }
+                write!(f, "; try a smaller learning rate or clipping; ")?;
                 match kept {
-                    Some(kept) => write!(f, "; the last good adapter, of step {kept}, was kept")?,
-                    None => write!(f, "; no step had left a good adapter, none was kept")?,
+                    Some(kept) => write!(f, "the last good adapter, of step {kept}, was kept"),
+                    None => f.write_str("no step had left a good adapter, so none was kept"),
                 }
-                write!(f, "; try a smaller learning rate or clipping")
             }
             Self::Class { class, labels } => {
                 write!(f, "a batch has class {class}, this run has {labels} labels (from 0)")

@@ -110,7 +110,8 @@ impl<'a> Trainer<'a> {
         options: Options,
         labels: Vec<String>,
     ) -> Result<Self, TrainError> {
-        let (mut options, network) = (options, base.network(options.checkpointing));
+        let network = base.network(options.checkpointing);
+        let mut options = options;
         if let Some(start) = &options.start.clone() {
             start.describe(&mut options);
             start.describe_layers(network.base(), &mut options);

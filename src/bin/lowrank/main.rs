@@ -27,6 +27,7 @@ mod recurrent;
 mod report;
 mod tokenize;
 mod train;
+mod train_options;
 
 use std::process::ExitCode;
 

@@ -2,165 +2,38 @@
 //! that resume bit for bit.
 //!
 //! Interrupted (SIGINT, SIGTERM) it finishes the step, writes a checkpoint and ends with status 1;
-//! `--resume` goes on from there.
+//! `--resume` goes on from there. The options of training are in `train_options`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use lowrank::RootKind;
+use lowrank::adapter::SharedAdapter;
+use lowrank::archive::ArchiveFile;
 use lowrank::file::FileError;
-use lowrank::kernel::Precision;
-use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
-use lowrank::train::optimizer::OptimizerKind;
-use lowrank::train::schedule::Shape;
+use lowrank::runtime::Executor;
+use lowrank::train::data::{Dataset, Tokenize};
 use lowrank::train::{
-    AnyBase, Control, Event, Init, Length, Measures, Method, Options, PatternValue, Report,
-    RunOptions, Targets, TrainError, Trainer, Warmup, Workload, forecast, run as run_training,
-    save,
+    AnyBase, Control, Event, Measures, Method, Options, Report, RunOptions, Start, TrainError,
+    Trainer, Workload, forecast, run as run_training, save, unfinished,
 };
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::files::File;
 use crate::memory::peak_resident;
 use crate::model::ModelOptions;
 use crate::output::{line, note};
 use crate::progress::Progress;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TaskName {
-    /// Language modelling: the next token
-    Lm,
-    /// One label for a whole text or row of numbers
-    Classify,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ScheduleName {
-    Constant,
-    Linear,
-    Cosine,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OptimizerName {
-    /// Two f32 a parameter
-    Adamw,
-    /// The same in 8 bits
-    Adamw8bit,
-    /// One f32 a parameter with momentum
-    Sgd,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum InitName {
-    Kaiming,
-    Gaussian,
-}
+use crate::train_options::counted;
+pub(crate) use crate::train_options::{TaskName, TrainOptions};
 
 const EXAMPLES: &str = "Examples:
   lowrank train --base base.lrk --data style.jsonl --task lm --method qlora --epochs 3 -o style.lrk
-  lowrank train --base minilm.lrk --data reviews.tsv --task classify --validation dev.tsv --method lora --rank 8 -o sentiment.lrk";
-
-/// What is trained, on what, and how; shared with `compare` and `memory`.
-#[derive(Debug, Args)]
-pub(crate) struct TrainOptions {
-    /// What is learnt
-    #[arg(long, value_enum, default_value_t = TaskName::Lm)]
-    pub(crate) task: TaskName,
-    /// Rank of the factors
-    #[arg(long, default_value_t = 8, value_name = "R")]
-    rank: usize,
-    /// alpha: the factors count alpha / rank (rslora: alpha / √rank) [default: twice the rank]
-    #[arg(long, value_name = "ALPHA")]
-    alpha: Option<f32>,
-    /// Which layers: all-linear, names separated by commas (q_proj,v_proj), or a regular
-    /// expression for whole module paths
-    #[arg(long, default_value = "all-linear", value_name = "NAMES|REGEX")]
-    target_modules: String,
-    /// Another rank for layers whose path ends in PATTERN; may be repeated
-    #[arg(long, value_name = "PATTERN=R")]
-    rank_pattern: Vec<String>,
-    /// Another alpha for layers whose path ends in PATTERN; may be repeated
-    #[arg(long, value_name = "PATTERN=ALPHA")]
-    alpha_pattern: Vec<String>,
-    /// How A is drawn
-    #[arg(long, value_enum, default_value_t = InitName::Kaiming)]
-    init: InitName,
-    /// Share of activations dropped before A
-    #[arg(long, default_value_t = 0.0, value_name = "P")]
-    dropout: f32,
-    /// Passes over the data
-    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "steps")]
-    epochs: u64,
-    /// Optimizer steps, instead of epochs
-    #[arg(long, value_name = "N")]
-    steps: Option<u64>,
-    /// Examples of a batch
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    pub(crate) batch_size: usize,
-    /// Batches of an optimizer step
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    accumulation: usize,
-    /// Learning rate
-    #[arg(long, default_value_t = 2e-4, value_name = "RATE")]
-    learning_rate: f32,
-    /// How the learning rate falls
-    #[arg(long, value_enum, default_value_t = ScheduleName::Linear)]
-    schedule: ScheduleName,
-    /// In how many steps the learning rate rises, or in which share of all (below 1)
-    #[arg(long, default_value_t = 0.0, value_name = "N|SHARE")]
-    warmup: f64,
-    /// The optimizer
-    #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
-    optimizer: OptimizerName,
-    /// Weight decay
-    #[arg(long, default_value_t = 0.0, value_name = "DECAY")]
-    weight_decay: f32,
-    /// Clip gradients to this global norm; 0 for not at all
-    #[arg(long, default_value_t = 1.0, value_name = "NORM")]
-    max_norm: f32,
-    /// Label smoothing
-    #[arg(long, default_value_t = 0.0, value_name = "E")]
-    label_smoothing: f32,
-    /// Tokens of a sequence
-    #[arg(long, default_value_t = 256, value_name = "N")]
-    pub(crate) max_length: usize,
-    /// Score completions and the assistant's turns only
-    #[arg(long)]
-    completions_only: bool,
-    /// Fill batches by tokens (batch-size times max-length) instead of by examples
-    #[arg(long)]
-    packing: bool,
-    /// Leave examples in random order instead of putting similar lengths together
-    #[arg(long)]
-    no_sort: bool,
-    /// LoRA+: how much faster B learns than A
-    #[arg(long, default_value_t = 16.0, value_name = "LAMBDA")]
-    lora_plus_ratio: f32,
-    /// DyLoRA: only the drawn rank's row and column learn
-    #[arg(long)]
-    dylora_frozen: bool,
-    /// DyLoRA: keep the smallest rank whose validation loss is within this share of the best
-    #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
-    rank_tolerance: f64,
-    /// LoRA-FA: precondition gradients as PEFT's optimizer does
-    #[arg(long)]
-    lora_fa_preconditioned: bool,
-    /// Keep only the inputs of blocks and compute the rest again on the way back: less memory,
-    /// more time
-    #[arg(long)]
-    checkpointing: bool,
-    /// Everything random follows from it
-    #[arg(long, default_value_t = 0, value_name = "SEED")]
-    seed: u64,
-    /// Steps between validations [default: one after every epoch]
-    #[arg(long, value_name = "N")]
-    validate_every: Option<u64>,
-    /// Stop after this many validations without a better one, and keep the best
-    #[arg(long, value_name = "N")]
-    patience: Option<u32>,
-}
+  lowrank train --base minilm.lrk --data reviews.tsv --task classify --validation dev.tsv --method lora --rank 8 -o sentiment.lrk
+  lowrank train --base base.lrk --adapter style.lrk --data more.jsonl --epochs 1 -o style-2.lrk";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -173,9 +46,18 @@ pub(crate) struct Arguments {
     /// Data that is measured after every epoch
     #[arg(long, value_name = "FILE")]
     validation: Option<PathBuf>,
-    /// The method
-    #[arg(long, value_parser = str::parse::<Method>, default_value = "qlora", value_name = "METHOD")]
-    method: Method,
+    /// The method [default: qlora; with --adapter that of the adapter]
+    #[arg(long, value_parser = str::parse::<Method>, value_name = "METHOD")]
+    method: Option<Method>,
+    /// Go on from this adapter, trained or imported: its layers, rank, alpha and scale stay
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "rank", "alpha", "target_modules", "rank_pattern", "alpha_pattern", "init",
+        ],
+    )]
+    adapter: Option<PathBuf>,
     #[command(flatten)]
     options: TrainOptions,
     /// The adapter (with full: the base) that is written
@@ -185,8 +67,11 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 100, value_name = "N")]
     checkpoint_every: u64,
     /// Go on from OUTPUT.checkpoint, as if the run had never stopped
-    #[arg(long)]
+    #[arg(long, conflicts_with = "restart")]
     resume: bool,
+    /// Begin anew and replace the OUTPUT.checkpoint of a run that was not finished
+    #[arg(long)]
+    restart: bool,
     /// Refuse in advance what would take more: bytes, or 400M, 2G, 512MiB
     #[arg(long, value_parser = crate::forecast::bytes, value_name = "BYTES")]
     memory_limit: Option<u64>,
@@ -195,161 +80,79 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-impl TrainOptions {
+impl Arguments {
+    /// Refuses to begin beside the checkpoint of a run that was not finished, unless asked to.
+    fn check_checkpoint(&self, checkpoint: &Path) -> Result<(), Failure> {
+        let path = checkpoint.display();
+        if self.restart && checkpoint.exists() {
+            let file = File::open(checkpoint)?;
+            return match file.root() {
+                Ok(RootKind::CHECKPOINT) => Ok(()),
+                _ => Err(format!("{path} is no checkpoint: move it away to train here").into()),
+            };
+        }
+        if self.resume {
+            if !checkpoint.exists() {
+                note(format_args!("{path}: no checkpoint there, the run starts anew"));
+            }
+            return Ok(());
+        }
+        match unfinished(checkpoint)? {
+            None => Ok(()),
+            Some(steps) => Err(format!(
+                "{path} is of a run that was not finished (step {steps}): --resume goes on with \
+                 it, --restart begins anew and replaces it"
+            )
+            .into()),
+        }
+    }
+
+    /// The adapter to go on from.
+    fn start(&self) -> Result<Option<Start>, Failure> {
+        let open = |path: &PathBuf| {
+            let file = ArchiveFile::open(path)?;
+            let adapter = SharedAdapter::open(Box::new(file))
+                .map_err(|error| FileError::core(path, "", error))?;
+            Ok(Start::from(Arc::new(adapter)))
+        };
+        self.adapter.as_ref().map(open).transpose()
+    }
+
     /// What the trainer is told.
-    pub(crate) fn trainer(&self, method: Method, precision: Precision) -> Result<Options, Failure> {
-        let patterns = |name: &str, texts: &[String]| {
-            texts.iter().map(|text| pattern(name, text)).collect::<Result<Vec<_>, _>>()
+    fn trainer_options(&self, start: Option<Start>) -> Result<Options, Failure> {
+        let precision = self.model.exact_precision();
+        let Some(start) = start else {
+            return self.options.trainer(self.method.unwrap_or(Method::QLora), precision);
         };
-        Ok(Options {
-            rank: self.rank,
-            alpha: self.alpha.unwrap_or(2.0 * self.rank as f32),
-            targets: Targets::parse(&self.target_modules),
-            rank_pattern: patterns("rank-pattern", &self.rank_pattern)?,
-            alpha_pattern: patterns("alpha-pattern", &self.alpha_pattern)?,
-            init: match self.init {
-                InitName::Kaiming => Init::Kaiming,
-                InitName::Gaussian => Init::Gaussian,
-            },
-            dropout: self.dropout,
-            lora_plus_ratio: self.lora_plus_ratio,
-            dylora_frozen: self.dylora_frozen,
-            lora_fa_preconditioned: self.lora_fa_preconditioned,
-            optimizer: match self.optimizer {
-                OptimizerName::Adamw => OptimizerKind::adamw(),
-                OptimizerName::Adamw8bit => OptimizerKind::adamw_8bit(),
-                OptimizerName::Sgd => OptimizerKind::Sgd { momentum: 0.9 },
-            },
-            learning_rate: self.learning_rate,
-            weight_decay: self.weight_decay,
-            schedule: match self.schedule {
-                ScheduleName::Constant => Shape::Constant,
-                ScheduleName::Linear => Shape::Linear,
-                ScheduleName::Cosine => Shape::Cosine,
-            },
-            max_norm: self.max_norm,
-            label_smoothing: self.label_smoothing,
-            seed: self.seed,
-            checkpointing: self.checkpointing,
-            precision,
-            ..Options::new(method)
-        })
+        let continued = Options::continuing(start);
+        let method = self.method.unwrap_or(continued.method);
+        let asked = self.options.trainer(method, precision)?;
+        let Options { rank, alpha, targets, start, .. } = continued;
+        Ok(Options { rank, alpha, targets, start, ..asked })
     }
 
-    /// What the run is told; no checkpoints.
-    pub(crate) fn run(&self) -> RunOptions {
-        RunOptions {
-            length: self.steps.map_or(Length::Epochs(self.epochs), Length::Steps),
-            warmup: if self.warmup < 1.0 {
-                Warmup::Share(self.warmup)
-            } else {
-                Warmup::Steps(self.warmup as u64)
-            },
-            batch_size: self.batch_size,
-            accumulation: self.accumulation,
-            sort_by_length: !self.no_sort,
-            validate_every: self.validate_every,
-            patience: self.patience,
-            rank_tolerance: self.rank_tolerance,
-            ..RunOptions::default()
-        }
+    /// The name of the result.
+    fn name(&self) -> String {
+        let stem = self.output.file_stem();
+        stem.map_or_else(|| "adapter".into(), |stem| stem.to_string_lossy().into_owned())
     }
-
-    /// Optimizer steps, where they and not epochs are given.
-    pub(crate) fn steps(&self) -> Option<u64> {
-        self.steps
-    }
-
-    /// What a reader of results wants to know: name and value.
-    pub(crate) fn facts(&self) -> Vec<(&'static str, String)> {
-        let length = self
-            .steps
-            .map_or_else(|| counted(self.epochs, "epoch"), |steps| counted(steps, "step"));
-        vec![
-            ("length", length),
-            (
-                "batch",
-                format!(
-                    "{} × {} sequences of at most {} tokens",
-                    self.accumulation, self.batch_size, self.max_length
-                ),
-            ),
-            (
-                "rank, alpha",
-                format!("{}, {}", self.rank, self.alpha.unwrap_or(2.0 * self.rank as f32)),
-            ),
-            ("layers", self.target_modules.clone()),
-            (
-                "learning rate",
-                format!("{} ({:?}, warm-up {})", self.learning_rate, self.schedule, self.warmup)
-                    .to_lowercase(),
-            ),
-            (
-                "optimizer",
-                format!("{:?}, weight decay {}", self.optimizer, self.weight_decay).to_lowercase(),
-            ),
-            ("checkpointing of activations", if self.checkpointing { "yes" } else { "no" }.into()),
-        ]
-    }
-
-    /// The first seed.
-    pub(crate) fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    /// Opens a data file; a validation file takes the training file's labels.
-    pub(crate) fn open<'t>(
-        &self,
-        path: &Path,
-        tokenizer: Option<&'t dyn Tokenize>,
-        labels: Option<Vec<String>>,
-    ) -> Result<Dataset<'t>, FileError> {
-        let options = DataOptions {
-            max_length: self.max_length,
-            completions_only: self.completions_only,
-            packing: self.packing && labels.is_none(),
-            labels,
-        };
-        Dataset::open(path, self.task.into(), tokenizer, options)
-    }
-}
-
-impl From<TaskName> for Task {
-    fn from(name: TaskName) -> Self {
-        match name {
-            TaskName::Lm => Self::LanguageModel,
-            TaskName::Classify => Self::Classify,
-        }
-    }
-}
-
-/// `PATTERN=NUMBER`.
-fn pattern(name: &str, text: &str) -> Result<PatternValue, Failure> {
-    let parts = text
-        .rsplit_once('=')
-        .and_then(|(pattern, value)| Some((pattern.to_owned(), value.parse().ok()?)));
-    let (pattern, value) =
-        parts.ok_or_else(|| format!("--{name} {text}: PATTERN=NUMBER was expected"))?;
-    Ok(PatternValue { pattern, value })
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let checkpoint = with_suffix(&arguments.output, "checkpoint");
+    arguments.check_checkpoint(&checkpoint)?;
     let base = arguments.model.open()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
     let border = base.text().ok();
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
-    let options = &arguments.options;
-    let training = options.open(&arguments.data, tokenizer, None)?;
+    let (options, start) = (&arguments.options, arguments.start()?);
+    let training = options.open_training(&arguments.data, tokenizer, start.as_ref())?;
     let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
     let validation = arguments
         .validation
         .as_ref()
         .map(|path| options.open(path, tokenizer, labels.clone()))
         .transpose()?;
-    let checkpoint = with_suffix(&arguments.output, "checkpoint");
-    if arguments.resume && !checkpoint.exists() {
-        note(format_args!("{}: no checkpoint there, the run starts anew", checkpoint.display()));
-    }
     let every = if arguments.checkpoint_every == 0 { u64::MAX } else { arguments.checkpoint_every };
     let run_options = RunOptions {
         checkpoint: Some((checkpoint.clone(), every)),
@@ -357,7 +160,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ..options.run()
     };
     let executor = arguments.model.executor()?;
-    let trainer_options = options.trainer(arguments.method, arguments.model.exact_precision())?;
+    let trainer_options = arguments.trainer_options(start)?;
     if let Some(limit) = arguments.memory_limit {
         let workload = Workload::of(
             &training,
@@ -370,9 +173,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         crate::forecast::check(limit, crate::forecast::peak(&forecast, base.map.len()))?;
     }
     let mut trainer = Trainer::new(model, trainer_options, labels.unwrap_or_default())?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let signalled = Arc::clone(&stop);
-    ctrlc::set_handler(move || signalled.store(true, Ordering::Relaxed))?;
     if training.truncated() > 0 && options.task == TaskName::Lm {
         note(format_args!(
             "{}: {} examples were cut at {} tokens",
@@ -381,39 +181,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             options.max_length
         ));
     }
-
-    let mut progress = Progress::new("training");
-    let outcome = run_training(
-        &mut trainer,
-        &training,
-        validation.as_ref(),
-        &run_options,
-        executor.as_ref(),
-        &mut |event| {
-            match event {
-                Event::Step { step, total, loss } => {
-                    progress.show(step as usize, total as usize, &format!("loss {loss:.4}"))
-                }
-                Event::Validation { step, loss, accuracy } => {
-                    let accuracy = accuracy
-                        .map_or_else(String::new, |accuracy| format!("  accuracy {accuracy:.4}"));
-                    progress.note(format_args!("step {step}: validation loss {loss:.4}{accuracy}"));
-                }
-                _ => {}
-            }
-            if stop.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
-        },
-    );
-    progress.finish();
-    let name = arguments
-        .output
-        .file_stem()
-        .map_or_else(|| "adapter".into(), |stem| stem.to_string_lossy());
+    let outcome = watched(&mut trainer, &training, validation.as_ref(), &run_options, &*executor)?;
+    let output = &arguments.output;
     let report = match outcome {
         Ok(report) => report,
-        Err(error @ TrainError::Diverged { .. }) => {
-            save(&trainer, None, &name, &arguments.output)?;
-            return Err(format!("{error}; it is in {}", arguments.output.display()).into());
+        Err(error @ TrainError::Diverged { kept: Some(_), .. }) => {
+            save(&trainer, None, &arguments.name(), output)?;
+            return Err(format!("{error} in {}", output.display()).into());
+        }
+        Err(error @ TrainError::Diverged { kept: None, .. }) => {
+            return Err(format!("{error}: {} was not written", output.display()).into());
         }
         Err(error) => return Err(error.into()),
     };
@@ -425,10 +202,41 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )
         .into());
     }
-    save(&trainer, report.rank, &name, &arguments.output)?;
+    save(&trainer, report.rank, &arguments.name(), output)?;
     // The run is complete: a later --resume has nothing to go on from.
     let _ = std::fs::remove_file(&checkpoint);
     tell(arguments, &trainer, &report)
+}
+
+/// Trains under a progress bar; signals stop it between two steps.
+fn watched(
+    trainer: &mut Trainer<'_>,
+    training: &Dataset<'_>,
+    validation: Option<&Dataset<'_>>,
+    options: &RunOptions,
+    executor: &dyn Executor,
+) -> Result<Result<Report, TrainError>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let signalled = Arc::clone(&stop);
+    ctrlc::set_handler(move || signalled.store(true, Ordering::Relaxed))?;
+    let mut progress = Progress::with_details("training");
+    let mut watch = |event| {
+        match event {
+            Event::Step { step, total, loss } => {
+                progress.show(step, total, &format!("loss {loss:.4}"))
+            }
+            Event::Validation { step, loss, accuracy } => {
+                let accuracy = accuracy
+                    .map_or_else(String::new, |accuracy| format!("  accuracy {accuracy:.4}"));
+                progress.note(format_args!("step {step}: validation loss {loss:.4}{accuracy}"));
+            }
+            _ => {}
+        }
+        if stop.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
+    };
+    let outcome = run_training(trainer, training, validation, options, executor, &mut watch);
+    progress.finish();
+    Ok(outcome)
 }
 
 /// `FILE.suffix`.
@@ -443,7 +251,7 @@ fn tell(arguments: &Arguments, trainer: &Trainer<'_>, report: &Report) -> Result
     let speed = report.rows as f64 / report.seconds.max(1e-9);
     if arguments.json {
         let mut facts = json!({
-            "method": arguments.method.name(),
+            "method": trainer.options().method.name(),
             "precision": arguments.model.exact_precision().name(),
             "steps": report.steps,
             "loss": report.loss,
@@ -481,11 +289,6 @@ fn tell(arguments: &Arguments, trainer: &Trainer<'_>, report: &Report) -> Result
         Some(measures) => Ok(line(measures_text(measures))?),
         None => Ok(()),
     }
-}
-
-/// "1 step", "2 steps".
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The stable names of an evaluation.
