@@ -240,9 +240,7 @@ impl Guard {
         let noise = noise(losses) / (recent.len() as f64).sqrt();
         let guesses = |&loss: &f32| (f64::from(loss) - self.uniform).abs() < 0.03 * self.uniform;
         mean(recent) > 1.2 * level + 0.1 + 3.0 * noise
-            || (recent.len() == WINDOW
-                && level < 0.8 * self.uniform
-                && recent.iter().all(guesses))
+            || (recent.len() == WINDOW && level < 0.8 * self.uniform && recent.iter().all(guesses))
     }
 
     /// Is a single loss one that this run has had in health?

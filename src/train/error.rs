@@ -61,9 +61,8 @@ impl TrainError {
 
     /// Does it say that numbers have become infinite, or none at all?
     pub(crate) fn is_not_a_number(&self) -> bool {
-        let of_core = |error: &Error| {
-            matches!(error, Error::NotFinite { .. } | Error::BadLogits { .. })
-        };
+        let of_core =
+            |error: &Error| matches!(error, Error::NotFinite { .. } | Error::BadLogits { .. });
         match self {
             Self::NotANumber | Self::Value { .. } => true,
             Self::Core(error) => of_core(error),

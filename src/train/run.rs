@@ -365,8 +365,7 @@ impl<'r, 't> Running<'r, 't> {
         if let Some(data) = self.validation {
             if trainer.options().method == Method::DyLora {
                 let ranks = 1..=trainer.options().rank;
-                let loss =
-                    |rank| trainer.measure(data, self.executor, Some(rank)).map(|m| m.loss);
+                let loss = |rank| trainer.measure(data, self.executor, Some(rank)).map(|m| m.loss);
                 report.ranks = ranks.map(loss).collect::<Result<_, _>>()?;
                 report.rank = smallest_rank(&report.ranks, self.options.rank_tolerance);
             }

@@ -325,4 +325,3 @@ fn pattern(name: &str, text: &str) -> Result<PatternValue, Failure> {
 pub(crate) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
-
