@@ -57,6 +57,8 @@ pub(super) struct Guard {
     uniform: f64,
     /// The mean loss that this run has held; `None` before its first step.
     level: Option<f64>,
+    /// Validations say which numbers are good, no longer single batches.
+    is_validated: bool,
     /// Examples of the last batches, the newest last.
     recent: VecDeque<Vec<u32>>,
     strikes: u32,
@@ -73,6 +75,7 @@ impl Guard {
             good_step: trainer.steps(),
             uniform: trainer.uniform_loss(),
             level,
+            is_validated: false,
             recent: VecDeque::new(),
             strikes: 0,
             next_comparison: 0,
@@ -110,7 +113,7 @@ impl Guard {
         let level = self.level.unwrap_or(loss);
         if self.strikes == 0 && !self.is_high(losses) {
             self.level = Some(level.min(mean(tail(losses, LONG))));
-            if self.is_usual(loss, losses) && self.is_due(trainer.steps()) {
+            if !self.is_validated && self.is_due(trainer.steps()) && self.is_usual(losses) {
                 self.keep(trainer);
             }
             return Ok(Verdict::Good);
@@ -176,7 +179,7 @@ impl Guard {
     }
 
     /// Judges the numbers of `trainer` by their validation loss; `known` is the best one before, or
-    /// the first training loss.
+    /// the level of the training losses.
     ///
     /// # Errors
     /// [`TrainError::Diverged`]; what the data says.
@@ -188,17 +191,18 @@ impl Guard {
         data: &Dataset<'_>,
         executor: &dyn Executor,
     ) -> Result<(), TrainError> {
-        // No overfitting does that.
+        // No overfitting does the first. It may do the second: then the training data is learnt.
         let is_lost = !(loss <= 10.0 * known + 10.0);
-        // Overfitting does this; then the training data is learnt, and only then.
-        if is_lost
-            || (is_clearly_worse(loss, known)
-                && self.compare(trainer, data, executor).map(|c| self.strike(c))? >= CLEAR)
-        {
+        if !is_lost && is_clearly_worse(loss, known) {
+            let compared = self.compare(trainer, data, executor)?;
+            self.strikes += self.strike(compared);
+        }
+        if is_lost || self.strikes >= DIVERGED {
             return Err(self.diverged(trainer.steps(), known, loss));
         }
         if self.strikes == 0 && !is_clearly_worse(loss, known) && !self.is_high(losses) {
             self.keep(trainer);
+            self.is_validated = true;
         }
         Ok(())
     }
@@ -243,11 +247,22 @@ impl Guard {
             || (recent.len() == WINDOW && level < 0.8 * self.uniform && recent.iter().all(guesses))
     }
 
-    /// Is a single loss one that this run has had in health?
-    fn is_usual(&self, loss: f64, losses: &[f32]) -> bool {
-        let level = self.level.unwrap_or(loss);
-        let guesses = loss > 0.97 * self.uniform && level < 0.8 * self.uniform;
-        loss <= 1.2 * level + 0.1 + noise(losses) && !guesses
+    /// Are the last losses such as this run has in health, every single one, and the newest no
+    /// surprise? A few examples can be all that numbers get wrong, so one loss proves little.
+    fn is_usual(&self, losses: &[f32]) -> bool {
+        let (recent, noise) = (tail(losses, WINDOW), noise(losses));
+        let newest = recent.last().map_or(f64::NAN, |&loss| f64::from(loss));
+        let level = self.level.unwrap_or(newest);
+        let usual = 1.2 * level + 0.1;
+        let guesses = newest > 0.97 * self.uniform && level < 0.8 * self.uniform;
+        newest <= usual + noise
+            && !guesses
+            && recent.iter().all(|&loss| f64::from(loss) <= usual + 3.0 * noise)
+    }
+
+    /// Is a loss beyond everything that this run has had in health?
+    fn is_lost(&self, loss: f64) -> bool {
+        !(loss <= 3.0 * self.level.unwrap_or(loss) + 3.0)
     }
 
     /// The mean losses of the present and of the good numbers on the last batches.
@@ -269,13 +284,18 @@ impl Guard {
             scored += facts.scored;
         }
         let scored = scored.max(1) as f64;
-        Ok((now / scored, good / scored))
+        let (now, good) = (now / scored, good / scored);
+        if self.is_lost(good) {
+            // They had been kept before the batch came that shows what they are.
+            self.good_step = 0;
+        }
+        Ok((now, good))
     }
 
     /// How much the comparison counts against the present numbers.
     fn strike(&self, (now, good): (f64, f64)) -> u32 {
         let guesses = now >= 0.95 * self.uniform && good <= 0.7 * self.uniform;
-        if is_clearly_worse(now, good) || guesses {
+        if is_clearly_worse(now, good) || self.is_lost(now) || guesses {
             CLEAR
         } else if now > 1.25 * good + 0.25 {
             SLIGHT

@@ -40,10 +40,9 @@ impl Progress {
         self.worse >= patience.max(1)
     }
 
-    /// The validation loss to expect: the best so far, or the loss that training began with.
-    pub(super) fn expected_validation(&self) -> f64 {
-        let best = self.validations.iter().map(|(_, loss, _)| *loss).fold(f64::NAN, f64::min);
-        if best.is_nan() { mean(&self.losses[..self.losses.len().min(10)]) } else { best }
+    /// The best validation loss so far.
+    pub(super) fn best_validation(&self) -> Option<f64> {
+        self.validations.iter().map(|(_, loss, _)| *loss).reduce(f64::min)
     }
 
     /// The run after `trainer`'s steps: a loss that belongs to a later one is left out.

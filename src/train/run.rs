@@ -325,17 +325,18 @@ impl<'r, 't> Running<'r, 't> {
 
     /// Measures the validation data: is it time to stop early, and was the run told to?
     fn validate(&mut self, data: &Dataset<'_>) -> Result<(bool, bool), TrainError> {
-        let (step, expected) = (self.trainer.steps(), self.progress.expected_validation());
+        let step = self.trainer.steps();
+        let known = self.progress.best_validation().unwrap_or(self.guard.level());
         let measures = match self.trainer.measure(data, self.executor, None) {
             Err(error) if error.is_not_a_number() => {
-                return Err(self.guard.diverged(step, expected, f64::NAN));
+                return Err(self.guard.diverged(step, known, f64::NAN));
             }
             measures => measures?,
         };
         let (loss, accuracy) = (measures.loss, measures.accuracy);
         self.guard.judge_validation(
             self.trainer,
-            (loss, expected),
+            (loss, known),
             &self.progress.losses,
             self.training,
             self.executor,
