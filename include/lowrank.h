@@ -154,7 +154,7 @@ enum {
     LOWRANK_ERROR_THREADS = 1014,
     /* A training run was refused: options, data or base do not fit; the sentence says why. */
     LOWRANK_ERROR_TRAIN = 1015,
-    /* Training diverged; the last good numbers are in the output file. */
+    /* Training diverged; the last good numbers, if a step left some, are in the output file; the sentence says which. */
     LOWRANK_ERROR_DIVERGED = 1016,
 };
 
@@ -799,6 +799,11 @@ typedef struct lowrank_message {
  */
 typedef struct lowrank_train_options {
     /**
+     * The bytes of this struct as the program knows it. `lowrank_train_options_default` sets it: so programs stay right when later versions
+     * append fields, which then have their defaults.
+     */
+    size_t size;
+    /**
      * The path of the training data: .txt, .jsonl, .tsv or .csv, as `lowrank train` takes it.
      */
     const char *data;
@@ -814,6 +819,11 @@ typedef struct lowrank_train_options {
      * The path of checkpoints, or null for none. A run that is complete removes it.
      */
     const char *checkpoint;
+    /**
+     * The path of an adapter of this base to go on from, or null. Its method, layers, ranks, alphas, scales and labels stay: `method`,
+     * `target_modules`, `rank` and `alpha` are not looked at.
+     */
+    const char *adapter;
     /**
      * Which layers: `all-linear`, names separated by commas, or a regular expression for module paths. Null is `all-linear`.
      */
@@ -930,6 +940,10 @@ typedef struct lowrank_train_options {
      * Not 0: go on from the checkpoint if there is one.
      */
     uint32_t resume;
+    /**
+     * Not 0: begin anew where there is the checkpoint of a run that was not finished, and replace it. With both 0 such a checkpoint is refused.
+     */
+    uint32_t restart;
 } lowrank_train_options;
 
 /**
@@ -1685,8 +1699,8 @@ struct lowrank_train_options lowrank_train_options_default(void);
  * over it meanwhile. The result is opened with `lowrank_file_open` and `lowrank_adapter_open` and put into a running set with
  * `lowrank_set_replace`: sessions that chose the old one keep it. `report` may be null.
  *
- * Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that diverges is `LOWRANK_ERROR_DIVERGED`: the last
- * good numbers are in the output file.
+ * Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that diverges is `LOWRANK_ERROR_DIVERGED` with a
+ * sentence: the last good numbers are in the output file, or the file is as it was if no step left good ones.
  */
 lowrank_code lowrank_train(const void *archive,
                            size_t archive_bytes,

@@ -61,6 +61,8 @@ pub(super) struct Guard {
     is_validated: bool,
     /// Examples of the last batches, the newest last.
     recent: VecDeque<Vec<u32>>,
+    /// Losses seen.
+    seen: usize,
     strikes: u32,
     next_comparison: u64,
     pause: u64,
@@ -77,6 +79,7 @@ impl Guard {
             level,
             is_validated: false,
             recent: VecDeque::new(),
+            seen: losses.len(),
             strikes: 0,
             next_comparison: 0,
             pause: PAUSE,
@@ -110,9 +113,12 @@ impl Guard {
         if !loss.is_finite() {
             return Err(self.diverged(trainer.steps() + 1, self.level.unwrap_or(loss), loss));
         }
+        self.seen = losses.len();
         let level = self.level.unwrap_or(loss);
         if self.strikes == 0 && !self.is_high(losses) {
-            self.level = Some(level.min(mean(tail(losses, LONG))));
+            let long = mean(tail(losses, LONG));
+            // A few first losses may be lucky.
+            self.level = Some(if losses.len() <= WINDOW { long } else { level.min(long) });
             if !self.is_validated && self.is_due(trainer.steps()) && self.is_usual(losses) {
                 self.keep(trainer);
             }
@@ -192,7 +198,7 @@ impl Guard {
         executor: &dyn Executor,
     ) -> Result<(), TrainError> {
         // No overfitting does the first. It may do the second: then the training data is learnt.
-        let is_lost = !(loss <= 10.0 * known + 10.0);
+        let is_lost = loss.is_nan() || loss > 10.0 * known + 10.0;
         if !is_lost && is_clearly_worse(loss, known) {
             let compared = self.compare(trainer, data, executor)?;
             self.strikes += self.strike(compared);
@@ -260,9 +266,11 @@ impl Guard {
             && recent.iter().all(|&loss| f64::from(loss) <= usual + 3.0 * noise)
     }
 
-    /// Is a loss beyond everything that this run has had in health?
+    /// Is a loss beyond everything that this run has had in health? The first losses don't say what
+    /// that is.
     fn is_lost(&self, loss: f64) -> bool {
-        !(loss <= 3.0 * self.level.unwrap_or(loss) + 3.0)
+        let level = self.level.unwrap_or(loss);
+        loss.is_nan() || (self.seen > WINDOW && loss > 3.0 * level + 3.0)
     }
 
     /// The mean losses of the present and of the good numbers on the last batches.
@@ -285,7 +293,7 @@ impl Guard {
         }
         let scored = scored.max(1) as f64;
         let (now, good) = (now / scored, good / scored);
-        if self.is_lost(good) {
+        if self.is_lost(good) && !self.is_validated {
             // They had been kept before the batch came that shows what they are.
             self.good_step = 0;
         }
@@ -307,7 +315,7 @@ impl Guard {
 
 /// Not a number is worse than every number.
 fn is_clearly_worse(now: f64, before: f64) -> bool {
-    !(now <= 1.5 * before + 0.5)
+    now.is_nan() || now > 1.5 * before + 0.5
 }
 
 /// The last `count` of them, or all.
