@@ -196,11 +196,6 @@ errors! {
     /// No row of features with this number has been computed under its adapters.
     NotComputed { row: usize, rows: usize } = 72,
         "row {row} has no outputs: {rows} rows are computed (choosing adapters forgets them)";
-    /// A value of a list that belongs to no single tensor is not finite.
-    ValueNotFinite { index: u64 } = 73, "value {index} is not finite";
-    /// A class is none of the classifier's labels.
-    Class { class: u32, classes: u32 } = 74,
-        "class {class} is outside the classifier's {classes} labels";
     /// A classifier's label names are not one per row, or one is empty.
     Labels { names: u64, rows: u64 } = 54, "the classifier has {rows} rows and {names} usable label names: one each is needed";
 }

@@ -118,8 +118,6 @@ fn errors_of_slots_rows_classes_and_lists_say_what_is_meant() {
     for (error, parts) in [
         (Error::SlotTaken { slot: 2, generation: 5 }, ["slot 2 holds an adapter", "detach"]),
         (Error::NotComputed { row: 3, rows: 2 }, ["row 3", "2 rows"]),
-        (Error::Class { class: 7, classes: 3 }, ["class 7", "3 labels"]),
-        (Error::ValueNotFinite { index: 12345 }, ["value 12345", "not finite"]),
     ] {
         let text = error.to_string();
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");

@@ -13,8 +13,8 @@ use lowrank::text::{Message, TextError};
 use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::{
-    Control, Event, Length, Method, Options, Report, RunOptions, Targets, TrainError, Trainer,
-    Warmup, run,
+    Control, Event, Length, Method, Options, PatternValue, Report, RunOptions, Shape, Targets,
+    TrainError, Trainer, Warmup, run,
 };
 
 /// A byte is a token, folded into the small vocabulary.
@@ -44,8 +44,12 @@ fn data(folder: &Path, name: &str, lines: usize) -> Dataset<'static> {
         )
     };
     std::fs::write(&path, (0..lines).map(line).collect::<String>()).unwrap();
+    opened(&path)
+}
+
+fn opened(path: &Path) -> Dataset<'static> {
     let options = DataOptions { max_length: 48, ..DataOptions::default() };
-    Dataset::open(&path, Task::LanguageModel, Some(&Bytes), options).unwrap()
+    Dataset::open(path, Task::LanguageModel, Some(&Bytes), options).unwrap()
 }
 
 struct Case {
@@ -170,6 +174,97 @@ fn what_cannot_go_on_is_refused() {
     }
     std::fs::write(&path, &whole).unwrap();
     assert!(!case.go(&lora, |_| (), true, None).0.unwrap().stopped);
+}
+
+#[test]
+fn other_data_of_the_same_size_is_refused_by_name() {
+    let case = Case::new();
+    let lora = options(Method::QLora);
+    // Writes its files anew each time; `turned` turns the lines of one of them around.
+    let go = |turned: Option<&str>, resume, stop| {
+        let folder = case.folder.path();
+        for (name, lines) in [("train.jsonl", 23), ("held-out.jsonl", 5)] {
+            drop(data(folder, name, lines));
+            if turned == Some(name) {
+                let text = std::fs::read_to_string(folder.join(name)).unwrap();
+                let lines: Vec<&str> = text.lines().rev().collect();
+                std::fs::write(folder.join(name), lines.join("\n") + "\n").unwrap();
+            }
+        }
+        let [training, validation] =
+            ["train.jsonl", "held-out.jsonl"].map(|name| opened(&folder.join(name)));
+        let run_options = RunOptions {
+            length: Length::Steps(4),
+            batch_size: 4,
+            checkpoint: Some((folder.join("checkpoint"), 1000)),
+            resume,
+            ..RunOptions::default()
+        };
+        let mut trainer = case.trainer(&lora);
+        let mut watch = |event| match event {
+            Event::Step { step, .. } if Some(step) == stop => Control::Stop,
+            _ => Control::Continue,
+        };
+        run(&mut trainer, &training, Some(&validation), &run_options, &Serial, &mut watch)
+    };
+    assert!(go(None, false, Some(2)).unwrap().stopped);
+    let refused = go(Some("train.jsonl"), true, None).unwrap_err().to_string();
+    assert!(
+        refused.contains("training data: 23 examples") && refused.contains("hash"),
+        "{refused}"
+    );
+    let refused = go(Some("held-out.jsonl"), true, None).unwrap_err().to_string();
+    assert!(refused.contains("validation data: 5 examples"), "{refused}");
+    assert!(!go(None, true, None).unwrap().stopped);
+}
+
+#[test]
+fn settings_in_a_checkpoint_are_names_and_values_of_a_version() {
+    let case = Case::new();
+    let lora = Options {
+        rank_pattern: vec![PatternValue { pattern: "q_proj".into(), value: 2.0 }],
+        ..options(Method::LoraPlus)
+    };
+    assert!(case.go(&lora, |_| (), false, Some(2)).0.unwrap().stopped);
+    let bytes = std::fs::read(case.folder.path().join("checkpoint")).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    let start = text.find("version: 1\n").expect("settings begin with their version");
+    let end = text[start..].find('\0').unwrap_or(text.len() - start);
+    let settings = &text[start..start + end];
+    for line in ["method: lora+", "rank: 4", "rank pattern: [[\"q_proj\",\"2\"]]", "seed: 0"] {
+        assert!(settings.contains(line), "{line} in {settings}");
+    }
+    // What Rust prints of a type for its authors is not a format.
+    for word in ["Options", "Some(", "None", "AdamW {", "Epochs(", "Constant", "AllLinear"] {
+        assert!(!settings.contains(word), "{word} in {settings}");
+    }
+}
+
+#[test]
+fn every_option_that_differs_is_named() {
+    let case = Case::new();
+    let lora = options(Method::QLora);
+    assert!(case.go(&lora, |_| (), false, Some(2)).0.unwrap().stopped);
+    let changes: [(fn(&mut Options), &str); 9] = [
+        (|o| o.alpha = 3.0, "alpha: 3"),
+        (|o| o.dropout = 0.2, "dropout: 0.2"),
+        (|o| o.targets = Targets::Names(vec!["q_proj".into()]), "target modules: "),
+        (|o| o.learning_rate = 1e-3, "learning rate: 0.001"),
+        (|o| o.optimizer = OptimizerKind::sgd(), "optimizer: sgd momentum 0"),
+        (|o| o.schedule = Shape::Cosine, "schedule: cosine"),
+        (|o| o.max_norm = 2.0, "max norm: 2"),
+        (|o| o.seed = 7, "seed: 7"),
+        (|o| o.method = Method::Lora, "method: lora"),
+    ];
+    for (change, expected) in changes {
+        let mut other = lora.clone();
+        change(&mut other);
+        let refused = case.go(&other, |_| (), true, None).0.unwrap_err().to_string();
+        assert!(refused.contains(expected), "{expected}: {refused}");
+    }
+    // Less memory for more time is no other run.
+    let other = Options { checkpointing: true, ..lora };
+    assert!(!case.go(&other, |_| (), true, None).0.unwrap().stopped);
 }
 
 #[test]

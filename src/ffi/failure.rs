@@ -50,9 +50,9 @@ errors! {
     Threads = 1014, "a thread could not be started";
     /// A training run was refused: options, data or base do not fit; the sentence says why.
     Train = 1015, "a training run was refused: options, data or base do not fit";
-    /// Training diverged; the last good numbers are in the output file.
+    /// Training diverged; the last good numbers, if a step left some, are in the output file; the sentence says which.
     Diverged { step: u64 } = 1016,
-        "training diverged at step {step}: the last good adapter is in the output file; try a smaller learning rate or clipping";
+        "training diverged at step {step}; try a smaller learning rate or clipping";
 }
 
 /// Room for the sentence in `lowrank_error`, the NUL included.

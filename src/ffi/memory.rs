@@ -50,6 +50,17 @@ impl Region {
         Self { is_written: true, ..Self::reads(pointer.cast_const(), count, argument) }
     }
 
+    /// `bytes` of memory that the call reads, on a boundary of `alignment`.
+    #[cfg(feature = "std")]
+    pub(super) fn bytes(
+        pointer: *const c_void,
+        bytes: usize,
+        alignment: usize,
+        argument: u32,
+    ) -> Self {
+        Self { alignment, ..Self::reads(pointer.cast::<u8>(), bytes, argument) }
+    }
+
     /// `bytes` of memory that the call writes, on a boundary of `alignment`.
     pub(super) fn memory(
         pointer: *mut c_void,

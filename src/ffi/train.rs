@@ -4,20 +4,23 @@
 //! opened and swapped in like any other archive.
 
 use core::ffi::{CStr, c_char, c_void};
+use core::mem::offset_of;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::failure::{Failure, Outcome, Refusal, call, lowrank_code, lowrank_error};
 use super::file::path_of;
 use super::memory::{Region, check, slice};
 use super::session::{LOWRANK_PRECISION_EXACT, precision_of};
-use crate::archive::Header;
+use crate::adapter::SharedAdapter;
+use crate::archive::{ArchiveFile, Header};
 use crate::file::Output;
 use crate::runtime::{Executor, Threads};
 use crate::text::TextBorder;
 use crate::train::data::{DataOptions, Dataset, MAX_LENGTH, Task, Tokenize};
 use crate::train::{
     AnyBase, Control, Event, Length, Method, OptimizerKind, Options, Report, RunOptions, Shape,
-    Targets, TrainError, Trainer, Warmup, Workload, forecast, kind, run, save,
+    Start, Targets, TrainError, Trainer, Warmup, Workload, forecast, kind, run, save, unfinished,
 };
 
 /// `task`: the next token, of a decoder or an LSTM.
@@ -62,6 +65,9 @@ pub const LOWRANK_SCHEDULE_COSINE: u32 = 2;
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lowrank_train_options {
+    /// The bytes of this struct as the program knows it. `lowrank_train_options_default` sets it:
+    /// so programs stay right when later versions append fields, which then have their defaults.
+    pub size: usize,
     /// The path of the training data: .txt, .jsonl, .tsv or .csv, as `lowrank train` takes it.
     pub data: *const c_char,
     /// The path of data that is measured after every epoch, or null.
@@ -70,6 +76,10 @@ pub struct lowrank_train_options {
     pub output: *const c_char,
     /// The path of checkpoints, or null for none. A run that is complete removes it.
     pub checkpoint: *const c_char,
+    /// The path of an adapter of this base to go on from, or null. Its method, layers, ranks,
+    /// alphas, scales and labels stay: `method`, `target_modules`, `rank` and `alpha` are not
+    /// looked at.
+    pub adapter: *const c_char,
     /// Which layers: `all-linear`, names separated by commas, or a regular expression for module
     /// paths. Null is `all-linear`.
     pub target_modules: *const c_char,
@@ -133,7 +143,13 @@ pub struct lowrank_train_options {
     pub precision: u32,
     /// Not 0: go on from the checkpoint if there is one.
     pub resume: u32,
+    /// Not 0: begin anew where there is the checkpoint of a run that was not finished, and replace
+    /// it. With both 0 such a checkpoint is refused.
+    pub restart: u32,
 }
+
+/// The bytes of the first version of the options that begins with its size.
+const FIRST_SIZE: usize = offset_of!(lowrank_train_options, restart) + size_of::<u32>();
 
 /// What a run tells while it goes on.
 #[repr(C)]
@@ -199,7 +215,9 @@ impl From<TrainError> for Failure {
             TrainError::Core(error) => error.into(),
             TrainError::File(error) => error.into(),
             TrainError::Text(error) => error.into(),
-            TrainError::Diverged { step, .. } => Refusal::Diverged { step }.into(),
+            TrainError::Diverged { step, .. } => {
+                Self::Said(Refusal::Diverged { step }, error.to_string())
+            }
             other => Self::Said(Refusal::Train, other.to_string()),
         }
     }
@@ -212,10 +230,12 @@ impl From<TrainError> for Failure {
 pub extern "C" fn lowrank_train_options_default() -> lowrank_train_options {
     let none = core::ptr::null();
     lowrank_train_options {
+        size: size_of::<lowrank_train_options>(),
         data: none,
         validation: none,
         output: none,
         checkpoint: none,
+        adapter: none,
         target_modules: none,
         name: none,
         task: LOWRANK_TASK_LM,
@@ -245,6 +265,7 @@ pub extern "C" fn lowrank_train_options_default() -> lowrank_train_options {
         checkpointing: 0,
         precision: LOWRANK_PRECISION_EXACT,
         resume: 0,
+        restart: 0,
     }
 }
 
@@ -260,7 +281,8 @@ pub extern "C" fn lowrank_train_options_default() -> lowrank_train_options {
 /// `LOWRANK_ERROR_FILE` with a sentence. A base is known by its fingerprint, wherever its bytes are.
 ///
 /// Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that
-/// diverges is `LOWRANK_ERROR_DIVERGED`: the last good numbers are in the output file.
+/// diverges is `LOWRANK_ERROR_DIVERGED` with a sentence: the last good numbers are in the output
+/// file, or the file is as it was if no step left good ones.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_train(
     archive: *const c_void,
@@ -272,22 +294,35 @@ pub unsafe extern "C" fn lowrank_train(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     let told = Region::writes(report, 1, 6).optional();
+    // SAFETY: the caller vouches for memory that is not null; `size` comes first.
+    let size = match options.is_null() || !options.is_aligned() {
+        true => FIRST_SIZE,
+        false => unsafe { options.cast::<usize>().read() },
+    };
+    let room = size.clamp(size_of::<usize>(), size_of::<lowrank_train_options>());
+    let alignment = align_of::<lowrank_train_options>();
     call(
         error,
         7,
         &[
             Region::reads(archive.cast::<u8>(), archive_bytes, 1),
-            Region::reads(options, 1, 3),
+            Region::bytes(options.cast(), room, alignment, 3),
             told,
         ],
         || {
             // SAFETY: checked by `call`; the caller vouches for the memory.
-            let (archive, options) =
-                unsafe { (slice::<u8>(archive.cast(), archive_bytes), &*options) };
+            let archive = unsafe { slice::<u8>(archive.cast(), archive_bytes) };
+            // SAFETY: as above.
+            let options = &unsafe { whole(options, size) }?;
             let strings = [options.data, options.output].map(|string| Region::reads(string, 1, 3));
             strings.iter().try_for_each(|string| check(&[*string, told]))?;
-            let optional =
-                [options.validation, options.checkpoint, options.target_modules, options.name];
+            let optional = [
+                options.validation,
+                options.checkpoint,
+                options.adapter,
+                options.target_modules,
+                options.name,
+            ];
             optional
                 .iter()
                 .try_for_each(|string| check(&[Region::reads(*string, 1, 3).optional(), told]))?;
@@ -305,6 +340,30 @@ pub unsafe extern "C" fn lowrank_train(
             Ok(())
         },
     )
+}
+
+/// The options of a program that knows the first `size` bytes of them; the rest has its defaults.
+///
+/// # Safety
+/// `size` bytes, as far as this library knows them, can be read.
+unsafe fn whole(
+    options: *const lowrank_train_options,
+    size: usize,
+) -> Outcome<lowrank_train_options> {
+    let most = size_of::<lowrank_train_options>();
+    if !(FIRST_SIZE..=most).contains(&size) {
+        let sentence = format!(
+            "the size of the options is {size}, {FIRST_SIZE} to {most} was expected: begin with \
+             lowrank_train_options_default()"
+        );
+        return Err(Failure::Said(Refusal::Train, sentence));
+    }
+    let mut whole = lowrank_train_options_default();
+    // SAFETY: the caller's promise; every field is plain numbers and pointers.
+    unsafe {
+        core::ptr::copy_nonoverlapping(options.cast::<u8>(), (&raw mut whole).cast::<u8>(), size);
+    }
+    Ok(whole)
 }
 
 /// UTF-8 of a NUL-terminated string, if there is one.
@@ -328,6 +387,8 @@ struct Job<'a> {
     data: &'a Path,
     validation: Option<&'a Path>,
     output: &'a Path,
+    adapter: Option<&'a Path>,
+    restart: bool,
     name: String,
     task: Task,
     data_options: DataOptions,
@@ -415,6 +476,8 @@ impl<'a> Job<'a> {
             data,
             validation: path(c.validation)?,
             output,
+            adapter: path(c.adapter)?,
+            restart: c.restart != 0,
             name: name.map_or_else(stem, str::to_owned),
             task: match c.task {
                 LOWRANK_TASK_LM => Task::LanguageModel,
@@ -431,6 +494,32 @@ impl<'a> Job<'a> {
             threads: c.threads,
             memory_limit: c.memory_limit,
         })
+    }
+}
+
+impl Job<'_> {
+    /// Refuses to begin beside the checkpoint of a run that was not finished.
+    fn check_checkpoint(&self) -> Outcome {
+        let Some((path, _)) = &self.run.checkpoint else { return Ok(()) };
+        if self.run.resume || self.restart {
+            return Ok(());
+        }
+        let Some(steps) = unfinished(path)? else { return Ok(()) };
+        let sentence = format!(
+            "{} is of a run that was not finished (step {steps}): set resume to go on with it, \
+             or restart to begin anew",
+            path.display()
+        );
+        Err(Failure::Said(Refusal::Train, sentence))
+    }
+
+    /// The trainer's options, with the adapter to go on from and what is its own.
+    fn options(&self) -> Outcome<Options> {
+        let Some(path) = self.adapter else { return Ok(self.trainer.clone()) };
+        let adapter = SharedAdapter::open(Box::new(ArchiveFile::open(path)?))?;
+        let continued = Options::continuing(Arc::new(adapter).into());
+        let Options { method, rank, alpha, targets, start, .. } = continued;
+        Ok(Options { method, rank, alpha, targets, start, ..self.trainer.clone() })
     }
 }
 
@@ -461,12 +550,17 @@ fn train(
     job: &Job<'_>,
     watch: &mut dyn FnMut(lowrank_train_progress) -> Control,
 ) -> Outcome<lowrank_train_report> {
+    job.check_checkpoint()?;
     let base = AnyBase::open(archive)?;
     let output = try_output(archive, job)?;
     let border = border(&base);
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
+    let options = job.options()?;
+    let known = options.start.as_ref().map(Start::labels).filter(|labels| !labels.is_empty());
+    let known = known.filter(|_| job.task == Task::Classify);
     let data_options = DataOptions { input: Some(base.input()), ..job.data_options.clone() };
-    let training = Dataset::open(job.data, job.task, tokenizer, data_options.clone())?;
+    let training_options = DataOptions { labels: known, ..data_options.clone() };
+    let training = Dataset::open(job.data, job.task, tokenizer, training_options)?;
     let labels = (job.task == Task::Classify).then(|| training.labels().to_vec());
     let validation_options = DataOptions { labels: labels.clone(), ..data_options };
     let validation = job
@@ -481,21 +575,16 @@ fn train(
     let executor = Threads::new(job.threads)
         .map_err(|error| Failure::Said(Refusal::Threads, error.to_string()))?;
     if job.memory_limit > 0 {
-        let workload = Workload::of(
-            &training,
-            validation.as_ref(),
-            &job.run,
-            job.trainer.seed,
-            executor.lanes(),
-        );
-        let need = forecast(base, &job.trainer, &job.run, &workload)?
+        let workload =
+            Workload::of(&training, validation.as_ref(), &job.run, options.seed, executor.lanes());
+        let need = forecast(base, &options, &job.run, &workload)?
             .heap_bytes
             .saturating_add(archive.len() as u64);
         if need > job.memory_limit {
             return Err(TrainError::Memory { need, limit: job.memory_limit }.into());
         }
     }
-    let mut trainer = Trainer::new(base, job.trainer.clone(), labels.unwrap_or_default())?;
+    let mut trainer = Trainer::new(base, options, labels.unwrap_or_default())?;
     let mut total = 0;
     let outcome =
         run(&mut trainer, &training, validation.as_ref(), &job.run, &executor, &mut |event| {
@@ -529,7 +618,7 @@ fn train(
             }
             Ok(tell(&training, &trainer, &report))
         }
-        Err(error @ TrainError::Diverged { .. }) => {
+        Err(error @ TrainError::Diverged { kept: Some(_), .. }) => {
             save(&trainer, None, &job.name, &output)?;
             Err(error.into())
         }

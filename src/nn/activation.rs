@@ -19,6 +19,15 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelutanh",
+            Self::Relu => "relu",
+        }
+    }
+
     /// Its value at x.
     #[inline]
     pub fn apply(self, x: f32) -> f32 {

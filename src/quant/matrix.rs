@@ -26,6 +26,17 @@ pub enum Format {
 }
 
 impl Format {
+    /// The name in reports and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+            Self::Nf4 => "nf4",
+            Self::Nf4Plain => "nf4plain",
+        }
+    }
+
     /// The format with this stored number.
     pub const fn from_stored(number: u8) -> Option<Self> {
         Some(match number {

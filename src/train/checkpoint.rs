@@ -7,10 +7,11 @@ use std::path::Path;
 
 use super::TrainError;
 use super::optimizer::State;
+use super::settings::Settings;
 use crate::archive::schema::check_lines;
 use crate::archive::schema::checkpoint::{ArchivedCheckpoint, Checkpoint};
 use crate::archive::{self, ArchiveFile, Fingerprint, bytes_of, floats, write_file};
-use crate::error::{Error, Result, RootKind};
+use crate::error::RootKind;
 use crate::file::FileError;
 
 /// What a checkpoint holds.
@@ -44,34 +45,33 @@ pub(crate) fn write(
     write_file(&root, saved.steps, path).map(|_| ())
 }
 
-/// Reads `path`; the numbers must fit a run with `values` numbers and `optimizer` bytes of
-/// optimizer state.
-pub(crate) fn read(
+/// Reads `path`; its settings must be those of this run, and the numbers must fit one with `values`
+/// numbers and `optimizer` bytes of optimizer state.
+pub(super) fn read(
     path: &Path,
     base: Fingerprint,
-    settings: &str,
+    settings: &Settings,
     values: usize,
     optimizer: usize,
 ) -> Result<Saved, TrainError> {
     let file = ArchiveFile::open(path)?;
-    let wrap = |error| FileError::core(path, "", error);
-    archive::verify(&file).map_err(wrap)?;
-    let (_, root) = archive::open_root::<ArchivedCheckpoint<'static>>(&file, RootKind::CHECKPOINT)
-        .map_err(wrap)?;
+    let root = open(path, &file)?;
+    let refused = |reason: String| FileError::format(path, "", reason);
     if root.base != base.0 {
-        let (adapter, base) = (Fingerprint(root.base).short(), base.short());
-        return Err(FileError::core(path, "", Error::OtherBase { adapter, base }).into());
+        let (theirs, ours) = (Fingerprint(root.base), base);
+        return Err(refused(format!(
+            "the run that wrote it trains another base ({theirs}, this one is {ours})"
+        ))
+        .into());
     }
-    if let Some((theirs, ours)) = first_difference(&root.settings, settings) {
-        let reason = format!(
-            "the run that wrote it was told \"{theirs}\", this one \"{ours}\": it can only go on as it began"
-        );
-        return Err(FileError::format(path, "", reason).into());
-    }
-    check_lines(0, &root.values, values as u64 * 4).map_err(wrap)?;
-    check_lines(0, &root.optimizer, optimizer as u64).map_err(wrap)?;
-    if !root.best.is_empty() {
-        check_lines(0, &root.best, values as u64 * 4).map_err(wrap)?;
+    settings.check(&root.settings).map_err(refused)?;
+    let bytes = values as u64 * 4;
+    let is_whole = check_lines(0, &root.values, bytes).is_ok()
+        && (root.best.is_empty() || check_lines(0, &root.best, bytes).is_ok())
+        && check_lines(0, &root.optimizer, optimizer as u64).is_ok();
+    if !is_whole {
+        let reason = format!("it does not hold the {values} numbers that this run trains");
+        return Err(refused(reason).into());
     }
     let steps = root.steps.to_native();
     Ok(Saved {
@@ -83,16 +83,26 @@ pub(crate) fn read(
     })
 }
 
-/// The first line in which two settings differ.
-fn first_difference<'s>(theirs: &'s str, ours: &'s str) -> Option<(&'s str, &'s str)> {
-    let mut pairs = theirs.lines().zip(ours.lines());
-    pairs.find(|(theirs, ours)| theirs != ours).or_else(|| {
-        let (more, less) = (theirs.lines().count(), ours.lines().count());
-        (more != less).then(|| {
-            (
-                theirs.lines().nth(less).unwrap_or("nothing"),
-                ours.lines().nth(more).unwrap_or("nothing"),
-            )
-        })
-    })
+/// The steps of the unfinished run whose checkpoint is at `path`; `None` if nothing is there. Who
+/// begins a run asks, before it replaces that one.
+///
+/// # Errors
+/// If what is there is no checkpoint, or a damaged one.
+pub fn unfinished(path: &Path) -> Result<Option<u64>, FileError> {
+    if !path.try_exists().map_err(|error| FileError::io(path, error))? {
+        return Ok(None);
+    }
+    let file = ArchiveFile::open(path)?;
+    Ok(Some(open(path, &file)?.steps.to_native()))
+}
+
+/// The whole checkpoint of `file`, checked.
+fn open<'f>(
+    path: &Path,
+    file: &'f ArchiveFile,
+) -> Result<&'f ArchivedCheckpoint<'static>, FileError> {
+    let wrap = |error| FileError::core(path, "", error);
+    archive::verify(file).map_err(wrap)?;
+    let root = archive::open_root::<ArchivedCheckpoint<'static>>(file, RootKind::CHECKPOINT);
+    Ok(root.map_err(wrap)?.1)
 }

@@ -5,7 +5,6 @@
 use serde_json::{Map, Value, json};
 
 use super::data::Dataset;
-use super::optimizer::OptimizerKind;
 use super::options::{Options, Targets};
 use super::run::{Length, Report, RunOptions};
 use crate::kernel::Precision;
@@ -42,13 +41,8 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
     };
     put("target_modules", targets.into());
     put("learning_rate", number(options.learning_rate));
-    put("schedule", format!("{:?}", options.schedule).to_lowercase().into());
-    let optimizer = match options.optimizer {
-        OptimizerKind::AdamW { .. } => "adamw",
-        OptimizerKind::AdamW8Bit { .. } => "adamw8bit",
-        OptimizerKind::Sgd { .. } => "sgd",
-    };
-    put("optimizer", optimizer.into());
+    put("schedule", options.schedule.name().into());
+    put("optimizer", options.optimizer.name().into());
     for (name, value) in [
         ("weight_decay", options.weight_decay),
         ("max_norm", options.max_norm),
@@ -61,6 +55,11 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
     }
     if options.precision == Precision::Fast {
         put("precision", options.precision.name().into());
+    }
+    if let Some(start) = &options.start {
+        let adapter = start.adapter();
+        put("continued_from", adapter.name().into());
+        put("continued_from_fingerprint", adapter.fingerprint().to_string().into());
     }
     put("seed", options.seed.into());
     put("steps", steps.into());
@@ -97,9 +96,10 @@ pub(crate) fn of_run(
     facts
 }
 
-/// What a run that diverged adds: the numbers are older than the steps taken.
-pub(crate) fn of_divergence(step: u64) -> Facts {
-    Facts::from_iter([("diverged_at_step".to_owned(), step.into())])
+/// What a run that diverged adds: the numbers are those after `kept` steps.
+pub(crate) fn of_divergence(step: u64, kept: u64) -> Facts {
+    let facts = [("diverged_at_step", step), ("kept_step", kept)];
+    facts.into_iter().map(|(name, step)| (name.to_owned(), step.into())).collect()
 }
 
 /// An f32 with the digits that a person gave it.

@@ -17,12 +17,14 @@
 use super::TrainError;
 use super::attention::Shape;
 use super::body::Network;
+use super::course::Course;
 use super::data::{Dataset, Task};
 use super::options::Options;
 use super::plan::{Change, Plan};
 use super::planner;
 use super::product::{SKINNY, part_rows, tile_rows};
-use super::run::{Course, RunOptions};
+use super::run::RunOptions;
+use super::start::Start;
 use super::trainer::{Trainable, check_task, sealed::Sealed};
 use crate::kernel::{GROUP, Precision, kernels};
 use crate::nn::Linear;
@@ -88,11 +90,9 @@ impl Workload {
         seed: u64,
         lanes: usize,
     ) -> Self {
-        let course = Course::new(training, options, seed);
-        let epochs = 0..course.epochs().min(EPOCHS);
-        let plans = epochs.flat_map(|epoch| {
-            training.plan(options.batch_size, seed, epoch, options.sort_by_length)
-        });
+        let mut course = Course::new(training, options, seed);
+        let epochs = 0..course.epochs(EPOCHS);
+        let plans = epochs.flat_map(|epoch| course.batches(epoch));
         // A run of few steps does not see every batch.
         let most = usize::try_from(course.total())
             .unwrap_or(usize::MAX)
@@ -137,10 +137,19 @@ pub fn forecast<'a>(
     run: &RunOptions,
     workload: &Workload,
 ) -> Result<Forecast, TrainError> {
+    let mut described = options.clone();
+    if let Some(start) = &options.start {
+        start.describe(&mut described);
+    }
+    let options = &described;
     let network = Sealed::network(base, options.checkpointing);
     most("labels", workload.labels.max(1), MOST_LABELS)?;
     check_task(network.as_ref(), workload.labels)?;
-    let labels: Vec<String> = (0..workload.labels).map(|label| label.to_string()).collect();
+    let own = options.start.as_ref().map(Start::labels).unwrap_or_default();
+    let labels: Vec<String> = match own.len() == workload.labels {
+        true => own,
+        false => (0..workload.labels).map(|label| label.to_string()).collect(),
+    };
     let plan = planner::layout(network.as_ref(), options, &labels)?;
     let norms = dora_rows(&plan, network.as_ref());
     let copies = if run.patience.is_some() { 2 } else { 1 };

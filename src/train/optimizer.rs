@@ -13,6 +13,7 @@
 //!
 //! Everything is elementwise in a fixed order, so results do not depend on threads.
 
+use std::fmt;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
@@ -65,6 +66,15 @@ pub enum OptimizerKind {
 }
 
 impl OptimizerKind {
+    /// The name on the command line and in archives.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AdamW { .. } => "adamw",
+            Self::AdamW8Bit { .. } => "adamw8bit",
+            Self::Sgd { .. } => "sgd",
+        }
+    }
+
     /// The bytes of state of a group of `length` parameters.
     pub(crate) fn state_bytes(self, length: usize) -> u64 {
         let length = length as u64;
@@ -91,6 +101,19 @@ impl OptimizerKind {
     /// SGD without momentum.
     pub const fn sgd() -> Self {
         Self::Sgd { momentum: 0.0 }
+    }
+}
+
+impl fmt::Display for OptimizerKind {
+    /// The name and the constants.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name();
+        match self {
+            Self::AdamW { beta1, beta2, epsilon } | Self::AdamW8Bit { beta1, beta2, epsilon } => {
+                write!(f, "{name} beta1 {beta1} beta2 {beta2} epsilon {epsilon}")
+            }
+            Self::Sgd { momentum } => write!(f, "{name} momentum {momentum}"),
+        }
     }
 }
 

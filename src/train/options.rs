@@ -4,6 +4,7 @@ use super::TrainError;
 use super::method::Method;
 use super::optimizer::OptimizerKind;
 use super::schedule::Shape;
+use super::start::Start;
 use crate::kernel::Precision;
 
 /// Which layers get adapters (full fine-tuning: are trained).
@@ -44,6 +45,16 @@ pub enum Init {
     Kaiming,
     /// N(0, 1/r²).
     Gaussian,
+}
+
+impl Init {
+    /// The name on the command line and in checkpoints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kaiming => "kaiming",
+            Self::Gaussian => "gaussian",
+        }
+    }
 }
 
 /// A number for layers whose module path matches: PEFT's `rank_pattern` and `alpha_pattern`.
@@ -105,6 +116,9 @@ pub struct Options {
     /// adapter on the 8-bit activations that it will be served with, in less time, where the
     /// base is NF4 or int8. The way back, and validation, are in f32 all the same.
     pub precision: Precision,
+    /// The adapter that training goes on from: its layers, ranks, alphas and scales stay, and what
+    /// is said of them here is not used. `None` begins anew. See [`Options::continuing`].
+    pub start: Option<Start>,
 }
 
 impl Options {
@@ -133,7 +147,16 @@ impl Options {
             seed: 0,
             checkpointing: false,
             precision: Precision::Exact,
+            start: None,
         }
+    }
+
+    /// The usual numbers, to go on from `start` with the method, rank, alpha and layers that it
+    /// has. Another method may be set if its adapters are of the same kind (LoRA, rsLoRA or DoRA).
+    pub fn continuing(start: Start) -> Self {
+        let mut options = Self::new(start.method());
+        start.describe(&mut options);
+        Self { start: Some(start), ..options }
     }
 
     /// Has LoRA+'s rate of embeddings been set?
@@ -201,30 +224,43 @@ impl Options {
     /// [`TrainError::Options`] with the name, the number and what is allowed.
     pub fn check(&self) -> Result<(), TrainError> {
         self.check_effects(&[self.method])?;
-        let most = crate::adapter::MAX_RANK as usize;
-        let ranks = std::iter::once(self.rank as f32)
-            .chain(self.rank_pattern.iter().map(|pattern| pattern.value));
+        let ranks = std::iter::once(self.rank as f64)
+            .chain(self.rank_pattern.iter().map(|pattern| f64::from(pattern.value)));
+        let most = crate::adapter::MAX_RANK;
         for rank in ranks {
-            within("rank", f64::from(rank), 1.0, most as f64)?;
-            if rank.fract() != 0.0 {
+            if rank.fract() != 0.0 || !(1.0..=f64::from(most)).contains(&rank) {
                 return Err(TrainError::options(format!(
-                    "rank is {rank}, a whole number was expected"
+                    "rank is {rank}, a whole number from 1 to {most} was expected"
                 )));
             }
         }
-        let largest = f64::from(f32::MAX);
-        for alpha in std::iter::once(self.alpha)
-            .chain(self.alpha_pattern.iter().map(|pattern| pattern.value))
-        {
-            within("alpha", f64::from(alpha), f64::from(f32::MIN_POSITIVE), largest)?;
+        let alphas = std::iter::once(self.alpha)
+            .chain(self.alpha_pattern.iter().map(|pattern| pattern.value));
+        for alpha in alphas {
+            // An adapter that goes on may have any; it is checked when it is opened.
+            if self.start.is_none() && !(alpha > 0.0 && alpha.is_finite()) {
+                return Err(TrainError::options(format!(
+                    "alpha is {alpha}, a number above 0 was expected"
+                )));
+            }
         }
-        within("dropout", f64::from(self.dropout), 0.0, 0.999)?;
-        within("lora-plus-ratio", f64::from(self.lora_plus_ratio), 1.0, 1e6)?;
-        within("lora-plus-embedding-rate", f64::from(self.lora_plus_embedding_rate), 0.0, 1e3)?;
-        within("learning-rate", f64::from(self.learning_rate), f64::from(f32::MIN_POSITIVE), 1e3)?;
-        within("weight-decay", f64::from(self.weight_decay), 0.0, 1e3)?;
-        within("max-norm", f64::from(self.max_norm), 0.0, largest)?;
-        within("label-smoothing", f64::from(self.label_smoothing), 0.0, 0.999)
+        within("dropout", self.dropout, 0.0, 0.999)?;
+        within("lora-plus-ratio", self.lora_plus_ratio, 1.0, 1e6)?;
+        within("lora-plus-embedding-rate", self.lora_plus_embedding_rate, 0.0, 1e3)?;
+        if !(self.learning_rate > 0.0 && self.learning_rate <= 1e3) {
+            return Err(TrainError::options(format!(
+                "learning-rate is {}, a number above 0, at most 1000, was expected",
+                self.learning_rate
+            )));
+        }
+        within("weight-decay", self.weight_decay, 0.0, 1e3)?;
+        if !(self.max_norm >= 0.0 && self.max_norm.is_finite()) {
+            return Err(TrainError::options(format!(
+                "max-norm is {}, a number above 0, or 0 for no clipping, was expected",
+                self.max_norm
+            )));
+        }
+        within("label-smoothing", self.label_smoothing, 0.0, 0.999)
     }
 }
 
@@ -238,9 +274,44 @@ pub(crate) fn without_effect(name: &str, acting: &[Method], methods: &[Method]) 
     ))
 }
 
-fn within(name: &str, found: f64, least: f64, most: f64) -> Result<(), TrainError> {
+fn within(name: &str, found: f32, least: f32, most: f32) -> Result<(), TrainError> {
     if (least..=most).contains(&found) {
         return Ok(());
     }
     Err(TrainError::options(format!("{name} is {found}, {least} to {most} was expected")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_numbers_that_a_person_reads() {
+        type Change = fn(&mut Options);
+        let cases: [(Change, &str); 8] = [
+            (|o| o.alpha = 0.0, "alpha is 0, a number above 0 was expected"),
+            (|o| o.alpha = f32::INFINITY, "alpha is inf, a number above 0 was expected"),
+            (
+                |o| o.learning_rate = 0.0,
+                "learning-rate is 0, a number above 0, at most 1000, was expected",
+            ),
+            (
+                |o| o.learning_rate = f32::NAN,
+                "learning-rate is NaN, a number above 0, at most 1000, was expected",
+            ),
+            (|o| o.dropout = 1.2, "dropout is 1.2, 0 to 0.999 was expected"),
+            (
+                |o| o.max_norm = -0.1,
+                "max-norm is -0.1, a number above 0, or 0 for no clipping, was expected",
+            ),
+            (|o| o.rank = 0, "rank is 0, a whole number from 1 to 32768 was expected"),
+            (|o| o.label_smoothing = 1.0, "label-smoothing is 1, 0 to 0.999 was expected"),
+        ];
+        for (change, expected) in cases {
+            let mut options = Options::new(Method::Lora);
+            change(&mut options);
+            assert_eq!(options.check().unwrap_err().to_string(), expected);
+        }
+        assert!(Options::new(Method::Lora).check().is_ok());
+    }
 }

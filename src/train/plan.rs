@@ -76,6 +76,20 @@ pub enum Part {
     ClassifierBias,
 }
 
+impl Part {
+    /// The name that messages have for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::Magnitude => "magnitude",
+            Self::Weight | Self::ClassifierWeight => "weight",
+            Self::Bias | Self::ClassifierBias => "bias",
+            Self::Vector => "vector",
+        }
+    }
+}
+
 /// One tensor of the arena.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tensor {

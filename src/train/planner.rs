@@ -24,7 +24,10 @@ pub(crate) fn plan(
     labels: &[String],
 ) -> Result<(Plan, Vec<f32>), TrainError> {
     let plan = layout(body, options, labels)?;
-    let values = first_values(body, &plan, options);
+    let mut values = first_values(body, &plan, options);
+    if let Some(start) = &options.start {
+        start.fill(&plan, &mut values);
+    }
     Ok((plan, values))
 }
 
@@ -43,7 +46,10 @@ pub(crate) fn layout(
         return Err(TrainError::options(format!("label {label:?} {fault}")));
     }
     let rules = options.method.rules();
-    let chosen = choose(body, options, !labels.is_empty())?;
+    let chosen = match &options.start {
+        Some(start) => start.places(body, options, labels)?,
+        None => choose(body, options, !labels.is_empty())?,
+    };
     let weights: Vec<_> = chosen.iter().filter_map(|&(site, _)| body.layer_at(site)).collect();
     rules.check(&weights.iter().map(|linear| linear.weight.format()).collect::<Vec<_>>())?;
     let mut plan =
@@ -52,6 +58,8 @@ pub(crate) fn layout(
         let embedding = is_embedding(body, *site);
         plan.changes[*site as usize] = if rules.is_full() {
             full(&mut plan, body, *site, &linear.weight, linear.bias.len(), embedding)
+        } else if let Some(start) = &options.start {
+            start.change(&mut plan, *site, rules.freezes_a())
         } else {
             low_rank(&mut plan, *site, name, &linear.weight, options, rules, embedding)?
         };

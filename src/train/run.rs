@@ -10,16 +10,18 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::{Value, json};
-
 use super::TrainError;
-use super::checkpoint::{self, Saved};
+use super::checkpoint;
+use super::course::{Course, MOST_EPOCHS};
 use super::data::{Batch, Dataset};
+use super::divergence::{Guard, Verdict};
 use super::evaluate::Measures;
 use super::facts::{self, Facts};
 use super::method::Method;
 use super::options::without_effect;
+use super::progress::Progress;
 use super::schedule::Schedule;
+use super::settings::Settings;
 use super::trainer::Trainer;
 use crate::archive::Buffer;
 use crate::file::{FileError, Kind, Output, ToOutput};
@@ -145,74 +147,12 @@ pub struct Report {
     pub rank: Option<usize>,
 }
 
-/// What `run` keeps between steps.
-struct State {
-    losses: Vec<f32>,
-    validations: Vec<(u64, f64, Option<f64>)>,
-    rows: u64,
-    seconds: f64,
-    best: Option<(f64, Vec<f32>)>,
-    /// Validations since the best.
-    worse: u32,
-}
-
-/// The steps of a run and where each epoch begins.
-pub(crate) struct Course {
-    /// Optimizer steps before each epoch, then all of them.
-    starts: Vec<u64>,
-    total: u64,
-}
-
-impl Course {
-    /// Epochs, the last perhaps not whole.
-    pub(crate) fn epochs(&self) -> u64 {
-        self.starts.len() as u64 - 1
-    }
-
-    /// Optimizer steps.
-    pub(crate) fn total(&self) -> u64 {
-        self.total
-    }
-
-    pub(crate) fn new(data: &Dataset<'_>, options: &RunOptions, seed: u64) -> Self {
-        let mut starts = vec![0];
-        let mut at = 0;
-        loop {
-            let epoch = starts.len() as u64 - 1;
-            let done = match options.length {
-                Length::Epochs(epochs) => epoch >= epochs,
-                Length::Steps(steps) => at >= steps,
-            };
-            if done {
-                let total = match options.length {
-                    Length::Epochs(_) => at,
-                    Length::Steps(steps) => steps,
-                };
-                return Self { starts, total };
-            }
-            let batches = data.plan(options.batch_size, seed, epoch, options.sort_by_length).len();
-            at += (batches.div_ceil(options.accumulation) as u64).max(1);
-            starts.push(at);
-        }
-    }
-
-    /// The epoch of a step, and the step inside it.
-    fn locate(&self, step: u64) -> (u64, u64) {
-        let epoch = self.starts.partition_point(|&start| start <= step) - 1;
-        (epoch as u64, step - self.starts[epoch])
-    }
-
-    fn ends_epoch(&self, steps: u64) -> bool {
-        self.starts.binary_search(&steps).is_ok()
-    }
-}
-
 /// Trains until the end, a stop, or divergence, and leaves the numbers that are to be kept in
 /// `trainer`.
 ///
 /// # Errors
-/// What is wrong with data, options or a checkpoint; [`TrainError::Diverged`] if the loss explodes
-/// or is not a number: then `trainer` holds the last good numbers.
+/// What is wrong with data, options or a checkpoint; [`TrainError::Diverged`] if the loss explodes,
+/// falls back to guessing, or is not a number: then `trainer` holds the last good numbers.
 pub fn run(
     trainer: &mut Trainer<'_>,
     training: &Dataset<'_>,
@@ -228,121 +168,219 @@ pub fn run(
         try_checkpoint(path, trainer, training, validation)?;
     }
     trainer.set_facts(Facts::new());
-    let seed = trainer.options().seed;
-    let course = Course::new(training, options, seed);
-    let warmup = match options.warmup {
-        Warmup::Steps(steps) => steps,
-        Warmup::Share(share) => (share * course.total as f64).ceil() as u64,
-    };
-    let schedule = Schedule { shape: trainer.options().schedule, warmup, total: course.total };
-    let settings = settings(trainer, training, validation, options);
-    let mut state = State {
-        losses: Vec::new(),
-        validations: Vec::new(),
-        rows: 0,
-        seconds: 0.0,
-        best: None,
-        worse: 0,
-    };
-    if options.resume
-        && let Some((path, _)) = &options.checkpoint
-        && path.exists()
-    {
-        let (values, optimizer) = trainer.sizes();
-        let saved = checkpoint::read(path, trainer.fingerprint(), &settings, values, optimizer)?;
-        state = State::restore(trainer, &saved)?;
-    }
-    let mut guard = Guard::new(trainer);
-    let mut plan: Option<(u64, Vec<Vec<u32>>)> = None;
-    let save = |trainer: &Trainer<'_>, state: &State| match &options.checkpoint {
-        Some((path, _)) => {
-            checkpoint::write(path, trainer.fingerprint(), &settings, &state.saved(trainer))
-                .map_err(TrainError::from)
+    let mut run = Running::new(trainer, training, validation, options, executor, watch)?;
+    match run.train() {
+        Ok(true) => {
+            let steps = run.trainer.steps();
+            Ok(run.progress.report(steps, true))
         }
-        None => Ok(()),
-    };
-
-    let mut stopped = false;
-    while trainer.steps() < course.total && !stopped {
-        let started = Instant::now();
-        let (epoch, inside) = course.locate(trainer.steps());
-        if plan.as_ref().is_none_or(|(of, _)| *of != epoch) {
-            plan = Some((
-                epoch,
-                training.plan(options.batch_size, seed, epoch, options.sort_by_length),
-            ));
-        }
-        let Some((_, batches)) = &plan else { break };
-        let first = inside as usize * options.accumulation;
-        let chosen =
-            &batches[first.min(batches.len())..(first + options.accumulation).min(batches.len())];
-        let batches: Vec<Batch> = chosen
-            .iter()
-            .map(|examples| training.batch_on(executor, examples))
-            .collect::<Result<_, _>>()?;
-        let facts = match trainer.step(executor, &batches, schedule.factor(trainer.steps())) {
-            Err(error @ TrainError::Diverged { .. }) => {
-                guard.restore(trainer)?;
-                trainer.set_facts(facts::of_divergence(trainer.steps() + 1));
-                return Err(error);
+        Ok(false) => run.finish(),
+        Err(error) => {
+            if let TrainError::Diverged { step, .. } = error {
+                run.guard.restore(run.trainer)?;
+                run.trainer.set_facts(facts::of_divergence(step, run.guard.good_step()));
             }
-            facts => facts?,
-        };
-        state.losses.push(facts.loss as f32);
-        state.rows +=
-            batches.iter().map(|batch| *batch.starts.last().unwrap_or(&0) as u64).sum::<u64>();
-        state.seconds += started.elapsed().as_secs_f64();
-        let step = trainer.steps();
-        if guard.exploded(&state.losses) {
-            guard.restore(trainer)?;
-            trainer.set_facts(facts::of_divergence(step));
-            return Err(TrainError::Diverged { step, loss: facts.loss });
+            Err(error)
         }
+    }
+}
 
-        stopped =
-            watch(Event::Step { step, total: course.total, loss: facts.loss }) == Control::Stop;
-        // Also before a stop: a run that goes on does not come back to this step.
-        let due = options
-            .validate_every
-            .map_or(course.ends_epoch(step), |every| step.is_multiple_of(every))
-            || step == course.total;
-        if let (Some(data), true) = (validation, due) {
-            let measures = trainer.measure(data, executor, None)?;
-            guard.keep(trainer);
-            state.validations.push((step, measures.loss, measures.accuracy));
-            let stop =
-                watch(Event::Validation { step, loss: measures.loss, accuracy: measures.accuracy })
-                    == Control::Stop;
-            stopped |= stop;
-            if state.enough(measures.loss, options.patience, trainer) {
+/// A run that goes on.
+struct Running<'r, 't> {
+    trainer: &'r mut Trainer<'t>,
+    training: &'r Dataset<'r>,
+    validation: Option<&'r Dataset<'r>>,
+    options: &'r RunOptions,
+    executor: &'r dyn Executor,
+    watch: &'r mut dyn FnMut(Event) -> Control,
+    schedule: Schedule,
+    course: Course<'r>,
+    /// The batches of the present epoch.
+    plan: Option<(u64, Vec<Vec<u32>>)>,
+    /// As text; empty without checkpoints.
+    settings: String,
+    progress: Progress,
+    guard: Guard,
+    /// A checkpoint waits for the loss that shows that its numbers are good.
+    is_checkpoint_due: bool,
+}
+
+impl<'r, 't> Running<'r, 't> {
+    fn new(
+        trainer: &'r mut Trainer<'t>,
+        training: &'r Dataset<'r>,
+        validation: Option<&'r Dataset<'r>>,
+        options: &'r RunOptions,
+        executor: &'r dyn Executor,
+        watch: &'r mut dyn FnMut(Event) -> Control,
+    ) -> Result<Self, TrainError> {
+        let course = Course::new(training, options, trainer.options().seed);
+        let warmup = match options.warmup {
+            Warmup::Steps(steps) => steps,
+            Warmup::Share(share) => (share * course.total() as f64).ceil() as u64,
+        };
+        let shape = trainer.options().schedule;
+        let schedule = Schedule { shape, warmup, total: course.total() };
+        let (mut progress, mut text) = (Progress::default(), String::new());
+        if let Some((path, _)) = &options.checkpoint {
+            let settings = Settings::of(trainer, training, validation, options)?;
+            text = settings.text();
+            if options.resume && path.exists() {
+                let (values, optimizer) = trainer.sizes();
+                let base = trainer.fingerprint();
+                let saved = checkpoint::read(path, base, &settings, values, optimizer)?;
+                progress = Progress::restore(trainer, &saved)?;
+            }
+        }
+        let guard = Guard::new(trainer, &progress.losses);
+        Ok(Self {
+            trainer,
+            training,
+            validation,
+            options,
+            executor,
+            watch,
+            schedule,
+            course,
+            plan: None,
+            settings: text,
+            progress,
+            guard,
+            is_checkpoint_due: false,
+        })
+    }
+
+    /// Trains; was it told to stop?
+    fn train(&mut self) -> Result<bool, TrainError> {
+        while self.trainer.steps() < self.course.total() {
+            let (loss, batches) = self.step()?;
+            let (step, total) = (self.trainer.steps(), self.course.total());
+            let event = Event::Step { step, total, loss };
+            let mut stopped = (self.watch)(event) == Control::Stop;
+            // Also before a stop: a run that goes on does not come back to this step.
+            let mut is_enough = false;
+            if let (Some(data), true) = (self.validation, self.is_validation_due()) {
+                let stop;
+                (is_enough, stop) = self.validate(data)?;
+                stopped |= stop;
+            }
+            if is_enough {
                 break;
             }
+            if stopped || step == total {
+                let (losses, data) = (&self.progress.losses, self.training);
+                self.guard.settle(self.trainer, losses, batches, data, self.executor)?;
+            }
+            let is_due =
+                self.options.checkpoint.as_ref().is_some_and(|(_, e)| step.is_multiple_of(*e));
+            self.is_checkpoint_due |= is_due && step < total;
+            if stopped {
+                self.save()?;
+                return Ok(true);
+            }
         }
-        if let Some((_, every)) = &options.checkpoint
-            && (stopped || step.is_multiple_of(*every))
-        {
-            guard.keep(trainer);
-            save(trainer, &state)?;
+        Ok(false)
+    }
+
+    /// One optimizer step: its loss, and how many batches it had. The loss is that of the numbers
+    /// before the step: they are judged, and kept, before the optimizer changes them.
+    fn step(&mut self) -> Result<(f64, usize), TrainError> {
+        let started = Instant::now();
+        let chosen = self.choose();
+        let read = |examples: &Vec<u32>| self.training.batch_on(self.executor, examples);
+        let batches: Vec<Batch> = chosen.iter().map(read).collect::<Result<_, _>>()?;
+        self.guard.remember(&chosen);
+        let facts = self.trainer.backward(self.executor, &batches)?;
+        self.progress.losses.push(facts.loss as f32);
+        let (losses, data) = (&self.progress.losses, self.training);
+        let verdict = self.guard.judge(self.trainer, losses, data, self.executor)?;
+        if self.is_checkpoint_due && verdict == Verdict::Good {
+            self.save()?;
         }
+        let factor = self.schedule.factor(self.trainer.steps());
+        self.trainer.apply(facts, factor).map_err(|error| match error {
+            TrainError::Diverged { step, loss, .. } => {
+                self.guard.diverged(step, self.guard.level(), loss)
+            }
+            error => error,
+        })?;
+        let rows = batches.iter().map(|batch| *batch.starts.last().unwrap_or(&0) as u64);
+        self.progress.rows += rows.sum::<u64>();
+        self.progress.seconds += started.elapsed().as_secs_f64();
+        Ok((facts.loss, chosen.len()))
     }
-    if stopped {
-        return Ok(state.report(trainer.steps(), true));
-    }
-    if let Some((_, values)) = state.best.take() {
-        trainer.set_values(&values)?;
-    }
-    let mut report = state.report(trainer.steps(), false);
-    if let Some(data) = validation {
-        if trainer.options().method == Method::DyLora {
-            report.ranks = (1..=trainer.largest_rank())
-                .map(|rank| trainer.measure(data, executor, Some(rank)).map(|m| m.loss))
-                .collect::<Result<_, _>>()?;
-            report.rank = smallest_rank(&report.ranks, options.rank_tolerance);
+
+    /// The batches of the next step.
+    fn choose(&mut self) -> Vec<Vec<u32>> {
+        let (epoch, inside) = self.course.locate(self.trainer.steps());
+        if self.plan.as_ref().is_none_or(|(of, _)| *of != epoch) {
+            self.plan = Some((epoch, self.course.batches(epoch)));
         }
-        report.validation = Some(trainer.measure(data, executor, report.rank)?);
+        let Some((_, batches)) = &self.plan else { return Vec::new() };
+        let first = (inside as usize * self.options.accumulation).min(batches.len());
+        let end = (first + self.options.accumulation).min(batches.len());
+        batches[first..end].to_vec()
     }
-    trainer.set_facts(facts::of_run(training, validation, options, &report));
-    Ok(report)
+
+    fn is_validation_due(&self) -> bool {
+        let step = self.trainer.steps();
+        let every = self.options.validate_every;
+        every.map_or(self.course.ends_epoch(step), |every| step.is_multiple_of(every))
+            || step == self.course.total()
+    }
+
+    /// Measures the validation data: is it time to stop early, and was the run told to?
+    fn validate(&mut self, data: &Dataset<'_>) -> Result<(bool, bool), TrainError> {
+        let step = self.trainer.steps();
+        let known = self.progress.best_validation().unwrap_or(self.guard.level());
+        let measures = match self.trainer.measure(data, self.executor, None) {
+            Err(error) if error.is_not_a_number() => {
+                return Err(self.guard.diverged(step, known, f64::NAN));
+            }
+            measures => measures?,
+        };
+        let (loss, accuracy) = (measures.loss, measures.accuracy);
+        self.guard.judge_validation(
+            self.trainer,
+            (loss, known),
+            &self.progress.losses,
+            self.training,
+            self.executor,
+        )?;
+        self.progress.validations.push((step, loss, accuracy));
+        let stop = (self.watch)(Event::Validation { step, loss, accuracy }) == Control::Stop;
+        Ok((self.progress.is_enough(loss, self.options.patience, self.trainer), stop))
+    }
+
+    /// Writes the checkpoint, if one is asked for.
+    fn save(&mut self) -> Result<(), TrainError> {
+        self.is_checkpoint_due = false;
+        if let Some((path, _)) = &self.options.checkpoint {
+            let saved = self.progress.saved(self.trainer);
+            checkpoint::write(path, self.trainer.fingerprint(), &self.settings, &saved)?;
+        }
+        Ok(())
+    }
+
+    /// The best numbers, measured, with DyLoRA at every rank.
+    fn finish(mut self) -> Result<Report, TrainError> {
+        if let Some((_, values)) = self.progress.best.take() {
+            self.trainer.set_values(&values)?;
+        }
+        let trainer = self.trainer;
+        let mut report = self.progress.report(trainer.steps(), false);
+        if let Some(data) = self.validation {
+            if trainer.options().method == Method::DyLora {
+                let ranks = 1..=trainer.largest_rank();
+                let loss = |rank| trainer.measure(data, self.executor, Some(rank)).map(|m| m.loss);
+                report.ranks = ranks.map(loss).collect::<Result<_, _>>()?;
+                report.rank = smallest_rank(&report.ranks, self.options.rank_tolerance);
+            }
+            report.validation = Some(trainer.measure(data, self.executor, report.rank)?);
+        }
+        trainer.set_facts(facts::of_run(self.training, self.validation, self.options, &report));
+        Ok(report)
+    }
 }
 
 /// Tries the place of checkpoints, before there is anything to lose.
@@ -428,6 +466,11 @@ fn check(
     least("validate-every", options.validate_every.unwrap_or(1))?;
     least("checkpoint-every", options.checkpoint.as_ref().map_or(1, |(_, every)| *every))?;
     match options.length {
+        Length::Epochs(epochs) if epochs > MOST_EPOCHS => {
+            return Err(TrainError::options(format!(
+                "epochs is {epochs}, 1 to {MOST_EPOCHS} was expected; steps may be any number"
+            )));
+        }
         Length::Epochs(epochs) => least("epochs", epochs)?,
         Length::Steps(steps) => least("steps", steps)?,
     }
@@ -458,144 +501,4 @@ fn check(
         return Err(TrainError::options("dylora chooses its rank by validation data: name some"));
     }
     Ok(())
-}
-
-/// What decides over every bit of a run, one `name: value` a line.
-fn settings(
-    trainer: &Trainer<'_>,
-    training: &Dataset<'_>,
-    validation: Option<&Dataset<'_>>,
-    options: &RunOptions,
-) -> String {
-    let data = |data: &Dataset<'_>| {
-        format!("{} examples, {} rows, labels {:?}", data.len(), data.rows(), data.labels())
-    };
-    let kernels = crate::kernel::kernels().name();
-    format!(
-        "options: {:?}\nlength: {:?}\nwarmup: {:?}\nbatch size: {}\naccumulation: {}\nsorted: {}\nvalidate every: {:?}\npatience: {:?}\n\
-         training data: {}\nvalidation data: {}\ninstruction set: {kernels}",
-        trainer.options(),
-        options.length,
-        options.warmup,
-        options.batch_size,
-        options.accumulation,
-        options.sort_by_length,
-        options.validate_every,
-        options.patience,
-        data(training),
-        validation.map_or_else(|| "none".into(), data),
-    )
-}
-
-/// Watches for a loss that explodes, and keeps the last good numbers.
-struct Guard {
-    good: Vec<f32>,
-}
-
-/// Steps whose mean is compared.
-const WINDOW: usize = 10;
-
-impl Guard {
-    fn new(trainer: &Trainer<'_>) -> Self {
-        Self { good: trainer.values().to_vec() }
-    }
-
-    fn keep(&mut self, trainer: &Trainer<'_>) {
-        self.good.copy_from_slice(trainer.values());
-    }
-
-    fn restore(&self, trainer: &mut Trainer<'_>) -> Result<(), TrainError> {
-        trainer.set_values(&self.good)
-    }
-
-    /// Is the mean of the last losses far above the lowest mean that ever was, and above where the
-    /// run began?
-    fn exploded(&self, losses: &[f32]) -> bool {
-        if losses.len() < 2 * WINDOW {
-            return false;
-        }
-        let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;
-        let (first, last) = (mean(&losses[..WINDOW]), mean(&losses[losses.len() - WINDOW..]));
-        last > 3.0 * first + 1.0
-    }
-}
-
-impl State {
-    /// Counts a validation; is it time to stop?
-    fn enough(&mut self, loss: f64, patience: Option<u32>, trainer: &Trainer<'_>) -> bool {
-        let Some(patience) = patience else { return false };
-        if self.best.as_ref().is_none_or(|(best, _)| loss < *best) {
-            self.best = Some((loss, trainer.values().to_vec()));
-            self.worse = 0;
-        } else {
-            self.worse += 1;
-        }
-        self.worse >= patience.max(1)
-    }
-
-    fn saved(&self, trainer: &Trainer<'_>) -> Saved {
-        let bits = |value: f64| value.to_bits().to_string();
-        let progress = json!({
-            "losses": self.losses.iter().map(|loss| loss.to_bits()).collect::<Vec<u32>>(),
-            "validations": self.validations.iter().map(|(step, loss, accuracy)| json!([step, bits(*loss), accuracy.map(bits)])).collect::<Vec<_>>(),
-            "rows": self.rows,
-            "seconds": self.seconds,
-            "best": self.best.as_ref().map(|(loss, _)| bits(*loss)),
-            "worse": self.worse,
-        });
-        Saved {
-            progress: progress.to_string(),
-            steps: trainer.steps(),
-            values: trainer.values().to_vec(),
-            best: self.best.as_ref().map(|(_, values)| values.clone()).unwrap_or_default(),
-            optimizer: trainer.optimizer_state(),
-        }
-    }
-
-    fn restore(trainer: &mut Trainer<'_>, saved: &Saved) -> Result<Self, TrainError> {
-        let damaged = || TrainError::options("the checkpoint's progress cannot be read");
-        let progress: Value = serde_json::from_str(&saved.progress).map_err(|_| damaged())?;
-        let bits =
-            |value: &Value| value.as_str().and_then(|text| text.parse().ok()).map(f64::from_bits);
-        let validation =
-            |entry: &Value| Some((entry[0].as_u64()?, bits(&entry[1])?, bits(&entry[2])));
-        let list = |name: &str| progress[name].as_array().ok_or_else(damaged);
-        let losses =
-            list("losses")?.iter().map(|v| Some(f32::from_bits(u32::try_from(v.as_u64()?).ok()?)));
-        let state = Self {
-            losses: losses.collect::<Option<_>>().ok_or_else(damaged)?,
-            validations: list("validations")?
-                .iter()
-                .map(validation)
-                .collect::<Option<_>>()
-                .ok_or_else(damaged)?,
-            rows: progress["rows"].as_u64().ok_or_else(damaged)?,
-            seconds: progress["seconds"].as_f64().ok_or_else(damaged)?,
-            best: bits(&progress["best"]).map(|loss| (loss, saved.best.clone())),
-            worse: progress["worse"]
-                .as_u64()
-                .and_then(|v| u32::try_from(v).ok())
-                .ok_or_else(damaged)?,
-        };
-        trainer.restore(saved.steps, &saved.values, &saved.optimizer)?;
-        Ok(state)
-    }
-
-    fn report(self, steps: u64, stopped: bool) -> Report {
-        let tail = &self.losses
-            [self.losses.len() - self.losses.len().div_ceil(20).min(self.losses.len())..];
-        let loss = tail.iter().map(|&loss| f64::from(loss)).sum::<f64>() / tail.len().max(1) as f64;
-        Report {
-            steps,
-            stopped,
-            loss,
-            seconds: self.seconds,
-            rows: self.rows,
-            losses: self.losses,
-            validations: self.validations,
-            validation: None,
-            ranks: Vec::new(),
-            rank: None,
-        }
-    }
 }

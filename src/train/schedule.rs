@@ -17,6 +17,17 @@ pub enum Shape {
     Cosine,
 }
 
+impl Shape {
+    /// The name on the command line and in archives.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Constant => "constant",
+            Self::Linear => "linear",
+            Self::Cosine => "cosine",
+        }
+    }
+}
+
 /// Warm-up in a straight line from 0, then a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {

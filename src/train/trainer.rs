@@ -111,6 +111,11 @@ impl<'a> Trainer<'a> {
         labels: Vec<String>,
     ) -> Result<Self, TrainError> {
         let network = base.network(options.checkpointing);
+        let mut options = options;
+        if let Some(start) = &options.start.clone() {
+            start.describe(&mut options);
+            start.describe_layers(network.base(), &mut options);
+        }
         if labels.len() == 1 {
             return Err(TrainError::options(format!(
                 "a classifier needs two labels, there is only '{}'",
@@ -192,16 +197,40 @@ impl<'a> Trainer<'a> {
     /// Replaces the arena.
     ///
     /// # Errors
-    /// [`Error::Length`] for another number of values, [`Error::ValueNotFinite`].
+    /// [`Error::Length`] for another number of values, [`TrainError::Value`]; then nothing has
+    /// changed.
     pub fn set_values(&mut self, values: &[f32]) -> Result<(), TrainError> {
+        self.check_values(values)?;
+        self.values.copy_from_slice(values);
+        Ok(())
+    }
+
+    fn check_values(&self, values: &[f32]) -> Result<(), TrainError> {
         if values.len() != self.values.len() {
             return Err(Error::Length { have: values.len(), need: self.values.len() }.into());
         }
-        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            return Err(Error::ValueNotFinite { index: index as u64 }.into());
-        }
-        self.values.copy_from_slice(values);
-        Ok(())
+        let Some(at) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+        let found = self.parameters().find(|parameter| parameter.range.contains(&at));
+        let (place, start) = found.map_or_else(
+            || ("what is trained".into(), 0),
+            |found| (format!("{} ({})", found.layer, found.part.name()), found.range.start),
+        );
+        Err(TrainError::Value { place, index: at - start })
+    }
+
+    /// Trades the arena for `other`, which must be as long.
+    pub(crate) fn swap_values(&mut self, other: &mut Vec<f32>) {
+        debug_assert_eq!(other.len(), self.values.len());
+        std::mem::swap(&mut self.values, other);
+    }
+
+    /// The loss of a model that gives every token, or every label, the same probability.
+    pub(crate) fn uniform_loss(&self) -> f64 {
+        let choices = match self.labels.len() {
+            0 => self.network.borders().tokens,
+            labels => labels,
+        };
+        (choices.max(1) as f64).ln()
     }
 
     /// The gradient of the last [`backward`](Self::backward), like the arena.
@@ -279,11 +308,12 @@ impl<'a> Trainer<'a> {
         let most = if self.options.max_norm > 0.0 { self.options.max_norm } else { f32::INFINITY };
         let norm = clip(&mut self.gradients, most);
         rules.precondition(&self.plan, &self.options, &self.values, &mut self.gradients);
-        let finite = rules
-            .decays_after(&self.options)
-            .then(|| self.gradients.iter().all(|gradient| gradient.is_finite()));
-        if !facts.loss.is_finite() || !norm.is_finite() || finite == Some(false) {
-            return Err(TrainError::Diverged { step: self.steps + 1, loss: facts.loss });
+        let finite = !rules.decays_after(&self.options)
+            || self.gradients.iter().all(|gradient| gradient.is_finite());
+        if !facts.loss.is_finite() || !norm.is_finite() || !finite {
+            let loss = if norm.is_finite() && finite { facts.loss } else { f64::NAN };
+            let (step, kept) = (self.steps + 1, Some(self.steps));
+            return Err(TrainError::Diverged { step, from: facts.loss, loss, kept });
         }
         if let Some(epsilon) = rules.epsilon(&self.options, self.steps + 1) {
             self.optimizer.set_epsilon(epsilon);
@@ -426,8 +456,9 @@ impl<'a> Trainer<'a> {
         values: &[f32],
         optimizer: &State,
     ) -> Result<(), TrainError> {
+        self.check_values(values)?;
         self.optimizer.load(optimizer)?;
-        self.set_values(values)?;
+        self.values.copy_from_slice(values);
         self.steps = steps;
         Ok(())
     }
@@ -500,9 +531,7 @@ impl<'a> Trainer<'a> {
             .iter()
             .find(|&&target| target != super::data::IGNORE && target as usize >= classes)
         {
-            Some(&class) if matches!(batch.targets, Targets::Class(_)) => {
-                Err(Error::Class { class, classes: classes as u32 }.into())
-            }
+            Some(&class) if classifies => Err(TrainError::Class { class, labels: classes }),
             Some(&token) => Err(Error::Token { token, vocab: classes as u32 }.into()),
             None => Ok(()),
         }

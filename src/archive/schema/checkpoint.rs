@@ -10,8 +10,8 @@ use super::Lines;
 pub struct Checkpoint<'a> {
     /// The fingerprint of the base that is trained on.
     pub base: [u8; 16],
-    /// What the run was told, one `name: value` a line; a run that was told something else cannot
-    /// go on from here.
+    /// What the run was asked for: a version, then one `name: value` a line; a run that was asked
+    /// for something else cannot go on from here.
     #[rkyv(with = InlineAsBox)]
     pub settings: &'a str,
     /// How far the run is and what it saw, JSON.

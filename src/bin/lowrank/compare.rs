@@ -271,7 +271,7 @@ impl Contest<'_> {
             None => (self.model, self.base.map.len() as u64),
         };
         let executor = arguments.model.executor()?;
-        let mut progress = Progress::new(method.name());
+        let mut progress = Progress::with_details(method.name());
         let run = run_method(
             model,
             mapped,
@@ -284,11 +284,7 @@ impl Contest<'_> {
             &Heap,
             &mut |event| {
                 if let Event::Step { step, total, loss } = event {
-                    progress.show(
-                        step as usize,
-                        total as usize,
-                        &format!("seed {seed}  loss {loss:.4}"),
-                    );
+                    progress.show(step, total, &format!("seed {seed}  loss {loss:.4}"));
                 }
                 if stop.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
             },

@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         &data,
         arguments.model.exact_precision(),
         executor.as_ref(),
-        &mut |done, total| progress.show(done, total, ""),
+        &mut |done, total| progress.show(done as u64, total as u64, ""),
     );
     progress.finish();
     let measures = measured.map_err(|error| format!("{}: {error}", base.path.display()))?;

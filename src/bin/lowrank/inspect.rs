@@ -115,8 +115,8 @@ fn encoder(model: &Bert<'_>) -> Value {
     json!({
         "name": model.name(),
         "vocab": c.vocab, "dim": c.dim, "layers": c.layers, "heads": c.heads, "hidden": c.hidden, "context": c.context,
-        "token_types": c.token_types, "activation": format!("{:?}", c.activation).to_lowercase(),
-        "pooling": format!("{:?}", c.pooling).to_lowercase(), "normalize": c.normalize, "max_length": model.max_length(),
+        "token_types": c.token_types, "activation": c.activation.name(),
+        "pooling": c.pooling.name(), "normalize": c.normalize, "max_length": model.max_length(),
         "pooler": model.pooler().is_some(), "weights": weights, "tokenizer": !model.tokenizer_json().is_empty(),
     })
 }
@@ -127,7 +127,7 @@ fn recurrent(model: &Lstm<'_>) -> Value {
     json!({
         "name": model.name(),
         "vocab": c.vocab, "dim": c.dim, "hidden": c.hidden, "layers": c.layers, "outputs": c.outputs,
-        "head": format!("{:?}", c.head).to_lowercase(), "labels": model.labels().collect::<Vec<_>>(),
+        "head": c.head.name(), "labels": model.labels().collect::<Vec<_>>(),
         "weights": weights(sites.filter_map(|site| model.weight(site))), "tokenizer": !model.tokenizer_json().is_empty(),
         "stop_tokens": model.stop_tokens().collect::<Vec<_>>(), "leading_bos": model.leading_bos(),
     })
@@ -138,7 +138,7 @@ fn perceptron(model: &Mlp<'_>) -> Value {
     json!({
         "name": model.name(),
         "inputs": c.inputs, "widths": (0..c.layers).map(|i| model.layer(i).weight.rows()).collect::<Vec<_>>(), "layers": c.layers,
-        "activation": format!("{:?}", c.activation).to_lowercase(), "labels": model.labels().collect::<Vec<_>>(),
+        "activation": c.activation.name(), "labels": model.labels().collect::<Vec<_>>(),
         "weights": weights((0..c.layers).map(|i| model.layer(i).weight)),
     })
 }
@@ -147,7 +147,7 @@ fn perceptron(model: &Mlp<'_>) -> Value {
 fn weights<'a>(matrices: impl Iterator<Item = Matrix<'a>>) -> serde_json::Map<String, Value> {
     let mut formats = BTreeMap::<String, (u64, u64)>::new();
     for weight in matrices {
-        let entry = formats.entry(format!("{:?}", weight.format()).to_lowercase()).or_default();
+        let entry = formats.entry(weight.format().name().to_owned()).or_default();
         entry.0 += (weight.rows() * weight.cols()) as u64;
         entry.1 += weight.bytes();
     }
@@ -169,7 +169,7 @@ fn rope_scaling(scaling: RopeScaling) -> Value {
             "type": "llama3", "factor": factor, "low_frequency": low_frequency, "high_frequency": high_frequency,
             "original_context": original_context,
         }),
-        other => json!({ "type": format!("{other:?}") }),
+        _ => json!({ "type": "unknown" }),
     }
 }
 

@@ -36,6 +36,7 @@ mod template;
 mod tokenize;
 mod train;
 mod typed;
+mod train_options;
 
 use std::process::ExitCode;
 

@@ -2,204 +2,40 @@
 //! that resume bit for bit.
 //!
 //! Interrupted (SIGINT, SIGTERM) it finishes the step, writes a checkpoint and ends with status 1;
-//! `--resume` goes on from there.
+//! `--resume` goes on from there. The options of training are in `train_options`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{Args, ValueEnum};
-use lowrank::file::{FileError, Output};
-use lowrank::kernel::Precision;
-use lowrank::train::data::{DataOptions, Dataset, MAX_LENGTH, ModelInput, Task, Tokenize};
-use lowrank::train::optimizer::OptimizerKind;
-use lowrank::train::schedule::Shape;
+use clap::Args;
+use lowrank::RootKind;
+use lowrank::adapter::SharedAdapter;
+use lowrank::archive::ArchiveFile;
+use lowrank::file::{FileError, Kind, Output};
+use lowrank::runtime::Executor;
+use lowrank::train::data::{Dataset, Task, Tokenize};
 use lowrank::train::{
-    AnyBase, Control, Event, Init, Length, Measures, Method, Options, PatternValue, Report,
-    RunOptions, Targets, TrainError, Trainer, Warmup, Workload, forecast, kind,
-    run as run_training, save,
+    AnyBase, Control, Event, Measures, Method, Options, Report, RunOptions, Start, TrainError,
+    Trainer, Workload, forecast, run as run_training, save, unfinished,
 };
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::files::File;
 use crate::memory::peak_resident;
 use crate::model::ModelOptions;
 use crate::output::{Force, note, written};
 use crate::progress::Progress;
-use crate::template::TemplateOptions;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TaskName {
-    /// Language modelling: the next token
-    Lm,
-    /// One label for a whole text or row of numbers
-    Classify,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ScheduleName {
-    Constant,
-    Linear,
-    Cosine,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OptimizerName {
-    /// Two f32 a parameter
-    Adamw,
-    /// The same in 8 bits
-    Adamw8bit,
-    /// One f32 a parameter with momentum
-    Sgd,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum InitName {
-    Kaiming,
-    Gaussian,
-}
+use crate::train_options::counted;
+pub(crate) use crate::train_options::{TaskName, TrainOptions};
 
 const EXAMPLES: &str = r"Examples:
   lowrank train --base base.lrk --data style.jsonl --epochs 3 -o style.lrk
   lowrank train --base minilm.lrk --data reviews.tsv --task classify \
-    --validation dev.tsv --method lora --rank 8 -o sentiment.lrk";
-
-/// What is trained, on what, and how; shared with `compare` and `memory`.
-#[derive(Debug, Args)]
-pub(crate) struct TrainOptions {
-    #[arg(help_heading = "Data")]
-    /// What is learnt
-    #[arg(long, value_enum, default_value_t = TaskName::Lm)]
-    pub(crate) task: TaskName,
-    #[arg(help_heading = "Method")]
-    /// Rank of the factors
-    #[arg(long, default_value_t = 8, value_name = "R")]
-    rank: usize,
-    #[arg(help_heading = "Method")]
-    /// alpha: the factors count alpha / rank (rslora: alpha / √rank) [default: twice the rank]
-    #[arg(long, value_name = "ALPHA")]
-    alpha: Option<f32>,
-    #[arg(help_heading = "Method")]
-    /// Which layers: all-linear, names separated by commas (q_proj,v_proj), or a regular
-    /// expression for whole module paths
-    #[arg(long, default_value = "all-linear", value_name = "NAMES|REGEX")]
-    target_modules: String,
-    #[arg(help_heading = "Method")]
-    /// Another rank for layers whose path ends in PATTERN; may be repeated
-    #[arg(long, value_name = "PATTERN=R")]
-    rank_pattern: Vec<String>,
-    #[arg(help_heading = "Method")]
-    /// Another alpha for layers whose path ends in PATTERN; may be repeated
-    #[arg(long, value_name = "PATTERN=ALPHA")]
-    alpha_pattern: Vec<String>,
-    #[arg(help_heading = "Method")]
-    /// How A is drawn
-    #[arg(long, value_enum, default_value_t = InitName::Kaiming)]
-    init: InitName,
-    #[arg(help_heading = "Method")]
-    /// Share of activations dropped before A
-    #[arg(long, default_value_t = 0.0, value_name = "P")]
-    dropout: f32,
-    #[arg(help_heading = "Optimization")]
-    /// Passes over the data
-    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "steps")]
-    epochs: u64,
-    #[arg(help_heading = "Optimization")]
-    /// Optimizer steps, instead of epochs
-    #[arg(long, value_name = "N")]
-    steps: Option<u64>,
-    #[arg(help_heading = "Optimization")]
-    /// Examples of a batch
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    pub(crate) batch_size: usize,
-    #[arg(help_heading = "Optimization")]
-    /// Batches of an optimizer step
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    accumulation: usize,
-    #[arg(help_heading = "Optimization")]
-    /// Learning rate
-    #[arg(long, default_value_t = 2e-4, value_name = "RATE")]
-    learning_rate: f32,
-    #[arg(help_heading = "Optimization")]
-    /// How the learning rate falls
-    #[arg(long, value_enum, default_value_t = ScheduleName::Linear)]
-    schedule: ScheduleName,
-    #[arg(help_heading = "Optimization")]
-    /// In how many steps the learning rate rises, or in which share of all (below 1)
-    #[arg(long, default_value_t = 0.0, value_name = "N|SHARE")]
-    warmup: f64,
-    #[arg(help_heading = "Optimization")]
-    /// The optimizer
-    #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
-    optimizer: OptimizerName,
-    #[arg(help_heading = "Optimization")]
-    /// Weight decay
-    #[arg(long, default_value_t = 0.0, value_name = "DECAY")]
-    weight_decay: f32,
-    #[arg(help_heading = "Optimization")]
-    /// Clip gradients to this global norm; 0 for not at all
-    #[arg(long, default_value_t = 1.0, value_name = "NORM")]
-    max_norm: f32,
-    #[arg(help_heading = "Optimization")]
-    /// Label smoothing
-    #[arg(long, default_value_t = 0.0, value_name = "E")]
-    label_smoothing: f32,
-    #[arg(help_heading = "Data")]
-    /// Tokens of a sequence [default: 512, or the positions of the base if those are fewer]
-    #[arg(long, value_name = "N")]
-    max_length: Option<usize>,
-    #[arg(help_heading = "Data")]
-    /// Score completions and the assistant's turns only
-    #[arg(long)]
-    completions_only: bool,
-    #[command(flatten)]
-    pub(crate) template: TemplateOptions,
-    #[arg(help_heading = "Data")]
-    /// Fill batches by tokens (batch-size times max-length) instead of by examples
-    #[arg(long)]
-    packing: bool,
-    #[arg(help_heading = "Data")]
-    /// Leave examples in random order instead of putting similar lengths together
-    #[arg(long)]
-    no_sort: bool,
-    #[arg(help_heading = "Method")]
-    /// LoRA+: how much faster B learns than A
-    #[arg(long, default_value_t = 16.0, value_name = "LAMBDA")]
-    lora_plus_ratio: f32,
-    #[arg(help_heading = "Method")]
-    /// LoRA+: the learning rate of factors of embeddings
-    #[arg(long, default_value_t = 1e-6, value_name = "RATE")]
-    lora_plus_embedding_rate: f32,
-    #[arg(help_heading = "Method")]
-    /// DyLoRA: only the drawn rank's row and column learn
-    #[arg(long)]
-    dylora_frozen: bool,
-    #[arg(help_heading = "Method")]
-    /// DyLoRA: keep the smallest rank whose validation loss is within this share of the best
-    #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
-    rank_tolerance: f64,
-    #[arg(help_heading = "Method")]
-    /// LoRA-FA: precondition gradients as PEFT's optimizer does
-    #[arg(long)]
-    lora_fa_preconditioned: bool,
-    #[arg(help_heading = "Optimization")]
-    /// Keep only the inputs of blocks and compute the rest again on the way back: less memory,
-    /// more time
-    #[arg(long)]
-    checkpointing: bool,
-    #[arg(help_heading = "Optimization")]
-    /// Everything random follows from it
-    #[arg(long, default_value_t = 0, value_name = "SEED")]
-    seed: u64,
-    #[arg(help_heading = "Validation")]
-    /// Steps between validations [default: one after every epoch]
-    #[arg(long, value_name = "N")]
-    validate_every: Option<u64>,
-    #[arg(help_heading = "Validation")]
-    /// Stop after this many validations without a better one, and keep the best
-    #[arg(long, value_name = "N")]
-    patience: Option<u32>,
-}
+    --validation dev.tsv --method lora --rank 8 -o sentiment.lrk
+  lowrank train --base base.lrk --adapter style.lrk --data more.jsonl \
+    --epochs 1 -o style-2.lrk";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -215,9 +51,19 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     validation: Option<PathBuf>,
     #[arg(help_heading = "Method")]
-    /// The method
-    #[arg(long, value_parser = crate::methods::MethodParser, default_value = "qlora", value_name = "METHOD")]
-    method: Method,
+    /// The method [default: qlora; with --adapter that of the adapter]
+    #[arg(long, value_parser = crate::methods::MethodParser, value_name = "METHOD")]
+    method: Option<Method>,
+    #[arg(help_heading = "Method")]
+    /// Go on from this adapter, trained or imported: its layers, rank, alpha and scale stay
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "rank", "alpha", "target_modules", "rank_pattern", "alpha_pattern", "init",
+        ],
+    )]
+    adapter: Option<PathBuf>,
     #[command(flatten)]
     options: TrainOptions,
     #[arg(help_heading = "Output")]
@@ -232,8 +78,12 @@ pub(crate) struct Arguments {
     checkpoint_every: u64,
     #[arg(help_heading = "Output")]
     /// Go on from OUTPUT.checkpoint, as if the run had never stopped
-    #[arg(long)]
+    #[arg(long, conflicts_with = "restart")]
     resume: bool,
+    #[arg(help_heading = "Output")]
+    /// Begin anew and replace the OUTPUT.checkpoint of a run that was not finished
+    #[arg(long)]
+    restart: bool,
     #[arg(help_heading = "Output")]
     /// Refuse in advance what would take more: bytes, or 400M, 2G, 512MiB
     #[arg(long, value_parser = crate::forecast::bytes, value_name = "BYTES")]
@@ -244,216 +94,105 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-impl TrainOptions {
-    /// What the trainer is told.
-    pub(crate) fn trainer(&self, method: Method, precision: Precision) -> Result<Options, Failure> {
-        let patterns = |name: &str, texts: &[String]| {
-            texts.iter().map(|text| pattern(name, text)).collect::<Result<Vec<_>, _>>()
-        };
-        Ok(Options {
-            rank: self.rank,
-            alpha: self.alpha.unwrap_or(2.0 * self.rank as f32),
-            targets: Targets::parse(&self.target_modules),
-            rank_pattern: patterns("rank-pattern", &self.rank_pattern)?,
-            alpha_pattern: patterns("alpha-pattern", &self.alpha_pattern)?,
-            init: match self.init {
-                InitName::Kaiming => Init::Kaiming,
-                InitName::Gaussian => Init::Gaussian,
-            },
-            dropout: self.dropout,
-            lora_plus_ratio: self.lora_plus_ratio,
-            lora_plus_embedding_rate: self.lora_plus_embedding_rate,
-            dylora_frozen: self.dylora_frozen,
-            lora_fa_preconditioned: self.lora_fa_preconditioned,
-            optimizer: match self.optimizer {
-                OptimizerName::Adamw => OptimizerKind::adamw(),
-                OptimizerName::Adamw8bit => OptimizerKind::adamw_8bit(),
-                OptimizerName::Sgd => OptimizerKind::Sgd { momentum: 0.9 },
-            },
-            learning_rate: self.learning_rate,
-            weight_decay: self.weight_decay,
-            schedule: match self.schedule {
-                ScheduleName::Constant => Shape::Constant,
-                ScheduleName::Linear => Shape::Linear,
-                ScheduleName::Cosine => Shape::Cosine,
-            },
-            max_norm: self.max_norm,
-            label_smoothing: self.label_smoothing,
-            seed: self.seed,
-            checkpointing: self.checkpointing,
-            precision,
-            ..Options::new(method)
-        })
+impl Arguments {
+    /// The method that is asked for, before the adapter it goes on from is known.
+    fn is_full(&self) -> bool {
+        self.method == Some(Method::Full)
     }
 
-    /// What the run is told; no checkpoints.
-    pub(crate) fn run(&self) -> RunOptions {
-        RunOptions {
-            length: self.steps.map_or(Length::Epochs(self.epochs), Length::Steps),
-            warmup: if self.warmup < 1.0 {
-                Warmup::Share(self.warmup)
-            } else {
-                Warmup::Steps(self.warmup as u64)
-            },
-            batch_size: self.batch_size,
-            accumulation: self.accumulation,
-            sort_by_length: !self.no_sort,
-            validate_every: self.validate_every,
-            patience: self.patience,
-            rank_tolerance: self.rank_tolerance,
-            ..RunOptions::default()
-        }
-    }
-
-    /// What one of several methods is told: options of other methods have their defaults.
-    pub(crate) fn contestant(
-        &self,
-        method: Method,
-        precision: Precision,
-    ) -> Result<Options, Failure> {
-        Ok(self.trainer(method, precision)?.with_method(method))
-    }
-
-    /// What its run is told.
-    pub(crate) fn run_of(&self, method: Method) -> RunOptions {
-        let (mut options, default) = (self.run(), RunOptions::default());
-        if method != Method::DyLora {
-            options.rank_tolerance = default.rank_tolerance;
-        }
-        options
-    }
-
-    /// Refuses an option that has no effect with any of `methods`.
-    pub(crate) fn check_effects(&self, methods: &[Method]) -> Result<(), Failure> {
-        let Some(&first) = methods.first() else { return Ok(()) };
-        self.trainer(first, Precision::Exact)?.check_effects(methods)?;
-        let is_default = self.rank_tolerance == RunOptions::default().rank_tolerance;
-        if !is_default && !methods.contains(&Method::DyLora) {
-            return Err("rank-tolerance has no effect: it belongs to dylora".into());
-        }
-        Ok(())
-    }
-
-    /// Optimizer steps, where they and not epochs are given.
-    pub(crate) fn steps(&self) -> Option<u64> {
-        self.steps
-    }
-
-    /// What a reader of results wants to know: name and value.
-    pub(crate) fn facts(&self, input: ModelInput) -> Vec<(&'static str, String)> {
-        let length = self
-            .steps
-            .map_or_else(|| counted(self.epochs, "epoch"), |steps| counted(steps, "step"));
-        vec![
-            ("length", length),
-            (
-                "batch",
-                format!(
-                    "{} × {} sequences of at most {} tokens",
-                    self.accumulation,
-                    self.batch_size,
-                    self.max_length(input)
-                ),
-            ),
-            (
-                "rank, alpha",
-                format!("{}, {}", self.rank, self.alpha.unwrap_or(2.0 * self.rank as f32)),
-            ),
-            ("layers", self.target_modules.clone()),
-            (
-                "learning rate",
-                format!("{} ({:?}, warm-up {})", self.learning_rate, self.schedule, self.warmup)
-                    .to_lowercase(),
-            ),
-            (
-                "optimizer",
-                format!("{:?}, weight decay {}", self.optimizer, self.weight_decay).to_lowercase(),
-            ),
-            ("checkpointing of activations", if self.checkpointing { "yes" } else { "no" }.into()),
-        ]
-    }
-
-    /// The first seed.
-    pub(crate) fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    /// Tokens of a sequence: those asked for, or the default that such a base can take.
-    pub(crate) fn max_length(&self, input: ModelInput) -> usize {
-        self.max_length.unwrap_or(MAX_LENGTH.min(input.context.max(2)))
-    }
-
-    /// Opens a data file for a base with this input; a validation file takes the training file's
-    /// labels.
-    pub(crate) fn open<'t>(
-        &self,
-        path: &Path,
-        input: ModelInput,
-        tokenizer: Option<&'t dyn Tokenize>,
-        labels: Option<Vec<String>>,
-    ) -> Result<Dataset<'t>, FileError> {
-        let options = DataOptions {
-            input: Some(input),
-            max_length: self.max_length(input),
-            completions_only: self.completions_only,
-            packing: self.packing && labels.is_none(),
-            labels,
-        };
-        Dataset::open(path, self.task.into(), tokenizer, options)
-    }
-}
-
-impl From<TaskName> for Task {
-    fn from(name: TaskName) -> Self {
-        match name {
-            TaskName::Lm => Self::LanguageModel,
-            TaskName::Classify => Self::Classify,
-        }
-    }
-}
-
-/// `PATTERN=NUMBER`.
-fn pattern(name: &str, text: &str) -> Result<PatternValue, Failure> {
-    let parts = text
-        .rsplit_once('=')
-        .and_then(|(pattern, value)| Some((pattern.to_owned(), value.parse().ok()?)));
-    let (pattern, value) =
-        parts.ok_or_else(|| format!("--{name} {text}: PATTERN=NUMBER was expected"))?;
-    Ok(PatternValue { pattern, value })
-}
-
-/// Tries the places of the result and of its checkpoints, before there is anything to lose.
-fn try_output(arguments: &Arguments) -> Result<(Output, Option<PathBuf>), Failure> {
-    let mut inputs = vec![arguments.model.base.as_path(), &arguments.data];
-    inputs.extend(arguments.validation.as_deref());
-    let output = arguments.force.output(&arguments.output, kind(arguments.method), &inputs)?;
-    let checkpoint = output.beside("checkpoint");
-    let path = output.path().display();
-    if checkpoint.is_none() && arguments.resume {
-        return Err(
-            format!("{path}: no checkpoint lies beside it, so --resume cannot go on").into()
-        );
-    }
-    if arguments.method == Method::Full && arguments.options.task == TaskName::Classify {
-        let classifier = output.beside("classifier.lrk").ok_or_else(|| {
-            format!(
-                "{path}: the classifier is written to a second file beside the base: name a file"
+    /// Tries the places of the result and of its checkpoints, before there is anything to lose.
+    fn try_output(&self) -> Result<(Output, Option<PathBuf>), Failure> {
+        let mut inputs = vec![self.model.base.as_path(), &self.data];
+        inputs.extend(self.validation.as_deref());
+        inputs.extend(self.adapter.as_deref());
+        let written = if self.is_full() { Kind::Base } else { Kind::Adapter };
+        let output = self.force.output(&self.output, written, &inputs)?;
+        let checkpoint = output.beside("checkpoint");
+        let path = output.path().display();
+        if checkpoint.is_none() && (self.resume || self.restart) {
+            return Err(format!(
+                "{path}: no checkpoint lies beside it, so --resume and --restart have no effect"
             )
-        })?;
-        arguments.force.output(&classifier, lowrank::file::Kind::Adapter, &inputs)?;
+            .into());
+        }
+        if self.is_full() && self.options.task == TaskName::Classify {
+            let classifier = output.beside("classifier.lrk").ok_or_else(|| {
+                format!(
+                    "{path}: the classifier is written to a second file beside the base: name a \
+                     file"
+                )
+            })?;
+            self.force.output(&classifier, Kind::Adapter, &inputs)?;
+        }
+        Ok((output, checkpoint))
     }
-    Ok((output, checkpoint))
+
+    /// Refuses to begin beside the checkpoint of a run that was not finished, unless asked to.
+    fn check_checkpoint(&self, checkpoint: &Path) -> Result<(), Failure> {
+        let path = checkpoint.display();
+        if self.restart && checkpoint.exists() {
+            let file = File::open(checkpoint)?;
+            return match file.root() {
+                Ok(RootKind::CHECKPOINT) => Ok(()),
+                _ => Err(format!("{path} is no checkpoint: move it away to train here").into()),
+            };
+        }
+        if self.resume {
+            if !checkpoint.exists() {
+                note(format_args!("{path}: no checkpoint there, the run starts anew"));
+            }
+            return Ok(());
+        }
+        match unfinished(checkpoint)? {
+            None => Ok(()),
+            Some(steps) => Err(format!(
+                "{path} is of a run that was not finished (step {steps}): --resume goes on with \
+                 it, --restart begins anew and replaces it"
+            )
+            .into()),
+        }
+    }
+
+    /// The adapter to go on from.
+    fn start(&self) -> Result<Option<Start>, Failure> {
+        let open = |path: &PathBuf| {
+            let file = ArchiveFile::open(path)?;
+            let adapter = SharedAdapter::open(Box::new(file))
+                .map_err(|error| FileError::core(path, "", error))?;
+            Ok(Start::from(Arc::new(adapter)))
+        };
+        self.adapter.as_ref().map(open).transpose()
+    }
+
+    /// What the trainer is told.
+    fn trainer_options(&self, start: Option<Start>) -> Result<Options, Failure> {
+        let precision = self.model.exact_precision();
+        let Some(start) = start else {
+            return self.options.trainer(self.method.unwrap_or(Method::QLora), precision);
+        };
+        let continued = Options::continuing(start);
+        let method = self.method.unwrap_or(continued.method);
+        let asked = self.options.trainer(method, precision)?;
+        let Options { rank, alpha, targets, start, .. } = continued;
+        Ok(Options { rank, alpha, targets, start, ..asked })
+    }
+
+    /// The name of the result.
+    fn name(&self) -> String {
+        let stem = self.output.file_stem();
+        stem.map_or_else(|| "adapter".into(), |stem| stem.to_string_lossy().into_owned())
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let (output, checkpoint) = try_output(arguments)?;
+    let (output, checkpoint) = arguments.try_output()?;
+    checkpoint.as_ref().map_or(Ok(()), |path| arguments.check_checkpoint(path))?;
     let base = arguments.model.open()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
     let border = arguments.options.template.apply_to(base.text().ok())?;
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
-    let options = &arguments.options;
-    let input = model.input();
-    let training = options.open(&arguments.data, input, tokenizer, None)?;
+    let (options, start, input) = (&arguments.options, arguments.start()?, model.input());
+    let training = options.open_training(&arguments.data, input, tokenizer, start.as_ref())?;
     let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
     let validation = arguments
         .validation
@@ -461,10 +200,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .map(|path| options.open(path, input, tokenizer, labels.clone()))
         .transpose()?;
     options.template.check_used(border.as_ref())?;
-    if let Some(checkpoint) = checkpoint.as_ref().filter(|path| arguments.resume && !path.exists())
-    {
-        note(format_args!("{}: no checkpoint there, the run starts anew", checkpoint.display()));
-    }
     let every = if arguments.checkpoint_every == 0 { u64::MAX } else { arguments.checkpoint_every };
     let run_options = RunOptions {
         checkpoint: checkpoint.clone().map(|path| (path, every)),
@@ -472,7 +207,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ..options.run()
     };
     let executor = arguments.model.executor()?;
-    let trainer_options = options.trainer(arguments.method, arguments.model.exact_precision())?;
+    let trainer_options = arguments.trainer_options(start)?;
     if let Some(limit) = arguments.memory_limit {
         let workload = Workload::of(
             &training,
@@ -485,46 +220,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         crate::forecast::check(limit, crate::forecast::peak(&forecast, base.map.len()))?;
     }
     let mut trainer = Trainer::new(model, trainer_options, labels.unwrap_or_default())?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let signalled = Arc::clone(&stop);
-    ctrlc::set_handler(move || signalled.store(true, Ordering::Relaxed))?;
     say_data(&arguments.data, &training);
     if let (Some(path), Some(data)) = (&arguments.validation, &validation) {
         say_data(path, data);
     }
-
-    let mut progress = Progress::new("training");
-    let outcome = run_training(
-        &mut trainer,
-        &training,
-        validation.as_ref(),
-        &run_options,
-        executor.as_ref(),
-        &mut |event| {
-            match event {
-                Event::Step { step, total, loss } => {
-                    progress.show(step as usize, total as usize, &format!("loss {loss:.4}"))
-                }
-                Event::Validation { step, loss, accuracy } => {
-                    let accuracy = accuracy
-                        .map_or_else(String::new, |accuracy| format!("  accuracy {accuracy:.4}"));
-                    progress.note(format_args!("step {step}: validation loss {loss:.4}{accuracy}"));
-                }
-                _ => {}
-            }
-            if stop.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
-        },
-    );
-    progress.finish();
-    let name = arguments
-        .output
-        .file_stem()
-        .map_or_else(|| "adapter".into(), |stem| stem.to_string_lossy());
+    let outcome = watched(&mut trainer, &training, validation.as_ref(), &run_options, &*executor)?;
+    let place = arguments.output.display();
     let report = match outcome {
         Ok(report) => report,
-        Err(error @ TrainError::Diverged { .. }) => {
-            save(&trainer, None, &name, &output)?;
-            return Err(format!("{error}; it is in {}", arguments.output.display()).into());
+        Err(error @ TrainError::Diverged { kept: Some(_), .. }) => {
+            save(&trainer, None, &arguments.name(), &output)?;
+            return Err(format!("{error} in {place}").into());
+        }
+        Err(error @ TrainError::Diverged { kept: None, .. }) => {
+            return Err(format!("{error}: {place} was not written").into());
         }
         Err(error) => return Err(error.into()),
     };
@@ -539,12 +248,43 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )
         .into());
     }
-    save(&trainer, report.rank, &name, &output)?;
+    save(&trainer, report.rank, &arguments.name(), &output)?;
     // The run is complete: a later --resume has nothing to go on from.
     if let Some(checkpoint) = checkpoint {
         let _ = std::fs::remove_file(checkpoint);
     }
     tell(arguments, &output, &training, &trainer, &report)
+}
+
+/// Trains under a progress bar; signals stop it between two steps.
+fn watched(
+    trainer: &mut Trainer<'_>,
+    training: &Dataset<'_>,
+    validation: Option<&Dataset<'_>>,
+    options: &RunOptions,
+    executor: &dyn Executor,
+) -> Result<Result<Report, TrainError>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let signalled = Arc::clone(&stop);
+    ctrlc::set_handler(move || signalled.store(true, Ordering::Relaxed))?;
+    let mut progress = Progress::with_details("training");
+    let mut watch = |event| {
+        match event {
+            Event::Step { step, total, loss } => {
+                progress.show(step, total, &format!("loss {loss:.4}"))
+            }
+            Event::Validation { step, loss, accuracy } => {
+                let accuracy = accuracy
+                    .map_or_else(String::new, |accuracy| format!("  accuracy {accuracy:.4}"));
+                progress.note(format_args!("step {step}: validation loss {loss:.4}{accuracy}"));
+            }
+            _ => {}
+        }
+        if stop.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
+    };
+    let outcome = run_training(trainer, training, validation, options, executor, &mut watch);
+    progress.finish();
+    Ok(outcome)
 }
 
 /// Says what a file holds, and what of it is cut or left out.

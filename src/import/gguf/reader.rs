@@ -280,11 +280,18 @@ fn alignment(path: &Path, metadata: &BTreeMap<String, Value>) -> Result<u64, Fil
     match metadata.get("general.alignment") {
         None => Ok(DEFAULT_ALIGNMENT),
         Some(&Value::Unsigned(n)) if n.is_power_of_two() => Ok(n),
-        Some(other) => Err(FileError::format(
-            path,
-            "general.alignment",
-            format!("expected a power of two, found {other:?}"),
-        )),
+        Some(other) => {
+            let found = match other {
+                Value::Unsigned(n) => n.to_string(),
+                Value::Signed(n) => n.to_string(),
+                Value::Float(x) => x.to_string(),
+                Value::Bool(is) => is.to_string(),
+                Value::String(_) => "a string".into(),
+                Value::Array(..) => "an array".into(),
+            };
+            let reason = format!("expected a power of two, found {found}");
+            Err(FileError::format(path, "general.alignment", reason))
+        }
     }
 }
 

@@ -20,6 +20,17 @@ pub enum Pooling {
     Pooler,
 }
 
+impl Pooling {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Cls => "cls",
+            Self::Pooler => "pooler",
+        }
+    }
+}
+
 /// The numbers that define a BERT-family encoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {

@@ -19,6 +19,17 @@ pub enum Head {
     Labels,
 }
 
+impl Head {
+    /// The name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::LanguageModel => "languagemodel",
+            Self::Labels => "labels",
+        }
+    }
+}
+
 /// The numbers that define a stack of LSTM layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {

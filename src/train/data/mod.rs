@@ -22,6 +22,7 @@
 
 mod batch;
 mod header;
+mod identity;
 mod labels;
 mod lines;
 mod options;

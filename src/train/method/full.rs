@@ -12,7 +12,8 @@ impl Rules for Full {
         match targets.iter().find(|format| !matches!(format, Format::F32 | Format::F16)) {
             None => Ok(()),
             Some(format) => Err(TrainError::options(format!(
-                "full fine-tuning trains a float base, a target of this one is {format:?}; import it with --weights f32 --embedding f32"
+                "full fine-tuning trains a float base, a target of this one is {}; import it with --weights f32 --embedding f32",
+                format.name()
             ))),
         }
     }

@@ -16,7 +16,8 @@ impl Rules for QLora {
         match targets.iter().find(|format| !matches!(format, Format::Nf4 | Format::Nf4Plain)) {
             None => Ok(()),
             Some(format) => Err(TrainError::options(format!(
-                "qlora trains on an nf4 base, a target of this one is {format:?}; import it with --weights nf4, or take lora"
+                "qlora trains on an nf4 base, a target of this one is {}; import it with --weights nf4, or take lora",
+                format.name()
             ))),
         }
     }
