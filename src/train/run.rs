@@ -398,7 +398,7 @@ pub fn save(
         let second = output.beside("classifier.lrk").ok_or_else(|| {
             FileError::format(output.path(), "", "the classifier is a second file beside the base, and nothing lies beside this: name a file")
         })?;
-        let second = (&second).output(Kind::Adapter, &[])?;
+        let second = second.output(Kind::Adapter, &[])?;
         put(&output, &archive)?;
         put(&second, &classifier)?;
         return Ok(());
