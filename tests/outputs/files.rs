@@ -10,7 +10,8 @@ fn commands(folder: &Folder) -> Vec<(Vec<String>, Vec<String>)> {
     copy(&golden("tiny-llama"), &folder.path("source"));
     copy(&golden("tiny-llama/adapters/lora"), &folder.path("peft"));
     works(&["import", &file("tiny.gguf"), "-o", &file("tiny.lrk")]);
-    let tokenizer = r#"{"model_type": "lstm", "tokenizer": "../outer.json", "embedding_size": 4, "hidden_size": 4, "num_layers": 1}"#;
+    let tokenizer = r#"{"model_type": "lstm", "tokenizer": "../outer.json",
+        "embedding_size": 4, "hidden_size": 4, "num_layers": 1}"#;
     std::fs::create_dir(folder.path("inner")).unwrap();
     std::fs::write(folder.path("inner/own.json"), tokenizer).unwrap();
     let bytes = golden("smollm2/tokenizer.json");

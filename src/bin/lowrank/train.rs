@@ -396,6 +396,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         crate::forecast::check(limit, crate::forecast::peak(&forecast, base.map.len()))?;
     }
     let mut trainer = Trainer::new(model, trainer_options, labels.unwrap_or_default())?;
+    output.check_room(4 * trainer.trainable_parameters() as u64)?;
     let stop = Arc::new(AtomicBool::new(false));
     let signalled = Arc::clone(&stop);
     ctrlc::set_handler(move || signalled.store(true, Ordering::Relaxed))?;
