@@ -78,6 +78,11 @@ impl Output {
         &self.path
     }
 
+    /// May it be written over something of another kind?
+    pub fn is_forced(&self) -> bool {
+        self.is_forced
+    }
+
     /// Does it go to standard output? Then nothing else should.
     pub fn is_stdout(&self) -> bool {
         matches!(self.target, Target::Stream(_, true))

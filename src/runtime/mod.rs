@@ -59,7 +59,7 @@ pub use recurrent::Recurrent;
 pub use recurrent_limits::{RecurrentLimits, recurrent_need};
 pub use sample::{Candidate, Sampler, SamplerOptions};
 pub use session::Session;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", feature = "capi"))]
 pub(crate) use threads::MOST as MOST_THREADS;
 #[cfg(feature = "std")]
 pub use threads::Threads;

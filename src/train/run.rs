@@ -401,7 +401,7 @@ pub fn save(
         let second = output
             .beside("classifier.lrk")
             .ok_or_else(|| FileError::format(output.path(), "", NO_SECOND_FILE))?;
-        let second = second.output(Kind::Adapter, &[])?;
+        let second = Output::new(second, Kind::Adapter, &[], output.is_forced())?;
         put(&output, &archive)?;
         put(&second, &classifier)?;
         return Ok(());
