@@ -114,7 +114,7 @@ fn damaged_weights_are_called_damaged_whatever_the_cache() {
 }
 
 #[test]
-fn errors_of_slots_rows_classes_and_lists_say_what_is_meant() {
+fn errors_of_slots_and_rows_say_what_is_meant() {
     for (error, parts) in [
         (Error::SlotTaken { slot: 2, generation: 5 }, ["slot 2 holds an adapter", "detach"]),
         (Error::NotComputed { row: 3, rows: 2 }, ["row 3", "2 rows"]),

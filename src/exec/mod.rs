@@ -5,7 +5,7 @@ mod executor;
 mod threads;
 
 pub use executor::{Executor, Serial};
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", feature = "capi"))]
 pub(crate) use threads::MOST as MOST_THREADS;
 #[cfg(feature = "std")]
 pub use threads::Threads;

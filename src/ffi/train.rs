@@ -585,6 +585,7 @@ fn train(
         }
     }
     let mut trainer = Trainer::new(base, options, labels.unwrap_or_default())?;
+    output.check_room(4 * trainer.trainable_parameters() as u64)?;
     let mut total = 0;
     let outcome =
         run(&mut trainer, &training, validation.as_ref(), &job.run, &executor, &mut |event| {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::output::{Behind, behind_links};
+use super::links::{Behind, behind_links};
 use super::replace::{PREFIX, folder_of, sync_folder, temporaries, try_folder};
 use super::source::special;
 use super::{FileError, same, space};
@@ -177,11 +177,13 @@ impl OutputFolder {
         let name = self.kind.name;
         let reason = match other {
             Some(other) => format!(
-                "the folder holds {}, which is no part of {name}: name another folder, or use --force, which leaves it there",
+                "the folder holds {}, which is no part of {name}: \
+                 name another folder, or use --force, which leaves it there",
                 other.display()
             ),
             None => format!(
-                "the folder holds files that lowrank did not write and that {name} would replace: name another folder, or use --force"
+                "the folder holds files that lowrank did not write and that {name} would replace: \
+                 name another folder, or use --force"
             ),
         };
         Err(FileError::format(&self.path, "", reason))

@@ -3,10 +3,12 @@
 //!
 //! `source` opens what is read: regular files, of bounded length where they are read as a whole.
 //! `output` opens what is written, and refuses what would destroy something; `folder` does the
-//! same for folders. `replace` writes whole files or none, `same` compares files, `space` knows
-//! what the machine has left.
+//! same for folders; `kind`, `links` and `same` tell what is there. `replace` writes whole files or
+//! none, `space` knows what the machine has left.
 
 mod folder;
+mod kind;
+mod links;
 mod output;
 mod replace;
 mod same;
@@ -18,7 +20,8 @@ use std::io;
 use std::path::PathBuf;
 
 pub use self::folder::{FolderKind, OutputFolder, ToFolder};
-pub use self::output::{Kind, Output, ToOutput, write_whole};
+pub use self::kind::Kind;
+pub use self::output::{Output, ToOutput, write_whole};
 pub use self::source::{LINE, Lines, open, read, read_text};
 use crate::error::Error;
 

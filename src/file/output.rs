@@ -5,76 +5,17 @@
 //! whole; devices, pipes and standard output are written to, never replaced. What can be tried in
 //! advance is: the folder is there, it can be written to, there is room.
 
-use std::fmt;
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::kind::{Kind, NPY, root};
+use super::links::{Behind, behind_links};
 use super::replace::{folder_of, replace, try_folder};
 use super::source::special;
 use super::{FileError, same, space};
-use crate::archive::{Fingerprint, HEADER_LEN, MAGIC};
-use crate::error::RootKind;
-
-/// What an output is, so that only its like is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind {
-    /// An archive that holds a base, of whatever family.
-    Base,
-    /// An archive that holds an adapter.
-    Adapter,
-    /// An archive that holds a training checkpoint.
-    Checkpoint,
-    /// Numbers as NumPy writes them.
-    Npy,
-    /// Anything: whatever is there is replaced.
-    Any,
-}
-
-impl Kind {
-    /// The kind of an archive with this root.
-    pub fn of_root(root: RootKind) -> Self {
-        match root {
-            RootKind::ADAPTER => Self::Adapter,
-            RootKind::CHECKPOINT => Self::Checkpoint,
-            _ => Self::Base,
-        }
-    }
-
-    /// Does a file that begins with `head` hold the same kind? Of an empty one nothing is lost.
-    fn matches(self, head: &[u8]) -> bool {
-        let found = root(head).map(Self::of_root);
-        head.is_empty()
-            || match self {
-                Self::Any => true,
-                Self::Npy => head.starts_with(NPY),
-                archive => found == Some(archive),
-            }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Base => "a base archive",
-            Self::Adapter => "an adapter archive",
-            Self::Checkpoint => "a training checkpoint",
-            Self::Npy => "a .npy file",
-            Self::Any => "a file",
-        })
-    }
-}
-
-/// What .npy files begin with.
-const NPY: &[u8] = b"\x93NUMPY";
-
-/// The root that an archive's header names.
-fn root(head: &[u8]) -> Option<RootKind> {
-    let number = head.get(12..16).filter(|_| head.starts_with(&MAGIC))?;
-    Some(RootKind(u32::from_le_bytes(number.try_into().ok()?)))
-}
+use crate::archive::{Fingerprint, HEADER_LEN};
 
 /// A place to write to that has been tried.
 #[derive(Debug, Clone)]
@@ -137,6 +78,11 @@ impl Output {
         &self.path
     }
 
+    /// May it be written over something of another kind?
+    pub fn is_forced(&self) -> bool {
+        self.is_forced
+    }
+
     /// Does it go to standard output? Then nothing else should.
     pub fn is_stdout(&self) -> bool {
         matches!(self.target, Target::Stream(_, true))
@@ -165,7 +111,8 @@ impl Output {
                 &self.path,
                 "",
                 format!(
-                    "the output is the input {} (or a part of it), which would be lost: name another file",
+                    "the output is the input {} (or a part of it), which would be lost: \
+                     name another file",
                     input.display()
                 ),
             )),
@@ -186,7 +133,8 @@ impl Output {
         if read.is_err() || self.is_forced || !is_base || head.get(32..48) != Some(&base.0[..]) {
             return Ok(());
         }
-        let reason = "the base that the work begins with is in this file, and would be lost: name another file";
+        let reason = "the base that the work begins with is in this file, and would be lost: \
+                      name another file";
         Err(FileError::format(&self.path, "", reason))
     }
 
@@ -254,7 +202,8 @@ fn refuse_other(path: &Path, kind: Kind, file: File) -> Result<(), FileError> {
         None => format!("something that is not {kind}"),
     };
     let reason = format!(
-        "the file holds {found}, and {kind} would be written over it: name another file, or use --force"
+        "the file holds {found}, and {kind} would be written over it: \
+         name another file, or use --force"
     );
     Err(FileError::format(path, "", reason))
 }
@@ -305,49 +254,6 @@ impl Target {
         let stream = OpenOptions::new().write(true).open(&real).map_err(io)?;
         Ok(Self::Stream(Arc::new(stream), false))
     }
-}
-
-/// What a name stands for in the end.
-pub(super) enum Behind {
-    /// No link.
-    Path(PathBuf),
-    /// A file that this process has open.
-    Descriptor(u32),
-}
-
-/// The most links behind one another, as Linux has it.
-const LINKS: usize = 40;
-
-/// Follows links, also to what is not there yet. The names of open files (`/dev/stdout`,
-/// `/dev/fd/3`) look like links to files, and are not: what is there is open already.
-pub(super) fn behind_links(path: &Path) -> io::Result<Behind> {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS {
-        if let Some(number) = descriptor_number(&path) {
-            return Ok(Behind::Descriptor(number));
-        }
-        match path.symlink_metadata() {
-            Ok(metadata) if metadata.is_symlink() => {
-                let link = path.read_link()?;
-                path = folder_of(&path).join(link);
-            }
-            _ => return Ok(Behind::Path(path)),
-        }
-    }
-    // A circle: the system has the words for it.
-    path.metadata().map(|_| Behind::Path(path))
-}
-
-/// N of `/dev/fd/N` and `/proc/self/fd/N`, under whatever name.
-fn descriptor_number(path: &Path) -> Option<u32> {
-    let number = path.file_name()?.to_str()?.parse().ok()?;
-    let folder = folder_of(path).canonicalize().ok()?;
-    let own = Path::new("/proc").join(std::process::id().to_string());
-    let is_own = folder == Path::new("/dev/fd")
-        || folder.strip_prefix(&own).is_ok_and(|rest| {
-            rest == Path::new("fd") || (rest.starts_with("task") && rest.ends_with("fd"))
-        });
-    is_own.then_some(number)
 }
 
 /// A file that this process has open, under its number.

@@ -57,7 +57,7 @@ pub use sample::{Candidate, Sampler, SamplerOptions};
 pub use sequences::Sequences;
 pub use session::{LlamaCpu, Session};
 
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", feature = "capi"))]
 pub(crate) use crate::exec::MOST_THREADS;
 #[cfg(feature = "std")]
 pub use crate::exec::Threads;

@@ -410,6 +410,9 @@ pub fn kind(method: Method) -> Kind {
     if method == Method::Full { Kind::Base } else { Kind::Adapter }
 }
 
+const NO_SECOND_FILE: &str =
+    "the classifier is written to a second file beside the base, and nothing lies beside this";
+
 /// Writes what was trained (see [`finish`]) to `output`, a path or an
 /// [`Output`](crate::file::Output) that was tried; with full fine-tuning of a classifier also its
 /// classifier, an adapter of the trained base, to `FILE.classifier.lrk` beside it. Files appear
@@ -435,10 +438,10 @@ pub fn save(
     if trainer.options().method == Method::Full
         && let Some(classifier) = trainer.classifier_adapter(&archive)?
     {
-        let second = output.beside("classifier.lrk").ok_or_else(|| {
-            FileError::format(output.path(), "", "the classifier is a second file beside the base, and nothing lies beside this: name a file")
-        })?;
-        let second = (&second).output(Kind::Adapter, &[])?;
+        let second = output
+            .beside("classifier.lrk")
+            .ok_or_else(|| FileError::format(output.path(), "", NO_SECOND_FILE))?;
+        let second = Output::new(second, Kind::Adapter, &[], output.is_forced())?;
         put(&output, &archive)?;
         put(&second, &classifier)?;
         return Ok(());

@@ -10,14 +10,8 @@ fn commands(folder: &Folder) -> Vec<(Vec<String>, Vec<String>)> {
     copy(&golden("tiny-llama"), &folder.path("source"));
     copy(&golden("tiny-llama/adapters/lora"), &folder.path("peft"));
     works(&["import", &file("tiny.gguf"), "-o", &file("tiny.lrk")]);
-    let tokenizer = r#"{"model_type": "lstm", "tokenizer": "../outer.json", "embedding_size": 4, "hidden_size": 4, "num_layers": 1}"#;
-    std::fs::create_dir(folder.path("inner")).unwrap();
-    std::fs::write(folder.path("inner/own.json"), tokenizer).unwrap();
-    let bytes = golden("smollm2/tokenizer.json");
-    let outer = if bytes.exists() { bytes } else { golden("minilm/tokenizer.json") };
-    let has_outer = outer.exists() && std::fs::copy(outer, folder.path("outer.json")).is_ok();
     let training = ["base.lrk", "data.jsonl", "dev.jsonl"].map(&file).to_vec();
-    let mut all = vec![
+    vec![
         (folder.train("lora"), training.clone()),
         (folder.train("full"), training),
         (folder.logits(), ["base.lrk", "adapter.lrk"].map(&file).to_vec()),
@@ -35,11 +29,24 @@ fn commands(folder: &Folder) -> Vec<(Vec<String>, Vec<String>)> {
                 .map(&file)
                 .to_vec(),
         ),
-    ];
-    if has_outer {
-        all.push((words(&["init", &file("inner/own.json")]), vec![file("outer.json")]));
-    }
-    all
+    ]
+}
+
+/// A configuration names its tokenizer's file, which is an input too.
+#[test]
+fn the_tokenizer_that_a_configuration_names_is_an_input() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("inner")).unwrap();
+    let config = r#"{"model_type": "lstm", "tokenizer": "../outer.json",
+        "embedding_size": 4, "hidden_size": 4, "num_layers": 1}"#;
+    let tokenizer = r#"{"version": "1.0", "added_tokens": [],
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}"#;
+    std::fs::write(folder.path("inner/own.json"), config).unwrap();
+    std::fs::write(folder.path("outer.json"), tokenizer).unwrap();
+    let (config, outer) = (folder.file("inner/own.json"), folder.file("outer.json"));
+    let line = refusal(&["init", &config, "--force", "-o", &outer]);
+    assert!(line.contains("the output is the input"), "{line}");
+    assert_eq!(std::fs::read_to_string(&outer).unwrap(), tokenizer);
 }
 
 #[test]

@@ -44,16 +44,23 @@ fn refusal(arguments: &[&str]) -> String {
     last.to_owned()
 }
 
+/// The configuration of a small model with `more` keys, which overrule.
+fn small(kind: &str, more: &str) -> String {
+    format!(
+        r#"{{"model_type": "{kind}", "tokenizer": "bytes", "hidden_size": 16,
+            "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "max_position_embeddings": 32, "tie_word_embeddings": true{more}}}"#
+    )
+}
+
 /// A small decoder and an encoder with random weights, an adapter of the decoder, data and texts.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        let config = r#"{"model_type": "llama", "tokenizer": "bytes", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32, "tie_word_embeddings": true}"#;
-        let encoder = r#"{"model_type": "bert", "tokenizer": "bytes", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32}"#;
-        for (name, text) in [("base.json", config), ("encoder.json", encoder)] {
-            std::fs::write(folder.path(name), text).unwrap();
+        for (name, kind) in [("base.json", "llama"), ("encoder.json", "bert")] {
+            std::fs::write(folder.path(name), small(kind, "")).unwrap();
         }
         let line = |i: usize| format!("{{\"text\": \"line {i}\"}}\n");
         for (name, lines) in [("data.jsonl", 0..8), ("dev.jsonl", 8..12), ("texts.jsonl", 0..2)] {

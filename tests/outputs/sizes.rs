@@ -9,22 +9,21 @@ const HUGE: &str = "18446744073709551615";
 fn a_fresh_model_that_fits_no_machine_is_refused() {
     let folder = Folder::new();
     let (config, out) = (folder.path("huge.json"), folder.file("out"));
-    let decoder = |more: &str| {
-        format!(
-            r#"{{"model_type": "llama", "tokenizer": "bytes", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32, "tie_word_embeddings": true{more}}}"#
-        )
-    };
+    let decoder = |more: &str| small("llama", more);
     let mlp = |inputs: &str, hidden: &str| {
         format!(
-            r#"{{"model_type": "mlp", "input_size": {inputs}, "hidden_sizes": [{hidden}], "labels": ["no", "yes"]}}"#
+            r#"{{"model_type": "mlp", "labels": ["no", "yes"],
+                "input_size": {inputs}, "hidden_sizes": [{hidden}]}}"#
         )
     };
     for text in [
         mlp("1048576", "1048576, 1048576, 1048576"),
         mlp(HUGE, "1"),
         mlp("1", HUGE),
-        decoder(r#", "hidden_size": 131072, "intermediate_size": 1048576, "num_hidden_layers": 8000"#),
-        decoder(r#", "num_attention_heads": 4096, "head_dim": 4096, "hidden_size": 131072, "num_hidden_layers": 8000"#),
+        decoder(
+            r#", "hidden_size": 131072, "intermediate_size": 1048576, "num_hidden_layers": 8000"#,
+        ),
+        decoder(r#", "num_attention_heads": 4096, "head_dim": 4096, "num_hidden_layers": 8000"#),
         decoder(r#", "vocab_size": 16777216, "hidden_size": 131072"#),
         decoder(&format!(r#", "num_hidden_layers": {HUGE}"#)),
         decoder(&format!(r#", "num_attention_heads": {HUGE}, "head_dim": 2"#)),
@@ -32,8 +31,13 @@ fn a_fresh_model_that_fits_no_machine_is_refused() {
         decoder(&format!(r#", "head_dim": {HUGE}"#)),
         decoder(&format!(r#", "vocab_size": {HUGE}"#)),
         decoder(&format!(r#", "max_position_embeddings": {HUGE}"#)),
-        r#"{"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 1048576, "hidden_size": 1048576, "num_layers": 100}"#.into(),
-        r#"{"model_type": "bert", "tokenizer": "bytes", "vocab_size": 16777216, "hidden_size": 131072, "intermediate_size": 1048576, "num_hidden_layers": 1000, "num_attention_heads": 64, "max_position_embeddings": 16777216}"#.into(),
+        r#"{"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 1048576,
+            "hidden_size": 1048576, "num_layers": 100}"#
+            .into(),
+        small(
+            "bert",
+            r#", "vocab_size": 16777216, "hidden_size": 131072, "num_hidden_layers": 1000"#,
+        ),
     ] {
         std::fs::write(&config, &text).unwrap();
         let line = refusal(&["init", config.to_str().unwrap(), "-o", &out]);

@@ -133,7 +133,8 @@ fn the_files_of_a_model_folder_are_files() {
                 let (model, out) = (folder.path("model"), folder.file("out"));
                 copy(&golden(source), &model);
                 // tokenizer_config.json and templates are read beside a tokenizer.
-                let tokenizer = r#"{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
+                let tokenizer = r#"{"version": "1.0", "added_tokens": [],
+                    "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
                 std::fs::write(model.join("tokenizer.json"), tokenizer).unwrap();
                 let _ = std::fs::remove_file(model.join(name));
                 let path = model.join(name).to_str().unwrap().to_owned();

@@ -220,6 +220,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         crate::forecast::check(limit, crate::forecast::peak(&forecast, base.map.len()))?;
     }
     let mut trainer = Trainer::new(model, trainer_options, labels.unwrap_or_default())?;
+    output.check_room(4 * trainer.trainable_parameters() as u64)?;
     say_data(&arguments.data, &training);
     if let (Some(path), Some(data)) = (&arguments.validation, &validation) {
         say_data(path, data);
