@@ -189,7 +189,7 @@ def cases():
             yield "llama", "sentencepiece", {}, name, options, None
     for options in OPTIONS.values():
         yield "qwen2", "byte_level", {}, "PreTrainedTokenizerFast", options, None
-    for name in ("GPT2TokenizerFast", "GemmaTokenizerFast", "PreTrainedTokenizer", "BloomTokenizerFast"):
+    for name in ("GPT2TokenizerFast", "GemmaTokenizerFast", "PreTrainedTokenizer", "BloomTokenizerFast", "Phi3TokenizerFast"):
         for tokenizer in ("byte_level", "sentencepiece"):
             yield "llama", tokenizer, {}, name, {}, None
     for name in ("MobileBertTokenizerFast", "LayoutLMTokenizer", "ConvBertTokenizerFast", "RetriBertTokenizer", "LxmertTokenizer"):
@@ -201,7 +201,7 @@ def cases():
     yield "qwen2", "byte_level", {}, "Qwen2Tokenizer", config(**code), None
     for name in ("CodeLlamaTokenizer", "CohereTokenizerFast", "T5Tokenizer", "ByT5Tokenizer"):
         yield "llama", "sentencepiece", {}, name, {}, "tokenizer_class"
-    for name in ("MPNetTokenizer", "AlbertTokenizerFast", "RobertaTokenizer"):
+    for name in ("MPNetTokenizer", "AlbertTokenizerFast", "RobertaTokenizer", "LongformerTokenizer"):
         yield "bert", "wordpiece", {}, name, {}, "tokenizer_class"
     yield "llama", "byte_level", {}, None, config(split_special_tokens=True), "split_special_tokens"
     yield "bert", "wordpiece", {}, None, config(split_special_tokens=True), "split_special_tokens"

@@ -23,7 +23,7 @@ pub(super) enum Class {
 
 /// Classes that build the tokenizer by rules of their own which are not known here, or in Python;
 /// without `Tokenizer` and `Fast` behind the name.
-const OTHERS: [&str; 85] = [
+const OTHERS: [&str; 86] = [
     "Albert",
     "Bart",
     "Barthez",
@@ -64,6 +64,7 @@ const OTHERS: [&str; 85] = [
     "LayoutLMv2",
     "LayoutLMv3",
     "LayoutXLM",
+    "Longformer",
     "Luke",
     "M2M100",
     "MBart",
@@ -154,11 +155,13 @@ impl Class {
         let stem = name.strip_suffix("Tokenizer").unwrap_or(name);
         match stem {
             "Bert" | "ConvBert" | "DPRContextEncoder" | "DPRQuestionEncoder" | "DPRReader"
-            | "DistilBert" | "Lxmert" | "MobileBert" | "SqueezeBert" => Some(Self::Bert),
+            | "DistilBert" | "Electra" | "LayoutLM" | "Lxmert" | "MobileBert" | "SqueezeBert" => {
+                Some(Self::Bert)
+            }
             "Gemma" => Some(Self::Gemma),
             "GPT2" => Some(Self::Gpt2),
             "GPTNeoX" => Some(Self::GptNeoX),
-            "Llama" => Some(Self::Llama),
+            "Llama" | "Phi3" => Some(Self::Llama),
             "Qwen2" => Some(Self::Qwen2),
             "XLMRoberta" => Some(Self::XlmRoberta),
             _ if stem != name && OTHERS.contains(&stem) => None,
