@@ -23,7 +23,7 @@ pub(super) enum Class {
 
 /// Classes that build the tokenizer by rules of their own which are not known here, or in Python;
 /// without `Tokenizer` and `Fast` behind the name.
-const OTHERS: [&str; 86] = [
+const OTHERS: [&str; 90] = [
     "Albert",
     "Bart",
     "Barthez",
@@ -44,8 +44,12 @@ const OTHERS: [&str; 86] = [
     "CodeGen",
     "CodeLlama",
     "Cohere",
+    "ConvBert",
     "Cpm",
     "CpmAnt",
+    "DPRContextEncoder",
+    "DPRQuestionEncoder",
+    "DPRReader",
     "Deberta",
     "DebertaV2",
     "Dia",
@@ -154,10 +158,8 @@ impl Class {
     fn named(name: &str) -> Option<Self> {
         let stem = name.strip_suffix("Tokenizer").unwrap_or(name);
         match stem {
-            "Bert" | "ConvBert" | "DPRContextEncoder" | "DPRQuestionEncoder" | "DPRReader"
-            | "DistilBert" | "Electra" | "LayoutLM" | "Lxmert" | "MobileBert" | "SqueezeBert" => {
-                Some(Self::Bert)
-            }
+            "Bert" | "DistilBert" | "Electra" | "LayoutLM" | "Lxmert" | "MobileBert"
+            | "SqueezeBert" => Some(Self::Bert),
             "Gemma" => Some(Self::Gemma),
             "GPT2" => Some(Self::Gpt2),
             "GPTNeoX" => Some(Self::GptNeoX),
