@@ -300,7 +300,11 @@ fn a_missing_or_broken_tokenizer_is_one_clear_error() {
         open(schema::Text { tokenizer: b"{\"version\": 1}", ..Default::default() }, 8)
             .contains("cannot be read")
     );
+    // Tokens that the model does not have are an error where they occur, not before.
     let tokenizer = tokenizer();
-    let error = open(schema::Text { tokenizer: &tokenizer, ..Default::default() }, 200);
-    assert!(error.contains("257") && error.contains("200"), "{error}");
+    let archive = base(schema::Text { tokenizer: &tokenizer, ..Default::default() }, 200);
+    let border = TextBorder::new(&Llama::open(&archive).unwrap()).unwrap();
+    assert_eq!(border.encode("a", true).unwrap(), [97]);
+    let error = border.encode("a</s>", true).unwrap_err().to_string();
+    assert!(error.contains("\"</s>\" with id 257") && error.contains("199"), "{error}");
 }

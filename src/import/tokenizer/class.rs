@@ -23,7 +23,7 @@ pub(super) enum Class {
 
 /// Classes that build the tokenizer by rules of their own which are not known here, or in Python;
 /// without `Tokenizer` and `Fast` behind the name.
-const OTHERS: [&str; 85] = [
+const OTHERS: [&str; 90] = [
     "Albert",
     "Bart",
     "Barthez",
@@ -44,8 +44,12 @@ const OTHERS: [&str; 85] = [
     "CodeGen",
     "CodeLlama",
     "Cohere",
+    "ConvBert",
     "Cpm",
     "CpmAnt",
+    "DPRContextEncoder",
+    "DPRQuestionEncoder",
+    "DPRReader",
     "Deberta",
     "DebertaV2",
     "Dia",
@@ -64,6 +68,7 @@ const OTHERS: [&str; 85] = [
     "LayoutLMv2",
     "LayoutLMv3",
     "LayoutXLM",
+    "Longformer",
     "Luke",
     "M2M100",
     "MBart",
@@ -153,12 +158,12 @@ impl Class {
     fn named(name: &str) -> Option<Self> {
         let stem = name.strip_suffix("Tokenizer").unwrap_or(name);
         match stem {
-            "Bert" | "ConvBert" | "DPRContextEncoder" | "DPRQuestionEncoder" | "DPRReader"
-            | "DistilBert" | "Lxmert" | "MobileBert" | "SqueezeBert" => Some(Self::Bert),
+            "Bert" | "DistilBert" | "Electra" | "LayoutLM" | "Lxmert" | "MobileBert"
+            | "SqueezeBert" => Some(Self::Bert),
             "Gemma" => Some(Self::Gemma),
             "GPT2" => Some(Self::Gpt2),
             "GPTNeoX" => Some(Self::GptNeoX),
-            "Llama" => Some(Self::Llama),
+            "Llama" | "Phi3" => Some(Self::Llama),
             "Qwen2" => Some(Self::Qwen2),
             "XLMRoberta" => Some(Self::XlmRoberta),
             _ if stem != name && OTHERS.contains(&stem) => None,
