@@ -794,6 +794,28 @@ typedef struct lowrank_message {
 } lowrank_message;
 
 /**
+ * A variable for the chat template. The strings need no NUL at their ends.
+ */
+typedef struct lowrank_template_variable {
+    /**
+     * Its name, UTF-8: `enable_thinking`, `tools` …
+     */
+    const char *name;
+    /**
+     * Its length.
+     */
+    size_t name_bytes;
+    /**
+     * Its value, UTF-8: JSON, or else text.
+     */
+    const char *value;
+    /**
+     * Its length.
+     */
+    size_t value_bytes;
+} lowrank_template_variable;
+
+/**
  * A training run. Start from `lowrank_train_options_default` and set `data` and `output`. Strings are UTF-8 (paths on Unix: any bytes) with a
  * NUL at their ends.
  */
@@ -1596,20 +1618,6 @@ lowrank_code lowrank_decode(const struct lowrank_text *text,
                             struct lowrank_error *error);
 
 /**
- * Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8, no NUL) and its length to `*bytes`, as
- * `lowrank_decode` does. If `add_generation_prompt` is not 0, the beginning of the assistant's turn is added. Encode it with
- * `LOWRANK_PROMPT`.
- */
-lowrank_code lowrank_chat(const struct lowrank_text *text,
-                          const struct lowrank_message *messages,
-                          size_t count,
-                          uint32_t add_generation_prompt,
-                          char *buffer,
-                          size_t capacity,
-                          size_t *bytes,
-                          struct lowrank_error *error);
-
-/**
  * Closes a text object. Streams made from it go on.
  */
 lowrank_code lowrank_text_close(struct lowrank_text *text, struct lowrank_error *error);
@@ -1659,6 +1667,34 @@ lowrank_code lowrank_stream_close(struct lowrank_stream *stream, struct lowrank_
  * The bytes that a stream object takes, exactly; `LOWRANK_STREAM_BYTES` is enough on every target.
  */
 size_t lowrank_stream_bytes(void);
+
+/**
+ * Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8, no NUL) and its length to `*bytes`, as
+ * `lowrank_decode` does. If `add_generation_prompt` is not 0, the beginning of the assistant's turn is added. Encode it with
+ * `LOWRANK_PROMPT`.
+ */
+lowrank_code lowrank_chat(const struct lowrank_text *text,
+                          const struct lowrank_message *messages,
+                          size_t count,
+                          uint32_t add_generation_prompt,
+                          char *buffer,
+                          size_t capacity,
+                          size_t *bytes,
+                          struct lowrank_error *error);
+
+/**
+ * `lowrank_chat` with `variable_count` variables for the template, such as `enable_thinking` = `false`.
+ */
+lowrank_code lowrank_chat_with(const struct lowrank_text *text,
+                               const struct lowrank_message *messages,
+                               size_t count,
+                               const struct lowrank_template_variable *variables,
+                               size_t variable_count,
+                               uint32_t add_generation_prompt,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *bytes,
+                               struct lowrank_error *error);
 
 /**
  * Reads the adapter at `source`, a PEFT directory or a GGUF LoRA file, for the base whose archive is given (Llama or BERT family; GGUF

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::base::{Model, lowrank_base};
 use super::failure::{Outcome, Refusal, call, lowrank_code, lowrank_error};
-use super::memory::{Region, check, slice};
+use super::memory::{Region, slice};
 use super::object::{self, Kind, hold, place, region, share, size};
 use crate::text::{StreamDecoder, TextBorder};
 
