@@ -139,14 +139,36 @@ fn equal_scores_join_the_leftmost_or_are_refused() {
 fn sentencepiece_that_lacks_something_is_refused_by_name() {
     let whole = sentencepiece(&golden("gguf-text/sentencepiece.json"));
     let cases: [(fn(&mut File), &[&str]); 5] = [
-        (|f| drop(f.without("tokenizer.ggml.scores")), &["tokenizer.ggml.scores", "missing"]),
-        (|f| drop(f.floats("tokenizer.ggml.scores", &[1.])), &["1 scores for 1200 tokens"]),
         (
-            |f| drop(f.floats("tokenizer.ggml.scores", &[f32::NAN; 1200])),
+            |f| {
+                f.without("tokenizer.ggml.scores");
+            },
+            &["tokenizer.ggml.scores", "missing"],
+        ),
+        (
+            |f| {
+                f.floats("tokenizer.ggml.scores", &[1.]);
+            },
+            &["1 scores for 1200 tokens"],
+        ),
+        (
+            |f| {
+                f.floats("tokenizer.ggml.scores", &[f32::NAN; 1200]);
+            },
             &["tokenizer.ggml.scores", "token 0", "NaN"],
         ),
-        (|f| drop(f.text("tokenizer.ggml.scores", "x")), &["tokenizer.ggml.scores", "a string"]),
-        (|f| drop(f.flag("tokenizer.ggml.add_eos_token", true)), &["add_eos_token"]),
+        (
+            |f| {
+                f.text("tokenizer.ggml.scores", "x");
+            },
+            &["tokenizer.ggml.scores", "a string"],
+        ),
+        (
+            |f| {
+                f.flag("tokenizer.ggml.add_eos_token", true);
+            },
+            &["add_eos_token"],
+        ),
     ];
     for (change, words) in cases {
         let mut file = whole.clone();

@@ -75,13 +75,17 @@ const MOST_COLUMNS: usize = 1 << 16;
 
 /// The filter `truncate`: at most `length` characters (255), `end` (`...`) included, cut between
 /// words unless `killwords`; a text that is longer by `leeway` (5) stays whole.
-pub(super) fn truncate(text: &str, arguments: Rest<Value>) -> Result<String, Error> {
-    type Arguments = (Option<usize>, Option<bool>, Option<String>, Option<usize>, Kwargs);
-    let (length, killwords, end, leeway, options): Arguments = from_args(&arguments.0)?;
-    let length = length.or(options.get("length")?).unwrap_or(255);
-    let cuts_words = killwords.or(options.get("killwords")?).unwrap_or(false);
-    let end = end.or(options.get("end")?).unwrap_or_else(|| "...".into());
-    let leeway = leeway.or(options.get("leeway")?).unwrap_or(5);
+pub(super) fn truncate(
+    text: &str,
+    length: Option<usize>,
+    killwords: Option<bool>,
+    end: Option<String>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let length = length.or(options.get::<Option<usize>>("length")?).unwrap_or(255);
+    let cuts_words = killwords.or(options.get::<Option<bool>>("killwords")?).unwrap_or(false);
+    let end = end.or(options.get::<Option<String>>("end")?).unwrap_or_else(|| "...".into());
+    let leeway = options.get::<Option<usize>>("leeway")?.unwrap_or(5);
     options.assert_all_used()?;
     if text.chars().count() <= length.saturating_add(leeway) {
         return Ok(text.to_owned());
@@ -89,7 +93,7 @@ pub(super) fn truncate(text: &str, arguments: Rest<Value>) -> Result<String, Err
     let kept: String = text.chars().take(length.saturating_sub(end.chars().count())).collect();
     let kept = match kept.rsplit_once(' ') {
         Some((words, _)) if !cuts_words => words,
-        _ => &kept,
+        _ => kept.as_str(),
     };
     Ok(format!("{kept}{end}"))
 }
@@ -160,8 +164,8 @@ impl Formatter for Dumps {
                 let sign = if power < 0 { '-' } else { '+' };
                 write!(out, "{digits}e{sign}{:02}", power.abs())
             }
-            // With a decimal point.
-            _ => write!(out, "{value:?}"),
+            _ if value.fract() == 0.0 => write!(out, "{value}.0"),
+            _ => write!(out, "{value}"),
         }
     }
 

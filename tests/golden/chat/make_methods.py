@@ -183,7 +183,7 @@ missing|default('x')
 'one two three four'|truncate(9)
 'one two three four'|truncate(9, true)
 'one two three four'|truncate(length=9, leeway=20)
-'one two three four'|truncate(12, false, '~', 0)
+'one two three four'|truncate(12, false, '~', leeway=0)
 'x'|list|tojson
 [1, 2]|string
 [[1, 2], [3]]|map('first')|list|tojson
