@@ -331,7 +331,7 @@ pub fn run(
     let mut report = state.report(trainer.steps(), false);
     if let Some(data) = validation {
         if trainer.options().method == Method::DyLora {
-            report.ranks = (1..=trainer.largest_rank())
+            report.ranks = (1..=trainer.options().rank)
                 .map(|rank| trainer.measure(data, executor, Some(rank)).map(|m| m.loss))
                 .collect::<Result<_, _>>()?;
             report.rank = smallest_rank(&report.ranks, options.rank_tolerance);
