@@ -25,6 +25,8 @@ pub(crate) enum Change {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LowRank {
     pub(crate) rank: usize,
+    /// The rank of layers without one of their own.
+    pub(crate) common: usize,
     pub(crate) alpha: f32,
     /// s = alpha / √r instead of alpha / r.
     pub(crate) rank_stabilized: bool,
@@ -39,9 +41,12 @@ pub(crate) struct LowRank {
 }
 
 impl LowRank {
-    /// The rank of a step in which `drawn` was drawn (DyLoRA).
+    /// The rank of a step in which `drawn` of the common rank was drawn (DyLoRA): the same share of
+    /// its own, rounded up, so that all of the common rank is all of every layer's.
     pub(crate) fn rank(&self, drawn: Option<usize>) -> usize {
-        drawn.map_or(self.rank, |drawn| self.rank.min(drawn))
+        drawn.map_or(self.rank, |drawn| {
+            self.rank.saturating_mul(drawn).div_ceil(self.common).clamp(1, self.rank)
+        })
     }
 
     /// s at `rank`.

@@ -139,6 +139,7 @@ fn low_rank(
     let (rank_stabilized, a_frozen) = (rules.rank_stabilized(), rules.freezes_a());
     Ok(Change::LowRank(LowRank {
         rank,
+        common: options.rank,
         alpha,
         rank_stabilized,
         a,

@@ -371,7 +371,7 @@ impl<'r, 't> Running<'r, 't> {
         let mut report = self.progress.report(trainer.steps(), false);
         if let Some(data) = self.validation {
             if trainer.options().method == Method::DyLora {
-                let ranks = 1..=trainer.largest_rank();
+                let ranks = 1..=trainer.options().rank;
                 let loss = |rank| trainer.measure(data, self.executor, Some(rank)).map(|m| m.loss);
                 report.ranks = ranks.map(loss).collect::<Result<_, _>>()?;
                 report.rank = smallest_rank(&report.ranks, self.options.rank_tolerance);

@@ -265,8 +265,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<StepFacts, TrainError> {
         batches.iter().try_for_each(|batch| self.check(batch))?;
         let scored: usize = batches.iter().map(scored).sum();
-        let most = self.plan.largest_rank();
-        let rank = self.options.method.rules().rank(&self.options, most, self.steps);
+        let rank = self.options.method.rules().rank(&self.options, self.steps);
         let machine = Machine::new(executor, &self.pool);
         let (norms, precision) = (self.norms(&machine), self.options.precision);
         self.gradients.fill(0.0);
@@ -427,11 +426,6 @@ impl<'a> Trainer<'a> {
     /// What the base takes in.
     pub(crate) fn input(&self) -> ModelInput {
         self.network.borders().input()
-    }
-
-    /// The largest rank of a layer; 0 without low-rank factors.
-    pub(crate) fn largest_rank(&self) -> usize {
-        self.plan.largest_rank()
     }
 
     /// The fingerprint of the base.

@@ -1,7 +1,7 @@
 //! DyLoRA (arXiv 2210.07558): every step trains the first b rows of A and columns of B at the scale
 //! alpha / b, with b drawn uniformly from 1 to r for the whole model. Any rank can be used
-//! afterwards. Where layers have ranks of their own (`rank_pattern`), r is the largest of them, and
-//! a layer never has more than its own.
+//! afterwards. A layer with a rank of its own (`rank_pattern`) has the same share of it, rounded up:
+//! at b = r it has all of it.
 //!
 //! With `dylora_frozen` only row and column b learn, the ones before them are constants (the form
 //! of the authors' script).
@@ -17,8 +17,8 @@ pub(super) struct DyLora;
 const STREAM: u64 = 0x6479;
 
 impl Rules for DyLora {
-    fn rank(&self, options: &Options, most: usize, step: u64) -> Option<usize> {
-        let most = most.max(1) as u64;
+    fn rank(&self, options: &Options, step: u64) -> Option<usize> {
+        let most = options.rank.max(1) as u64;
         Some((random::bits(options.seed, STREAM, step) % most) as usize + 1)
     }
 
@@ -28,7 +28,11 @@ impl Rules for DyLora {
         }
         for change in &plan.changes {
             if let Change::LowRank(low) = change {
-                let before = low.rank(rank) - 1;
+                // Where ranks differ, one more of the common rank is several rows, or none.
+                let before = match rank {
+                    Some(drawn) if drawn > 1 => low.rank(Some(drawn - 1)).min(low.rank(rank) - 1),
+                    _ => 0,
+                };
                 let (a, b) = (low.a.clone(), low.b.clone());
                 gradients[b.start..b.start + b.len() / low.rank * before].fill(0.0);
                 if low.embedding {

@@ -58,9 +58,8 @@ pub(crate) trait Rules {
         1.0
     }
 
-    /// The rank of optimizer step `step` where the largest of a layer is `most`; `None` for all of
-    /// it.
-    fn rank(&self, _options: &Options, _most: usize, _step: u64) -> Option<usize> {
+    /// The rank of optimizer step `step`; `None` for all of it.
+    fn rank(&self, _options: &Options, _step: u64) -> Option<usize> {
         None
     }
 
