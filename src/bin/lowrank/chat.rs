@@ -152,7 +152,11 @@ fn check_names(adapters: &[OpenAdapter]) -> Result<(), Failure> {
     for (i, adapter) in adapters.iter().enumerate() {
         let name = &adapter.name;
         if name == OFF {
-            return Err(format!("an adapter cannot be called \"{name}\": that is a word of /adapter; give it another name (NAME=FILE)").into());
+            return Err(format!(
+                "an adapter cannot be called \"{name}\": that is a word of /adapter; give it another \
+                 name (NAME=FILE)"
+            )
+            .into());
         }
         if adapters[..i].iter().any(|other| other.name == *name) {
             return Err(format!(
