@@ -187,6 +187,9 @@ errors! {
         "{found} of the adapters of sequence {sequence} bring a classifier, exactly one is needed";
     /// The base has no head of its own.
     NoHead = 60, "the base has no head of its own: choose an adapter that brings a classifier";
+    /// The content is not what the fingerprint says, although the checksum is right.
+    Content { stored: u64, computed: u64 } = 70,
+        "fingerprint mismatch: the header says {stored:016x}…, the content gives {computed:016x}…; the file was changed after it was written";
     /// A classifier's label names are not one per row, or one is empty.
     Labels { names: u64, rows: u64 } = 54, "the classifier has {rows} rows and {names} usable label names: one each is needed";
 }

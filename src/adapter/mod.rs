@@ -11,6 +11,8 @@ mod numbers;
 mod set;
 #[cfg(feature = "std")]
 mod shared;
+#[cfg(feature = "alloc")]
+mod verify;
 
 #[cfg(feature = "std")]
 pub use build::{AdapterBuilder, ClassifierParts, Place, TargetParts};

@@ -26,6 +26,7 @@ use super::write_base;
 use crate::archive::{Buffer, Header};
 use crate::error::RootKind;
 use crate::file::FileError;
+use crate::text::gate::Tokenizer;
 
 /// Writes a fresh model after the configuration in the file `config` to `output`. The same seed
 /// gives the same bytes.
@@ -159,8 +160,8 @@ fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Vec<u8>>, FileError>
     }
     let file = path.parent().unwrap_or(Path::new("")).join(&stated);
     let bytes = std::fs::read(&file).map_err(|error| FileError::io(&file, error))?;
-    let tokenizer = tokenizers::Tokenizer::from_bytes(&bytes)
-        .map_err(|error| FileError::format(&file, "", format!("not a valid tokenizer: {error}")))?;
+    let tokenizer = Tokenizer::import(&bytes)
+        .map_err(|refusal| super::huggingface_text::refused(&file, refusal))?;
     let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
     default(&mut json.fields, "vocab_size", json!(u64::from(last) + 1));
     Ok(Some(bytes))

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::TextParts;
 use super::json::Json;
 use crate::file::FileError;
+use crate::text::gate::{Refusal, Tokenizer};
 
 /// Tokens that end a turn wherever a tokenizer has them.
 const END_OF_TURN: [&str; 5] =
@@ -30,8 +31,7 @@ pub(super) fn read(directory: &Path, config: &Json, vocab: usize) -> Result<Text
     }
     let bytes = std::fs::read(&path).map_err(|error| FileError::io(&path, error))?;
     let tokenizer = Json::read(&path)?;
-    tokenizers::Tokenizer::from_bytes(&bytes)
-        .map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
+    Tokenizer::import(&bytes).map_err(|refusal| refused(&path, refusal))?;
     let settings = Json::read_if_there(&directory.join("tokenizer_config.json"))?;
     let map = Json::read_if_there(&directory.join("special_tokens_map.json"))?;
     let named = |key: &str| {
@@ -77,8 +77,7 @@ pub(super) fn encoder_tokenizer(directory: &Path) -> Result<Vec<u8>, FileError> 
         return Ok(Vec::new());
     }
     let bytes = std::fs::read(&path).map_err(|error| FileError::io(&path, error))?;
-    tokenizers::Tokenizer::from_bytes(&bytes)
-        .map_err(|error| FileError::format(&path, "", format!("not a valid tokenizer: {error}")))?;
+    Tokenizer::import(&bytes).map_err(|refusal| refused(&path, refusal))?;
     // sentence-transformers lowers texts itself if told to; only a tokenizer that does it too gives
     // the same ids.
     let settings = Json::read_if_there(&directory.join("sentence_bert_config.json"))?;
@@ -94,6 +93,12 @@ pub(super) fn encoder_tokenizer(directory: &Path) -> Result<Vec<u8>, FileError> 
         ));
     }
     Ok(bytes)
+}
+
+/// A tokenizer.json at `path` that is not taken.
+pub(super) fn refused(path: &Path, refusal: Refusal) -> FileError {
+    let reason = format!("not a tokenizer that can be used: {}", refusal.reason);
+    FileError::format(path, &refusal.key, reason)
 }
 
 fn id(json: &Json, key: &str) -> Result<Option<u32>, FileError> {

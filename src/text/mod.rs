@@ -3,6 +3,7 @@
 //! Everything comes from the base's archive: tokenizer, template, special tokens, and the rule
 //! about the begin-of-sequence token.
 
+pub(crate) mod gate;
 mod pieces;
 mod python;
 mod stream;
@@ -11,12 +12,13 @@ mod template;
 use std::fmt;
 use std::sync::OnceLock;
 
-use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
+use tokenizers::TruncationDirection;
 
 use crate::model::bert::Bert;
 use crate::model::llama::Llama;
 use crate::model::lstm::Lstm;
 
+use gate::Tokenizer;
 use pieces::{Pieces, Position};
 
 pub use stream::StreamDecoder;
@@ -91,14 +93,10 @@ impl TextBorder {
                 "the base has no tokenizer: import it again from a source that has one".into(),
             ));
         }
-        let tokenizer = Tokenizer::from_bytes(json);
         let unreadable = |error: &dyn fmt::Display| {
             TextError(format!("the base's tokenizer cannot be read: {error}"))
         };
-        let mut tokenizer = tokenizer.map_err(|error| unreadable(&error))?;
-        // Settings of a training run that some files still carry: a prompt is never cut or filled
-        // up silently.
-        tokenizer.with_truncation(None).map_err(|error| unreadable(&error))?.with_padding(None);
+        let tokenizer = Tokenizer::from_json(json).map_err(|refusal| unreadable(&refusal))?;
         let decoder =
             serde_json::to_value(tokenizer.get_decoder()).map_err(|error| unreadable(&error))?;
         let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
@@ -133,7 +131,7 @@ impl TextBorder {
             |error: &dyn fmt::Display| TextError(format!("the text cannot be encoded: {error}"));
         let mut encoding =
             self.tokenizer.encode_fast(text, false).map_err(|error| refused(&error))?;
-        let added = self.tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false));
+        let added = self.tokenizer.added_tokens();
         let Some(room) = max_length.checked_sub(added).filter(|&room| room > 0) else {
             return Err(TextError(format!(
                 "{max_length} tokens leave no room beside the {added} special ones around every text"
@@ -143,8 +141,7 @@ impl TextBorder {
         if cut > 0 {
             encoding.truncate(room, 0, TruncationDirection::Right);
         }
-        let encoding =
-            self.tokenizer.post_process(encoding, None, true).map_err(|error| refused(&error))?;
+        let encoding = self.tokenizer.post_process(encoding).map_err(|error| refused(&error))?;
         Ok((encoding.get_ids().to_vec(), cut))
     }
 

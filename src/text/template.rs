@@ -7,10 +7,11 @@
 use std::borrow::Cow;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja::{Error, ErrorKind, Value, context};
 
 use regex::Regex;
 
+use super::gate::Job;
 use super::{TextError, python};
 
 /// A message of a conversation.
@@ -29,9 +30,6 @@ impl Message {
     }
 }
 
-/// Steps after which a template counts as endless; a real one takes a few dozen a message.
-const FUEL: u64 = 10_000_000;
-
 pub(super) fn render(
     template: &str,
     messages: &[Message],
@@ -45,22 +43,25 @@ pub(super) fn render(
     let raise = |message: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     };
-    let template = without_generation(template)?;
-    let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.map_err(|error| TextError(error.to_string()))?);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", raise);
-    environment.add_function("strftime_now", python::strftime_now);
-    environment.add_filter("tojson", python::tojson);
-    environment.add_test("iterable", python::is_iterable);
-    environment.add_test("sequence", python::is_sequence);
-    let message = |m: &Message| context! { role => m.role.as_str(), content => m.content.as_str() };
-    let messages: Vec<Value> = messages.iter().map(message).collect();
-    let values = context! { messages, add_generation_prompt, bos_token, eos_token, tools => (), documents => () };
-    let rendered = environment.render_str(&template, values);
-    rendered.map_err(|error| TextError(format!("the chat template cannot be rendered: {error}")))
+    let job = Job {
+        source: &without_generation(template)?,
+        syntax: syntax.map_err(|error| TextError(error.to_string()))?,
+        bytes: messages.iter().map(|message| message.role.len() + message.content.len()).sum(),
+        messages: messages.len(),
+        methods: minijinja_contrib::pycompat::unknown_method_callback,
+    };
+    job.render(|environment| {
+        environment.add_function("raise_exception", raise);
+        environment.add_function("strftime_now", python::strftime_now);
+        environment.add_filter("tojson", python::tojson);
+        environment.add_test("iterable", python::is_iterable);
+        environment.add_test("sequence", python::is_sequence);
+        let message =
+            |m: &Message| context! { role => m.role.as_str(), content => m.content.as_str() };
+        let messages: Vec<Value> = messages.iter().map(message).collect();
+        context! { messages, add_generation_prompt, bos_token, eos_token, tools => (), documents => () }
+    })
 }
 
 /// `{% generation %}` … `{% endgeneration %}` as a condition that always holds, so that the space

@@ -11,6 +11,7 @@ use super::reader::Reader;
 use super::tokenizer;
 use crate::file::FileError;
 use crate::import::TextParts;
+use crate::text::gate::Tokenizer;
 
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,13 +149,11 @@ pub(super) fn text(reader: &Reader, vocab: usize) -> Result<TextParts, FileError
         );
     }
     let chat_template = reader.string("tokenizer.chat_template")?.unwrap_or_default().to_owned();
-    Ok(TextParts {
-        tokenizer: tokenizer::json(reader, &vocabulary, &pre)?,
-        chat_template,
-        bos,
-        add_bos,
-        stop,
-    })
+    let tokenizer = tokenizer::json(reader, &vocabulary, &pre)?;
+    Tokenizer::import(&tokenizer).map_err(|refusal| {
+        reader.error("tokenizer.ggml", format!("not a tokenizer that can be used: {refusal}"))
+    })?;
+    Ok(TextParts { tokenizer, chat_template, bos, add_bos, stop })
 }
 
 /// The token id under a `tokenizer.ggml` key.
