@@ -30,9 +30,8 @@ const EXPRESSION: usize = 3_000;
 const ELIFS: usize = 500;
 /// Names of what a template keeps in namespaces.
 const ATTRIBUTES: usize = 64;
-/// Macros in macros.
-const RECURSION: usize = 100;
-/// Bytes of stack: what the bounds above need without optimization, many times over.
+/// Bytes of stack: what the bounds above and the engine's own on macros in macros need without
+/// optimization, many times over.
 const STACK: usize = 64 << 20;
 
 const CHECK: &str = "checked value";
@@ -76,7 +75,6 @@ impl Job<'_> {
         // A step a byte pays for some sixty copies of every text.
         let fuel = 200_000 + 5_000 * self.messages as u64 + 2 * self.bytes as u64;
         environment.set_fuel(Some(fuel));
-        environment.set_recursion_limit(RECURSION);
         let methods = self.methods;
         environment.set_unknown_method_callback(move |state, value, method, arguments| {
             values::check_method(state, value, method, arguments)?;
