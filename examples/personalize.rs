@@ -81,7 +81,7 @@ fn learn(model: Llama<'_>, border: &TextBorder) -> Result<SharedAdapter, Failure
         }
         Control::Continue
     })?;
-    Ok(SharedAdapter::open(Box::new(trainer.archive("user", None)?))?)
+    Ok(SharedAdapter::open(trainer.archive("user", None)?)?)
 }
 
 fn main() -> Result<(), Failure> {

@@ -120,6 +120,8 @@ enum {
     LOWRANK_ERROR_CLASSIFIERS = 53,
     /* The base has no head of its own. */
     LOWRANK_ERROR_NO_HEAD = 60,
+    /* The content is not what the fingerprint says, although the checksum is right. */
+    LOWRANK_ERROR_CONTENT = 70,
     /* A classifier's label names are not one per row, or one is empty. */
     LOWRANK_ERROR_LABELS = 54,
     /* A pointer that must not be null is null. */

@@ -196,6 +196,9 @@ errors! {
     /// No row of features with this number has been computed under its adapters.
     NotComputed { row: usize, rows: usize } = 72,
         "row {row} has no outputs: {rows} rows are computed (choosing adapters forgets them)";
+    /// The content is not what the fingerprint says, although the checksum is right.
+    Content { stored: u64, computed: u64 } = 73,
+        "fingerprint mismatch: the header says {stored:016x}…, the content gives {computed:016x}…; the file was changed after it was written";
     /// A classifier's label names are not one per row, or one is empty.
     Labels { names: u64, rows: u64 } = 54, "the classifier has {rows} rows and {names} usable label names: one each is needed";
 }

@@ -38,8 +38,10 @@
 //! # Safety of untrusted files
 //!
 //! A damaged or hostile archive gives an error, wrong numbers or NaN logits (which the sampler
-//! refuses), never a panic and never an access outside its bytes. `verify` finds every damage.
-//! Mapped files must not be changed in place.
+//! refuses), never a panic and never an access outside its bytes. `verify` finds every damage, also
+//! where somebody corrected the checksum: it computes the fingerprint again. Tokenizers and chat
+//! templates pass one gate (`text/gate`) before the libraries that run them. Mapped files must not
+//! be changed in place.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
 

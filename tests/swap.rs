@@ -3,8 +3,8 @@
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
 
 use common::{CONFIG, adapter, all_linear, base};
 use lowrank::Error;
@@ -183,30 +183,17 @@ fn limits_on_adapters_are_errors_with_both_numbers() {
         .unwrap();
 }
 
-/// Bytes that count how many of them are alive.
-struct Counted(Buffer, Arc<AtomicUsize>);
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.1.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 #[test]
 fn a_replaced_adapter_is_released_with_its_last_session() {
     let archive = base(&CONFIG, Format::F32, Format::F32, 1);
     let model = Llama::open(&archive).unwrap();
-    let alive = Arc::new(AtomicUsize::new(0));
+    // Who looks at the bytes can tell whether somebody still owns them.
+    let owned = RefCell::new(Vec::new());
+    let alive = || owned.borrow().iter().filter(|bytes| Weak::strong_count(bytes) > 0).count();
     let shared = |seed| {
-        alive.fetch_add(1, Ordering::SeqCst);
-        let bytes = Counted(adapter(&model, &all_linear(&CONFIG), 2, seed), Arc::clone(&alive));
-        Arc::new(SharedAdapter::open(Box::new(bytes)).unwrap())
+        let bytes = Arc::new(adapter(&model, &all_linear(&CONFIG), 2, seed));
+        owned.borrow_mut().push(Arc::downgrade(&bytes));
+        Arc::new(SharedAdapter::open(bytes).unwrap())
     };
     let set = SharedSet::new(model);
     let first = set.replace(0, 0, shared(7)).unwrap();
@@ -217,17 +204,17 @@ fn a_replaced_adapter_is_released_with_its_last_session() {
     running.prefill(0, &PROMPT).unwrap();
 
     let second = set.replace(0, first, shared(8)).unwrap();
-    assert_eq!(alive.load(Ordering::SeqCst), 2, "the running session still needs the first one");
+    assert_eq!(alive(), 2, "the running session still needs the first one");
     generate(&mut running, 3);
     assert_eq!(
         set.replace(0, first, shared(9)).unwrap_err(),
         Error::StaleGeneration { slot: 0, expected: first, current: second }
     );
-    assert_eq!(alive.load(Ordering::SeqCst), 2, "a refused adapter is released at once");
+    assert_eq!(alive(), 2, "a refused adapter is released at once");
     drop(pinned);
-    assert_eq!(alive.load(Ordering::SeqCst), 1);
+    assert_eq!(alive(), 1);
     set.detach(0, second).unwrap();
-    assert_eq!(alive.load(Ordering::SeqCst), 0);
+    assert_eq!(alive(), 0);
     assert_eq!(set.pin(&[0]).unwrap_err(), Error::EmptySlot { slot: 0 });
 }
 
@@ -237,7 +224,7 @@ fn threads_swap_while_others_generate() {
     let model = Llama::open(&archive).unwrap();
     let archives = [7, 8].map(|seed| adapter(&model, &all_linear(&CONFIG), 4, seed));
     let expected = [0, 1].map(|i| fresh(model, &[&archives[i]], &[Choice::slot(0)], 12));
-    let adapters = archives.map(|bytes| Arc::new(SharedAdapter::open(Box::new(bytes)).unwrap()));
+    let adapters = archives.map(|bytes| Arc::new(SharedAdapter::open(bytes).unwrap()));
     let set = SharedSet::new(model);
     set.replace(0, 0, Arc::clone(&adapters[0])).unwrap();
     std::thread::scope(|scope| {

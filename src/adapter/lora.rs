@@ -31,7 +31,7 @@ use super::classifier::{self, Classifier};
 /// An opened adapter. Borrows the archive; copying it copies a few words.
 #[derive(Clone, Copy)]
 pub struct Adapter<'a> {
-    root: &'a ArchivedAdapter<'static>,
+    pub(super) root: &'a ArchivedAdapter<'static>,
     fingerprint: Fingerprint,
 }
 
@@ -63,10 +63,13 @@ impl<'a> Adapter<'a> {
     /// As [`open`](Self::open), and compares the checksum over the whole archive.
     ///
     /// # Errors
-    /// [`Error::Checksum`] besides those of `open`.
+    /// [`Error::Checksum`] and, with `alloc`, [`Error::Content`] besides those of `open`.
     pub fn verify(archive: &'a [u8]) -> Result<Self> {
         archive::verify(archive)?;
-        Self::open(archive)
+        let adapter = Self::open(archive)?;
+        #[cfg(feature = "alloc")]
+        super::verify::check(&adapter)?;
+        Ok(adapter)
     }
 
     /// An adapter whose archive was opened before and whose header was `header`.
@@ -213,7 +216,7 @@ pub struct LowRank<'a> {
 }
 
 impl<'a> LowRank<'a> {
-    fn new(target: &'a ArchivedTarget<'static>) -> Self {
+    pub(super) fn new(target: &'a ArchivedTarget<'static>) -> Self {
         let (rank, inputs, outputs) = (
             target.rank.to_native() as usize,
             target.inputs.to_native() as usize,

@@ -12,6 +12,8 @@ mod selection;
 mod set;
 #[cfg(feature = "std")]
 mod shared;
+#[cfg(feature = "alloc")]
+mod verify;
 
 #[cfg(feature = "std")]
 pub(crate) use build::label_fault;

@@ -8,11 +8,74 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::set::{Base, Choice, Generation, Resolve, check_fit};
 use super::{Adapter, Chosen};
-use crate::archive::{Fingerprint, Header};
+use crate::archive::{ArchiveFile, Buffer, Fingerprint, Header};
 use crate::error::{Error, Result};
 
-/// Bytes that an adapter can own: a memory map, a buffer.
-pub type Bytes = Box<dyn AsRef<[u8]> + Send + Sync>;
+/// Bytes that an adapter can own. The kinds are those of this crate and plain memory, because an
+/// opened adapter trusts that it is shown the same bytes every time: a type of the caller's could
+/// hand out others.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use lowrank::{adapter::SharedAdapter, archive::ArchiveFile};
+/// let adapter = SharedAdapter::open(ArchiveFile::open("style.lrk")?)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// ```compile_fail,E0277
+/// struct Changing;
+/// impl AsRef<[u8]> for Changing {
+///     fn as_ref(&self) -> &[u8] { &[] }
+/// }
+/// lowrank::adapter::SharedAdapter::open(Changing);
+/// ```
+///
+/// ```compile_fail,E0277
+/// # struct Changing;
+/// # impl AsRef<[u8]> for Changing {
+/// #     fn as_ref(&self) -> &[u8] { &[] }
+/// # }
+/// lowrank::adapter::SharedAdapter::open(Box::new(Changing));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Bytes(Owner);
+
+#[derive(Debug, Clone)]
+enum Owner {
+    File(Arc<ArchiveFile>),
+    Buffer(Arc<Buffer>),
+    Static(&'static [u8]),
+}
+
+impl Bytes {
+    fn get(&self) -> &[u8] {
+        match &self.0 {
+            Owner::File(file) => file,
+            Owner::Buffer(buffer) => buffer,
+            Owner::Static(bytes) => bytes,
+        }
+    }
+}
+
+macro_rules! owners {
+    ($($ty:ty => $kind:ident $make:expr,)+) => {$(
+        impl From<$ty> for Bytes {
+            fn from(owner: $ty) -> Self {
+                Self(Owner::$kind($make(owner)))
+            }
+        }
+    )+};
+}
+owners! {
+    ArchiveFile => File Arc::new,
+    Box<ArchiveFile> => File Arc::from,
+    Arc<ArchiveFile> => File std::convert::identity,
+    Buffer => Buffer Arc::new,
+    Box<Buffer> => Buffer Arc::from,
+    Arc<Buffer> => Buffer std::convert::identity,
+    &'static [u8] => Static std::convert::identity,
+}
 
 /// An adapter with the archive it lives in.
 pub struct SharedAdapter {
@@ -31,8 +94,9 @@ impl SharedAdapter {
     ///
     /// # Errors
     /// As [`Adapter::open`].
-    pub fn open(bytes: Bytes) -> Result<Self> {
-        let archive = (*bytes).as_ref();
+    pub fn open(bytes: impl Into<Bytes>) -> Result<Self> {
+        let bytes = bytes.into();
+        let archive = bytes.get();
         let header = Header::parse(archive)?;
         Adapter::open(archive)?;
         Ok(Self { bytes, header })
@@ -41,8 +105,9 @@ impl SharedAdapter {
     /// The adapter.
     #[allow(unsafe_code)]
     pub fn adapter(&self) -> Adapter<'_> {
-        // SAFETY: `open` accepted these bytes; they are owned here and handed out for reading only.
-        unsafe { Adapter::reopen((*self.bytes).as_ref(), &self.header) }
+        // SAFETY: `open` accepted these bytes. They are owned here, handed out for reading only, and
+        // every kind of `Owner` is this crate's own: it shows the same, unchanged bytes again.
+        unsafe { Adapter::reopen(self.bytes.get(), &self.header) }
     }
 }
 

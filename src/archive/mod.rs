@@ -23,6 +23,8 @@ mod line;
 mod open;
 pub mod schema;
 #[cfg(feature = "alloc")]
+pub(crate) mod twin;
+#[cfg(feature = "alloc")]
 mod write;
 
 #[cfg(feature = "std")]

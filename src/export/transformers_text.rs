@@ -10,11 +10,11 @@ use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
 
 use crate::file::{FileError, write_whole};
 use crate::import::leading_token;
 use crate::model::llama::Llama;
+use crate::text::gate::Tokenizer;
 
 /// The files' names.
 pub(super) const GENERATION: &str = "generation_config.json";
@@ -38,7 +38,7 @@ impl<'a> TextFiles<'a> {
         let unreadable =
             |error: &dyn std::fmt::Display| format!("the base's tokenizer cannot be read: {error}");
         let tokenizer =
-            Tokenizer::from_bytes(base.tokenizer_json()).map_err(|error| unreadable(&error))?;
+            Tokenizer::from_json(base.tokenizer_json()).map_err(|error| unreadable(&error))?;
         let mut json: Value =
             serde_json::from_slice(base.tokenizer_json()).map_err(|error| unreadable(&error))?;
         let leading = base.leading_bos().and_then(|id| Some((id, tokenizer.id_to_token(id)?)));

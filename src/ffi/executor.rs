@@ -69,6 +69,19 @@ impl Job<'_> {
     }
 }
 
+/// Waits, when it goes, until nobody is inside the job.
+#[cfg(target_has_atomic = "ptr")]
+struct Wait<'j, 't>(&'j Job<'t>);
+
+#[cfg(target_has_atomic = "ptr")]
+impl Drop for Wait<'_, '_> {
+    fn drop(&mut self) {
+        while self.0.inside.load(Ordering::SeqCst) > 0 {
+            core::hint::spin_loop();
+        }
+    }
+}
+
 #[cfg(target_has_atomic = "ptr")]
 unsafe extern "C" fn work(argument: *mut c_void) {
     // SAFETY: `argument` is the job of a `run` that has not returned: it waits until nobody is
@@ -102,12 +115,12 @@ unsafe impl Executor for Callback {
             inside: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
         };
+        // Waits also when a part that this thread computes panics: the job is on its stack.
+        let wait = Wait(&job);
         // SAFETY: the callback is the caller's, with the context it came with; the job outlives it.
         unsafe { run(self.0.context, tasks, Some(work), (&raw const job).cast_mut().cast()) };
         while job.take() {}
-        while job.inside.load(Ordering::SeqCst) > 0 {
-            core::hint::spin_loop();
-        }
+        drop(wait);
         assert!(!job.panicked.load(Ordering::Relaxed), "a lane panicked on another thread");
     }
 
@@ -115,5 +128,54 @@ unsafe impl Executor for Callback {
     #[cfg(not(target_has_atomic = "ptr"))]
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         (0..tasks).for_each(task);
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    /// A second thread computes a part and is still at it when the callback returns.
+    unsafe extern "C" fn one_elsewhere(
+        context: *mut c_void,
+        _: usize,
+        task: lowrank_task,
+        argument: *mut c_void,
+    ) {
+        struct Shared(*mut c_void);
+        // SAFETY: the job may be used from any thread.
+        unsafe impl Send for Shared {}
+        let (argument, task) = (Shared(argument), task.unwrap());
+        // SAFETY: the test's own number.
+        let entered = unsafe { &*context.cast::<AtomicU32>() };
+        std::thread::spawn(move || {
+            let argument = argument;
+            // SAFETY: the job waits while somebody is inside.
+            unsafe { task(argument.0) };
+        });
+        while entered.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_callers_part_waits_for_the_parts_of_others() {
+        let (entered, left) = (AtomicU32::new(0), AtomicU32::new(0));
+        let caller = std::thread::current().id();
+        let context = (&raw const entered).cast_mut().cast();
+        let callback = Callback(lowrank_executor { run: Some(one_elsewhere), context });
+        let run = || {
+            callback.run(2, &|_| {
+                assert!(std::thread::current().id() != caller, "the caller's part");
+                entered.store(1, Ordering::SeqCst);
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                left.store(1, Ordering::SeqCst);
+            });
+        };
+        assert!(catch_unwind(AssertUnwindSafe(run)).is_err());
+        assert_eq!(left.load(Ordering::SeqCst), 1, "run returned while another thread was inside");
     }
 }

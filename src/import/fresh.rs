@@ -29,6 +29,7 @@ use crate::archive::{Buffer, Header};
 use crate::error::RootKind;
 use crate::file::{FileError, Kind, ToOutput, space};
 use crate::quant::Format;
+use crate::text::gate;
 
 /// Writes a fresh model after the configuration in the file `config` to `output`, a path or an
 /// [`Output`](crate::file::Output) that was tried. The same seed gives the same bytes.
@@ -247,8 +248,8 @@ fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Tokenizer>, FileErro
     }
     let file = path.parent().unwrap_or(Path::new("")).join(&stated);
     let bytes = crate::foreign::read(&file)?;
-    let tokenizer = tokenizers::Tokenizer::from_bytes(&bytes)
-        .map_err(|error| FileError::format(&file, "", format!("not a valid tokenizer: {error}")))?;
+    let tokenizer = gate::Tokenizer::import(&bytes)
+        .map_err(|refusal| super::huggingface_text::refused(&file, refusal))?;
     let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
     default(&mut json.fields, "vocab_size", json!(u64::from(last) + 1));
     Ok(Some(Tokenizer { json: bytes, file: Some(file) }))

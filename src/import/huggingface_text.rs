@@ -12,6 +12,7 @@ use super::json::Json;
 use super::tokenizer::FolderTokenizer;
 use crate::file::{FileError, Reason};
 use crate::foreign;
+use crate::text::gate::Refusal;
 
 /// Tokens that end a turn wherever a tokenizer has them.
 const END_OF_TURN: [&str; 5] =
@@ -88,6 +89,12 @@ pub(super) fn encoder_tokenizer(
         tokenizer.lower()?;
     }
     Ok(tokenizer.bytes)
+}
+
+/// A tokenizer.json at `path` that is not taken.
+pub(super) fn refused(path: &Path, refusal: Refusal) -> FileError {
+    let reason = format!("not a tokenizer that can be used: {}", refusal.reason);
+    FileError::format(path, &refusal.key, reason)
 }
 
 /// Says beside an error about a tokenizer how to do without.

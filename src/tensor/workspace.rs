@@ -40,10 +40,12 @@ impl<'w> Workspace<'w> {
         Ok(bytemuck::cast_slice_mut(bytes))
     }
 
-    /// `count` copies of `value`.
+    /// `count` copies of `value`. Bytes between the fields (padding) become zero, not what the
+    /// stack held: the memory is the caller's to read afterwards.
     pub(crate) fn values<T: Copy>(&mut self, count: usize, value: T) -> Result<&'w mut [T]> {
         const { assert!(align_of::<T>() <= ALIGN) };
         let bytes = self.bytes(count, size_of::<T>())?;
+        bytes.fill(0);
         let start = bytes.as_mut_ptr().cast::<T>();
         for i in 0..count {
             // SAFETY: `bytes` has room for `count` values and starts on a 64-byte boundary.
@@ -163,3 +165,29 @@ macro_rules! workspace {
     (@take $w:ident, $len:expr, $value:expr) => { $w.values($len, $value)? };
 }
 pub(crate) use workspace;
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Copy)]
+    #[allow(dead_code, reason = "its bytes are looked at")]
+    struct Padded {
+        wide: u64,
+        narrow: u8,
+    }
+
+    #[test]
+    fn values_with_padding_leave_zeros_between_their_fields() {
+        let mut lines = [crate::archive::Line::ZERO; 2];
+        let memory = bytemuck::cast_slice_mut::<_, u8>(&mut lines);
+        memory.fill(0xaa);
+        let mut workspace = Workspace::new(memory, 128).unwrap();
+        workspace.values(4, Padded { wide: u64::MAX, narrow: 0xff }).unwrap();
+        workspace.values(2, None::<Padded>).unwrap();
+        let bytes = bytemuck::cast_slice::<_, u8>(&lines);
+        let left = bytes[..64 + 2 * size_of::<Option<Padded>>()].iter().filter(|&&b| b == 0xaa);
+        assert_eq!(left.count(), 0, "{bytes:x?}");
+        assert_eq!(bytes[..64].iter().filter(|&&byte| byte == 0xff).count(), 4 * 9);
+    }
+}

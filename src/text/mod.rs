@@ -3,6 +3,7 @@
 //! Everything comes from the base's archive: tokenizer, template, special tokens, and the rule
 //! about the begin-of-sequence token.
 
+pub(crate) mod gate;
 mod mark;
 mod methods;
 mod pieces;
@@ -15,12 +16,13 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokenizers::{PostProcessor, Tokenizer, TruncationDirection};
+use tokenizers::TruncationDirection;
 
 use crate::model::bert::Bert;
 use crate::model::llama::Llama;
 use crate::model::lstm::Lstm;
 
+use gate::Tokenizer;
 use pieces::{Pieces, Position};
 
 pub use mark::without_mark;
@@ -106,15 +108,11 @@ impl TextBorder {
                 "the base has no tokenizer: import it again from a source that has one".into(),
             ));
         }
-        let tokenizer = Tokenizer::from_bytes(json);
         let unreadable = |error: &dyn fmt::Display| {
             TextError(format!("the base's tokenizer cannot be read: {error}"))
         };
-        let mut tokenizer = tokenizer.map_err(|error| unreadable(&error))?;
-        // Settings of a training run that some files still carry: a prompt is never cut or filled
-        // up silently. Only the side counts from which a text is cut that an encoder reads.
-        let cut = tokenizer.get_truncation().map_or(TruncationDirection::Right, |t| t.direction);
-        tokenizer.with_truncation(None).map_err(|error| unreadable(&error))?.with_padding(None);
+        let tokenizer = Tokenizer::from_json(json).map_err(|refusal| unreadable(&refusal))?;
+        let cut = tokenizer.cut();
         let decoder =
             serde_json::to_value(tokenizer.get_decoder()).map_err(|error| unreadable(&error))?;
         Ok(Self {
@@ -149,7 +147,7 @@ impl TextBorder {
             |error: &dyn fmt::Display| TextError(format!("the text cannot be encoded: {error}"));
         let mut encoding =
             self.tokenizer.encode_fast(text, false).map_err(|error| refused(&error))?;
-        let added = self.tokenizer.get_post_processor().map_or(0, |post| post.added_tokens(false));
+        let added = self.tokenizer.added_tokens();
         let Some(room) = max_length.checked_sub(added).filter(|&room| room > 0) else {
             return Err(TextError(format!(
                 "{max_length} tokens leave no room beside the {added} special ones around every text"
@@ -159,8 +157,7 @@ impl TextBorder {
         if cut > 0 {
             encoding.truncate(room, 0, self.cut);
         }
-        let encoding =
-            self.tokenizer.post_process(encoding, None, true).map_err(|error| refused(&error))?;
+        let encoding = self.tokenizer.post_process(encoding).map_err(|error| refused(&error))?;
         Ok((self.known(encoding.get_ids())?, cut))
     }
 

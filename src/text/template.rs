@@ -13,6 +13,7 @@ use minijinja::{Environment, Error, ErrorKind, Value, context};
 
 use regex::Regex;
 
+use super::gate::Job;
 use super::{TextError, methods, python};
 
 /// A message of a conversation.
@@ -30,9 +31,6 @@ impl Message {
         Self { role: role.into(), content: content.into() }
     }
 }
-
-/// Steps after which a template counts as endless; a real one takes a few dozen a message.
-const FUEL: u64 = 10_000_000;
 
 /// Values that a chat template reads beside the conversation: `enable_thinking`, `tools`, and
 /// whatever else it asks for.
@@ -86,8 +84,24 @@ pub(super) fn render(template: &str, with: &Conversation<'_>) -> Result<String, 
     if template.is_empty() {
         return Err(TextError("the base has no chat template: give it a plain prompt".into()));
     }
-    let template = without_generation(template)?;
-    let environment = environment()?;
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    let text = |message: &Message| message.role.len() + message.content.len();
+    let given = serde_json::to_string(&with.variables.0).map_or(0, |json| json.len());
+    let job = Job {
+        source: &without_generation(template)?,
+        syntax: syntax.map_err(|error| TextError(error.to_string()))?,
+        bytes: with.messages.iter().map(text).sum::<usize>() + given,
+        messages: with.messages.len(),
+        methods: methods::call,
+    };
+    job.render(|environment| {
+        prepare(environment);
+        values(with)
+    })
+}
+
+/// What a template reads.
+fn values(with: &Conversation<'_>) -> Value {
     let message = |m: &Message| context! { role => m.role.as_str(), content => m.content.as_str() };
     let messages: Vec<Value> = with.messages.iter().map(message).collect();
     // As in transformers, what is given from outside goes before special tokens and tools.
@@ -99,21 +113,14 @@ pub(super) fn render(template: &str, with: &Conversation<'_>) -> Result<String, 
         tools => (),
         documents => (),
     };
-    let values = merge_maps([defaults, variables, conversation]);
-    let rendered = environment.render_str(&template, values);
-    rendered.map_err(|error| TextError(format!("the chat template cannot be rendered: {error}")))
+    merge_maps([defaults, variables, conversation])
 }
 
 /// Jinja as transformers sets it up.
-fn environment<'e>() -> Result<Environment<'e>, TextError> {
+fn prepare(environment: &mut Environment<'_>) {
     let raise = |message: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     };
-    let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(syntax.map_err(|error| TextError(error.to_string()))?);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(methods::call);
     environment.add_function("raise_exception", raise);
     environment.add_function("strftime_now", python::strftime_now);
     let cycler = |items: Rest<Value>| minijinja_contrib::globals::cycler(items.0);
@@ -126,7 +133,6 @@ fn environment<'e>() -> Result<Environment<'e>, TextError> {
     environment.add_filter("wordcount", python::word_count);
     environment.add_test("iterable", python::is_iterable);
     environment.add_test("sequence", python::is_sequence);
-    Ok(environment)
 }
 
 /// `{% generation %}` … `{% endgeneration %}` as a condition that always holds, so that the space

@@ -95,7 +95,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut progress = Progress::new("importing");
     let source = &arguments.source;
     let output = &arguments.force.output(&arguments.output, Kind::Base, &[source])?;
-    let mut show = |p: lowrank::import::Progress<'_>| progress.show(p.done as u64, p.total as u64, p.name);
+    let mut show =
+        |p: lowrank::import::Progress<'_>| progress.show(p.done as u64, p.total as u64, p.name);
     let header = if source.extension().is_some_and(|extension| extension == "lrk") {
         quantize(source, &options, output)?
     } else if !source.is_dir() {

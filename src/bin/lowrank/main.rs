@@ -35,8 +35,8 @@ mod sampling;
 mod template;
 mod tokenize;
 mod train;
-mod typed;
 mod train_options;
+mod typed;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@ use super::special::{special_id, special_tokens};
 use super::{pretokenizers, sentencepiece, tokenizer, vocabulary, wordpiece};
 use crate::file::FileError;
 use crate::import::TextParts;
+use crate::text::gate::Tokenizer;
 
 /// The kinds of tokenizer that are read.
 enum Model {
@@ -110,6 +111,9 @@ pub(super) fn text(reader: &Reader, vocab: usize) -> Result<TextParts, FileError
             wordpiece::json(reader, &vocabulary, [bos, separator, unknown])?
         }
     };
+    Tokenizer::import(&tokenizer).map_err(|refusal| {
+        reader.error("tokenizer.ggml", format!("not a tokenizer that can be used: {refusal}"))
+    })?;
     let chat_template = reader.string("tokenizer.chat_template")?.unwrap_or_default().to_owned();
     Ok(TextParts { tokenizer, chat_template, bos, add_bos, stop })
 }

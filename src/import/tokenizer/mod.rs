@@ -20,15 +20,18 @@ use added::{Added, Token};
 use class::Class;
 use special::Special;
 
+use super::huggingface_text::refused;
 use super::json::Json;
 use crate::file::FileError;
+use crate::foreign;
+use crate::text::gate::Tokenizer;
 
 /// A folder's tokenizer.
 pub(super) struct FolderTokenizer {
     /// What goes into the archive.
     pub(super) bytes: Vec<u8>,
     json: Json,
-    tokenizer: tokenizers::Tokenizer,
+    tokenizer: Tokenizer,
     /// tokenizer_config.json, and what older files say beside it.
     pub(super) settings: Json,
     special: Special,
@@ -46,7 +49,7 @@ impl FolderTokenizer {
         if !path.exists() {
             return Ok(None);
         }
-        let bytes = std::fs::read(&path).map_err(|error| FileError::io(&path, error))?;
+        let bytes = foreign::read(&path)?;
         let mut json = Json::read(&path)?;
         let mut tokenizer = check(&path, &bytes)?;
         let mut settings = Json::read_or_empty(&directory.join("tokenizer_config.json"))?;
@@ -180,8 +183,7 @@ fn cut_side(json: &mut Json, settings: &Json) -> Result<(), FileError> {
     Ok(())
 }
 
-/// The library's reading of a tokenizer.json: what it refuses is refused at import, not later.
-fn check(path: &Path, bytes: &[u8]) -> Result<tokenizers::Tokenizer, FileError> {
-    tokenizers::Tokenizer::from_bytes(bytes)
-        .map_err(|error| FileError::format(path, "", format!("not a valid tokenizer: {error}")))
+/// A tokenizer.json through the gate: what would fail later is refused now.
+fn check(path: &Path, bytes: &[u8]) -> Result<Tokenizer, FileError> {
+    Tokenizer::import(bytes).map_err(|refusal| refused(path, refusal))
 }

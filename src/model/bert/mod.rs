@@ -74,10 +74,11 @@ impl<'a> Bert<'a> {
         Ok(model)
     }
 
-    /// Reads the whole archive: its checksum and every scale.
+    /// Reads the whole archive: its checksum, every scale, and with `alloc` its fingerprint.
     ///
     /// # Errors
-    /// [`Error::Checksum`], [`Error::NotFinite`], and those of [`open`](Self::open).
+    /// [`Error::Checksum`], [`Error::NotFinite`], with `alloc` [`Error::Content`], and those of
+    /// [`open`](Self::open).
     pub fn verify(archive: &'a [u8]) -> Result<Self> {
         archive::verify(archive)?;
         let model = Self::open(archive)?;
@@ -94,6 +95,8 @@ impl<'a> Bert<'a> {
         root.pooler
             .as_ref()
             .map_or(Ok(()), |pooler| pooler.weight.check_values(Site::Pooler.number(layers)))?;
+        #[cfg(feature = "alloc")]
+        archive::twin::bert(model.header.fingerprint, model.root)?;
         Ok(model)
     }
 

@@ -72,10 +72,11 @@ impl<'a> Llama<'a> {
         Ok(model)
     }
 
-    /// Reads the whole archive: its checksum and every scale.
+    /// Reads the whole archive: its checksum, every scale, and with `alloc` its fingerprint.
     ///
     /// # Errors
-    /// [`Error::Checksum`], [`Error::NotFinite`], and those of [`open`](Self::open).
+    /// [`Error::Checksum`], [`Error::NotFinite`], with `alloc` [`Error::Content`], and those of
+    /// [`open`](Self::open).
     pub fn verify(archive: &'a [u8]) -> Result<Self> {
         archive::verify(archive)?;
         let model = Self::open(archive)?;
@@ -91,6 +92,8 @@ impl<'a> Llama<'a> {
             .head
             .as_ref()
             .map_or(Ok(()), |head| head.check_values(Site::Head.number(layers)))?;
+        #[cfg(feature = "alloc")]
+        archive::twin::llama(model.header.fingerprint, model.root)?;
         Ok(model)
     }
 

@@ -61,10 +61,11 @@ impl<'a> Lstm<'a> {
         Ok(model)
     }
 
-    /// Reads the whole archive: its checksum and every scale.
+    /// Reads the whole archive: its checksum, every scale, and with `alloc` its fingerprint.
     ///
     /// # Errors
-    /// [`Error::Checksum`], [`Error::NotFinite`], and those of [`open`](Self::open).
+    /// [`Error::Checksum`], [`Error::NotFinite`], with `alloc` [`Error::Content`], and those of
+    /// [`open`](Self::open).
     pub fn verify(archive: &'a [u8]) -> Result<Self> {
         archive::verify(archive)?;
         let model = Self::open(archive)?;
@@ -78,6 +79,8 @@ impl<'a> Lstm<'a> {
         root.head
             .as_ref()
             .map_or(Ok(()), |head| head.weight.check_values(Site::Head.number(layers)))?;
+        #[cfg(feature = "alloc")]
+        archive::twin::lstm(model.header.fingerprint, model.root)?;
         Ok(model)
     }
 

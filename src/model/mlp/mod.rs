@@ -64,16 +64,19 @@ impl<'a> Mlp<'a> {
         Ok(model)
     }
 
-    /// Reads the whole archive: its checksum and every scale.
+    /// Reads the whole archive: its checksum, every scale, and with `alloc` its fingerprint.
     ///
     /// # Errors
-    /// [`Error::Checksum`], [`Error::NotFinite`], and those of [`open`](Self::open).
+    /// [`Error::Checksum`], [`Error::NotFinite`], with `alloc` [`Error::Content`], and those of
+    /// [`open`](Self::open).
     pub fn verify(archive: &'a [u8]) -> Result<Self> {
         archive::verify(archive)?;
         let model = Self::open(archive)?;
         for (site, layer) in (0..).zip(model.root.layers.iter()) {
             layer.weight.check_values(site)?;
         }
+        #[cfg(feature = "alloc")]
+        archive::twin::mlp(model.header.fingerprint, model.root)?;
         Ok(model)
     }
 

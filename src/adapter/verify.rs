@@ -1,0 +1,63 @@
+//! The fingerprint of an opened adapter, computed again from what it holds. Needs `alloc`.
+
+use alloc::vec::Vec;
+
+use super::lora::{Adapter, Factor, FactorValues, LowRank};
+use crate::archive::schema;
+use crate::archive::twin::{check_content, linear};
+use crate::error::Result;
+use crate::quant::Format;
+
+/// Compares the adapter's fingerprint with that of what it holds.
+pub(super) fn check(adapter: &Adapter<'_>) -> Result<()> {
+    let root = adapter.root;
+    let targets: Vec<schema::Target<'_>> = root
+        .targets
+        .iter()
+        .map(|stored| {
+            let target = LowRank::new(stored);
+            schema::Target {
+                site: target.site,
+                kind: stored.kind,
+                scaling: stored.scaling,
+                rank: target.rank as u32,
+                inputs: target.inputs as u32,
+                outputs: target.outputs as u32,
+                alpha: target.alpha,
+                a: factor(&target.a),
+                b: factor(&target.b),
+                bias: target.bias,
+                magnitude: target.magnitude,
+                gain: target.gain,
+            }
+        })
+        .collect();
+    let classifier = root
+        .classifier
+        .as_ref()
+        .map(|classifier| schema::Classifier { linear: linear(&classifier.linear), labels: "" });
+    let twin = schema::Adapter {
+        base: root.base,
+        base_root: root.base_root.to_native(),
+        name: "",
+        method: "",
+        facts: "",
+        index: &[],
+        targets: &targets,
+        // An adapter that replaces tensors is not opened.
+        replaced: &[],
+        classifier,
+    };
+    check_content(adapter.fingerprint(), &twin)
+}
+
+fn factor<'a>(factor: &Factor<'a>) -> schema::Factor<'a> {
+    let (format, values, scales) = match factor.values() {
+        FactorValues::F32(values) => (Format::F32, bytemuck::cast_slice(values), &[][..]),
+        FactorValues::F16(values) => (Format::F16, bytemuck::cast_slice(values), &[][..]),
+        FactorValues::Int8 { values, scales } => {
+            (Format::Int8, bytemuck::cast_slice(values), scales)
+        }
+    };
+    schema::Factor { format: format as u8, values, scales }
+}
