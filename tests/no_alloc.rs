@@ -71,6 +71,7 @@ fn open_attach_swap_and_generate_allocate_nothing() {
         temperature: 0.7,
         top_k: 40,
         top_p: 0.9,
+        min_p: 0.05,
         repetition_penalty: 1.1,
         seed: 5,
     };

@@ -186,6 +186,7 @@ impl Start {
         let (alpha, rank_stabilized) = (target.alpha, target.rank_stabilized);
         Change::LowRank(LowRank {
             rank,
+            common: adapter.max_rank(),
             alpha,
             rank_stabilized,
             a,

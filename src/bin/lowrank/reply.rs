@@ -80,7 +80,7 @@ pub(crate) fn read_prompt<'m>(
     let mut read = Ok(true);
     for (i, part) in tokens.chunks(PART).enumerate() {
         if let Some(bar) = &mut bar {
-            bar.show(i * PART, tokens.len(), "");
+            bar.show((i * PART) as u64, tokens.len() as u64, "");
         }
         read = session.prefill(part).map(|()| !interrupt.load(Ordering::Relaxed));
         if !matches!(read, Ok(true)) {

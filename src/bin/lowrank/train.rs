@@ -327,7 +327,7 @@ fn tell(
     let speed = report.rows as f64 / report.seconds.max(1e-9);
     if arguments.json {
         let mut facts = json!({
-            "method": arguments.method.name(),
+            "method": trainer.options().method.name(),
             "precision": arguments.model.exact_precision().name(),
             "steps": report.steps,
             "loss": report.loss,
@@ -366,11 +366,6 @@ fn tell(
         Some(measures) => Ok(line(&measures_text(measures))?),
         None => Ok(()),
     }
-}
-
-/// "1 step", "2 steps".
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The stable names of an evaluation.
