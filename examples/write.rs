@@ -148,8 +148,8 @@ fn write(
                     temperature: 0.8,
                     top_k: 40,
                     top_p: 0.95,
-                    repetition_penalty: 1.0,
                     seed: prompt.seed,
+                    ..SamplerOptions::default()
                 };
                 *row = Some(Row {
                     prompt,

@@ -120,8 +120,14 @@ enum {
     LOWRANK_ERROR_CLASSIFIERS = 53,
     /* The base has no head of its own. */
     LOWRANK_ERROR_NO_HEAD = 60,
+    /* A key or value is larger than an f16 cache holds. */
+    LOWRANK_ERROR_CACHE_OVERFLOW = 70,
+    /* The slot holds an adapter already. */
+    LOWRANK_ERROR_SLOT_TAKEN = 71,
+    /* No row of features with this number has been computed under its adapters. */
+    LOWRANK_ERROR_NOT_COMPUTED = 72,
     /* The content is not what the fingerprint says, although the checksum is right. */
-    LOWRANK_ERROR_CONTENT = 70,
+    LOWRANK_ERROR_CONTENT = 73,
     /* A classifier's label names are not one per row, or one is empty. */
     LOWRANK_ERROR_LABELS = 54,
     /* A pointer that must not be null is null. */
@@ -156,7 +162,7 @@ enum {
     LOWRANK_ERROR_THREADS = 1014,
     /* A training run was refused: options, data or base do not fit; the sentence says why. */
     LOWRANK_ERROR_TRAIN = 1015,
-    /* Training diverged; the last good numbers are in the output file. */
+    /* Training diverged; the last good numbers, if a step left some, are in the output file; the sentence says which. */
     LOWRANK_ERROR_DIVERGED = 1016,
 };
 
@@ -642,6 +648,11 @@ typedef struct lowrank_sampling {
      * The same seed draws the same tokens.
      */
     uint64_t seed;
+    /**
+     * Only tokens that are at least this share as probable as the most probable one, from 0 to 1;
+     * 0 means all.
+     */
+    float min_p;
 } lowrank_sampling;
 
 /**
@@ -835,10 +846,37 @@ typedef struct lowrank_message {
 } lowrank_message;
 
 /**
+ * A variable for the chat template. The strings need no NUL at their ends.
+ */
+typedef struct lowrank_template_variable {
+    /**
+     * Its name, UTF-8: `enable_thinking`, `tools` …
+     */
+    const char *name;
+    /**
+     * Its length.
+     */
+    size_t name_bytes;
+    /**
+     * Its value, UTF-8: JSON, or else text.
+     */
+    const char *value;
+    /**
+     * Its length.
+     */
+    size_t value_bytes;
+} lowrank_template_variable;
+
+/**
  * A training run. Start from `lowrank_train_options_default` and set `data` and `output`. Strings
  * are UTF-8 (paths on Unix: any bytes) with a NUL at their ends.
  */
 typedef struct lowrank_train_options {
+    /**
+     * The bytes of this struct as the program knows it. `lowrank_train_options_default` sets it:
+     * so programs stay right when later versions append fields, which then have their defaults.
+     */
+    size_t size;
     /**
      * The path of the training data: .txt, .jsonl, .tsv or .csv, as `lowrank train` takes it.
      */
@@ -855,6 +893,12 @@ typedef struct lowrank_train_options {
      * The path of checkpoints, or null for none. A run that is complete removes it.
      */
     const char *checkpoint;
+    /**
+     * The path of an adapter of this base to go on from, or null. Its method, layers, ranks,
+     * alphas, scales and labels stay: `method`, `target_modules`, `rank` and `alpha` are not
+     * looked at.
+     */
+    const char *adapter;
     /**
      * Which layers: `all-linear`, names separated by commas, or a regular expression for module
      * paths. Null is `all-linear`.
@@ -976,6 +1020,11 @@ typedef struct lowrank_train_options {
      * Not 0: go on from the checkpoint if there is one.
      */
     uint32_t resume;
+    /**
+     * Not 0: begin anew where there is the checkpoint of a run that was not finished, and replace
+     * it. With both 0 such a checkpoint is refused.
+     */
+    uint32_t restart;
 } lowrank_train_options;
 
 /**
@@ -1052,6 +1101,22 @@ typedef struct lowrank_train_report {
      * output.
      */
     uint32_t stopped;
+    /**
+     * Examples of the training data.
+     */
+    uint64_t examples;
+    /**
+     * How many of them were cut at `max_length` tokens.
+     */
+    uint64_t cut;
+    /**
+     * Records that were left out because nothing in them is scored.
+     */
+    uint64_t left_out;
+    /**
+     * Labels of the training data; 0 for a language model.
+     */
+    uint32_t labels;
 } lowrank_train_report;
 
 #ifdef __cplusplus
@@ -1229,7 +1294,7 @@ lowrank_code lowrank_set_open(void *memory,
 
 /**
  * Puts an adapter into an empty slot (numbered from 0). `generation` may be null, else it gets the
- * slot's new generation. A slot that is taken is `LOWRANK_ERROR_STALE_GENERATION`; an adapter of
+ * slot's new generation. A slot that is taken is `LOWRANK_ERROR_SLOT_TAKEN`; an adapter of
  * another base is refused and says so.
  */
 lowrank_code lowrank_set_attach(struct lowrank_set *set,
@@ -1715,20 +1780,6 @@ lowrank_code lowrank_decode(const struct lowrank_text *text,
                             struct lowrank_error *error);
 
 /**
- * Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8,
- * no NUL) and its length to `*bytes`, as `lowrank_decode` does. If `add_generation_prompt` is not
- * 0, the beginning of the assistant's turn is added. Encode it with `LOWRANK_PROMPT`.
- */
-lowrank_code lowrank_chat(const struct lowrank_text *text,
-                          const struct lowrank_message *messages,
-                          size_t count,
-                          uint32_t add_generation_prompt,
-                          char *buffer,
-                          size_t capacity,
-                          size_t *bytes,
-                          struct lowrank_error *error);
-
-/**
  * Closes a text object. Streams made from it go on.
  */
 lowrank_code lowrank_text_close(struct lowrank_text *text, struct lowrank_error *error);
@@ -1782,11 +1833,41 @@ lowrank_code lowrank_stream_close(struct lowrank_stream *stream, struct lowrank_
 size_t lowrank_stream_bytes(void);
 
 /**
+ * Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8,
+ * no NUL) and its length to `*bytes`, as `lowrank_decode` does. If `add_generation_prompt` is not
+ * 0, the beginning of the assistant's turn is added. Encode it with `LOWRANK_PROMPT`.
+ */
+lowrank_code lowrank_chat(const struct lowrank_text *text,
+                          const struct lowrank_message *messages,
+                          size_t count,
+                          uint32_t add_generation_prompt,
+                          char *buffer,
+                          size_t capacity,
+                          size_t *bytes,
+                          struct lowrank_error *error);
+
+/**
+ * `lowrank_chat` with `variable_count` variables for the template, such as `enable_thinking` =
+ * `false`.
+ */
+lowrank_code lowrank_chat_with(const struct lowrank_text *text,
+                               const struct lowrank_message *messages,
+                               size_t count,
+                               const struct lowrank_template_variable *variables,
+                               size_t variable_count,
+                               uint32_t add_generation_prompt,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *bytes,
+                               struct lowrank_error *error);
+
+/**
  * Reads the adapter at `source`, a PEFT directory or a GGUF LoRA file, for the base whose archive
  * is given (Llama or BERT family; GGUF for Llama only), and writes it to the archive `output`,
  * bound to that base. `name` may be null: the folder's or the file's. `factors` is
  * one of `LOWRANK_FACTORS_AS_IS`, `_F32`, `_F16`, `_INT8`. Strings have a NUL at their ends.
- * `output` appears whole or not at all.
+ * `output` appears whole or not at all; an existing file that is `source`, or that holds
+ * something else than an adapter, is refused before anything is read.
  */
 lowrank_code lowrank_adapter_import(const char *source,
                                     const void *archive,
@@ -1797,8 +1878,22 @@ lowrank_code lowrank_adapter_import(const char *source,
                                     struct lowrank_error *error);
 
 /**
+ * As `lowrank_adapter_import`, for a PEFT directory with a classifier, whose labels get the names
+ * in `labels`: one a line, in the order of the classifier's rows. `labels` may be null: then the
+ * names are those that the directory has, else `LABEL_0`, `LABEL_1`, … .
+ */
+lowrank_code lowrank_adapter_import_labelled(const char *source,
+                                             const void *archive,
+                                             size_t archive_bytes,
+                                             const char *output,
+                                             const char *name,
+                                             uint32_t factors,
+                                             const char *labels,
+                                             struct lowrank_error *error);
+
+/**
  * The options of `lowrank train`: LoRA of rank 8 on all linear layers, alpha 16, one epoch in
- * batches of 8 sequences of at most 256 tokens, AdamW at 2e-4 falling in a straight line,
+ * batches of 8 sequences of at most 512 tokens, AdamW at 2e-4 falling in a straight line,
  * gradients clipped at 1, one thread per core, seed 0; no validation, no checkpoints.
  */
 struct lowrank_train_options lowrank_train_options_default(void);
@@ -1811,8 +1906,13 @@ struct lowrank_train_options lowrank_train_options_default(void);
  * `lowrank_adapter_open` and put into a running set with `lowrank_set_replace`: sessions that
  * chose the old one keep it. `report` may be null.
  *
+ * Before the work begins `options->output` and `options->checkpoint` are tried: a file that is one
+ * of the inputs or holds something of another kind, and a folder that is missing, are
+ * `LOWRANK_ERROR_FILE` with a sentence. A base is known by its fingerprint, wherever its bytes are.
+ *
  * Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that
- * diverges is `LOWRANK_ERROR_DIVERGED`: the last good numbers are in the output file.
+ * diverges is `LOWRANK_ERROR_DIVERGED` with a sentence: the last good numbers are in the output
+ * file, or the file is as it was if no step left good ones.
  */
 lowrank_code lowrank_train(const void *archive,
                            size_t archive_bytes,
