@@ -20,6 +20,7 @@ mod peft;
 mod peft_base;
 mod peft_classifier;
 mod peft_config;
+mod peft_names;
 mod pytorch;
 mod reader;
 mod safetensors;

@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::limits::Plan;
 use super::selection::{self, Handle};
 use super::workspace::Workspace;
-use super::{Candidate, Executor, KvFormat, Limits, Sampler, Serial, need};
+use super::{Candidate, Executor, KvFormat, Limits, Sampler, need};
 use crate::adapter::{Choice, Classifier, Resolve};
 use crate::error::{Error, Result};
 use crate::model::llama::{Llama, forward};
@@ -96,7 +96,7 @@ impl<'w, 'm> Session<'w, 'm> {
             })
         };
         let (keys, values) = (cache()?, cache()?);
-        let mut buffers = forward::Buffers {
+        let buffers = forward::Buffers {
             x: w.numbers(plan.x)?,
             normed: w.numbers(plan.x)?,
             q: w.numbers(plan.q)?,
@@ -116,8 +116,7 @@ impl<'w, 'm> Session<'w, 'm> {
             key_factors: w.numbers(plan.key_factors)?,
         };
         config.frequencies(buffers.frequencies);
-        let one = [Segment { first: 0, rows: 1, sequence: 0 }];
-        forward::set_key_factors(&model, &Engine::new(&Serial, 1, 0).pass(&one, &[]), &mut buffers);
+        buffers.key_factors.fill(forward::UNKNOWN_FACTOR);
         Ok(Self {
             limits: *limits,
             engine: Engine::new(executor, limits.lanes, limits.max_active),
@@ -382,6 +381,7 @@ impl<'w, 'm> Session<'w, 'm> {
     /// Refuses `logits` of `sequence` that are NaN because a key or value did not fit the cache:
     /// the first layer with something that is not finite then holds infinities alone. Where the
     /// model's own numbers are not finite, NaN come first.
+    #[inline(never)]
     fn check_cache(&self, sequence: usize, logits: &[f32]) -> Result<()> {
         // What reaches the final norm reaches every logit.
         if !logits.first().is_some_and(|logit| logit.is_nan()) {
