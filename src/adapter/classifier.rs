@@ -74,8 +74,13 @@ pub(super) fn check(site: u32, classifier: &ArchivedClassifier<'static>) -> Resu
 
 /// Are `labels`, joined by line feeds, one name for each of `rows` rows?
 pub(crate) fn check_labels(labels: &str, rows: usize) -> Result<()> {
-    let names = labels.split('\n').filter(|name| !name.is_empty()).count();
-    if rows == 0 || labels.split('\n').count() != rows || names != rows {
+    let (mut lines, mut names) = (0, 0);
+    // Of bytes: searching for a character takes 350 bytes of code.
+    for name in labels.as_bytes().split(|&byte| byte == b'\n') {
+        lines += 1;
+        names += usize::from(!name.is_empty());
+    }
+    if rows == 0 || lines != rows || names != rows {
         return Err(Error::Labels { names: names as u64, rows: rows as u64 });
     }
     Ok(())

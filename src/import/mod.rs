@@ -21,7 +21,11 @@ mod peft;
 mod peft_base;
 pub(crate) mod peft_classifier;
 mod peft_config;
+<<<<<<< HEAD
 mod peft_targets;
+=======
+mod peft_names;
+>>>>>>> w4
 mod pytorch;
 mod reader;
 mod safetensors;

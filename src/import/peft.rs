@@ -11,7 +11,11 @@ use super::json::{Json, folder_name};
 use super::peft_base::check_base;
 use super::peft_classifier::{self, Head};
 use super::peft_config::Settings;
+<<<<<<< HEAD
 use super::peft_targets;
+=======
+use super::peft_names::{Named, Role, named};
+>>>>>>> w4
 use super::safetensors::{Shards, Stored};
 use crate::adapter::{AdapterBuilder, Base, FactorFormat, Numbers, Place, TargetParts};
 use crate::error::RootKind;
@@ -162,64 +166,6 @@ fn check_tying(
         return Err(FileError::format(&settings.path, "ensure_weight_tying", reason));
     }
     Ok(())
-}
-
-/// What a tensor is to its module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Role {
-    A,
-    B,
-    Bias,
-    Magnitude,
-    EmbeddingA,
-    EmbeddingB,
-    Base,
-}
-
-/// Where a tensor of a LoRA belongs.
-struct Named<'n> {
-    module: &'n str,
-    /// The adapter's name, if it is left in: `lora_A.NAME.weight`.
-    adapter: Option<&'n str>,
-    role: Role,
-}
-
-/// What a tensor is by its name; `None` if it is no part of a LoRA.
-fn named(name: &str) -> Option<Named<'_>> {
-    const MARKERS: [&str; 6] = [
-        ".lora_A",
-        ".lora_B",
-        ".lora_magnitude_vector",
-        ".lora_embedding_A",
-        ".lora_embedding_B",
-        ".base_layer",
-    ];
-    let path = name.strip_prefix("base_model.model.").unwrap_or(name);
-    let (module, marker, rest) = MARKERS.iter().find_map(|marker| {
-        let (module, rest) = path.rsplit_once(marker)?;
-        (rest.is_empty() || rest.starts_with('.')).then_some((module, *marker, rest))
-    })?;
-    let parts: Vec<&str> = rest.split('.').skip(1).collect();
-    let (adapter, tail) = match (marker, parts.as_slice()) {
-        (_, []) => (None, ""),
-        (_, [tail @ ("weight" | "bias")]) => (None, *tail),
-        (".lora_magnitude_vector" | ".lora_embedding_A" | ".lora_embedding_B", [adapter]) => {
-            (Some(*adapter), "")
-        }
-        (_, [adapter, tail]) => (Some(*adapter), *tail),
-        _ => return None,
-    };
-    let role = match (marker, tail) {
-        (".lora_A", "weight") => Role::A,
-        (".lora_B", "weight") => Role::B,
-        (".lora_B", "bias") => Role::Bias,
-        (".lora_magnitude_vector", "" | "weight") => Role::Magnitude,
-        (".lora_embedding_A", "") => Role::EmbeddingA,
-        (".lora_embedding_B", "") => Role::EmbeddingB,
-        (".base_layer", "weight") => Role::Base,
-        _ => return None,
-    };
-    Some(Named { module, adapter, role })
 }
 
 /// One file is one adapter: refuses several that are told apart by name.

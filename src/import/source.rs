@@ -27,8 +27,11 @@ pub struct Pieces<'s> {
     pub shape: Vec<usize>,
     /// Fills its second argument with the values of the flattened tensor, as f32, from the first
     /// on, a multiple of 65,536; as many follow, or the tensor ends.
-    pub read: Box<dyn FnMut(usize, &mut [f32]) + 's>,
+    pub read: Box<Read<'s>>,
 }
+
+/// Fills its second argument with the values from the first on.
+pub type Read<'s> = dyn FnMut(usize, &mut [f32]) + 's;
 
 impl std::fmt::Debug for Pieces<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

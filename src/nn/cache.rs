@@ -34,7 +34,9 @@ pub enum KvFormat {
     /// 2 bytes a number.
     #[default]
     F16,
-    /// 1 byte a number, and 4 for the scale of each token and head.
+    /// 1 byte a number, and 4 for the scale of each token and head. Large biases of keys and
+    /// values, as Qwen2 has them, cost no precision of other channels; for that the session keeps
+    /// half a number per key channel and layer beside the cache.
     Int8,
 }
 

@@ -6,7 +6,7 @@ use super::{Limits, Sampler, need};
 use crate::adapter::Handle;
 use crate::archive::Fingerprint;
 use crate::error::{Error, Result};
-use crate::exec::{Executor, Serial};
+use crate::exec::Executor;
 use crate::model::llama::{Llama, Site, forward};
 use crate::nn::{Engine, Heads, Linear, Segment, Size, room};
 use crate::tensor::workspace::Workspace;
@@ -135,9 +135,8 @@ impl<'w, 'm> Session<'w, 'm> {
         limits.check(config)?;
         let mut w = Workspace::new(memory, need(config, limits).bytes)?;
         let size = limits.size();
-        let mut buffers = forward::Buffers::carve(&mut w, config, &size)?;
+        let buffers = forward::Buffers::carve(&mut w, config, &size)?;
         config.frequencies(buffers.frequencies);
-        forward::set_key_factors(&model, &Engine::new(&Serial, 1, 0), &mut buffers);
         let engine = Engine::new(executor, limits.lanes, limits.max_active);
         let runner = LlamaCpu { model, limits: *limits, size, engine, buffers };
         Self::with(runner, &mut w, &size, limits.max_active, limits.context, limits.context)

@@ -39,9 +39,9 @@ workspace! {
         frequencies: [f32; config.head_dim / 2],
         /// cos and sin, `[rows, head_dim]`.
         angles: [f32; times(size.rows, config.head_dim)],
-        /// Of an int8 cache, see [`set_key_factors`]: `[layers, kv_heads, head_dim / 2]`; else
+        /// Of an int8 cache, see [`fill_factors`]: `[layers, kv_heads, head_dim / 2]`; else
         /// empty.
-        key_factors: [f32; key_factors(config, size)] = 1.0,
+        key_factors: [f32; key_factors(config, size)] = UNKNOWN_FACTOR,
     }
     parts {
         scratch: Scratch(size, SIDE_BY_SIDE, config.widest()),
@@ -111,9 +111,12 @@ pub(crate) fn blocks(
             rotate(&mut k[row * c.kv_dim()..][..c.kv_dim()], turn);
         }
         if is_int8 && !layer.k.bias.is_empty() {
-            let factors = &buffers.key_factors[index * c.kv_dim() / 2..][..c.kv_dim() / 2];
-            scale_pairs(q, head, group, factors, |x, factor| x * factor);
-            scale_pairs(k, head, 1, factors, |x, factor| x / factor);
+            let factors = &mut buffers.key_factors[index * c.kv_dim() / 2..][..c.kv_dim() / 2];
+            if factors[0] == UNKNOWN_FACTOR {
+                fill_factors(&layer, head, &mut normed[..c.dim], factors);
+            }
+            scale_pairs(q, head, group, factors, false);
+            scale_pairs(k, head, 1, factors, true);
         }
         let heads = heads(c, index, batch, room);
         heads.store_keys(pass, positions, k, keys);
@@ -145,55 +148,53 @@ pub(crate) fn heads(c: &Config, index: usize, batch: usize, room: usize) -> Head
 /// The largest factor of a pair: with it the other pairs have nearly all of the range.
 const LARGEST_FACTOR: f32 = 32.0;
 
-/// Fills [`Buffers::key_factors`], f: keys go into an int8 cache as k / f and queries meet them as
-/// q · f, so that scores are what they were. f is that of a rotary pair, whose length no position
-/// changes.
+/// What factors are before [`fill_factors`].
+const UNKNOWN_FACTOR: f32 = 0.0;
+
+/// Rows of a head's weight of which one is read for its factors.
+const SAMPLED: usize = 8;
+
+/// The factors f of a block's rotary pairs, `[kv_heads, head / 2]`, through `row`, `[dim]`: keys go
+/// into an int8 cache as k / f and queries meet them as q · f, so that scores are what they were.
+/// Both numbers of a pair have one factor, so that it does not depend on the position.
 ///
 /// One scale serves all numbers of a key, so each is rounded by s/2 at most, s the largest of |k|/f
 /// over 127, and moves a score by f·s/2 times its query's. The sum of (f·s)² over the pairs is least
 /// where f is as large as the pair's numbers get: √(b² + m²), with the pair's bias b and m = 3σ, σ²
-/// being the mean square of what the head's weights alone make of a normed row. Only ratios count:
-/// f = √(1 + b²/m²), 1 without bias. σ is that of one row of random signs behind the norm.
-pub(crate) fn set_key_factors(model: &Llama<'_>, engine: &Engine<'_>, buffers: &mut Buffers<'_>) {
-    let c = model.config();
-    let one = [Segment { first: 0, rows: 1, sequence: 0 }];
-    let (head, half) = (c.head_dim, c.head_dim / 2);
-    let (x, k) = (&mut buffers.normed[..c.dim], &mut buffers.k[..c.kv_dim()]);
-    for (index, factors) in buffers.key_factors.chunks_exact_mut(c.kv_dim() / 2).enumerate() {
-        let layer = model.layer(index);
-        if layer.k.bias.is_empty() {
-            continue;
-        }
-        for (i, (x, weight)) in x.iter_mut().zip(layer.attention_norm).enumerate() {
-            let is_negative = (i as u32).wrapping_mul(0x9e37_79b9) >> 31 == 1;
-            *x = if is_negative { -weight } else { *weight };
-        }
-        let linear = Linear { bias: &[], ..layer.k };
-        linear.forward(&engine.pass(&one, &[]), x, k, &mut buffers.scratch);
-        let heads = k.chunks_exact(head).zip(layer.k.bias.chunks_exact(head));
-        for (factors, (k, bias)) in factors.chunks_exact_mut(half).zip(heads) {
-            let square = 9.0 / head as f32 * k.iter().map(|k| k * k).sum::<f32>();
-            for (factor, (a, b)) in factors.iter_mut().zip(bias[..half].iter().zip(&bias[half..])) {
-                *factor = math::sqrt(1.0 + (a * a + b * b) / square).min(LARGEST_FACTOR);
+/// being the mean of the squares that the head's weights alone make of a normed row: Σ (w·g)² over a
+/// row of W_k, g the norm's weight. Only ratios count: f = √(1 + b²/m²), 1 without bias.
+#[inline(never)]
+fn fill_factors(layer: &Layer<'_>, head: usize, row: &mut [f32], factors: &mut [f32]) {
+    let half = head / 2;
+    for (i, factors) in factors.chunks_exact_mut(half).enumerate() {
+        let mut square = 0.0;
+        for j in (0..head).step_by(SAMPLED) {
+            layer.k.weight.read(i * head + j, 0, row);
+            for (w, g) in row.iter().zip(layer.attention_norm) {
+                square += (w * g) * (w * g);
             }
+        }
+        square *= 9.0 / head.div_ceil(SAMPLED) as f32;
+        let bias = &layer.k.bias[i * head..][..head];
+        for (j, factor) in factors.iter_mut().enumerate() {
+            let (a, b) = (bias[j], bias[j + half]);
+            *factor = math::sqrt(1.0 + (a * a + b * b) / square).min(LARGEST_FACTOR);
         }
     }
 }
 
-/// Scales the rotary pairs of every head of `x`, `[rows, heads, head]`: `group` heads beside each
-/// other share factors, `[heads / group, head / 2]`.
-fn scale_pairs(
-    x: &mut [f32],
-    head: usize,
-    group: usize,
-    factors: &[f32],
-    scaled: impl Fn(f32, f32) -> f32,
-) {
+/// Multiplies the rotary pairs of every head of `x`, `[rows, heads, head]`, by their factors, or
+/// divides them: `group` heads beside each other share factors, `[heads / group, head / 2]`.
+#[inline(never)]
+fn scale_pairs(x: &mut [f32], head: usize, group: usize, factors: &[f32], divide: bool) {
     let half = head / 2;
     for (i, x) in x.chunks_exact_mut(head).enumerate() {
         let factors = &factors[i / group * half % factors.len()..][..half];
-        for part in x.chunks_exact_mut(half) {
-            part.iter_mut().zip(factors).for_each(|(x, &factor)| *x = scaled(*x, factor));
+        let (first, second) = x.split_at_mut(half);
+        for ((a, b), &factor) in first.iter_mut().zip(second).zip(factors) {
+            let factor = if divide { 1.0 / factor } else { factor };
+            *a *= factor;
+            *b *= factor;
         }
     }
 }
