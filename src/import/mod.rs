@@ -21,11 +21,8 @@ mod peft;
 mod peft_base;
 pub(crate) mod peft_classifier;
 mod peft_config;
-<<<<<<< HEAD
-mod peft_targets;
-=======
 mod peft_names;
->>>>>>> w4
+mod peft_targets;
 mod pytorch;
 mod reader;
 mod safetensors;

@@ -11,11 +11,8 @@ use super::json::{Json, folder_name};
 use super::peft_base::check_base;
 use super::peft_classifier::{self, Head};
 use super::peft_config::Settings;
-<<<<<<< HEAD
 use super::peft_targets;
-=======
 use super::peft_names::{Named, Role, named};
->>>>>>> w4
 use super::safetensors::{Shards, Stored};
 use crate::adapter::{AdapterBuilder, Base, FactorFormat, Numbers, Place, TargetParts};
 use crate::error::RootKind;

@@ -10,7 +10,6 @@
 //! values without their bias (see the model's forward pass).
 
 use super::{Pass, Segment, Size};
-use crate::error::Result;
 use crate::kernel::{Kernels, scale_of};
 use crate::tensor::workspace::{Pointers, Workspace, bytes_of, times};
 
@@ -183,14 +182,14 @@ impl<'c> Cache<'c> {
         size: &Size,
         heads: usize,
         head_dim: usize,
-    ) -> Result<Self> {
+    ) -> Self {
         let positions = Self::lines(size, heads);
         let numbers = times(positions, head_dim);
-        Ok(match size.kv_format {
-            KvFormat::F32 => Self::F32(w.numbers(numbers)?),
-            KvFormat::F16 => Self::F16(w.numbers(numbers)?),
-            KvFormat::Int8 => Self::Int8(w.numbers(numbers)?, w.numbers(positions)?),
-        })
+        match size.kv_format {
+            KvFormat::F32 => Self::F32(w.numbers(numbers)),
+            KvFormat::F16 => Self::F16(w.numbers(numbers)),
+            KvFormat::Int8 => Self::Int8(w.numbers(numbers), w.numbers(positions)),
+        }
     }
 
     /// Copies the first positions of lines `from` to lines `to`, each `count` lines long: as many

@@ -12,7 +12,6 @@
 use super::inner::{self, Inner};
 use super::{Pass, Segment, Size};
 use crate::adapter::{Active, LowRank};
-use crate::error::Result;
 use crate::kernel::{GROUP, Input, Precision, Quantized};
 use crate::quant::Matrix;
 use crate::tensor::columns::{Columns, Parts, Split};
@@ -64,14 +63,14 @@ impl<'s> Scratch<'s> {
         size: &Size,
         layers: usize,
         widest: usize,
-    ) -> Result<Self> {
+    ) -> Self {
         let (low_rank, values) = Self::lengths(size, layers, widest);
-        Ok(Self {
-            low_rank: w.numbers(low_rank)?,
+        Self {
+            low_rank: w.numbers(low_rank),
             width: size.max_total_rank,
-            values: w.numbers(values)?,
-            scales: w.numbers(values.div_ceil(GROUP))?,
-        })
+            values: w.numbers(values),
+            scales: w.numbers(values.div_ceil(GROUP)),
+        }
     }
 
     /// The lengths of `low_rank` and `values`.

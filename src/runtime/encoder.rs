@@ -79,9 +79,9 @@ impl<'w, 'm> Encoder<'w, 'm> {
         limits.check(config)?;
         let mut w = Workspace::new(memory, encoder_need(config, limits).bytes)?;
         let size = limits.size();
-        let buffers = forward::Buffers::carve(&mut w, config, &size)?;
+        let buffers = forward::Buffers::carve(&mut w, config, &size);
         let Texts { active, tokens, types, segments } =
-            Texts::carve(&mut w, &size, limits.max_active)?;
+            Texts::carve(&mut w, &size, limits.max_active);
         Ok(Self {
             limits: *limits,
             engine: Engine::new(executor, limits.lanes, limits.max_active),

@@ -126,9 +126,9 @@ impl<'w, 'm> Predictor<'w, 'm> {
         let config = model.config();
         let mut w = Workspace::new(memory, predictor_need(config, limits).bytes)?;
         let size = limits.size();
-        let buffers = forward::Buffers::carve(&mut w, config, &size)?;
+        let buffers = forward::Buffers::carve(&mut w, config, &size);
         let Rows { active, segments, outputs } =
-            Rows::carve(&mut w, &size, limits.max_active, config.outputs)?;
+            Rows::carve(&mut w, &size, limits.max_active, config.outputs);
         Ok(Self {
             buffers,
             outputs,

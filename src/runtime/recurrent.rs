@@ -107,10 +107,10 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         let config = model.config();
         let mut w = Workspace::new(memory, recurrent_need(config, limits).bytes)?;
         let size = limits.size();
-        let buffers = forward::Buffers::carve(&mut w, config, &size)?;
+        let buffers = forward::Buffers::carve(&mut w, config, &size);
         let engine = Engine::new(executor, limits.lanes, limits.max_active);
         let runner = LstmCpu { model, limits: *limits, engine, buffers };
-        Self::with(runner, &mut w, &size, limits.max_active, usize::MAX, 0)
+        Ok(Self::with(runner, &mut w, &size, limits.max_active, usize::MAX, 0))
     }
 
     /// Chooses the next token of a sequence; does not feed it. `history` are the tokens that a

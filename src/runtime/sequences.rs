@@ -100,9 +100,9 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
         max_active: usize,
         context: usize,
         history: usize,
-    ) -> Result<Self> {
-        let books = Books::carve(w, size, max_active, runner.outputs(), history)?;
-        Ok(Self {
+    ) -> Self {
+        let books = Books::carve(w, size, max_active, runner.outputs(), history);
+        Self {
             batch: size.batch,
             context,
             max_total_rank: size.max_total_rank,
@@ -115,7 +115,7 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
             logits: books.logits,
             candidates: books.candidates,
             runner,
-        })
+        }
     }
 
     /// Chooses the adapters of a sequence. The session keeps them: later swaps in `set` do not

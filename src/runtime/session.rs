@@ -135,11 +135,12 @@ impl<'w, 'm> Session<'w, 'm> {
         limits.check(config)?;
         let mut w = Workspace::new(memory, need(config, limits).bytes)?;
         let size = limits.size();
-        let buffers = forward::Buffers::carve(&mut w, config, &size)?;
+        let buffers = forward::Buffers::carve(&mut w, config, &size);
         config.frequencies(buffers.frequencies);
         let engine = Engine::new(executor, limits.lanes, limits.max_active);
         let runner = LlamaCpu { model, limits: *limits, size, engine, buffers };
-        Self::with(runner, &mut w, &size, limits.max_active, limits.context, limits.context)
+        let context = limits.context;
+        Ok(Self::with(runner, &mut w, &size, limits.max_active, context, context))
     }
 
     /// Chooses the next token of a sequence; does not append it.

@@ -15,13 +15,10 @@ pub(crate) const ALIGN: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Workspace<'w> {
     rest: &'w mut [u8],
-    /// For the error: the total that is needed and was given.
-    need: usize,
-    have: usize,
 }
 
 impl<'w> Workspace<'w> {
-    /// The caller's memory, of which `need` bytes will be taken.
+    /// The caller's memory, of which at most `need` bytes will be taken.
     pub(crate) fn new(memory: &'w mut [u8], need: usize) -> Result<Self> {
         let remainder = memory.as_ptr().addr() % ALIGN;
         if remainder != 0 {
@@ -31,39 +28,38 @@ impl<'w> Workspace<'w> {
         if have < need {
             return Err(Error::WorkspaceTooSmall { need, have });
         }
-        Ok(Self { rest: memory, need, have })
+        Ok(Self { rest: memory })
     }
 
     /// `count` numbers, with whatever the memory held.
-    pub(crate) fn numbers<T: Pod>(&mut self, count: usize) -> Result<&'w mut [T]> {
-        let bytes = self.bytes(count, size_of::<T>())?;
-        Ok(bytemuck::cast_slice_mut(bytes))
+    pub(crate) fn numbers<T: Pod>(&mut self, count: usize) -> &'w mut [T] {
+        bytemuck::cast_slice_mut(self.bytes(count, size_of::<T>()))
     }
 
     /// `count` copies of `value`. Bytes between the fields (padding) become zero, not what the
     /// stack held: the memory is the caller's to read afterwards.
-    pub(crate) fn values<T: Copy>(&mut self, count: usize, value: T) -> Result<&'w mut [T]> {
+    pub(crate) fn values<T: Copy>(&mut self, count: usize, value: T) -> &'w mut [T] {
         const { assert!(align_of::<T>() <= ALIGN) };
-        let bytes = self.bytes(count, size_of::<T>())?;
+        let bytes = self.bytes(count, size_of::<T>());
         bytes.fill(0);
-        let start = bytes.as_mut_ptr().cast::<T>();
+        let (start, count) = (bytes.as_mut_ptr().cast::<T>(), bytes.len() / size_of::<T>());
         for i in 0..count {
             // SAFETY: `bytes` has room for `count` values and starts on a 64-byte boundary.
             unsafe { start.add(i).write(value) };
         }
         // SAFETY: all values were just written; the memory is borrowed exclusively for 'w and T
         // needs no drop (Copy).
-        Ok(unsafe { core::slice::from_raw_parts_mut(start, count) })
+        unsafe { core::slice::from_raw_parts_mut(start, count) }
     }
 
-    fn bytes(&mut self, count: usize, size: usize) -> Result<&'w mut [u8]> {
-        let small = Error::WorkspaceTooSmall { need: self.need, have: self.have };
-        let len = count.checked_mul(size).ok_or(small)?;
-        let padded = len.checked_next_multiple_of(ALIGN).ok_or(small)?;
+    /// The next bytes; none if they are not there, which [`new`](Self::new) has ruled out.
+    fn bytes(&mut self, count: usize, size: usize) -> &'w mut [u8] {
+        let len = times(count, size);
+        let padded = len.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX);
         let rest = core::mem::take(&mut self.rest);
-        let (taken, rest) = rest.split_at_mut_checked(padded).ok_or(small)?;
+        let (taken, rest) = rest.split_at_mut_checked(padded).unwrap_or_default();
         self.rest = rest;
-        Ok(&mut taken[..len])
+        taken.get_mut(..len).unwrap_or_default()
     }
 }
 
@@ -153,16 +149,16 @@ macro_rules! workspace {
             $vis fn carve(
                 w: &mut $crate::tensor::workspace::Workspace<$w>,
                 $($arg: $Arg,)+
-            ) -> $crate::error::Result<Self> {
-                Ok(Self {
+            ) -> Self {
+                Self {
                     $($field: $crate::tensor::workspace::workspace!(@take w, $len $(, $value)?),)*
-                    $($($part: $Part::carve(w $(, $part_arg)*)?,)*)?
-                })
+                    $($($part: $Part::carve(w $(, $part_arg)*),)*)?
+                }
             }
         }
     };
-    (@take $w:ident, $len:expr) => { $w.numbers($len)? };
-    (@take $w:ident, $len:expr, $value:expr) => { $w.values($len, $value)? };
+    (@take $w:ident, $len:expr) => { $w.numbers($len) };
+    (@take $w:ident, $len:expr, $value:expr) => { $w.values($len, $value) };
 }
 pub(crate) use workspace;
 
@@ -183,8 +179,8 @@ mod tests {
         let memory = bytemuck::cast_slice_mut::<_, u8>(&mut lines);
         memory.fill(0xaa);
         let mut workspace = Workspace::new(memory, 128).unwrap();
-        workspace.values(4, Padded { wide: u64::MAX, narrow: 0xff }).unwrap();
-        workspace.values(2, None::<Padded>).unwrap();
+        workspace.values(4, Padded { wide: u64::MAX, narrow: 0xff });
+        workspace.values(2, None::<Padded>);
         let bytes = bytemuck::cast_slice::<_, u8>(&lines);
         let left = bytes[..64 + 2 * size_of::<Option<Padded>>()].iter().filter(|&&b| b == 0xaa);
         assert_eq!(left.count(), 0, "{bytes:x?}");
