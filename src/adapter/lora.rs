@@ -180,6 +180,11 @@ impl<'a> Adapter<'a> {
         self.targets().any(|target| !target.gain.is_empty())
     }
 
+    /// Where its archive lies.
+    pub(crate) fn address(&self) -> usize {
+        core::ptr::from_ref(self.root).addr()
+    }
+
     /// Do the two borrow the same archive or archives of the same content?
     pub(crate) fn same_content(&self, other: &Adapter<'_>) -> bool {
         self.fingerprint == other.fingerprint

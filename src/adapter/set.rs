@@ -150,6 +150,11 @@ impl<'a> Active<'a> {
         self.adapter.max_rank().min(self.rank.map_or(usize::MAX, |rank| rank as usize))
     }
 
+    /// What is equal where the same opened adapter was chosen in the same way.
+    pub(crate) fn key(&self) -> (usize, u32, Option<u32>) {
+        (self.adapter.address(), self.weight.to_bits(), self.rank)
+    }
+
     /// Would a key-value cache computed under `other` be the same?
     pub(crate) fn same_as(&self, other: &Active<'_>) -> bool {
         self.adapter.same_content(&other.adapter)

@@ -108,13 +108,7 @@ impl<'p, 'a> Pass<'p, 'a> {
 
     /// Did the sequences of two segments choose the same adapters in the same way?
     fn alike(&self, one: &Segment, other: &Segment) -> bool {
-        let handles =
-            |of: &Segment| &self.active[of.sequence * self.max_active..][..self.max_active];
-        handles(one).iter().zip(handles(other)).all(|pair| match pair {
-            (None, None) => true,
-            (Some(one), Some(other)) => one.same_as(other),
-            _ => false,
-        })
+        self.active(one).map(Active::key).eq(self.active(other).map(Active::key))
     }
 
     /// Rows `0 .. n` in as many nearly equal parts as there are lanes.
