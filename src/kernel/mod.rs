@@ -134,7 +134,8 @@ pub struct Kernels {
     axpy_i8: unsafe fn(f32, &[i8], &mut [f32]),
     to_f16: unsafe fn(&[f32], &mut [u16]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
-    softmax: unsafe fn(&mut [f32]),
+    /// `None`: the portable one, which a program that never calls it does without.
+    softmax: Option<unsafe fn(&mut [f32])>,
     softmax_step: unsafe fn(&mut [f32], f32, f32) -> SoftmaxStep,
     mix: Mix<f32>,
     mix_f16: Mix<u16>,
@@ -143,7 +144,8 @@ pub struct Kernels {
     dots_f16: Dots<u16>,
     dots_i8: Dots<i8>,
     silu_mul: unsafe fn(&mut [f32], &[f32]),
-    gelu: unsafe fn(&mut [f32]),
+    /// As `softmax`.
+    gelu: Option<unsafe fn(&mut [f32])>,
     #[cfg(feature = "std")]
     gelu_with_slope: unsafe fn(&mut [f32], &mut [f32]),
     #[cfg(feature = "std")]
@@ -284,8 +286,11 @@ impl Kernels {
     /// xᵢ ← exp(xᵢ − max x) / Σ exp(xⱼ − max x).
     #[inline]
     pub fn softmax(&self, x: &mut [f32]) {
-        // SAFETY: the table was handed out for this CPU.
-        unsafe { (self.softmax)(x) }
+        match self.softmax {
+            // SAFETY: the table was handed out for this CPU.
+            Some(softmax) => unsafe { softmax(x) },
+            None => scalar::softmax(x),
+        }
     }
 
     /// One part of a softmax that is taken in parts: with `most` the largest of the parts before
@@ -381,8 +386,11 @@ impl Kernels {
     /// xᵢ ← xᵢ Φ(xᵢ) (GELU, arXiv 1606.08415). The same bits on every instruction set.
     #[inline]
     pub fn gelu(&self, x: &mut [f32]) {
-        // SAFETY: the table was handed out for this CPU.
-        unsafe { (self.gelu)(x) }
+        match self.gelu {
+            // SAFETY: the table was handed out for this CPU.
+            Some(gelu) => unsafe { gelu(x) },
+            None => scalar::gelu(x),
+        }
     }
 
     /// yᵢ ← GELU(xᵢ) and xᵢ ← GELU'(xᵢ), over the shorter length: what training asks for.

@@ -33,7 +33,7 @@ pub(super) static SCALAR: Kernels = Kernels {
     axpy_i8,
     to_f16,
     rms_norm,
-    softmax,
+    softmax: None,
     softmax_step,
     mix,
     mix_f16,
@@ -42,7 +42,7 @@ pub(super) static SCALAR: Kernels = Kernels {
     dots_f16,
     dots_i8,
     silu_mul,
-    gelu,
+    gelu: None,
     #[cfg(feature = "std")]
     gelu_with_slope,
     #[cfg(feature = "std")]
@@ -141,7 +141,7 @@ fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
     out.iter_mut().zip(x).zip(weight).for_each(|((out, x), w)| *out = x * scale * w);
 }
 
-fn softmax(x: &mut [f32]) {
+pub(super) fn softmax(x: &mut [f32]) {
     let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut total = 0.0;
     for x in x.iter_mut() {

@@ -116,10 +116,10 @@ impl<'c> Inner<'c> {
     /// Fills in `lane`'s share, some rows of A of every adapter: from what it shared, or computed,
     /// and then also `to` what it shares.
     fn fill(&self, lane: usize, from: Option<&[f32]>, u: &mut [f32], mut to: Option<&mut [f32]>) {
-        for segment in self.pass.groups() {
+        for segment in self.pass.segments {
             for (i, job) in self.jobs.iter().enumerate() {
                 let mut first = i * self.width;
-                for (active, target, rank) in job.linear.targets(self.pass, &segment) {
+                for (active, target, rank) in job.linear.targets(self.pass, segment) {
                     let mine = self.pass.share_rows(rank, lane);
                     let scale = target.scale(rank) * active.weight;
                     for row in segment.first..segment.first + segment.rows {

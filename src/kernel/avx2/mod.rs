@@ -38,7 +38,7 @@ pub(super) static AVX2: Kernels = Kernels {
     axpy_i8: vector::axpy_i8,
     to_f16: vector::to_f16,
     rms_norm: vector::rms_norm,
-    softmax: exp::softmax,
+    softmax: Some(exp::softmax),
     softmax_step: exp::softmax_step,
     mix: mix::mix,
     mix_f16: mix::mix_f16,
@@ -47,7 +47,7 @@ pub(super) static AVX2: Kernels = Kernels {
     dots_f16: mix::dots_f16,
     dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
-    gelu: exp::gelu,
+    gelu: Some(exp::gelu),
     #[cfg(feature = "std")]
     gelu_with_slope: exp::gelu_with_slope,
     #[cfg(feature = "std")]

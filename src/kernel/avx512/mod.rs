@@ -35,7 +35,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     axpy_i8: vector::axpy_i8,
     to_f16: vector::to_f16,
     rms_norm: vector::rms_norm,
-    softmax: exp::softmax,
+    softmax: Some(exp::softmax),
     softmax_step: exp::softmax_step,
     mix: mix::mix,
     mix_f16: mix::mix_f16,
@@ -44,7 +44,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     dots_f16: mix::dots_f16,
     dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
-    gelu,
+    gelu: Some(gelu),
     #[cfg(feature = "std")]
     gelu_with_slope,
     #[cfg(feature = "std")]

@@ -111,7 +111,7 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         axpy_i8: vector::axpy_i8::<S>,
         to_f16: vector::to_f16::<S>,
         rms_norm: vector::rms_norm::<S>,
-        softmax: exp::softmax::<S>,
+        softmax: Some(exp::softmax::<S>),
         softmax_step: exp::softmax_step::<S>,
         mix: mix::mix::<S>,
         mix_f16: mix::mix_f16::<S>,
@@ -120,7 +120,7 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         dots_f16: mix::dots_f16::<S>,
         dots_i8: mix::dots_i8::<S>,
         silu_mul: exp::silu_mul::<S>,
-        gelu: scalar::gelu,
+        gelu: None,
         #[cfg(feature = "std")]
         gelu_with_slope: scalar::gelu_with_slope,
         #[cfg(feature = "std")]
