@@ -48,7 +48,6 @@ mod v128;
 ))]
 mod walk;
 
-#[cfg(feature = "std")]
 use crate::nn::LayerNorm;
 use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
@@ -148,8 +147,8 @@ pub struct Kernels {
     gelu: Option<unsafe fn(&mut [f32])>,
     #[cfg(feature = "std")]
     gelu_with_slope: unsafe fn(&mut [f32], &mut [f32]),
-    #[cfg(feature = "std")]
-    layer_norm: unsafe fn(&LayerNorm<'_>, &mut [f32]),
+    /// As `softmax`.
+    layer_norm: Option<unsafe fn(&LayerNorm<'_>, &mut [f32])>,
     #[cfg(feature = "std")]
     layer_norm_back: unsafe fn(&LayerNorm<'_>, &[f32], &mut [f32]),
 }
@@ -403,10 +402,12 @@ impl Kernels {
     }
 
     /// [`LayerNorm::forward`] of every row of x, `[n, dim]`, in place.
-    #[cfg(feature = "std")]
     pub(crate) fn layer_norm(&self, norm: &LayerNorm<'_>, x: &mut [f32]) {
-        // SAFETY: as in `dot`.
-        unsafe { (self.layer_norm)(norm, x) }
+        match self.layer_norm {
+            // SAFETY: the table was handed out for this CPU.
+            Some(layer_norm) => unsafe { layer_norm(norm, x) },
+            None => norm.forward(x),
+        }
     }
 
     /// [`LayerNorm::backward`] of every row of x, `[n, dim]`: dy becomes dx in place.

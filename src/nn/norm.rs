@@ -1,7 +1,7 @@
 //! Layer normalization (arXiv 1607.06450): `y = (x − mean(x)) / √(var(x) + ε) · w + b` over the
 //! last dimension.
 //!
-//! Portable f32, which training has compiled for every instruction set; RMSNorm is in the kernels.
+//! Portable f32, compiled for every instruction set; RMSNorm is in the kernels.
 
 use crate::tensor::math;
 

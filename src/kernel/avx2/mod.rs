@@ -19,7 +19,6 @@ pub(super) mod vector;
 use super::fast::Weights;
 use super::scales::INT8_GROUP;
 use super::{Input, Kernels, Quantized};
-#[cfg(feature = "std")]
 use crate::nn::LayerNorm;
 use crate::quant::{Layout, Matrix, Values};
 use crate::tensor::columns::Columns;
@@ -50,14 +49,12 @@ pub(super) static AVX2: Kernels = Kernels {
     gelu: Some(exp::gelu),
     #[cfg(feature = "std")]
     gelu_with_slope: exp::gelu_with_slope,
-    #[cfg(feature = "std")]
-    layer_norm,
+    layer_norm: Some(layer_norm),
     #[cfg(feature = "std")]
     layer_norm_back,
 };
 
 /// The portable loops, compiled with these registers.
-#[cfg(feature = "std")]
 #[target_feature(enable = "avx2")]
 fn layer_norm(norm: &LayerNorm<'_>, x: &mut [f32]) {
     norm.forward(x);

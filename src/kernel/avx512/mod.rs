@@ -16,7 +16,6 @@ mod tile;
 use super::avx2::{self, exp, vector};
 use super::fast::Weights;
 use super::{Input, Kernels, Quantized, scalar};
-#[cfg(feature = "std")]
 use crate::nn::LayerNorm;
 use crate::quant::{Layout, Matrix, Values};
 use crate::tensor::columns::Columns;
@@ -47,8 +46,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     gelu: Some(gelu),
     #[cfg(feature = "std")]
     gelu_with_slope,
-    #[cfg(feature = "std")]
-    layer_norm,
+    layer_norm: Some(layer_norm),
     #[cfg(feature = "std")]
     layer_norm_back,
 };
@@ -97,7 +95,6 @@ fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
 }
 
 /// As [`gelu`].
-#[cfg(feature = "std")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn layer_norm(norm: &LayerNorm<'_>, x: &mut [f32]) {
     norm.forward(x);

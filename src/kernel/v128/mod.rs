@@ -123,8 +123,7 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         gelu: None,
         #[cfg(feature = "std")]
         gelu_with_slope: scalar::gelu_with_slope,
-        #[cfg(feature = "std")]
-        layer_norm: |norm, x| norm.forward(x),
+        layer_norm: None,
         #[cfg(feature = "std")]
         layer_norm_back: |norm, x, d| norm.backward(x, d),
     }

@@ -59,7 +59,7 @@ pub(crate) fn encode(
     Embedding { table: model.embedding(), site: Site::Embedding.number(c.layers) }
         .forward(pass, tokens, x);
     add_places(model, pass, types, x, &mut added[..c.dim]);
-    model.embedding_norm().forward(x);
+    pass.kernels.layer_norm(&model.embedding_norm(), x);
     for index in 0..c.layers {
         let layer = model.layer(index);
 
@@ -68,14 +68,14 @@ pub(crate) fn encode(
         attend_both_ways(pass, c.head_dim(), q, k, v, buffers.scores, attended);
         layer.o.forward(pass, attended, added, scratch);
         pass.kernels.axpy(1.0, added, x);
-        layer.attention_norm.forward(x);
+        pass.kernels.layer_norm(&layer.attention_norm, x);
 
         // x ← norm(x + Down · gelu(Up x))
         layer.up.forward(pass, x, hidden, scratch);
         activate(pass, c.activation, hidden);
         layer.down.forward(pass, hidden, added, scratch);
         pass.kernels.axpy(1.0, added, x);
-        layer.output_norm.forward(x);
+        pass.kernels.layer_norm(&layer.output_norm, x);
     }
 }
 
