@@ -10,6 +10,7 @@ use lowrank::file::FileError;
 use lowrank::import::{BaseOptions, Gguf, HuggingFace, Source, Tensor, TextParts, base_to_buffer};
 use lowrank::model::llama::{Config, Llama};
 use lowrank::quant::Format;
+use lowrank::text::TextBorder;
 use safetensors::SafeTensors;
 
 fn golden(path: &str) -> PathBuf {
@@ -84,7 +85,17 @@ fn other_families_text_border_and_int8_edges() {
                 == Llama::open(&archive).unwrap().layer(0).down.weight.values()
         };
         assert!(codes(&again), "{name}");
-        assert_eq!(again.tokenizer_json(), model.tokenizer_json(), "{name}");
+        if name == "qwen2" {
+            // transformers builds the tokenizer of this type anew, whatever class a folder names.
+            let [ours, theirs] = [&model, &again].map(|model| TextBorder::new(model).unwrap());
+            for text in ["Read 42 lines\n  of text", "to be<|eos|> or not"] {
+                let ids = ours.encode_prompt(text).unwrap();
+                assert_eq!(theirs.encode_prompt(text).unwrap(), ids, "{name}: {text:?}");
+                assert!(!ids.is_empty() && ours.decode(&ids, true).unwrap() == text, "{text:?}");
+            }
+        } else {
+            assert_eq!(again.tokenizer_json(), model.tokenizer_json(), "{name}");
+        }
         assert_eq!(
             (again.bos(), again.leading_bos()),
             (model.bos(), model.leading_bos()),

@@ -212,6 +212,9 @@ fn a_replaced_adapter_is_released_with_its_last_session() {
     );
     assert_eq!(alive(), 2, "a refused adapter is released at once");
     drop(pinned);
+    generate(&mut running, 3);
+    assert_eq!(alive(), 2, "a session holds what it chose, whoever else lets go of it");
+    drop(running);
     assert_eq!(alive(), 1);
     set.detach(0, second).unwrap();
     assert_eq!(alive(), 0);

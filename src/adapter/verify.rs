@@ -1,37 +1,31 @@
-//! The fingerprint of an opened adapter, computed again from what it holds. Needs `alloc`.
-
-use alloc::vec::Vec;
+//! The fingerprint of an opened adapter, computed again from what it holds, without a copy of it.
 
 use super::lora::{Adapter, Factor, FactorValues, LowRank};
 use crate::archive::schema;
-use crate::archive::twin::{check_content, linear};
+use crate::archive::twin::{self, linear};
 use crate::error::Result;
 use crate::quant::Format;
 
 /// Compares the adapter's fingerprint with that of what it holds.
 pub(super) fn check(adapter: &Adapter<'_>) -> Result<()> {
     let root = adapter.root;
-    let targets: Vec<schema::Target<'_>> = root
-        .targets
-        .iter()
-        .map(|stored| {
-            let target = LowRank::new(stored);
-            schema::Target {
-                site: target.site,
-                kind: stored.kind,
-                scaling: stored.scaling,
-                rank: target.rank as u32,
-                inputs: target.inputs as u32,
-                outputs: target.outputs as u32,
-                alpha: target.alpha,
-                a: factor(&target.a),
-                b: factor(&target.b),
-                bias: target.bias,
-                magnitude: target.magnitude,
-                gain: target.gain,
-            }
-        })
-        .collect();
+    let targets = root.targets.iter().map(|stored| {
+        let target = LowRank::new(stored);
+        schema::Target {
+            site: target.site,
+            kind: stored.kind,
+            scaling: stored.scaling,
+            rank: target.rank as u32,
+            inputs: target.inputs as u32,
+            outputs: target.outputs as u32,
+            alpha: target.alpha,
+            a: factor(&target.a),
+            b: factor(&target.b),
+            bias: target.bias,
+            magnitude: target.magnitude,
+            gain: target.gain,
+        }
+    });
     let classifier = root
         .classifier
         .as_ref()
@@ -43,12 +37,12 @@ pub(super) fn check(adapter: &Adapter<'_>) -> Result<()> {
         method: "",
         facts: "",
         index: &[],
-        targets: &targets,
+        targets: &[],
         // An adapter that replaces tensors is not opened.
         replaced: &[],
         classifier,
     };
-    check_content(adapter.fingerprint(), &twin)
+    twin::adapter(adapter.fingerprint(), &twin, targets)
 }
 
 fn factor<'a>(factor: &Factor<'a>) -> schema::Factor<'a> {

@@ -7,11 +7,11 @@
 use sha2::{Digest, Sha256};
 
 use super::Fingerprint;
-use super::schema::bert::{Bert, LayerNorm};
+use super::schema::bert::{Bert, BertLayer, LayerNorm};
 use super::schema::checkpoint::Checkpoint;
-use super::schema::lstm::Lstm;
+use super::schema::lstm::{Lstm, LstmLayer};
 use super::schema::mlp::Mlp;
-use super::schema::{Adapter, Factor, Linear, Llama, Matrix};
+use super::schema::{Adapter, Factor, Linear, Llama, LlamaLayer, Matrix, Target};
 use crate::error::RootKind;
 use crate::quant::Layout;
 
@@ -33,7 +33,12 @@ impl Hasher {
         Fingerprint(short)
     }
 
-    pub(super) fn llama(&mut self, root: &Llama<'_>) {
+    /// `layers` counts, not the list in `root`: layers that are read in place make no list.
+    pub(super) fn llama<'l>(
+        &mut self,
+        root: &Llama<'_>,
+        layers: impl Iterator<Item = LlamaLayer<'l>>,
+    ) {
         let c = &root.config;
         self.numbers(&[
             c.vocab,
@@ -48,7 +53,7 @@ impl Hasher {
         ]);
         self.floats(&[c.rope_theta, c.norm_epsilon]);
         self.floats(&c.rope_parameters);
-        for layer in root.layers {
+        for layer in layers {
             for linear in
                 [&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down]
             {
@@ -75,12 +80,16 @@ impl Hasher {
     }
 
     /// Pooling counts, it decides what is embedded; the length a text is cut to does not.
-    pub(super) fn bert(&mut self, root: &Bert<'_>) {
+    pub(super) fn bert<'l>(
+        &mut self,
+        root: &Bert<'_>,
+        layers: impl Iterator<Item = BertLayer<'l>>,
+    ) {
         let c = &root.config;
         self.numbers(&[c.vocab, c.dim, c.layers, c.heads, c.hidden, c.context, c.token_types]);
         self.numbers(&[c.activation, c.pooling, c.normalize]);
         self.floats(&[c.norm_epsilon]);
-        for layer in root.layers {
+        for layer in layers {
             [&layer.q, &layer.k, &layer.v, &layer.o, &layer.up, &layer.down]
                 .iter()
                 .for_each(|linear| self.linear(linear));
@@ -98,10 +107,14 @@ impl Hasher {
         }
     }
 
-    pub(super) fn lstm(&mut self, root: &Lstm<'_>) {
+    pub(super) fn lstm<'l>(
+        &mut self,
+        root: &Lstm<'_>,
+        layers: impl Iterator<Item = LstmLayer<'l>>,
+    ) {
         let c = &root.config;
         self.numbers(&[c.vocab, c.dim, c.hidden, c.layers, c.head, c.outputs]);
-        for layer in root.layers {
+        for layer in layers {
             self.linear(&layer.ih);
             self.linear(&layer.hh);
         }
@@ -111,16 +124,20 @@ impl Hasher {
         }
     }
 
-    pub(super) fn mlp(&mut self, root: &Mlp<'_>) {
+    pub(super) fn mlp<'l>(&mut self, root: &Mlp<'_>, layers: impl Iterator<Item = Linear<'l>>) {
         let c = &root.config;
         self.numbers(&[c.inputs, c.outputs, c.layers, c.activation]);
-        root.layers.iter().for_each(|linear| self.linear(linear));
+        layers.for_each(|linear| self.linear(&linear));
     }
 
-    pub(super) fn adapter(&mut self, root: &Adapter<'_>) {
+    pub(super) fn adapter<'t>(
+        &mut self,
+        root: &Adapter<'_>,
+        targets: impl ExactSizeIterator<Item = Target<'t>>,
+    ) {
         self.0.update(root.base);
-        self.numbers(&[root.targets.len() as u32, root.replaced.len() as u32]);
-        for t in root.targets {
+        self.numbers(&[targets.len() as u32, root.replaced.len() as u32]);
+        for t in targets {
             self.numbers(&[t.site, t.kind.into(), t.scaling.into(), t.rank, t.inputs, t.outputs]);
             self.floats(&[t.alpha]);
             self.factor(&t.a);

@@ -1,11 +1,10 @@
 //! Archived roots as they were before they were written: what `verify` hashes again.
 //!
-//! Needs `alloc` (a list of layers, no copy of any number). Call it on roots that were opened:
-//! their lengths are proven. Names, tokenizers and label names are left out, as they are by the
-//! fingerprint.
+//! Compiled with `alloc`, as the hash is, but allocates nothing: layers are shown one by one. Call it
+//! on roots that were opened: their lengths are proven. Names, tokenizers and label names are left
+//! out, as they are by the fingerprint.
 
-use alloc::vec::Vec;
-
+use super::Fingerprint;
 use super::fingerprint::Hasher;
 use super::schema::bert::{
     ArchivedBert, ArchivedLayerNorm, Bert, BertConfig, BertLayer, LayerNorm,
@@ -13,19 +12,15 @@ use super::schema::bert::{
 use super::schema::lstm::{ArchivedLstm, Lstm, LstmConfig, LstmLayer};
 use super::schema::mlp::{ArchivedMlp, Mlp, MlpConfig};
 use super::schema::{
-    ArchivedLinear, ArchivedLlama, ArchivedMatrix, Linear, Llama, LlamaConfig, LlamaLayer, Matrix,
-    Text, vector,
+    Adapter, ArchivedLinear, ArchivedLlama, ArchivedMatrix, Linear, Llama, LlamaConfig, LlamaLayer,
+    Matrix, Target, Text, vector,
 };
-use super::{Fingerprint, Root};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, RootKind};
 
-/// Compares the `stored` fingerprint with that of what `root` holds.
-///
-/// # Errors
-/// [`Error::Content`].
-pub(crate) fn check_content<R: Root>(stored: Fingerprint, root: &R) -> Result<()> {
-    let mut hasher = Hasher::new(R::KIND);
-    root.hash(&mut hasher);
+/// Compares the `stored` fingerprint with that of what `content` feeds.
+fn check(stored: Fingerprint, kind: RootKind, content: impl FnOnce(&mut Hasher)) -> Result<()> {
+    let mut hasher = Hasher::new(kind);
+    content(&mut hasher);
     let computed = hasher.finish();
     if computed == stored {
         return Ok(());
@@ -61,33 +56,29 @@ pub(crate) fn llama(stored: Fingerprint, root: &ArchivedLlama<'static>) -> Resul
         norm_epsilon: c.norm_epsilon.to_native(),
     };
     let (dim, head_dim) = (config.dim as usize, config.head_dim as usize);
-    let layers: Vec<LlamaLayer<'_>> = root
-        .layers
-        .iter()
-        .map(|layer| LlamaLayer {
-            attention_norm: vector(&layer.attention_norm, dim),
-            q: linear(&layer.q),
-            k: linear(&layer.k),
-            v: linear(&layer.v),
-            o: linear(&layer.o),
-            q_norm: vector(&layer.q_norm, head_dim),
-            k_norm: vector(&layer.k_norm, head_dim),
-            feed_forward_norm: vector(&layer.feed_forward_norm, dim),
-            gate: linear(&layer.gate),
-            up: linear(&layer.up),
-            down: linear(&layer.down),
-        })
-        .collect();
+    let layers = root.layers.iter().map(|layer| LlamaLayer {
+        attention_norm: vector(&layer.attention_norm, dim),
+        q: linear(&layer.q),
+        k: linear(&layer.k),
+        v: linear(&layer.v),
+        o: linear(&layer.o),
+        q_norm: vector(&layer.q_norm, head_dim),
+        k_norm: vector(&layer.k_norm, head_dim),
+        feed_forward_norm: vector(&layer.feed_forward_norm, dim),
+        gate: linear(&layer.gate),
+        up: linear(&layer.up),
+        down: linear(&layer.down),
+    });
     let twin = Llama {
         name: "",
         config,
         text: Text::default(),
         embedding: matrix(&root.embedding),
-        layers: &layers,
+        layers: &[],
         norm: vector(&root.norm, dim),
         head: root.head.as_ref().map(matrix),
     };
-    check_content(stored, &twin)
+    check(stored, RootKind::LLAMA, |hasher| hasher.llama(&twin, layers))
 }
 
 fn layer_norm<'a>(norm: &'a ArchivedLayerNorm<'static>, dim: usize) -> LayerNorm<'a> {
@@ -111,20 +102,16 @@ pub(crate) fn bert(stored: Fingerprint, root: &ArchivedBert<'static>) -> Result<
         norm_epsilon: c.norm_epsilon.to_native(),
     };
     let dim = config.dim as usize;
-    let layers: Vec<BertLayer<'_>> = root
-        .layers
-        .iter()
-        .map(|layer| BertLayer {
-            q: linear(&layer.q),
-            k: linear(&layer.k),
-            v: linear(&layer.v),
-            o: linear(&layer.o),
-            attention_norm: layer_norm(&layer.attention_norm, dim),
-            up: linear(&layer.up),
-            down: linear(&layer.down),
-            output_norm: layer_norm(&layer.output_norm, dim),
-        })
-        .collect();
+    let layers = root.layers.iter().map(|layer| BertLayer {
+        q: linear(&layer.q),
+        k: linear(&layer.k),
+        v: linear(&layer.v),
+        o: linear(&layer.o),
+        attention_norm: layer_norm(&layer.attention_norm, dim),
+        up: linear(&layer.up),
+        down: linear(&layer.down),
+        output_norm: layer_norm(&layer.output_norm, dim),
+    });
     let twin = Bert {
         name: "",
         config,
@@ -134,10 +121,10 @@ pub(crate) fn bert(stored: Fingerprint, root: &ArchivedBert<'static>) -> Result<
         positions: matrix(&root.positions),
         token_types: matrix(&root.token_types),
         embedding_norm: layer_norm(&root.embedding_norm, dim),
-        layers: &layers,
+        layers: &[],
         pooler: root.pooler.as_ref().map(linear),
     };
-    check_content(stored, &twin)
+    check(stored, RootKind::BERT, |hasher| hasher.bert(&twin, layers))
 }
 
 /// Checks the content of a base of LSTM layers.
@@ -151,21 +138,18 @@ pub(crate) fn lstm(stored: Fingerprint, root: &ArchivedLstm<'static>) -> Result<
         head: c.head.to_native(),
         outputs: c.outputs.to_native(),
     };
-    let layers: Vec<LstmLayer<'_>> = root
-        .layers
-        .iter()
-        .map(|layer| LstmLayer { ih: linear(&layer.ih), hh: linear(&layer.hh) })
-        .collect();
+    let layers =
+        root.layers.iter().map(|layer| LstmLayer { ih: linear(&layer.ih), hh: linear(&layer.hh) });
     let twin = Lstm {
         name: "",
         config,
         text: Text::default(),
         embedding: matrix(&root.embedding),
-        layers: &layers,
+        layers: &[],
         head: root.head.as_ref().map(linear),
         labels: "",
     };
-    check_content(stored, &twin)
+    check(stored, RootKind::LSTM, |hasher| hasher.lstm(&twin, layers))
 }
 
 /// Checks the content of a base of plain linear layers.
@@ -177,6 +161,16 @@ pub(crate) fn mlp(stored: Fingerprint, root: &ArchivedMlp<'static>) -> Result<()
         layers: c.layers.to_native(),
         activation: c.activation.to_native(),
     };
-    let layers: Vec<Linear<'_>> = root.layers.iter().map(linear).collect();
-    check_content(stored, &Mlp { name: "", config, layers: &layers, labels: "" })
+    let layers = root.layers.iter().map(linear);
+    let twin = Mlp { name: "", config, layers: &[], labels: "" };
+    check(stored, RootKind::MLP, |hasher| hasher.mlp(&twin, layers))
+}
+
+/// Checks the content of an adapter: `targets`, and what `twin` has beside them.
+pub(crate) fn adapter<'t>(
+    stored: Fingerprint,
+    twin: &Adapter<'_>,
+    targets: impl ExactSizeIterator<Item = Target<'t>>,
+) -> Result<()> {
+    check(stored, RootKind::ADAPTER, |hasher| hasher.adapter(twin, targets))
 }

@@ -45,7 +45,7 @@ impl Root for schema::Llama<'_> {
     const KIND: RootKind = RootKind::LLAMA;
 
     fn hash(&self, hasher: &mut Hasher) {
-        hasher.llama(self);
+        hasher.llama(self, self.layers.iter().copied());
     }
 }
 
@@ -53,7 +53,7 @@ impl Root for schema::bert::Bert<'_> {
     const KIND: RootKind = RootKind::BERT;
 
     fn hash(&self, hasher: &mut Hasher) {
-        hasher.bert(self);
+        hasher.bert(self, self.layers.iter().copied());
     }
 }
 
@@ -61,7 +61,7 @@ impl Root for schema::lstm::Lstm<'_> {
     const KIND: RootKind = RootKind::LSTM;
 
     fn hash(&self, hasher: &mut Hasher) {
-        hasher.lstm(self);
+        hasher.lstm(self, self.layers.iter().copied());
     }
 }
 
@@ -69,7 +69,7 @@ impl Root for schema::mlp::Mlp<'_> {
     const KIND: RootKind = RootKind::MLP;
 
     fn hash(&self, hasher: &mut Hasher) {
-        hasher.mlp(self);
+        hasher.mlp(self, self.layers.iter().copied());
     }
 }
 
@@ -77,7 +77,7 @@ impl Root for schema::Adapter<'_> {
     const KIND: RootKind = RootKind::ADAPTER;
 
     fn hash(&self, hasher: &mut Hasher) {
-        hasher.adapter(self);
+        hasher.adapter(self, self.targets.iter().copied());
     }
 }
 

@@ -29,17 +29,19 @@ const TEXT: [&str; 17] = [
     "vocab_size",
 ];
 
-/// Of decoders and encoders.
-const TRANSFORMER: [&str; 6] = [
+/// Of decoders and encoders. transformers writes `tie_word_embeddings` for encoders too, which have
+/// no output head here that it could act on.
+const TRANSFORMER: [&str; 7] = [
     "hidden_act",
     "hidden_size",
     "intermediate_size",
     "max_position_embeddings",
     "num_attention_heads",
     "num_hidden_layers",
+    "tie_word_embeddings",
 ];
 
-const DECODER: [&str; 14] = [
+const DECODER: [&str; 13] = [
     "attention_bias",
     "head_dim",
     "layer_types",
@@ -52,7 +54,6 @@ const DECODER: [&str; 14] = [
     "rope_scaling",
     "rope_theta",
     "sliding_window",
-    "tie_word_embeddings",
     "use_sliding_window",
 ];
 
