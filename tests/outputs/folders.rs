@@ -161,7 +161,7 @@ fn an_interrupted_comparison_keeps_the_runs_that_are_finished() {
         .unwrap();
     let mut lines = std::io::BufReader::new(running.stderr.take().unwrap()).lines();
     // The second run has begun, so the first is finished.
-    let second = |line: &String| line.ends_with(" 10 %");
+    let second = |line: &String| line.contains(" 10 %  step 1/10 ");
     assert!(lines.by_ref().map(Result::unwrap).filter(second).nth(1).is_some());
     let id = running.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
