@@ -105,8 +105,8 @@ fn every_code_has_a_text_of_its_own() {
     }
 }
 
-#[test]
-fn the_chat_template_is_applied() {
+/// A tiny base with a tokenizer of three words and this chat template.
+fn base_with_template(template: &str) -> lowrank::archive::Buffer {
     let mut folder = Folder::golden("tiny-llama");
     let vocab: serde_json::Value = ["a", "b", "c"]
         .iter()
@@ -119,10 +119,51 @@ fn the_chat_template_is_applied() {
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "a" },
     });
     folder.files.insert("tokenizer.json".into(), serde_json::to_vec(&tokenizer).unwrap());
-    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}{% if thinks is false %}!{% endif %}";
     folder.files.insert("chat_template.jinja".into(), template.into());
-    let archive = folder.import(&BaseOptions::default()).unwrap();
+    folder.import(&BaseOptions::default()).unwrap()
+}
 
+#[test]
+fn a_chat_template_that_never_ends_is_an_error_and_no_abort() {
+    for template in [
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% macro f(g) %}{{ g(g) }}{% endmacro %}{{ f(f) }}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(80) }}",
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+    ] {
+        let archive = base_with_template(template);
+        let mut memory = [0; _];
+        let model = open_base(&mut memory, &archive);
+        let mut text_memory: Room<{ LOWRANK_TEXT_BYTES / 8 }> = [0; _];
+        let (place, bytes) = room(&mut text_memory);
+        let (mut text, mut length, mut buffer) = (null_mut(), 0, [0u8; 100]);
+        let message = lowrank_message {
+            role: "user".as_ptr().cast(),
+            role_bytes: 4,
+            content: "a".as_ptr().cast(),
+            content_bytes: 1,
+        };
+        let mut error = MaybeUninit::uninit();
+        // SAFETY: plain memory of this function; an error is filled in where a code is not 0.
+        let error = unsafe {
+            assert_eq!(lowrank_text_open(place, bytes, model, &mut text, null_mut()), 0);
+            let to = buffer.as_mut_ptr().cast();
+            let code = lowrank_chat(text, &message, 1, 1, to, 100, &mut length, error.as_mut_ptr());
+            assert_ne!(code, 0, "{template}");
+            assert_eq!(lowrank_text_close(text, null_mut()), 0);
+            error.assume_init()
+        };
+        let said = sentence(&error);
+        assert!(said.contains("chat template") && !said.contains('\n'), "{template}: {said}");
+    }
+}
+
+#[test]
+fn the_chat_template_is_applied() {
+    let archive = base_with_template(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}{% if thinks is false %}!{% endif %}",
+    );
     let mut memory = [0; _];
     let model = open_base(&mut memory, &archive);
     let mut text_memory: Room<{ LOWRANK_TEXT_BYTES / 8 }> = [0; _];

@@ -119,7 +119,7 @@ fn commands_change_the_system_message_save_and_are_named_when_unknown() {
         "notes.txt: it exists and is no saved conversation",
         "base.lrk: it exists and is no saved conversation",
         "/save FILE: a file is missing",
-        "where.json: No such file or directory",
+        "no: make it first",
         "unknown command /nonsense. ",
         "unknown command /adapters. ",
         "/reset takes nothing, \"it\" was given",

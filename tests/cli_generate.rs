@@ -34,13 +34,16 @@ fn a_prompt_comes_from_a_file_or_standard_input_as_it_comes_from_the_command_lin
 
     let refused = |path: &str| failure(&["generate", "--base", &base, "--prompt-file", path]);
     assert!(refused(&folder.file("none.txt")).contains("none.txt: No such file"));
-    assert!(refused(&folder.file("source")).contains("source: Is a directory"));
+    assert!(refused(&folder.file("source")).contains("source: this is a folder"));
     std::fs::write(&file, b"ab\xff").unwrap();
     assert!(refused(&file).contains("prompt.txt: not UTF-8 text after 2 bytes"));
     std::fs::write(&file, "\n").unwrap();
     assert!(refused(&file).contains("the prompt is empty"));
+    std::fs::File::create(&file).unwrap().set_len((64 << 20) + 1).unwrap();
+    assert!(refused(&file).contains("prompt.txt: a prompt of more than 67108864 bytes"));
+    std::fs::write(&file, "ab").unwrap();
     if cfg!(target_os = "linux") {
-        assert!(refused("/dev/zero").contains("/dev/zero: a prompt of more than 67108864 bytes"));
+        assert!(refused("/dev/zero").contains("/dev/zero: this is a device"));
     }
     let both = ["generate", "--base", &base, "--prompt", "a", "--prompt-file", &file];
     for usage in [&both[..], &both[..3]] {
@@ -113,10 +116,16 @@ fn json_is_one_object_with_stable_names() {
     assert_ne!(adapted["text"], plain["text"]);
 
     // The end of a turn, and the end of the context, which is also said where text is printed.
-    let turn = ["generate", "--base", &base, "--prompt", "cd", "--threads", "1"];
+    // In the same model every character can be the one that ends a turn.
+    let end = text.chars().nth(2).unwrap().to_string();
+    let (other, before) = (Folder::new(), text.split(&end).next().unwrap());
+    let ending = other.base(64, TEMPLATE, Some(&end));
+    let turn = ["generate", "--base", &ending, "--prompt", "ab", "--threads", "1"];
     let ended = facts(&[&turn[..], &["--tokens", "50"]].concat());
-    assert_eq!(ended["stop_reason"], json!("end"));
-    assert!(ended["tokens"].as_array().unwrap().iter().all(|token| *token != 0), "{ended}");
+    assert_eq!(
+        (&ended["stop_reason"], &ended["text"], &ended["tokens"]),
+        (&json!("end"), &json!(before), &json!(ids[..before.len()]))
+    );
     let short = [&arguments[..], &["--tokens", "60", "--context", "8"]].concat();
     let full = facts(&short);
     assert_eq!(full["stop_reason"], json!("context"));
@@ -218,6 +227,49 @@ fn min_p_keeps_what_is_nearly_as_probable_and_options_without_effect_are_said() 
         let said = failure(&[&run[..], &[option, value]].concat());
         assert!(said.contains(&format!("{option} has no effect on an LSTM")), "{said}");
     }
+}
+
+#[test]
+fn a_variable_reaches_the_template_and_is_refused_where_there_is_nothing_to_reach() {
+    let folder = Folder::new();
+    let template = "{% if thinks is false %}no:{% elif effort is defined %}{{ effort }}:{% endif %}\
+                    {{ messages[0].content }}";
+    let base = folder.base(64, template, None);
+    let end = ["--tokens", "6", "--threads", "1"];
+    let plain = |prompt: &str| {
+        stdout(&[&["generate", "--base", &base, "--prompt", prompt][..], &end].concat())
+    };
+    let chat = ["generate", "--base", &base, "--chat", "--prompt", "ab"];
+    let chat = |more: &[&str]| stdout(&[&chat[..], more, &end].concat());
+    assert_eq!(chat(&[]), plain("ab"));
+    assert_eq!(chat(&["--template-arg", "thinks=false"]), plain("no:ab"));
+    assert_eq!(chat(&["--template-arg", "thinks=true"]), plain("ab"));
+    // What is no JSON is text; the value begins behind the first sign.
+    assert_eq!(chat(&["--template-arg", "effort=a=b c"]), plain("a=b c:ab"));
+    let both = ["--template-arg", "effort=x", "--template-arg", "thinks=false"];
+    assert_eq!(chat(&both), plain("no:ab"));
+    assert_ne!(plain("ab"), plain("no:ab"), "the model answers them differently");
+
+    let refused = |base: &str, more: &[&str]| {
+        failure(&[&["generate", "--base", base, "--prompt", "ab"], more, &end].concat())
+    };
+    let given = ["--template-arg", "thinks=false"];
+    let said = refused(&base, &given);
+    assert!(said.contains("--template-arg has no effect without --chat"), "{said}");
+    for (argument, words) in [
+        ("thinks", "--template-arg thinks: NAME=VALUE was expected"),
+        ("=1", "no name of a template variable"),
+        ("a b=1", "no name of a template variable"),
+        ("messages=[]", "messages is set by the conversation"),
+        ("add_generation_prompt=false", "add_generation_prompt is set by the conversation"),
+    ] {
+        let said = refused(&base, &["--chat", "--template-arg", argument]);
+        assert!(said.contains(words), "{argument}: {said}");
+    }
+    let other = Folder::new();
+    let bare = other.base(64, "", None);
+    let said = refused(&bare, &[&["--chat"], &given[..]].concat());
+    assert!(said.contains("has no effect: the base has no chat template"), "{said}");
 }
 
 #[test]

@@ -82,6 +82,13 @@ fn texts_and_work_without_measure_are_refused() {
         "{{ [[0] * 90000000] * 90000000 == 3 }}",
         "{{ (0, 1) * 90000000 }}",
         "{{ 90000000 * [0] }}",
+        "{{ [0] * 65 }}",
+        "{{ [0] * 8 * 9 }}",
+        "{{ [0] * 2 ** 30 == [0] * 2 ** 30 }}",
+        "{{ [[[[[0] * 9] * 9] * 9] * 9] * 9 }}",
+        "{{ ([0] * 8, [0] * 8, 1 if [0] * 8 else 2) }}",
+        "{% set x = [0] %}{{ x * 90000000 }}",
+        "{% set x = (0, 1) %}{{ x * 40000000 }}",
         "{{ range(1000000000000) | list }}",
         "{{ range(100000) | join('xxxxxxxxxxxxxxxx') | indent(100000) }}",
         "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
@@ -92,6 +99,30 @@ fn texts_and_work_without_measure_are_refused() {
     ] {
         let error = render(template).expect_err(template);
         assert!(!error.contains('\n') && error.len() < 400, "{error}");
+    }
+}
+
+#[test]
+fn macros_that_call_themselves_end_with_one_sentence() {
+    for template in [
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% macro f() %}{{ g() }}{% endmacro %}{% macro g() %}{{ h() }}{% endmacro %}{% macro h() %}{{ f() }}{% endmacro %}{{ h() }}",
+        "{% macro f(g) %}{{ g(g) }}{% endmacro %}{{ f(f) }}",
+        "{% macro f() %}{% call f() %}x{% endcall %}{{ caller() }}{% endmacro %}{% call f() %}x{% endcall %}",
+        "{% macro f() %}{% set x = f() %}{% endmacro %}{% set y = f() %}",
+        "{% macro f() %}{% set x %}{{ f() }}{% endset %}{% endmacro %}{{ f() }}",
+        "{% macro f() %}{% for i in [1] %}{% if i %}{{ f()|trim ~ f() }}{% endif %}{% endfor %}{% endmacro %}{{ f() }}",
+        "{% macro f(x) %}{{ [[[[[[[[f([x, 1])]]]]]]]] }}{% endmacro %}{{ f(1) }}",
+        "{% macro f(x=f()) %}{{ x }}{% endmacro %}{{ f() }}",
+        "{% set ns = namespace() %}{% macro f() %}{{ ns.g() }}{% endmacro %}{% set ns.g = f %}{{ f() }}",
+        "{% for i in [1] recursive %}{% macro f() %}{{ loop([1]) }}{% endmacro %}{{ f() }}{% endfor %}",
+        // Not deep, but twice as much with each step.
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(80) }}",
+        "{% macro f(n) %}{% if n %}{{ g(n - 1) }}{{ g(n - 1) }}{% endif %}{% endmacro %}{% macro g(n) %}{% if n %}{{ f(n) }}{{ f(n) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    ] {
+        let error = render(template).expect_err(template);
+        assert!(!error.contains('\n') && error.len() < 400, "{template}: {error}");
     }
 }
 
@@ -136,6 +167,11 @@ fn what_templates_really_do_still_works() {
             "False2",
         ),
         ("{{ messages[0].content|length * 3 }}{{ '=' * 5 }}", "6====="),
+        (
+            "{{ [1] * 2 * 2 + [[0] * 2] * 2 }}{{ [2] * 64 == [2] }}{{ [3] * 0 }}",
+            "[1, 1, 1, 1, [0, 0], [0, 0]]False[]",
+        ),
+        ("{% set n = 3 %}{% set x = ['-'] %}{{ (x * n)|join }}", "---"),
         (
             "{% macro m(x, deep) %}{{ x }}{% if deep %}{{ m(x, deep - 1) }}{% endif %}{% endmacro %}{{ m('a', 20) }}",
             "aaaaaaaaaaaaaaaaaaaaa",

@@ -14,7 +14,8 @@ use crate::output::{Force, line, note, written};
 
 const EXAMPLES: &str = "Examples:
   lowrank adapter import peft-directory --base base.lrk -o style.lrk
-  lowrank adapter import peft-classifier --base base.lrk -o topics.lrk --labels sports,politics,weather
+  lowrank adapter import peft-classifier --base base.lrk -o topics.lrk \\
+    --labels sports,politics,weather
   lowrank adapter import lora.gguf --base base.lrk -o style.lrk --factors int8
   lowrank adapter export style.lrk --base base.lrk -o peft-directory";
 

@@ -84,9 +84,11 @@ const QWEN35: &str = concat!(
     r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
     spaces!()
 );
+/// llama.cpp writes the letters as `(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+`: the same texts, but a
+/// repetition of a repetition, on which a search that comes back may take long.
 const EXAONE_MOE: &str = concat!(
     contractions!(),
-    r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}",
+    r"|[^\r\n\p{L}\p{N}]?\p{L}(?:[\p{L}\p{M}]| \p{L})*|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"
 );
 const TEKKEN: &str = concat!(cased!(""), r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*", spaces!());

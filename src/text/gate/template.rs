@@ -28,6 +28,8 @@ const TOKENS: usize = 50_000;
 const EXPRESSION: usize = 3_000;
 /// `elif` lies in the `else` of the `if` before it.
 const ELIFS: usize = 500;
+/// How often the lists of one expression may be repeated, all counts multiplied.
+const REPEATS: u64 = 64;
 /// Names of what a template keeps in namespaces.
 const ATTRIBUTES: usize = 64;
 /// Bytes of stack: what the bounds above and the engine's own on macros in macros need without
@@ -100,7 +102,7 @@ impl Job<'_> {
             return Err(too_much("bytes", self.source.len(), SOURCE));
         }
         let (mut tokens, mut expression, mut elifs) = (0, 0, 0);
-        let mut repeats = Repeats::default();
+        let mut repeats = Repeats::new();
         for token in tokenize(self.source, false, self.syntax.clone()) {
             let (token, _) = token?;
             tokens += 1;
@@ -189,10 +191,12 @@ fn target<'i>(instruction: &'i mut Instruction<'_>) -> Option<&'i mut u32> {
     }
 }
 
-/// Refuses `[…] * n`: constants are computed before anything can be counted, and no template that
-/// formats a conversation repeats a list.
-#[derive(Default)]
+/// Refuses `[…] * n` unless `n` is a small number that stands there: constants are computed before
+/// anything can be counted, and what is repeated again and again never ends when it is compared.
+/// Lists that are no constants are measured when they are repeated.
 struct Repeats {
+    /// The counts of this expression, multiplied.
+    product: u64,
     /// Of every open bracket, whether it is a group (not a call, not an index), whether it has a
     /// list in it, and whether `*` stands before it.
     open: Vec<(bool, bool, bool)>,
@@ -200,14 +204,49 @@ struct Repeats {
     after_star: bool,
     after_list: bool,
     after_value: bool,
+    /// Was it `*` behind a list, or the count behind that?
+    before_count: bool,
+    after_count: bool,
 }
 
 impl Repeats {
+    fn new() -> Self {
+        Self {
+            product: 1,
+            open: Vec::new(),
+            after_star: false,
+            after_list: false,
+            after_value: false,
+            before_count: false,
+            after_count: false,
+        }
+    }
+
     fn check(&mut self, token: &Token<'_>) -> Result<(), Error> {
-        let refused = Err(Error::new(ErrorKind::InvalidOperation, "it repeats a list"));
+        let refused = || {
+            let reason = format!(
+                "it repeats a list: only [...] * N, with numbers N that stand there and come to at \
+                 most {REPEATS}, is computed"
+            );
+            Err(Error::new(ErrorKind::InvalidOperation, reason))
+        };
         let (mut after_star, mut after_list, mut after_value) = (false, false, false);
+        let (mut before_count, mut after_count) = (false, false);
         match token {
-            Token::VariableStart | Token::BlockStart => self.open.clear(),
+            Token::Int(count) if self.before_count => {
+                self.product = self.product.saturating_mul((*count).max(1));
+                if self.product > REPEATS {
+                    return refused();
+                }
+                (after_list, after_value, after_count) = (true, true, true);
+            }
+            _ if self.before_count => return refused(),
+            // The count is another one: `[0] * 2 ** 30`.
+            Token::Pow if self.after_count => return refused(),
+            Token::VariableStart | Token::BlockStart => {
+                self.open.clear();
+                self.product = 1;
+            }
             Token::BracketOpen | Token::BraceOpen | Token::ParenOpen => {
                 let is_list = !matches!(token, Token::ParenOpen) && !self.after_value;
                 self.open.push((!self.after_value, is_list, self.after_star));
@@ -222,14 +261,14 @@ impl Repeats {
                     self.open.pop().unwrap_or((true, true, false));
                 after_list = is_group && has_list;
                 if after_list && is_repeated {
-                    return refused;
+                    return refused();
                 }
                 if let Some((_, outer, _)) = self.open.last_mut() {
                     *outer |= after_list;
                 }
                 after_value = true;
             }
-            Token::Mul if self.after_list => return refused,
+            Token::Mul if self.after_list => before_count = true,
             Token::Mul => after_star = true,
             Token::Ident(word) => {
                 after_value = !matches!(*word, "in" | "and" | "or" | "not" | "if" | "else" | "is");
@@ -239,6 +278,7 @@ impl Repeats {
         }
         (self.after_star, self.after_list, self.after_value) =
             (after_star, after_list, after_value);
+        (self.before_count, self.after_count) = (before_count, after_count);
         Ok(())
     }
 }
