@@ -668,7 +668,7 @@ fn what_cannot_be_trained_is_refused_in_advance() {
     let usage = failure(2, &with("compare", &on, &["--methods", "lora,quora", "-o", &report]));
     assert!(usage.contains("'quora' is not one of lora, qlora"), "{usage}");
     let line = train(&on, &["--method", "qlora"]);
-    assert!(line.contains("qlora trains on an nf4 base") && line.contains("F32"), "{line}");
+    assert!(line.contains("qlora trains on an nf4 base") && line.contains("is f32;"), "{line}");
     let line = train(&nf4, &["--method", "full"]);
     assert!(
         line.contains("full fine-tuning trains a float base") && line.contains("--weights f32"),

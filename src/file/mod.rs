@@ -22,6 +22,7 @@ use std::path::PathBuf;
 pub use self::folder::{FolderKind, OutputFolder, ToFolder};
 pub use self::kind::Kind;
 pub use self::output::{Output, ToOutput, write_whole};
+pub(crate) use self::source::too_long;
 pub use self::source::{LINE, Lines, open, read, read_text};
 use crate::error::Error;
 

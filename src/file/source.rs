@@ -82,6 +82,15 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String, FileError> {
     })
 }
 
+/// What a line or row of more than `most` bytes gets.
+pub(crate) fn too_long(what: &str, most: usize) -> String {
+    let whole = match most >> 20 {
+        0 => String::new(),
+        mebibytes => format!(" ({mebibytes} MiB)"),
+    };
+    format!("the {what} is longer than {most} bytes{whole}, the most that one may have: divide it")
+}
+
 /// Lines of a reader, none longer than a bound.
 #[derive(Debug)]
 pub struct Lines<R> {
@@ -106,11 +115,7 @@ impl<R: BufRead> Lines<R> {
         let read = (&mut self.reader).take(bound).read_until(b'\n', line)?;
         if read > self.most {
             line.clear();
-            let reason = format!(
-                "the line is longer than {} bytes, the most that one may have: divide it",
-                self.most
-            );
-            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, too_long("line", self.most)));
         }
         Ok(read)
     }

@@ -7,7 +7,7 @@
 //!             + early stopping 4P + DoRA 8 a row of its layers
 //! step        held + DoRA 4 a row + the family's walk: what forward keeps, then the most of loss and way back
 //! validation  held + the archive + the factors twice, while it is written, or the core's workspace
-//! checkpoint  held + 4P values + optimizer
+//! checkpoint  held + 4P values + early stopping 4P + optimizer
 //! peak        the largest of the three, beside what the caller holds (tokenizer, index of the data)
 //! ```
 //! A family's walk stands beside its code ([`Body::predict`](super::body::Body::predict)) and takes
@@ -161,7 +161,9 @@ pub fn forecast<'a>(
     let validation_bytes = measure_bytes(network.as_ref(), &plan, options, workload, copies);
     let is_saved = |every| workload.steps.is_none_or(|steps| steps >= every);
     let checkpoint_bytes = match &run.checkpoint {
-        Some((_, every)) if is_saved(*every) => floats(plan.len()) + optimizer_bytes + FILE_BUFFER,
+        Some((_, every)) if is_saved(*every) => {
+            copies * floats(plan.len()) + optimizer_bytes + FILE_BUFFER
+        }
         _ => 0,
     };
     let most = step_bytes.max(validation_bytes).max(checkpoint_bytes);

@@ -61,12 +61,14 @@ impl Progress {
             "best": self.best.as_ref().map(|(loss, _)| bits(*loss)),
             "worse": self.worse,
         });
+        // First: it frees the buffers of steps, which would be held beside the copies.
+        let optimizer = trainer.optimizer_state();
         Saved {
             progress: progress.to_string(),
             steps: trainer.steps(),
             values: trainer.values().to_vec(),
             best: self.best.as_ref().map(|(_, values)| values.clone()).unwrap_or_default(),
-            optimizer: trainer.optimizer_state(),
+            optimizer,
         }
     }
 

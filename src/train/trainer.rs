@@ -438,6 +438,7 @@ impl<'a> Trainer<'a> {
         (self.values.len(), self.optimizer.bytes())
     }
 
+    /// The optimizer's state; frees the buffers of steps, as a checkpoint needs room for copies.
     pub(crate) fn optimizer_state(&self) -> State {
         self.pool.clear();
         self.optimizer.save()

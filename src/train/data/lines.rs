@@ -3,16 +3,10 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
+use crate::file::too_long;
+
 /// The longest line or row of a data file, in bytes: 16 MiB.
 pub const LONGEST_LINE: usize = crate::file::LINE;
-
-/// What a longer one gets.
-pub(super) fn too_long(what: &str) -> String {
-    format!(
-        "the {what} is longer than {LONGEST_LINE} bytes (16 MiB), the most that one may have: \
-         divide it"
-    )
-}
 
 /// A file of which a CSV reader gets no more than the row may have.
 pub(super) struct BoundedRows {
@@ -36,7 +30,7 @@ impl Read for BoundedRows {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // Readers fetch whole buffers, so what they have may be a little more than was asked for.
         if self.read > self.most {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, too_long("row")));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, too_long("row", LONGEST_LINE)));
         }
         let read = self.file.read(buffer)?;
         self.read += read as u64;

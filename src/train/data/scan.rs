@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::Path;
 
-use crate::file::{FileError, LINE, Lines, open};
+use crate::file::{FileError, LINE, Lines, open, too_long};
 
 use super::header;
 use super::labels::Names;
-use super::lines::{Blanks, BoundedRows, too_long};
+use super::lines::{Blanks, BoundedRows};
 use super::record::{self, Record};
 use super::tokenize::Encoded;
 use super::{Dataset, Entry, Format, Task};
@@ -254,7 +254,7 @@ impl Dataset<'_> {
                 Ok(true) => {}
                 Ok(false) => return Ok(first),
                 Err(csv::ErrorKind::Io(error)) if error.kind() == ErrorKind::FileTooLarge => {
-                    return Err(wrong(too_long("row")));
+                    return Err(wrong(too_long("row", LINE)));
                 }
                 Err(csv::ErrorKind::Io(error)) => return Err(FileError::io(&self.path, error)),
                 Err(_) => return Err(wrong("not CSV".into())),
