@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lowrank::text::{Message, TextError};
 use lowrank::train::data::{
-    DataOptions, Dataset, LONGEST_LINE, MAX_LENGTH, ModelInput, Task, Tokenize,
+    DataOptions, Dataset, LONGEST_LINE, LONGEST_TEXT_LINE, MAX_LENGTH, ModelInput, Task, Tokenize,
 };
 use tempfile::TempDir;
 
@@ -239,7 +239,8 @@ fn options_that_have_no_effect_on_the_data_are_refused() {
 #[cfg(unix)]
 #[test]
 fn lines_and_rows_without_an_end_are_refused_before_they_fill_the_memory() {
-    let too_long = format!("is longer than {LONGEST_LINE} bytes (16 MiB)");
+    let record = format!("is longer than {LONGEST_LINE} bytes (16 MiB)");
+    let text = format!("is longer than {LONGEST_TEXT_LINE} bytes (256 MiB)");
     for (name, task, begin) in [
         ("a.jsonl", Task::LanguageModel, "{\"text\": \"abc\"}\n"),
         ("a.txt", Task::LanguageModel, "abc\n"),
@@ -252,7 +253,8 @@ fn lines_and_rows_without_an_end_are_refused_before_they_fill_the_memory() {
         file.set_len(1 << 40).unwrap();
         let error = Dataset::open(&path, task, Some(&Bytes), plain()).unwrap_err().to_string();
         let line = format!("line 2: the {}", if name.ends_with("csv") { "row" } else { "line" });
-        assert!(error.contains(&line) && error.contains(&too_long), "{name}: {error}");
+        let too_long = if name == "a.txt" { &text } else { &record };
+        assert!(error.contains(&line) && error.contains(too_long), "{name}: {error}");
     }
 }
 

@@ -5,8 +5,11 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use crate::file::too_long;
 
-/// The longest line or row of a data file, in bytes: 16 MiB.
+/// The longest line or row of a data file that holds records, in bytes: 16 MiB.
 pub const LONGEST_LINE: usize = crate::file::LINE;
+
+/// The longest line of a `.txt` file, in bytes: 256 MiB, as whole books come without an end of line.
+pub const LONGEST_TEXT_LINE: usize = 256 << 20;
 
 /// A file of which a CSV reader gets no more than the row may have.
 pub(super) struct BoundedRows {

@@ -10,7 +10,7 @@
 //! | `.csv` | numbers, last the label | classify |
 //!
 //! Blank lines are left out, and a byte order mark at the beginning. A line or row has at most
-//! [`LONGEST_LINE`] bytes. Objects have these keys and no others, and a label is one line. The
+//! [`LONGEST_LINE`] bytes, in `.txt` [`LONGEST_TEXT_LINE`]. Objects have these keys and no others, and a label is one line. The
 //! first row of a table is no example if it names the columns ("Review", "sentiment") and no other
 //! row has its label, or if none of its features is a number; [`Dataset::header`] tells.
 //!
@@ -42,7 +42,7 @@ use crate::file::{FileError, open};
 use plan::Room;
 use tokenize::Encoder;
 
-pub use lines::LONGEST_LINE;
+pub use lines::{LONGEST_LINE, LONGEST_TEXT_LINE};
 pub use options::{DataOptions, MAX_LENGTH, ModelInput};
 pub use tokenize::Tokenize;
 

@@ -8,16 +8,13 @@ use crate::file::{FileError, LINE, Lines, open, too_long};
 
 use super::header;
 use super::labels::Names;
-use super::lines::{Blanks, BoundedRows};
+use super::lines::{Blanks, BoundedRows, LONGEST_TEXT_LINE};
 use super::record::{self, Record};
 use super::tokenize::Encoded;
 use super::{Dataset, Entry, Format, Task};
 
 /// A text file is encoded in pieces of at least this many bytes that end with a line.
 const PIECE: usize = 1 << 16;
-
-/// The most bytes of a line of a text file: whole books come without an end of line.
-const TEXT_LINE: usize = 1 << 28;
 
 impl Format {
     /// By the extension, if it serves the task.
@@ -314,7 +311,7 @@ impl Dataset<'_> {
         &mut self,
         mut each: impl FnMut(&mut Self, Line<'_>) -> Result<(), String>,
     ) -> Result<(), FileError> {
-        let most = if self.format == Format::Text { TEXT_LINE } else { LINE };
+        let most = if self.format == Format::Text { LONGEST_TEXT_LINE } else { LINE };
         let mut lines = Lines::new(BufReader::new(self.reopened()?), most);
         let (mut bytes, mut offset, mut number) = (Vec::new(), 0u64, 0u64);
         loop {
