@@ -38,7 +38,8 @@ fn unsafe_code_lives_where_contributing_says() {
     let mut opened: Vec<String> = Vec::new();
     for path in &paths {
         let name = path.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/");
-        if name == "lib.rs" || MODULES.iter().any(|module| name.starts_with(&format!("{module}/"))) {
+        if name == "lib.rs" || MODULES.iter().any(|module| name.starts_with(&format!("{module}/")))
+        {
             continue;
         }
         if fs::read_to_string(path).unwrap().contains("allow(unsafe_code") {

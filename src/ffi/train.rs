@@ -294,9 +294,9 @@ pub unsafe extern "C" fn lowrank_train(
     error: *mut lowrank_error,
 ) -> lowrank_code {
     let told = Region::writes(report, 1, 6).optional();
-    // SAFETY: the caller vouches for memory that is not null; `size` comes first.
     let size = match options.is_null() || !options.is_aligned() {
         true => FIRST_SIZE,
+        // SAFETY: the caller vouches for memory that is not null; `size` comes first.
         false => unsafe { options.cast::<usize>().read() },
     };
     let room = size.clamp(size_of::<usize>(), size_of::<lowrank_train_options>());

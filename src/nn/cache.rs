@@ -177,12 +177,7 @@ impl<'c> Cache<'c> {
     }
 
     /// Takes what [`bytes`](Self::bytes) announces.
-    pub(crate) fn carve(
-        w: &mut Workspace<'c>,
-        size: &Size,
-        heads: usize,
-        head_dim: usize,
-    ) -> Self {
+    pub(crate) fn carve(w: &mut Workspace<'c>, size: &Size, heads: usize, head_dim: usize) -> Self {
         let positions = Self::lines(size, heads);
         let numbers = times(positions, head_dim);
         match size.kv_format {

@@ -58,12 +58,7 @@ impl<'s> Scratch<'s> {
     }
 
     /// Takes what [`bytes`](Self::bytes) announces.
-    pub(crate) fn carve(
-        w: &mut Workspace<'s>,
-        size: &Size,
-        layers: usize,
-        widest: usize,
-    ) -> Self {
+    pub(crate) fn carve(w: &mut Workspace<'s>, size: &Size, layers: usize, widest: usize) -> Self {
         let (low_rank, values) = Self::lengths(size, layers, widest);
         Self {
             low_rank: w.numbers(low_rank),

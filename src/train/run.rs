@@ -162,8 +162,8 @@ pub fn run(
     watch: &mut dyn FnMut(Event) -> Control,
 ) -> Result<Report, TrainError> {
     check(options, trainer, validation)?;
-    let datasets = [Some(training), validation].into_iter().flatten();
-    datasets.map(|data| data.check_input(trainer.input())).collect::<Result<(), _>>()?;
+    let mut datasets = [Some(training), validation].into_iter().flatten();
+    datasets.try_for_each(|data| data.check_input(trainer.input()))?;
     if let Some((path, _)) = &options.checkpoint {
         try_checkpoint(path, trainer, training, validation)?;
     }

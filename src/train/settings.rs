@@ -143,7 +143,7 @@ impl Settings {
         self.or_usual("steps", steps, "none");
         let warmup = match options.warmup {
             Warmup::Steps(steps) => format!("{steps} steps"),
-            Warmup::Share(share) if share == 0.0 => "0 steps".into(),
+            Warmup::Share(0.0) => "0 steps".into(),
             Warmup::Share(share) => format!("{share} of all steps"),
         };
         self.or_usual("warmup", warmup, "0 steps");

@@ -163,7 +163,7 @@ fn word_piece(model: &Fields) -> Outcome {
     let vocab = vocabulary(model)?;
     affix(model, "continuing_subword_prefix")?;
     let key = "max_input_chars_per_word";
-    if !model.get(key).and_then(Value::as_u64).is_some_and(|most| most <= WORD) {
+    if model.get(key).and_then(Value::as_u64).is_none_or(|most| most > WORD) {
         return Err((key, format!("a number of at most {WORD} was expected")));
     }
     unknown(model, vocab)

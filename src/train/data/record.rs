@@ -140,7 +140,7 @@ pub(super) fn is_header(row: &csv::ByteRecord) -> bool {
     let is_number = |field| text(field).parse::<f32>().is_ok_and(f32::is_finite);
     let features = || row.iter().take(row.len().saturating_sub(1));
     let numbers = features().filter(|field| is_number(field)).count();
-    let is_named = || row.iter().last().is_some_and(|label| header::names_labels(text(label)));
+    let is_named = || row.iter().next_back().is_some_and(|label| header::names_labels(text(label)));
     row.len() > 1 && (numbers == 0 || numbers < row.len() - 1 && is_named())
 }
 
