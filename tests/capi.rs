@@ -286,12 +286,10 @@ fn prompts_and_steps_share_passes_and_beginnings_are_copied() {
     let (mut memory, mut places, mut workspaces) =
         ([0; _], [[0; _], [0; _]], [Memory::default(), Memory::default()]);
     let model = open_base(&mut memory, &archive);
-    let [mixed, single] = [0, 1].map(|i| {
-        // SAFETY: each session has memory of its own.
-        let (place, workspace) =
-            unsafe { (&mut *(&raw mut places[i]), &mut *(&raw mut workspaces[i])) };
-        open_session(model, if i == 0 { 3 } else { 1 }, place, workspace)
-    });
+    let [place, other_place] = &mut places;
+    let [workspace, other_workspace] = &mut workspaces;
+    let mixed = open_session(model, 3, place, workspace);
+    let single = open_session(model, 1, other_place, other_workspace);
     let close = |found: &[f32], expected: &[f32]| {
         found.iter().zip(expected).all(|(a, b)| (a - b).abs() <= 1e-4 * (1.0 + b.abs()))
     };

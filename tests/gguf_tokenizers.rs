@@ -138,7 +138,8 @@ fn equal_scores_join_the_leftmost_or_are_refused() {
 #[test]
 fn sentencepiece_that_lacks_something_is_refused_by_name() {
     let whole = sentencepiece(&golden("gguf-text/sentencepiece.json"));
-    let cases: [(fn(&mut File), &[&str]); 5] = [
+    type Change = fn(&mut File);
+    let cases: [(Change, &[&str]); 5] = [
         (
             |f| {
                 f.without("tokenizer.ggml.scores");
