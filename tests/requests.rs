@@ -155,7 +155,8 @@ fn a_refused_call_changes_nothing() {
     session.advance(&[(0, &[1, 2, 3]), (2, &[4])]).unwrap();
     let before = [0, 2].map(|sequence| bits(&session, sequence));
     let long = [5; 14];
-    let cases: [(&[(usize, &[u32])], Error); 7] = [
+    type Entries<'e> = &'e [(usize, &'e [u32])];
+    let cases: [(Entries<'_>, Error); 7] = [
         (&[], Error::Length { have: 0, need: 3 }),
         (&[(0, &[1]), (1, &[])], Error::Length { have: 0, need: 1 }),
         (&[(0, &[1]), (1, &[2]), (0, &[3])], Error::DuplicateSequence { sequence: 0 }),
