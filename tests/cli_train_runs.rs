@@ -76,7 +76,7 @@ impl Folder {
         folder.succeeds("init mlp.json -o base.lrk --weights f32 --embedding f32 --seed 3");
         let line = |i: usize| {
             let (x, y) = ((i * 37 % 101) as f32 / 25.0 - 2.0, (i * 53 % 97) as f32 / 24.0 - 2.0);
-            let is_yes = (x + y > 0.0) != (wrong > 0 && i % wrong == 0);
+            let is_yes = (x + y > 0.0) != (wrong > 0 && i.is_multiple_of(wrong));
             format!("{x},{y},{}\n", if is_yes { "yes" } else { "no" })
         };
         folder.write("train.csv", &(0..120).map(line).collect::<String>());

@@ -221,8 +221,8 @@ fn a_tied_weight_is_trained_in_full_whichever_of_its_names_is_given() {
         let options = Options { targets: Targets::parse(targets), ..Options::new(Method::Full) };
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
         let trainer = Trainer::new(AnyBase::open(&archive).unwrap(), options, labels).unwrap();
-        let of_tables = trainer.parameters().filter(|p| p.range.len() == 258 * 32).count();
-        of_tables
+        let parameters = trainer.parameters();
+        parameters.filter(|parameter| parameter.range.len() == 258 * 32).count()
     };
     for targets in ["lm_head", "embed_tokens", "lm_head,embed_tokens", "all-linear"] {
         assert_eq!(weights(targets, &[]), 1, "{targets}");

@@ -245,7 +245,8 @@ fn every_option_that_differs_is_named() {
     let case = Case::new();
     let lora = options(Method::QLora);
     assert!(case.go(&lora, |_| (), false, Some(2)).0.unwrap().stopped);
-    let changes: [(fn(&mut Options), &str); 9] = [
+    type Change = fn(&mut Options);
+    let changes: [(Change, &str); 9] = [
         (|o| o.alpha = 3.0, "alpha: 3"),
         (|o| o.dropout = 0.2, "dropout: 0.2"),
         (|o| o.targets = Targets::Names(vec!["q_proj".into()]), "target modules: "),

@@ -105,6 +105,10 @@ fn an_output_that_fails_leaves_what_was_there() {
         let line = output.check_room(u64::MAX).unwrap_err().to_string();
         assert!(line.contains("18446744073709551615 bytes are needed"), "{line}");
     }
-    write_whole(&path, |file| Ok(file.write_all(b"new").unwrap())).unwrap();
+    write_whole(&path, |file| {
+        file.write_all(b"new").unwrap();
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"new");
 }
