@@ -132,6 +132,12 @@ TEMPLATES = {
              "{% endif %}{% endmacro %}{{ f('a', 3) }}{{ '%s-%5d' | format('a', 3) }}",
     "methods": "{{ 'a,b'.split(',') | join(';') }}{{ messages[::-1][0].items() | list }}"
                "{{ '{:>5}'.format('x') }}{{ range(3) | map('string') | list }}",
+    # What once took memory or time without bound.
+    "separators": "{% set s = 'x' * 100000 %}{{ range(9) | list | tojson(separators=[s, ':']) }}",
+    "indent": "{% set s = 'x' * 100000 %}{{ range(9) | list | tojson(indent=s) }}",
+    "strftime": "{{ strftime_now('%c' * 1000) }}",
+    "strip": "{% set s = 'a' * 1000 %}{{ s.strip('b' * 1000 ~ 'a') }}",
+    "digits": "{{ ('٣' * 1000).isdigit() }}",
 }
 
 

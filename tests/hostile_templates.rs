@@ -193,3 +193,29 @@ fn what_templates_really_do_still_works() {
         assert_eq!(render(template).as_deref(), Ok(expected), "{template}");
     }
 }
+
+#[test]
+fn what_stands_between_items_and_the_format_of_a_date_are_short() {
+    // A megabyte before each of 9,000 items, or a date of twenty megabytes a step.
+    for (template, part) in [
+        ("{{ range(9000)|list|tojson(separators=[s, ':']) }}", "tojson: 1000000 bytes"),
+        ("{{ {'a': 1}|tojson(separators=[',', s]) }}", "tojson: 1000000 bytes"),
+        ("{{ range(9000)|list|tojson(indent=s) }}", "tojson: 1000000 bytes"),
+        ("{{ strftime_now(s) }}", "strftime_now: a format of 1000000 bytes"),
+    ] {
+        let template = format!("{{% set s = 'x' * 1000000 %}}{template}");
+        let error = render(&template).expect_err(&template);
+        assert!(error.contains(part) && error.len() < 400, "{error}");
+    }
+    let short = "{{ [1, {'a': 2}]|tojson(separators=[' ; ', ' = '], indent='--') }}";
+    assert_eq!(render(short).unwrap(), "[\n--1 ; \n--{\n----\"a\" = 2\n--}\n]");
+}
+
+#[test]
+fn methods_look_at_each_letter_of_a_long_text_once() {
+    // Searched for each letter, the set takes minutes; so does a pattern made for each digit.
+    let strip = "{% set s = 'a' * 400000 %}{% set set = 'b' * 400000 ~ 'a' %}{{ s.strip(set) }}";
+    assert_eq!(render(&format!("{strip}{{{{ 'xay'.strip('yx') }}}}")).unwrap(), "a");
+    let digits = "{% set s = '٣' * 400000 %}{{ s.isdigit() }}{{ '٣x'.isdecimal() }}";
+    assert_eq!(render(digits).unwrap(), "TrueFalse");
+}

@@ -20,13 +20,20 @@ pub(super) fn tojson(
 ) -> Result<String, Error> {
     let refuse =
         |reason: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {reason}"));
+    // They stand before every item: long ones would take gigabytes.
+    let short = |text: String| match text.len() {
+        0..=MOST_BETWEEN => Ok(text),
+        length => {
+            Err(refuse(&format!("{length} bytes between items, at most {MOST_BETWEEN} are taken")))
+        }
+    };
     let indent = match options.get::<Option<Value>>("indent")? {
         Some(indent) if !indent.is_none() => Some(match indent.as_str() {
-            Some(text) => text.to_owned(),
+            Some(text) => short(text.to_owned())?,
             None => " ".repeat(
                 usize::try_from(indent)
                     .ok()
-                    .filter(|&width| width <= 64)
+                    .filter(|&width| width <= MOST_BETWEEN)
                     .ok_or_else(|| refuse("indent is no width"))?,
             ),
         }),
@@ -34,9 +41,11 @@ pub(super) fn tojson(
     };
     let (item, key) = match options.get::<Option<Vec<String>>>("separators")? {
         None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
-        Some(both) => <[String; 2]>::try_from(both)
-            .map(Into::into)
-            .map_err(|_| refuse("two separators were expected"))?,
+        Some(both) => {
+            let [item, key] = <[String; 2]>::try_from(both)
+                .map_err(|_| refuse("two separators were expected"))?;
+            (short(item)?, short(key)?)
+        }
     };
     let is_ascii = ensure_ascii.or(options.get("ensure_ascii")?).unwrap_or(false);
     let is_sorted = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
@@ -53,8 +62,18 @@ pub(super) fn tojson(
     String::from_utf8(bytes).map_err(|error| refuse(&error.to_string()))
 }
 
+/// Bytes of an indentation or a separator of `tojson`.
+const MOST_BETWEEN: usize = 64;
+/// Bytes of a date's format.
+const MOST_FORMAT: usize = 1_024;
+
 /// The function `strftime_now`: the local date and time.
 pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
+    if format.len() > MOST_FORMAT {
+        let reason =
+            format!("strftime_now: a format of {} bytes, at most {MOST_FORMAT}", format.len());
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
     let now = jiff::ZonedDateTime::now();
     jiff::fmt::strtime::format(format, &now)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}")))

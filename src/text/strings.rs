@@ -3,6 +3,11 @@
 //! Case and classes of characters are Rust's tables; they are Python's for everything but a few
 //! rare letters (title case of digraphs, digits that are no decimal digits).
 
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 /// Which side of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
@@ -23,10 +28,10 @@ fn is_other_digit(c: char) -> bool {
 
 /// A decimal digit of any script: a number whose block of ten it belongs to.
 fn is_decimal(c: char) -> bool {
-    c.is_ascii_digit()
-        || c.is_numeric()
-            && regex::Regex::new(r"^\d$")
-                .is_ok_and(|digit| digit.is_match(c.encode_utf8(&mut [0; 4])))
+    // Made once: a text may have a million of them.
+    static DIGIT: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"^\d$").ok());
+    let matches = |digit: &Regex| digit.is_match(c.encode_utf8(&mut [0; 4]));
+    c.is_ascii_digit() || c.is_numeric() && DIGIT.as_ref().is_some_and(matches)
 }
 
 fn is_cased(c: char) -> bool {
@@ -101,7 +106,9 @@ fn title(text: &str) -> String {
 
 /// `text` without the white space or the `characters` at its ends.
 pub(super) fn strip<'t>(text: &'t str, characters: Option<&str>, side: Side) -> &'t str {
-    let goes = |c: char| characters.map_or_else(|| is_space(c), |set| set.contains(c));
+    // Looked up, not searched: text and set may both be long.
+    let set = characters.map(|set| set.chars().collect::<BTreeSet<char>>());
+    let goes = |c: char| set.as_ref().map_or_else(|| is_space(c), |set| set.contains(&c));
     let text = if side == Side::Right { text } else { text.trim_start_matches(goes) };
     if side == Side::Left { text } else { text.trim_end_matches(goes) }
 }
