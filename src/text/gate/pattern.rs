@@ -5,8 +5,26 @@ use serde_json::Value;
 
 /// Bytes of one pattern; published ones have up to 700.
 const LENGTH: usize = 4_096;
-/// Counted repetitions (`{3}`, `{1,3}`) of one pattern, together; Jais 2 has 1,026.
+/// Counted repetitions (`{3}`, `{1,3}`) of one pattern, together, those of groups as often as the
+/// group is repeated; Jais 2 has 1,026.
 const COUNTS: u64 = 2_000;
+/// Repetitions without end of one pattern that looks around; published ones have up to 16.
+const ENDLESS: usize = 64;
+
+/// An open group: does it hold a repetition without end, and how many counted ones?
+#[derive(Debug, Clone, Copy, Default)]
+struct Group {
+    is_endless: bool,
+    counts: u64,
+}
+
+impl Group {
+    /// Takes in a group that lies in this one `times` times.
+    fn add(&mut self, inner: Self, times: u64) {
+        self.is_endless |= inner.is_endless;
+        self.counts = self.counts.saturating_add(inner.counts.saturating_mul(times));
+    }
+}
 
 /// The least bytes that a match of `pattern` has: 0 for regular expressions, which may match
 /// nothing.
@@ -28,13 +46,19 @@ fn check(expression: &str) -> Result<(), String> {
     let bytes = expression.as_bytes();
     let searches_back = ["(?=", "(?!", "(?<=", "(?<!", "(?>"];
     let is_hard = searches_back.iter().any(|start| expression.contains(start));
-    // Of every open group: does it hold a repetition without end?
-    let mut groups = vec![false];
-    let (mut counts, mut at, mut class) = (0u64, 0, 0);
-    let mut after_group = None;
+    let (mut outer, mut groups) = (Group::default(), Vec::new());
+    let (mut at, mut class, mut endless) = (0, 0, 0);
+    let mut after_group: Option<Group> = None;
     while let Some(&byte) = bytes.get(at) {
         at += 1;
-        let closed = std::mem::take(&mut after_group);
+        let closed = after_group.take();
+        let count = match byte {
+            b'{' if class == 0 => counted(&expression[at..]),
+            _ => None,
+        };
+        if let (Some(inner), None) = (closed, count) {
+            outer.add(inner, 1);
+        }
         match byte {
             b'\\' => {
                 let next = bytes.get(at).copied().unwrap_or(b'\\');
@@ -42,56 +66,65 @@ fn check(expression: &str) -> Result<(), String> {
                     return Err("a pattern refers back to what it has matched".to_owned());
                 }
                 at += 1;
+                // `\x{100}`, `\p{L}`: a name, not a repetition.
+                if matches!(next, b'p' | b'P' | b'x' | b'u') && bytes.get(at) == Some(&b'{') {
+                    let end = bytes[at..].iter().position(|&byte| byte == b'}');
+                    at += end.map_or(0, |end| end + 1);
+                }
             }
             b'[' => class += 1,
             b']' if class > 0 => class -= 1,
             _ if class > 0 => {}
-            b'(' => groups.push(false),
+            b'(' => groups.push(std::mem::take(&mut outer)),
             b')' => {
-                after_group = Some(groups.pop().unwrap_or(false));
-                if groups.is_empty() {
-                    groups.push(false);
-                }
-                if let (Some(outer), Some(inner)) = (groups.last_mut(), after_group) {
-                    *outer |= inner;
-                }
+                let inner = std::mem::replace(&mut outer, groups.pop().unwrap_or_default());
+                after_group = Some(inner);
             }
+            b'{' if count.is_none() => {}
             b'*' | b'+' | b'{' => {
-                let is_endless = if byte == b'{' {
-                    let Some(length) = bytes[at..].iter().position(|&byte| byte == b'}') else {
-                        continue;
-                    };
-                    let count = &expression[at..at + length];
-                    let (least, most) = count.split_once(',').unwrap_or((count, count));
-                    let Ok(least) = least.parse::<u64>() else { continue };
-                    counts = counts.saturating_add(most.parse().unwrap_or(least).max(least));
-                    at += length + 1;
-                    most.is_empty()
-                } else {
-                    true
-                };
+                let (times, length, is_endless) = count.unwrap_or((0, 0, true));
+                at += length;
+                if let Some(inner) = closed.filter(|_| count.is_some()) {
+                    outer.add(inner, times.max(1));
+                }
+                outer.add(Group { is_endless, counts: times }, 1);
+                endless += usize::from(is_endless);
                 // `++`, `*?`: a manner, not a repetition.
                 if matches!(bytes.get(at), Some(b'+' | b'?')) {
                     at += 1;
                 }
-                if is_endless && is_hard && closed == Some(true) {
+                if is_endless && is_hard && closed.is_some_and(|group| group.is_endless) {
                     return Err(
                         "a pattern repeats a repetition and looks around: its search need \
                                 not end"
                             .to_owned(),
                     );
                 }
-                if let Some(group) = groups.last_mut() {
-                    *group |= is_endless;
-                }
             }
             _ => {}
         }
     }
-    if counts > COUNTS {
-        return Err(format!("a pattern repeats {counts} times, at most {COUNTS}"));
+    for group in groups.into_iter().chain(after_group) {
+        outer.add(group, 1);
+    }
+    if outer.counts > COUNTS {
+        return Err(format!("a pattern repeats {} times, at most {COUNTS}", outer.counts));
+    }
+    if is_hard && endless > ENDLESS {
+        return Err(format!(
+            "a pattern looks around and has {endless} repetitions without end, at most {ENDLESS}"
+        ));
     }
     Ok(())
+}
+
+/// Of a counted repetition behind its `{`: how often at most, the bytes up to its end, and whether
+/// it has none.
+fn counted(text: &str) -> Option<(u64, usize, bool)> {
+    let count = &text[..text.find('}')?];
+    let (least, most) = count.split_once(',').unwrap_or((count, count));
+    let least = least.parse::<u64>().ok()?;
+    Some((most.parse().unwrap_or(least).max(least), count.len() + 1, most.is_empty()))
 }
 
 #[cfg(test)]
@@ -118,6 +151,10 @@ mod tests {
         for pattern in [r"(a+)+(?!b)", r"((?=x)a*|b)*c", r"(?:(?:a{2,})x?){3,}(?<=z)", r"(a)\1"] {
             assert!(check(pattern).is_err(), "{pattern}");
         }
+        // What lies in a group counts as often as the group; alternatives are tried one by one.
+        assert!(check(r"(\w{50}){50}").is_err() && check(r"((\w{20}){20}x){20}").is_err());
+        assert!(check(r"(\w{30}){30}").is_ok() && check(r"(a{3}|b{3})+").is_ok());
+        assert!(check(&(r"\w+|".repeat(700) + "(?!a)")).is_err());
         assert!(check(r"\w{2001}").is_err());
         assert!(check(r"\w{1,1999}").is_ok());
     }
