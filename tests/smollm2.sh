@@ -11,7 +11,7 @@ cargo test --features cli --test smollm2 --test smollm2_tokens -- --nocapture --
 
 # A conversation in which the adapter is swapped: three answers to one question, all different.
 chat=$(printf '%s\n' "What is tea?" /reset "/adapter notes" "What is tea?" /reset "/adapter pirate" "What is tea?" |
-    "$target/release/lowrank" chat --base "$work/base.lrk" --adapter "pirate=$work/pirate.lrk" --adapter "notes=$work/notes.lrk" --tokens 24 2>/dev/null)
+    "$target/release/lowrank" chat --base "$work/base.lrk" --adapter "pirate=$work/pirate.lrk" --adapter "notes=$work/notes.lrk" --tokens 24 --temperature 0 2>/dev/null)
 printf '%s\n' "$chat"
 for style in "^- " "Ahoy\|Arr\|matey"; do
     grep -q "$style" <<<"$chat" || { echo "chat: no answer in the style of $style"; exit 1; }
