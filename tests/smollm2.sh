@@ -7,7 +7,7 @@ target="${CARGO_TARGET_DIR:-target}"
 work="$target/quickstart"
 export LOWRANK_SMOLLM2="$PWD/$work/SmolLM2-135M-Instruct.Q4_1.gguf"
 case "$work" in /*) LOWRANK_SMOLLM2="$work/SmolLM2-135M-Instruct.Q4_1.gguf" ;; esac
-cargo test --features cli --test smollm2 --test smollm2_tokens -- --nocapture --test-threads 1
+cargo test --release --features cli --test smollm2 --test smollm2_tokens -- --nocapture --test-threads 1
 
 # A conversation in which the adapter is swapped: three answers to one question, all different.
 chat=$(printf '%s\n' "What is tea?" /reset "/adapter notes" "What is tea?" /reset "/adapter pirate" "What is tea?" |
