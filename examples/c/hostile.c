@@ -428,7 +428,9 @@ static void hostile_sessions(void) {
     EXPECT(lowrank_session_rewind(session, 0, (size_t)-1, &error), ERROR_LENGTH);
     EXPECT(lowrank_session_cancel(NULL, 0, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_session_cancel(session, 9, &error), ERROR_NO_SUCH_SEQUENCE);
-    chunks[0].sequence = 1;
+    /* Back to what both had. */
+    EXPECT(lowrank_session_rewind(session, 0, 3, &error), OK);
+    EXPECT(lowrank_session_rewind(session, 1, 0, &error), OK);
     EXPECT(lowrank_session_step(session, next, 2, &error), OK);
 
     EXPECT(lowrank_session_sample(NULL, 0, sampler, &token, &error), ERROR_NULL_POINTER);
