@@ -35,6 +35,8 @@ if [ ! -d "$sysroot/lib/rustlib/$triple" ] || [ "$(cat "$sysroot/version" 2>/dev
     printf '%s' "$version" >"$sysroot/version"
 fi
 
+# What runs under qemu is worth its optimization.
+export CARGO_PROFILE_TEST_OPT_LEVEL=3
 export RUSTC=/usr/bin/rustc RUSTFLAGS="--sysroot $sysroot -C linker=aarch64-linux-gnu-gcc"
 on() { # CPU, arguments of cargo test
     local runner="qemu-aarch64 -cpu $1 -L /usr/aarch64-linux-gnu"

