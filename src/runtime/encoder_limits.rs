@@ -46,7 +46,7 @@ impl EncoderLimits {
     /// Checks the limits against the model's.
     ///
     /// # Errors
-    /// [`Error::Limit`] with the field, the number and the most that is allowed.
+    /// [`Error::Limit`](crate::Error::Limit) with the field, the number and the most that is allowed.
     pub fn check(&self, config: &Config) -> Result<()> {
         within(Field::Context, self.context, config.context)?;
         within(Field::Tokens, self.tokens, MANY * 256)?;

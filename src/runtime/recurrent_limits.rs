@@ -44,7 +44,7 @@ impl RecurrentLimits {
     /// Checks the limits.
     ///
     /// # Errors
-    /// [`Error::Limit`] with the field, the number and the most that is allowed.
+    /// [`Error::Limit`](crate::Error::Limit) with the field, the number and the most that is allowed.
     pub fn check(&self) -> Result<()> {
         within(Field::PrefillChunk, self.prefill_chunk, MANY)?;
         check_common(self.batch, self.lanes, self.max_active, self.max_total_rank)
