@@ -2,13 +2,13 @@
 //! Jinja's filters, and variables given from outside. Reference: `tests/golden/chat/methods.json`.
 
 mod common;
+mod text_base;
 
-use common::CONFIG;
-use lowrank::archive::{schema, to_buffer};
-use lowrank::model::llama::{Config, Llama};
-use lowrank::quant::{Format, OwnedMatrix};
+use lowrank::archive::schema;
+use lowrank::model::llama::Llama;
 use lowrank::text::{Message, TemplateVariables, TextBorder};
 use serde_json::{Value, json};
+use text_base::base_with;
 
 /// A text border with this template; its tokens do not matter.
 fn border(template: &str) -> TextBorder {
@@ -29,43 +29,7 @@ fn border(template: &str) -> TextBorder {
         add_bos: false,
         stop: &[1],
     };
-    let size = Config {
-        vocab: 2,
-        dim: 8,
-        layers: 1,
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 8,
-        hidden: 8,
-        ..CONFIG
-    };
-    let square = OwnedMatrix::quantize(Format::F32, 64, 8, 8, &[0.0; 64]).unwrap();
-    let table = OwnedMatrix::quantize(Format::F32, 64, 2, 8, &[0.0; 16]).unwrap();
-    let linear = schema::Linear { weight: square.view().into(), bias: &[] };
-    let norm = &[1.0; 8];
-    let layer = schema::LlamaLayer {
-        attention_norm: norm,
-        q: linear,
-        k: linear,
-        v: linear,
-        o: linear,
-        q_norm: &[],
-        k_norm: &[],
-        feed_forward_norm: norm,
-        gate: linear,
-        up: linear,
-        down: linear,
-    };
-    let root = schema::Llama {
-        name: "",
-        config: size.to_schema(),
-        text,
-        embedding: table.view().into(),
-        layers: &[layer],
-        norm,
-        head: None,
-    };
-    TextBorder::new(&Llama::open(&to_buffer(&root, 1).unwrap()).unwrap()).unwrap()
+    TextBorder::new(&Llama::open(&base_with(text, 2)).unwrap()).unwrap()
 }
 
 fn variables(pairs: &[(&str, &str)]) -> TemplateVariables {

@@ -2,14 +2,15 @@
 //! errors.
 
 mod common;
+mod text_base;
 
-use common::{CONFIG, Numbers};
-use lowrank::archive::{Buffer, schema, to_buffer};
-use lowrank::model::llama::{Config, Llama};
-use lowrank::quant::{Format, OwnedMatrix};
+use common::Numbers;
+use lowrank::archive::schema;
+use lowrank::model::llama::Llama;
 use lowrank::text::{Message, TextBorder};
 use lowrank::train::data::{DataOptions, Dataset, IGNORE, Inputs, Targets, Task};
 use serde_json::json;
+use text_base::base_with;
 
 /// A byte-level tokenizer without merges: 256 tokens for the bytes, then `<s>` (256) and `</s>`
 /// (257).
@@ -36,47 +37,6 @@ fn tokenizer() -> Vec<u8> {
     serde_json::to_vec(&whole).unwrap()
 }
 
-/// A base with a text border; its weights do not matter.
-fn base(text: schema::Text<'_>, vocab: usize) -> Buffer {
-    let config = Config {
-        vocab,
-        dim: 8,
-        layers: 1,
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 8,
-        hidden: 8,
-        ..CONFIG
-    };
-    let square = OwnedMatrix::quantize(Format::F32, 64, 8, 8, &[0.0; 64]).unwrap();
-    let table = OwnedMatrix::quantize(Format::F32, 64, vocab, 8, &vec![0.0; vocab * 8]).unwrap();
-    let linear = schema::Linear { weight: square.view().into(), bias: &[] };
-    let norm = &[1.0; 8];
-    let layer = schema::LlamaLayer {
-        attention_norm: norm,
-        q: linear,
-        k: linear,
-        v: linear,
-        o: linear,
-        q_norm: &[],
-        k_norm: &[],
-        feed_forward_norm: norm,
-        gate: linear,
-        up: linear,
-        down: linear,
-    };
-    let root = schema::Llama {
-        name: "",
-        config: config.to_schema(),
-        text,
-        embedding: table.view().into(),
-        layers: &[layer],
-        norm,
-        head: None,
-    };
-    to_buffer(&root, 1).unwrap()
-}
-
 const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}
     {% if m.role == 'system' %}
         {{ raise_exception('no system messages') }}
@@ -93,7 +53,7 @@ fn border(template: &str, add_bos: bool) -> TextBorder {
         add_bos,
         stop: &[257],
     };
-    TextBorder::new(&Llama::open(&base(text, 258)).unwrap()).unwrap()
+    TextBorder::new(&Llama::open(&base_with(text, 258)).unwrap()).unwrap()
 }
 
 #[test]
@@ -216,7 +176,7 @@ fn sentencepiece_bytes_and_spaces_stream_exactly() {
         stop: &[2],
         ..Default::default()
     };
-    let border = TextBorder::new(&Llama::open(&base(text, 11)).unwrap()).unwrap();
+    let border = TextBorder::new(&Llama::open(&base_with(text, 11)).unwrap()).unwrap();
     let ids = border.encode_prompt("a a€\nb").unwrap();
     assert_eq!(ids, [1, 8, 8, 3, 4, 5, 6, 9]);
     assert_eq!(
@@ -237,7 +197,7 @@ fn a_prompt_is_never_cut_or_filled_up() {
     trained["padding"] = json!({ "strategy": { "Fixed": 16 }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "a" });
     let trained = serde_json::to_vec(&trained).unwrap();
     let text = schema::Text { tokenizer: &trained, ..Default::default() };
-    let border = TextBorder::new(&Llama::open(&base(text, 258)).unwrap()).unwrap();
+    let border = TextBorder::new(&Llama::open(&base_with(text, 258)).unwrap()).unwrap();
     assert_eq!(border.encode("abcdefgh", true).unwrap().len(), 8);
 }
 
@@ -293,7 +253,7 @@ fn chat_templates_render_as_in_transformers_and_fail_with_one_sentence() {
 #[test]
 fn a_missing_or_broken_tokenizer_is_one_clear_error() {
     let open = |text, vocab| {
-        TextBorder::new(&Llama::open(&base(text, vocab)).unwrap()).unwrap_err().to_string()
+        TextBorder::new(&Llama::open(&base_with(text, vocab)).unwrap()).unwrap_err().to_string()
     };
     assert!(open(schema::Text::default(), 8).contains("has no tokenizer"));
     assert!(
@@ -302,7 +262,7 @@ fn a_missing_or_broken_tokenizer_is_one_clear_error() {
     );
     // Tokens that the model does not have are an error where they occur, not before.
     let tokenizer = tokenizer();
-    let archive = base(schema::Text { tokenizer: &tokenizer, ..Default::default() }, 200);
+    let archive = base_with(schema::Text { tokenizer: &tokenizer, ..Default::default() }, 200);
     let border = TextBorder::new(&Llama::open(&archive).unwrap()).unwrap();
     assert_eq!(border.encode("a", true).unwrap(), [97]);
     let error = border.encode("a</s>", true).unwrap_err().to_string();

@@ -127,6 +127,23 @@ pub(crate) trait Body {
     );
 }
 
+/// The hidden state of every sequence's last token, `[sequences, dim]`, of `hidden`, `[n, dim]`.
+pub(crate) fn last_tokens(hidden: &[f32], starts: &[usize], dim: usize) -> Vec<f32> {
+    starts[1..].iter().flat_map(|end| &hidden[(end - 1) * dim..end * dim]).copied().collect()
+}
+
+/// The way back of [`last_tokens`]: d_pooled, `[sequences, dim]`, into its rows of d_hidden.
+pub(crate) fn last_tokens_back(
+    d_pooled: &[f32],
+    starts: &[usize],
+    dim: usize,
+    d_hidden: &mut [f32],
+) {
+    for (end, d) in starts[1..].iter().zip(d_pooled.chunks_exact(dim)) {
+        d_hidden[(end - 1) * dim..end * dim].copy_from_slice(d);
+    }
+}
+
 /// What a batch cost.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Outcome {

@@ -7,7 +7,7 @@
 
 use super::TrainError;
 use super::attention::{self, Shape};
-use super::body::{Body, Borders, Network};
+use super::body::{Body, Borders, Network, last_tokens, last_tokens_back};
 use super::data::{Batch, IGNORE, Inputs, Targets};
 use super::evaluate::{Listener, open_all};
 use super::memory::{Books, floats};
@@ -674,15 +674,7 @@ impl Body for LlamaBody<'_> {
 
     /// The last token's, as [`Session::classify`] takes it.
     fn pool(&self, _: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, ()) {
-        let dim = self.model.config().dim;
-        (
-            starts[1..]
-                .iter()
-                .flat_map(|end| &hidden[(end - 1) * dim..end * dim])
-                .copied()
-                .collect(),
-            (),
-        )
+        (last_tokens(hidden, starts, self.model.config().dim), ())
     }
 
     fn pool_back(
@@ -694,10 +686,7 @@ impl Body for LlamaBody<'_> {
         d_hidden: &mut [f32],
         _: &mut [f32],
     ) {
-        let dim = self.model.config().dim;
-        for (end, d) in starts[1..].iter().zip(d_pooled.chunks_exact(dim)) {
-            d_hidden[(end - 1) * dim..end * dim].copy_from_slice(d);
-        }
+        last_tokens_back(d_pooled, starts, self.model.config().dim, d_hidden);
     }
 }
 

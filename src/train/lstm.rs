@@ -16,7 +16,7 @@
 //! same elements at every token.
 
 use super::TrainError;
-use super::body::{Body, Borders, Network};
+use super::body::{Body, Borders, Network, last_tokens, last_tokens_back};
 use super::data::{Batch, IGNORE, Inputs, Targets};
 use super::evaluate::{Listener, open_all};
 use super::memory::{Books, floats};
@@ -548,15 +548,7 @@ impl Body for LstmBody<'_> {
 
     /// The last token's.
     fn pool(&self, _: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, ()) {
-        let dim = self.model.config().hidden;
-        (
-            starts[1..]
-                .iter()
-                .flat_map(|end| &hidden[(end - 1) * dim..end * dim])
-                .copied()
-                .collect(),
-            (),
-        )
+        (last_tokens(hidden, starts, self.model.config().hidden), ())
     }
 
     fn pool_back(
@@ -568,9 +560,6 @@ impl Body for LstmBody<'_> {
         d_hidden: &mut [f32],
         _: &mut [f32],
     ) {
-        let dim = self.model.config().hidden;
-        for (end, d) in starts[1..].iter().zip(d_pooled.chunks_exact(dim)) {
-            d_hidden[(end - 1) * dim..end * dim].copy_from_slice(d);
-        }
+        last_tokens_back(d_pooled, starts, self.model.config().hidden, d_hidden);
     }
 }

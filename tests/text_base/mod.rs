@@ -1,4 +1,5 @@
 //! A small base whose tokenizer and chat template a test chooses, and a tokenizer to change.
+#![allow(dead_code, reason = "every test binary uses its own part")]
 
 use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::llama::Config;
@@ -9,10 +10,18 @@ use crate::common::CONFIG;
 
 const VOCAB: usize = 400;
 
-/// A base with these parts of text; its weights do not matter.
+/// A base with these parts of text, without a first token or stop tokens.
 pub fn base(tokenizer: &[u8], template: &str) -> Buffer {
+    base_with(
+        schema::Text { tokenizer, chat_template: template, bos: None, add_bos: false, stop: &[] },
+        VOCAB,
+    )
+}
+
+/// A base with this text border and this many tokens; its weights do not matter.
+pub fn base_with(text: schema::Text<'_>, vocab: usize) -> Buffer {
     let config = Config {
-        vocab: VOCAB,
+        vocab,
         dim: 8,
         layers: 1,
         heads: 1,
@@ -22,7 +31,7 @@ pub fn base(tokenizer: &[u8], template: &str) -> Buffer {
         ..CONFIG
     };
     let square = OwnedMatrix::quantize(Format::F32, 64, 8, 8, &[0.0; 64]).unwrap();
-    let table = OwnedMatrix::quantize(Format::F32, 64, VOCAB, 8, &[0.0; VOCAB * 8]).unwrap();
+    let table = OwnedMatrix::quantize(Format::F32, 64, vocab, 8, &vec![0.0; vocab * 8]).unwrap();
     let linear = schema::Linear { weight: square.view().into(), bias: &[] };
     let norm = &[1.0; 8];
     let layer = schema::LlamaLayer {
@@ -38,8 +47,6 @@ pub fn base(tokenizer: &[u8], template: &str) -> Buffer {
         up: linear,
         down: linear,
     };
-    let text =
-        schema::Text { tokenizer, chat_template: template, bos: None, add_bos: false, stop: &[] };
     let root = schema::Llama {
         name: "",
         config: config.to_schema(),
