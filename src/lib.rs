@@ -49,10 +49,8 @@
 extern crate alloc;
 
 pub mod adapter;
-#[allow(unsafe_code)]
 pub mod archive;
 pub mod error;
-#[allow(unsafe_code)]
 pub mod exec;
 #[cfg(feature = "std")]
 pub mod export;
@@ -73,7 +71,6 @@ mod nearest;
 pub mod nn;
 pub mod quant;
 pub mod runtime;
-#[allow(unsafe_code)]
 pub mod tensor;
 #[cfg(feature = "std")]
 pub mod text;

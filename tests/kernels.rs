@@ -708,9 +708,9 @@ fn a_softmax_in_parts_is_the_whole() {
             let mut kept = Vec::new();
             for part in x.chunks_mut(len) {
                 let step = table.softmax_step(part, 3.0, most);
-                assert!(step.most >= most);
-                totals = totals * f64::from(step.kept) + f64::from(step.total);
-                (most, _) = (step.most, kept.push(step.kept));
+                assert!(step.max >= most);
+                totals = totals * f64::from(step.rescale) + f64::from(step.sum);
+                (most, _) = (step.max, kept.push(step.rescale));
             }
             let largest = before.iter().fold(f32::MIN, |most, &x| most.max(3.0 * x));
             assert_eq!(most, largest);
@@ -737,9 +737,9 @@ fn a_softmax_in_parts_is_the_whole() {
         // What −∞ hides weighs nothing, also where a whole part is hidden.
         let mut hidden = [f32::NEG_INFINITY; 9];
         let step = table.softmax_step(&mut hidden, 0.5, f32::MIN);
-        assert_eq!((hidden, step.total, step.kept), ([0.0; 9], 0.0, 1.0), "{}", table.name());
+        assert_eq!((hidden, step.sum, step.rescale), ([0.0; 9], 0.0, 1.0), "{}", table.name());
         assert!(
-            table.softmax_step(&mut [1.0, f32::NAN], 1.0, 0.0).total.is_nan(),
+            table.softmax_step(&mut [1.0, f32::NAN], 1.0, 0.0).sum.is_nan(),
             "{}",
             table.name()
         );

@@ -6,7 +6,6 @@
 use crate::archive::check_finite;
 use crate::archive::schema::{ArchivedClassifier, check_vector, vector};
 use crate::error::{Error, Result};
-use crate::nn::Linear;
 use crate::quant::Matrix;
 
 /// A classifier of an opened adapter. Borrows the archive.
@@ -51,11 +50,6 @@ impl<'a> Classifier<'a> {
     /// Never: an opened classifier has a label.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// As a layer that no adapter changes.
-    pub(crate) fn linear(&self) -> Linear<'a> {
-        Linear { weight: self.weight, bias: self.bias, site: u32::MAX }
     }
 }
 

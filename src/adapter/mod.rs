@@ -5,6 +5,7 @@ mod build;
 mod classifier;
 #[cfg(feature = "std")]
 mod dora;
+mod factor;
 mod lora;
 #[cfg(feature = "std")]
 mod numbers;
@@ -21,9 +22,10 @@ pub(crate) use build::label_fault;
 pub use build::{AdapterBuilder, ClassifierParts, Place, TargetParts};
 pub use classifier::Classifier;
 pub(crate) use classifier::check_labels;
+pub use factor::{Factor, FactorValues};
 #[cfg(feature = "std")]
 pub(crate) use lora::MAX_RANK;
-pub use lora::{Adapter, Factor, FactorValues, LowRank};
+pub use lora::{Adapter, LowRank};
 #[cfg(feature = "std")]
 pub use numbers::{FactorFormat, Numbers};
 pub use selection::Chosen;

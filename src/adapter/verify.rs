@@ -1,6 +1,7 @@
 //! The fingerprint of an opened adapter, computed again from what it holds, without a copy of it.
 
-use super::lora::{Adapter, Factor, FactorValues, LowRank};
+use super::factor::{Factor, FactorValues};
+use super::lora::{Adapter, LowRank};
 use crate::archive::schema;
 use crate::archive::twin::{self, linear};
 use crate::error::Result;

@@ -1,5 +1,5 @@
-//! The 64-byte unit of payload: slices of numbers start on a cache line and can be read in place by
-//! any vector instruction.
+//! How slices of numbers are written into an archive: as whole [`Line`]s of 64 bytes, so that any
+//! vector instruction can read them in place.
 //!
 //! rkyv aligns archived slices to their element type and pads at most 31 bytes, so the unit is a
 //! type of its own and [`Lines`] writes the padding itself.
@@ -12,23 +12,11 @@ use rkyv::vec::{ArchivedVec, VecResolver};
 use rkyv::with::{ArchiveWith, SerializeWith};
 use rkyv::{Place, Portable};
 
-/// The alignment of payload slices and of archive buffers, in bytes.
-const ALIGN: usize = 64;
+pub use crate::tensor::line::Line;
 
-/// 64 bytes on a 64-byte boundary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C, align(64))]
-pub struct Line(pub [u8; ALIGN]);
+/// The alignment of payload slices, in bytes.
+const ALIGN: usize = align_of::<Line>();
 
-impl Line {
-    /// A line of zeros.
-    pub const ZERO: Self = Self([0; ALIGN]);
-}
-
-// SAFETY: an array of bytes without padding, valid for every bit pattern.
-unsafe impl bytemuck::Zeroable for Line {}
-// SAFETY: as above; Copy and 'static.
-unsafe impl Pod for Line {}
 // SAFETY: bytes have the same layout on every target.
 unsafe impl Portable for Line {}
 // SAFETY: every bit pattern is valid.
@@ -64,24 +52,4 @@ impl<T: Pod, S: Fallible + Writer + ?Sized> SerializeWith<&[T], S> for Lines {
 fn pad<S: Fallible + Writer + ?Sized>(serializer: &mut S) -> Result<(), S::Error> {
     let missing = serializer.pos().next_multiple_of(ALIGN) - serializer.pos();
     serializer.write(&[0; ALIGN][..missing])
-}
-
-/// The lines as bytes.
-pub(crate) fn bytes_of(lines: &[Line]) -> &[u8] {
-    bytemuck::cast_slice(lines)
-}
-
-/// The lines as f32 values.
-pub(crate) fn floats(lines: &[Line]) -> &[f32] {
-    bytemuck::cast_slice(lines)
-}
-
-/// The lines as f16 bits.
-pub(crate) fn halves(lines: &[Line]) -> &[u16] {
-    bytemuck::cast_slice(lines)
-}
-
-/// The lines as signed bytes.
-pub(crate) fn signed(lines: &[Line]) -> &[i8] {
-    bytemuck::cast_slice(lines)
 }

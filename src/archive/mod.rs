@@ -16,10 +16,13 @@
 //! [`verify`] reads everything. Files must not change while they are open: replace them by rename.
 
 #[cfg(feature = "std")]
+#[allow(unsafe_code)]
 mod file;
 #[cfg(feature = "alloc")]
 mod fingerprint;
+#[allow(unsafe_code)]
 mod line;
+#[allow(unsafe_code)]
 mod open;
 pub mod schema;
 #[cfg(feature = "alloc")]
@@ -28,11 +31,13 @@ pub(crate) mod twin;
 mod write;
 
 #[cfg(feature = "std")]
+pub(crate) use crate::tensor::line::bytes_of;
+pub(crate) use crate::tensor::line::{floats, halves, signed};
+#[cfg(feature = "std")]
 pub(crate) use file::map;
 #[cfg(feature = "std")]
 pub use file::{ArchiveFile, write_file};
 pub use line::{Line, Lines};
-pub(crate) use line::{bytes_of, floats, halves, signed};
 pub use open::{FORMAT_VERSION, Fingerprint, HEADER_LEN, Header, verify};
 #[cfg(feature = "std")]
 pub(crate) use open::{MAGIC, trusted};

@@ -15,10 +15,10 @@ use rkyv::vec::ArchivedVec;
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 
+use super::floats;
 use super::line::{Line, Lines};
-use super::{bytes_of, floats, halves, signed};
 use crate::error::{Error, Result};
-use crate::quant::{Format, Int8, Layout, Matrix as View, Nf4, Scales, Values, nf4};
+use crate::quant::{Format, Layout, Matrix as View, Parts, Values};
 
 /// A weight matrix `[rows, cols]`, in one format.
 #[derive(Debug, Clone, Copy, Archive, Serialize)]
@@ -48,35 +48,18 @@ pub struct Matrix<'a> {
 
 impl<'a> From<View<'a>> for Matrix<'a> {
     fn from(view: View<'a>) -> Self {
-        let mut matrix = Self {
+        let Parts { codes, scales, nested, offset } = view.values().parts();
+        Self {
             rows: view.rows() as u32,
             cols: view.cols() as u32,
             block: view.block() as u32,
-            offset: 0.0,
+            offset,
             format: view.format() as u8,
             layout: view.layout() as u8,
-            codes: &[],
-            scales: &[],
-            nested: &[],
-        };
-        match view.values() {
-            Values::F32(values) => matrix.codes = bytemuck::cast_slice(values),
-            Values::F16(values) => matrix.codes = bytemuck::cast_slice(values),
-            Values::Int8(int8) => {
-                matrix.codes = bytemuck::cast_slice(int8.values);
-                matrix.scales = bytemuck::cast_slice(int8.scales);
-            }
-            Values::Nf4(nf4) => {
-                matrix.codes = nf4.codes;
-                match nf4.scales {
-                    Scales::Plain(scales) => matrix.scales = bytemuck::cast_slice(scales),
-                    Scales::Double { codes, nested, offset } => {
-                        (matrix.scales, matrix.nested, matrix.offset) = (codes, nested, offset)
-                    }
-                }
-            }
+            codes,
+            scales,
+            nested: bytemuck::cast_slice(nested),
         }
-        matrix
     }
 }
 
@@ -106,12 +89,7 @@ impl ArchivedMatrix<'_> {
             block: block as u32,
         };
         let (format, layout) = self.known_format().ok_or(unknown)?;
-        let blocked = matches!(format, Format::Int8 | Format::Nf4 | Format::Nf4Plain);
-        let packed = matches!(format, Format::Nf4 | Format::Nf4Plain);
-        let block_fits = if blocked { nf4::is_block_size(block) } else { block == 1 };
-        let layout_fits =
-            if packed { layout.allows(cols, block) } else { layout == Layout::Sequential };
-        if !block_fits || !layout_fits {
+        if !format.allows(block, layout, cols) {
             return Err(unknown);
         }
         let (main, scales, nested) =
@@ -134,32 +112,13 @@ impl ArchivedMatrix<'_> {
             self.block.to_native() as usize,
         );
         let (format, layout) = self.known_format().unwrap_or((Format::F32, Layout::Sequential));
-        let count = rows * cols;
-        let blocks = count.div_ceil(block);
-        let values = match format {
-            Format::F32 => Values::F32(&floats(&self.codes)[..count]),
-            Format::F16 => Values::F16(&halves(&self.codes)[..count]),
-            Format::Int8 => Values::Int8(Int8 {
-                values: &signed(&self.codes)[..count],
-                scales: &halves(&self.scales)[..blocks],
-                block,
-            }),
-            Format::Nf4 | Format::Nf4Plain => Values::Nf4(Nf4 {
-                codes: &bytes_of(&self.codes)[..count.div_ceil(2)],
-                scales: if format == Format::Nf4Plain {
-                    Scales::Plain(&floats(&self.scales)[..blocks])
-                } else {
-                    Scales::Double {
-                        codes: &bytes_of(&self.scales)[..blocks],
-                        nested: &floats(&self.nested)
-                            [..blocks.div_ceil(crate::quant::double::GROUP)],
-                        offset: self.offset.to_native(),
-                    }
-                },
-                block,
-                layout,
-            }),
+        let parts = Parts {
+            codes: &*self.codes,
+            scales: &*self.scales,
+            nested: &*self.nested,
+            offset: self.offset.to_native(),
         };
+        let values = Values::in_place(format, rows * cols, block, layout, &parts);
         View::trusted(rows, cols, values)
     }
 }

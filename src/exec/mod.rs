@@ -1,7 +1,9 @@
 //! Who runs the parts of a product: one after the other, on threads, or whoever the caller brings.
 
+#[allow(unsafe_code)]
 mod executor;
 #[cfg(feature = "std")]
+#[allow(unsafe_code)]
 mod threads;
 
 pub use executor::{Executor, Serial};

@@ -6,7 +6,7 @@
 //! change smaller than that rounding can't be seen.
 
 use super::safetensors::Stored;
-use crate::quant::{Format, Matrix};
+use crate::quant::Matrix;
 
 /// Refuses a stored base layer that is not `weight`.
 pub(super) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(), String> {
@@ -20,7 +20,8 @@ pub(super) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(),
     let values = stored.to_f32().ok_or_else(|| {
         format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype)
     })?;
-    let (relative, absolute) = rounding(weight.format(), &values);
+    let [relative, of_largest, absolute] = weight.format().rounding();
+    let absolute = of_largest * largest(&values) + absolute;
     // What a format rounds is relative to the largest weight of its block; of its row if it has no
     // blocks.
     let block = if weight.block() > 1 { weight.block() } else { cols };
@@ -41,19 +42,6 @@ pub(super) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// The most that a format rounds: (relative to the block's largest weight, absolute).
-fn rounding(format: Format, values: &[f32]) -> (f32, f32) {
-    match format {
-        // Half the widest gap of the codebook is 0.152 of the scale; nested scales are off by up to
-        // 0.0071 of their group's largest.
-        Format::Nf4 | Format::Nf4Plain => (0.16, 0.01 * largest(values)),
-        // Half a step is 0.0039; scales below f16's normal range are off by up to 3e-8.
-        Format::Int8 => (0.006, 4e-6),
-        // The stored copy may be bf16: 0.002 of each value.
-        _ => (0.004, 1e-7),
-    }
 }
 
 fn largest(values: &[f32]) -> f32 {

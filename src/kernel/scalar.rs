@@ -44,7 +44,7 @@ pub(super) static SCALAR: Kernels = Kernels {
     silu_mul,
     gelu: None,
     #[cfg(feature = "std")]
-    gelu_with_slope,
+    gelu_and_derivative,
     layer_norm: None,
     #[cfg(feature = "std")]
     layer_norm_back: |norm, x, d| norm.backward(x, d),
@@ -141,23 +141,23 @@ fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
 }
 
 pub(super) fn softmax(x: &mut [f32]) {
-    let most = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let mut total = 0.0;
     for x in x.iter_mut() {
-        *x = math::exp(*x - most);
+        *x = math::exp(*x - max);
         total += *x;
     }
     x.iter_mut().for_each(|x| *x /= total);
 }
 
-pub(super) fn softmax_step(x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep {
-    let largest = x.iter().fold(most, |most, &x| f32::max(most, scale * x));
+pub(super) fn softmax_step(x: &mut [f32], scale: f32, max: f32) -> SoftmaxStep {
+    let largest = x.iter().fold(max, |max, &x| f32::max(max, scale * x));
     let mut total = 0.0;
     for x in x.iter_mut() {
         *x = math::exp(scale * *x - largest);
         total += *x;
     }
-    SoftmaxStep { most: largest, total, kept: math::exp(most - largest) }
+    SoftmaxStep { max: largest, sum: total, rescale: math::exp(max - largest) }
 }
 
 /// Four columns at a time, their sums in registers.
@@ -219,14 +219,14 @@ fn silu_mul(gate: &mut [f32], up: &[f32]) {
     }
 }
 
-/// x Φ(x); see [`crate::nn::gelu`].
+/// x Φ(x); see [`super::gelu`].
 #[inline(always)]
 pub(super) fn gelu(x: &mut [f32]) {
-    x.iter_mut().for_each(|x| *x = crate::nn::gelu(*x).0);
+    x.iter_mut().for_each(|x| *x = super::gelu(*x).0);
 }
 
 #[cfg(feature = "std")]
 #[inline(always)]
-pub(super) fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| (*y, *x) = crate::nn::gelu(*x));
+pub(super) fn gelu_and_derivative(x: &mut [f32], y: &mut [f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| (*y, *x) = super::gelu(*x));
 }

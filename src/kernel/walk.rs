@@ -3,9 +3,8 @@
 //!
 //! Of a walk over groups, scales are expanded for as many rows at once as fit a small buffer: a row
 //! of a small model has too few groups to pay for starting that loop, and a loop that reads scales
-//! just written would wait for the stores. The rows themselves are read one after the other, as
-//! memory likes it best. What a row's products are, and how its lanes are added up, the caller
-//! says.
+//! just written would wait for the stores. The rows themselves are read one after the other, the
+//! order in which memory is fastest. The caller multiplies a row and adds up its lanes.
 
 use core::ops::Range;
 

@@ -12,10 +12,10 @@
 
 use core::ops::Range;
 
+use super::Pass;
 use super::cache::{BLOCK, Cache, Heads};
-use super::{Pass, Segment};
-use crate::tensor::columns::Parts;
 use crate::tensor::math;
+use crate::tensor::workers::{Block, Cut, Grid, for_each};
 
 /// Pairs of row and head of an item at most: their scores, 6 KB, stay in the first-level cache
 /// beside keys and values.
@@ -31,30 +31,18 @@ pub(crate) fn attend(
     values: &Cache<'_>,
     out: &mut [f32],
 ) {
-    let group = sizes.heads / sizes.kv_heads;
-    let rows = (PAIRS / group).max(1);
-    let tiles: usize = pass.segments.iter().map(|segment| segment.rows.div_ceil(rows)).sum();
-    // Whole groups read keys and values once; where they are too few for the lanes, heads are
+    let height = (PAIRS / (sizes.heads / sizes.kv_heads)).max(1);
+    let mut cut =
+        Cut { segments: pass.segments, height, heads: sizes.heads, ranges: sizes.kv_heads };
+    // Whole groups read keys and values once; where they are too few for the workers, heads are
     // shared out evenly.
-    let ranges = if pass.lanes == 1 || tiles * sizes.kv_heads >= 4 * pass.lanes {
-        sizes.kv_heads
-    } else {
-        pass.lanes
-    };
-    let attention =
-        Attention { pass, sizes, positions, q, keys, values, out: Parts::new(out, sizes.head_dim) };
-    pass.executor.run(tiles * ranges, &|item| {
-        let (mut tile, range) = (item / ranges, item % ranges);
-        for segment in pass.segments {
-            let count = segment.rows.div_ceil(rows);
-            if tile < count {
-                let first = segment.first + tile * rows;
-                let rows = first..(first + rows).min(segment.first + segment.rows);
-                let heads = sizes.heads * range / ranges..sizes.heads * (range + 1) / ranges;
-                return attention.item(segment, &rows, heads);
-            }
-            tile -= count;
-        }
+    if pass.lanes > 1 && cut.len() < 4 * pass.lanes {
+        cut.ranges = pass.lanes;
+    }
+    let attention = Attention { pass, sizes, positions, q, keys, values };
+    let out = Grid::new(out, sizes.heads * sizes.head_dim, cut);
+    for_each(pass.executor, cut.len(), out, |_, blocks| {
+        blocks.for_each(|block| attention.item(block))
     });
 }
 
@@ -66,8 +54,6 @@ struct Attention<'t> {
     q: &'t [f32],
     keys: &'t Cache<'t>,
     values: &'t Cache<'t>,
-    /// Per row and head.
-    out: Parts<'t, f32>,
 }
 
 /// One row and one head on the way through the positions.
@@ -76,21 +62,21 @@ struct Pair<'t> {
     out: &'t mut [f32],
     /// Positions it sees.
     seen: usize,
-    most: f32,
-    total: f32,
+    max: f32,
+    sum: f32,
 }
 
 impl Default for Pair<'_> {
     fn default() -> Self {
         // Finite, so that a part whose scores are all −∞ weighs nothing.
-        Self { q: &[], out: &mut [], seen: 0, most: f32::MIN, total: 0.0 }
+        Self { q: &[], out: &mut [], seen: 0, max: f32::MIN, sum: 0.0 }
     }
 }
 
 impl Attention<'_> {
     /// Rows of one segment and a range of heads, key-value head by key-value head.
-    #[allow(unsafe_code, reason = "the row split")]
-    fn item(&self, segment: &Segment, rows: &Range<usize>, heads: Range<usize>) {
+    fn item(&self, block: Block<'_>) {
+        let Block { segment, rows, heads, mut out } = block;
         let Heads { heads: all, kv_heads, head_dim, .. } = *self.sizes;
         let group = all / kv_heads;
         let mut first = heads.start;
@@ -98,13 +84,14 @@ impl Attention<'_> {
             let kv_head = first / group;
             let next = heads.end.min((kv_head + 1) * group).min(first + PAIRS / rows.len());
             let mut pairs: [Pair<'_>; PAIRS] = Default::default();
-            let places = rows.clone().flat_map(|row| (first..next).map(move |head| (row, head)));
-            for (pair, (row, head)) in pairs.iter_mut().zip(places) {
-                let task = row * all + head;
-                pair.q = &self.q[task * head_dim..][..head_dim];
-                // SAFETY: every (row, head) belongs to one item.
-                pair.out = unsafe { self.out.part(task) };
-                pair.seen = self.positions[row] + 1;
+            let mut places = pairs.iter_mut();
+            for (row, out) in rows.clone().zip(out.all_rows()) {
+                let outs = out.chunks_exact_mut(head_dim).skip(first - heads.start);
+                for ((head, out), pair) in (first..next).zip(outs).zip(&mut places) {
+                    pair.q = &self.q[(row * all + head) * head_dim..][..head_dim];
+                    pair.out = out;
+                    pair.seen = self.positions[row] + 1;
+                }
             }
             let count = rows.len() * (next - first);
             self.walk(
@@ -131,11 +118,11 @@ impl Attention<'_> {
             self.score(line, first, len, pairs, scores);
             for (pair, scores) in pairs.iter_mut().zip(scores.iter_mut()) {
                 let scores = &mut scores[..(pair.seen - first).min(BLOCK)];
-                let step = self.pass.kernels.softmax_step(scores, scale, pair.most);
-                if step.kept != 1.0 {
-                    pair.out.iter_mut().for_each(|out| *out *= step.kept);
+                let step = self.pass.kernels.softmax_step(scores, scale, pair.max);
+                if step.rescale != 1.0 {
+                    pair.out.iter_mut().for_each(|out| *out *= step.rescale);
                 }
-                (pair.most, pair.total) = (step.most, pair.total * step.kept + step.total);
+                (pair.max, pair.sum) = (step.max, pair.sum * step.rescale + step.sum);
                 if let Some(scales) = self.values.scales(self.sizes, line, first) {
                     scores.iter_mut().zip(scales).for_each(|(score, scale)| *score *= scale);
                 }
@@ -143,13 +130,13 @@ impl Attention<'_> {
             self.gather(line, first, heads, pairs, scores);
         }
         for pair in pairs {
-            let share = 1.0 / pair.total;
+            let share = 1.0 / pair.sum;
             pair.out.iter_mut().for_each(|out| *out *= share);
         }
     }
 
     /// `scores = K q` of `len` positions from `first` on. They are computed sixteen at a time:
-    /// behind the last position stands whatever the memory held, and so do the scores.
+    /// the padding behind the last position is uninitialised, and so are its scores.
     fn score(
         &self,
         line: usize,
@@ -224,6 +211,7 @@ impl Attention<'_> {
 mod tests {
     use super::*;
     use crate::kernel::{Kernels, available};
+    use crate::nn::Segment;
     use crate::nn::cache::room;
     use crate::runtime::Serial;
 

@@ -6,15 +6,17 @@
 //! ```
 //!
 //! One base product serves all rows, whatever adapters they use; a row's adapters touch only that
-//! row. `u = s·A x` is made by all lanes together (`inner`); `B u`, k and b are applied by the lane
+//! row. `u = s·A x` is made by all workers together (`inner`); `B u`, k and b are applied by the worker
 //! that made p, while it is in cache.
 
 use super::inner::{self, Inner};
 use super::{Pass, Segment, Size};
-use crate::adapter::{Active, LowRank};
+use crate::adapter::{Active, Classifier, LowRank};
 use crate::kernel::{GROUP, Input, Precision, Quantized};
 use crate::quant::Matrix;
-use crate::tensor::columns::{Columns, Parts, Split};
+use crate::tensor::columns::Columns;
+use crate::tensor::exchange::Exchange;
+use crate::tensor::workers::{Output, Outputs, Parts, for_each, share};
 use crate::tensor::workspace::{Pointers, Workspace, bytes_of, times};
 
 /// A linear layer of the base: `y = W x + b`, with the number of its place for adapters.
@@ -84,7 +86,7 @@ const STEP: usize = 128;
 /// Rows that one call of the epilogue's kernel handles.
 const ROWS: usize = 6;
 
-/// Rows from which making x integers is shared out among lanes.
+/// Rows from which making x integers is shared out among workers.
 const MANY: usize = 8;
 
 impl<'a> Linear<'a> {
@@ -101,73 +103,76 @@ impl<'a> Linear<'a> {
 
     /// The layer with the place of its outputs, for [`forward`].
     pub(crate) fn to<'y>(self, y: &'y mut [f32]) -> Job<'a, 'y> {
-        Job { linear: self, y: Split::new(y, self.weight.rows()) }
+        Output::new(self, y, self.weight.rows())
     }
 }
 
 /// A layer and where its outputs go.
-pub(crate) struct Job<'a, 'y> {
-    pub(super) linear: Linear<'a>,
-    y: Split<'y>,
-}
+pub(crate) type Job<'a, 'y> = Output<'y, Linear<'a>>;
 
 /// `y = W x + b` and the active adapters, for all rows, of layers that read the same x, `[n, in]`,
-/// [`inner::SIDE_BY_SIDE`] of them at most: lanes are called together once for all, and x is made
-/// integers once. Takes the jobs for itself: lanes write to their parts.
-#[allow(unsafe_code)]
+/// [`inner::SIDE_BY_SIDE`] of them at most: workers are called together once for all, and x is made
+/// integers once.
 pub(crate) fn forward(
     pass: &Pass<'_, '_>,
     x: &[f32],
     jobs: &mut [Job<'_, '_>],
     scratch: &mut Scratch<'_>,
 ) {
-    let Some(inputs) = jobs.first().map(|job| job.linear.weight.cols()) else { return };
-    let jobs = &*jobs;
+    let Some(inputs) = jobs.first().map(|job| job.of.weight.cols()) else { return };
     let mut input = Input::new(x, inputs);
-    let fast = !scratch.values.is_empty()
-        && jobs.iter().any(|job| pass.kernels.has_fast(&job.linear.weight));
+    let fast =
+        !scratch.values.is_empty() && jobs.iter().any(|job| pass.kernels.has_fast(&job.of.weight));
     if fast {
         let (values, scales) =
             (&mut scratch.values[..x.len()], &mut scratch.scales[..x.len() / GROUP]);
         quantize(pass, &input, values, scales);
         input.quantized = Some(Quantized { values, scales });
     }
-    let inner = Inner::new(pass, jobs, &input, scratch.low_rank, scratch.width);
-    pass.executor.run(pass.lanes, &|lane| {
-        // SAFETY: every lane is run once.
-        let u = unsafe { inner.of_lane(lane) };
-        inner.share(lane, u);
-        for (i, Job { linear, y }) in jobs.iter().enumerate() {
-            // SAFETY: `share` gives every lane columns of its own.
-            let mut columns = unsafe { y.part(pass.share(linear.weight.rows(), lane)) };
-            pass.kernels.product(&linear.weight, &input, &mut columns);
-            if i == 0 {
-                inner.gather(lane, u);
+    let outputs = Outputs::new(jobs);
+    let inner = Inner { pass, jobs: outputs.list(), input: &input, width: scratch.width };
+    let mut flags = Exchange::flags();
+    let buffers = inner.buffers(scratch.low_rank, &mut flags);
+    for_each(
+        pass.executor,
+        pass.lanes,
+        (outputs, buffers),
+        |worker, (mut columns, (u, mut seat))| {
+            inner.share(worker, u, &mut seat);
+            for (i, Job { of: linear, .. }) in inner.jobs.iter().enumerate() {
+                let mut columns = columns.of(i);
+                pass.kernels.product(&linear.weight, &input, &mut columns);
+                if i == 0 {
+                    inner.gather(worker, u, &seat);
+                }
+                let (u, stride) = inner.of_job(u, i);
+                linear.finish(pass, u, stride, &mut columns);
             }
-            let (u, stride) = inner.of_job(u, i);
-            linear.finish(pass, u, stride, &mut columns);
-        }
-    });
+        },
+    );
 }
 
-/// x as integers; of many rows by all lanes.
-#[allow(unsafe_code)]
+/// x as integers; of many rows by all workers.
 fn quantize(pass: &Pass<'_, '_>, input: &Input<'_>, values: &mut [i8], scales: &mut [f32]) {
     if input.n() < MANY || pass.lanes == 1 {
         return pass.kernels.quantize(input.x, values, scales);
     }
-    let (values, scales) = (Parts::new(values, input.cols), Parts::new(scales, input.cols / GROUP));
-    pass.executor.run(pass.lanes, &|lane| {
-        for row in pass.share_rows(input.n(), lane) {
-            // SAFETY: every row belongs to one lane.
-            let (values, scales) = unsafe { (values.part(row), scales.part(row)) };
-            pass.kernels.quantize(input.vector(row), values, scales);
-        }
+    let parts = (Parts::new(values, input.cols), Parts::new(scales, input.cols / GROUP));
+    for_each(pass.executor, pass.lanes, parts, |worker, (values, scales)| {
+        let first = share(input.n(), worker, pass.lanes).start * input.cols;
+        pass.kernels.quantize(&input.x[first..][..values.len()], values, scales);
     });
 }
 
+impl<'a> Classifier<'a> {
+    /// As a layer that no adapter changes.
+    pub(crate) fn linear(&self) -> Linear<'a> {
+        Linear { weight: self.weight(), bias: self.bias(), site: u32::MAX }
+    }
+}
+
 impl Linear<'_> {
-    /// Turns p into y in the lane's columns.
+    /// Turns p into y in the worker's columns.
     fn finish(&self, pass: &Pass<'_, '_>, u: &[f32], stride: usize, columns: &mut Columns<'_>) {
         let first = columns.range().start;
         for segment in pass.groups() {

@@ -3,22 +3,20 @@
 
 mod activation;
 mod attention;
-mod both_ways;
 mod cache;
 mod embedding;
 mod engine;
 pub(crate) mod inner;
 pub(crate) mod linear;
 mod lstm;
-mod norm;
+pub(crate) mod packed;
 mod rope;
 
 pub use activation::Activation;
+pub(crate) use activation::activate;
 #[cfg(feature = "std")]
 pub(crate) use activation::apply_all;
-pub(crate) use activation::{activate, gelu};
 pub(crate) use attention::attend;
-pub(crate) use both_ways::attend_both_ways;
 pub use cache::KvFormat;
 pub(crate) use cache::{Cache, Heads, room};
 pub use embedding::Embedding;
@@ -26,12 +24,14 @@ pub(crate) use engine::Engine;
 pub use linear::Linear;
 pub(crate) use linear::Scratch;
 pub(crate) use lstm::cell;
-pub use norm::LayerNorm;
 pub(crate) use rope::{angles, rotate};
+
+pub use crate::kernel::LayerNorm;
 
 use crate::adapter::{Active, Handle};
 use crate::exec::Executor;
 use crate::kernel::{Kernels, Precision};
+pub(crate) use crate::tensor::workers::Segment;
 use crate::tensor::workspace::stored;
 
 /// What every layer of one forward pass shares.
@@ -47,14 +47,6 @@ pub(crate) struct Pass<'p, 'a> {
     pub(crate) active: &'p [Handle<'a>],
     /// Adapters a sequence can have.
     pub(crate) max_active: usize,
-}
-
-/// Rows `first .. first + rows` belong to one sequence.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Segment {
-    pub(crate) first: usize,
-    pub(crate) rows: usize,
-    pub(crate) sequence: usize,
 }
 
 stored! { Segment: 12; Handle<'_>: 32; }
@@ -109,17 +101,5 @@ impl<'p, 'a> Pass<'p, 'a> {
     /// Did the sequences of two segments choose the same adapters in the same way?
     fn alike(&self, one: &Segment, other: &Segment) -> bool {
         self.active(one).map(Active::key).eq(self.active(other).map(Active::key))
-    }
-
-    /// Rows `0 .. n` in as many nearly equal parts as there are lanes.
-    pub(crate) fn share_rows(&self, n: usize, lane: usize) -> core::ops::Range<usize> {
-        n * lane / self.lanes..n * (lane + 1) / self.lanes
-    }
-
-    /// Columns `0 .. outputs` in as many parts as there are lanes, each a multiple of 8 columns
-    /// wide but the last.
-    pub(crate) fn share(&self, outputs: usize, lane: usize) -> core::ops::Range<usize> {
-        let width = outputs.div_ceil(self.lanes).next_multiple_of(8);
-        (lane * width).min(outputs)..((lane + 1) * width).min(outputs)
     }
 }

@@ -8,21 +8,26 @@
 //! | f16 | 16 | none |
 //! | f32 | 32 | none |
 //!
-//! This module says what the bytes mean and converts one block at a time. Products over whole
+//! `format` has a file for each: it says what the bytes mean and converts one block at a time. Products over whole
 //! matrices are in `kernel`.
 
 pub mod double;
-pub mod int8;
+mod format;
 mod matrix;
-pub mod nf4;
 #[cfg(feature = "alloc")]
 mod owned;
 
-pub use matrix::{Format, Int8, Layout, Matrix, Nf4, Scales, Values};
+pub(crate) use format::Parts;
+pub use format::int8::Int8;
+pub use format::nf4::{Nf4, Scales};
 #[cfg(feature = "std")]
-pub(crate) use owned::reorder;
+pub(crate) use format::reorder;
+pub use format::{Format, Layout, Values, int8, nf4};
 #[cfg(feature = "alloc")]
-pub use owned::{OwnedMatrix, OwnedScales, OwnedValues};
+pub use format::{OwnedScales, OwnedValues};
+pub use matrix::Matrix;
+#[cfg(feature = "alloc")]
+pub use owned::OwnedMatrix;
 
 /// The NF4 and int8 block size used unless another is asked for, in weights.
 pub const BLOCK: usize = 64;

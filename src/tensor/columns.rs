@@ -1,8 +1,8 @@
-//! The row split: disjoint column ranges of one output matrix, written by several lanes at once.
+//! Column ranges of a matrix, of which several can be written at once.
 //!
-//! A linear layer's output is `[n, out]` and lanes own ranges of `out`, so their parts interleave
-//! in memory and no safe slice can describe them. This is the one place that knows; kernels receive
-//! a [`Columns`] and write through it.
+//! A linear layer's output is `[n, out]` and workers own ranges of `out`, so their parts interleave
+//! in memory and no slice can describe them. Kernels receive a [`Columns`] and write through it;
+//! `workers` hands them out.
 
 use core::marker::PhantomData;
 use core::ops::Range;
@@ -22,14 +22,25 @@ pub struct Columns<'a> {
 impl<'a> Columns<'a> {
     /// All columns of `matrix`.
     pub fn all(matrix: &'a mut MatMut<'_>) -> Self {
-        let (rows, stride) = (matrix.rows(), matrix.cols());
-        Self {
-            data: matrix.data().as_mut_ptr(),
-            rows,
-            stride,
-            range: 0..stride,
-            matrix: PhantomData,
-        }
+        let stride = matrix.cols();
+        Self::of(matrix.data(), stride)
+    }
+
+    /// All columns of the whole rows of `stride` columns in `matrix`.
+    pub(super) fn of(matrix: &'a mut [f32], stride: usize) -> Self {
+        let rows = matrix.len().checked_div(stride).unwrap_or(0);
+        let data = matrix.as_mut_ptr();
+        Self { data, rows, stride, range: 0..stride, matrix: PhantomData }
+    }
+
+    /// Some rows and columns, beside which the view lives on.
+    ///
+    /// # Safety
+    /// They lie in this view, and views that are used at a time do not overlap.
+    pub(super) unsafe fn alias(&self, rows: Range<usize>, range: Range<usize>) -> Self {
+        // SAFETY: inside the matrix, or one past its end for no rows.
+        let data = unsafe { self.data.add(rows.start * self.stride) };
+        Self { data, rows: rows.len(), stride: self.stride, range, matrix: PhantomData }
     }
 
     /// The part `range` of these columns (the matrix's numbering), for as long as this view is
@@ -43,13 +54,8 @@ impl<'a> Columns<'a> {
                 && range.start <= range.end
                 && range.end <= self.range.end
         );
-        Columns {
-            data: self.data,
-            rows: self.rows,
-            stride: self.stride,
-            range,
-            matrix: PhantomData,
-        }
+        // SAFETY: `range` was checked; this view is borrowed as long as the part is used.
+        unsafe { self.alias(0..self.rows, range) }
     }
 
     /// The number of matrix rows (the batch).
@@ -74,6 +80,15 @@ impl<'a> Columns<'a> {
                 self.range.len(),
             )
         }
+    }
+
+    /// The owned parts of all rows.
+    pub(crate) fn all_rows(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let (data, stride, range) = (self.data, self.stride, self.range());
+        // SAFETY: as in `row`; different rows do not overlap.
+        (0..self.rows).map(move |row| unsafe {
+            core::slice::from_raw_parts_mut(data.add(row * stride + range.start), range.len())
+        })
     }
 
     /// The owned parts of rows `first ..`, as many as there are up to N; empty ones behind the
@@ -104,86 +119,5 @@ impl<'a> Columns<'a> {
     pub fn set(&mut self, row: usize, col: usize, value: f32) {
         let start = self.range.start;
         self.row(row)[col - start] = value;
-    }
-}
-
-/// A matrix whose columns are about to be split among lanes.
-#[derive(Debug)]
-pub(crate) struct Split<'a> {
-    whole: Columns<'a>,
-}
-
-// SAFETY: `part` is the only access, and its contract makes the parts disjoint.
-unsafe impl Sync for Split<'_> {}
-
-impl<'a> Split<'a> {
-    /// Rows of `stride` columns; elements behind the last whole row are left alone.
-    pub(crate) fn new(matrix: &'a mut [f32], stride: usize) -> Self {
-        let rows = matrix.len().checked_div(stride).unwrap_or(0);
-        Self {
-            whole: Columns {
-                data: matrix.as_mut_ptr(),
-                rows,
-                stride,
-                range: 0..stride,
-                matrix: PhantomData,
-            },
-        }
-    }
-
-    /// The columns `range`, clamped to the matrix.
-    ///
-    /// # Safety
-    /// Ranges handed out while another part is alive must not overlap.
-    pub(crate) unsafe fn part(&self, range: Range<usize>) -> Columns<'_> {
-        let end = range.end.min(self.whole.stride);
-        let range = range.start.min(end)..end;
-        Columns {
-            data: self.whole.data,
-            rows: self.whole.rows,
-            stride: self.whole.stride,
-            range,
-            matrix: PhantomData,
-        }
-    }
-}
-
-/// A slice in consecutive parts of equal width, each written by one lane.
-#[derive(Debug)]
-pub(crate) struct Parts<'a, T> {
-    data: *mut T,
-    parts: usize,
-    width: usize,
-    slice: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: `part` is the only access, and its contract makes the parts disjoint.
-unsafe impl<T: Send> Sync for Parts<'_, T> {}
-
-impl<'a, T> Parts<'a, T> {
-    /// Parts of `width` elements; elements behind the last whole part are left alone.
-    pub(crate) fn new(slice: &'a mut [T], width: usize) -> Self {
-        Self { data: slice.as_mut_ptr(), parts: slice.len() / width, width, slice: PhantomData }
-    }
-
-    /// Part `index`.
-    ///
-    /// # Safety
-    /// No two lanes may hold the same part at a time.
-    #[allow(clippy::mut_from_ref, reason = "the caller promises exclusive access")]
-    pub(crate) unsafe fn part(&self, index: usize) -> &mut [T] {
-        assert!(index < self.parts);
-        // SAFETY: inside the slice; exclusive by the caller's promise.
-        unsafe { core::slice::from_raw_parts_mut(self.data.add(index * self.width), self.width) }
-    }
-
-    /// Part `index`, to be read.
-    ///
-    /// # Safety
-    /// No lane may hold the part to write it, then or later.
-    pub(crate) unsafe fn read(&self, index: usize) -> &[T] {
-        assert!(index < self.parts);
-        // SAFETY: inside the slice; nobody writes it by the caller's promise.
-        unsafe { core::slice::from_raw_parts(self.data.add(index * self.width), self.width) }
     }
 }

@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn values_with_padding_leave_zeros_between_their_fields() {
-        let mut lines = [crate::archive::Line::ZERO; 2];
+        let mut lines = [crate::tensor::line::Line::ZERO; 2];
         let memory = bytemuck::cast_slice_mut::<_, u8>(&mut lines);
         memory.fill(0xaa);
         let mut workspace = Workspace::new(memory, 128).unwrap();

@@ -1,4 +1,5 @@
-//! Attention within the sequences of a batch, both ways; causal or not.
+//! Attention within the sequences of a batch, forward ([`nn::packed`](crate::nn::packed)) and
+//! backward; causal or not.
 //!
 //! Per sequence and query head, with its key-value head: `P = softmax(q Kᵀ / √d)`, `o = P V`. Back:
 //! ```text
@@ -11,39 +12,18 @@
 //! Every product is weighted sums of rows ([`Kernels::mix`](crate::kernel::Kernels::mix)): K and V
 //! are transposed for those that sum over d, blocks of P and dS for those that sum over queries.
 
-use std::ops::Range;
-
 use super::parallel::Machine;
 use super::pool::Floats;
-
-/// Queries at a time: twice what the widest kernels have registers for.
-const STRIP: usize = 12;
+use crate::nn::packed::{Head, LANES, STRIP, Task, parts, transpose};
+pub(crate) use crate::nn::packed::{Inputs, Shape};
 
 /// Queries on the way back whose share of dK and dV is added at once.
 const BLOCK: usize = 48;
 
-/// Keys at a time: scores are computed in whole registers.
-const LANES: usize = 16;
-
 /// Sequences for each lane from which on their heads are not shared out.
 const MANY: usize = 4;
 
-/// The sizes attention works with.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
-    /// Does a token see only those before it and itself?
-    pub(crate) causal: bool,
-}
-
 impl Shape {
-    /// Numbers that a task of [`forward`] computes with, for a sequence of `len` tokens.
-    pub(crate) fn forward_room(&self, len: usize) -> usize {
-        (self.head_dim + STRIP) * len.next_multiple_of(LANES)
-    }
-
     /// The same of [`backward`].
     pub(crate) fn backward_room(&self, len: usize) -> usize {
         (2 * self.head_dim + 3 * BLOCK.min(len)) * len.next_multiple_of(LANES)
@@ -69,23 +49,8 @@ impl Shape {
     }
 }
 
-/// Queries `[n, heads · d]`, keys and values `[n, kv_heads · d]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Inputs<'q> {
-    pub(crate) q: &'q [f32],
-    pub(crate) k: &'q [f32],
-    pub(crate) v: &'q [f32],
-}
-
 /// Some columns of the rows of a sequence, to be written.
 type Rows<'o> = Vec<&'o mut [f32]>;
-
-/// One head's columns in the rows of a sequence: row i begins at `i · stride`.
-#[derive(Clone, Copy)]
-struct Head<'x> {
-    values: &'x [f32],
-    stride: usize,
-}
 
 impl Head<'_> {
     /// From row `first` on.
@@ -94,155 +59,35 @@ impl Head<'_> {
     }
 }
 
-/// One sequence (rows `first .. first + len`) and one key-value head.
-#[derive(Clone, Copy)]
-struct Task<'q> {
-    machine: &'q Machine<'q>,
-    shape: Shape,
-    first: usize,
-    len: usize,
-    kv_head: usize,
-    inputs: Inputs<'q>,
-}
-
-impl<'q> Task<'q> {
-    /// Columns of `head` in this sequence's rows of `x`, which has `heads` heads: `[len, d]`.
-    fn head<'x>(&self, x: &'x [f32], heads: usize, head: usize) -> Head<'x> {
-        let (d, stride) = (self.shape.head_dim, heads * self.shape.head_dim);
-        Head { values: &x[self.first * stride + head * d..], stride }
-    }
-
-    fn q(&self, head: usize) -> Head<'q> {
-        self.head(self.inputs.q, self.shape.heads, head)
-    }
-
-    fn k(&self) -> Head<'q> {
-        self.head(self.inputs.k, self.shape.kv_heads, self.kv_head)
-    }
-
-    fn v(&self) -> Head<'q> {
-        self.head(self.inputs.v, self.shape.kv_heads, self.kv_head)
-    }
-
+impl Task<'_> {
     /// The query heads that share this key-value head, each with its place among them.
     fn heads(&self) -> impl Iterator<Item = (usize, usize)> {
         let group = self.shape.heads / self.shape.kv_heads;
         (self.kv_head * group..).take(group).enumerate()
     }
 
-    /// How many keys query `row` sees.
-    fn seen(&self, row: usize) -> usize {
-        if self.shape.causal { row + 1 } else { self.len }
-    }
-
-    /// Keys in whole registers.
-    fn room(&self) -> usize {
-        self.len.next_multiple_of(LANES)
-    }
-
-    /// 1/√d.
-    fn scale(&self) -> f32 {
-        1.0 / (self.shape.head_dim as f32).sqrt()
-    }
-
-    /// `[d, room]` of `[len, d]`; behind the last stands anything.
-    fn transposed(&self, x: Head<'_>, out: &mut [f32]) {
-        transpose(x.values, x.stride, self.len, self.shape.head_dim, out, self.room());
-    }
-
-    /// `x y` of a strip of rows of x and as many columns of y, `[d, room]`, as the last of these
-    /// queries sees; what stands behind them is computed with them.
-    fn scores(&self, x: Head<'_>, rows: &Range<usize>, y: &[f32], out: &mut [f32]) {
-        let columns = self.seen(rows.end - 1).next_multiple_of(LANES);
-        let mut w: [&[f32]; STRIP] = [&[]; STRIP];
-        w.iter_mut()
-            .zip(rows.clone())
-            .for_each(|(w, row)| *w = &x.values[row * x.stride..][..self.shape.head_dim]);
-        let mut sums: [&mut [f32]; STRIP] = Default::default();
-        for (sums, out) in sums.iter_mut().zip(out.chunks_exact_mut(self.room())) {
-            *sums = &mut out[..columns];
-            sums.fill(0.0);
-        }
-        self.machine.kernels.mix(&w[..rows.len()], y, self.room(), &mut sums[..rows.len()]);
-    }
-
-    /// exp(score − the largest) of a strip of queries; zero from there to the first `seen`. Returns
-    /// their sums.
-    fn powers(
-        &self,
-        head: usize,
-        rows: &Range<usize>,
-        seen: usize,
-        keys: &[f32],
-        p: &mut [f32],
-    ) -> [f32; STRIP] {
-        let mut totals = [0.0; STRIP];
-        self.scores(self.q(head), rows, keys, p);
-        for ((row, p), total) in rows.clone().zip(p.chunks_exact_mut(self.room())).zip(&mut totals)
-        {
-            let own = self.seen(row);
-            // In whole vectors: −∞ weighs nothing.
-            let whole = own.next_multiple_of(LANES);
-            p[own..whole].fill(f32::NEG_INFINITY);
-            p[whole..seen.max(whole)].fill(0.0);
-            *total =
-                self.machine.kernels.softmax_step(&mut p[..whole], self.scale(), f32::MIN).total;
-        }
-        totals
-    }
-
-    /// Adds `w x` to columns `column .. column + d` of `out`: of every row of w, `[out.len(),
-    /// stride]`, the first `terms` numbers, and of x as many rows.
-    fn add(
-        &self,
-        w: &[f32],
-        stride: usize,
-        terms: usize,
-        x: Head<'_>,
-        out: &mut [&mut [f32]],
-        column: usize,
-    ) {
-        for (w, out) in w.chunks(STRIP * stride).zip(out.chunks_mut(STRIP)) {
-            let many = out.len();
-            let mut weights: [&[f32]; STRIP] = [&[]; STRIP];
-            weights
-                .iter_mut()
-                .zip(w.chunks_exact(stride))
-                .for_each(|(weights, w)| *weights = &w[..terms]);
-            let mut sums: [&mut [f32]; STRIP] = Default::default();
-            sums.iter_mut()
-                .zip(out)
-                .for_each(|(sums, out)| *sums = &mut out[column..][..self.shape.head_dim]);
-            self.machine.kernels.mix(&weights[..many], x.values, x.stride, &mut sums[..many]);
-        }
-    }
-
     /// o of the query heads, in rows of `[group · d]`.
-    fn forward(&self, mut out: Rows<'_>) {
-        let (d, room) = (self.shape.head_dim, self.room());
-        let mut work = self.machine.unset(self.shape.forward_room(self.len));
-        let (keys, p) = work.split_at_mut(d * room);
-        self.transposed(self.k(), keys);
-        out.iter_mut().for_each(|row| row.fill(0.0));
+    fn forward(&self, machine: &Machine<'_>, mut out: Rows<'_>) {
+        let mut work = machine.unset(self.shape.forward_room(self.len));
+        let (keys, p) = self.begin(&mut work);
         for (place, head) in self.heads() {
             for rows in parts(0..self.len, STRIP) {
-                let seen = self.seen(rows.end - 1);
-                let totals = self.powers(head, &rows, seen, keys, p);
-                let out = &mut out[rows];
-                self.add(p, room, seen, self.v(), out, place * d);
-                for (row, total) in out.iter_mut().zip(totals) {
-                    let share = 1.0 / total;
-                    row[place * d..][..d].iter_mut().for_each(|o| *o *= share);
-                }
+                let column = place * self.shape.head_dim;
+                self.strip(head, &rows, (keys, &mut *p), &mut out[rows.clone()], column);
             }
         }
     }
 
     /// dq of the query heads in rows of `[group · d]`, dk and dv in rows of `[d]`.
-    fn backward(&self, d_out: &[f32], [mut dq, mut dk, mut dv]: [Rows<'_>; 3]) {
+    fn backward(
+        &self,
+        machine: &Machine<'_>,
+        d_out: &[f32],
+        [mut dq, mut dk, mut dv]: [Rows<'_>; 3],
+    ) {
         let (d, room, height, scale) =
             (self.shape.head_dim, self.room(), BLOCK.min(self.len).max(1), self.scale());
-        let mut work = self.machine.unset(self.shape.backward_room(self.len));
+        let mut work = machine.unset(self.shape.backward_room(self.len));
         let (keys, work) = work.split_at_mut(d * room);
         let (values, work) = work.split_at_mut(d * room);
         let (p, work) = work.split_at_mut(height * room);
@@ -263,7 +108,7 @@ impl<'q> Task<'q> {
                     for ((row, (p, ds)), total) in rows.clone().zip(lines).zip(totals) {
                         let (own, share) = (self.seen(row), 1.0 / total);
                         p[..own].iter_mut().for_each(|p| *p *= share);
-                        let dot = self.machine.kernels.dot(&ds[..own], &p[..own]);
+                        let dot = self.kernels.dot(&ds[..own], &p[..own]);
                         ds[..own]
                             .iter_mut()
                             .zip(&*p)
@@ -275,44 +120,6 @@ impl<'q> Task<'q> {
                 for (w, x, out) in [(&*p, d_out, &mut dv), (&*ds, self.q(head), &mut dk)] {
                     transpose(w, room, block.len(), seen, turned, height);
                     self.add(turned, height, block.len(), x.from(block.start), &mut out[..seen], 0);
-                }
-            }
-        }
-    }
-}
-
-/// `range` in parts of `count`, but for the last.
-fn parts(range: Range<usize>, count: usize) -> impl Iterator<Item = Range<usize>> {
-    let end = range.end;
-    range.step_by(count).map(move |first| first..end.min(first + count))
-}
-
-/// `out[j, i] = x[i, j]` of `rows` by `cols` numbers.
-fn transpose(
-    x: &[f32],
-    stride: usize,
-    rows: usize,
-    cols: usize,
-    out: &mut [f32],
-    out_stride: usize,
-) {
-    /// A square that fits registers.
-    const SIDE: usize = 4;
-    for i in (0..rows).step_by(SIDE) {
-        for j in (0..cols).step_by(SIDE) {
-            let (height, width) = (SIDE.min(rows - i), SIDE.min(cols - j));
-            if height == SIDE && width == SIDE {
-                let mut square = [[0.0; SIDE]; SIDE];
-                for (k, square) in square.iter_mut().enumerate() {
-                    square.copy_from_slice(&x[(i + k) * stride + j..][..SIDE]);
-                }
-                for k in 0..SIDE {
-                    out[(j + k) * out_stride + i..][..SIDE]
-                        .copy_from_slice(&square.map(|row| row[k]));
-                }
-            } else {
-                for (i, j) in (i..i + height).flat_map(|i| (j..j + width).map(move |j| (i, j))) {
-                    out[j * out_stride + i] = x[i * stride + j];
                 }
             }
         }
@@ -335,7 +142,8 @@ fn each<const N: usize>(
     for pair in starts.windows(2) {
         for group in 0..groups {
             let (first, len) = (pair[0], pair[1] - pair[0]);
-            let task = Task { machine, shape, first, len, kv_head: group * together, inputs };
+            let kv_head = group * together;
+            let task = Task { kernels: machine.kernels, shape, first, len, kv_head, inputs };
             items.push((task, std::array::from_fn(|_| Vec::with_capacity(len))));
         }
     }
@@ -373,7 +181,9 @@ pub(crate) fn forward(
 ) -> Floats {
     let width = shape.heads / shape.kv_heads * shape.head_dim;
     let mut out = machine.unset(inputs.q.len());
-    each(machine, shape, starts, inputs, [(&mut out, width)], |task, [out]| task.forward(out));
+    each(machine, shape, starts, inputs, [(&mut out, width)], |task, [out]| {
+        task.forward(machine, out)
+    });
     out
 }
 
@@ -388,7 +198,7 @@ pub(crate) fn backward(
 ) {
     let (d, width) = (shape.head_dim, shape.heads / shape.kv_heads * shape.head_dim);
     each(machine, shape, starts, inputs, [(dq, width), (dk, d), (dv, d)], |task, rows| {
-        task.backward(d_out, rows)
+        task.backward(machine, d_out, rows)
     });
 }
 

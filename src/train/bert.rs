@@ -261,7 +261,7 @@ impl<'a> BertBody<'a> {
         let (c, layer, m) = (self.model.config(), self.model.layer(index), &step.machine);
 
         // out = x + Down h, h = f(up), up = Up x, x = norm(middle)
-        let (h, slope) = ops::activate_with_slope(m, c.activation, up);
+        let (h, slope) = ops::activate_with_derivative(m, c.activation, up);
         let mut d_up = m.zeros(h.len());
         step.linear_back(&layer.down, &down_trace, &h, d, Some(&mut d_up), gradients);
         drop(h);

@@ -197,7 +197,7 @@ impl Body for MlpBody<'_> {
             let mut y = step.machine.unset(n * layer.weight.rows());
             let trace = step.linear(&layer, &x, &mut y);
             let (y, slope) = match keep {
-                true => ops::activate_with_slope(&step.machine, activation, y),
+                true => ops::activate_with_derivative(&step.machine, activation, y),
                 false => (ops::activate(&step.machine, activation, &y), Floats::default()),
             };
             let x = std::mem::replace(&mut x, y);

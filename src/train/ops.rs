@@ -151,7 +151,7 @@ pub(crate) fn activate(machine: &Machine<'_>, activation: Activation, x: &[f32])
 }
 
 /// `f(x)` and `f'(x)`.
-pub(crate) fn activate_with_slope(
+pub(crate) fn activate_with_derivative(
     machine: &Machine<'_>,
     activation: Activation,
     mut x: Floats,
@@ -159,8 +159,8 @@ pub(crate) fn activate_with_slope(
     let mut y = machine.unset(x.len());
     let share = machine.share(x.len());
     machine.each(y.chunks_mut(share).zip(x.chunks_mut(share)), |(y, x)| match activation {
-        Activation::Gelu => machine.kernels.gelu_with_slope(x, y),
-        other => y.iter_mut().zip(x).for_each(|(y, x)| (*y, *x) = other.with_slope(*x)),
+        Activation::Gelu => machine.kernels.gelu_and_derivative(x, y),
+        other => y.iter_mut().zip(x).for_each(|(y, x)| (*y, *x) = other.with_derivative(*x)),
     });
     (y, x)
 }

@@ -10,8 +10,8 @@ use crate::kernel::{SoftmaxStep, scalar};
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn exp(x: __m256) -> __m256 {
-    // What becomes 0 is told before it is computed: a product too small for a normal number takes
-    // these CPUs a hundred cycles.
+    // Lanes whose result is 0 are masked before computing: a product too small for a normal number
+    // takes these CPUs a hundred cycles.
     let zero = _mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_set1_ps(LOWEST));
     // The variable stands second: the minimum hands on a NaN there.
     let x = _mm256_min_ps(_mm256_set1_ps(HIGHEST), _mm256_andnot_ps(zero, x));
@@ -46,18 +46,18 @@ fn power_of_two(n: __m256i) -> __m256 {
 #[target_feature(enable = "avx2,fma")]
 pub(in crate::kernel) fn softmax(x: &mut [f32]) {
     let (x8, rest) = x.as_chunks_mut::<8>();
-    let most =
-        x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |most, x| _mm256_max_ps(load(x), most));
-    let most = rest.iter().copied().fold(largest(most), f32::max);
+    let max =
+        x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |max, x| _mm256_max_ps(load(x), max));
+    let max = rest.iter().copied().fold(largest(max), f32::max);
     let mut total = _mm256_setzero_ps();
     for x in x8.iter_mut() {
-        let e = exp(_mm256_sub_ps(load(x), _mm256_set1_ps(most)));
+        let e = exp(_mm256_sub_ps(load(x), _mm256_set1_ps(max)));
         total = _mm256_add_ps(total, e);
         store(x, e);
     }
     let mut total = sum(total);
     for x in rest.iter_mut() {
-        *x = exp_one(*x - most);
+        *x = exp_one(*x - max);
         total += *x;
     }
     x8.iter_mut().for_each(|x| store(x, _mm256_div_ps(load(x), _mm256_set1_ps(total))));
@@ -65,12 +65,12 @@ pub(in crate::kernel) fn softmax(x: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub(in crate::kernel) fn softmax_step(x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep {
+pub(in crate::kernel) fn softmax_step(x: &mut [f32], scale: f32, max: f32) -> SoftmaxStep {
     let (x8, rest) = x.as_chunks_mut::<8>();
     let largest8 =
-        x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |most, x| _mm256_max_ps(load(x), most));
+        x8.iter().fold(_mm256_set1_ps(f32::NEG_INFINITY), |max, x| _mm256_max_ps(load(x), max));
     let largest = rest.iter().copied().fold(largest(largest8), f32::max);
-    let largest = f32::max(most, scale * largest);
+    let largest = f32::max(max, scale * largest);
     let (scales, shift) = (_mm256_set1_ps(scale), _mm256_set1_ps(largest));
     let mut total = _mm256_setzero_ps();
     for x in x8.iter_mut() {
@@ -84,9 +84,9 @@ pub(in crate::kernel) fn softmax_step(x: &mut [f32], scale: f32, most: f32) -> S
         total += *x;
     }
     SoftmaxStep {
-        most: largest,
-        total,
-        kept: if most == largest { 1.0 } else { exp_one(most - largest) },
+        max: largest,
+        sum: total,
+        rescale: if max == largest { 1.0 } else { exp_one(max - largest) },
     }
 }
 
@@ -126,8 +126,8 @@ pub(in crate::kernel) fn gelu(x: &mut [f32]) {
 /// As [`gelu`].
 #[cfg(feature = "std")]
 #[target_feature(enable = "avx2")]
-pub(in crate::kernel) fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
-    scalar::gelu_with_slope(x, y);
+pub(in crate::kernel) fn gelu_and_derivative(x: &mut [f32], y: &mut [f32]) {
+    scalar::gelu_and_derivative(x, y);
 }
 
 #[cfg(test)]

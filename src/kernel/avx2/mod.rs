@@ -17,10 +17,10 @@ pub(super) mod tile;
 pub(super) mod vector;
 
 use super::fast::Weights;
+use super::form::Form;
 use super::scales::INT8_GROUP;
-use super::{Input, Kernels, Quantized};
-use crate::nn::LayerNorm;
-use crate::quant::{Layout, Matrix, Values};
+use super::{Input, Kernels, LayerNorm, Quantized};
+use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
 
 pub(super) static AVX2: Kernels = Kernels {
@@ -48,7 +48,7 @@ pub(super) static AVX2: Kernels = Kernels {
     silu_mul: exp::silu_mul,
     gelu: Some(exp::gelu),
     #[cfg(feature = "std")]
-    gelu_with_slope: exp::gelu_with_slope,
+    gelu_and_derivative: exp::gelu_and_derivative,
     layer_norm: Some(layer_norm),
     #[cfg(feature = "std")]
     layer_norm_back,
@@ -71,23 +71,21 @@ fn layer_norm_back(norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
     let (x, start, cols) = (input.x, y.range().start, input.cols);
-    match weights.values() {
+    match Form::of(weights) {
         _ if input.n() != 1 => tile::product(weights, input, y),
-        Values::F32(values) => {
+        Form::F32(values) => {
             one_row(y.row(0), |r| vector::dot(&values[(start + r) * cols..][..cols], x))
         }
-        Values::F16(values) => {
+        Form::F16(values) => {
             one_row(y.row(0), |r| vector::dot_f16(&values[(start + r) * cols..][..cols], x))
         }
-        Values::Int8(int8) if cols.is_multiple_of(64) && int8.block.is_multiple_of(64) => {
+        Form::Int8(int8) => {
             int8::product::<64>(&int8, start, x.as_chunks().0, y.row(0));
         }
-        Values::Int8(int8) if cols.is_multiple_of(INT8_GROUP) => {
+        Form::Int8Half(int8) => {
             int8::product::<INT8_GROUP>(&int8, start, x.as_chunks().0, y.row(0))
         }
-        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => {
-            nf4::product(&nf4, start, x.as_chunks().0, y.row(0))
-        }
+        Form::Nf4(nf4) => nf4::product(&nf4, start, x.as_chunks().0, y.row(0)),
         _ => tile::product(weights, input, y),
     }
 }

@@ -30,8 +30,8 @@ const PAIRS: usize = GROUP / 2;
 /// Groups of a panel at most: its integers, 12 KB, stay in the first-level cache.
 const SPAN: usize = 12;
 
-/// Vectors that are widened at once, 36 KB, and pass over all panels of a column range before the
-/// next range.
+/// Vectors that are widened at once and pass over all panels of a column range before the next
+/// range: 24 · 12 groups · 128 bytes = 36 KB. A multiple of [`STRIP`].
 const BATCH: usize = 24;
 
 /// Vectors at a time at most: six integer and six float sums leave four registers.

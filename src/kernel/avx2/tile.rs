@@ -16,9 +16,10 @@ use super::int8::expand_scales;
 use super::lanes::{load, load_some, store, sums, widen_all, widen_i8};
 use super::nf4::Decoder;
 use crate::kernel::Input;
+use crate::kernel::form::Form;
 use crate::kernel::scales::{self, INT8_GROUP, NF4_GROUP};
 use crate::kernel::walk::Tiles;
-use crate::quant::{Int8, Layout, Matrix, Nf4, Values};
+use crate::quant::{Int8, Matrix, Nf4};
 use crate::tensor::columns::Columns;
 
 /// Rows of a tile.
@@ -27,7 +28,8 @@ const ROWS: usize = 8;
 /// Columns of a tile at most; a multiple of the 64 that every special loop wants.
 const COLS: usize = 768;
 
-/// Vectors whose part of a column range stays in the second-level cache.
+/// Vectors that pass over all tiles of a column range before the next range: their part of it, 66 ·
+/// 768 · 4 = 203 KB, stays in a second-level cache of 256 KB. A multiple of the three at a time.
 const BATCH: usize = 66;
 
 /// y = W x for the rows that `y` owns and all vectors.
@@ -53,17 +55,11 @@ pub(in crate::kernel) fn read_row(weights: &Matrix<'_>, row: usize, out: &mut [f
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in crate::kernel) fn fill(weights: &Matrix<'_>, row: usize, first: usize, out: &mut [f32]) {
     let at = row * weights.cols() + first;
-    match weights.values() {
-        Values::F16(values) => widen_all(&values[at..][..out.len()], out),
-        Values::Int8(int8)
-            if weights.cols().is_multiple_of(64) && int8.block.is_multiple_of(64) =>
-        {
-            fill_int8::<64>(&int8, at, out)
-        }
-        Values::Int8(int8) if weights.cols().is_multiple_of(INT8_GROUP) => {
-            fill_int8::<INT8_GROUP>(&int8, at, out)
-        }
-        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => fill_nf4(&nf4, at, out),
+    match Form::of(weights) {
+        Form::F16(values) => widen_all(&values[at..][..out.len()], out),
+        Form::Int8(int8) => fill_int8::<64>(&int8, at, out),
+        Form::Int8Half(int8) => fill_int8::<INT8_GROUP>(&int8, at, out),
+        Form::Nf4(nf4) => fill_nf4(&nf4, at, out),
         _ => weights.read(row, first, out),
     }
 }

@@ -15,15 +15,13 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
+use super::offset::{INT8_OFFSET, correct, offset};
 use super::{lanes, scales};
-use crate::kernel::avx2::lanes::{load_codebook, load_integers, sum_words};
+use crate::kernel::avx2::lanes::load_codebook;
 use crate::kernel::fast::{INTEGERS, UNIT, Weights};
 use crate::kernel::walk;
 use crate::kernel::{GROUP, Quantized};
 use crate::tensor::columns::Columns;
-
-/// What makes int8 weights unsigned.
-const INT8_OFFSET: i8 = -128;
 
 /// Groups of a row that are walked at a time at most.
 const SPAN: usize = 64;
@@ -35,14 +33,6 @@ const UPPER: __mmask16 = 0xff00;
 /// parts, the next four rows are. Several rows are read in turns, which hardware does not follow
 /// well.
 const AHEAD: usize = 8192;
-
-/// The offset o of this kind of weights, as the bits of an unsigned byte.
-pub(super) fn offset(weights: &Weights<'_>) -> i8 {
-    match weights {
-        Weights::Nf4(_) => UNIT,
-        Weights::Int8(_) => INT8_OFFSET,
-    }
-}
 
 /// Bytes of a group of weights.
 fn group_bytes(weights: &Weights<'_>) -> usize {
@@ -391,20 +381,4 @@ impl Side {
 fn one_group(q: &[i8; GROUP], p: __m512i, first: __m512i) -> __m512 {
     let q = _mm512_xor_si512(lanes::load_integers(q), _mm512_set1_epi8(INT8_OFFSET));
     _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(first, q, p))
-}
-
-/// `−o · Σ p` of every group.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx512vnni,avx2")]
-pub(super) fn correct(offset: i8, integers: &[[i8; GROUP]], firsts: &mut [i32]) {
-    let offset = _mm256_set1_epi8(offset);
-    for (first, p) in firsts.iter_mut().zip(integers) {
-        let [p0, p1] = load_integers(p);
-        let sum = _mm256_dpbusd_epi32(
-            _mm256_dpbusd_epi32(_mm256_setzero_si256(), offset, p0),
-            offset,
-            p1,
-        );
-        *first = -sum_words(sum);
-    }
 }

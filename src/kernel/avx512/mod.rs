@@ -1,23 +1,24 @@
 //! AVX-512 (F, BW, VL) with VNNI: products with several vectors, and those of NF4 weights, and of
 //! int8 ones in fast, with one.
 //!
-//! Everything else is the AVX2 table's: vectors of 512 bits gain nothing there that memory or the
-//! multiply-add units would not take back. `exact` and `fast` multiply with one vector, `tile`
+//! Everything else is the AVX2 table's: there memory or the multiply-add units are the limit, and
+//! vectors of 512 bits are no faster. `exact` and `fast` multiply with one vector, `tile`
 //! (exact) and `panel` (fast) with several.
 
 mod exact;
 mod fast;
 mod lanes;
 mod mix;
+mod offset;
 mod panel;
 mod scales;
 mod tile;
 
 use super::avx2::{self, exp, vector};
 use super::fast::Weights;
-use super::{Input, Kernels, Quantized, scalar};
-use crate::nn::LayerNorm;
-use crate::quant::{Layout, Matrix, Values};
+use super::form::Form;
+use super::{Input, Kernels, LayerNorm, Quantized, scalar};
+use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
 
 pub(super) static AVX512_VNNI: Kernels = Kernels {
@@ -45,7 +46,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     silu_mul: exp::silu_mul,
     gelu: Some(gelu),
     #[cfg(feature = "std")]
-    gelu_with_slope,
+    gelu_and_derivative,
     layer_norm: Some(layer_norm),
     #[cfg(feature = "std")]
     layer_norm_back,
@@ -62,8 +63,8 @@ const ROWS: usize = 16;
 /// y = W x for the rows that `y` owns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
-    match weights.values() {
-        Values::Nf4(nf4) if nf4.layout == Layout::Split64 && input.n() == 1 => {
+    match Form::of(weights) {
+        Form::Nf4(nf4) if input.n() == 1 => {
             exact::product(&nf4, y.range().start, input.x.as_chunks().0, y.row(0));
         }
         _ if input.n() > 1 && weights.rows() >= ROWS => tile::product(weights, input, y),
@@ -90,8 +91,8 @@ fn gelu(x: &mut [f32]) {
 /// As [`gelu`].
 #[cfg(feature = "std")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn gelu_with_slope(x: &mut [f32], y: &mut [f32]) {
-    scalar::gelu_with_slope(x, y);
+fn gelu_and_derivative(x: &mut [f32], y: &mut [f32]) {
+    scalar::gelu_and_derivative(x, y);
 }
 
 /// As [`gelu`].

@@ -13,8 +13,8 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use super::fast::{correct, offset};
 use super::lanes;
+use super::offset::{correct, offset};
 use super::scales::expand;
 use crate::kernel::avx2::lanes::{load_bytes, load_codebook, load_integers};
 use crate::kernel::fast::{INTEGERS, UNIT, Weights};
@@ -28,7 +28,8 @@ const ROWS: usize = 16;
 /// Groups of a panel at most: its integers, 12 KB, stay in the first-level cache.
 const SPAN: usize = 12;
 
-/// Vectors that pass over all panels of a column range before the next range.
+/// Vectors that pass over all panels of a column range before the next range: their part of it, 64 ·
+/// 12 groups · 64 bytes = 48 KB, stays in the second-level cache. A multiple of [`STRIP`].
 const BATCH: usize = 64;
 
 /// Vectors at a time at most: eight integer and eight float sums leave registers for weights and

@@ -20,10 +20,11 @@ use super::{exact, lanes};
 use crate::kernel::avx2::int8::expand_scales;
 use crate::kernel::avx2::lanes::{self as narrow, load_bytes, load_integers};
 use crate::kernel::avx2::tile::{self, fill};
+use crate::kernel::form::Form;
 use crate::kernel::scales::{self, NF4_GROUP};
 use crate::kernel::walk::Tiles;
 use crate::kernel::{GROUP, Input};
-use crate::quant::{Int8, Layout, Matrix, Nf4, Values, nf4::CODEBOOK};
+use crate::quant::{Int8, Matrix, Nf4, nf4::CODEBOOK};
 use crate::tensor::columns::Columns;
 
 /// Rows in the lanes of a register.
@@ -35,7 +36,8 @@ const WIDE: usize = 4;
 /// Columns of a panel at most: its 32 KB stay in the first-level cache.
 const COLS: usize = 128;
 
-/// Vectors that pass over all panels of a column range before the next range.
+/// Vectors that pass over all panels of a column range before the next range: their part of it, 510
+/// · 128 · 4 = 261 KB, stays in a second-level cache of 512 KB or more. A multiple of [`STRIP`].
 const BATCH: usize = 510;
 
 /// Vectors at a time at most.
@@ -65,8 +67,8 @@ pub(super) fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'
 /// The dequantized weights of a row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
 pub(super) fn read_row(weights: &Matrix<'_>, row: usize, out: &mut [f32]) {
-    let nf4 = match weights.values() {
-        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => nf4,
+    let nf4 = match Form::of(weights) {
+        Form::Nf4(nf4) => nf4,
         _ => return tile::read_row(weights, row, out),
     };
     let codebook = lanes::load(&CODEBOOK);
@@ -94,13 +96,9 @@ impl Panel {
     fn pack(&mut self, weights: &Matrix<'_>, rows: &Range<usize>, cols: &Range<usize>) {
         for (k, first) in rows.clone().step_by(LANES).enumerate() {
             let rows = first..rows.end.min(first + LANES);
-            match weights.values() {
-                Values::Nf4(nf4) if nf4.layout == Layout::Split64 => {
-                    self.pack_nf4(k, &nf4, weights.cols(), rows, cols)
-                }
-                Values::Int8(int8)
-                    if weights.cols().is_multiple_of(GROUP) && int8.block.is_multiple_of(GROUP) =>
-                {
+            match Form::of(weights) {
+                Form::Nf4(nf4) => self.pack_nf4(k, &nf4, weights.cols(), rows, cols),
+                Form::Int8(int8) => {
                     self.pack_int8(k, &int8, weights.cols(), rows, cols);
                 }
                 _ => self.pack_floats(k, weights, rows, cols),

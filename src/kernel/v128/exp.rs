@@ -19,29 +19,29 @@ fn exp<S: Simd>(x: S::Floats) -> S::Floats {
 
 pub(super) fn softmax<S: Simd>(x: &mut [f32]) {
     let (x4, rest) = x.as_chunks_mut::<4>();
-    let most = x4.iter().fold(S::splat(f32::NEG_INFINITY), |most, x| S::max(S::load(x), most));
-    let most = rest.iter().copied().fold(S::largest(most), f32::max);
+    let max = x4.iter().fold(S::splat(f32::NEG_INFINITY), |max, x| S::max(S::load(x), max));
+    let max = rest.iter().copied().fold(S::largest(max), f32::max);
     let mut total = S::splat(0.0);
     for x in x4.iter_mut() {
-        let e = exp::<S>(S::sub(S::load(x), S::splat(most)));
+        let e = exp::<S>(S::sub(S::load(x), S::splat(max)));
         total = S::add(total, e);
         S::store(x, e);
     }
     let [mut total, ..] = sums::<S>([total; 4]);
     for x in rest.iter_mut() {
         // The vector's e^x, so that a number's place in a slice does not change its value.
-        *x = first::<S>(exp::<S>(S::splat(*x - most)));
+        *x = first::<S>(exp::<S>(S::splat(*x - max)));
         total += *x;
     }
     x4.iter_mut().for_each(|x| S::store(x, S::div(S::load(x), S::splat(total))));
     rest.iter_mut().for_each(|x| *x /= total);
 }
 
-pub(super) fn softmax_step<S: Simd>(x: &mut [f32], scale: f32, most: f32) -> SoftmaxStep {
+pub(super) fn softmax_step<S: Simd>(x: &mut [f32], scale: f32, max: f32) -> SoftmaxStep {
     let (x4, rest) = x.as_chunks_mut::<4>();
-    let largest = x4.iter().fold(S::splat(f32::NEG_INFINITY), |most, x| S::max(S::load(x), most));
+    let largest = x4.iter().fold(S::splat(f32::NEG_INFINITY), |max, x| S::max(S::load(x), max));
     let largest = rest.iter().copied().fold(S::largest(largest), f32::max);
-    let largest = f32::max(most, scale * largest);
+    let largest = f32::max(max, scale * largest);
     let mut total = S::splat(0.0);
     for x in x4.iter_mut() {
         let e = exp::<S>(S::sub(S::mul(S::load(x), S::splat(scale)), S::splat(largest)));
@@ -53,8 +53,8 @@ pub(super) fn softmax_step<S: Simd>(x: &mut [f32], scale: f32, most: f32) -> Sof
         *x = first::<S>(exp::<S>(S::splat(*x * scale - largest)));
         total += *x;
     }
-    let kept = if most == largest { 1.0 } else { first::<S>(exp::<S>(S::splat(most - largest))) };
-    SoftmaxStep { most: largest, total, kept }
+    let rescale = if max == largest { 1.0 } else { first::<S>(exp::<S>(S::splat(max - largest))) };
+    SoftmaxStep { max: largest, sum: total, rescale }
 }
 
 pub(super) fn silu_mul<S: Simd>(gate: &mut [f32], up: &[f32]) {

@@ -22,9 +22,10 @@ mod simd128;
 mod tile;
 mod vector;
 
+use super::form::Form;
 use super::scales::INT8_GROUP;
 use super::{Input, Kernels, scalar};
-use crate::quant::{Layout, Matrix, Values};
+use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
 
 #[cfg(target_arch = "aarch64")]
@@ -122,7 +123,7 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         silu_mul: exp::silu_mul::<S>,
         gelu: None,
         #[cfg(feature = "std")]
-        gelu_with_slope: scalar::gelu_with_slope,
+        gelu_and_derivative: scalar::gelu_and_derivative,
         layer_norm: None,
         #[cfg(feature = "std")]
         layer_norm_back: |norm, x, d| norm.backward(x, d),
@@ -132,23 +133,21 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
 /// y = W x for the rows that `y` owns.
 fn product<S: Simd>(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
     let (x, start, cols) = (input.x, y.range().start, input.cols);
-    match weights.values() {
+    match Form::of(weights) {
         _ if input.n() != 1 => tile::product::<S>(weights, input, y),
-        Values::F32(values) => {
+        Form::F32(values) => {
             one_row(y.row(0), |r| vector::dot::<S>(&values[(start + r) * cols..][..cols], x))
         }
-        Values::F16(values) => {
+        Form::F16(values) => {
             one_row(y.row(0), |r| vector::dot_f16::<S>(&values[(start + r) * cols..][..cols], x))
         }
-        Values::Int8(int8) if cols.is_multiple_of(64) && int8.block.is_multiple_of(64) => {
+        Form::Int8(int8) => {
             exact::int8::<S, 64>(&int8, start, x.as_chunks().0, y.row(0));
         }
-        Values::Int8(int8) if cols.is_multiple_of(INT8_GROUP) => {
+        Form::Int8Half(int8) => {
             exact::int8::<S, INT8_GROUP>(&int8, start, x.as_chunks().0, y.row(0))
         }
-        Values::Nf4(nf4) if nf4.layout == Layout::Split64 => {
-            exact::nf4::<S>(&nf4, start, x.as_chunks().0, y.row(0))
-        }
+        Form::Nf4(nf4) => exact::nf4::<S>(&nf4, start, x.as_chunks().0, y.row(0)),
         _ => tile::product::<S>(weights, input, y),
     }
 }

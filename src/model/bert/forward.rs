@@ -6,7 +6,8 @@
 
 use super::{Bert, Config, Pooling, Site};
 use crate::nn::inner::SIDE_BY_SIDE;
-use crate::nn::{Embedding, Pass, Scratch, Size, activate, attend_both_ways, linear};
+use crate::nn::packed::{Inputs, Shape, attend_bidirectional};
+use crate::nn::{Embedding, Pass, Scratch, Size, activate, linear};
 use crate::tensor::math;
 use crate::tensor::workspace::{times, workspace};
 
@@ -28,14 +29,20 @@ workspace! {
         attended: [f32; times(size.rows, config.dim)],
         /// `[rows, hidden]`.
         hidden: [f32; times(size.rows, config.hidden)],
-        /// `[lanes, context]`.
-        scores: [f32; times(size.lanes, size.context)],
+        /// What each worker attends with.
+        attention: [f32; times(size.lanes, shape(config).forward_room(size.context))],
         /// One text's vector, `[dim]`.
         pooled: [f32; config.dim],
     }
     parts {
         scratch: Scratch(size, SIDE_BY_SIDE, config.widest()),
     }
+}
+
+/// The sizes of attention.
+const fn shape(config: &Config) -> Shape {
+    let heads = config.heads;
+    Shape { heads, kv_heads: heads, head_dim: config.head_dim(), causal: false }
 }
 
 /// Encodes all rows; their last hidden states are left in `buffers.x`.
@@ -65,7 +72,8 @@ pub(crate) fn encode(
 
         // x ← norm(x + O · attention(Q x, K x, V x))
         linear::forward(pass, x, &mut [layer.q.to(q), layer.k.to(k), layer.v.to(v)], scratch);
-        attend_both_ways(pass, c.head_dim(), q, k, v, buffers.scores, attended);
+        let inputs = Inputs { q, k, v };
+        attend_bidirectional(pass, shape(c), inputs, buffers.attention, attended);
         layer.o.forward(pass, attended, added, scratch);
         pass.kernels.axpy(1.0, added, x);
         pass.kernels.layer_norm(&layer.attention_norm, x);
