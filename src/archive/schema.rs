@@ -113,9 +113,9 @@ impl ArchivedMatrix<'_> {
         );
         let (format, layout) = self.known_format().unwrap_or((Format::F32, Layout::Sequential));
         let parts = Parts {
-            codes: &*self.codes,
-            scales: &*self.scales,
-            nested: &*self.nested,
+            codes: &self.codes,
+            scales: &self.scales,
+            nested: &self.nested,
             offset: self.offset.to_native(),
         };
         let values = Values::in_place(format, rows * cols, block, layout, &parts);
