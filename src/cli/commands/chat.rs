@@ -1,6 +1,9 @@
 //! `lowrank chat`: a conversation in which adapters are swapped while it goes on. What is typed
 //! comes from `typed`, what is said is `conversation`'s; the commands in between are here.
 
+mod conversation;
+mod typed;
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 
@@ -10,12 +13,12 @@ use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
 
 use crate::Failure;
 use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
-use crate::conversation::Conversation;
 use crate::model::{Kv, ModelOptions};
 use crate::output::note;
 use crate::sampling::SamplingOptions;
 use crate::template::TemplateOptions;
-use crate::typed::{Input, Interrupt, Typed};
+use conversation::Conversation;
+use typed::{Input, Interrupt, Typed};
 
 const EXAMPLES: &str = r#"Inside the conversation:
   /adapter NAME…  use these adapters from now on (NAME:WEIGHT for another

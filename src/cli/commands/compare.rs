@@ -4,6 +4,9 @@
 //! Interrupted (SIGINT, SIGTERM), or when a method fails, it writes the report of the runs that are
 //! finished and ends with status 1.
 
+mod plot;
+mod report;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +26,8 @@ use crate::files::File;
 use crate::model::ModelOptions;
 use crate::output::{Force, line};
 use crate::progress::Progress;
-use crate::report::{REPORT, Report};
 use crate::train::{TaskName, TrainOptions, say_data};
+use report::{REPORT, Report};
 
 const EXAMPLES: &str = r"Examples:
   lowrank compare --base float.lrk --data train.tsv --validation dev.tsv \
