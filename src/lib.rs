@@ -63,6 +63,7 @@ pub mod ffi;
 pub mod file;
 #[cfg(feature = "std")]
 mod foreign;
+mod header;
 #[cfg(feature = "std")]
 pub mod import;
 #[allow(unsafe_code)]
