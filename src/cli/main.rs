@@ -15,8 +15,8 @@ use commands::{
     import, init, inspect, logits, memory, tokenize, train,
 };
 use shared::{
-    attach, files, forecast, methods, model, output, progress, prompt, reply, sampling, template,
-    train_options,
+    attach, files, forecast, methods, model, output, progress, prompt, reply, results, sampling,
+    template, train_names, train_options,
 };
 
 /// Counts the heap's high-water mark.

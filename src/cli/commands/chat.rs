@@ -86,6 +86,18 @@ pub(crate) struct Arguments {
 /// Tokens the conversation has room for unless told otherwise.
 const CONTEXT: usize = 2048;
 
+impl Arguments {
+    /// The tokens a conversation has room for, of at most `max`.
+    fn context(&self, max: usize) -> Result<usize, Failure> {
+        let context = self.context.unwrap_or(CONTEXT.min(max));
+        if (1..=max).contains(&context) {
+            Ok(context)
+        } else {
+            Err(format!("--context {context}: the model takes 1 to {max} tokens").into())
+        }
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.base()?;
@@ -106,18 +118,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut set = AdapterSet::new(&mut slots, &model);
     let attached = attach(&mut set, &adapters)?;
     let executor = arguments.model.executor()?;
-    let most = model.config().context;
-    let context = arguments.context.unwrap_or(CONTEXT.min(most));
-    if !(1..=most).contains(&context) {
-        return Err(format!("--context {context}: the model takes 1 to {most} tokens").into());
-    }
     let limits = Limits {
         kv_format: arguments.kv.into(),
         precision: arguments.model.precision(&model),
         lanes: executor.lanes(),
         max_active: adapters.len(),
         max_total_rank: attached.rank,
-        ..Limits::new(context)
+        ..Limits::new(arguments.context(model.config().context)?)
     };
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;

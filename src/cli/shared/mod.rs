@@ -9,6 +9,8 @@ pub(crate) mod output;
 pub(crate) mod progress;
 pub(crate) mod prompt;
 pub(crate) mod reply;
+pub(crate) mod results;
 pub(crate) mod sampling;
 pub(crate) mod template;
+pub(crate) mod train_names;
 pub(crate) mod train_options;
