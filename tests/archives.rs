@@ -161,7 +161,7 @@ fn archives_of_earlier_versions_compute_what_they_did() {
         assert_eq!(ours.len(), theirs.len(), "{name}");
         let largest = theirs.iter().fold(0.0f64, |max, v| max.max(v.abs()));
         for (a, b) in ours.iter().zip(&theirs) {
-            assert!((a - b).abs() <= 1e-5 * largest, "{name}: {a} instead of {b}");
+            assert!((a - b).abs() <= 1e-4 * largest, "{name}: {a} instead of {b}");
         }
     }
 }
