@@ -81,4 +81,9 @@ pub mod text;
 #[cfg(feature = "std")]
 pub mod train;
 
+/// The guide: from the first model to training, C and firmware.
+#[cfg(all(feature = "std", any(doc, doctest)))]
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
+
 pub use error::{Error, Field, Result, RootKind};
