@@ -16,8 +16,8 @@ triple="$(rustc +nightly -vV | sed -n 's/^host: //p')"
 target="${CARGO_TARGET_DIR:-target}"
 
 # The standard library is built with it too: its locks order what they guard.
-RUSTFLAGS=-Zsanitizer=thread CARGO_TARGET_DIR="$target/tsan" cargo +nightly test --quiet -Zbuild-std --target "$triple" \
-    --config 'profile.dev.package."*".opt-level = 1' --test swap --test requests --test workspace
+RUSTFLAGS=-Zsanitizer=thread TSAN_OPTIONS=halt_on_error=1 CARGO_TARGET_DIR="$target/tsan" \
+    cargo +nightly run --quiet --manifest-path tests/races/Cargo.toml -Zbuild-std --target "$triple"
 
 CARGO_TARGET_DIR="$target/miri" MIRIFLAGS=-Zmiri-disable-isolation \
     cargo +nightly miri test --quiet --no-default-features --features alloc --lib -- tensor:: exec:: archive::line
