@@ -63,6 +63,7 @@ pub mod ffi;
 pub mod file;
 #[cfg(feature = "std")]
 mod foreign;
+mod header;
 #[cfg(feature = "std")]
 pub mod import;
 #[allow(unsafe_code)]
@@ -79,5 +80,10 @@ pub mod tensor;
 pub mod text;
 #[cfg(feature = "std")]
 pub mod train;
+
+/// The guide: from the first model to training, C and firmware.
+#[cfg(all(feature = "std", any(doc, doctest)))]
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
 
 pub use error::{Error, Field, Result, RootKind};

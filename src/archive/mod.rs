@@ -33,12 +33,14 @@ pub(crate) use file::map;
 pub use file::{ArchiveFile, write_file};
 pub use line::{Line, Lines};
 pub(crate) use line::{bytes_of, floats, halves, signed};
-pub use open::{FORMAT_VERSION, Fingerprint, HEADER_LEN, Header, verify};
 #[cfg(feature = "std")]
-pub(crate) use open::{MAGIC, trusted};
+pub(crate) use open::trusted;
+pub use open::verify;
 pub(crate) use open::{check_finite, open_root};
 #[cfg(feature = "alloc")]
 pub use write::{Buffer, Output, Root, to_buffer, write};
+
+pub use crate::header::{FORMAT_VERSION, Fingerprint, HEADER_LEN, Header};
 
 /// Includes an archive in the program, aligned as [`open`](Header::parse) wants it; evaluates to a
 /// `&'static [u8]`.

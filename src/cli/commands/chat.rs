@@ -1,6 +1,9 @@
 //! `lowrank chat`: a conversation in which adapters are swapped while it goes on. What is typed
 //! comes from `typed`, what is said is `conversation`'s; the commands in between are here.
 
+mod conversation;
+mod typed;
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 
@@ -10,12 +13,12 @@ use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
 
 use crate::Failure;
 use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
-use crate::conversation::Conversation;
 use crate::model::{Kv, ModelOptions};
 use crate::output::note;
 use crate::sampling::SamplingOptions;
 use crate::template::TemplateOptions;
-use crate::typed::{Input, Interrupt, Typed};
+use conversation::Conversation;
+use typed::{Input, Interrupt, Typed};
 
 const EXAMPLES: &str = r#"Inside the conversation:
   /adapter NAME…  use these adapters from now on (NAME:WEIGHT for another
@@ -83,6 +86,18 @@ pub(crate) struct Arguments {
 /// Tokens the conversation has room for unless told otherwise.
 const CONTEXT: usize = 2048;
 
+impl Arguments {
+    /// The tokens a conversation has room for, of at most `max`.
+    fn context(&self, max: usize) -> Result<usize, Failure> {
+        let context = self.context.unwrap_or(CONTEXT.min(max));
+        if (1..=max).contains(&context) {
+            Ok(context)
+        } else {
+            Err(format!("--context {context}: the model takes 1 to {max} tokens").into())
+        }
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.base()?;
@@ -103,18 +118,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut set = AdapterSet::new(&mut slots, &model);
     let attached = attach(&mut set, &adapters)?;
     let executor = arguments.model.executor()?;
-    let most = model.config().context;
-    let context = arguments.context.unwrap_or(CONTEXT.min(most));
-    if !(1..=most).contains(&context) {
-        return Err(format!("--context {context}: the model takes 1 to {most} tokens").into());
-    }
     let limits = Limits {
         kv_format: arguments.kv.into(),
         precision: arguments.model.precision(&model),
         lanes: executor.lanes(),
         max_active: adapters.len(),
         max_total_rank: attached.rank,
-        ..Limits::new(context)
+        ..Limits::new(arguments.context(model.config().context)?)
     };
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;

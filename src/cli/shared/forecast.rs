@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::Failure;
 use crate::model::ModelOptions;
 use crate::output::line;
-use crate::train::{TaskName, TrainOptions};
+use crate::train_options::{TaskName, TrainOptions};
 
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -49,17 +49,12 @@ pub(crate) fn run(
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let (options, input) = (&arguments.options, model.input());
     let is_classifier = options.task == TaskName::Classify;
-    let training = arguments
-        .data
-        .as_ref()
-        .map(|path| options.open(path, input, tokenizer, None))
-        .transpose()?;
+    let open = |path: &Option<PathBuf>, labels| {
+        path.as_ref().map(|path| options.open(path, input, tokenizer, labels)).transpose()
+    };
+    let training = open(&arguments.data, None)?;
     let labels = training.as_ref().filter(|_| is_classifier).map(|data| data.labels().to_vec());
-    let validation = arguments
-        .validation
-        .as_ref()
-        .map(|path| options.open(path, input, tokenizer, labels))
-        .transpose()?;
+    let validation = open(&arguments.validation, labels)?;
     options.template.check_used(border.as_ref())?;
     let checkpoint =
         (arguments.checkpoint_every > 0).then(|| (PathBuf::new(), arguments.checkpoint_every));
@@ -81,12 +76,11 @@ pub(crate) fn run(
         },
     };
     let forecast = forecast(model, &trainer_options, &run_options, &workload)?;
-    let peak = peak(&forecast, base.map.len());
     if as_json {
         let facts = json!({
             "method": method.name(),
             "steps": workload.steps,
-            "peak_bytes": peak,
+            "peak_bytes": peak(&forecast, base.map.len()),
             "trainable_parameters": forecast.trainable_parameters,
             "base_bytes": base.map.len(),
             "parameter_bytes": forecast.parameter_bytes,
@@ -97,15 +91,19 @@ pub(crate) fn run(
         });
         return Ok(line(&facts)?);
     }
+    report(&forecast, base.map.len())
+}
+
+fn report(forecast: &Forecast, mapped: usize) -> Result<(), Failure> {
     let entries = [
-        ("base (mapped)", base.map.len() as u64),
+        ("base (mapped)", mapped as u64),
         ("tokenizer and data", crate::PEAK.current_usage() as u64),
         ("values and gradients", forecast.parameter_bytes),
         ("optimizer", forecast.optimizer_bytes),
         ("then a step", forecast.step_bytes),
         ("or a validation", forecast.validation_bytes),
         ("or a checkpoint", forecast.checkpoint_bytes),
-        ("at most together", peak),
+        ("at most together", peak(forecast, mapped)),
     ];
     for (what, bytes) in entries {
         line(format_args!("{what:<28}{bytes:>14} bytes"))?;

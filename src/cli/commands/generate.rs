@@ -3,6 +3,8 @@
 //!
 //! Decoders are opened here, LSTMs in `recurrent`; what both do with a prompt is here.
 
+mod recurrent;
+
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -22,7 +24,6 @@ use crate::files::File;
 use crate::model::{Kv, ModelOptions, with_session};
 use crate::output::{line, note, part};
 use crate::prompt::PromptOptions;
-use crate::recurrent;
 use crate::reply::{Bounds, Continues, End, Reply, read_prompt, write_reply};
 use crate::sampling::SamplingOptions;
 

@@ -17,8 +17,9 @@ use crate::attach::{AdapterOptions, OpenAdapter, archives, open_adapters};
 use crate::model::ModelOptions;
 use crate::output::{line, note};
 use crate::progress::Progress;
+use crate::results::{measures_json, measures_text, say_losses};
 use crate::template::TemplateOptions;
-use crate::train::{TaskName, measures_json, measures_text, say_losses};
+use crate::train_options::TaskName;
 
 const EXAMPLES: &str = r"Examples:
   lowrank evaluate --base base.lrk --adapter style.lrk \

@@ -7,8 +7,8 @@ use lowrank::file::{FileError, FolderKind, OutputFolder, read_text, write_whole}
 use lowrank::train::{Row, Run, Spread, smoothed};
 use serde_json::{Value, json};
 
+use super::plot;
 use crate::Failure;
-use crate::plot;
 
 /// What there is to say.
 pub(crate) struct Report<'r> {

@@ -92,26 +92,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             arguments.json,
         );
     }
-    let need = need(model.config(), &limits);
-    let files: usize = adapters.iter().map(|adapter| adapter.file.map.len()).sum();
-    let peak = need.bytes.saturating_add(base.map.len()).saturating_add(files);
-    if arguments.json {
-        let facts = json!({
-            "workspace_bytes": need.bytes, "kv_bytes": need.kv_bytes, "base_bytes": base.map.len(), "adapter_bytes": files,
-            "peak_bytes": peak,
-        });
-        line(&facts)?;
-    } else {
-        let entries = [
-            ("base (mapped)", base.map.len()),
-            ("adapters (mapped)", files),
-            ("workspace", need.bytes),
-            ("  of which keys and values", need.kv_bytes),
-            ("together", peak),
-        ];
-        for (what, bytes) in entries {
-            line(format_args!("{what:<28}{bytes:>14} bytes"))?;
-        }
+    let files = adapters.iter().map(|adapter| adapter.file.map.len()).sum();
+    report(need(model.config(), &limits), base.map.len(), files, arguments.json)
+}
+
+/// A session on this machine: its workspace, the base and the adapters' files, in bytes.
+fn report(need: Need, base: usize, files: usize, as_json: bool) -> Result<(), Failure> {
+    let peak = need.bytes.saturating_add(base).saturating_add(files);
+    if as_json {
+        return Ok(line(json!({
+            "workspace_bytes": need.bytes, "kv_bytes": need.kv_bytes, "base_bytes": base,
+            "adapter_bytes": files, "peak_bytes": peak,
+        }))?);
+    }
+    let entries = [
+        ("base (mapped)", base),
+        ("adapters (mapped)", files),
+        ("workspace", need.bytes),
+        ("  of which keys and values", need.kv_bytes),
+        ("together", peak),
+    ];
+    for (what, bytes) in entries {
+        line(format_args!("{what:<28}{bytes:>14} bytes"))?;
     }
     Ok(())
 }

@@ -3,49 +3,18 @@
 
 use std::path::Path;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use lowrank::file::FileError;
 use lowrank::kernel::Precision;
-use lowrank::train::data::{DataOptions, Dataset, MAX_LENGTH, ModelInput, Task, Tokenize};
+use lowrank::train::data::{DataOptions, Dataset, MAX_LENGTH, ModelInput, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::schedule::Shape;
-use lowrank::train::{
-    Init, Length, Method, Options, PatternValue, RunOptions, Start, Targets, Warmup,
-};
+use lowrank::train::{Length, Method, Options, PatternValue, RunOptions, Start, Targets, Warmup};
 
 use crate::Failure;
 use crate::template::TemplateOptions;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TaskName {
-    /// Language modelling: the next token
-    Lm,
-    /// One label for a whole text or row of numbers
-    Classify,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ScheduleName {
-    Constant,
-    Linear,
-    Cosine,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OptimizerName {
-    /// Two f32 a parameter
-    Adamw,
-    /// The same in 8 bits
-    Adamw8bit,
-    /// One f32 a parameter with momentum
-    Sgd,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum InitName {
-    Kaiming,
-    Gaussian,
-}
+pub(crate) use crate::train_names::TaskName;
+use crate::train_names::{InitName, OptimizerName, ScheduleName};
 
 /// What is trained, on what, and how; shared with `compare` and `memory`.
 #[derive(Debug, Args)]
@@ -196,10 +165,7 @@ impl TrainOptions {
             targets: Targets::parse(&self.target_modules),
             rank_pattern: patterns("rank-pattern", &self.rank_pattern)?,
             alpha_pattern: patterns("alpha-pattern", &self.alpha_pattern)?,
-            init: match self.init {
-                InitName::Kaiming => Init::Kaiming,
-                InitName::Gaussian => Init::Gaussian,
-            },
+            init: self.init.into(),
             dropout: self.dropout,
             lora_plus_ratio: self.lora_plus_ratio,
             lora_plus_embedding_rate: self.lora_plus_embedding_rate,
@@ -358,35 +324,6 @@ impl TrainOptions {
             labels,
         };
         Dataset::open(path, self.task.into(), tokenizer, options)
-    }
-}
-
-impl From<ScheduleName> for Shape {
-    fn from(name: ScheduleName) -> Self {
-        match name {
-            ScheduleName::Constant => Self::Constant,
-            ScheduleName::Linear => Self::Linear,
-            ScheduleName::Cosine => Self::Cosine,
-        }
-    }
-}
-
-impl From<OptimizerName> for OptimizerKind {
-    fn from(name: OptimizerName) -> Self {
-        match name {
-            OptimizerName::Adamw => Self::adamw(),
-            OptimizerName::Adamw8bit => Self::adamw_8bit(),
-            OptimizerName::Sgd => Self::Sgd { momentum: 0.9 },
-        }
-    }
-}
-
-impl From<TaskName> for Task {
-    fn from(name: TaskName) -> Self {
-        match name {
-            TaskName::Lm => Self::LanguageModel,
-            TaskName::Classify => Self::Classify,
-        }
     }
 }
 

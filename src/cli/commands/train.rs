@@ -16,8 +16,8 @@ use lowrank::file::{FileError, Kind, Output};
 use lowrank::runtime::Executor;
 use lowrank::train::data::{Dataset, Task, Tokenize};
 use lowrank::train::{
-    AnyBase, Control, Event, Measures, Method, Options, Report, RunOptions, Start, TrainError,
-    Trainer, Workload, forecast, run as run_training, save, unfinished,
+    AnyBase, Control, Event, Method, Options, Report, RunOptions, Start, TrainError, Trainer,
+    Workload, forecast, run as run_training, save, unfinished,
 };
 use serde_json::{Value, json};
 
@@ -27,8 +27,8 @@ use crate::memory::peak_resident;
 use crate::model::ModelOptions;
 use crate::output::{Force, note, written};
 use crate::progress::Progress;
-use crate::train_options::counted;
-pub(crate) use crate::train_options::{TaskName, TrainOptions};
+use crate::results::{measures_json, measures_text, say_data};
+use crate::train_options::{TaskName, TrainOptions, counted};
 
 const EXAMPLES: &str = r"Examples:
   lowrank train --base base.lrk --data style.jsonl --epochs 3 -o style.lrk
@@ -226,11 +226,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         say_data(path, data);
     }
     let outcome = watched(&mut trainer, &training, validation.as_ref(), &run_options, &*executor)?;
+    let report = finish(arguments, &trainer, outcome, &output, checkpoint)?;
+    tell(arguments, &output, &training, &trainer, &report)
+}
+
+/// Writes what came of the run; one that stopped or diverged is an error.
+fn finish(
+    arguments: &Arguments,
+    trainer: &Trainer<'_>,
+    outcome: Result<Report, TrainError>,
+    output: &Output,
+    checkpoint: Option<PathBuf>,
+) -> Result<Report, Failure> {
     let place = arguments.output.display();
     let report = match outcome {
         Ok(report) => report,
         Err(error @ TrainError::Diverged { kept: Some(_), .. }) => {
-            save(&trainer, None, &arguments.name(), &output)?;
+            save(trainer, None, &arguments.name(), output)?;
             return Err(format!("{error} in {place}").into());
         }
         Err(error @ TrainError::Diverged { kept: None, .. }) => {
@@ -249,12 +261,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )
         .into());
     }
-    save(&trainer, report.rank, &arguments.name(), &output)?;
+    save(trainer, report.rank, &arguments.name(), output)?;
     // The run is complete: a later --resume has nothing to go on from.
     if let Some(checkpoint) = checkpoint {
         let _ = std::fs::remove_file(checkpoint);
     }
-    tell(arguments, &output, &training, &trainer, &report)
+    Ok(report)
 }
 
 /// Trains under a progress bar; signals stop it between two steps.
@@ -286,19 +298,6 @@ fn watched(
     let outcome = run_training(trainer, training, validation, options, executor, &mut watch);
     progress.finish();
     Ok(outcome)
-}
-
-/// Says what a file holds, and what of it is cut or left out.
-pub(crate) fn say_data(path: &Path, data: &Dataset<'_>) {
-    note(format_args!("{}: {}", path.display(), data.summary()));
-    say_losses(path, data);
-}
-
-/// Says what of a file is cut or left out.
-pub(crate) fn say_losses(path: &Path, data: &Dataset<'_>) {
-    for lost in data.losses() {
-        note(format_args!("{}: {lost}", path.display()));
-    }
 }
 
 /// The stable names of what a file holds.
@@ -365,36 +364,5 @@ fn tell(
     match &report.validation {
         Some(measures) => Ok(line(&measures_text(measures))?),
         None => Ok(()),
-    }
-}
-
-/// The stable names of an evaluation.
-pub(crate) fn measures_json(measures: &Measures) -> Value {
-    let mut facts = json!({
-        "loss": measures.loss,
-        "perplexity": measures.perplexity,
-        "examples": measures.examples,
-        "scored": measures.scored,
-    });
-    if let (Some(accuracy), Some(f1)) = (measures.accuracy, measures.f1) {
-        facts["accuracy"] = json!(accuracy);
-        facts["f1"] = json!(f1);
-    }
-    facts
-}
-
-/// An evaluation for people.
-pub(crate) fn measures_text(measures: &Measures) -> String {
-    match (measures.accuracy, measures.f1) {
-        (Some(accuracy), Some(f1)) => {
-            format!(
-                "accuracy {accuracy:.4}  f1 {f1:.4}  loss {:.4}  examples {}",
-                measures.loss, measures.examples
-            )
-        }
-        _ => format!(
-            "perplexity {:.4}  loss {:.4}  examples {}  scored tokens {}",
-            measures.perplexity, measures.loss, measures.examples, measures.scored
-        ),
     }
 }

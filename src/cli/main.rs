@@ -3,44 +3,21 @@
 //!
 //! Exit status 0; 1 with one line on stderr that says what and where; 2 for wrong usage.
 
-mod adapter;
-mod attach;
-mod bench;
-mod chat;
-mod classify;
-mod compare;
-mod completions;
-mod conversation;
-mod embed;
-mod evaluate;
-mod export;
-mod files;
-mod forecast;
-mod generate;
-mod import;
-mod init;
-mod inspect;
-mod logits;
-mod memory;
-mod methods;
-mod model;
-mod output;
-mod plot;
-mod progress;
-mod prompt;
-mod recurrent;
-mod reply;
-mod report;
-mod sampling;
-mod template;
-mod tokenize;
-mod train;
-mod train_options;
-mod typed;
+mod commands;
+mod shared;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use commands::{
+    adapter, bench, chat, classify, compare, completions, embed, evaluate, export, generate,
+    import, init, inspect, logits, memory, tokenize, train,
+};
+use shared::{
+    attach, files, forecast, methods, model, output, progress, prompt, reply, results, sampling,
+    template, train_names, train_options,
+};
 
 /// Counts the heap's high-water mark.
 #[global_allocator]

@@ -4,6 +4,9 @@
 //! Interrupted (SIGINT, SIGTERM), or when a method fails, it writes the report of the runs that are
 //! finished and ends with status 1.
 
+mod plot;
+mod report;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +26,9 @@ use crate::files::File;
 use crate::model::ModelOptions;
 use crate::output::{Force, line};
 use crate::progress::Progress;
-use crate::report::{REPORT, Report};
-use crate::train::{TaskName, TrainOptions, say_data};
+use crate::results::say_data;
+use crate::train_options::{TaskName, TrainOptions};
+use report::{REPORT, Report};
 
 const EXAMPLES: &str = r"Examples:
   lowrank compare --base float.lrk --data train.tsv --validation dev.tsv \
@@ -82,6 +86,33 @@ impl Meter for Heap {
     }
 }
 
+impl Arguments {
+    /// Refuses seeds beyond the largest.
+    fn check_seeds(&self) -> Result<(), Failure> {
+        let first = self.options.seed();
+        if self.seeds - 1 <= u64::MAX - first {
+            return Ok(());
+        }
+        Err(format!(
+            "--seed {first} and --seeds {}: the last seed would be larger than {}",
+            self.seeds,
+            u64::MAX
+        )
+        .into())
+    }
+
+    /// The methods as they were named, each once.
+    fn each_method(&self) -> Vec<Method> {
+        let mut methods = Vec::new();
+        for method in &self.methods {
+            if !methods.contains(method) {
+                methods.push(*method);
+            }
+        }
+        methods
+    }
+}
+
 /// Everything that runs share.
 struct Contest<'c> {
     base: &'c File,
@@ -106,21 +137,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let validation = options.open(&arguments.validation, input, tokenizer, labels.clone())?;
     let contest =
         Contest { base: &base, model, training, validation, labels: labels.unwrap_or_default() };
-    if arguments.seeds - 1 > u64::MAX - options.seed() {
-        return Err(format!(
-            "--seed {} and --seeds {}: the last seed would be larger than {}",
-            options.seed(),
-            arguments.seeds,
-            u64::MAX
-        )
-        .into());
-    }
-    let mut methods = Vec::new();
-    for method in &arguments.methods {
-        if !methods.contains(method) {
-            methods.push(*method);
-        }
-    }
+    arguments.check_seeds()?;
+    let methods = arguments.each_method();
     options.check_effects(&methods)?;
     for &method in &methods {
         contest.refuse(arguments, method)?;
