@@ -19,7 +19,6 @@ mod memory;
 mod method;
 mod mlp;
 mod nf4_base;
-mod norms;
 mod ops;
 pub mod optimizer;
 mod options;

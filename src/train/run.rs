@@ -18,7 +18,7 @@ use super::divergence::{Guard, Verdict};
 use super::evaluate::Measures;
 use super::facts::{self, Facts};
 use super::method::Method;
-use super::options::without_effect;
+use super::options::check_effect;
 use super::progress::Progress;
 use super::schedule::Schedule;
 use super::settings::Settings;
@@ -370,7 +370,7 @@ impl<'r, 't> Running<'r, 't> {
         let trainer = self.trainer;
         let mut report = self.progress.report(trainer.steps(), false);
         if let Some(data) = self.validation {
-            if trainer.options().method == Method::DyLora {
+            if trainer.options().method.takes("rank-tolerance") {
                 let ranks = 1..=trainer.options().rank;
                 let loss = |rank| trainer.measure(data, self.executor, Some(rank)).map(|m| m.loss);
                 report.ranks = ranks.map(loss).collect::<Result<_, _>>()?;
@@ -407,7 +407,7 @@ pub fn finish(trainer: &Trainer<'_>, report: &Report, name: &str) -> Result<Buff
 
 /// What a method writes.
 pub fn kind(method: Method) -> Kind {
-    if method == Method::Full { Kind::Base } else { Kind::Adapter }
+    method.technique().result()
 }
 
 const NO_SECOND_FILE: &str =
@@ -435,7 +435,7 @@ pub fn save(
         })
     };
     let archive = trainer.archive(name, rank)?;
-    if trainer.options().method == Method::Full
+    if kind(trainer.options().method) == Kind::Base
         && let Some(classifier) = trainer.classifier_adapter(&archive)?
     {
         let second = output
@@ -491,8 +491,8 @@ fn check(
         return Err(TrainError::options("validate-every has no effect without validation data"));
     }
     let method = trainer.options().method;
-    if options.rank_tolerance != RunOptions::default().rank_tolerance && method != Method::DyLora {
-        return Err(without_effect("rank-tolerance", &[Method::DyLora], &[method]));
+    if options.rank_tolerance != RunOptions::default().rank_tolerance {
+        check_effect("rank-tolerance", &[method])?;
     }
     if options.rank_tolerance.is_nan() || options.rank_tolerance < 0.0 {
         return Err(TrainError::options(format!(
@@ -500,8 +500,10 @@ fn check(
             options.rank_tolerance
         )));
     }
-    if trainer.options().method == Method::DyLora && validation.is_none() {
-        return Err(TrainError::options("dylora chooses its rank by validation data: name some"));
+    if method.takes("rank-tolerance") && validation.is_none() {
+        return Err(TrainError::options(format!(
+            "{method} chooses its rank by validation data: name some"
+        )));
     }
     Ok(())
 }

@@ -9,18 +9,19 @@ use super::body::{Back, Network};
 use super::data::{Batch, Dataset, Inputs, ModelInput, Targets};
 use super::evaluate::{self, Measures};
 use super::facts::{self, Facts};
-use super::norms;
+use super::method::{Parametrization, Technique, Update};
 use super::optimizer::{Group, Optimizer, State, clip};
 use super::options::Options;
 use super::parallel::Machine;
-use super::plan::{Change, Part, Plan, Tensor};
-use super::planner;
+use super::plan::{Part, Plan, Tensor};
+use super::planner::{self, Planned};
 use super::pool::Pool;
 use super::random;
 use super::step::{Dropout, Step};
-use crate::adapter::{AdapterBuilder, ClassifierParts, Numbers, Place, TargetParts};
+use crate::adapter::{AdapterBuilder, ClassifierParts, Place};
 use crate::archive::{Buffer, Fingerprint};
 use crate::error::Error;
+use crate::file::Kind;
 use crate::kernel::Precision;
 use crate::runtime::Executor;
 
@@ -73,6 +74,7 @@ pub struct Parameter {
 pub struct Trainer<'a> {
     network: Box<dyn Network + Send + Sync + 'a>,
     options: Options,
+    technique: Box<dyn Technique>,
     plan: Plan,
     labels: Vec<String>,
     values: Vec<f32>,
@@ -80,8 +82,6 @@ pub struct Trainer<'a> {
     optimizer: Optimizer,
     /// The buffers of steps.
     pool: Arc<Pool>,
-    /// Per site, ‖W‖² of DoRA's rows.
-    squared: Vec<Vec<f64>>,
     /// Optimizer steps taken.
     steps: u64,
     /// What a run says of itself in the archive.
@@ -123,33 +123,25 @@ impl<'a> Trainer<'a> {
             )));
         }
         check_task(network.as_ref(), labels.len())?;
-        let (plan, values) = planner::plan(network.as_ref(), &options, &labels)?;
-        let rules = options.method.rules();
-        let group = |tensor: &Tensor| Group {
-            range: tensor.range.clone(),
-            rate: rules.rate(tensor, &options),
-            decay: match tensor.part {
-                _ if rules.decays_after(&options) => options.weight_decay,
-                Part::Bias | Part::Vector | Part::ClassifierBias => 0.0,
-                _ => options.weight_decay,
-            },
+        let (planned, values) = planner::plan(network.as_ref(), &options, &labels)?;
+        let Planned { technique, plan } = planned;
+        let group = |tensor: &Tensor| {
+            let (rate, decay) = technique.group(tensor, &options);
+            Group { range: tensor.range.clone(), rate, decay }
         };
-        let groups =
-            plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor)).map(group).collect();
-        let mut optimizer = Optimizer::new(options.optimizer, groups, plan.len());
-        optimizer.set_decay_after(rules.decays_after(&options));
-        let squared = norms::squared_of(&plan, |site| network.layer_at(site));
+        let groups = plan.trained().map(group).collect();
+        let optimizer = Optimizer::new(options.optimizer, groups, plan.len());
         let gradients = vec![0.0; values.len()];
         Ok(Self {
             network,
             options,
+            technique,
             plan,
             labels,
             values,
             gradients,
             optimizer,
             pool: Arc::default(),
-            squared,
             steps: 0,
             facts: Facts::new(),
         })
@@ -185,7 +177,7 @@ impl<'a> Trainer<'a> {
             },
             part: tensor.part,
             range: tensor.range.clone(),
-            frozen: self.plan.is_frozen(tensor),
+            frozen: tensor.frozen,
         })
     }
 
@@ -265,9 +257,9 @@ impl<'a> Trainer<'a> {
     ) -> Result<StepFacts, TrainError> {
         batches.iter().try_for_each(|batch| self.check(batch))?;
         let scored: usize = batches.iter().map(scored).sum();
-        let rank = self.options.method.rules().rank(&self.options, self.steps);
+        let rank = self.technique.rank(&self.options, self.steps);
         let machine = Machine::new(executor, &self.pool);
-        let (norms, precision) = (self.norms(&machine), self.options.precision);
+        let (prepared, precision) = (self.prepare(&machine), self.options.precision);
         self.gradients.fill(0.0);
         let mut facts = StepFacts { loss: 0.0, scored, right: 0, norm: 0.0, rank };
         for (index, batch) in batches.iter().enumerate() {
@@ -278,7 +270,7 @@ impl<'a> Trainer<'a> {
                 machine,
                 plan: &self.plan,
                 values: &self.values,
-                norms: &norms,
+                prepared: &prepared,
                 rank,
                 dropout,
                 precision,
@@ -293,6 +285,8 @@ impl<'a> Trainer<'a> {
             facts.loss += outcome.loss / scored.max(1) as f64;
             facts.right += outcome.right;
         }
+        let gradients = &mut self.gradients;
+        facts.loss += self.technique.regularize(&self.options, rank, &self.values, gradients);
         Ok(facts)
     }
 
@@ -302,22 +296,22 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`TrainError::Diverged`] if loss or gradient are not finite: then nothing has changed.
     pub fn apply(&mut self, facts: StepFacts, factor: f32) -> Result<StepFacts, TrainError> {
-        let rules = self.options.method.rules();
-        rules.adjust(&self.plan, &self.options, facts.rank, &mut self.gradients);
         let most = if self.options.max_norm > 0.0 { self.options.max_norm } else { f32::INFINITY };
         let norm = clip(&mut self.gradients, most);
-        rules.precondition(&self.plan, &self.options, &self.values, &mut self.gradients);
-        let finite = !rules.decays_after(&self.options)
-            || self.gradients.iter().all(|gradient| gradient.is_finite());
+        let finite = self.technique.before_step(Update {
+            options: &self.options,
+            values: &self.values,
+            gradients: &mut self.gradients,
+            optimizer: &mut self.optimizer,
+            step: self.steps + 1,
+        });
         if !facts.loss.is_finite() || !norm.is_finite() || !finite {
             let loss = if norm.is_finite() && finite { facts.loss } else { f64::NAN };
             let (step, kept) = (self.steps + 1, Some(self.steps));
             return Err(TrainError::Diverged { step, from: facts.loss, loss, kept });
         }
-        if let Some(epsilon) = rules.epsilon(&self.options, self.steps + 1) {
-            self.optimizer.set_epsilon(epsilon);
-        }
         self.optimizer.step(self.options.learning_rate * factor, &mut self.values, &self.gradients);
+        self.technique.after_step(&mut self.values);
         self.steps += 1;
         Ok(StepFacts { norm, ..facts })
     }
@@ -335,12 +329,12 @@ impl<'a> Trainer<'a> {
     ) -> Result<StepFacts, TrainError> {
         self.check(batch)?;
         let machine = Machine::new(executor, &self.pool);
-        let (norms, precision) = (self.norms(&machine), self.options.precision);
+        let (prepared, precision) = (self.prepare(&machine), self.options.precision);
         let step = Step {
             machine,
             plan: &self.plan,
             values: &self.values,
-            norms: &norms,
+            prepared: &prepared,
             rank,
             dropout: None,
             precision,
@@ -363,7 +357,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Measures, TrainError> {
         let network = self.network.as_ref();
         let archive = self.archive("validation", rank)?;
-        if !self.options.method.rules().is_full() {
+        if !self.trains_base() {
             return evaluate::measure(
                 network,
                 None,
@@ -458,18 +452,19 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Per site, DoRA's C.
-    fn norms(&self, machine: &Machine<'_>) -> Vec<Vec<f32>> {
-        let of = |(site, squared): (usize, &Vec<f64>)| match (
-            self.plan.change(site as u32),
-            self.network.layer_at(site as u32),
-        ) {
-            (Change::LowRank(low), Some(linear)) if !squared.is_empty() => {
-                norms::norms(machine, &linear.weight, squared, low, &self.values)
-            }
-            _ => Vec::new(),
+    /// What the method computes before a pass, per site.
+    fn prepare(&self, machine: &Machine<'_>) -> Vec<Vec<f32>> {
+        let of = |(site, layer): (usize, &Option<Arc<dyn Parametrization>>)| {
+            let linear = self.network.layer_at(site as u32);
+            let both = layer.as_ref().zip(linear);
+            both.map_or_else(Vec::new, |(layer, l)| layer.prepare(machine, &l, &self.values))
         };
-        self.squared.iter().enumerate().map(of).collect()
+        self.plan.layers.iter().enumerate().map(of).collect()
+    }
+
+    /// Are the weights themselves trained?
+    fn trains_base(&self) -> bool {
+        self.technique.result() == Kind::Base
     }
 
     /// Everything the forward pass relies on.
@@ -537,31 +532,9 @@ impl<'a> Trainer<'a> {
     /// [`run`](super::run) data, loss and validation.
     pub fn adapter(&self, name: &str, rank: Option<usize>) -> AdapterBuilder {
         let mut builder = AdapterBuilder::new(name, self.options.method.name());
-        for (site, change) in self.plan.changes.iter().enumerate() {
-            let Change::LowRank(low) = change else { continue };
-            let rank = low.rank(rank);
-            let (a, b) = (&self.values[low.a.clone()], &self.values[low.b.clone()]);
-            let a = if low.embedding {
-                let vocab = a.len() / low.rank;
-                (0..rank)
-                    .flat_map(|j| (0..vocab).map(move |token| a[token * low.rank + j]))
-                    .collect()
-            } else {
-                a[..a.len() / low.rank * rank].to_vec()
-            };
-            let outputs = b.len() / low.rank;
-            let b =
-                (0..outputs).flat_map(|row| (0..rank).map(move |j| b[j * outputs + row])).collect();
-            let parts = TargetParts {
-                rank,
-                alpha: low.alpha,
-                rank_stabilized: low.rank_stabilized,
-                a: Numbers::F32(a),
-                b: Numbers::F32(b),
-                bias: Vec::new(),
-                magnitude: self.values[low.magnitude.clone()].to_vec(),
-            };
-            builder.targets.insert(Place(site as u32), parts);
+        for (site, layer) in self.plan.layers.iter().enumerate() {
+            let parts = layer.as_ref().and_then(|layer| layer.finish(&self.values, rank));
+            builder.targets.extend(parts.map(|parts| (Place(site as u32), parts)));
         }
         builder.classifier = self.classifier();
         builder.facts = facts::of(&self.options, self.steps, rank, &self.facts);
@@ -574,7 +547,7 @@ impl<'a> Trainer<'a> {
     /// What the writers say.
     pub fn archive(&self, name: &str, rank: Option<usize>) -> Result<Buffer, TrainError> {
         self.pool.clear();
-        if self.options.method.rules().is_full() {
+        if self.trains_base() {
             return Ok(self.network.write_base(name, &self.plan, &self.values)?);
         }
         Ok(self.adapter(name, rank).build(self.network.base())?)

@@ -3,15 +3,51 @@
 //! Grouped as PEFT groups: factors of embeddings have a rate of their own; B and everything with
 //! one dimension (biases, vectors, magnitudes) learn at λ·rate, the rest at the rate.
 
-use super::Rules;
-use crate::train::options::Options;
-use crate::train::plan::{Part, Tensor};
+use std::sync::Arc;
+
+use super::lora::Lora;
+use super::{Layer, Parametrization, Technique};
+use crate::adapter::Adapter;
+use crate::train::TrainError;
+use crate::train::options::{Options, within};
+use crate::train::plan::{Part, Plan, Tensor};
 
 pub(super) struct LoraPlus;
 
-impl Rules for LoraPlus {
-    fn rate(&self, tensor: &Tensor, options: &Options) -> f32 {
-        match tensor.part {
+impl Technique for LoraPlus {
+    fn options(&self) -> &'static [&'static str] {
+        &[
+            "rank",
+            "alpha",
+            "rank-pattern",
+            "alpha-pattern",
+            "init",
+            "dropout",
+            "lora-plus-ratio",
+            "lora-plus-embedding-rate",
+        ]
+    }
+
+    fn check(&self, options: &Options) -> Result<(), TrainError> {
+        within("lora-plus-ratio", options.lora_plus_ratio, 1.0, 1e6)?;
+        within("lora-plus-embedding-rate", options.lora_plus_embedding_rate, 0.0, 1e3)
+    }
+
+    fn continues(&self, adapter: &Adapter<'_>) -> bool {
+        Lora.continues(adapter)
+    }
+
+    fn parametrize(
+        &mut self,
+        layer: &Layer<'_>,
+        plan: &mut Plan,
+    ) -> Result<Arc<dyn Parametrization>, TrainError> {
+        Lora.parametrize(layer, plan)
+    }
+
+    fn group(&self, tensor: &Tensor, options: &Options) -> (f32, f32) {
+        let (_, decay) = Lora.group(tensor, options);
+        let rate = match tensor.part {
             Part::A | Part::B if tensor.embedding => {
                 options.lora_plus_embedding_rate / options.learning_rate
             }
@@ -19,6 +55,7 @@ impl Rules for LoraPlus {
                 options.lora_plus_ratio
             }
             Part::A | Part::Weight | Part::ClassifierWeight => 1.0,
-        }
+        };
+        (rate, decay)
     }
 }

@@ -1,12 +1,32 @@
 //! Rank-stabilized LoRA (arXiv 2312.03732): s = alpha / √r, so that larger ranks learn as fast as
 //! small ones.
 
-use super::Rules;
+use std::sync::Arc;
+
+use super::lora::{Factors, OPTIONS, is_lora};
+use super::{Layer, Parametrization, Technique};
+use crate::adapter::Adapter;
+use crate::train::TrainError;
+use crate::train::plan::Plan;
 
 pub(super) struct RsLora;
 
-impl Rules for RsLora {
-    fn rank_stabilized(&self) -> bool {
-        true
+impl Technique for RsLora {
+    fn options(&self) -> &'static [&'static str] {
+        OPTIONS
+    }
+
+    fn continues(&self, adapter: &Adapter<'_>) -> bool {
+        is_lora(adapter, true)
+    }
+
+    fn parametrize(
+        &mut self,
+        layer: &Layer<'_>,
+        plan: &mut Plan,
+    ) -> Result<Arc<dyn Parametrization>, TrainError> {
+        let mut factors = Factors::new(layer, plan);
+        factors.rank_stabilized |= layer.start.is_none();
+        Ok(Arc::new(factors))
     }
 }
