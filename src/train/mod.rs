@@ -46,7 +46,7 @@ pub use memory::{Forecast, Workload, forecast};
 pub use method::Method;
 pub use nf4_base::with_nf4;
 pub use optimizer::OptimizerKind;
-pub use options::{Init, Options, PatternValue, Targets};
+pub use options::{Init, MethodOption, Options, PatternValue, Targets};
 pub use plan::Part;
 pub use run::{Control, Event, Length, Report, RunOptions, Warmup, finish, kind, run, save};
 pub use schedule::Shape;

@@ -161,11 +161,6 @@ impl Options {
         Self { start: Some(start), ..options }
     }
 
-    /// Has LoRA+'s rate of embeddings been set?
-    pub(crate) fn has_embedding_rate(&self) -> bool {
-        self.lora_plus_embedding_rate != Self::new(self.method).lora_plus_embedding_rate
-    }
-
     /// Refuses an option that is set (has another value than the default) and acts with none of
     /// `methods`.
     ///
@@ -238,9 +233,13 @@ impl Options {
 }
 
 /// An option that acts with some methods only.
-pub(crate) struct MethodOption {
+pub struct MethodOption {
     /// The name on the command line.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
+    /// What it does, in a line; empty for those of all low-rank methods, which programs know.
+    pub help: &'static str,
+    /// What its value is; empty for a switch, which is set by `true`.
+    pub value: &'static str,
     /// The name in checkpoints, which stays.
     pub(crate) setting: &'static str,
     /// The value that checkpoints leave out, which stays too; `None` if they always have it.
@@ -249,22 +248,62 @@ pub(crate) struct MethodOption {
     pub(crate) text: fn(&Options) -> String,
     /// Takes the value from other options.
     copy: fn(&mut Options, &Options),
+    /// Takes the value from text, unless it is none.
+    parse: fn(&mut Options, &str) -> bool,
 }
 
-/// Names, the usual value, the field, and the field as text.
+impl MethodOption {
+    /// Those that belong to single methods.
+    pub fn own() -> impl Iterator<Item = &'static Self> {
+        METHOD_OPTIONS.iter().filter(|option| !option.help.is_empty())
+    }
+
+    /// The default as text, of an option of single methods.
+    pub fn default(&self) -> &'static str {
+        self.usual.unwrap_or_default()
+    }
+
+    /// Sets it in `options`.
+    ///
+    /// # Errors
+    /// [`TrainError::Options`] for a text that is no value of it.
+    pub fn set(&self, options: &mut Options, text: &str) -> Result<(), TrainError> {
+        if (self.parse)(options, text) {
+            return Ok(());
+        }
+        Err(TrainError::options(format!("'{text}' is no value of {}", self.name)))
+    }
+}
+
+/// Names, the usual value, the field, the field as text; of an option of single methods also what
+/// its value is and what it does.
 macro_rules! option {
     ($name:literal, $setting:literal, $usual:expr, $field:ident, $text:expr) => {
+        option!($name, $setting, $usual, $field, $text, "", "", |_, _| false)
+    };
+    ($name:literal, $setting:literal, $usual:expr, $field:ident, $text:expr,
+     $value:literal, $help:literal) => {
+        option!($name, $setting, $usual, $field, $text, $value, $help, |options, text| {
+            text.parse().map(|value| options.$field = value).is_ok()
+        })
+    };
+    ($name:literal, $setting:literal, $usual:expr, $field:ident, $text:expr,
+     $value:literal, $help:literal, $parse:expr) => {
         MethodOption {
             name: $name,
+            help: $help,
+            value: $value,
             setting: $setting,
             usual: $usual,
             text: |options| $text(&options.$field),
             copy: |to, from| to.$field = from.$field.clone(),
+            parse: $parse,
         }
     };
 }
 
 /// All of them.
+#[rustfmt::skip]
 pub(crate) const METHOD_OPTIONS: &[MethodOption] = &[
     option!("rank", "rank", None, rank, usize::to_string),
     option!("alpha", "alpha", None, alpha, f32::to_string),
@@ -272,22 +311,16 @@ pub(crate) const METHOD_OPTIONS: &[MethodOption] = &[
     option!("alpha-pattern", "alpha pattern", Some("[]"), alpha_pattern, patterns),
     option!("init", "init", Some("kaiming"), init, |init: &Init| init.name().to_owned()),
     option!("dropout", "dropout", Some("0"), dropout, f32::to_string),
-    option!("lora-plus-ratio", "lora+ ratio", Some("16"), lora_plus_ratio, f32::to_string),
-    option!(
-        "lora-plus-embedding-rate",
-        "lora+ embedding rate",
-        Some("0.000001"),
-        lora_plus_embedding_rate,
-        f32::to_string
-    ),
-    option!("dylora-frozen", "dylora frozen", Some("false"), dylora_frozen, bool::to_string),
-    option!(
-        "lora-fa-preconditioned",
-        "lora-fa preconditioned",
-        Some("false"),
-        lora_fa_preconditioned,
-        bool::to_string
-    ),
+    option!("lora-plus-ratio", "lora+ ratio", Some("16"), lora_plus_ratio, f32::to_string,
+        "LAMBDA", "LoRA+: how much faster B learns than A"),
+    option!("lora-plus-embedding-rate", "lora+ embedding rate", Some("0.000001"),
+        lora_plus_embedding_rate, f32::to_string,
+        "RATE", "LoRA+: the learning rate of factors of embeddings"),
+    option!("dylora-frozen", "dylora frozen", Some("false"), dylora_frozen, bool::to_string,
+        "", "DyLoRA: only the drawn rank's row and column learn"),
+    option!("lora-fa-preconditioned", "lora-fa preconditioned", Some("false"),
+        lora_fa_preconditioned, bool::to_string,
+        "", "LoRA-FA: precondition gradients as PEFT's optimizer does"),
 ];
 
 fn patterns(patterns: &Vec<PatternValue>) -> String {
@@ -350,5 +383,18 @@ mod tests {
             assert_eq!(options.check().unwrap_err().to_string(), expected);
         }
         assert!(Options::new(Method::Lora).check().is_ok());
+    }
+
+    #[test]
+    fn options_of_single_methods_are_set_from_text() {
+        for option in MethodOption::own() {
+            let mut options = Options::new(Method::Lora);
+            assert_eq!((option.text)(&options), option.default(), "{}", option.name);
+            let other = if option.value.is_empty() { "true" } else { "7.5" };
+            option.set(&mut options, other).unwrap();
+            assert_eq!((option.text)(&options), other, "{}", option.name);
+            let error = option.set(&mut options, "much").unwrap_err().to_string();
+            assert_eq!(error, format!("'much' is no value of {}", option.name));
+        }
     }
 }

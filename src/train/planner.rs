@@ -77,6 +77,7 @@ fn planned(
         let layer = chosen.layer(body, options)?;
         plan.layers[chosen.site as usize] = Some(technique.parametrize(&layer, &mut plan)?);
     }
+    technique.check_plan(options, &plan)?;
     if is_whole {
         if let Some((embedding, head)) = body.base().tied() {
             // One weight: `choose` has taken one of the two.

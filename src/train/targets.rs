@@ -57,11 +57,6 @@ pub(super) fn choose(
             chosen.push(layer(head));
         }
     }
-    if options.has_embedding_rate() && !chosen.iter().any(|layer| is_embedding(body, layer.site)) {
-        return Err(TrainError::options(
-            "lora-plus-embedding-rate has no effect: target-modules names no embedding",
-        ));
-    }
     check_patterns("rank-pattern", &options.rank_pattern, &layers, &chosen)?;
     check_patterns("alpha-pattern", &options.alpha_pattern, &layers, &chosen)?;
     Ok(chosen)

@@ -33,6 +33,17 @@ impl Technique for LoraPlus {
         within("lora-plus-embedding-rate", options.lora_plus_embedding_rate, 0.0, 1e3)
     }
 
+    fn check_plan(&self, options: &Options, plan: &Plan) -> Result<(), TrainError> {
+        let default = Options::new(options.method).lora_plus_embedding_rate;
+        let is_set = options.lora_plus_embedding_rate != default;
+        if is_set && !plan.tensors.iter().any(|tensor| tensor.embedding) {
+            return Err(TrainError::options(
+                "lora-plus-embedding-rate has no effect: target-modules names no embedding",
+            ));
+        }
+        Ok(())
+    }
+
     fn continues(&self, adapter: &Adapter<'_>) -> bool {
         Lora.continues(adapter)
     }

@@ -155,6 +155,11 @@ pub(crate) trait Technique: Send + Sync {
         Ok(())
     }
 
+    /// Refuses what does not go together with what is trained: called when all layers are planned.
+    fn check_plan(&self, _options: &Options, _plan: &Plan) -> Result<(), TrainError> {
+        Ok(())
+    }
+
     /// What is written in the end: an adapter, or the base itself, all of whose vectors are then
     /// trained too.
     fn result(&self) -> Kind {
