@@ -8,43 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::method::Parametrization;
-
-/// What a tensor of the arena is to its layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Part {
-    /// A, `[r, in]`; an embedding's transposed, `[vocab, r]`.
-    A,
-    /// B transposed, `[r, out]`.
-    B,
-    /// DoRA's m, `[out]`.
-    Magnitude,
-    /// A whole weight, `[out, in]`.
-    Weight,
-    /// A bias, `[out]`.
-    Bias,
-    /// A vector of the model beside its linear layers (a norm's weight), numbered by its family.
-    Vector,
-    /// The classifier's weight, `[labels, dim]`.
-    ClassifierWeight,
-    /// The classifier's bias, `[labels]`; decoders' have none.
-    ClassifierBias,
-}
-
-impl Part {
-    /// The name that messages have for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::A => "A",
-            Self::B => "B",
-            Self::Magnitude => "magnitude",
-            Self::Weight | Self::ClassifierWeight => "weight",
-            Self::Bias | Self::ClassifierBias => "bias",
-            Self::Vector => "vector",
-        }
-    }
-}
+use super::method::{Parametrization, Part};
 
 /// One tensor of the arena.
 #[derive(Debug, Clone)]

@@ -3,9 +3,9 @@
 
 use super::TrainError;
 use super::body::Network;
-use super::method::{Layer, Technique};
+use super::method::{Layer, Part, Technique};
 use super::options::Options;
-use super::plan::{Classifier, Part, Plan};
+use super::plan::{Classifier, Plan};
 use super::random;
 use super::targets::{Chosen, choose, pattern_value};
 use crate::adapter::label_fault;

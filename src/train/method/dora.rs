@@ -15,8 +15,8 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-use super::lora::{self, Factors};
-use super::{Backward, Layer, Parametrization, Saved, Technique};
+use super::lora::Factors;
+use super::{Backward, Layer, Parametrization, Parametrized, Part, Saved, Technique};
 use crate::adapter::{Adapter, TargetParts};
 use crate::kernel::Input;
 use crate::nn::Linear;
@@ -26,25 +26,17 @@ use crate::tensor::columns::Columns;
 use crate::train::TrainError;
 use crate::train::options::Options;
 use crate::train::parallel::Machine;
-use crate::train::plan::{Part, Plan};
+use crate::train::plan::Plan;
 use crate::train::step::Step;
 
 pub(super) struct Dora;
 
 impl Technique for Dora {
-    fn options(&self) -> &'static [&'static str] {
-        lora::OPTIONS
-    }
-
     fn continues(&self, adapter: &Adapter<'_>) -> bool {
         adapter.is_dora()
     }
 
-    fn parametrize(
-        &mut self,
-        layer: &Layer<'_>,
-        plan: &mut Plan,
-    ) -> Result<Arc<dyn Parametrization>, TrainError> {
+    fn parametrize(&mut self, layer: &Layer<'_>, plan: &mut Plan) -> Parametrized {
         if layer.is_embedding {
             return Err(TrainError::options(format!(
                 "dora cannot train {}: embeddings take A and B only",

@@ -9,9 +9,7 @@
 use std::sync::Arc;
 
 use super::lora::{Factors, Lora};
-use super::{Layer, Parametrization, Technique};
-use crate::adapter::Adapter;
-use crate::train::TrainError;
+use super::{Layer, Parametrized, Technique};
 use crate::train::options::Options;
 use crate::train::plan::Plan;
 use crate::train::random;
@@ -25,28 +23,11 @@ pub(super) struct DyLora {
 const STREAM: u64 = 0x6479;
 
 impl Technique for DyLora {
-    fn options(&self) -> &'static [&'static str] {
-        &[
-            "rank",
-            "alpha",
-            "rank-pattern",
-            "alpha-pattern",
-            "init",
-            "dropout",
-            "dylora-frozen",
-            "rank-tolerance",
-        ]
+    fn takes(&self, option: &str) -> bool {
+        ["dylora-frozen", "rank-tolerance"].contains(&option) || Lora.takes(option)
     }
 
-    fn continues(&self, adapter: &Adapter<'_>) -> bool {
-        Lora.continues(adapter)
-    }
-
-    fn parametrize(
-        &mut self,
-        layer: &Layer<'_>,
-        plan: &mut Plan,
-    ) -> Result<Arc<dyn Parametrization>, TrainError> {
+    fn parametrize(&mut self, layer: &Layer<'_>, plan: &mut Plan) -> Parametrized {
         let factors = Factors::new(layer, plan);
         self.layers.push(factors.clone());
         Ok(Arc::new(factors))

@@ -4,21 +4,21 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Backward, Layer, Parametrization, Saved, Technique};
+use super::{Backward, Layer, Parametrization, Parametrized, Part, Saved, Technique};
 use crate::adapter::{Adapter, TargetParts};
 use crate::file::Kind;
 use crate::nn::Linear;
 use crate::quant::Format;
 use crate::train::TrainError;
 use crate::train::options::Options;
-use crate::train::plan::{Part, Plan, Tensor};
+use crate::train::plan::{Plan, Tensor};
 use crate::train::step::{Step, sum_rows};
 
 pub(super) struct Full;
 
 impl Technique for Full {
-    fn options(&self) -> &'static [&'static str] {
-        &[]
+    fn takes(&self, _: &str) -> bool {
+        false
     }
 
     fn result(&self) -> Kind {
@@ -29,11 +29,7 @@ impl Technique for Full {
         false
     }
 
-    fn parametrize(
-        &mut self,
-        layer: &Layer<'_>,
-        plan: &mut Plan,
-    ) -> Result<Arc<dyn Parametrization>, TrainError> {
+    fn parametrize(&mut self, layer: &Layer<'_>, plan: &mut Plan) -> Parametrized {
         let Linear { weight, bias, site } = layer.linear;
         if !matches!(weight.format(), Format::F32 | Format::F16) {
             return Err(TrainError::options(format!(

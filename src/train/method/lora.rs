@@ -8,15 +8,14 @@
 //! ```
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::{Backward, Layer, Parametrization, Saved, Technique};
+use super::{Backward, Layer, Parametrization, Parametrized, Part, Saved, Technique};
 use crate::adapter::{Adapter, Factor, Numbers, Orientation, TargetParts};
 use crate::nn::Linear;
 use crate::quant::Format;
 use crate::train::TrainError;
 use crate::train::options::{Init, Options};
-use crate::train::plan::{Part, Plan, Tensor};
+use crate::train::plan::{Plan, Tensor};
 use crate::train::pool::Floats;
 use crate::train::random;
 use crate::train::step::Step;
@@ -28,41 +27,13 @@ pub(super) const OPTIONS: &[&str] =
 /// LoRA.
 pub(super) struct Lora;
 
-impl Technique for Lora {
-    fn options(&self) -> &'static [&'static str] {
-        OPTIONS
-    }
-
-    fn continues(&self, adapter: &Adapter<'_>) -> bool {
-        is_lora(adapter, false)
-    }
-
-    fn parametrize(
-        &mut self,
-        layer: &Layer<'_>,
-        plan: &mut Plan,
-    ) -> Result<Arc<dyn Parametrization>, TrainError> {
-        Ok(Arc::new(Factors::new(layer, plan)))
-    }
-}
+impl Technique for Lora {}
 
 /// LoRA on an NF4 base.
 pub(super) struct QLora;
 
 impl Technique for QLora {
-    fn options(&self) -> &'static [&'static str] {
-        OPTIONS
-    }
-
-    fn continues(&self, adapter: &Adapter<'_>) -> bool {
-        Lora.continues(adapter)
-    }
-
-    fn parametrize(
-        &mut self,
-        layer: &Layer<'_>,
-        plan: &mut Plan,
-    ) -> Result<Arc<dyn Parametrization>, TrainError> {
+    fn parametrize(&mut self, layer: &Layer<'_>, plan: &mut Plan) -> Parametrized {
         match layer.linear.weight.format() {
             Format::Nf4 | Format::Nf4Plain => Lora.parametrize(layer, plan),
             format => Err(TrainError::options(format!(

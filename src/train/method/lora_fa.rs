@@ -9,8 +9,7 @@
 use std::sync::Arc;
 
 use super::lora::{Factors, Lora};
-use super::{Layer, Parametrization, Technique, Update};
-use crate::adapter::Adapter;
+use super::{Layer, Parametrized, Technique, Update};
 use crate::train::TrainError;
 use crate::train::optimizer::OptimizerKind;
 use crate::train::options::Options;
@@ -29,27 +28,11 @@ const TORCH_EPSILON: f64 = 1e-8;
 const RIDGE: f64 = 1e-8;
 
 impl Technique for LoraFa {
-    fn options(&self) -> &'static [&'static str] {
-        &[
-            "rank",
-            "alpha",
-            "rank-pattern",
-            "alpha-pattern",
-            "init",
-            "dropout",
-            "lora-fa-preconditioned",
-        ]
+    fn takes(&self, option: &str) -> bool {
+        option == "lora-fa-preconditioned" || Lora.takes(option)
     }
 
-    fn continues(&self, adapter: &Adapter<'_>) -> bool {
-        Lora.continues(adapter)
-    }
-
-    fn parametrize(
-        &mut self,
-        layer: &Layer<'_>,
-        plan: &mut Plan,
-    ) -> Result<Arc<dyn Parametrization>, TrainError> {
+    fn parametrize(&mut self, layer: &Layer<'_>, plan: &mut Plan) -> Parametrized {
         if layer.is_embedding {
             let why = match layer.start {
                 Some(_) => "A of an embedding would stay as it is",

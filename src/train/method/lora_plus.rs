@@ -3,29 +3,17 @@
 //! Grouped as PEFT groups: factors of embeddings have a rate of their own; B and everything with
 //! one dimension (biases, vectors, magnitudes) learn at λ·rate, the rest at the rate.
 
-use std::sync::Arc;
-
 use super::lora::Lora;
-use super::{Layer, Parametrization, Technique};
-use crate::adapter::Adapter;
+use super::{Part, Technique};
 use crate::train::TrainError;
 use crate::train::options::{Options, within};
-use crate::train::plan::{Part, Plan, Tensor};
+use crate::train::plan::{Plan, Tensor};
 
 pub(super) struct LoraPlus;
 
 impl Technique for LoraPlus {
-    fn options(&self) -> &'static [&'static str] {
-        &[
-            "rank",
-            "alpha",
-            "rank-pattern",
-            "alpha-pattern",
-            "init",
-            "dropout",
-            "lora-plus-ratio",
-            "lora-plus-embedding-rate",
-        ]
+    fn takes(&self, option: &str) -> bool {
+        ["lora-plus-ratio", "lora-plus-embedding-rate"].contains(&option) || Lora.takes(option)
     }
 
     fn check(&self, options: &Options) -> Result<(), TrainError> {
@@ -44,28 +32,14 @@ impl Technique for LoraPlus {
         Ok(())
     }
 
-    fn continues(&self, adapter: &Adapter<'_>) -> bool {
-        Lora.continues(adapter)
-    }
-
-    fn parametrize(
-        &mut self,
-        layer: &Layer<'_>,
-        plan: &mut Plan,
-    ) -> Result<Arc<dyn Parametrization>, TrainError> {
-        Lora.parametrize(layer, plan)
-    }
-
     fn group(&self, tensor: &Tensor, options: &Options) -> (f32, f32) {
         let (_, decay) = Lora.group(tensor, options);
         let rate = match tensor.part {
             Part::A | Part::B if tensor.embedding => {
                 options.lora_plus_embedding_rate / options.learning_rate
             }
-            Part::B | Part::Magnitude | Part::Bias | Part::Vector | Part::ClassifierBias => {
-                options.lora_plus_ratio
-            }
             Part::A | Part::Weight | Part::ClassifierWeight => 1.0,
+            _ => options.lora_plus_ratio,
         };
         (rate, decay)
     }

@@ -28,12 +28,50 @@ use super::TrainError;
 use super::optimizer::Optimizer;
 use super::options::Options;
 use super::parallel::Machine;
-use super::plan::{Part, Plan, Tensor};
+use super::plan::{Plan, Tensor};
 use super::pool::Floats;
 use super::step::Step;
 use crate::adapter::{Adapter, LowRank, TargetParts};
 use crate::file::Kind;
 use crate::nn::Linear;
+
+use lora::Factors;
+
+/// What a tensor of the arena is to its layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Part {
+    /// A, `[r, in]`; an embedding's transposed, `[vocab, r]`.
+    A,
+    /// B transposed, `[r, out]`.
+    B,
+    /// DoRA's m, `[out]`.
+    Magnitude,
+    /// A whole weight, `[out, in]`.
+    Weight,
+    /// A bias, `[out]`.
+    Bias,
+    /// A vector of the model beside its linear layers (a norm's weight), numbered by its family.
+    Vector,
+    /// The classifier's weight, `[labels, dim]`.
+    ClassifierWeight,
+    /// The classifier's bias, `[labels]`; decoders' have none.
+    ClassifierBias,
+}
+
+impl Part {
+    /// The name that messages have for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::Magnitude => "magnitude",
+            Self::Weight | Self::ClassifierWeight => "weight",
+            Self::Bias | Self::ClassifierBias => "bias",
+            Self::Vector => "vector",
+        }
+    }
+}
 
 /// A layer that a method is asked to train.
 #[derive(Clone, Copy)]
@@ -145,10 +183,16 @@ pub(crate) struct Update<'u> {
     pub(crate) step: u64,
 }
 
-/// A method for a whole run.
+/// How a layer is trained, or why it is not.
+pub(crate) type Parametrized = Result<Arc<dyn Parametrization>, TrainError>;
+
+/// A method for a whole run. The defaults are LoRA's.
 pub(crate) trait Technique: Send + Sync {
-    /// The options that act with it and not with every method, by their names on the command line.
-    fn options(&self) -> &'static [&'static str];
+    /// Does the option of this name on the command line act with it? Those that act with every
+    /// method are not asked about.
+    fn takes(&self, option: &str) -> bool {
+        lora::OPTIONS.contains(&option)
+    }
 
     /// Refuses numbers of its own options.
     fn check(&self, _options: &Options) -> Result<(), TrainError> {
@@ -167,14 +211,14 @@ pub(crate) trait Technique: Send + Sync {
     }
 
     /// Is the adapter of the kind that it trains, so that it can go on with it?
-    fn continues(&self, adapter: &Adapter<'_>) -> bool;
+    fn continues(&self, adapter: &Adapter<'_>) -> bool {
+        lora::is_lora(adapter, false)
+    }
 
     /// Puts the tensors of one layer into `plan`.
-    fn parametrize(
-        &mut self,
-        layer: &Layer<'_>,
-        plan: &mut Plan,
-    ) -> Result<Arc<dyn Parametrization>, TrainError>;
+    fn parametrize(&mut self, layer: &Layer<'_>, plan: &mut Plan) -> Parametrized {
+        Ok(Arc::new(Factors::new(layer, plan)))
+    }
 
     /// The factor of a tensor's learning rate, and its weight decay.
     fn group(&self, tensor: &Tensor, options: &Options) -> (f32, f32) {
@@ -215,8 +259,10 @@ pub(crate) trait Technique: Send + Sync {
         Vec::new()
     }
 
-    /// Goes on from a [`state`](Self::state) of the same run, of the same length.
-    fn restore(&mut self, _state: &[u8]) {}
+    /// Goes on from a [`state`](Self::state) of that length; on an error nothing has changed.
+    fn restore(&mut self, _state: &[u8]) -> Result<(), TrainError> {
+        Ok(())
+    }
 }
 
 /// The one list of methods: variant, name, how its technique begins, what it does in a line.
@@ -288,7 +334,7 @@ impl Method {
     /// Does the option of this name on the command line act with it? Options that act with every
     /// method are not asked about.
     pub fn takes(self, option: &str) -> bool {
-        self.technique().options().contains(&option)
+        self.technique().takes(option)
     }
 }
 

@@ -3,28 +3,19 @@
 
 use std::sync::Arc;
 
-use super::lora::{Factors, OPTIONS, is_lora};
-use super::{Layer, Parametrization, Technique};
+use super::lora::{Factors, is_lora};
+use super::{Layer, Parametrized, Technique};
 use crate::adapter::Adapter;
-use crate::train::TrainError;
 use crate::train::plan::Plan;
 
 pub(super) struct RsLora;
 
 impl Technique for RsLora {
-    fn options(&self) -> &'static [&'static str] {
-        OPTIONS
-    }
-
     fn continues(&self, adapter: &Adapter<'_>) -> bool {
         is_lora(adapter, true)
     }
 
-    fn parametrize(
-        &mut self,
-        layer: &Layer<'_>,
-        plan: &mut Plan,
-    ) -> Result<Arc<dyn Parametrization>, TrainError> {
+    fn parametrize(&mut self, layer: &Layer<'_>, plan: &mut Plan) -> Parametrized {
         let mut factors = Factors::new(layer, plan);
         factors.rank_stabilized |= layer.start.is_none();
         Ok(Arc::new(factors))

@@ -1,5 +1,7 @@
 //! What optimizers remember of a group of parameters.
 
+use bytemuck::{cast_slice, cast_slice_mut};
+
 use super::{LEAST_8_BIT, OptimizerKind};
 use crate::train::eight_bit::Moments;
 
@@ -10,16 +12,6 @@ pub(super) enum Memory {
     Direction(Vec<f32>),
     Float { m: Vec<f32>, v: Vec<f32> },
     EightBit { m: Moments, v: Moments },
-}
-
-pub(super) enum Part<'m> {
-    Floats(&'m [f32]),
-    Codes(&'m [u8]),
-}
-
-pub(super) enum PartMut<'m> {
-    Floats(&'m mut [f32]),
-    Codes(&'m mut [u8]),
 }
 
 impl Memory {
@@ -38,39 +30,31 @@ impl Memory {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let size = |part| match part {
-            Part::Floats(floats) => size_of_val::<[f32]>(floats),
-            Part::Codes(codes) => codes.len(),
-        };
-        self.parts().into_iter().map(size).sum()
+        self.parts().into_iter().map(<[u8]>::len).sum()
     }
 
-    pub(super) fn parts(&self) -> Vec<Part<'_>> {
+    /// Its numbers, little endian.
+    pub(super) fn parts(&self) -> Vec<&[u8]> {
         match self {
             Self::None => vec![],
-            Self::Direction(direction) => vec![Part::Floats(direction)],
-            Self::Float { m, v } => vec![Part::Floats(m), Part::Floats(v)],
+            Self::Direction(direction) => vec![cast_slice(direction)],
+            Self::Float { m, v } => vec![cast_slice(m), cast_slice(v)],
             Self::EightBit { m, v } => {
-                vec![
-                    Part::Codes(&m.codes),
-                    Part::Floats(&m.absmax),
-                    Part::Codes(&v.codes),
-                    Part::Floats(&v.absmax),
-                ]
+                vec![&m.codes, cast_slice(&m.absmax), &v.codes, cast_slice(&v.absmax)]
             }
         }
     }
 
-    pub(super) fn parts_mut(&mut self) -> Vec<PartMut<'_>> {
+    pub(super) fn parts_mut(&mut self) -> Vec<&mut [u8]> {
         match self {
             Self::None => vec![],
-            Self::Direction(direction) => vec![PartMut::Floats(direction)],
-            Self::Float { m, v } => vec![PartMut::Floats(m), PartMut::Floats(v)],
+            Self::Direction(direction) => vec![cast_slice_mut(direction)],
+            Self::Float { m, v } => vec![cast_slice_mut(m), cast_slice_mut(v)],
             Self::EightBit { m, v } => vec![
-                PartMut::Codes(&mut m.codes),
-                PartMut::Floats(&mut m.absmax),
-                PartMut::Codes(&mut v.codes),
-                PartMut::Floats(&mut v.absmax),
+                &mut m.codes,
+                cast_slice_mut(&mut m.absmax),
+                &mut v.codes,
+                cast_slice_mut(&mut v.absmax),
             ],
         }
     }

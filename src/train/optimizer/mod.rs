@@ -21,7 +21,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-use memory::{Memory, Part, PartMut};
+use memory::Memory;
 use rules::{Adam, plain_sgd, sgd};
 
 pub use kind::{LEAST_8_BIT, OptimizerKind};
@@ -138,15 +138,8 @@ impl Optimizer {
 
     /// The state, bit for bit.
     pub fn save(&self) -> State {
-        let mut bytes = Vec::with_capacity(self.bytes());
-        for part in self.groups.iter().flat_map(|(_, memory)| memory.parts()) {
-            match part {
-                Part::Floats(floats) => {
-                    floats.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()))
-                }
-                Part::Codes(codes) => bytes.extend_from_slice(codes),
-            }
-        }
+        let parts: Vec<&[u8]> = self.groups.iter().flat_map(|(_, memory)| memory.parts()).collect();
+        let bytes = parts.concat();
         State { steps: self.steps, bytes }
     }
 
@@ -162,22 +155,10 @@ impl Optimizer {
         }
         let mut left = state.bytes.as_slice();
         for part in self.groups.iter_mut().flat_map(|(_, memory)| memory.parts_mut()) {
-            let bytes = match &part {
-                PartMut::Floats(floats) => size_of_val::<[f32]>(&**floats),
-                PartMut::Codes(codes) => codes.len(),
-            };
-            let (taken, rest) = left.split_at_checked(bytes).ok_or(Error::Length { have, need })?;
+            let error = Error::Length { have, need };
+            let (taken, rest) = left.split_at_checked(part.len()).ok_or(error)?;
+            part.copy_from_slice(taken);
             left = rest;
-            match part {
-                PartMut::Floats(floats) => {
-                    let (words, _) = taken.as_chunks::<4>();
-                    floats
-                        .iter_mut()
-                        .zip(words)
-                        .for_each(|(value, word)| *value = f32::from_le_bytes(*word));
-                }
-                PartMut::Codes(codes) => codes.copy_from_slice(taken),
-            }
         }
         self.steps = state.steps;
         Ok(())

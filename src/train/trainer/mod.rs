@@ -12,10 +12,10 @@ use super::TrainError;
 use super::body::Network;
 use super::data::ModelInput;
 use super::facts::Facts;
-use super::method::Technique;
+use super::method::{Part, Technique};
 use super::optimizer::{Group, Optimizer, State};
 use super::options::Options;
-use super::plan::{Part, Plan, Tensor};
+use super::plan::{Plan, Tensor};
 use super::planner::{self, Planned};
 use super::pool::Pool;
 use crate::archive::Fingerprint;
@@ -252,8 +252,8 @@ impl<'a> Trainer<'a> {
             return Err(Error::Length { have, need }.into());
         }
         let technique = state.bytes.split_off(self.optimizer.bytes());
+        self.technique.restore(&technique)?;
         self.optimizer.load(&state)?;
-        self.technique.restore(&technique);
         self.values.copy_from_slice(values);
         self.steps = steps;
         Ok(())

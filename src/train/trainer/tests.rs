@@ -1,37 +1,19 @@
 //! A method's own part of an optimizer step and of checkpoints, with one that counts.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::*;
-use crate::adapter::Adapter;
 use crate::archive::ArchiveFile;
 use crate::model::llama::Llama;
 use crate::runtime::Serial;
 use crate::train::Method;
 use crate::train::data::{Batch, Inputs, Targets};
-use crate::train::method::{Layer, Parametrization, Update};
+use crate::train::method::Update;
 
 /// Remembers how many steps it saw before and after the optimizer, and adds 1 to the loss.
 struct Counting([u8; 2]);
 
 impl Technique for Counting {
-    fn options(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn continues(&self, _: &Adapter<'_>) -> bool {
-        false
-    }
-
-    fn parametrize(
-        &mut self,
-        layer: &Layer<'_>,
-        _: &mut Plan,
-    ) -> Result<Arc<dyn Parametrization>, TrainError> {
-        Err(TrainError::options(format!("{} is planned already", layer.name)))
-    }
-
     fn regularize(&self, _: &Options, _: Option<usize>, _: &[f32], _: &mut [f32]) -> f64 {
         1.0
     }
@@ -50,8 +32,9 @@ impl Technique for Counting {
         self.0.to_vec()
     }
 
-    fn restore(&mut self, state: &[u8]) {
+    fn restore(&mut self, state: &[u8]) -> Result<(), TrainError> {
         self.0.copy_from_slice(state);
+        Ok(())
     }
 }
 
