@@ -19,7 +19,7 @@ use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
 use super::pool::Floats;
-use super::step::{Step, Trace, trained};
+use super::step::{Saved, Step, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{AdapterSet, Base, Slot};
 use crate::archive::schema::bert::{Bert as Root, BertLayer, LayerNorm as StoredNorm};
@@ -62,7 +62,7 @@ struct Inner {
     /// Before the activation, `[n, hidden]`.
     up: Floats,
     /// Of q, k, v, o, up, down.
-    traces: [Trace; 6],
+    traces: [Saved; 6],
 }
 
 /// What the way back needs of a pass.
@@ -82,7 +82,7 @@ pub(crate) enum Pool {
     Pooler {
         first: Vec<f32>,
         out: Vec<f32>,
-        trace: Trace,
+        trace: Saved,
     },
 }
 

@@ -15,7 +15,7 @@ use super::ops;
 use super::parallel::Machine;
 use super::plan::Plan;
 use super::pool::Floats;
-use super::step::{Step, Trace, trained};
+use super::step::{Saved, Step, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{AdapterSet, Base, Slot};
 use crate::archive::{Buffer, schema, to_buffer};
@@ -58,7 +58,7 @@ struct Inner {
     gate: Floats,
     up: Floats,
     /// Of q, k, v, o, gate, up, down.
-    traces: [Trace; 7],
+    traces: [Saved; 7],
 }
 
 /// What the way back needs of a pass.
@@ -187,7 +187,7 @@ impl<'a> LlamaBody<'a> {
         let (gate, gate_trace) = apply(&layer.gate, &normed);
         let (up, up_trace) = apply(&layer.up, &normed);
         let h = ops::silu_mul(m, &gate, &up);
-        let traces = [q_trace, k_trace, v_trace, o_trace, gate_trace, up_trace, Trace::default()];
+        let traces = [q_trace, k_trace, v_trace, o_trace, gate_trace, up_trace, Saved::new()];
         (Inner { q_bare, k_bare, q, k, v, attended, middle, gate, up, traces }, h)
     }
 
@@ -210,7 +210,7 @@ impl<'a> LlamaBody<'a> {
             Some(inner) => inner,
             None => {
                 let (mut inner, h) = self.block_but_down(step, index, starts, turns, &kept.x);
-                inner.traces[6] = step.trace(&self.model.layer(index).down, &h);
+                inner.traces[6] = step.save(&self.model.layer(index).down, &h);
                 again = inner;
                 &again
             }

@@ -22,7 +22,7 @@ use super::evaluate::{Listener, open_all};
 use super::memory::{Books, floats};
 use super::plan::Plan;
 use super::pool::Floats;
-use super::step::{Step, Trace, trained};
+use super::step::{Saved, Step, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{AdapterSet, Base, Slot};
 use crate::archive::schema::lstm::{Lstm as Root, LstmLayer};
@@ -65,9 +65,9 @@ struct Inner {
     c: Vec<f32>,
     /// `[n, hidden]`.
     h: Vec<f32>,
-    ih: Trace,
+    ih: Saved,
     /// Of every token.
-    hh: Vec<Trace>,
+    hh: Vec<Saved>,
 }
 
 impl<'a> LstmBody<'a> {

@@ -19,13 +19,15 @@ use super::attention::Shape;
 use super::body::Network;
 use super::course::Course;
 use super::data::{Dataset, Task};
+use super::method::Part;
 use super::options::Options;
-use super::plan::{Change, Plan};
-use super::planner;
+use super::plan::{Plan, Tensor};
+use super::planner::{self, Planned};
 use super::product::{SKINNY, part_rows, tile_rows};
 use super::run::RunOptions;
 use super::start::Start;
 use super::trainer::{Trainable, check_task, sealed::Sealed};
+use crate::file::Kind;
 use crate::kernel::{GROUP, Precision, kernels};
 use crate::nn::Linear;
 use crate::quant::Format;
@@ -150,15 +152,15 @@ pub fn forecast<'a>(
         true => own,
         false => (0..workload.labels).map(|label| label.to_string()).collect(),
     };
-    let plan = planner::layout(network.as_ref(), options, &labels)?;
-    let norms = dora_rows(&plan, network.as_ref());
+    let Planned { plan, technique } = planner::layout(network.as_ref(), options, &labels)?;
+    let is_full = technique.result() == Kind::Base;
+    let norms = dora_rows(&plan);
     let copies = if run.patience.is_some() { 2 } else { 1 };
     let parameter_bytes = (2 + copies) * floats(plan.len()) + 8 * norms;
-    let trained = plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor));
     let optimizer_bytes: u64 =
-        trained.map(|tensor| options.optimizer.state_bytes(tensor.range.len())).sum();
+        plan.trained().map(|tensor| options.optimizer.state_bytes(tensor.range.len())).sum();
     let step_bytes = 4 * norms + step_bytes(network.as_ref(), &plan, options, workload)?;
-    let validation_bytes = measure_bytes(network.as_ref(), &plan, options, workload, copies);
+    let validation_bytes = measure_bytes(network.as_ref(), &plan, is_full, workload, copies);
     let is_saved = |every| workload.steps.is_none_or(|steps| steps >= every);
     let checkpoint_bytes = match &run.checkpoint {
         Some((_, every)) if is_saved(*every) => {
@@ -210,11 +212,10 @@ fn step_bytes(
 fn measure_bytes(
     network: &dyn Network,
     plan: &Plan,
-    options: &Options,
+    is_full: bool,
     workload: &Workload,
     copies: u64,
 ) -> u64 {
-    let is_full = options.method.rules().is_full();
     let archive = if is_full {
         full_archive(network, plan)
     } else {
@@ -222,8 +223,7 @@ fn measure_bytes(
     };
     // On the way into its archive an adapter is copied once as the builder takes it and once as it
     // is stored.
-    let writing =
-        if is_full { archive } else { archive + builder_bytes(plan) + floats(plan.len()) };
+    let writing = if is_full { archive } else { archive + 2 * floats(plan.len()) };
     let rank = plan.largest_rank();
     match workload.validation {
         Some(longest) => {
@@ -232,19 +232,6 @@ fn measure_bytes(
         // Then it is written when the run is over, and its copies of the values are gone.
         None => writing.saturating_sub(copies * floats(plan.len())),
     }
-}
-
-/// The factors as [`Trainer::adapter`](super::Trainer::adapter) copies them: B is collected into a
-/// vector that doubles.
-fn builder_bytes(plan: &Plan) -> u64 {
-    let of = |change: &Change| match change {
-        Change::LowRank(low) => {
-            let outputs = low.b.len() / low.rank;
-            floats(low.a.len() + low.rank * outputs.next_power_of_two() + low.magnitude.len())
-        }
-        _ => 0,
-    };
-    plan.changes.iter().map(of).sum()
 }
 
 /// The bytes of the base that full fine-tuning writes.
@@ -260,14 +247,27 @@ fn full_archive(network: &dyn Network, plan: &Plan) -> u64 {
 }
 
 /// Output rows of the layers that have a magnitude.
-fn dora_rows(plan: &Plan, network: &dyn Network) -> u64 {
-    let rows = |(site, change): (usize, &Change)| match change {
-        Change::LowRank(low) if !low.magnitude.is_empty() => {
-            network.layer_at(site as u32).map_or(0, |linear| linear.weight.rows() as u64)
-        }
-        _ => 0,
-    };
-    plan.changes.iter().enumerate().map(rows).sum()
+fn dora_rows(plan: &Plan) -> u64 {
+    let magnitudes = plan.tensors.iter().filter(|tensor| tensor.part == Part::Magnitude);
+    magnitudes.map(|tensor| tensor.range.len() as u64).sum()
+}
+
+/// What the books have to know of a layer that is trained.
+struct Trained {
+    /// The rank of its factors; `None` if its weight is trained itself.
+    rank: Option<usize>,
+    has_magnitude: bool,
+    a_frozen: bool,
+}
+
+fn trained(plan: &Plan, site: u32) -> Option<Trained> {
+    let rank = plan.layer(site)?.rank();
+    let has = |wanted| move |tensor: &&Tensor| tensor.place == site && tensor.part == wanted;
+    Some(Trained {
+        rank: (rank > 0).then_some(rank),
+        has_magnitude: plan.tensors.iter().any(|tensor| has(Part::Magnitude)(&tensor)),
+        a_frozen: plan.tensors.iter().find(has(Part::A)).is_some_and(|a| a.frozen),
+    })
 }
 
 /// The bytes of `count` f32.
@@ -332,19 +332,20 @@ impl<'p> Books<'p> {
     /// stays in the books.
     pub(crate) fn linear(&mut self, linear: &Linear<'_>, n: usize) -> u64 {
         let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
-        let is_frozen = !matches!(self.plan.change(linear.site), Change::Full { .. });
+        let trained = trained(self.plan, linear.site);
+        let is_frozen = trained.as_ref().is_none_or(|trained| trained.rank.is_some());
         if is_frozen && self.precision == Precision::Fast && kernels().has_fast(&linear.weight) {
             self.pass((n * inputs) as u64 + floats(n * inputs / GROUP));
         }
-        let Change::LowRank(low) = self.plan.change(linear.site) else { return 0 };
+        let Some(Trained { rank: Some(rank), has_magnitude, .. }) = trained else { return 0 };
         let dropped = if self.has_dropout { self.take(floats(n * inputs)) } else { 0 };
-        let mut kept = self.take(floats(n * low.rank));
-        self.product(n, inputs, low.rank);
-        if !low.magnitude.is_empty() {
+        let mut kept = self.take(floats(n * rank));
+        self.product(n, inputs, rank);
+        if has_magnitude {
             kept += self.take(floats(n * outputs));
             self.pass(floats(outputs));
         }
-        self.product(n, low.rank, outputs);
+        self.product(n, rank, outputs);
         self.give(dropped);
         kept
     }
@@ -353,28 +354,27 @@ impl<'p> Books<'p> {
     pub(crate) fn linear_back(&mut self, linear: &Linear<'_>, n: usize, input: bool) {
         let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
         let before = self.held;
-        match self.plan.change(linear.site) {
-            Change::Frozen => {}
-            Change::Full { .. } => self.outer(outputs, n, inputs),
-            Change::LowRank(low) => {
-                if !low.magnitude.is_empty() {
+        match trained(self.plan, linear.site) {
+            None => {}
+            Some(Trained { rank: None, .. }) => self.outer(outputs, n, inputs),
+            Some(Trained { rank: Some(rank), has_magnitude, a_frozen }) => {
+                if has_magnitude {
                     self.take(floats(outputs + n * outputs));
                 }
-                self.outer(low.rank, n, outputs);
-                self.take(floats(n * low.rank));
-                self.product(n, outputs, low.rank);
-                if !low.a_frozen {
+                self.outer(rank, n, outputs);
+                self.take(floats(n * rank));
+                self.product(n, outputs, rank);
+                if !a_frozen {
                     let dropped = if self.has_dropout { self.take(floats(n * inputs)) } else { 0 };
-                    self.outer(low.rank, n, inputs);
+                    self.outer(rank, n, inputs);
                     self.give(dropped);
                 }
                 if input {
-                    self.product(n, low.rank, inputs);
+                    self.product(n, rank, inputs);
                 }
                 if input && self.has_dropout {
                     self.take(floats(n * inputs));
-                    let rest =
-                        if low.magnitude.is_empty() { 0 } else { self.take(floats(n * outputs)) };
+                    let rest = if has_magnitude { self.take(floats(n * outputs)) } else { 0 };
                     self.back_through(linear, n);
                     self.give(rest);
                 }
@@ -390,7 +390,7 @@ impl<'p> Books<'p> {
     fn back_through(&mut self, linear: &Linear<'_>, n: usize) {
         let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
         let is_float = linear.weight.format() == Format::F32
-            || matches!(self.plan.change(linear.site), Change::Full { .. });
+            || trained(self.plan, linear.site).is_some_and(|trained| trained.rank.is_none());
         if !is_float {
             self.pass(self.lanes_of(n) * floats(tile_rows(outputs, inputs) * inputs));
         }
@@ -411,8 +411,8 @@ impl<'p> Books<'p> {
 
     /// Vectors of `n` tokens, there or back, of an embedding of `dim` numbers.
     pub(crate) fn embed(&mut self, site: u32, n: usize) {
-        if let Change::LowRank(low) = self.plan.change(site) {
-            self.pass(2 * floats(n * low.rank));
+        if let Some(Trained { rank: Some(rank), .. }) = trained(self.plan, site) {
+            self.pass(2 * floats(n * rank));
         }
     }
 

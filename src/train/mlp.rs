@@ -16,7 +16,7 @@ use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
 use super::pool::Floats;
-use super::step::{Step, Trace, trained};
+use super::step::{Saved, Step, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{AdapterSet, Base, Slot};
 use crate::archive::schema::mlp::Mlp as Root;
@@ -46,7 +46,7 @@ pub(crate) struct Kept {
     x: Floats,
     /// f'(z), `[n, out]`.
     slope: Floats,
-    trace: Trace,
+    trace: Saved,
 }
 
 impl MlpBody<'_> {

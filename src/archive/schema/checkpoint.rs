@@ -25,7 +25,7 @@ pub struct Checkpoint<'a> {
     /// The trained numbers at the best validation, or empty.
     #[rkyv(with = Lines)]
     pub best: &'a [f32],
-    /// The optimizer's state.
+    /// What the optimizer remembers, then what the method does.
     #[rkyv(with = Lines)]
     pub optimizer: &'a [u8],
 }

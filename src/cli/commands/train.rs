@@ -16,8 +16,8 @@ use lowrank::file::{FileError, Kind, Output};
 use lowrank::runtime::Executor;
 use lowrank::train::data::{Dataset, Task, Tokenize};
 use lowrank::train::{
-    AnyBase, Control, Event, Method, Options, Report, RunOptions, Start, TrainError, Trainer,
-    Workload, forecast, run as run_training, save, unfinished,
+    AnyBase, Control, Event, Method, Options, Report, RunOptions, Start, TrainError,
+    Trainer, Workload, forecast, kind, run as run_training, save, unfinished,
 };
 use serde_json::{Value, json};
 
@@ -95,9 +95,9 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// The method that is asked for, before the adapter it goes on from is known.
+    /// Is a base written? (One that goes on from an adapter writes an adapter.)
     fn is_full(&self) -> bool {
-        self.method == Some(Method::Full)
+        self.method.is_some_and(|method| kind(method) == Kind::Base)
     }
 
     /// Tries the places of the result and of its checkpoints, before there is anything to lose.

@@ -12,6 +12,7 @@ use lowrank::train::schedule::Shape;
 use lowrank::train::{Length, Method, Options, PatternValue, RunOptions, Start, Targets, Warmup};
 
 use crate::Failure;
+use crate::methods::MethodOptions;
 use crate::template::TemplateOptions;
 pub(crate) use crate::train_names::TaskName;
 use crate::train_names::{InitName, OptimizerName, ScheduleName};
@@ -114,28 +115,14 @@ pub(crate) struct TrainOptions {
     /// Leave examples in random order instead of putting similar lengths together
     #[arg(long)]
     no_sort: bool,
-    #[arg(help_heading = "Method")]
-    /// LoRA+: how much faster B learns than A
-    #[arg(long, default_value_t = 16.0, value_name = "LAMBDA")]
-    lora_plus_ratio: f32,
-    #[arg(help_heading = "Method")]
-    /// LoRA+: the learning rate of factors of embeddings
-    #[arg(long, default_value_t = 1e-6, value_name = "RATE")]
-    lora_plus_embedding_rate: f32,
-    #[arg(help_heading = "Method")]
-    /// DyLoRA: only the drawn rank's row and column learn
-    #[arg(long)]
-    dylora_frozen: bool,
+    #[command(flatten)]
+    own: MethodOptions,
     #[arg(help_heading = "Method")]
     /// DyLoRA: keep the smallest rank whose validation loss is within this share of the best
     #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
     rank_tolerance: f64,
-    #[arg(help_heading = "Method")]
-    /// LoRA-FA: precondition gradients as PEFT's optimizer does
-    #[arg(long)]
-    lora_fa_preconditioned: bool,
     #[arg(help_heading = "Optimization")]
-    /// Keep only the inputs of blocks and compute the rest again on the way back: less memory,
+    /// Keep only the inputs of blocks and compute the rest again in the backward pass: less memory,
     /// more time
     #[arg(long)]
     checkpointing: bool,
@@ -159,6 +146,8 @@ impl TrainOptions {
         let patterns = |name: &str, texts: &[String]| {
             texts.iter().map(|text| pattern(name, text)).collect::<Result<Vec<_>, _>>()
         };
+        let mut options = Options::new(method);
+        self.own.apply(&mut options)?;
         Ok(Options {
             rank: self.rank,
             alpha: self.alpha.unwrap_or(2.0 * self.rank as f32),
@@ -167,10 +156,6 @@ impl TrainOptions {
             alpha_pattern: patterns("alpha-pattern", &self.alpha_pattern)?,
             init: self.init.into(),
             dropout: self.dropout,
-            lora_plus_ratio: self.lora_plus_ratio,
-            lora_plus_embedding_rate: self.lora_plus_embedding_rate,
-            dylora_frozen: self.dylora_frozen,
-            lora_fa_preconditioned: self.lora_fa_preconditioned,
             optimizer: self.optimizer.into(),
             learning_rate: self.learning_rate,
             weight_decay: self.weight_decay,
@@ -180,7 +165,7 @@ impl TrainOptions {
             seed: self.seed,
             checkpointing: self.checkpointing,
             precision,
-            ..Options::new(method)
+            ..options
         })
     }
 
@@ -214,22 +199,14 @@ impl TrainOptions {
 
     /// What its run is told.
     pub(crate) fn run_of(&self, method: Method) -> RunOptions {
-        let (mut options, default) = (self.run(), RunOptions::default());
-        if method != Method::DyLora {
-            options.rank_tolerance = default.rank_tolerance;
-        }
-        options
+        self.run().with_method(method)
     }
 
     /// Refuses an option that has no effect with any of `methods`.
     pub(crate) fn check_effects(&self, methods: &[Method]) -> Result<(), Failure> {
         let Some(&first) = methods.first() else { return Ok(()) };
         self.trainer(first, Precision::Exact)?.check_effects(methods)?;
-        let is_default = self.rank_tolerance == RunOptions::default().rank_tolerance;
-        if !is_default && !methods.contains(&Method::DyLora) {
-            return Err("rank-tolerance has no effect: it belongs to dylora".into());
-        }
-        Ok(())
+        Ok(self.run().check_effects(methods)?)
     }
 
     /// Optimizer steps, where they and not epochs are given.

@@ -1,151 +1,32 @@
 //! A whole run: epochs, validation, early stopping, checkpoints, and the archive in the end. Steps
-//! are in `trainer`.
+//! are in `trainer`, what a run is told in `options`, what it leaves behind in `result`.
 //!
 //! Where a run is follows from its step alone: the batches of an epoch are a function of the seed
 //! and the epoch, what is random in a step is a function of the seed and the step. So a checkpoint
 //! is the numbers, the optimizer and a step, and a resumed run ends with the same bits as one that
 //! never stopped.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+mod options;
+mod result;
+
+use std::path::Path;
 use std::time::Instant;
 
 use super::TrainError;
 use super::checkpoint;
-use super::course::{Course, MOST_EPOCHS};
+use super::course::Course;
 use super::data::{Batch, Dataset};
 use super::divergence::{Guard, Verdict};
-use super::evaluate::Measures;
 use super::facts::{self, Facts};
-use super::method::Method;
-use super::options::without_effect;
 use super::progress::Progress;
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::trainer::Trainer;
-use crate::archive::Buffer;
-use crate::file::{FileError, Kind, Output, ToOutput};
+use crate::file::{Kind, ToOutput};
 use crate::runtime::Executor;
 
-/// How long a run is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Length {
-    /// Passes over the training data.
-    Epochs(u64),
-    /// Optimizer steps.
-    Steps(u64),
-}
-
-/// In how many steps the learning rate rises.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Warmup {
-    /// This many.
-    Steps(u64),
-    /// This share of all steps, from 0 to 1.
-    Share(f64),
-}
-
-/// What a run is told beside [`Options`](super::Options).
-#[derive(Debug, Clone, PartialEq)]
-pub struct RunOptions {
-    /// How long it is.
-    pub length: Length,
-    /// In how many steps the learning rate rises.
-    pub warmup: Warmup,
-    /// Examples of a batch.
-    pub batch_size: usize,
-    /// Batches of an optimizer step.
-    pub accumulation: usize,
-    /// Put examples of similar lengths together.
-    pub sort_by_length: bool,
-    /// Steps between validations; `None` for one after every epoch.
-    pub validate_every: Option<u64>,
-    /// Stop after this many validations without a better one, and keep the best; `None` to keep
-    /// the last.
-    pub patience: Option<u32>,
-    /// Where checkpoints are written, and how many steps lie between two.
-    pub checkpoint: Option<(PathBuf, u64)>,
-    /// Go on from the checkpoint if there is one.
-    pub resume: bool,
-    /// DyLoRA: the smallest rank whose validation loss is within this share of the best rank's is
-    /// kept.
-    pub rank_tolerance: f64,
-}
-
-impl Default for RunOptions {
-    fn default() -> Self {
-        Self {
-            length: Length::Epochs(1),
-            warmup: Warmup::Steps(0),
-            batch_size: 8,
-            accumulation: 1,
-            sort_by_length: true,
-            validate_every: None,
-            patience: None,
-            checkpoint: None,
-            resume: false,
-            rank_tolerance: 0.01,
-        }
-    }
-}
-
-/// What a run tells while it goes on.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A step was taken.
-    Step {
-        /// From 1.
-        step: u64,
-        /// Of the whole run.
-        total: u64,
-        /// Its loss.
-        loss: f64,
-    },
-    /// The validation data was measured.
-    Validation {
-        /// After this step.
-        step: u64,
-        /// Its loss.
-        loss: f64,
-        /// Its accuracy, of classes.
-        accuracy: Option<f64>,
-    },
-}
-
-/// Should a run go on?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// Yes.
-    Continue,
-    /// No: write a checkpoint and return.
-    Stop,
-}
-
-/// What a run did.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Report {
-    /// Optimizer steps taken, those before a resume included.
-    pub steps: u64,
-    /// Did it stop before its end because it was told to? Then only the checkpoint was written.
-    pub stopped: bool,
-    /// The mean training loss of the last steps (a twentieth of the run).
-    pub loss: f64,
-    /// Seconds, those before a resume included, without validation.
-    pub seconds: f64,
-    /// Rows (tokens) that went through the model.
-    pub rows: u64,
-    /// The loss of every step.
-    pub losses: Vec<f32>,
-    /// Every validation: step, loss, accuracy of classes.
-    pub validations: Vec<(u64, f64, Option<f64>)>,
-    /// What the validation data says of the numbers that were kept.
-    pub validation: Option<Measures>,
-    /// DyLoRA: the validation loss of every rank, and the rank that was kept.
-    pub ranks: Vec<f64>,
-    /// DyLoRA: the rank that was kept.
-    pub rank: Option<usize>,
-}
+pub use options::{Control, Event, Length, Report, RunOptions, Warmup};
+pub use result::{finish, kind, save};
 
 /// Trains until the end, a stop, or divergence, and leaves the numbers that are to be kept in
 /// `trainer`.
@@ -161,7 +42,7 @@ pub fn run(
     executor: &dyn Executor,
     watch: &mut dyn FnMut(Event) -> Control,
 ) -> Result<Report, TrainError> {
-    check(options, trainer, validation)?;
+    options::check(options, trainer, validation)?;
     let mut datasets = [Some(training), validation].into_iter().flatten();
     datasets.try_for_each(|data| data.check_input(trainer.input()))?;
     if let Some((path, _)) = &options.checkpoint {
@@ -226,10 +107,10 @@ impl<'r, 't> Running<'r, 't> {
             let settings = Settings::of(trainer, training, validation, options)?;
             text = settings.text();
             if options.resume && path.exists() {
-                let (values, optimizer) = trainer.sizes();
+                let (values, state) = trainer.sizes();
                 let base = trainer.fingerprint();
-                let saved = checkpoint::read(path, base, &settings, values, optimizer)?;
-                progress = Progress::restore(trainer, &saved)?;
+                let saved = checkpoint::read(path, base, &settings, values, state)?;
+                progress = Progress::restore(trainer, saved)?;
             }
         }
         let guard = Guard::new(trainer, &progress.losses);
@@ -370,7 +251,7 @@ impl<'r, 't> Running<'r, 't> {
         let trainer = self.trainer;
         let mut report = self.progress.report(trainer.steps(), false);
         if let Some(data) = self.validation {
-            if trainer.options().method == Method::DyLora {
+            if trainer.options().method.takes("rank-tolerance") {
                 let ranks = 1..=trainer.options().rank;
                 let loss = |rank| trainer.measure(data, self.executor, Some(rank)).map(|m| m.loss);
                 report.ranks = ranks.map(loss).collect::<Result<_, _>>()?;
@@ -393,115 +274,12 @@ fn try_checkpoint(
     let mut inputs = vec![training.path()];
     inputs.extend(validation.map(Dataset::path));
     let place = path.output(Kind::Checkpoint, &inputs)?;
-    let (values, optimizer) = trainer.sizes();
-    Ok(place.check_room(4 * values as u64 + optimizer as u64)?)
-}
-
-/// What was trained, as `run` left it: an adapter (at the rank that DyLoRA kept), or a base.
-///
-/// # Errors
-/// What the writers say.
-pub fn finish(trainer: &Trainer<'_>, report: &Report, name: &str) -> Result<Buffer, TrainError> {
-    trainer.archive(name, report.rank)
-}
-
-/// What a method writes.
-pub fn kind(method: Method) -> Kind {
-    if method == Method::Full { Kind::Base } else { Kind::Adapter }
-}
-
-const NO_SECOND_FILE: &str =
-    "the classifier is written to a second file beside the base, and nothing lies beside this";
-
-/// Writes what was trained (see [`finish`]) to `output`, a path or an
-/// [`Output`](crate::file::Output) that was tried; with full fine-tuning of a classifier also its
-/// classifier, an adapter of the trained base, to `FILE.classifier.lrk` beside it. Files appear
-/// whole or not at all.
-///
-/// # Errors
-/// A path where something else is than what the method writes, or the base that was trained; what
-/// the writers say.
-pub fn save(
-    trainer: &Trainer<'_>,
-    rank: Option<usize>,
-    name: &str,
-    output: impl ToOutput,
-) -> Result<(), TrainError> {
-    let output = output.output(kind(trainer.options().method), &[])?;
-    output.refuse_base(trainer.fingerprint())?;
-    let put = |output: &Output, bytes: &[u8]| {
-        output.write(|file| {
-            file.write_all(bytes).map_err(|error| FileError::io(output.path(), error))
-        })
-    };
-    let archive = trainer.archive(name, rank)?;
-    if trainer.options().method == Method::Full
-        && let Some(classifier) = trainer.classifier_adapter(&archive)?
-    {
-        let second = output
-            .beside("classifier.lrk")
-            .ok_or_else(|| FileError::format(output.path(), "", NO_SECOND_FILE))?;
-        let second = Output::new(second, Kind::Adapter, &[], output.is_forced())?;
-        put(&output, &archive)?;
-        put(&second, &classifier)?;
-        return Ok(());
-    }
-    Ok(put(&output, &archive)?)
+    let (values, state) = trainer.sizes();
+    Ok(place.check_room(4 * values as u64 + state as u64)?)
 }
 
 /// The smallest rank, from 1, whose loss is within `tolerance` of the best.
 fn smallest_rank(losses: &[f64], tolerance: f64) -> Option<usize> {
     let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
     losses.iter().position(|loss| *loss <= best * (1.0 + tolerance)).map(|index| index + 1)
-}
-
-fn check(
-    options: &RunOptions,
-    trainer: &Trainer<'_>,
-    validation: Option<&Dataset<'_>>,
-) -> Result<(), TrainError> {
-    let least = |name: &str, found: u64| match found {
-        0 => Err(TrainError::options(format!("{name} is 0, at least 1 was expected"))),
-        _ => Ok(()),
-    };
-    least("batch-size", options.batch_size as u64)?;
-    least("accumulation", options.accumulation as u64)?;
-    least("validate-every", options.validate_every.unwrap_or(1))?;
-    least("checkpoint-every", options.checkpoint.as_ref().map_or(1, |(_, every)| *every))?;
-    match options.length {
-        Length::Epochs(epochs) if epochs > MOST_EPOCHS => {
-            return Err(TrainError::options(format!(
-                "epochs is {epochs}, 1 to {MOST_EPOCHS} was expected; steps may be any number"
-            )));
-        }
-        Length::Epochs(epochs) => least("epochs", epochs)?,
-        Length::Steps(steps) => least("steps", steps)?,
-    }
-    if let Warmup::Share(share) = options.warmup
-        && !(0.0..=1.0).contains(&share)
-    {
-        return Err(TrainError::options(format!(
-            "warmup is {share}, a number of steps or a share from 0 to 1 was expected"
-        )));
-    }
-    if options.patience.is_some() && validation.is_none() {
-        return Err(TrainError::options("early stopping needs validation data"));
-    }
-    if options.validate_every.is_some() && validation.is_none() {
-        return Err(TrainError::options("validate-every has no effect without validation data"));
-    }
-    let method = trainer.options().method;
-    if options.rank_tolerance != RunOptions::default().rank_tolerance && method != Method::DyLora {
-        return Err(without_effect("rank-tolerance", &[Method::DyLora], &[method]));
-    }
-    if options.rank_tolerance.is_nan() || options.rank_tolerance < 0.0 {
-        return Err(TrainError::options(format!(
-            "rank-tolerance is {}, at least 0 was expected",
-            options.rank_tolerance
-        )));
-    }
-    if trainer.options().method == Method::DyLora && validation.is_none() {
-        return Err(TrainError::options("dylora chooses its rank by validation data: name some"));
-    }
-    Ok(())
 }
