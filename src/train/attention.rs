@@ -13,8 +13,7 @@
 
 use std::ops::Range;
 
-use super::parallel::Machine;
-use super::pool::Floats;
+use super::device::{Floats, Machine};
 
 /// Queries at a time: twice what the widest kernels have registers for.
 const STRIP: usize = 12;
@@ -40,17 +39,17 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// Numbers that a task of [`forward`] computes with, for a sequence of `len` tokens.
-    pub(crate) fn forward_room(&self, len: usize) -> usize {
+    fn forward_room(&self, len: usize) -> usize {
         (self.head_dim + STRIP) * len.next_multiple_of(LANES)
     }
 
     /// The same of [`backward`].
-    pub(crate) fn backward_room(&self, len: usize) -> usize {
+    fn backward_room(&self, len: usize) -> usize {
         (2 * self.head_dim + 3 * BLOCK.min(len)) * len.next_multiple_of(LANES)
     }
 
     /// Key-value heads of a sequence that one lane computes, of so many sequences.
-    pub(crate) fn heads_together(&self, sequences: usize, lanes: usize) -> usize {
+    fn heads_together(&self, sequences: usize, lanes: usize) -> usize {
         if sequences >= MANY * lanes { self.kv_heads } else { 1 }
     }
 
@@ -327,10 +326,20 @@ fn each<const N: usize>(
     starts: &[usize],
     inputs: Inputs<'_>,
     outputs: [(&mut [f32], usize); N],
+    room: impl Fn(&Shape, usize) -> usize,
     work: impl Fn(Task<'_>, [Rows<'_>; N]) + Sync,
 ) {
     let together = shape.heads_together(starts.len() - 1, machine.lanes());
     let groups = shape.kv_heads / together;
+    if machine.is_meta() {
+        // Where the tasks' rows are, and the room of the largest that are worked on together.
+        let rows = N * starts[starts.len() - 1] * groups * size_of::<&mut [f32]>();
+        let mut rooms: Vec<usize> =
+            starts.windows(2).map(|pair| 4 * room(&shape, pair[1] - pair[0])).collect();
+        rooms.sort_unstable_by(|a, b| b.cmp(a));
+        let tasks = rooms.iter().flat_map(|&room| std::iter::repeat_n(room, groups));
+        return machine.temporary(rows + tasks.take(machine.lanes()).sum::<usize>());
+    }
     let mut items = Vec::with_capacity((starts.len() - 1) * groups);
     for pair in starts.windows(2) {
         for group in 0..groups {
@@ -373,7 +382,9 @@ pub(crate) fn forward(
 ) -> Floats {
     let width = shape.heads / shape.kv_heads * shape.head_dim;
     let mut out = machine.unset(inputs.q.len());
-    each(machine, shape, starts, inputs, [(&mut out, width)], |task, [out]| task.forward(out));
+    let outputs = [(&mut out[..], width)];
+    let work = |task: Task<'_>, [out]: [Rows<'_>; 1]| task.forward(out);
+    each(machine, shape, starts, inputs, outputs, Shape::forward_room, work);
     out
 }
 
@@ -387,16 +398,16 @@ pub(crate) fn backward(
     [dq, dk, dv]: [&mut [f32]; 3],
 ) {
     let (d, width) = (shape.head_dim, shape.heads / shape.kv_heads * shape.head_dim);
-    each(machine, shape, starts, inputs, [(dq, width), (dk, d), (dv, d)], |task, rows| {
-        task.backward(d_out, rows)
-    });
+    let outputs = [(dq, width), (dk, d), (dv, d)];
+    let work = |task: Task<'_>, rows: [Rows<'_>; 3]| task.backward(d_out, rows);
+    each(machine, shape, starts, inputs, outputs, Shape::backward_room, work);
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::super::pool::Pool;
+    use super::super::device::Pool;
     use super::super::random;
     use super::*;
     use crate::runtime::{Executor, Serial, Threads};

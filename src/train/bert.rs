@@ -14,11 +14,10 @@ use super::TrainError;
 use super::attention::{self, Shape};
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, Inputs, Targets};
+use super::device::Floats;
 use super::evaluate::{Listener, open_all};
-use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
-use super::pool::Floats;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{AdapterSet, Base, Slot};
@@ -80,8 +79,8 @@ pub(crate) enum Pool {
     Mean,
     /// BERT's pooler: the first tokens' states, what came out of tanh, and the layer's own.
     Pooler {
-        first: Vec<f32>,
-        out: Vec<f32>,
+        first: Floats,
+        out: Floats,
         trace: Trace,
     },
 }
@@ -166,12 +165,14 @@ impl<'a> BertBody<'a> {
                 None => table,
             });
         let (mut position, mut kind) = (vec![0.0; dim], vec![0.0; dim]);
-        types.read(0, 0, &mut kind);
-        for (at, x) in places(starts).zip(x.chunks_exact_mut(dim)) {
-            positions.read(at, 0, &mut position);
-            step.machine.kernels.axpy(1.0, &position, x);
-            step.machine.kernels.axpy(1.0, &kind, x);
-        }
+        step.machine.compute(|| {
+            types.read(0, 0, &mut kind);
+            for (at, x) in places(starts).zip(x.chunks_exact_mut(dim)) {
+                positions.read(at, 0, &mut position);
+                step.machine.kernels.axpy(1.0, &position, x);
+                step.machine.kernels.axpy(1.0, &kind, x);
+            }
+        });
     }
 
     /// The way back of [`add_places`](Self::add_places).
@@ -180,13 +181,14 @@ impl<'a> BertBody<'a> {
         let [positions, types] = self.tables().map(|(id, _)| step.plan.vectors.get(&id).cloned());
         if let Some(range) = positions {
             let gradient = &mut gradients[range];
-            for (at, d) in places(starts).zip(d.chunks_exact(dim)) {
-                step.machine.kernels.axpy(1.0, d, &mut gradient[at * dim..][..dim]);
-            }
+            step.machine.compute(|| {
+                for (at, d) in places(starts).zip(d.chunks_exact(dim)) {
+                    step.machine.kernels.axpy(1.0, d, &mut gradient[at * dim..][..dim]);
+                }
+            });
         }
         if let Some(range) = types {
-            let gradient = &mut gradients[range.start..range.start + dim];
-            d.chunks_exact(dim).for_each(|d| step.machine.kernels.axpy(1.0, d, gradient));
+            ops::sum_rows(&step.machine, d, &mut gradients[range.start..range.start + dim]);
         }
     }
 
@@ -288,56 +290,6 @@ impl<'a> BertBody<'a> {
         if input {
             self.norm_back(step, 2 * index, &sum, d, gradients);
         }
-    }
-
-    /// The books of [`block`](Self::block): its output and what it keeps stay in them; returns the
-    /// bytes of the latter.
-    fn block_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize]) -> u64 {
-        let (c, layer, n) =
-            (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
-        let x = books.take(floats(n * c.dim));
-        let mut kept = 0;
-        for linear in [&layer.q, &layer.k, &layer.v] {
-            kept += books.take(x) + books.linear(linear, n);
-        }
-        kept += books.attention(self.shape(), starts);
-        kept += books.take(x) + books.linear(&layer.o, n);
-        kept += books.take(floats(n * c.hidden)) + books.linear(&layer.up, n);
-        let active = books.take(floats(n * c.hidden));
-        books.take(x);
-        kept += books.linear(&layer.down, n);
-        books.give(active + x);
-        kept
-    }
-
-    /// The books of [`block_back`](Self::block_back), which frees what was `kept` when it is done.
-    fn block_back_books(
-        &self,
-        books: &mut Books<'_>,
-        index: usize,
-        starts: &[usize],
-        kept: u64,
-        input: bool,
-    ) {
-        let (c, layer, n) =
-            (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
-        let before = books.held();
-        let hidden = books.take(floats(n * c.hidden));
-        books.take(hidden);
-        books.linear_back(&layer.down, n, true);
-        books.give(2 * hidden);
-        let x = books.take(floats(n * c.dim));
-        books.linear_back(&layer.up, n, true);
-        books.give(x + hidden);
-
-        books.take(floats(self.shape().gradients(n)));
-        books.linear_back(&layer.o, n, true);
-        books.attention_back(self.shape(), starts);
-        books.take(x);
-        for linear in [&layer.q, &layer.k, &layer.v] {
-            books.linear_back(linear, n, input);
-        }
-        books.back_to(before.saturating_sub(kept));
     }
 
     /// Is a linear layer of block `index` trained?
@@ -521,7 +473,7 @@ impl Body for BertBody<'_> {
     ) -> (Floats, BertTrace) {
         let Inputs::Tokens(tokens) = inputs else { return Default::default() };
         let c = self.model.config();
-        let mut sum = step.machine.unset(tokens.len() * c.dim);
+        let mut sum = step.machine.unset(starts[starts.len() - 1] * c.dim);
         step.embed(&self.embedding(), tokens, &mut sum);
         self.add_places(step, starts, &mut sum);
         let mut blocks = Vec::with_capacity(c.layers);
@@ -570,41 +522,6 @@ impl Body for BertBody<'_> {
         }
     }
 
-    fn predict(
-        &self,
-        books: &mut Books<'_>,
-        starts: &[usize],
-        loss: &dyn Fn(&mut Books<'_>),
-    ) -> Option<()> {
-        let (c, n) = (self.model.config(), *starts.last()?);
-        let sum = books.take(floats(n * c.dim));
-        books.embed(self.embedding().site, n);
-        let mut kept = Vec::with_capacity(c.layers);
-        for index in 0..c.layers {
-            let inner = self.block_books(books, index, starts);
-            kept.push(if self.checkpointing { 0 } else { inner });
-            books.give(if self.checkpointing { inner } else { 0 });
-        }
-        // The hidden states and their gradient; then the former go, and the sum behind the last
-        // block.
-        books.take(2 * sum);
-        loss(books);
-        books.give(2 * sum);
-        let Some((lowest, everything)) = self.lowest(books.plan) else { return Some(()) };
-        for index in (lowest..c.layers).rev() {
-            let mut inner = kept[index];
-            if self.checkpointing {
-                inner = self.block_books(books, index, starts);
-                books.give(sum);
-            }
-            self.block_back_books(books, index, starts, inner + sum, everything || index > lowest);
-        }
-        if everything {
-            books.embed(self.embedding().site, n);
-        }
-        Some(())
-    }
-
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
         encoder_need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank))
             .bytes as u64
@@ -615,31 +532,30 @@ impl Body for BertBody<'_> {
     }
 
     /// As [`Bert::classifier_pooling`] says.
-    fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, Pool) {
-        let dim = self.model.config().dim;
-        let first = || {
-            starts[..starts.len() - 1]
-                .iter()
-                .flat_map(|start| &hidden[start * dim..][..dim])
-                .copied()
-                .collect::<Vec<f32>>()
-        };
+    fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Floats, Pool) {
+        let (m, dim) = (&step.machine, self.model.config().dim);
+        let first =
+            || ops::gather(m, hidden, dim, starts[1..].iter().zip(starts).map(|(_, at)| *at));
         match (self.model.classifier_pooling(), self.model.pooler()) {
             (Pooling::Pooler, Some(pooler)) => {
                 let first = first();
-                let mut out = vec![0.0; first.len()];
+                let mut out = m.alone(first.len());
                 let trace = step.linear(&pooler, &first, &mut out);
-                out.iter_mut().for_each(|value| *value = crate::tensor::math::tanh(*value));
-                (out.clone(), Pool::Pooler { first, out, trace })
+                m.compute(|| out.iter_mut().for_each(|v| *v = crate::tensor::math::tanh(*v)));
+                let mut pooled = m.alone(out.len());
+                m.assign(&mut pooled, &out);
+                (pooled, Pool::Pooler { first, out, trace })
             }
             (Pooling::Mean, _) => {
-                let mut means = vec![0.0; (starts.len() - 1) * dim];
-                for (pair, mean) in starts.windows(2).zip(means.chunks_exact_mut(dim)) {
-                    hidden[pair[0] * dim..pair[1] * dim]
-                        .chunks_exact(dim)
-                        .for_each(|state| step.machine.kernels.axpy(1.0, state, mean));
-                    mean.iter_mut().for_each(|value| *value /= (pair[1] - pair[0]) as f32);
-                }
+                let mut means = m.alone((starts.len() - 1) * dim);
+                m.compute(|| {
+                    for (pair, mean) in starts.windows(2).zip(means.chunks_exact_mut(dim)) {
+                        hidden[pair[0] * dim..pair[1] * dim]
+                            .chunks_exact(dim)
+                            .for_each(|state| m.kernels.axpy(1.0, state, mean));
+                        mean.iter_mut().for_each(|value| *value /= (pair[1] - pair[0]) as f32);
+                    }
+                });
                 (means, Pool::Mean)
             }
             _ => (first(), Pool::First),
@@ -655,29 +571,33 @@ impl Body for BertBody<'_> {
         d_hidden: &mut [f32],
         gradients: &mut [f32],
     ) {
-        let dim = self.model.config().dim;
+        let (m, dim) = (&step.machine, self.model.config().dim);
         let mut first = |d: &[f32]| {
-            for (start, d) in starts.iter().zip(d.chunks_exact(dim)) {
-                step.machine.kernels.axpy(1.0, d, &mut d_hidden[start * dim..][..dim]);
-            }
+            m.compute(|| {
+                for (start, d) in starts.iter().zip(d.chunks_exact(dim)) {
+                    m.kernels.axpy(1.0, d, &mut d_hidden[start * dim..][..dim]);
+                }
+            })
         };
         match (pool, self.model.pooler()) {
             // out = tanh(P h + b)
             (Pool::Pooler { first: states, out, trace }, Some(pooler)) => {
-                let d: Vec<f32> =
-                    d_pooled.iter().zip(&out).map(|(d, out)| d * (1.0 - out * out)).collect();
-                let mut d_states = vec![0.0; states.len()];
+                let (mut d, mut d_states) = (m.alone(out.len()), m.alone(states.len()));
+                m.compute(|| {
+                    let terms = d_pooled.iter().zip(&*out).map(|(d, out)| d * (1.0 - out * out));
+                    d.iter_mut().zip(terms).for_each(|(d, term)| *d = term);
+                });
                 step.linear_back(&pooler, &trace, &states, &d, Some(&mut d_states), gradients);
                 first(&d_states);
             }
-            (Pool::Mean, _) => {
+            (Pool::Mean, _) => m.compute(|| {
                 for (pair, d) in starts.windows(2).zip(d_pooled.chunks_exact(dim)) {
                     let share = 1.0 / (pair[1] - pair[0]) as f32;
                     d_hidden[pair[0] * dim..pair[1] * dim]
                         .chunks_exact_mut(dim)
-                        .for_each(|d_hidden| step.machine.kernels.axpy(share, d, d_hidden));
+                        .for_each(|d_hidden| m.kernels.axpy(share, d, d_hidden));
                 }
-            }
+            }),
             _ => first(d_pooled),
         }
     }

@@ -7,14 +7,12 @@
 
 use super::TrainError;
 use super::attention::{self, Shape};
-use super::body::{Body, Borders, Network, last_tokens, last_tokens_back};
+use super::body::{Body, Borders, Network, last_rows};
 use super::data::{Batch, IGNORE, Inputs, Targets};
+use super::device::{Floats, Machine};
 use super::evaluate::{Listener, open_all};
-use super::memory::{Books, floats};
 use super::ops;
-use super::parallel::Machine;
 use super::plan::Plan;
-use super::pool::Floats;
 use super::step::{Step, Trace, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{AdapterSet, Base, Slot};
@@ -120,9 +118,11 @@ impl<'a> LlamaBody<'a> {
         let rows = starts.last().copied().unwrap_or(0);
         let mut turns = step.machine.unset(rows * c.head_dim);
         let positions = starts.windows(2).flat_map(|pair| 0..pair[1] - pair[0]);
-        for (turn, position) in turns.chunks_exact_mut(c.head_dim).zip(positions) {
-            angles(position, &frequencies, turn);
-        }
+        step.machine.compute(|| {
+            for (turn, position) in turns.chunks_exact_mut(c.head_dim).zip(positions) {
+                angles(position, &frequencies, turn);
+            }
+        });
         turns
     }
 
@@ -259,60 +259,6 @@ impl<'a> LlamaBody<'a> {
         }
     }
 
-    /// The books of [`block`](Self::block): its output and what it keeps stay in them; returns the
-    /// bytes of the latter.
-    fn block_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize]) -> u64 {
-        let (c, layer, n) =
-            (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
-        let normed = books.take(floats(n * c.dim));
-        let mut kept = 0;
-        for linear in [&layer.q, &layer.k, &layer.v] {
-            kept += books.take(floats(n * linear.weight.rows())) + books.linear(linear, n);
-        }
-        for (norm, width) in [(layer.q_norm, c.q_dim()), (layer.k_norm, c.kv_dim())] {
-            kept += if norm.is_empty() { 0 } else { books.take(floats(n * width)) };
-        }
-        kept += books.attention(self.shape(), starts);
-        kept += books.take(floats(n * c.dim)) + books.linear(&layer.o, n);
-        books.take(normed);
-        for linear in [&layer.gate, &layer.up] {
-            kept += books.take(floats(n * c.hidden)) + books.linear(linear, n);
-        }
-        let product = books.take(floats(n * c.hidden));
-        books.take(floats(n * c.dim));
-        kept += books.linear(&layer.down, n);
-        books.give(product + 2 * normed);
-        kept
-    }
-
-    /// The books of [`block_back`](Self::block_back) beside what was kept.
-    fn block_back_books(&self, books: &mut Books<'_>, index: usize, starts: &[usize], input: bool) {
-        let (c, layer, n) =
-            (self.model.config(), self.model.layer(index), starts[starts.len() - 1]);
-        let before = books.held();
-        let hidden = books.take(floats(n * c.hidden));
-        books.take(hidden);
-        books.linear_back(&layer.down, n, true);
-        books.give(hidden);
-        books.take(hidden);
-        books.pass(hidden);
-        books.take(2 * floats(n * c.dim));
-        books.linear_back(&layer.gate, n, true);
-        books.linear_back(&layer.up, n, true);
-
-        books.take(floats(self.shape().gradients(n)));
-        books.linear_back(&layer.o, n, true);
-        books.attention_back(self.shape(), starts);
-        if !layer.q_norm.is_empty() {
-            books.pass(floats(n * c.q_dim()));
-        }
-        books.take(floats(n * c.dim));
-        for linear in [&layer.q, &layer.k, &layer.v] {
-            books.linear_back(linear, n, input);
-        }
-        books.back_to(before);
-    }
-
     /// Qwen3's norm of every head, in place; returns what was there before, or nothing.
     fn norm_heads(
         &self,
@@ -356,7 +302,7 @@ impl<'a> LlamaBody<'a> {
             &mut dx,
             dw,
         );
-        d.copy_from_slice(&dx);
+        step.machine.assign(d, &dx);
     }
 
     /// Where the gradient of a norm's weight goes; empty if it is frozen.
@@ -568,7 +514,7 @@ impl Body for LlamaBody<'_> {
         let Inputs::Tokens(tokens) = inputs else { return Default::default() };
         let c = self.model.config();
         let turns = self.turns(step, starts);
-        let mut x = step.machine.unset(tokens.len() * c.dim);
+        let mut x = step.machine.unset(starts[starts.len() - 1] * c.dim);
         step.embed(&self.embedding(), tokens, &mut x);
         let mut blocks = Vec::with_capacity(c.layers);
         for index in 0..c.layers {
@@ -624,45 +570,6 @@ impl Body for LlamaBody<'_> {
         }
     }
 
-    fn predict(
-        &self,
-        books: &mut Books<'_>,
-        starts: &[usize],
-        loss: &dyn Fn(&mut Books<'_>),
-    ) -> Option<()> {
-        let (c, n) = (self.model.config(), *starts.last()?);
-        let x = floats(n * c.dim);
-        books.take(floats(n * c.head_dim) + x);
-        books.embed(self.embedding().site, n);
-        let mut kept = Vec::with_capacity(c.layers);
-        for index in 0..c.layers {
-            let inner = self.block_books(books, index, starts);
-            kept.push(if self.checkpointing { 0 } else { inner });
-            books.give(if self.checkpointing { inner } else { 0 });
-        }
-        // The hidden states and their gradient; then d, while the latter goes, and the residual
-        // stream behind the last block.
-        let hidden = books.take(x);
-        books.take(x);
-        loss(books);
-        books.give(hidden);
-        books.take(x);
-        books.give(2 * x);
-        for index in (self.lowest(books.plan)..c.layers).rev() {
-            let again = if self.checkpointing {
-                let inner = self.block_books(books, index, starts);
-                books.give(x);
-                inner
-            } else {
-                0
-            };
-            self.block_back_books(books, index, starts, true);
-            books.give(x + kept[index] + again);
-        }
-        books.embed(self.embedding().site, n);
-        Some(())
-    }
-
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
         need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank)).bytes
             as u64
@@ -673,20 +580,22 @@ impl Body for LlamaBody<'_> {
     }
 
     /// The last token's, as [`Session::classify`] takes it.
-    fn pool(&self, _: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, ()) {
-        (last_tokens(hidden, starts, self.model.config().dim), ())
+    fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Floats, ()) {
+        let width = self.model.config().dim;
+        (ops::gather(&step.machine, hidden, width, last_rows(starts)), ())
     }
 
     fn pool_back(
         &self,
-        _: &Step<'_>,
+        step: &Step<'_>,
         starts: &[usize],
         (): (),
         d_pooled: &[f32],
         d_hidden: &mut [f32],
         _: &mut [f32],
     ) {
-        last_tokens_back(d_pooled, starts, self.model.config().dim, d_hidden);
+        let width = self.model.config().dim;
+        ops::scatter(&step.machine, d_pooled, width, last_rows(starts), d_hidden);
     }
 }
 

@@ -3,7 +3,7 @@
 //! `C² = ‖W‖² + 2s·Σ_r (W Aᵀ)_r B_r + s²·Σ_rq B_r (A Aᵀ)_rq B_q`. ‖W‖² does not change and is
 //! computed once; W Aᵀ is one base product with r vectors. Sums in f64.
 
-use super::parallel::Machine;
+use super::device::Machine;
 use super::plan::{Change, LowRank, Plan};
 use crate::kernel::Input;
 use crate::nn::Linear;

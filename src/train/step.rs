@@ -10,12 +10,11 @@
 //! dB = dvᵀ u    du = s·dv B    dA = duᵀ x'    dm = Σ dy ⊙ v / C    dx = dy W + dropout'( (k − 1) ⊙ dy W + du A )
 //! ```
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use super::parallel::Machine;
+use super::device::{Floats, Machine};
+use super::ops;
 use super::plan::{Change, LowRank, Plan};
-use super::pool::Floats;
 use super::random;
 use crate::archive::schema;
 use crate::kernel::{GROUP, Precision};
@@ -119,7 +118,8 @@ impl<'s> Step<'s> {
         };
         let (rank, outputs) = (low.rank(self.rank), linear.weight.rows());
         let dropped = self.dropped(linear.site, x);
-        let u = self.u(&linear, low, &dropped);
+        let dropped = dropped.as_deref().unwrap_or(x);
+        let u = self.u(&linear, low, dropped);
         let b = self.b(low, rank, outputs);
         if low.magnitude.is_empty() {
             self.base(&linear, x, y);
@@ -129,23 +129,25 @@ impl<'s> Step<'s> {
 
         let bare = Linear { bias: &[], ..linear };
         let mut v = self.machine.unset(y.len());
-        self.base(&bare, &dropped, &mut v);
+        self.base(&bare, dropped, &mut v);
         if self.dropout.is_some() {
             self.base(&bare, x, y);
-            self.machine.kernels.axpy(-1.0, &v, y);
+            self.machine.compute(|| self.machine.kernels.axpy(-1.0, &v, y));
         } else {
-            y.fill(0.0);
+            self.machine.clear(y);
         }
         self.machine.forward_transposed(1.0, &u, b, rank, 1.0, &mut v);
         let gain = self.gain(linear.site, low);
-        for (y, v) in y.chunks_exact_mut(outputs).zip(v.chunks_exact(outputs)) {
-            for ((y, v), k) in y.iter_mut().zip(v).zip(&gain) {
-                *y += k * v;
+        self.machine.compute(|| {
+            for (y, v) in y.chunks_exact_mut(outputs).zip(v.chunks_exact(outputs)) {
+                for ((y, v), k) in y.iter_mut().zip(v).zip(&*gain) {
+                    *y += k * v;
+                }
+                if !linear.bias.is_empty() {
+                    self.machine.kernels.axpy(1.0, linear.bias, y);
+                }
             }
-            if !linear.bias.is_empty() {
-                self.machine.kernels.axpy(1.0, linear.bias, y);
-            }
-        }
+        });
         Trace { u, v }
     }
 
@@ -153,7 +155,7 @@ impl<'s> Step<'s> {
     pub(crate) fn trace(&self, linear: &Linear<'_>, x: &[f32]) -> Trace {
         match self.plan.change(linear.site) {
             Change::LowRank(low) if low.magnitude.is_empty() => Trace {
-                u: self.u(linear, low, &self.dropped(linear.site, x)),
+                u: self.u(linear, low, self.dropped(linear.site, x).as_deref().unwrap_or(x)),
                 v: Floats::default(),
             },
             Change::LowRank(_) => self.linear(
@@ -191,19 +193,18 @@ impl<'s> Step<'s> {
         gradients: &mut [f32],
     ) {
         let linear = self.effective(linear);
-        let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
+        let outputs = linear.weight.rows();
         match self.plan.change(linear.site) {
             Change::Frozen => {}
             Change::Full { weight, bias } => {
                 self.machine.outer(dy, x, outputs, &mut gradients[weight.clone()]);
-                sum_rows(dy, &mut gradients[bias.clone()]);
+                ops::sum_rows(&self.machine, dy, &mut gradients[bias.clone()]);
             }
             Change::LowRank(low) => {
                 return self.low_rank_back(&linear, low, trace, x, dy, dx, gradients);
             }
         }
         if let Some(dx) = dx {
-            debug_assert_eq!(dx.len() / inputs, dy.len() / outputs);
             self.machine.back_through(&linear.weight, dy, dx);
         }
     }
@@ -221,42 +222,47 @@ impl<'s> Step<'s> {
     ) {
         let (rank, outputs, inputs) =
             (low.rank(self.rank), linear.weight.rows(), linear.weight.cols());
-        let gain = if low.magnitude.is_empty() { Vec::new() } else { self.gain(linear.site, low) };
-        let mut dv = Cow::Borrowed(dy);
-        if !gain.is_empty() {
+        let (mut gain, mut scaled) = (Floats::default(), None);
+        if !low.magnitude.is_empty() {
+            gain = self.gain(linear.site, low);
             let norms = &self.norms[linear.site as usize];
             let dm = &mut gradients[low.magnitude.clone()];
-            for (dy, v) in dy.chunks_exact(outputs).zip(trace.v.chunks_exact(outputs)) {
-                for (((dm, dy), v), c) in dm.iter_mut().zip(dy).zip(v).zip(norms) {
-                    *dm += dy * v / c;
+            self.machine.compute(|| {
+                for (dy, v) in dy.chunks_exact(outputs).zip(trace.v.chunks_exact(outputs)) {
+                    for (((dm, dy), v), c) in dm.iter_mut().zip(dy).zip(v).zip(norms) {
+                        *dm += dy * v / c;
+                    }
                 }
-            }
-            scale_columns(dv.to_mut(), &gain, 0.0);
+            });
+            scaled = Some(self.scaled(dy, &gain, 0.0));
         }
+        let dv = scaled.as_deref().unwrap_or(dy);
 
         let b = self.b(low, rank, outputs);
-        self.machine.outer(&trace.u, &dv, rank, &mut gradients[prefix(&low.b, rank * outputs)]);
+        self.machine.outer(&trace.u, dv, rank, &mut gradients[prefix(&low.b, rank * outputs)]);
         let mut du = self.machine.unset(trace.u.len());
-        self.machine.forward(low.scale(rank), &dv, b, rank, 0.0, &mut du);
+        self.machine.forward(low.scale(rank), dv, b, rank, 0.0, &mut du);
         if !low.a_frozen {
             let dropped = self.dropped(linear.site, x);
-            self.machine.outer(&du, &dropped, rank, &mut gradients[prefix(&low.a, rank * inputs)]);
+            let dropped = dropped.as_deref().unwrap_or(x);
+            self.machine.outer(&du, dropped, rank, &mut gradients[prefix(&low.a, rank * inputs)]);
         }
         let Some(dx) = dx else { return };
         let a = self.a(low, rank, inputs);
         let Some(dropout) = self.dropout else {
             self.machine.forward_transposed(1.0, &du, a, rank, 1.0, dx);
-            return self.machine.back_through(&linear.weight, &dv, dx);
+            return self.machine.back_through(&linear.weight, dv, dx);
         };
         let mut through = self.machine.zeros(dx.len());
         self.machine.forward_transposed(1.0, &du, a, rank, 0.0, &mut through);
         if !gain.is_empty() {
-            let mut rest = dy.to_vec();
-            scale_columns(&mut rest, &gain, -1.0);
+            let rest = self.scaled(dy, &gain, -1.0);
             self.machine.back_through(&linear.weight, &rest, &mut through);
         }
-        dropout.apply(linear.site, &mut through);
-        self.machine.kernels.axpy(1.0, &through, dx);
+        self.machine.compute(|| {
+            dropout.apply(linear.site, &mut through);
+            self.machine.kernels.axpy(1.0, &through, dx);
+        });
         self.machine.back_through(&linear.weight, dy, dx);
     }
 
@@ -268,6 +274,8 @@ impl<'s> Step<'s> {
         let is_fast = self.precision == Precision::Fast && m.kernels.has_fast(&linear.weight);
         let n = x.len() / inputs;
         let share = m.share(n);
+        let integers = if is_fast { x.len() } else { 0 };
+        m.temporary(integers + 4 * (integers / GROUP));
         let multiply = |x: &[f32], y: &mut [f32], executor: &dyn Executor, lanes: usize| {
             let segment = [Segment { first: 0, rows: x.len() / inputs, sequence: 0 }];
             let pass = Pass {
@@ -278,7 +286,6 @@ impl<'s> Step<'s> {
                 active: &[],
                 max_active: 0,
             };
-            let integers = if is_fast { x.len() } else { 0 };
             let (mut values, mut scales) = (vec![0; integers], vec![0.0; integers / GROUP]);
             let mut scratch =
                 Scratch { low_rank: &mut [], width: 0, values: &mut values, scales: &mut scales };
@@ -287,7 +294,7 @@ impl<'s> Step<'s> {
         // Fast products make x integers once for all lanes; and one row alone is computed another
         // way than one of many.
         if is_fast || share < ROWS || n % share == 1 {
-            return multiply(x, y, m.executor, m.lanes());
+            return m.compute(|| multiply(x, y, m.executor, m.lanes()));
         }
         m.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| {
             multiply(x, y, &Serial, 1)
@@ -305,7 +312,7 @@ impl<'s> Step<'s> {
         });
         if let Change::LowRank(low) = self.plan.change(table.site) {
             let rank = low.rank(self.rank);
-            let u = self.embedding_rows(low, rank, tokens, low.scale(rank));
+            let u = self.embedding_rows(low, rank, tokens, y.len() / dim);
             self.machine.forward_transposed(1.0, &u, self.b(low, rank, dim), rank, 1.0, y);
         }
     }
@@ -322,59 +329,81 @@ impl<'s> Step<'s> {
         match self.plan.change(table.site) {
             Change::Frozen => {}
             Change::Full { weight, .. } => {
-                let gradient = &mut gradients[weight.clone()];
-                for (&token, dy) in tokens.iter().zip(dy.chunks_exact(dim)) {
-                    self.machine.kernels.axpy(
-                        1.0,
-                        dy,
-                        &mut gradient[token as usize * dim..][..dim],
-                    );
-                }
+                self.add_rows(tokens, dy, dim, dim, &mut gradients[weight.clone()]);
             }
             Change::LowRank(low) => {
                 let rank = low.rank(self.rank);
-                let scale = low.scale(rank);
-                let u = self.embedding_rows(low, rank, tokens, scale);
+                let u = self.embedding_rows(low, rank, tokens, dy.len() / dim);
                 self.machine.outer(&u, dy, rank, &mut gradients[prefix(&low.b, rank * dim)]);
                 if low.a_frozen {
                     return;
                 }
-                let mut du = vec![0.0; u.len()];
-                self.machine.forward(scale, dy, self.b(low, rank, dim), rank, 0.0, &mut du);
-                let gradient = &mut gradients[low.a.clone()];
-                for (&token, du) in tokens.iter().zip(du.chunks_exact(rank)) {
-                    self.machine.kernels.axpy(
-                        1.0,
-                        du,
-                        &mut gradient[token as usize * low.rank..][..rank],
-                    );
-                }
+                let (mut du, b) = (self.machine.alone(u.len()), self.b(low, rank, dim));
+                self.machine.forward(low.scale(rank), dy, b, rank, 0.0, &mut du);
+                self.add_rows(tokens, &du, rank, low.rank, &mut gradients[low.a.clone()]);
             }
         }
     }
 
-    /// s·A's columns of the tokens, `[n, rank]`.
-    fn embedding_rows(&self, low: &LowRank, rank: usize, tokens: &[u32], scale: f32) -> Vec<f32> {
-        let a = &self.values[low.a.clone()];
-        tokens
-            .iter()
-            .flat_map(|&token| a[token as usize * low.rank..][..rank].iter().map(|a| scale * a))
-            .collect()
+    /// Adds every row of d, `[n, width]`, to the front of its token's row of `gradient`, `[_,
+    /// stride]`.
+    fn add_rows(
+        &self,
+        tokens: &[u32],
+        d: &[f32],
+        width: usize,
+        stride: usize,
+        gradient: &mut [f32],
+    ) {
+        self.machine.compute(|| {
+            for (&token, d) in tokens.iter().zip(d.chunks_exact(width)) {
+                let row = &mut gradient[token as usize * stride..][..width];
+                self.machine.kernels.axpy(1.0, d, row);
+            }
+        });
+    }
+
+    /// s·A's columns of the n tokens, `[n, rank]`.
+    fn embedding_rows(&self, low: &LowRank, rank: usize, tokens: &[u32], n: usize) -> Floats {
+        let (a, scale) = (&self.values[low.a.clone()], low.scale(rank));
+        let mut u = self.machine.alone(n * rank);
+        self.machine.compute(|| {
+            for (&token, u) in tokens.iter().zip(u.chunks_exact_mut(rank)) {
+                let a = &a[token as usize * low.rank..][..rank];
+                u.iter_mut().zip(a).for_each(|(u, a)| *u = scale * a);
+            }
+        });
+        u
     }
 
     /// DoRA's k = m / C of `site`; 1 where C is zero.
-    fn gain(&self, site: u32, low: &LowRank) -> Vec<f32> {
-        let m = &self.values[low.magnitude.clone()];
+    fn gain(&self, site: u32, low: &LowRank) -> Floats {
+        let (m, norms) = (&self.values[low.magnitude.clone()], &self.norms[site as usize]);
         let finite = |k: f32| if k.is_finite() { k } else { 1.0 };
-        m.iter().zip(&self.norms[site as usize]).map(|(m, c)| finite(m / c)).collect()
+        let mut gain = self.machine.alone(m.len());
+        self.machine.compute(|| {
+            gain.iter_mut().zip(m.iter().zip(norms)).for_each(|(k, (m, c))| *k = finite(m / c))
+        });
+        gain
     }
 
-    fn dropped<'x>(&self, site: u32, x: &'x [f32]) -> Cow<'x, [f32]> {
-        let mut x = Cow::Borrowed(x);
-        if let Some(dropout) = self.dropout {
-            dropout.apply(site, x.to_mut());
-        }
-        x
+    /// x with every column j times (k_j + shift).
+    fn scaled(&self, x: &[f32], k: &[f32], shift: f32) -> Floats {
+        let mut scaled = self.machine.copy(x);
+        self.machine.compute(|| {
+            for x in scaled.chunks_exact_mut(k.len()) {
+                x.iter_mut().zip(k).for_each(|(x, k)| *x *= k + shift);
+            }
+        });
+        scaled
+    }
+
+    /// x with dropout; `None` without.
+    fn dropped(&self, site: u32, x: &[f32]) -> Option<Floats> {
+        let dropout = self.dropout?;
+        let mut dropped = self.machine.copy(x);
+        self.machine.compute(|| dropout.apply(site, &mut dropped));
+        Some(dropped)
     }
 
     fn a(&self, low: &LowRank, rank: usize, inputs: usize) -> &'s [f32] {
@@ -404,21 +433,4 @@ pub(crate) fn trained<'v>(
 /// The first `len` numbers of a range.
 fn prefix(range: &Range<usize>, len: usize) -> Range<usize> {
     range.start..range.start + len
-}
-
-/// Every column j of x times (k_j + shift).
-fn scale_columns(x: &mut [f32], k: &[f32], shift: f32) {
-    for x in x.chunks_exact_mut(k.len()) {
-        x.iter_mut().zip(k).for_each(|(x, k)| *x *= k + shift);
-    }
-}
-
-/// `sum += Σ rows of x`; nothing if `sum` is empty.
-pub(crate) fn sum_rows(x: &[f32], sum: &mut [f32]) {
-    if sum.is_empty() {
-        return;
-    }
-    for x in x.chunks_exact(sum.len()) {
-        sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
-    }
 }
