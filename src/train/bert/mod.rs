@@ -8,27 +8,35 @@
 //! activation reads. Norms and activations are computed again from these. With checkpointing only s
 //! is kept, and the block runs again on the way back.
 
+mod block;
+mod pool;
+mod vectors;
+
 use std::ops::Range;
 
-use super::TrainError;
-use super::attention::{self, Shape};
-use super::body::{Body, Borders, Network};
-use super::data::{Batch, Inputs, Targets};
-use super::device::Floats;
-use super::evaluate::{Listener, open_all};
-use super::ops;
-use super::plan::Plan;
-use super::step::{Step, Trace, trained};
-use super::trainer::sealed::Sealed;
+use block::Kept;
+use pool::Pool;
+use vectors::norm_ids;
+
 use crate::adapter::{AdapterSet, Base, Slot};
 use crate::archive::schema::bert::{Bert as Root, BertLayer, LayerNorm as StoredNorm};
 use crate::archive::{Buffer, schema, to_buffer};
 use crate::error::Result;
 use crate::kernel::Precision;
-use crate::model::bert::{Bert, Layer, Pooling, Site};
-use crate::nn::{Embedding, LayerNorm, Linear};
-use crate::quant::{Matrix, Values};
+use crate::model::bert::{Bert, Layer, Site};
+use crate::nn::{Embedding, Linear};
+use crate::quant::Values;
 use crate::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
+use crate::train::TrainError;
+use crate::train::attention::Shape;
+use crate::train::body::{Body, Borders, Network};
+use crate::train::data::{Batch, Inputs, Targets};
+use crate::train::device::Floats;
+use crate::train::evaluate::{Listener, open_all};
+use crate::train::ops;
+use crate::train::plan::Plan;
+use crate::train::step::{Step, trained};
+use crate::train::trainer::sealed::Sealed;
 
 /// A BERT-family encoder in training.
 pub(crate) struct BertBody<'a> {
@@ -43,51 +51,12 @@ impl<'a> Sealed<'a> for Bert<'a> {
     }
 }
 
-/// What the way back needs of one block.
-pub(crate) struct Kept {
-    /// The sum that the norm before it reads, `[n, dim]`.
-    sum: Floats,
-    /// The rest, unless it is to be computed again.
-    inner: Option<Inner>,
-}
-
-struct Inner {
-    q: Floats,
-    k: Floats,
-    v: Floats,
-    attended: Floats,
-    /// Before the norm between the halves.
-    middle: Floats,
-    /// Before the activation, `[n, hidden]`.
-    up: Floats,
-    /// Of q, k, v, o, up, down.
-    traces: [Trace; 6],
-}
-
 /// What the way back needs of a pass.
 #[derive(Default)]
 pub(crate) struct BertTrace {
     blocks: Vec<Kept>,
     /// The sum behind the last block.
     last: Floats,
-}
-
-/// What the way back needs of pooling.
-pub(crate) enum Pool {
-    /// The first token's state.
-    First,
-    Mean,
-    /// BERT's pooler: the first tokens' states, what came out of tanh, and the layer's own.
-    Pooler {
-        first: Floats,
-        out: Floats,
-        trace: Trace,
-    },
-}
-
-/// The numbers of a norm's weight and bias among the family's vectors.
-fn norm_ids(norm: usize) -> [u32; 2] {
-    [2 * norm as u32, 2 * norm as u32 + 1]
 }
 
 impl<'a> BertBody<'a> {
@@ -101,195 +70,6 @@ impl<'a> BertBody<'a> {
     fn shape(&self) -> Shape {
         let c = self.model.config();
         Shape { heads: c.heads, kv_heads: c.heads, head_dim: c.head_dim(), causal: false }
-    }
-
-    /// The number of the last block's second norm.
-    fn last_norm(&self) -> usize {
-        2 * self.model.config().layers
-    }
-
-    /// Norm `number` as the archive has it.
-    fn archived_norm(&self, number: usize) -> LayerNorm<'a> {
-        match number {
-            0 => self.model.embedding_norm(),
-            odd if !odd.is_multiple_of(2) => self.model.layer(odd / 2).attention_norm,
-            even => self.model.layer(even / 2 - 1).output_norm,
-        }
-    }
-
-    /// Norm `number` as it is now.
-    fn norm<'s>(&self, step: &Step<'s>, number: usize) -> LayerNorm<'s>
-    where
-        'a: 's,
-    {
-        let ([weight, bias], archived) = (norm_ids(number), self.archived_norm(number));
-        LayerNorm {
-            weight: step.vector(weight, archived.weight),
-            bias: step.vector(bias, archived.bias),
-            ..archived
-        }
-    }
-
-    /// The way back of norm `number`, in place.
-    fn norm_back(
-        &self,
-        step: &Step<'_>,
-        number: usize,
-        sum: &[f32],
-        d: &mut [f32],
-        gradients: &mut [f32],
-    ) {
-        let ranges = norm_ids(number).map(|id| step.plan.vectors.get(&id).cloned());
-        let [dw, db] = match ranges {
-            [Some(weight), Some(bias)] => {
-                gradients.get_disjoint_mut([weight, bias]).unwrap_or_default()
-            }
-            _ => Default::default(),
-        };
-        ops::layer_norm_back(&step.machine, sum, &self.norm(step, number), d, dw, db);
-    }
-
-    /// The tables of positions and token types by their numbers. They are trained (by `full`) where
-    /// they are f32.
-    fn tables(&self) -> [(u32, Matrix<'a>); 2] {
-        let next = norm_ids(self.last_norm() + 1);
-        [(next[0], self.model.positions()), (next[1], self.model.token_types())]
-    }
-
-    /// Adds the embeddings of every row's position and of token type 0.
-    fn add_places(&self, step: &Step<'_>, starts: &[usize], x: &mut [f32]) {
-        let dim = self.model.config().dim;
-        let [positions, types] =
-            self.tables().map(|(id, table)| match step.plan.vectors.get(&id) {
-                Some(range) => table.with_floats(&step.values[range.clone()]),
-                None => table,
-            });
-        let (mut position, mut kind) = (vec![0.0; dim], vec![0.0; dim]);
-        step.machine.compute(|| {
-            types.read(0, 0, &mut kind);
-            for (at, x) in places(starts).zip(x.chunks_exact_mut(dim)) {
-                positions.read(at, 0, &mut position);
-                step.machine.kernels.axpy(1.0, &position, x);
-                step.machine.kernels.axpy(1.0, &kind, x);
-            }
-        });
-    }
-
-    /// The way back of [`add_places`](Self::add_places).
-    fn add_places_back(&self, step: &Step<'_>, starts: &[usize], d: &[f32], gradients: &mut [f32]) {
-        let dim = self.model.config().dim;
-        let [positions, types] = self.tables().map(|(id, _)| step.plan.vectors.get(&id).cloned());
-        if let Some(range) = positions {
-            let gradient = &mut gradients[range];
-            step.machine.compute(|| {
-                for (at, d) in places(starts).zip(d.chunks_exact(dim)) {
-                    step.machine.kernels.axpy(1.0, d, &mut gradient[at * dim..][..dim]);
-                }
-            });
-        }
-        if let Some(range) = types {
-            ops::sum_rows(&step.machine, d, &mut gradients[range.start..range.start + dim]);
-        }
-    }
-
-    /// Block `index`, from sum to sum.
-    fn block(
-        &self,
-        step: &Step<'_>,
-        index: usize,
-        starts: &[usize],
-        sum: &[f32],
-    ) -> (Floats, Inner) {
-        let (c, layer) = (self.model.config(), self.model.layer(index));
-        let (m, n) = (&step.machine, sum.len() / c.dim);
-        let apply = |linear: &Linear<'_>, x: &[f32]| {
-            let mut y = m.unset(n * linear.weight.rows());
-            let trace = step.linear(linear, x, &mut y);
-            (y, trace)
-        };
-
-        let x = ops::layer_norm(m, sum, &self.norm(step, 2 * index));
-        let (q, q_trace) = apply(&layer.q, &x);
-        let (k, k_trace) = apply(&layer.k, &x);
-        let (v, v_trace) = apply(&layer.v, &x);
-        let attended =
-            attention::forward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v });
-        let (mut middle, o_trace) = apply(&layer.o, &attended);
-        ops::add(m, &mut middle, &x);
-        drop(x);
-
-        let x = ops::layer_norm(m, &middle, &self.norm(step, 2 * index + 1));
-        let (up, up_trace) = apply(&layer.up, &x);
-        let (mut out, down_trace) = apply(&layer.down, &ops::activate(m, c.activation, &up));
-        ops::add(m, &mut out, &x);
-        (
-            out,
-            Inner {
-                q,
-                k,
-                v,
-                attended,
-                middle,
-                up,
-                traces: [q_trace, k_trace, v_trace, o_trace, up_trace, down_trace],
-            },
-        )
-    }
-
-    /// The way back of block `index`: d, `[n, dim]`, becomes the gradient of the sum it reads;
-    /// wrong if `input` is false.
-    #[allow(clippy::too_many_arguments, reason = "the block's inputs, and the two gradients")]
-    fn block_back(
-        &self,
-        step: &Step<'_>,
-        index: usize,
-        starts: &[usize],
-        kept: Kept,
-        d: &mut Floats,
-        input: bool,
-        gradients: &mut [f32],
-    ) {
-        let Kept { sum, inner } = kept;
-        let inner = inner.unwrap_or_else(|| self.block(step, index, starts, &sum).1);
-        let Inner {
-            q,
-            k,
-            v,
-            attended,
-            middle,
-            up,
-            traces: [q_trace, k_trace, v_trace, o_trace, up_trace, down_trace],
-        } = inner;
-        let (c, layer, m) = (self.model.config(), self.model.layer(index), &step.machine);
-
-        // out = x + Down h, h = f(up), up = Up x, x = norm(middle)
-        let (h, slope) = ops::activate_with_slope(m, c.activation, up);
-        let mut d_up = m.zeros(h.len());
-        step.linear_back(&layer.down, &down_trace, &h, d, Some(&mut d_up), gradients);
-        drop(h);
-        ops::multiply_by(m, &mut d_up, &slope);
-        drop(slope);
-        let x = ops::layer_norm(m, &middle, &self.norm(step, 2 * index + 1));
-        step.linear_back(&layer.up, &up_trace, &x, &d_up, Some(&mut *d), gradients);
-        drop((x, d_up));
-        self.norm_back(step, 2 * index + 1, &middle, d, gradients);
-
-        // middle = x + O attended, attended = attention(Q x, K x, V x), x = norm(sum)
-        let (shape, inputs) = (self.shape(), attention::Inputs { q: &q, k: &k, v: &v });
-        let mut buffer = m.unset(shape.gradients(d.len() / c.dim));
-        let [d_attended, dq, dk, dv] = shape.split(&mut buffer);
-        m.clear(d_attended);
-        step.linear_back(&layer.o, &o_trace, &attended, d, Some(&mut *d_attended), gradients);
-        attention::backward(m, shape, starts, inputs, d_attended, [&mut *dq, &mut *dk, &mut *dv]);
-        let x = ops::layer_norm(m, &sum, &self.norm(step, 2 * index));
-        for (linear, trace, dy) in
-            [(&layer.q, &q_trace, dq), (&layer.k, &k_trace, dk), (&layer.v, &v_trace, dv)]
-        {
-            step.linear_back(linear, trace, &x, dy, input.then_some(&mut *d), gradients);
-        }
-        if input {
-            self.norm_back(step, 2 * index, &sum, d, gradients);
-        }
     }
 
     /// Is a linear layer of block `index` trained?
@@ -531,35 +311,8 @@ impl Body for BertBody<'_> {
         self.model.tokenizer_json().len() as u64
     }
 
-    /// As [`Bert::classifier_pooling`] says.
     fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Floats, Pool) {
-        let (m, dim) = (&step.machine, self.model.config().dim);
-        let first =
-            || ops::gather(m, hidden, dim, starts[1..].iter().zip(starts).map(|(_, at)| *at));
-        match (self.model.classifier_pooling(), self.model.pooler()) {
-            (Pooling::Pooler, Some(pooler)) => {
-                let first = first();
-                let mut out = m.alone(first.len());
-                let trace = step.linear(&pooler, &first, &mut out);
-                m.compute(|| out.iter_mut().for_each(|v| *v = crate::tensor::math::tanh(*v)));
-                let mut pooled = m.alone(out.len());
-                m.assign(&mut pooled, &out);
-                (pooled, Pool::Pooler { first, out, trace })
-            }
-            (Pooling::Mean, _) => {
-                let mut means = m.alone((starts.len() - 1) * dim);
-                m.compute(|| {
-                    for (pair, mean) in starts.windows(2).zip(means.chunks_exact_mut(dim)) {
-                        hidden[pair[0] * dim..pair[1] * dim]
-                            .chunks_exact(dim)
-                            .for_each(|state| m.kernels.axpy(1.0, state, mean));
-                        mean.iter_mut().for_each(|value| *value /= (pair[1] - pair[0]) as f32);
-                    }
-                });
-                (means, Pool::Mean)
-            }
-            _ => (first(), Pool::First),
-        }
+        self.pooled(step, hidden, starts)
     }
 
     fn pool_back(
@@ -571,35 +324,7 @@ impl Body for BertBody<'_> {
         d_hidden: &mut [f32],
         gradients: &mut [f32],
     ) {
-        let (m, dim) = (&step.machine, self.model.config().dim);
-        let mut first = |d: &[f32]| {
-            m.compute(|| {
-                for (start, d) in starts.iter().zip(d.chunks_exact(dim)) {
-                    m.kernels.axpy(1.0, d, &mut d_hidden[start * dim..][..dim]);
-                }
-            })
-        };
-        match (pool, self.model.pooler()) {
-            // out = tanh(P h + b)
-            (Pool::Pooler { first: states, out, trace }, Some(pooler)) => {
-                let (mut d, mut d_states) = (m.alone(out.len()), m.alone(states.len()));
-                m.compute(|| {
-                    let terms = d_pooled.iter().zip(&*out).map(|(d, out)| d * (1.0 - out * out));
-                    d.iter_mut().zip(terms).for_each(|(d, term)| *d = term);
-                });
-                step.linear_back(&pooler, &trace, &states, &d, Some(&mut d_states), gradients);
-                first(&d_states);
-            }
-            (Pool::Mean, _) => m.compute(|| {
-                for (pair, d) in starts.windows(2).zip(d_pooled.chunks_exact(dim)) {
-                    let share = 1.0 / (pair[1] - pair[0]) as f32;
-                    d_hidden[pair[0] * dim..pair[1] * dim]
-                        .chunks_exact_mut(dim)
-                        .for_each(|d_hidden| m.kernels.axpy(share, d, d_hidden));
-                }
-            }),
-            _ => first(d_pooled),
-        }
+        self.pooled_back(step, starts, pool, d_pooled, d_hidden, gradients);
     }
 }
 
@@ -621,11 +346,6 @@ fn groups(starts: &[usize], tokens: usize) -> Vec<Range<usize>> {
         }
     }
     groups
-}
-
-/// The position of every row in its sequence.
-fn places(starts: &[usize]) -> impl Iterator<Item = usize> + '_ {
-    starts.windows(2).flat_map(|pair| 0..pair[1] - pair[0])
 }
 
 fn linears<'a>(layer: &Layer<'a>) -> [Linear<'a>; 6] {
