@@ -29,7 +29,7 @@ use super::trainer::{Trainable, check_task, sealed::Sealed};
 
 /// What a run will take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Forecast {
+pub struct Estimate {
     /// Numbers that are trained.
     pub trainable_parameters: usize,
     /// Values, gradients and the copies that divergence and early stopping fall back on.
@@ -128,12 +128,12 @@ const EPOCHS: u64 = 4;
 ///
 /// # Errors
 /// [`TrainError::Options`] for options that cannot be or do not fit the base.
-pub fn forecast<'a>(
+pub fn estimate<'a>(
     base: impl Trainable<'a>,
     options: &Options,
     run: &RunOptions,
     workload: &Workload,
-) -> Result<Forecast, TrainError> {
+) -> Result<Estimate, TrainError> {
     let mut described = options.clone();
     if let Some(start) = &options.start {
         start.describe(&mut described);
@@ -164,7 +164,7 @@ pub fn forecast<'a>(
         _ => 0,
     };
     let most = step_bytes.max(validation_bytes).max(checkpoint_bytes);
-    Ok(Forecast {
+    Ok(Estimate {
         trainable_parameters: plan.trainable(),
         parameter_bytes,
         optimizer_bytes,
@@ -206,15 +206,11 @@ fn step_bytes(
         dropout: (options.dropout > 0.0).then_some(Dropout { p: options.dropout, seed: 0 }),
         precision: options.precision,
     };
-    for lengths in largest(&workload.batches) {
-        let (batch, bytes) = batch(network, plan, lengths);
-        if batch.starts[batch.starts.len() - 1] == 0 {
-            return Err(TrainError::options("a batch without rows takes nothing"));
-        }
+    for lengths in largest(&workload.batches, network.borders().context)? {
+        let (batch, bytes) = batch(network, plan, &lengths);
         let _batch = step.machine.hold(bytes);
         let back = Back { weight: 1.0, label_smoothing: 0.0, gradients: &mut gradients };
         network.run(&step, &batch, Some(back));
-        account.max().map_err(refused)?;
     }
     account.max().map_err(refused)
 }
@@ -240,21 +236,25 @@ fn batch(network: &dyn Network, plan: &Plan, lengths: &[usize]) -> (Batch, usize
     (Batch { inputs, starts, targets }, bytes)
 }
 
-/// The batches, the one of most rows first, but for those that have no more rows and sequences than
-/// another, and none that is longer.
-fn largest(batches: &[Vec<usize>]) -> Vec<&[usize]> {
-    let size = |batch: &Vec<usize>| {
-        [batch.iter().sum::<usize>(), batch.len(), batch.iter().copied().max().unwrap_or(0)]
-    };
-    let mut sizes: Vec<_> = batches.iter().map(|batch| (size(batch), batch.as_slice())).collect();
+/// The batches, with sequences no longer than `context`, the one of most rows first, but for those
+/// that have no more rows and sequences than another, and none that is longer.
+fn largest(batches: &[Vec<usize>], context: usize) -> Result<Vec<Vec<usize>>, TrainError> {
+    let mut sizes = Vec::new();
+    for batch in batches {
+        most("sequences of a batch", batch.len(), MOST_SEQUENCES)?;
+        let batch: Vec<usize> = batch.iter().map(|length| (*length).min(context).max(1)).collect();
+        let rows = batch.iter().fold(0usize, |rows, length| rows.saturating_add(*length));
+        most("rows of a batch", rows, MOST_ROWS)?;
+        sizes.push(([rows, batch.len(), batch.iter().copied().max().unwrap_or(0)], batch));
+    }
     sizes.sort_unstable_by(|a, b| b.cmp(a));
-    let mut kept: Vec<([usize; 3], &[usize])> = Vec::new();
+    let mut kept: Vec<([usize; 3], Vec<usize>)> = Vec::new();
     for (size, batch) in sizes {
         if !kept.iter().any(|(other, _)| size.iter().zip(other).all(|(a, b)| a <= b)) {
             kept.push((size, batch));
         }
     }
-    kept.into_iter().map(|(_, batch)| batch).collect()
+    Ok(kept.into_iter().map(|(_, batch)| batch).collect())
 }
 
 /// The numbers as an archive, and the core on top.
@@ -324,4 +324,17 @@ fn dora_rows(plan: &Plan, network: &dyn Network) -> u64 {
 /// The bytes of `count` f32.
 pub(crate) fn floats(count: usize) -> u64 {
     4 * count as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::largest;
+
+    #[test]
+    fn batches_are_left_out_that_are_smaller_in_every_way() {
+        let batches = [vec![10; 8], vec![9; 8], vec![30; 4], vec![1, 100], vec![100], vec![200, 1]];
+        let kept = largest(&batches, 150).unwrap();
+        assert_eq!(kept, [vec![150, 1], vec![30; 4], vec![10; 8]]);
+        assert!(largest(&[vec![]], 150).is_err() && largest(&[vec![1], vec![]], 1).is_err());
+    }
 }

@@ -42,7 +42,7 @@ pub use checkpoint::unfinished;
 pub use compare::{Meter, Row, Run, Spread, rows, run_method, smoothed};
 pub use error::TrainError;
 pub use evaluate::{Measures, classify, evaluate};
-pub use memory::{Forecast, Workload, forecast};
+pub use memory::{Estimate, Workload, estimate};
 pub use method::Method;
 pub use nf4_base::with_nf4;
 pub use optimizer::OptimizerKind;

@@ -120,3 +120,33 @@ impl Storage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pool::Pool;
+    use super::*;
+
+    #[test]
+    fn bytes_are_held_as_long_as_a_heap_would_hold_them() {
+        let account = Arc::default();
+        let pool = Arc::new(Pool::meta(&account));
+        pool.begin(100);
+        let (small, large) = (pool.take(8), pool.take(100 * 64));
+        let bytes = 4 * (8 + 100 * 64 + super::super::LINE as u64);
+        assert_eq!((small.len(), large.len(), account.lock().held), (8, 100 * 64, bytes));
+        drop((small, large));
+        assert_eq!(account.lock().held, bytes - 4 * 8, "the pool keeps the large one");
+        drop(pool.hold(100));
+        pool.clear();
+        assert_eq!((account.lock().held, account.max()), (0, Ok(bytes + 68)));
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_an_empty_buffer_and_noted() {
+        let account = Arc::default();
+        let pool = Arc::new(Pool::meta(&account));
+        pool.begin(1);
+        assert!(pool.take(1 << 56).is_empty() && pool.alone(1 << 57).is_empty());
+        assert_eq!(account.max(), Err(4 * ((1 << 56) + super::super::LINE as u64)), "the first");
+    }
+}
