@@ -15,7 +15,7 @@ use commands::{
     import, init, inspect, logits, memory, tokenize, train,
 };
 use shared::{
-    attach, files, forecast, methods, model, output, progress, prompt, reply, results, sampling,
+    attach, estimate, files, methods, model, output, progress, prompt, reply, results, sampling,
     template, train_names, train_options,
 };
 

@@ -20,7 +20,7 @@ use crate::text::TextBorder;
 use crate::train::data::{DataOptions, Dataset, MAX_LENGTH, Task, Tokenize};
 use crate::train::{
     AnyBase, Control, Event, Length, Method, OptimizerKind, Options, Report, RunOptions, Shape,
-    Start, Targets, TrainError, Trainer, Warmup, Workload, forecast, kind, run, save, unfinished,
+    Start, Targets, TrainError, Trainer, Warmup, Workload, estimate, kind, run, save, unfinished,
 };
 
 /// `task`: the next token, of a decoder or an LSTM.
@@ -577,7 +577,7 @@ fn train(
     if job.memory_limit > 0 {
         let workload =
             Workload::of(&training, validation.as_ref(), &job.run, options.seed, executor.lanes());
-        let need = forecast(base, &options, &job.run, &workload)?
+        let need = estimate(base, &options, &job.run, &workload)?
             .heap_bytes
             .saturating_add(archive.len() as u64);
         if need > job.memory_limit {

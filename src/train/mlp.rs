@@ -11,11 +11,10 @@
 use super::TrainError;
 use super::body::{Body, Borders, Network};
 use super::data::{Batch, Inputs, Targets};
+use super::device::Floats;
 use super::evaluate::{Listener, open_all};
-use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
-use super::pool::Floats;
 use super::step::{Saved, Step, trained};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{AdapterSet, Base, Slot};
@@ -68,7 +67,7 @@ impl MlpBody<'_> {
 }
 
 impl Body for MlpBody<'_> {
-    type Trace = Vec<Kept>;
+    type Saved = Vec<Kept>;
     type Pool = ();
 
     fn base(&self) -> &dyn Base {
@@ -184,13 +183,14 @@ impl Body for MlpBody<'_> {
         &self,
         step: &Step<'_>,
         inputs: &Inputs,
-        _: &[usize],
+        starts: &[usize],
         keep: bool,
     ) -> (Floats, Vec<Kept>) {
         let Inputs::Features { values, .. } = inputs else { return Default::default() };
         let activation = self.model.config().activation;
-        let n = values.len() / self.model.config().inputs;
-        let mut x = step.machine.copy(values);
+        let n = starts[starts.len() - 1];
+        let mut x = step.machine.unset(n * self.model.config().inputs);
+        step.machine.assign(&mut x, values);
         let mut kept = Vec::new();
         for index in 0..self.inner_layers() {
             let layer = self.model.layer(index);
@@ -237,54 +237,26 @@ impl Body for MlpBody<'_> {
         }
     }
 
-    fn predict(
-        &self,
-        books: &mut Books<'_>,
-        starts: &[usize],
-        loss: &dyn Fn(&mut Books<'_>),
-    ) -> Option<()> {
-        let (inner, n) = (self.inner_layers(), *starts.last()?);
-        // The features in the batch, and as the first layer reads them.
-        books.take(2 * floats(n * self.model.config().inputs));
-        let mut kept = Vec::with_capacity(inner);
-        for index in 0..inner {
-            let layer = self.model.layer(index);
-            let y = books.take(floats(n * layer.weight.rows()));
-            kept.push(books.linear(&layer, n) + books.take(y));
-        }
-        let hidden = floats(n * self.model.config().dim);
-        let mut d = books.take(hidden);
-        loss(books);
-        let lowest = (0..inner).find(|&index| books.plan.trains(index as u32)).unwrap_or(inner);
-        for index in (lowest..inner).rev() {
-            let layer = self.model.layer(index);
-            let x = floats(n * layer.weight.cols());
-            let dx = if index > lowest { books.take(x) } else { 0 };
-            books.linear_back(&layer, n, index > lowest);
-            books.give(d + kept[index] + x);
-            d = dx;
-        }
-        Some(())
-    }
-
     fn measure_bytes(&self, _: usize, lanes: usize, rank: usize) -> u64 {
         predictor_need(self.model.config(), &Self::limits(Precision::Exact, lanes, 1, rank)).bytes
             as u64
     }
 
-    fn pool(&self, _: &Step<'_>, hidden: &[f32], _: &[usize]) -> (Vec<f32>, ()) {
-        (hidden.to_vec(), ())
+    fn pool(&self, step: &Step<'_>, hidden: &[f32], _: &[usize]) -> (Floats, ()) {
+        let mut pooled = step.machine.alone(hidden.len());
+        step.machine.assign(&mut pooled, hidden);
+        (pooled, ())
     }
 
     fn pool_back(
         &self,
-        _: &Step<'_>,
+        step: &Step<'_>,
         _: &[usize],
         (): (),
         d_pooled: &[f32],
         d_hidden: &mut [f32],
         _: &mut [f32],
     ) {
-        d_hidden.copy_from_slice(d_pooled);
+        step.machine.assign(d_hidden, d_pooled);
     }
 }

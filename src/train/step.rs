@@ -2,10 +2,10 @@
 //! backward, whoever trains them. Dropout and the product with frozen weights are here; what a
 //! method adds to them is in its file.
 
+use super::device::Floats;
+use super::device::Machine;
 use super::method::{Backward, Parametrization};
-use super::parallel::Machine;
 use super::plan::Plan;
-use super::pool::Floats;
 use super::random;
 use crate::archive::schema;
 use crate::kernel::{GROUP, Precision};
@@ -112,14 +112,16 @@ impl<'s> Step<'s> {
         }
     }
 
-    /// `W x + b` of frozen weights as the core computes it in this precision. Threads share the rows where there
-    /// are enough for each: what comes before and after does too, and a thread finds its own rows
-    /// in its caches. Else they share the outputs.
+    /// `W x + b` of frozen weights as the core computes it in this precision. Threads share the rows
+    /// where there are enough for each: what comes before and after does too, and a thread finds
+    /// its own rows in its caches. Else they share the outputs.
     pub(crate) fn frozen(&self, linear: &Linear<'_>, x: &[f32], y: &mut [f32]) {
         let (outputs, inputs, m) = (linear.weight.rows(), linear.weight.cols(), &self.machine);
         let is_fast = self.precision == Precision::Fast && m.kernels.has_fast(&linear.weight);
         let n = x.len() / inputs;
         let share = m.share(n);
+        let integers = if is_fast { x.len() } else { 0 };
+        m.temporary(integers + 4 * (integers / GROUP));
         let multiply = |x: &[f32], y: &mut [f32], executor: &dyn Executor, lanes: usize| {
             let segment = [Segment { first: 0, rows: x.len() / inputs, sequence: 0 }];
             let pass = Pass {
@@ -130,7 +132,6 @@ impl<'s> Step<'s> {
                 active: &[],
                 max_active: 0,
             };
-            let integers = if is_fast { x.len() } else { 0 };
             let (mut values, mut scales) = (vec![0; integers], vec![0.0; integers / GROUP]);
             let mut scratch =
                 Scratch { low_rank: &mut [], width: 0, values: &mut values, scales: &mut scales };
@@ -139,7 +140,7 @@ impl<'s> Step<'s> {
         // Fast products make x integers once for all threads; and one row alone is computed another
         // way than one of many.
         if is_fast || share < ROWS || n % share == 1 {
-            return multiply(x, y, m.executor, m.lanes());
+            return m.compute(|| multiply(x, y, m.executor, m.lanes()));
         }
         m.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| {
             multiply(x, y, &Serial, 1)
@@ -177,7 +178,7 @@ impl<'s> Step<'s> {
     pub(crate) fn dropped(&self, site: u32, x: &[f32]) -> Option<Floats> {
         let dropout = self.dropout?;
         let mut dropped = self.machine.copy(x);
-        dropout.apply(site, &mut dropped);
+        self.machine.compute(|| dropout.apply(site, &mut dropped));
         Some(dropped)
     }
 
@@ -192,8 +193,10 @@ impl<'s> Step<'s> {
         let Some(dropout) = self.dropout else { return branch(dx, 1.0) };
         let mut through = self.machine.zeros(dx.len());
         branch(&mut through, 0.0);
-        dropout.apply(site, &mut through);
-        self.machine.kernels.axpy(1.0, &through, dx);
+        self.machine.compute(|| {
+            dropout.apply(site, &mut through);
+            self.machine.kernels.axpy(1.0, &through, dx);
+        });
     }
 
     /// What was prepared for `site`.
@@ -215,14 +218,4 @@ pub(crate) fn trained<'v>(
     let layer = plan.layer(linear.site);
     let linear = layer.map_or(linear, |layer| layer.layer(linear, values));
     schema::Linear { weight: linear.weight.into(), bias: linear.bias }
-}
-
-/// `sum += Σ rows of x`; nothing if `sum` is empty.
-pub(crate) fn sum_rows(x: &[f32], sum: &mut [f32]) {
-    if sum.is_empty() {
-        return;
-    }
-    for x in x.chunks_exact(sum.len()) {
-        sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
-    }
 }

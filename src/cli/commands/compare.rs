@@ -16,7 +16,7 @@ use lowrank::archive::Buffer;
 use lowrank::file::OutputFolder;
 use lowrank::train::data::{Dataset, Tokenize};
 use lowrank::train::{
-    AnyBase, Control, Event, Meter, Method, Options, Run, Workload, forecast, rows, run_method,
+    AnyBase, Control, Event, Meter, Method, Options, Run, Workload, estimate, rows, run_method,
     with_nf4,
 };
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     force: Force,
     /// Refuse in advance what would take more: bytes, or 400M, 2G, 512MiB
-    #[arg(long, value_parser = crate::forecast::bytes, value_name = "BYTES")]
+    #[arg(long, value_parser = crate::estimate::bytes, value_name = "BYTES")]
     memory_limit: Option<u64>,
     /// Print the table as JSON with stable names
     #[arg(long)]
@@ -262,11 +262,11 @@ impl Contest<'_> {
             Some(nf4) => (AnyBase::open(nf4)?, 0),
             None => (self.model, self.base.map.len()),
         };
-        let forecast = forecast(model, &options, &run_options, &workload)
+        let estimate = estimate(model, &options, &run_options, &workload)
             .map_err(|error| format!("{method}: {error}"))?;
-        let need = crate::PEAK.current_usage() as u64 + forecast.heap_bytes + mapped as u64;
+        let need = crate::PEAK.current_usage() as u64 + estimate.heap_bytes + mapped as u64;
         match arguments.memory_limit {
-            Some(limit) => Ok(crate::forecast::check(limit, need)
+            Some(limit) => Ok(crate::estimate::check(limit, need)
                 .map_err(|error| format!("{method}: {error}"))?),
             None => Ok(()),
         }

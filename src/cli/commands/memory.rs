@@ -1,4 +1,4 @@
-//! `lowrank memory`: what running a base will take, before running it. Training is in `forecast`.
+//! `lowrank memory`: what running a base will take, before running it. Training is in `estimate`.
 
 use clap::Args;
 use lowrank::runtime::{Limits, Need, need, need_on_32_bits};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::Failure;
 use crate::attach::{AdapterOptions, open_adapters};
-use crate::forecast;
+use crate::estimate;
 use crate::model::{Kv, ModelOptions};
 use crate::output::line;
 
@@ -50,12 +50,12 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten, next_help_heading = "Training")]
-    training: forecast::Arguments,
+    training: estimate::Arguments,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(method) = arguments.training.method {
-        return forecast::run(&arguments.training, &arguments.model, method, arguments.json);
+        return estimate::run(&arguments.training, &arguments.model, method, arguments.json);
     }
     let base = arguments.model.open()?;
     let model = base.base()?;

@@ -16,8 +16,8 @@ use lowrank::file::{FileError, Kind, Output};
 use lowrank::runtime::Executor;
 use lowrank::train::data::{Dataset, Task, Tokenize};
 use lowrank::train::{
-    AnyBase, Control, Event, Method, Options, Report, RunOptions, Start, TrainError,
-    Trainer, Workload, forecast, kind, run as run_training, save, unfinished,
+    AnyBase, Control, Event, Method, Options, Report, RunOptions, Start, TrainError, Trainer,
+    Workload, estimate, kind, run as run_training, save, unfinished,
 };
 use serde_json::{Value, json};
 
@@ -86,7 +86,7 @@ pub(crate) struct Arguments {
     restart: bool,
     #[arg(help_heading = "Output")]
     /// Refuse in advance what would take more: bytes, or 400M, 2G, 512MiB
-    #[arg(long, value_parser = crate::forecast::bytes, value_name = "BYTES")]
+    #[arg(long, value_parser = crate::estimate::bytes, value_name = "BYTES")]
     memory_limit: Option<u64>,
     #[arg(help_heading = "Output")]
     /// Print JSON with stable names
@@ -216,8 +216,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             trainer_options.seed,
             executor.lanes(),
         );
-        let forecast = forecast(model, &trainer_options, &run_options, &workload)?;
-        crate::forecast::check(limit, crate::forecast::peak(&forecast, base.map.len()))?;
+        let estimate = estimate(model, &trainer_options, &run_options, &workload)?;
+        crate::estimate::check(limit, crate::estimate::peak(&estimate, base.map.len()))?;
     }
     let mut trainer = Trainer::new(model, trainer_options, labels.unwrap_or_default())?;
     output.check_room(4 * trainer.trainable_parameters() as u64)?;

@@ -1,8 +1,8 @@
 //! What commands share: options, opened files, printing. No command is here.
 
 pub(crate) mod attach;
+pub(crate) mod estimate;
 pub(crate) mod files;
-pub(crate) mod forecast;
 pub(crate) mod methods;
 pub(crate) mod model;
 pub(crate) mod output;

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use crate::file::FileError;
 use crate::runtime::{Executor, Serial};
-use crate::train::parallel::each;
+use crate::train::device::each;
 
 use super::record::{self, Record};
 use super::tokenize::Encoded;

@@ -24,8 +24,9 @@ use crate::quant::Matrix;
 use crate::tensor::MatMut;
 use crate::tensor::columns::Columns;
 use crate::train::TrainError;
+use crate::train::device::Floats;
+use crate::train::device::Machine;
 use crate::train::options::Options;
-use crate::train::parallel::Machine;
 use crate::train::plan::Plan;
 use crate::train::step::Step;
 
@@ -71,10 +72,14 @@ impl Decomposed {
     }
 
     /// k = m / C of every row; 1 where C is zero.
-    fn gain(&self, step: &Step<'_>, site: u32) -> Vec<f32> {
+    fn gain(&self, step: &Step<'_>, site: u32) -> Floats {
         let finite = |k: f32| if k.is_finite() { k } else { 1.0 };
-        let m = &step.values[self.magnitude.clone()];
-        m.iter().zip(step.prepared(site)).map(|(m, c)| finite(m / c)).collect()
+        let (m, norms) = (&step.values[self.magnitude.clone()], step.prepared(site));
+        let mut gain = step.machine.alone(m.len());
+        step.machine.compute(|| {
+            gain.iter_mut().zip(m.iter().zip(norms)).for_each(|(k, (m, c))| *k = finite(m / c));
+        });
+        gain
     }
 }
 
@@ -127,20 +132,22 @@ impl Parametrization for Decomposed {
         step.frozen(&bare, dropped, &mut v);
         if own.is_some() {
             step.frozen(&bare, x, y);
-            machine.kernels.axpy(-1.0, &v, y);
+            machine.compute(|| machine.kernels.axpy(-1.0, &v, y));
         } else {
-            y.fill(0.0);
+            machine.clear(y);
         }
         self.factors.up(step, &u, &mut v);
         let gain = self.gain(step, linear.site);
-        for (y, v) in y.chunks_exact_mut(gain.len()).zip(v.chunks_exact(gain.len())) {
-            for ((y, v), k) in y.iter_mut().zip(v).zip(&gain) {
-                *y += k * v;
+        machine.compute(|| {
+            for (y, v) in y.chunks_exact_mut(gain.len()).zip(v.chunks_exact(gain.len())) {
+                for ((y, v), k) in y.iter_mut().zip(v).zip(&*gain) {
+                    *y += k * v;
+                }
+                if !linear.bias.is_empty() {
+                    machine.kernels.axpy(1.0, linear.bias, y);
+                }
             }
-            if !linear.bias.is_empty() {
-                machine.kernels.axpy(1.0, linear.bias, y);
-            }
-        }
+        });
         vec![u, v]
     }
 
@@ -148,13 +155,15 @@ impl Parametrization for Decomposed {
         let Backward { linear, saved, x, dy, dx, gradients } = pass;
         let (gain, machine) = (self.gain(step, linear.site), &step.machine);
         let dm = &mut gradients[self.magnitude.clone()];
-        for (dy, v) in dy.chunks_exact(gain.len()).zip(saved[1].chunks_exact(gain.len())) {
-            for (((dm, dy), v), c) in dm.iter_mut().zip(dy).zip(v).zip(step.prepared(linear.site)) {
-                *dm += dy * v / c;
+        let norms = step.prepared(linear.site);
+        machine.compute(|| {
+            for (dy, v) in dy.chunks_exact(gain.len()).zip(saved[1].chunks_exact(gain.len())) {
+                for (((dm, dy), v), c) in dm.iter_mut().zip(dy).zip(v).zip(norms) {
+                    *dm += dy * v / c;
+                }
             }
-        }
-        let mut dv = machine.copy(dy);
-        scale_columns(&mut dv, &gain, 0.0);
+        });
+        let dv = scaled(machine, dy, &gain, 0.0);
         let at = (linear.site, x);
         let du = self.factors.backward_factors(step, at, &saved[0], &dv, gradients);
         let Some(dx) = dx else { return };
@@ -164,8 +173,7 @@ impl Parametrization for Decomposed {
         }
         step.through_dropout(linear.site, dx, |dx, beta| {
             self.factors.backward_input(step, &du, beta, dx);
-            let mut rest = machine.copy(dy);
-            scale_columns(&mut rest, &gain, -1.0);
+            let rest = scaled(machine, dy, &gain, -1.0);
             machine.back_through(&linear.weight, &rest, dx);
         });
         machine.back_through(&linear.weight, dy, dx);
@@ -184,9 +192,13 @@ impl Parametrization for Decomposed {
     }
 }
 
-/// Every column j of x times (k_j + shift).
-fn scale_columns(x: &mut [f32], k: &[f32], shift: f32) {
-    for x in x.chunks_exact_mut(k.len()) {
-        x.iter_mut().zip(k).for_each(|(x, k)| *x *= k + shift);
-    }
+/// x with every column j times (k_j + shift).
+fn scaled(machine: &Machine<'_>, x: &[f32], k: &[f32], shift: f32) -> Floats {
+    let mut scaled = machine.copy(x);
+    machine.compute(|| {
+        for x in scaled.chunks_exact_mut(k.len()) {
+            x.iter_mut().zip(k).for_each(|(x, k)| *x *= k + shift);
+        }
+    });
+    scaled
 }

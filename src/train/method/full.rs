@@ -10,9 +10,10 @@ use crate::file::Kind;
 use crate::nn::Linear;
 use crate::quant::Format;
 use crate::train::TrainError;
+use crate::train::ops;
 use crate::train::options::Options;
 use crate::train::plan::{Plan, Tensor};
-use crate::train::step::{Step, sum_rows};
+use crate::train::step::Step;
 
 pub(super) struct Full;
 
@@ -82,7 +83,7 @@ impl Parametrization for Whole {
         let linear = self.layer(*pass.linear, step.values);
         let weight = &mut pass.gradients[self.weight.clone()];
         step.machine.outer(pass.dy, pass.x, linear.weight.rows(), weight);
-        sum_rows(pass.dy, &mut pass.gradients[self.bias.clone()]);
+        ops::sum_rows(&step.machine, pass.dy, &mut pass.gradients[self.bias.clone()]);
         if let Some(dx) = pass.dx {
             step.machine.back_through(&linear.weight, pass.dy, dx);
         }
@@ -91,9 +92,11 @@ impl Parametrization for Whole {
     fn embed_backward(&self, step: &Step<'_>, tokens: &[u32], dy: &[f32], gradients: &mut [f32]) {
         let dim = dy.len() / tokens.len().max(1);
         let gradient = &mut gradients[self.weight.clone()];
-        for (&token, dy) in tokens.iter().zip(dy.chunks_exact(dim.max(1))) {
-            step.machine.kernels.axpy(1.0, dy, &mut gradient[token as usize * dim..][..dim]);
-        }
+        step.machine.compute(|| {
+            for (&token, dy) in tokens.iter().zip(dy.chunks_exact(dim.max(1))) {
+                step.machine.kernels.axpy(1.0, dy, &mut gradient[token as usize * dim..][..dim]);
+            }
+        });
     }
 
     fn finish(&self, _: &[f32], _: Option<usize>) -> Option<TargetParts> {

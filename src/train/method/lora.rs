@@ -14,9 +14,9 @@ use crate::adapter::{Adapter, Factor, Numbers, Orientation, TargetParts};
 use crate::nn::Linear;
 use crate::quant::Format;
 use crate::train::TrainError;
+use crate::train::device::Floats;
 use crate::train::options::{Init, Options};
 use crate::train::plan::{Plan, Tensor};
-use crate::train::pool::Floats;
 use crate::train::random;
 use crate::train::step::Step;
 
@@ -160,15 +160,17 @@ impl Factors {
         step.machine.forward_transposed(1.0, du, a, rank, beta, dx);
     }
 
-    /// s·A's columns of the tokens, `[n, rank]`.
-    fn token_rows(&self, step: &Step<'_>, tokens: &[u32]) -> Floats {
+    /// s·A's columns of the n tokens, `[n, rank]`.
+    fn token_rows(&self, step: &Step<'_>, tokens: &[u32], n: usize) -> Floats {
         let (rank, a) = (self.rank_at(step.rank), &step.values[self.a.clone()]);
         let scale = self.scale(rank);
-        let mut u = step.machine.unset(tokens.len() * rank);
-        for (u, &token) in u.chunks_exact_mut(rank).zip(tokens) {
-            let a = &a[token as usize * self.rank..];
-            u.iter_mut().zip(a).for_each(|(u, a)| *u = scale * a);
-        }
+        let mut u = step.machine.alone(n * rank);
+        step.machine.compute(|| {
+            for (u, &token) in u.chunks_exact_mut(rank).zip(tokens) {
+                let a = &a[token as usize * self.rank..];
+                u.iter_mut().zip(a).for_each(|(u, a)| *u = scale * a);
+            }
+        });
         u
     }
 }
@@ -217,20 +219,27 @@ impl Parametrization for Factors {
     }
 
     fn embed(&self, step: &Step<'_>, tokens: &[u32], y: &mut [f32]) {
-        self.up(step, &self.token_rows(step, tokens), y);
+        let n = y.len() / (self.b.len() / self.rank);
+        self.up(step, &self.token_rows(step, tokens, n), y);
     }
 
     fn embed_backward(&self, step: &Step<'_>, tokens: &[u32], dy: &[f32], gradients: &mut [f32]) {
         let (rank, machine) = (self.rank_at(step.rank), &step.machine);
-        let (b, u) = (self.rows(&self.b, rank), self.token_rows(step, tokens));
+        let n = dy.len() / (self.b.len() / self.rank);
+        let (b, u) = (self.rows(&self.b, rank), self.token_rows(step, tokens, n));
         machine.outer(&u, dy, rank, &mut gradients[b.clone()]);
-        let mut du = machine.zeros(u.len());
+        if self.a_frozen {
+            return;
+        }
+        let mut du = machine.alone(u.len());
         machine.forward(self.scale(rank), dy, &step.values[b], rank, 0.0, &mut du);
         let gradient = &mut gradients[self.a.clone()];
-        for (&token, du) in tokens.iter().zip(du.chunks_exact(rank)) {
-            let column = &mut gradient[token as usize * self.rank..][..rank];
-            machine.kernels.axpy(1.0, du, column);
-        }
+        machine.compute(|| {
+            for (&token, du) in tokens.iter().zip(du.chunks_exact(rank)) {
+                let column = &mut gradient[token as usize * self.rank..][..rank];
+                machine.kernels.axpy(1.0, du, column);
+            }
+        });
     }
 
     fn rank(&self) -> usize {

@@ -25,11 +25,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::TrainError;
+use super::device::Floats;
+use super::device::Machine;
 use super::optimizer::Optimizer;
 use super::options::Options;
-use super::parallel::Machine;
 use super::plan::{Plan, Tensor};
-use super::pool::Floats;
 use super::step::Step;
 use crate::adapter::{Adapter, LowRank, TargetParts};
 use crate::file::Kind;

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use super::TrainError;
 use super::body::Network;
 use super::data::ModelInput;
+use super::device::Pool;
 use super::facts::Facts;
 use super::method::{Part, Technique};
 use super::optimizer::{Group, Optimizer, State};
 use super::options::Options;
 use super::plan::{Plan, Tensor};
 use super::planner::{self, Planned};
-use super::pool::Pool;
 use crate::archive::Fingerprint;
 use crate::error::Error;
 

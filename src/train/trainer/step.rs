@@ -8,9 +8,9 @@ use crate::runtime::Executor;
 use crate::train::TrainError;
 use crate::train::body::Back;
 use crate::train::data::{Batch, IGNORE, Targets};
+use crate::train::device::Machine;
 use crate::train::method::{Parametrization, Update};
 use crate::train::optimizer::clip;
-use crate::train::parallel::Machine;
 use crate::train::random;
 use crate::train::step::{Dropout, Step};
 

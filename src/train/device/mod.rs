@@ -1,27 +1,66 @@
-//! Sharing work among lanes: items that own what they write, each handled once by some lane.
+//! What training runs on: buffers, and workers that share the items of an operation.
 //!
-//! Which lane takes an item never changes a result: items write only what they own, and nobody adds
-//! up across items here.
+//! The device computes, or it does not: on the meta device buffers have lengths and no storage,
+//! operations return at once, and what is left of a step is its account of memory. So the code of a
+//! step tells what it will take. Numbers are read and written inside [`Machine::each`] and
+//! [`Machine::compute`] only; what an operation allocates beside the machine's buffers it says in
+//! [`Machine::temporary`].
+//!
+//! Which worker takes an item never changes a result: items write only what they own, and nobody
+//! adds up across items here.
+
+mod meta;
+mod pool;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::pool::{Floats, Pool};
+pub(crate) use meta::Held;
+pub(crate) use pool::{Floats, LINE, Pool, line};
+
 use crate::kernel::{Kernels, kernels};
-use crate::runtime::Executor;
+use crate::runtime::{Executor, Serial};
 
 /// What every operation of a training step runs on.
 #[derive(Clone, Copy)]
 pub(crate) struct Machine<'m> {
     pub(crate) kernels: &'static Kernels,
     pub(crate) executor: &'m dyn Executor,
+    workers: usize,
     pool: &'m Arc<Pool>,
 }
 
 impl<'m> Machine<'m> {
-    /// The best kernels of this CPU on the lanes of `executor`.
+    /// The best kernels of this CPU on the workers of `executor`.
     pub(crate) fn new(executor: &'m dyn Executor, pool: &'m Arc<Pool>) -> Self {
-        Self { kernels: kernels(), executor, pool }
+        Self { kernels: kernels(), executor, workers: executor.lanes().max(1), pool }
+    }
+
+    /// The meta device, as if it had `workers`; `pool` is one of [`Pool::meta`].
+    pub(crate) fn meta(workers: usize, pool: &'m Arc<Pool>) -> Self {
+        Self { kernels: kernels(), executor: &Serial, workers: workers.max(1), pool }
+    }
+
+    pub(crate) fn is_meta(&self) -> bool {
+        self.pool.is_meta()
+    }
+
+    /// Work on numbers; none on the meta device.
+    pub(crate) fn compute(&self, work: impl FnOnce()) {
+        if !self.is_meta() {
+            work();
+        }
+    }
+
+    /// Accounts for bytes of something that lives as long as what is returned.
+    #[must_use]
+    pub(crate) fn hold(&self, bytes: usize) -> Held {
+        self.pool.hold(bytes)
+    }
+
+    /// Accounts for bytes that an operation allocates and frees.
+    pub(crate) fn temporary(&self, bytes: usize) {
+        drop(self.hold(bytes));
     }
 
     /// What follows is about a batch of `rows` rows.
@@ -46,6 +85,11 @@ impl<'m> Machine<'m> {
         zeros
     }
 
+    /// `len` zeros of their own: of what has no row for every row of the batch, or is used once.
+    pub(crate) fn alone(&self, len: usize) -> Floats {
+        self.pool.alone(len)
+    }
+
     /// `x = 0`.
     pub(crate) fn clear(&self, x: &mut [f32]) {
         let share = self.share(x.len());
@@ -55,31 +99,41 @@ impl<'m> Machine<'m> {
     /// A copy.
     pub(crate) fn copy(&self, x: &[f32]) -> Floats {
         let mut copy = self.unset(x.len());
-        let share = self.share(x.len());
-        self.each(copy.chunks_mut(share).zip(x.chunks(share)), |(copy, x)| copy.copy_from_slice(x));
+        self.assign(&mut copy, x);
         copy
     }
 
-    pub(crate) fn lanes(&self) -> usize {
-        self.executor.lanes().max(1)
+    /// `y = x`.
+    pub(crate) fn assign(&self, y: &mut [f32], x: &[f32]) {
+        let share = self.share(y.len());
+        self.each(y.chunks_mut(share).zip(x.chunks(share)), |(y, x)| y.copy_from_slice(x));
     }
 
-    /// [`each`] on these lanes.
+    pub(crate) fn lanes(&self) -> usize {
+        self.workers
+    }
+
+    /// [`each`] on these workers; nothing on the meta device.
     pub(crate) fn each<T: Send>(
         &self,
         items: impl IntoIterator<Item = T>,
         work: impl Fn(T) + Sync,
     ) {
-        each(self.executor, items, work);
+        self.compute(|| each(self.executor, items, work));
     }
 
-    /// How many of `rows` rows make up one lane's part.
+    /// How many of `rows` rows make up one worker's part.
     pub(crate) fn share(&self, rows: usize) -> usize {
         rows.div_ceil(self.lanes()).max(1)
     }
+
+    /// Workers that have a part of `rows` rows.
+    pub(crate) fn busy(&self, rows: usize) -> usize {
+        self.lanes().min(rows)
+    }
 }
 
-/// `work(item)` for every item. A lane begins with its own part of them, the same part of the rows
+/// `work(item)` for every item. A worker begins with its own part of them, the same part of the rows
 /// in every operation, so that it finds in its caches what it wrote before; when it is done it
 /// helps the others.
 pub(crate) fn each<T: Send>(
@@ -114,7 +168,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::runtime::{Serial, Threads};
+    use crate::runtime::Threads;
 
     #[test]
     fn every_item_is_handled_once() {

@@ -15,24 +15,28 @@
 //! kept, and the layer runs again on the way back. Dropout before a recurrent matrix's A drops the
 //! same elements at every token.
 
-use super::TrainError;
-use super::body::{Body, Borders, Network, last_tokens, last_tokens_back};
-use super::data::{Batch, IGNORE, Inputs, Targets};
-use super::evaluate::{Listener, open_all};
-use super::memory::{Books, floats};
-use super::plan::Plan;
-use super::pool::Floats;
-use super::step::{Saved, Step, trained};
-use super::trainer::sealed::Sealed;
+mod layer;
+
+use layer::Kept;
+
 use crate::adapter::{AdapterSet, Base, Slot};
 use crate::archive::schema::lstm::{Lstm as Root, LstmLayer};
 use crate::archive::{Buffer, schema, to_buffer};
 use crate::error::{Error, Result};
 use crate::kernel::Precision;
 use crate::model::lstm::{Config, Head, Layer, Lstm, Site};
-use crate::nn::{Embedding, Linear, cell};
+use crate::nn::{Embedding, Linear};
 use crate::quant::{Matrix, Values};
 use crate::runtime::{Executor, Memory, Recurrent, RecurrentLimits, recurrent_need};
+use crate::train::TrainError;
+use crate::train::body::{Body, Borders, Network, last_rows};
+use crate::train::data::{Batch, IGNORE, Inputs, Targets};
+use crate::train::device::Floats;
+use crate::train::evaluate::{Listener, open_all};
+use crate::train::ops;
+use crate::train::plan::Plan;
+use crate::train::step::{Step, trained};
+use crate::train::trainer::sealed::Sealed;
 
 /// The longest sequence of a batch: a state has no limit, memory has.
 const LONGEST: usize = 1 << 20;
@@ -50,167 +54,12 @@ impl<'a> Sealed<'a> for Lstm<'a> {
     }
 }
 
-/// What the way back needs of one layer.
-pub(crate) struct Kept {
-    /// What it reads, `[n, in]`.
-    x: Vec<f32>,
-    /// The rest, unless it is to be computed again.
-    inner: Option<Inner>,
-}
-
-struct Inner {
-    /// The values of i, f, g, o, `[n, 4 · hidden]`.
-    gates: Vec<f32>,
-    /// `[n, hidden]`.
-    c: Vec<f32>,
-    /// `[n, hidden]`.
-    h: Vec<f32>,
-    ih: Saved,
-    /// Of every token.
-    hh: Vec<Saved>,
-}
-
 impl<'a> LstmBody<'a> {
     fn embedding(&self) -> Embedding<'a> {
         Embedding {
             table: self.model.embedding(),
             site: Site::Embedding.number(self.model.config().layers),
         }
-    }
-
-    /// One layer: its h, `[n, hidden]`, is in what is returned.
-    fn layer(&self, step: &Step<'_>, layer: &Layer<'_>, starts: &[usize], x: &[f32]) -> Inner {
-        let hidden = self.model.config().hidden;
-        let n = starts.last().copied().unwrap_or(0);
-        let mut gates = vec![0.0; n * 4 * hidden];
-        let ih = step.linear(&layer.ih, x, &mut gates);
-        let (mut c, mut h) = (vec![0.0; n * hidden], vec![0.0; n * hidden]);
-        let mut hh = Vec::new();
-        for t in 0..longest(starts) {
-            let rows = rows_at(starts, t);
-            let before = before(&h, &rows, t, hidden);
-            let mut recurrent = vec![0.0; rows.len() * 4 * hidden];
-            hh.push(step.linear(&layer.hh, &before, &mut recurrent));
-            for (&row, recurrent) in rows.iter().zip(recurrent.chunks_exact(4 * hidden)) {
-                let gates = &mut gates[row * 4 * hidden..][..4 * hidden];
-                step.machine.kernels.axpy(1.0, recurrent, gates);
-                if t > 0 {
-                    c.copy_within((row - 1) * hidden..row * hidden, row * hidden);
-                }
-                cell(gates, &mut c[row * hidden..][..hidden], &mut h[row * hidden..][..hidden]);
-            }
-        }
-        Inner { gates, c, h, ih, hh }
-    }
-
-    /// The way back of one layer: from the gradient of its h to that of what it reads; empty if
-    /// `input` is false.
-    #[allow(clippy::too_many_arguments, reason = "the layer's inputs, and the two gradients")]
-    fn layer_back(
-        &self,
-        step: &Step<'_>,
-        layer: &Layer<'_>,
-        starts: &[usize],
-        x: &[f32],
-        inner: &Inner,
-        d_h: &[f32],
-        input: bool,
-        gradients: &mut [f32],
-    ) -> Vec<f32> {
-        let hidden = self.model.config().hidden;
-        let width = 4 * hidden;
-        let mut d_gates = vec![0.0; inner.gates.len()];
-        // What the next token sends back to each sequence's h and c.
-        let sequences = starts.len() - 1;
-        let (mut from_h, mut from_c) =
-            (vec![0.0; sequences * hidden], vec![0.0; sequences * hidden]);
-        for t in (0..inner.hh.len()).rev() {
-            let rows = rows_at(starts, t);
-            let running: Vec<usize> =
-                (0..sequences).filter(|&i| starts[i + 1] - starts[i] > t).collect();
-            for (&row, &sequence) in rows.iter().zip(&running) {
-                let (part, state) =
-                    (row * hidden..(row + 1) * hidden, sequence * hidden..(sequence + 1) * hidden);
-                let c_before =
-                    if t > 0 { &inner.c[(row - 1) * hidden..row * hidden] } else { &[][..] };
-                let back = Back {
-                    gates: &inner.gates[row * width..][..width],
-                    c: &inner.c[part.clone()],
-                    c_before,
-                };
-                back.cell(
-                    &d_h[part],
-                    &from_h[state.clone()],
-                    &mut from_c[state],
-                    &mut d_gates[row * width..][..width],
-                );
-            }
-            let step_gates: Vec<f32> =
-                rows.iter().flat_map(|&row| &d_gates[row * width..][..width]).copied().collect();
-            let before = before(&inner.h, &rows, t, hidden);
-            let mut d_before = vec![0.0; before.len()];
-            step.linear_back(
-                &layer.hh,
-                &inner.hh[t],
-                &before,
-                &step_gates,
-                (t > 0).then_some(&mut d_before[..]),
-                gradients,
-            );
-            for (&sequence, d) in running.iter().zip(d_before.chunks_exact(hidden)) {
-                from_h[sequence * hidden..][..hidden].copy_from_slice(d);
-            }
-        }
-        let mut dx = if input { vec![0.0; x.len()] } else { Vec::new() };
-        step.linear_back(
-            &layer.ih,
-            &inner.ih,
-            x,
-            &d_gates,
-            input.then_some(&mut dx[..]),
-            gradients,
-        );
-        dx
-    }
-
-    /// The books of [`layer`](Self::layer): all that it returns stays in them; returns its bytes.
-    fn layer_books(&self, books: &mut Books<'_>, layer: &Layer<'_>, starts: &[usize]) -> u64 {
-        let hidden = self.model.config().hidden;
-        let n = starts.last().copied().unwrap_or(0);
-        let mut kept = books.take(floats(n * 4 * hidden)) + books.linear(&layer.ih, n);
-        kept += books.take(2 * floats(n * hidden));
-        for t in 0..longest(starts) {
-            let rows = rows_at(starts, t).len();
-            let passing = books.take(floats(rows * 5 * hidden));
-            kept += books.linear(&layer.hh, rows);
-            books.give(passing);
-        }
-        kept
-    }
-
-    /// The books of [`layer_back`](Self::layer_back) beside what was kept; what it returns stays in
-    /// them.
-    fn layer_back_books(
-        &self,
-        books: &mut Books<'_>,
-        layer: &Layer<'_>,
-        starts: &[usize],
-        input: bool,
-    ) {
-        let hidden = self.model.config().hidden;
-        let n = starts.last().copied().unwrap_or(0);
-        let before = books.held();
-        books.take(floats(n * 4 * hidden + 2 * (starts.len() - 1) * hidden));
-        for t in (0..longest(starts)).rev() {
-            let rows = rows_at(starts, t).len();
-            let passing = books.take(floats(rows * 6 * hidden));
-            books.linear_back(&layer.hh, rows, t > 0);
-            books.give(passing);
-        }
-        let dx = if input { floats(n * layer.ih.weight.cols()) } else { 0 };
-        books.take(dx);
-        books.linear_back(&layer.ih, n, input);
-        books.back_to(before + dx);
     }
 
     /// The lowest layer that the way back has to reach, and whether it goes on to the embedding.
@@ -263,54 +112,8 @@ impl<'a> LstmBody<'a> {
     }
 }
 
-/// One cell on the way back.
-struct Back<'b> {
-    gates: &'b [f32],
-    c: &'b [f32],
-    /// Empty at the first token, where it is zero.
-    c_before: &'b [f32],
-}
-
-impl Back<'_> {
-    /// `d_h` is the gradient from above, `from_h` that from the next token; `d_c` is that of the
-    /// next token's c' and becomes that of this one's. `d_gates` gets the gradient of what the
-    /// gates' functions read.
-    fn cell(&self, d_h: &[f32], from_h: &[f32], d_c: &mut [f32], d_gates: &mut [f32]) {
-        let hidden = d_h.len();
-        for j in 0..hidden {
-            let [i, f, g, o] = [0, 1, 2, 3].map(|gate| self.gates[gate * hidden + j]);
-            let (dh, tanh) = (d_h[j] + from_h[j], self.c[j].tanh());
-            let before = self.c_before.get(j).copied().unwrap_or(0.0);
-            let dc = d_c[j] + dh * o * (1.0 - tanh * tanh);
-            d_gates[j] = dc * g * i * (1.0 - i);
-            d_gates[hidden + j] = dc * before * f * (1.0 - f);
-            d_gates[2 * hidden + j] = dc * i * (1.0 - g * g);
-            d_gates[3 * hidden + j] = dh * tanh * o * (1.0 - o);
-            d_c[j] = dc * f;
-        }
-    }
-}
-
-fn longest(starts: &[usize]) -> usize {
-    starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
-}
-
-/// The row of token `t` of every sequence that has one.
-fn rows_at(starts: &[usize], t: usize) -> Vec<usize> {
-    starts.windows(2).filter(|pair| pair[1] - pair[0] > t).map(|pair| pair[0] + t).collect()
-}
-
-/// The h that these rows' recurrent products read, `[rows, hidden]`: the row before, or zero at the
-/// first token.
-fn before(h: &[f32], rows: &[usize], t: usize, hidden: usize) -> Vec<f32> {
-    match t {
-        0 => vec![0.0; rows.len() * hidden],
-        _ => rows.iter().flat_map(|&row| &h[(row - 1) * hidden..row * hidden]).copied().collect(),
-    }
-}
-
 impl Body for LstmBody<'_> {
-    type Trace = Vec<Kept>;
+    type Saved = Vec<Kept>;
     type Pool = ();
 
     fn base(&self) -> &dyn Base {
@@ -445,13 +248,14 @@ impl Body for LstmBody<'_> {
     ) -> (Floats, Vec<Kept>) {
         let Inputs::Tokens(tokens) = inputs else { return Default::default() };
         let c = self.model.config();
-        let mut x = vec![0.0; tokens.len() * c.dim];
+        let mut x = step.machine.alone(starts[starts.len() - 1] * c.dim);
         step.embed(&self.embedding(), tokens, &mut x);
         let mut trace = Vec::with_capacity(c.layers);
         for index in 0..c.layers {
             let inner = self.layer(step, &self.model.layer(index), starts, &x);
             if keep {
-                let h = inner.h.clone();
+                let mut h = step.machine.alone(inner.h.len());
+                step.machine.assign(&mut h, &inner.h);
                 trace.push(Kept {
                     x: std::mem::replace(&mut x, h),
                     inner: (!self.checkpointing).then_some(inner),
@@ -460,7 +264,7 @@ impl Body for LstmBody<'_> {
                 x = inner.h;
             }
         }
-        (x.into(), trace)
+        (x, trace)
     }
 
     fn backward(
@@ -480,58 +284,12 @@ impl Body for LstmBody<'_> {
             let Some(Kept { x, inner }) = trace.pop() else { return };
             let layer = self.model.layer(index);
             let inner = inner.unwrap_or_else(|| self.layer(step, &layer, starts, &x));
-            d = self
-                .layer_back(
-                    step,
-                    &layer,
-                    starts,
-                    &x,
-                    &inner,
-                    &d,
-                    embeds || index > lowest,
-                    gradients,
-                )
-                .into();
+            let input = embeds || index > lowest;
+            d = self.layer_back(step, &layer, starts, &x, &inner, &d, input, gradients);
         }
         if embeds {
             step.embed_back(&self.embedding(), tokens, &d, gradients);
         }
-    }
-
-    fn predict(
-        &self,
-        books: &mut Books<'_>,
-        starts: &[usize],
-        loss: &dyn Fn(&mut Books<'_>),
-    ) -> Option<()> {
-        let (c, n) = (self.model.config(), *starts.last()?);
-        let h = floats(n * c.hidden);
-        let mut reads = vec![books.take(floats(n * c.dim))];
-        books.embed(self.embedding().site, n);
-        let mut kept = Vec::with_capacity(c.layers);
-        for index in 0..c.layers {
-            let inner = self.layer_books(books, &self.model.layer(index), starts);
-            reads.push(books.take(h));
-            kept.push(if self.checkpointing { 0 } else { inner });
-            books.give(if self.checkpointing { inner } else { 0 });
-        }
-        // The gradient of the hidden states, which then go.
-        let mut d = books.take(h);
-        loss(books);
-        let (lowest, embeds) = self.lowest(books.plan);
-        for index in (lowest..c.layers).rev() {
-            let layer = self.model.layer(index);
-            let again =
-                if self.checkpointing { self.layer_books(books, &layer, starts) } else { 0 };
-            let input = embeds || index > lowest;
-            self.layer_back_books(books, &layer, starts, input);
-            books.give(d + reads[index] + kept[index] + again);
-            d = if input { floats(n * layer.ih.weight.cols()) } else { 0 };
-        }
-        if embeds {
-            books.embed(self.embedding().site, n);
-        }
-        Some(())
     }
 
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
@@ -547,19 +305,21 @@ impl Body for LstmBody<'_> {
     }
 
     /// The last token's.
-    fn pool(&self, _: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, ()) {
-        (last_tokens(hidden, starts, self.model.config().hidden), ())
+    fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Floats, ()) {
+        let width = self.model.config().hidden;
+        (ops::gather(&step.machine, hidden, width, last_rows(starts)), ())
     }
 
     fn pool_back(
         &self,
-        _: &Step<'_>,
+        step: &Step<'_>,
         starts: &[usize],
         (): (),
         d_pooled: &[f32],
         d_hidden: &mut [f32],
         _: &mut [f32],
     ) {
-        last_tokens_back(d_pooled, starts, self.model.config().hidden, d_hidden);
+        let width = self.model.config().hidden;
+        ops::scatter(&step.machine, d_pooled, width, last_rows(starts), d_hidden);
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lowrank::train::data::Tokenize;
-use lowrank::train::{AnyBase, Forecast, Method, RunOptions, TrainError, Workload, forecast};
+use lowrank::train::{AnyBase, Estimate, Method, RunOptions, TrainError, Workload, estimate};
 use serde_json::json;
 
 use crate::Failure;
@@ -75,47 +75,47 @@ pub(crate) fn run(
             )?
         },
     };
-    let forecast = forecast(model, &trainer_options, &run_options, &workload)?;
+    let estimate = estimate(model, &trainer_options, &run_options, &workload)?;
     if as_json {
         let facts = json!({
             "method": method.name(),
             "steps": workload.steps,
-            "peak_bytes": peak(&forecast, base.map.len()),
-            "trainable_parameters": forecast.trainable_parameters,
+            "peak_bytes": peak(&estimate, base.map.len()),
+            "trainable_parameters": estimate.trainable_parameters,
             "base_bytes": base.map.len(),
-            "parameter_bytes": forecast.parameter_bytes,
-            "optimizer_bytes": forecast.optimizer_bytes,
-            "step_bytes": forecast.step_bytes,
-            "validation_bytes": forecast.validation_bytes,
-            "checkpoint_bytes": forecast.checkpoint_bytes,
+            "parameter_bytes": estimate.parameter_bytes,
+            "optimizer_bytes": estimate.optimizer_bytes,
+            "step_bytes": estimate.step_bytes,
+            "validation_bytes": estimate.validation_bytes,
+            "checkpoint_bytes": estimate.checkpoint_bytes,
         });
         return Ok(line(&facts)?);
     }
-    report(&forecast, base.map.len())
+    report(&estimate, base.map.len())
 }
 
-fn report(forecast: &Forecast, mapped: usize) -> Result<(), Failure> {
+fn report(estimate: &Estimate, mapped: usize) -> Result<(), Failure> {
     let entries = [
         ("base (mapped)", mapped as u64),
         ("tokenizer and data", crate::PEAK.current_usage() as u64),
-        ("values and gradients", forecast.parameter_bytes),
-        ("optimizer", forecast.optimizer_bytes),
-        ("then a step", forecast.step_bytes),
-        ("or a validation", forecast.validation_bytes),
-        ("or a checkpoint", forecast.checkpoint_bytes),
-        ("at most together", peak(forecast, mapped)),
+        ("values and gradients", estimate.parameter_bytes),
+        ("optimizer", estimate.optimizer_bytes),
+        ("then a step", estimate.step_bytes),
+        ("or a validation", estimate.validation_bytes),
+        ("or a checkpoint", estimate.checkpoint_bytes),
+        ("at most together", peak(estimate, mapped)),
     ];
     for (what, bytes) in entries {
         line(format_args!("{what:<28}{bytes:>14} bytes"))?;
     }
-    line(format_args!("{:<28}{:>14}", "trained parameters", forecast.trainable_parameters))?;
+    line(format_args!("{:<28}{:>14}", "trained parameters", estimate.trainable_parameters))?;
     Ok(())
 }
 
 /// A run's high-water mark, with what is held now and has been held, and a base of `mapped` bytes.
-pub(crate) fn peak(forecast: &Forecast, mapped: usize) -> u64 {
+pub(crate) fn peak(estimate: &Estimate, mapped: usize) -> u64 {
     let (now, before) = (crate::PEAK.current_usage() as u64, crate::PEAK.peak_usage() as u64);
-    before.max(now.saturating_add(forecast.heap_bytes)).saturating_add(mapped as u64)
+    before.max(now.saturating_add(estimate.heap_bytes)).saturating_add(mapped as u64)
 }
 
 /// Refuses more than `limit`.

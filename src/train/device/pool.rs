@@ -11,6 +11,8 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::meta::{Account, Held, Storage};
+
 /// Below this many numbers an allocator does not ask the system.
 const SMALL: usize = 4096;
 
@@ -25,7 +27,11 @@ pub(crate) fn line(values: &[f32]) -> usize {
 
 /// Buffers that nobody uses at the moment.
 #[derive(Debug, Default)]
-pub(crate) struct Pool(Mutex<Free>);
+pub(crate) struct Pool {
+    free: Mutex<Free>,
+    /// Of the meta device.
+    account: Option<Arc<Account>>,
+}
 
 #[derive(Debug, Default)]
 struct Free {
@@ -34,7 +40,7 @@ struct Free {
     /// Of the largest batch so far.
     most: usize,
     /// All of them `most` rows long, but for what they have to spare.
-    buffers: Vec<Vec<f32>>,
+    buffers: Vec<Storage>,
     /// Numbers in `buffers`, without what they have to spare.
     held: usize,
     /// Numbers in use, and the most that ever were at once.
@@ -49,7 +55,7 @@ impl Free {
     }
 
     /// A free buffer of exactly `len` numbers, or a new one.
-    fn take(&mut self, len: usize) -> Vec<f32> {
+    fn take(&mut self, account: Option<&Arc<Account>>, len: usize) -> Storage {
         self.used += len;
         self.peak = self.peak.max(self.used);
         if let Some(at) = self.buffers.iter().position(|values| room(values) == len) {
@@ -61,15 +67,15 @@ impl Free {
                 .buffers
                 .iter()
                 .enumerate()
-                .max_by_key(|(_, values)| values.len())
+                .max_by_key(|(_, values)| room(values))
                 .map(|(at, _)| at);
             let Some(at) = largest else { break };
             self.held -= room(&self.buffers.swap_remove(at));
         }
-        vec![0.0; len + LINE]
+        Storage::new(account, len + LINE)
     }
 
-    fn give(&mut self, values: Vec<f32>) {
+    fn give(&mut self, values: Storage) {
         self.used -= room(&values);
         // Else it is left over from a smaller batch.
         if room(&values).is_multiple_of(self.most.max(1)) {
@@ -80,11 +86,31 @@ impl Free {
 }
 
 /// Numbers of a buffer that are meant to be used.
-fn room(values: &[f32]) -> usize {
-    values.len() - LINE
+fn room(values: &Storage) -> usize {
+    values.values().len() - LINE
 }
 
 impl Pool {
+    /// The buffers of the meta device, in `account`.
+    pub(crate) fn meta(account: &Arc<Account>) -> Self {
+        Self { account: Some(Arc::clone(account)), ..Self::default() }
+    }
+
+    pub(crate) fn is_meta(&self) -> bool {
+        self.account.is_some()
+    }
+
+    /// Bytes beside its buffers, until what is returned is dropped.
+    pub(crate) fn hold(&self, bytes: usize) -> Held {
+        Held::new(self.account.as_ref(), bytes)
+    }
+
+    /// `len` zeros that do not return.
+    pub(crate) fn alone(&self, len: usize) -> Floats {
+        let values = Storage::new(self.account.as_ref(), len);
+        Floats { start: 0, len: values.values().len(), values, pool: None }
+    }
+
     /// What follows is about a batch of `rows` rows.
     pub(crate) fn begin(&self, rows: usize) {
         let mut free = self.lock();
@@ -105,22 +131,26 @@ impl Pool {
     pub(crate) fn take(self: &Arc<Self>, len: usize) -> Floats {
         let mut free = self.lock();
         if len < SMALL || free.rows == 0 || !len.is_multiple_of(free.rows) {
-            return Floats::from(vec![0.0; len]);
+            return self.alone(len);
         }
         let whole = len / free.rows * free.most;
-        let values = free.take(whole);
-        Floats { start: line(&values), values, len, pool: Some(Arc::clone(self)) }
+        let values = free.take(self.account.as_ref(), whole);
+        if values.values().is_empty() {
+            free.used -= whole;
+            return Floats::default();
+        }
+        Floats { start: line(values.values()), values, len, pool: Some(Arc::clone(self)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Free> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Numbers from a [`Pool`], to which they return.
 #[derive(Debug, Default)]
 pub(crate) struct Floats {
-    values: Vec<f32>,
+    values: Storage,
     start: usize,
     len: usize,
     pool: Option<Arc<Pool>>,
@@ -134,23 +164,17 @@ impl Drop for Floats {
     }
 }
 
-impl From<Vec<f32>> for Floats {
-    fn from(values: Vec<f32>) -> Self {
-        Self { start: 0, len: values.len(), values, pool: None }
-    }
-}
-
 impl Deref for Floats {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.values[self.start..self.start + self.len]
+        &self.values.values()[self.start..self.start + self.len]
     }
 }
 
 impl DerefMut for Floats {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.values[self.start..self.start + self.len]
+        &mut self.values.values_mut()[self.start..self.start + self.len]
     }
 }
 
@@ -192,7 +216,7 @@ mod tests {
         drop(narrow);
         let free = pool.lock();
         assert_eq!((free.used, free.peak), (0, 100 * 129));
-        assert_eq!(free.held, free.buffers.iter().map(|values| room(values)).sum::<usize>());
+        assert_eq!(free.held, free.buffers.iter().map(room).sum::<usize>());
     }
 
     #[test]
