@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lowrank::train::data::{DataOptions, Dataset, MAX_LENGTH, Tokenize};
-use lowrank::train::{AnyBase, evaluate};
+use lowrank::train::{AnyBase, Measures, evaluate};
+use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::attach::{AdapterOptions, OpenAdapter, archives, open_adapters};
@@ -18,7 +19,7 @@ use crate::model::ModelOptions;
 use crate::output::{line, note};
 use crate::progress::Progress;
 use crate::template::TemplateOptions;
-use crate::train::{TaskName, measures_json, measures_text, say_losses};
+use crate::train::{TaskName, say_losses};
 
 const EXAMPLES: &str = r"Examples:
   lowrank evaluate --base base.lrk --adapter style.lrk \
@@ -113,4 +114,35 @@ pub(crate) fn labels(
         return Err("neither the base nor an adapter brings a classifier: train one with lowrank train --task classify".into());
     }
     Ok(labels)
+}
+
+/// The stable names of an evaluation.
+pub(crate) fn measures_json(measures: &Measures) -> Value {
+    let mut facts = json!({
+        "loss": measures.loss,
+        "perplexity": measures.perplexity,
+        "examples": measures.examples,
+        "scored": measures.scored,
+    });
+    if let (Some(accuracy), Some(f1)) = (measures.accuracy, measures.f1) {
+        facts["accuracy"] = json!(accuracy);
+        facts["f1"] = json!(f1);
+    }
+    facts
+}
+
+/// An evaluation for people.
+pub(crate) fn measures_text(measures: &Measures) -> String {
+    match (measures.accuracy, measures.f1) {
+        (Some(accuracy), Some(f1)) => {
+            format!(
+                "accuracy {accuracy:.4}  f1 {f1:.4}  loss {:.4}  examples {}",
+                measures.loss, measures.examples
+            )
+        }
+        _ => format!(
+            "perplexity {:.4}  loss {:.4}  examples {}  scored tokens {}",
+            measures.perplexity, measures.loss, measures.examples, measures.scored
+        ),
+    }
 }

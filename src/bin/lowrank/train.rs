@@ -16,12 +16,13 @@ use lowrank::file::{FileError, Kind, Output};
 use lowrank::runtime::Executor;
 use lowrank::train::data::{Dataset, Task, Tokenize};
 use lowrank::train::{
-    AnyBase, Control, Event, Measures, Method, Options, Report, RunOptions, Start, TrainError,
-    Trainer, Workload, forecast, kind, run as run_training, save, unfinished,
+    AnyBase, Control, Event, Method, Options, Report, RunOptions, Start, TrainError, Trainer,
+    Workload, forecast, kind, run as run_training, save, unfinished,
 };
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::evaluate::{measures_json, measures_text};
 use crate::files::File;
 use crate::memory::peak_resident;
 use crate::model::ModelOptions;
@@ -226,35 +227,46 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         say_data(path, data);
     }
     let outcome = watched(&mut trainer, &training, validation.as_ref(), &run_options, &*executor)?;
+    let report = keep(arguments, &trainer, outcome, &output, checkpoint)?;
+    tell(arguments, &output, &training, &trainer, &report)
+}
+
+/// Writes what a run leaves behind, or says why there is nothing.
+fn keep(
+    arguments: &Arguments,
+    trainer: &Trainer<'_>,
+    outcome: Result<Report, TrainError>,
+    output: &Output,
+    checkpoint: Option<PathBuf>,
+) -> Result<Report, Failure> {
     let place = arguments.output.display();
     let report = match outcome {
-        Ok(report) => report,
         Err(error @ TrainError::Diverged { kept: Some(_), .. }) => {
-            save(&trainer, None, &arguments.name(), &output)?;
+            save(trainer, None, &arguments.name(), output)?;
             return Err(format!("{error} in {place}").into());
         }
         Err(error @ TrainError::Diverged { kept: None, .. }) => {
             return Err(format!("{error}: {place} was not written").into());
         }
-        Err(error) => return Err(error.into()),
+        outcome => outcome?,
     };
     if report.stopped {
-        let Some(checkpoint) = checkpoint else {
-            return Err(format!("stopped at step {}; nothing was written", report.steps).into());
+        let step = report.steps;
+        let sentence = match checkpoint {
+            None => format!("stopped at step {step}; nothing was written"),
+            Some(checkpoint) => format!(
+                "stopped at step {step}; the same command with --resume goes on from {}",
+                checkpoint.display()
+            ),
         };
-        return Err(format!(
-            "stopped at step {}; the same command with --resume goes on from {}",
-            report.steps,
-            checkpoint.display()
-        )
-        .into());
+        return Err(sentence.into());
     }
-    save(&trainer, report.rank, &arguments.name(), &output)?;
+    save(trainer, report.rank, &arguments.name(), output)?;
     // The run is complete: a later --resume has nothing to go on from.
     if let Some(checkpoint) = checkpoint {
         let _ = std::fs::remove_file(checkpoint);
     }
-    tell(arguments, &output, &training, &trainer, &report)
+    Ok(report)
 }
 
 /// Trains under a progress bar; signals stop it between two steps.
@@ -365,36 +377,5 @@ fn tell(
     match &report.validation {
         Some(measures) => Ok(line(&measures_text(measures))?),
         None => Ok(()),
-    }
-}
-
-/// The stable names of an evaluation.
-pub(crate) fn measures_json(measures: &Measures) -> Value {
-    let mut facts = json!({
-        "loss": measures.loss,
-        "perplexity": measures.perplexity,
-        "examples": measures.examples,
-        "scored": measures.scored,
-    });
-    if let (Some(accuracy), Some(f1)) = (measures.accuracy, measures.f1) {
-        facts["accuracy"] = json!(accuracy);
-        facts["f1"] = json!(f1);
-    }
-    facts
-}
-
-/// An evaluation for people.
-pub(crate) fn measures_text(measures: &Measures) -> String {
-    match (measures.accuracy, measures.f1) {
-        (Some(accuracy), Some(f1)) => {
-            format!(
-                "accuracy {accuracy:.4}  f1 {f1:.4}  loss {:.4}  examples {}",
-                measures.loss, measures.examples
-            )
-        }
-        _ => format!(
-            "perplexity {:.4}  loss {:.4}  examples {}  scored tokens {}",
-            measures.perplexity, measures.loss, measures.examples, measures.scored
-        ),
     }
 }
