@@ -323,7 +323,7 @@ pub(crate) const METHOD_OPTIONS: &[MethodOption] = &[
         "", "LoRA-FA: precondition gradients as PEFT's optimizer does"),
 ];
 
-fn patterns(patterns: &Vec<PatternValue>) -> String {
+fn patterns(patterns: &[PatternValue]) -> String {
     let entry = |entry: &PatternValue| json!([entry.pattern, entry.value.to_string()]);
     patterns.iter().map(entry).collect::<Value>().to_string()
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lowrank::train::data::{DataOptions, Dataset, MAX_LENGTH, Tokenize};
 use lowrank::train::{AnyBase, evaluate};
+use serde_json::json;
 
 use crate::Failure;
 use crate::attach::{AdapterOptions, OpenAdapter, archives, open_adapters};

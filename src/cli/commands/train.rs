@@ -240,7 +240,6 @@ fn finish(
 ) -> Result<Report, Failure> {
     let place = arguments.output.display();
     let report = match outcome {
-        Ok(report) => report,
         Err(error @ TrainError::Diverged { kept: Some(_), .. }) => {
             save(trainer, None, &arguments.name(), output)?;
             return Err(format!("{error} in {place}").into());
@@ -248,18 +247,18 @@ fn finish(
         Err(error @ TrainError::Diverged { kept: None, .. }) => {
             return Err(format!("{error}: {place} was not written").into());
         }
-        Err(error) => return Err(error.into()),
+        outcome => outcome?,
     };
     if report.stopped {
-        let Some(checkpoint) = checkpoint else {
-            return Err(format!("stopped at step {}; nothing was written", report.steps).into());
+        let step = report.steps;
+        let sentence = match checkpoint {
+            None => format!("stopped at step {step}; nothing was written"),
+            Some(checkpoint) => format!(
+                "stopped at step {step}; the same command with --resume goes on from {}",
+                checkpoint.display()
+            ),
         };
-        return Err(format!(
-            "stopped at step {}; the same command with --resume goes on from {}",
-            report.steps,
-            checkpoint.display()
-        )
-        .into());
+        return Err(sentence.into());
     }
     save(trainer, report.rank, &arguments.name(), output)?;
     // The run is complete: a later --resume has nothing to go on from.
