@@ -214,8 +214,8 @@ fn rooms() -> Vec<String> {
 fn room(name: &str) -> &str {
     let parts: Vec<&str> = name.split('/').collect();
     match parts[..] {
-        ["model", _, file, ..] if matches!(file, "train" | "train.rs") => "train",
-        ["model", _, file, ..] if matches!(file, "import" | "import.rs") => "import",
+        ["model", _, "train" | "train.rs", ..] => "train",
+        ["model", _, "import" | "import.rs", ..] => "import",
         _ => parts[0].trim_end_matches(".rs"),
     }
 }
