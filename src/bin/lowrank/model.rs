@@ -134,8 +134,7 @@ pub(crate) fn with_session<T>(
     let mut slots = vec![Slot::EMPTY; adapters.len()];
     let mut set = AdapterSet::new(&mut slots, &model);
     let attached = attach(&mut set, adapters)?;
-    let limits =
-        Limits { max_active: adapters.len(), max_total_rank: attached.rank, ..limits };
+    let limits = Limits { max_active: adapters.len(), max_total_rank: attached.rank, ..limits };
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
     for sequence in 0..limits.batch {
