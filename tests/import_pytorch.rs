@@ -58,8 +58,7 @@ fn import(config: &str, tensors: &Tensors) -> Result<Buffer, String> {
     let folder = tempfile::tempdir().unwrap();
     save(folder.path(), config, tensors);
     let options = BaseOptions { allow_missing_tokenizer: true, ..BaseOptions::default() };
-    let source = PyTorch::open(folder.path()).map_err(|error| error.to_string())?;
-    pytorch_to_buffer(&source, &options, &mut |_| {}).map_err(|error| error.to_string())
+    lowrank::import::import(folder.path(), &options).map_err(|error| error.to_string())
 }
 
 #[test]
