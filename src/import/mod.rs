@@ -1,8 +1,10 @@
 //! Importing models and adapters from the formats they are published in. `std` only.
 //!
-//! A [`Source`] is a model in a foreign format, seen through transformers' names; [`write_base`]
-//! turns any source into an archive.
+//! [`import()`] takes any model that is supported, and says what it is by itself; [`import_peft`] and
+//! [`import_gguf_adapter`] take adapters. A [`Source`] is a decoder in a foreign format, seen through
+//! transformers' names; [`write_base`] turns it into an archive.
 
+mod any;
 mod base;
 mod bert;
 mod bert_config;
@@ -30,6 +32,7 @@ mod sentence_transformers;
 mod source;
 mod tokenizer;
 
+pub use any::{AnySource, import};
 pub use base::{BaseOptions, Progress, base_to_buffer, write_base};
 pub use bert::{HuggingFaceBert, bert_to_buffer, write_bert};
 pub use fresh::{fresh_to_buffer, write_fresh};

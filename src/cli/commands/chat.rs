@@ -118,13 +118,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut set = AdapterSet::new(&mut slots, &model);
     let attached = attach(&mut set, &adapters)?;
     let executor = arguments.model.executor()?;
+    let context = arguments.context(model.config().context)?;
     let limits = Limits {
         kv_format: arguments.kv.into(),
-        precision: arguments.model.precision(&model),
-        lanes: executor.lanes(),
         max_active: adapters.len(),
         max_total_rank: attached.rank,
-        ..Limits::new(arguments.context(model.config().context)?)
+        ..arguments.model.limits(&model, context, executor.as_ref())
     };
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;

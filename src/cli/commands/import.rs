@@ -4,13 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use lowrank::RootKind;
 use lowrank::archive::Header;
 use lowrank::file::{FileError, Kind, Output};
-use lowrank::import::{
-    BaseOptions, Gguf, HuggingFace, HuggingFaceBert, PyTorch, directory_kind, write_base,
-    write_bert, write_pytorch,
-};
+use lowrank::import::{AnySource, BaseOptions};
 use lowrank::quant::Format;
 use lowrank::train::{AnyBase, with_nf4};
 
@@ -99,18 +95,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         |p: lowrank::import::Progress<'_>| progress.show(p.done as u64, p.total as u64, p.name);
     let header = if source.extension().is_some_and(|extension| extension == "lrk") {
         quantize(source, &options, output)?
-    } else if !source.is_dir() {
-        write_base(&Gguf::open(source)?, &options, output, &mut show)?
     } else {
-        match directory_kind(source)? {
-            RootKind::BERT => {
-                write_bert(&HuggingFaceBert::open(source)?, &options, output, &mut show)?
-            }
-            RootKind::LSTM | RootKind::MLP => {
-                write_pytorch(&PyTorch::open(source)?, &options, output, &mut show)?
-            }
-            _ => write_base(&HuggingFace::open(source)?, &options, output, &mut show)?,
-        }
+        AnySource::open(source)?.write(&options, output, &mut show)?
     };
     progress.finish();
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;

@@ -137,27 +137,31 @@ impl<'r, 't> Running<'r, 't> {
             let (loss, batches) = self.step()?;
             let (step, total) = (self.trainer.steps(), self.course.total());
             let event = Event::Step { step, total, loss };
-            let mut stopped = (self.watch)(event) == Control::Stop;
+            let mut control = (self.watch)(event);
             // Also before a stop: a run that goes on does not come back to this step.
             let mut is_enough = false;
             if let (Some(data), true) = (self.validation, self.is_validation_due()) {
-                let stop;
-                (is_enough, stop) = self.validate(data)?;
-                stopped |= stop;
+                let later;
+                (is_enough, later) = self.validate(data)?;
+                control = control.max(later);
             }
             if is_enough {
                 break;
             }
-            if stopped || step == total {
+            if control != Control::Continue || step == total {
                 let (losses, data) = (&self.progress.losses, self.training);
                 self.guard.settle(self.trainer, losses, batches, data, self.executor)?;
             }
             let is_due =
                 self.options.checkpoint.as_ref().is_some_and(|(_, e)| step.is_multiple_of(*e));
             self.is_checkpoint_due |= is_due && step < total;
-            if stopped {
-                self.save()?;
-                return Ok(true);
+            match control {
+                Control::Continue => {}
+                Control::Keep => break,
+                Control::Stop => {
+                    self.save()?;
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
@@ -210,8 +214,8 @@ impl<'r, 't> Running<'r, 't> {
             || step == self.course.total()
     }
 
-    /// Measures the validation data: is it time to stop early, and was the run told to?
-    fn validate(&mut self, data: &Dataset<'_>) -> Result<(bool, bool), TrainError> {
+    /// Measures the validation data: is it time to stop early, and what is the run told?
+    fn validate(&mut self, data: &Dataset<'_>) -> Result<(bool, Control), TrainError> {
         let step = self.trainer.steps();
         let known = self.progress.best_validation().unwrap_or(self.guard.level());
         let measures = match self.trainer.measure(data, self.executor, None) {
@@ -229,8 +233,8 @@ impl<'r, 't> Running<'r, 't> {
             self.executor,
         )?;
         self.progress.validations.push((step, loss, accuracy));
-        let stop = (self.watch)(Event::Validation { step, loss, accuracy }) == Control::Stop;
-        Ok((self.progress.is_enough(loss, self.options.patience, self.trainer), stop))
+        let control = (self.watch)(Event::Validation { step, loss, accuracy });
+        Ok((self.progress.is_enough(loss, self.options.patience, self.trainer), control))
     }
 
     /// Writes the checkpoint, if one is asked for.
@@ -271,8 +275,8 @@ fn try_checkpoint(
     training: &Dataset<'_>,
     validation: Option<&Dataset<'_>>,
 ) -> Result<(), TrainError> {
-    let mut inputs = vec![training.path()];
-    inputs.extend(validation.map(Dataset::path));
+    let datasets = [Some(training), validation];
+    let inputs: Vec<&Path> = datasets.into_iter().flatten().filter_map(Dataset::path).collect();
     let place = path.output(Kind::Checkpoint, &inputs)?;
     let (values, state) = trainer.sizes();
     Ok(place.check_room(4 * values as u64 + state as u64)?)

@@ -31,27 +31,27 @@ pub enum Warmup {
 /// What a run is told beside [`Options`](crate::train::Options).
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunOptions {
-    /// How long it is.
+    /// How long it is. Default: one epoch.
     pub length: Length,
-    /// In how many steps the learning rate rises.
+    /// In how many steps the learning rate rises. Default: 0.
     pub warmup: Warmup,
-    /// Examples of a batch.
+    /// Examples of a batch. Default: 8.
     pub batch_size: usize,
-    /// Batches of an optimizer step.
+    /// Batches of an optimizer step. Default: 1.
     pub accumulation: usize,
-    /// Put examples of similar lengths together.
+    /// Put examples of similar lengths together. Default: yes.
     pub sort_by_length: bool,
-    /// Steps between validations; `None` for one after every epoch.
+    /// Steps between validations; `None`, the default, for one after every epoch.
     pub validate_every: Option<u64>,
-    /// Stop after this many validations without a better one, and keep the best; `None` to keep
-    /// the last.
+    /// Stop after this many validations without a better one, and keep the best; `None`, the
+    /// default, to keep the last.
     pub patience: Option<u32>,
-    /// Where checkpoints are written, and how many steps lie between two.
+    /// Where checkpoints are written, and how many steps lie between two. Default: none.
     pub checkpoint: Option<(PathBuf, u64)>,
-    /// Go on from the checkpoint if there is one.
+    /// Go on from the checkpoint if there is one. Default: no.
     pub resume: bool,
     /// DyLoRA: the smallest rank whose validation loss is within this share of the best rank's is
-    /// kept.
+    /// kept. Default: 0.01.
     pub rank_tolerance: f64,
 }
 
@@ -117,12 +117,14 @@ pub enum Event {
     },
 }
 
-/// Should a run go on?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Should a run go on? The later of two answers outweighs the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Control {
     /// Yes.
     Continue,
-    /// No: write a checkpoint and return.
+    /// No: what was learnt so far is the result, as if the run had been this long.
+    Keep,
+    /// No: write a checkpoint, if there is a place for it, and return; there is no result yet.
     Stop,
 }
 
@@ -131,7 +133,7 @@ pub enum Control {
 pub struct Report {
     /// Optimizer steps taken, those before a resume included.
     pub steps: u64,
-    /// Did it stop before its end because it was told to? Then only the checkpoint was written.
+    /// Was it told to [`Stop`](Control::Stop) before its end? Then there is a checkpoint at most.
     pub stopped: bool,
     /// The mean training loss of the last steps (a twentieth of the run).
     pub loss: f64,

@@ -10,7 +10,9 @@ use crate::train::trainer::Trainer;
 
 use super::Report;
 
-/// What was trained, as [`run`](super::run()) left it: an adapter (at the rank that DyLoRA kept), or a base.
+/// What was trained, as [`run`](super::run()) left it, in memory: an adapter (at the rank that
+/// DyLoRA kept), or a base. [`SharedAdapter::open`](crate::adapter::SharedAdapter::open) takes it as
+/// it is.
 ///
 /// # Errors
 /// What the writers say.
