@@ -106,11 +106,11 @@ fn measure(case: &Case, folder: &Path) -> [u64; 4] {
     let file = case.file;
     let data_options = |labels| DataOptions { max_length: 128, labels, ..DataOptions::default() };
     let training =
-        Dataset::open(&folder.join(file), case.task, Some(&Bytes), data_options(None)).unwrap();
+        Dataset::open(folder.join(file), case.task, Some(&Bytes), data_options(None)).unwrap();
     let labels = if case.task == Task::Classify { training.labels().to_vec() } else { Vec::new() };
     let known = (!labels.is_empty()).then(|| labels.clone());
     let validation =
-        Dataset::open(&folder.join(file), case.task, Some(&Bytes), data_options(known)).unwrap();
+        Dataset::open(folder.join(file), case.task, Some(&Bytes), data_options(known)).unwrap();
     let base = AnyBase::open(&case.archive).unwrap();
     let mut options = Options { learning_rate: 1e-4, ..Options::new(case.method) };
     (case.change)(&mut options);

@@ -29,7 +29,7 @@ impl AnySource {
     /// Opens a directory by the `model_type` in its config.json, and a file as GGUF.
     ///
     /// # Errors
-    /// A [`FileError`] that names the file and the key: what is not there, damaged or not supported.
+    /// A [`FileError`] that names the file and the key: what is not there, damaged or refused.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FileError> {
         let path = path.as_ref();
         if !path.is_dir() {
