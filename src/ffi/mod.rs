@@ -3,8 +3,10 @@
 //! Nothing is computed here: pointers become references once they have been checked, and the
 //! crate's own types do the work.
 //!
-//! `memory` checks pointers, `object` keeps objects in foreign memory, `failure` turns errors into
-//! codes and numbers; every other file is one chapter of the header. Files, text, threads, import
+//! `memory` checks pointers, `object` keeps objects in foreign memory, `options` reads structs that
+//! carry their size, `running` is what sessions, encoders, recurrent sessions and predictors share,
+//! `family` tells families apart, `failure` turns errors into codes and numbers; every other file is
+//! one chapter of the header. Files, text, threads, import
 //! and training need `std`.
 //!
 //! What cannot be checked is the caller's promise: that a pointer which is not null is valid for
@@ -18,21 +20,29 @@
 )]
 
 mod about;
+mod adapter;
 mod base;
 #[cfg(feature = "std")]
 mod chat;
+mod choice;
 mod encoder;
 mod executor;
 mod failure;
+mod family;
 #[cfg(feature = "std")]
 mod file;
 #[cfg(feature = "std")]
 mod import;
+mod limits;
 mod memory;
 mod object;
+mod options;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 mod panic;
+mod predictor;
+mod recurrent;
 mod requests;
+mod running;
 mod sampler;
 mod session;
 mod set;
@@ -42,9 +52,11 @@ mod text;
 mod train;
 
 pub use about::*;
+pub use adapter::*;
 pub use base::*;
 #[cfg(feature = "std")]
 pub use chat::*;
+pub use choice::*;
 pub use encoder::*;
 pub use executor::*;
 pub use failure::*;
@@ -52,8 +64,11 @@ pub use failure::*;
 pub use file::*;
 #[cfg(feature = "std")]
 pub use import::*;
+pub use limits::*;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 pub use panic::*;
+pub use predictor::*;
+pub use recurrent::*;
 pub use requests::*;
 pub use sampler::*;
 pub use session::*;
