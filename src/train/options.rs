@@ -71,23 +71,24 @@ pub struct PatternValue {
 pub struct Options {
     /// The method.
     pub method: Method,
-    /// r.
+    /// r. Default: 8.
     pub rank: usize,
-    /// alpha.
+    /// alpha: the factors count alpha / r (rsLoRA: alpha / √r). Default: 16, twice the default
+    /// rank.
     pub alpha: f32,
-    /// Which layers.
+    /// Which layers. Default: all linear ones.
     pub targets: Targets,
-    /// Other ranks for some layers.
+    /// Other ranks for some layers. Default: none.
     pub rank_pattern: Vec<PatternValue>,
-    /// Other alphas for some layers.
+    /// Other alphas for some layers. Default: none.
     pub alpha_pattern: Vec<PatternValue>,
-    /// How A is drawn.
+    /// How A is drawn. Default: [`Init::Kaiming`].
     pub init: Init,
-    /// The probability that an activation is dropped before A, in `[0, 1)`.
+    /// The probability that an activation is dropped before A, in `[0, 1)`. Default: 0.
     pub dropout: f32,
-    /// LoRA+: λ, how much faster B learns than A.
+    /// LoRA+: λ, how much faster B learns than A. Default: 16.
     pub lora_plus_ratio: f32,
-    /// LoRA+: the learning rate of factors of embeddings.
+    /// LoRA+: the learning rate of factors of embeddings. Default: 1e-6.
     pub lora_plus_embedding_rate: f32,
     /// DyLoRA: only the drawn rank's row and column learn.
     pub dylora_frozen: bool,
@@ -95,26 +96,27 @@ pub struct Options {
     /// weight decay after the step and on everything, and ε 1e-6 where the optimizer has torch's
     /// 1e-8.
     pub lora_fa_preconditioned: bool,
-    /// The optimizer.
+    /// The optimizer. Default: AdamW.
     pub optimizer: OptimizerKind,
-    /// The learning rate at the top of the schedule.
+    /// The learning rate at the top of the schedule. Default: 2e-4.
     pub learning_rate: f32,
-    /// Weight decay; biases and norms have none.
+    /// Weight decay; biases and norms have none. Default: 0.
     pub weight_decay: f32,
-    /// How the learning rate falls.
+    /// How the learning rate falls in a [`run`](super::run). Default: [`Shape::Linear`].
     pub schedule: Shape,
-    /// The global norm that gradients are clipped to; 0 for no clipping.
+    /// The global norm that gradients are clipped to; 0 for no clipping. Default: 1.
     pub max_norm: f32,
-    /// ε of label smoothing, in `[0, 1)`.
+    /// ε of label smoothing, in `[0, 1)`. Default: 0.
     pub label_smoothing: f32,
-    /// Everything random follows from it.
+    /// Everything random follows from it. Default: 0.
     pub seed: u64,
-    /// Keep only the inputs of blocks and compute the rest again on the way back: less memory, a
-    /// third more time.
+    /// Keep only the inputs of blocks and compute the rest again in the backward pass: less memory,
+    /// a third more time. Default: no.
     pub checkpointing: bool,
     /// How forward products with what stays frozen treat their activations. `Fast` trains the
     /// adapter on the 8-bit activations that it will be served with, in less time, where the
-    /// base is NF4 or int8. The way back, and validation, are in f32 all the same.
+    /// base is NF4 or int8. The backward pass, and validation, are in f32 all the same.
+    /// Default: `Exact`.
     pub precision: Precision,
     /// The adapter that training goes on from: its layers, ranks, alphas and scales stay, and what
     /// is said of them here is not used. `None` begins anew. See [`Options::continuing`].
@@ -122,8 +124,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// `method` with the usual numbers: r 8, alpha 16, all linear layers, AdamW at 2e-4, constant,
-    /// clipped at 1.
+    /// `method` with the usual numbers, those of the command line: r 8, alpha 16, all linear
+    /// layers, AdamW at 2e-4 that falls in a straight line, clipped at 1.
     pub fn new(method: Method) -> Self {
         Self {
             method,
@@ -141,7 +143,7 @@ impl Options {
             optimizer: OptimizerKind::default(),
             learning_rate: 2e-4,
             weight_decay: 0.0,
-            schedule: Shape::Constant,
+            schedule: Shape::default(),
             max_norm: 1.0,
             label_smoothing: 0.0,
             seed: 0,

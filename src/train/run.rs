@@ -48,27 +48,27 @@ pub enum Warmup {
 /// What a run is told beside [`Options`](super::Options).
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunOptions {
-    /// How long it is.
+    /// How long it is. Default: one epoch.
     pub length: Length,
-    /// In how many steps the learning rate rises.
+    /// In how many steps the learning rate rises. Default: 0.
     pub warmup: Warmup,
-    /// Examples of a batch.
+    /// Examples of a batch. Default: 8.
     pub batch_size: usize,
-    /// Batches of an optimizer step.
+    /// Batches of an optimizer step. Default: 1.
     pub accumulation: usize,
-    /// Put examples of similar lengths together.
+    /// Put examples of similar lengths together. Default: yes.
     pub sort_by_length: bool,
-    /// Steps between validations; `None` for one after every epoch.
+    /// Steps between validations; `None`, the default, for one after every epoch.
     pub validate_every: Option<u64>,
-    /// Stop after this many validations without a better one, and keep the best; `None` to keep
-    /// the last.
+    /// Stop after this many validations without a better one, and keep the best; `None`, the
+    /// default, to keep the last.
     pub patience: Option<u32>,
-    /// Where checkpoints are written, and how many steps lie between two.
+    /// Where checkpoints are written, and how many steps lie between two. Default: none.
     pub checkpoint: Option<(PathBuf, u64)>,
-    /// Go on from the checkpoint if there is one.
+    /// Go on from the checkpoint if there is one. Default: no.
     pub resume: bool,
     /// DyLoRA: the smallest rank whose validation loss is within this share of the best rank's is
-    /// kept.
+    /// kept. Default: 0.01.
     pub rank_tolerance: f64,
 }
 
@@ -113,12 +113,14 @@ pub enum Event {
     },
 }
 
-/// Should a run go on?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Should a run go on? The later of two answers outweighs the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Control {
     /// Yes.
     Continue,
-    /// No: write a checkpoint and return.
+    /// No: what was learnt so far is the result, as if the run had been this long.
+    Keep,
+    /// No: write a checkpoint, if there is a place for it, and return; there is no result yet.
     Stop,
 }
 
@@ -127,7 +129,7 @@ pub enum Control {
 pub struct Report {
     /// Optimizer steps taken, those before a resume included.
     pub steps: u64,
-    /// Did it stop before its end because it was told to? Then only the checkpoint was written.
+    /// Was it told to [`Stop`](Control::Stop) before its end? Then there is a checkpoint at most.
     pub stopped: bool,
     /// The mean training loss of the last steps (a twentieth of the run).
     pub loss: f64,
@@ -256,27 +258,31 @@ impl<'r, 't> Running<'r, 't> {
             let (loss, batches) = self.step()?;
             let (step, total) = (self.trainer.steps(), self.course.total());
             let event = Event::Step { step, total, loss };
-            let mut stopped = (self.watch)(event) == Control::Stop;
+            let mut control = (self.watch)(event);
             // Also before a stop: a run that goes on does not come back to this step.
             let mut is_enough = false;
             if let (Some(data), true) = (self.validation, self.is_validation_due()) {
-                let stop;
-                (is_enough, stop) = self.validate(data)?;
-                stopped |= stop;
+                let later;
+                (is_enough, later) = self.validate(data)?;
+                control = control.max(later);
             }
             if is_enough {
                 break;
             }
-            if stopped || step == total {
+            if control != Control::Continue || step == total {
                 let (losses, data) = (&self.progress.losses, self.training);
                 self.guard.settle(self.trainer, losses, batches, data, self.executor)?;
             }
             let is_due =
                 self.options.checkpoint.as_ref().is_some_and(|(_, e)| step.is_multiple_of(*e));
             self.is_checkpoint_due |= is_due && step < total;
-            if stopped {
-                self.save()?;
-                return Ok(true);
+            match control {
+                Control::Continue => {}
+                Control::Keep => break,
+                Control::Stop => {
+                    self.save()?;
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
@@ -329,8 +335,8 @@ impl<'r, 't> Running<'r, 't> {
             || step == self.course.total()
     }
 
-    /// Measures the validation data: is it time to stop early, and was the run told to?
-    fn validate(&mut self, data: &Dataset<'_>) -> Result<(bool, bool), TrainError> {
+    /// Measures the validation data: is it time to stop early, and what is the run told?
+    fn validate(&mut self, data: &Dataset<'_>) -> Result<(bool, Control), TrainError> {
         let step = self.trainer.steps();
         let known = self.progress.best_validation().unwrap_or(self.guard.level());
         let measures = match self.trainer.measure(data, self.executor, None) {
@@ -348,8 +354,8 @@ impl<'r, 't> Running<'r, 't> {
             self.executor,
         )?;
         self.progress.validations.push((step, loss, accuracy));
-        let stop = (self.watch)(Event::Validation { step, loss, accuracy }) == Control::Stop;
-        Ok((self.progress.is_enough(loss, self.options.patience, self.trainer), stop))
+        let control = (self.watch)(Event::Validation { step, loss, accuracy });
+        Ok((self.progress.is_enough(loss, self.options.patience, self.trainer), control))
     }
 
     /// Writes the checkpoint, if one is asked for.
@@ -397,7 +403,8 @@ fn try_checkpoint(
     Ok(place.check_room(4 * values as u64 + optimizer as u64)?)
 }
 
-/// What was trained, as `run` left it: an adapter (at the rank that DyLoRA kept), or a base.
+/// What was trained, as `run` left it, in memory: an adapter (at the rank that DyLoRA kept), or a
+/// base. [`SharedAdapter::open`](crate::adapter::SharedAdapter::open) takes it as it is.
 ///
 /// # Errors
 /// What the writers say.

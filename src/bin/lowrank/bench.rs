@@ -104,14 +104,13 @@ fn rounds(
     let mut set = AdapterSet::new(&mut slots, &model);
     let attached = attach(&mut set, files)?;
     let choices = &attached.choices[..];
+    let context = arguments.prompt_tokens.max(arguments.tokens.saturating_add(FILLED));
     let limits = Limits {
         kv_format: arguments.kv.into(),
-        precision: arguments.model.precision(&model),
         prefill_chunk: arguments.prefill_chunk.min(arguments.prompt_tokens),
-        lanes: executor.lanes(),
         max_active: files.len(),
         max_total_rank: attached.rank,
-        ..Limits::new(arguments.prompt_tokens.max(arguments.tokens.saturating_add(FILLED)))
+        ..arguments.model.limits(&model, context, executor)
     };
     let mut memory = Memory::try_new({
         limits.check(model.config())?;
@@ -196,7 +195,8 @@ fn facts(
             .collect();
         facts["adapter_overhead"] = median(&overheads).into();
     }
-    facts["precision"] = arguments.model.precision(&model).name().into();
+    let limits = arguments.model.limits(&model, 1, executor);
+    facts["precision"] = limits.precision.name().into();
     facts["isa"] = lowrank::kernel::kernels().name().into();
     facts["threads"] = executor.lanes().into();
     facts["prompt_tokens"] = arguments.prompt_tokens.into();

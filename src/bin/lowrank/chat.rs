@@ -110,11 +110,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let limits = Limits {
         kv_format: arguments.kv.into(),
-        precision: arguments.model.precision(&model),
-        lanes: executor.lanes(),
         max_active: adapters.len(),
         max_total_rank: attached.rank,
-        ..Limits::new(context)
+        ..arguments.model.limits(&model, context, executor.as_ref())
     };
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor.as_ref())?;

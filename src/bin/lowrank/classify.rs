@@ -2,7 +2,7 @@
 //! adapter's, or the base's own.
 
 use clap::Args;
-use lowrank::train::data::{MAX_LENGTH, Tokenize};
+use lowrank::train::data::{DataOptions, Tokenize};
 use lowrank::train::{AnyBase, classify};
 use serde_json::{Map, Value, json};
 
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .into());
     }
     let border = base.text()?;
-    let max_length = arguments.max_length.unwrap_or(MAX_LENGTH.min(model.input().context));
+    let max_length = arguments.max_length.unwrap_or(DataOptions::for_model(model.input()).max_length);
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     let labels = labels(&model, &adapters)?;
     let archives = archives(&adapters);

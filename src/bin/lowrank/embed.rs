@@ -24,10 +24,6 @@ const EXAMPLES: &str = r#"Examples:
   lowrank embed --base minilm.lrk --adapter domain.lrk --file texts.jsonl \
     -o vectors.npy"#;
 
-/// Texts and tokens that are encoded at once.
-const BATCH: usize = 32;
-const TOKENS: usize = 2048;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PoolingName {
     /// The mean of all tokens
@@ -73,12 +69,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let dim = model.config().dim;
     output.check_room(4 * ids.len() as u64 * dim as u64)?;
     let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
+    let limits = EncoderLimits::for_model(&model, executor.as_ref());
     let limits = EncoderLimits {
-        batch: BATCH.min(ids.len()),
-        tokens: ids.iter().map(Vec::len).sum::<usize>().min(TOKENS).max(longest),
+        context: longest,
+        batch: limits.batch.min(ids.len()),
+        tokens: ids.iter().map(Vec::len).sum::<usize>().min(limits.tokens).max(longest),
         precision: arguments.model.exact_precision(),
-        lanes: executor.lanes(),
-        ..EncoderLimits::new(longest)
+        ..limits
     };
     let pooling = arguments.pooling.map(|name| match name {
         PoolingName::Mean => Pooling::Mean,

@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lowrank::train::data::{DataOptions, Dataset, MAX_LENGTH, Tokenize};
+use lowrank::train::data::{DataOptions, Dataset, Tokenize};
 use lowrank::train::{AnyBase, evaluate};
 
 use crate::Failure;
@@ -60,12 +60,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let labels =
         if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
     let input = model.input();
+    let usual = DataOptions::for_model(input);
     let options = DataOptions {
-        input: Some(input),
-        max_length: arguments.max_length.unwrap_or(MAX_LENGTH.min(input.context.max(2))),
+        max_length: arguments.max_length.unwrap_or(usual.max_length),
         completions_only: arguments.completions_only,
         labels,
-        ..DataOptions::default()
+        ..usual
     };
     let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
     let data = Dataset::open(&arguments.data, arguments.task.into(), tokenizer, options)?;

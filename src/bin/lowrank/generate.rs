@@ -123,12 +123,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn decoder(base: &File, arguments: &Arguments) -> Result<(), Failure> {
     let model = base.base()?;
     let job = Job::new(arguments, base)?;
+    let executor = arguments.model.executor()?;
+    let context = context(&model, job.prompt.len(), arguments)?;
     let limits = Limits {
         kv_format: arguments.kv.unwrap_or(Kv::F16).into(),
-        precision: arguments.model.precision(&model),
-        ..Limits::new(context(&model, job.prompt.len(), arguments)?)
+        ..arguments.model.limits(&model, context, executor.as_ref())
     };
-    let executor = arguments.model.executor()?;
     let (adapters, swaps) = job.adapters()?;
     if swaps.is_empty() {
         return with_session(model, &adapters, limits, executor.as_ref(), |session, attaching| {
@@ -140,7 +140,7 @@ fn decoder(base: &File, arguments: &Arguments) -> Result<(), Failure> {
     for adapter in &swaps {
         rank = rank.max(adapter.file.adapter()?.max_rank());
     }
-    let limits = Limits { lanes: executor.lanes(), max_active: 1, max_total_rank: rank, ..limits };
+    let limits = Limits { max_active: 1, max_total_rank: rank, ..limits };
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
     let mut memory = Memory::try_new(need(model.config(), &limits))?;

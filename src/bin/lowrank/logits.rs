@@ -41,12 +41,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.base()?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
+    let executor = arguments.model.executor()?;
     let limits = Limits {
         kv_format: KvFormat::F32,
         precision: arguments.model.exact_precision(),
-        ..Limits::new(arguments.tokens.len())
+        ..Limits::for_model(&model, arguments.tokens.len(), executor.as_ref())
     };
-    let executor = arguments.model.executor()?;
     let (rows, vocab) = (arguments.tokens.len(), model.config().vocab);
     let header = npy_header(&[rows, vocab]);
     output.check_room(header.len() as u64 + 4 * rows as u64 * vocab as u64)?;

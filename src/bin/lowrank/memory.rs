@@ -64,19 +64,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for adapter in &adapters {
         rank += adapter.file.adapter()?.max_rank();
     }
-    let (threads, precision) = match arguments.firmware {
-        true => (arguments.model.threads.max(1), arguments.model.exact_precision()),
-        false => (arguments.model.executor()?.lanes(), arguments.model.precision(&model)),
+    let limits = match arguments.firmware {
+        true => Limits {
+            lanes: arguments.model.threads.max(1),
+            precision: arguments.model.exact_precision(),
+            ..Limits::new(arguments.context)
+        },
+        false => {
+            let executor = arguments.model.executor()?;
+            arguments.model.limits(&model, arguments.context, executor.as_ref())
+        }
     };
     let limits = Limits {
         batch: arguments.batch,
         prefill_chunk: arguments.prefill_chunk,
         kv_format: arguments.kv.into(),
-        precision,
-        lanes: threads,
         max_active: adapters.len(),
         max_total_rank: rank,
-        ..Limits::new(arguments.context)
+        ..limits
     };
     // Refuses limits that a session would refuse.
     if let Err(error @ lowrank::Error::Limit { .. }) = limits.check(model.config()) {

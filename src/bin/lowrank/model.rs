@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lowrank::adapter::{AdapterSet, Slot};
-use lowrank::kernel::{Precision, by_name, kernels};
+use lowrank::kernel::{Precision, by_name};
 use lowrank::model::llama::Llama;
 use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Serial, Session, Threads, need};
 
@@ -81,10 +81,15 @@ impl ModelOptions {
         self.precision.map_or(Precision::Exact, Precision::from)
     }
 
-    /// The precision asked for, or the default of this base on this CPU.
-    pub(crate) fn precision(&self, model: &Llama<'_>) -> Precision {
-        let default = || Precision::default_for(kernels(), model.layer(0).q.weight.format());
-        self.precision.map_or_else(default, Precision::from)
+    /// The limits of one sequence: those of the library, with the precision asked for.
+    pub(crate) fn limits(
+        &self,
+        model: &Llama<'_>,
+        context: usize,
+        executor: &dyn Executor,
+    ) -> Limits {
+        let limits = Limits::for_model(model, context, executor);
+        Limits { precision: self.precision.map_or(limits.precision, Precision::from), ..limits }
     }
 }
 
@@ -129,12 +134,7 @@ pub(crate) fn with_session<T>(
     let mut slots = vec![Slot::EMPTY; adapters.len()];
     let mut set = AdapterSet::new(&mut slots, &model);
     let attached = attach(&mut set, adapters)?;
-    let limits = Limits {
-        lanes: executor.lanes(),
-        max_active: adapters.len(),
-        max_total_rank: attached.rank,
-        ..limits
-    };
+    let limits = Limits { max_active: adapters.len(), max_total_rank: attached.rank, ..limits };
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
     for sequence in 0..limits.batch {

@@ -75,10 +75,9 @@ pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure
     let attached = attach(&mut set, &adapters)?;
     let limits = RecurrentLimits {
         precision: arguments.model.exact_precision(),
-        lanes: executor.lanes(),
         max_active: adapters.len().max(1),
         max_total_rank: attached.rank.max(rank),
-        ..RecurrentLimits::new()
+        ..RecurrentLimits::for_executor(executor.as_ref())
     };
     let mut memory = Memory::try_new(recurrent_need(model.config(), &limits))?;
     let session = Recurrent::new(model, &limits, memory.as_mut(), executor.as_ref())?;

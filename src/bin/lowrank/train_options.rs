@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::{Args, ValueEnum};
 use lowrank::file::FileError;
 use lowrank::kernel::Precision;
-use lowrank::train::data::{DataOptions, Dataset, MAX_LENGTH, ModelInput, Task, Tokenize};
+use lowrank::train::data::{DataOptions, Dataset, ModelInput, Task, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::schedule::Shape;
 use lowrank::train::{
@@ -320,7 +320,7 @@ impl TrainOptions {
 
     /// Tokens of a sequence: those asked for, or the default that such a base can take.
     pub(crate) fn max_length(&self, input: ModelInput) -> usize {
-        self.max_length.unwrap_or(MAX_LENGTH.min(input.context.max(2)))
+        self.max_length.unwrap_or(DataOptions::for_model(input).max_length)
     }
 
     /// Opens the training file; a classifier that goes on keeps its labels.
@@ -332,14 +332,15 @@ impl TrainOptions {
         start: Option<&Start>,
     ) -> Result<Dataset<'t>, FileError> {
         let labels = start.map(Start::labels).filter(|labels| !labels.is_empty());
-        let options = DataOptions {
-            input: Some(input),
-            max_length: self.max_length(input),
-            completions_only: self.completions_only,
-            packing: self.packing,
-            labels: labels.filter(|_| self.task == TaskName::Classify),
-        };
+        let labels = labels.filter(|_| self.task == TaskName::Classify);
+        let options = DataOptions { packing: self.packing, ..self.data(input, labels) };
         Dataset::open(path, self.task.into(), tokenizer, options)
+    }
+
+    /// How data is read for a base with this input.
+    fn data(&self, input: ModelInput, labels: Option<Vec<String>>) -> DataOptions {
+        let (max_length, completions_only) = (self.max_length(input), self.completions_only);
+        DataOptions { max_length, completions_only, labels, ..DataOptions::for_model(input) }
     }
 
     /// Opens a data file for a base with this input; a validation file takes the training file's labels.
@@ -350,13 +351,8 @@ impl TrainOptions {
         tokenizer: Option<&'t dyn Tokenize>,
         labels: Option<Vec<String>>,
     ) -> Result<Dataset<'t>, FileError> {
-        let options = DataOptions {
-            input: Some(input),
-            max_length: self.max_length(input),
-            completions_only: self.completions_only,
-            packing: self.packing && labels.is_none(),
-            labels,
-        };
+        let packing = self.packing && labels.is_none();
+        let options = DataOptions { packing, ..self.data(input, labels) };
         Dataset::open(path, self.task.into(), tokenizer, options)
     }
 }

@@ -11,16 +11,19 @@ pub const MAX_LENGTH: usize = 512;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataOptions {
     /// The most tokens of a sequence; longer ones are cut and counted. At least 2.
+    /// Default: [`MAX_LENGTH`], with [`for_model`](Self::for_model) at most the model's context.
     pub max_length: usize,
     /// Score completions and the assistant's turns only, each with the token that ends it.
+    /// Default: no.
     pub completions_only: bool,
     /// Fill batches by tokens (up to `batch_size · max_length`) instead of by examples. Examples
-    /// stay apart.
+    /// stay apart. Default: no.
     pub packing: bool,
-    /// The labels of the training file, for a validation file; `None` takes the file's own.
+    /// The labels of the training file, for a validation file; `None`, the default, takes the
+    /// file's own.
     pub labels: Option<Vec<String>>,
     /// What the model takes in, so that a file which does not fit is refused with the line;
-    /// `None` if that is not known.
+    /// `None`, the default, if that is not known.
     pub input: Option<ModelInput>,
 }
 
@@ -41,6 +44,14 @@ impl ModelInput {
             1 => "rows of 1 number".into(),
             features => format!("rows of {features} numbers"),
         }
+    }
+}
+
+impl DataOptions {
+    /// The usual ones for a model that takes in `input`: as the command line reads data.
+    pub fn for_model(input: ModelInput) -> Self {
+        let max_length = MAX_LENGTH.min(input.context.max(2));
+        Self { max_length, input: Some(input), ..Self::default() }
     }
 }
 
