@@ -77,6 +77,31 @@ pub(super) unsafe fn path_of<'a>(path: *const c_char, argument: u32) -> Outcome<
     }
 }
 
+/// The path of a NUL-terminated string in argument 3, if there is one.
+///
+/// # Safety
+/// Null, or a NUL at its end.
+pub(super) unsafe fn optional_path<'a>(path: *const c_char) -> Outcome<Option<&'a Path>> {
+    // SAFETY: the caller's promise.
+    if path.is_null() { Ok(None) } else { unsafe { path_of(path, 3) }.map(Some) }
+}
+
+/// UTF-8 of a NUL-terminated string, if there is one.
+///
+/// # Safety
+/// Null, or a NUL at its end.
+pub(super) unsafe fn string_of<'a>(
+    string: *const c_char,
+    argument: u32,
+) -> Outcome<Option<&'a str>> {
+    if string.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    let text = unsafe { CStr::from_ptr(string) }.to_str();
+    Ok(Some(text.map_err(|error| Refusal::NotUtf8 { argument, valid: error.valid_up_to() })?))
+}
+
 /// Maps the archive at `path` (with a NUL at its end; UTF-8 on Windows) in `memory` of at least
 /// `lowrank_file_bytes()` bytes. The file must not be changed in place while it is open: replace it
 /// by rename. On success `*file` is the object, on failure null.

@@ -33,7 +33,11 @@ mod family;
 mod file;
 #[cfg(feature = "std")]
 mod import;
+#[cfg(feature = "std")]
+mod job;
 mod limits;
+#[cfg(feature = "std")]
+mod measure;
 mod memory;
 mod object;
 mod options;
@@ -50,6 +54,10 @@ mod set;
 mod text;
 #[cfg(feature = "std")]
 mod train;
+#[cfg(feature = "std")]
+mod train_options;
+#[cfg(feature = "std")]
+mod train_run;
 
 pub use about::*;
 pub use adapter::*;
@@ -65,6 +73,8 @@ pub use file::*;
 #[cfg(feature = "std")]
 pub use import::*;
 pub use limits::*;
+#[cfg(feature = "std")]
+pub use measure::*;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 pub use panic::*;
 pub use predictor::*;
@@ -77,3 +87,5 @@ pub use set::*;
 pub use text::*;
 #[cfg(feature = "std")]
 pub use train::*;
+#[cfg(feature = "std")]
+pub use train_options::*;

@@ -51,7 +51,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .into());
     }
     let border = base.text()?;
-    let max_length = arguments.max_length.unwrap_or(DataOptions::for_model(model.input()).max_length);
+    let max_length =
+        arguments.max_length.unwrap_or(DataOptions::for_model(model.input()).max_length);
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     let labels = labels(&model, &adapters)?;
     let archives = archives(&adapters);
