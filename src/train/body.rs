@@ -36,7 +36,7 @@ pub(crate) struct Borders {
 impl Borders {
     /// What data is checked against.
     pub(crate) fn input(self) -> ModelInput {
-        ModelInput { context: self.context, features: self.features }
+        ModelInput { context: self.context, vocab: self.tokens, features: self.features }
     }
 }
 

@@ -396,8 +396,8 @@ fn try_checkpoint(
     training: &Dataset<'_>,
     validation: Option<&Dataset<'_>>,
 ) -> Result<(), TrainError> {
-    let mut inputs = vec![training.path()];
-    inputs.extend(validation.map(Dataset::path));
+    let datasets = [Some(training), validation];
+    let inputs: Vec<&Path> = datasets.into_iter().flatten().filter_map(Dataset::path).collect();
     let place = path.output(Kind::Checkpoint, &inputs)?;
     let (values, optimizer) = trainer.sizes();
     Ok(place.check_room(4 * values as u64 + optimizer as u64)?)

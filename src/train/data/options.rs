@@ -1,6 +1,6 @@
 //! How a data file is read, and the refusal of what does not fit its format, the task or the model.
 
-use super::{Format, Task, Tokenize};
+use super::{Format, Kind, Task, Tokenize};
 
 /// The most tokens of a sequence where nothing else is asked for: in training, measuring and
 /// classifying, in the library, in C and on the command line (there never more than the base has
@@ -32,6 +32,8 @@ pub struct DataOptions {
 pub struct ModelInput {
     /// The most tokens of a sequence.
     pub context: usize,
+    /// The tokens of its vocabulary; 0 of a model that reads numbers.
+    pub vocab: usize,
     /// The numbers of a row; 0 of a model that reads tokens.
     pub features: usize,
 }
@@ -77,16 +79,21 @@ pub(super) fn check(
     tokenizer: Option<&dyn Tokenize>,
     options: &DataOptions,
 ) -> Result<(), String> {
-    let of_numbers = format == Format::Csv;
+    let of_numbers = format.is_of_numbers();
     match options.input {
         Some(input) if of_numbers && input.features == 0 => {
-            return Err(
-                "the model reads text, and a .csv holds numbers: take .tsv or .jsonl".into()
-            );
+            return Err(match format {
+                Format::Csv => {
+                    "the model reads text, and a .csv holds numbers: take .tsv or .jsonl"
+                }
+                _ => "the model reads text, and these are rows of numbers",
+            }
+            .into());
         }
         Some(input) if !of_numbers && input.features > 0 => {
             let reads = input.described();
-            return Err(format!("the model reads {reads}, not text: take a .csv"));
+            let hint = if format.is_file() { "a .csv" } else { "rows of features" };
+            return Err(format!("the model reads {reads}, not text: take {hint}"));
         }
         _ => {}
     }
@@ -119,7 +126,7 @@ pub(super) fn check(
             options.max_length
         ));
     }
-    if tokenizer.is_none() {
+    if tokenizer.is_none() && format != (Format::Examples { are: Kind::Tokens }) {
         return Err("the model has no tokenizer, so text cannot be its input".into());
     }
     Ok(())
