@@ -6,10 +6,10 @@ use core::ffi::{c_char, c_void};
 use super::base::lowrank_base;
 use super::choice::lowrank_choice;
 use super::executor::{Callback, lowrank_executor};
-use super::failure::{Refusal, lowrank_code, lowrank_error};
-use super::limits::{lowrank_need, number_of, precision_of};
+use super::failure::{Refusal, call, lowrank_code, lowrank_error};
+use super::limits::{Parts, lowrank_need, number_of, precision_of};
 use super::memory::{Region, slice};
-use super::object::{self, Kind, region, size};
+use super::object::{self, Kind, region, share, size};
 use super::options::{self, Options};
 use super::running::{self, Classified, Opening, Running, Work, runs};
 use super::set::lowrank_set;
@@ -118,6 +118,28 @@ pub unsafe extern "C" fn lowrank_encoder_limits_init(
 ) {
     // SAFETY: the caller's promises.
     unsafe { options::init(limits, size, lowrank_encoder_limits_default(context)) };
+}
+
+/// Writes to `*limits`, a struct of `size` bytes, what suits an encoder, as the command line embeds:
+/// texts as long as the base reads them, 32 of them at once, the work in `lanes` parts as in
+/// `lowrank_limits_for_model`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_encoder_limits_for_model(
+    base: *const lowrank_base,
+    lanes: usize,
+    limits: *mut lowrank_encoder_limits,
+    size: usize,
+    error: *mut lowrank_error,
+) -> lowrank_code {
+    let target = options::target(limits, size, 3);
+    call(error, 5, &[region(base, false, 1), target], || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        let value = unsafe { share(base, 1) }?;
+        target.clear_of(value.archive, false, 1)?;
+        let found = EncoderLimits::for_model(value.model.get()?, &Parts(lanes));
+        // SAFETY: as above.
+        Ok(unsafe { options::write(limits, size, of(&found), 3) }?)
+    })
 }
 
 /// Writes the size of the workspace that an encoder over `base` takes under `limits` to `*need`.

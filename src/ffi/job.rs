@@ -4,13 +4,15 @@ use core::ffi::c_char;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::example::examples_of;
 use super::failure::{Failure, Outcome, Refusal};
 use super::file::{optional_path, string_of};
 use super::limits::precision_of;
+use super::memory::Region;
 use super::train_options::lowrank_train_options;
 use crate::adapter::SharedAdapter;
 use crate::archive::ArchiveFile;
-use crate::train::data::{DataOptions, Dataset, Task, Tokenize};
+use crate::train::data::{DataOptions, Dataset, Example, Task, Tokenize};
 use crate::train::{
     Length, Method, OptimizerKind, Options, RunOptions, Shape, Targets, Warmup, unfinished,
 };
@@ -37,6 +39,9 @@ pub(super) fn constant<T: Clone>(found: u32, values: &[T]) -> Outcome<T> {
     value.ok_or_else(|| Refusal::UnknownConstant { argument: 3, found }.into())
 }
 
+const TWO_SOURCES: &str =
+    "options->data and options->examples are both set: a run learns from one of them";
+
 /// How data is read; a `max_length` of 0 is what suits the model, set when it is known.
 pub(super) fn data_options(max_length: usize, completions_only: u32) -> DataOptions {
     let completions_only = completions_only != 0;
@@ -46,6 +51,7 @@ pub(super) fn data_options(max_length: usize, completions_only: u32) -> DataOpti
 /// The options as the crate has them.
 pub(super) struct Job<'a> {
     pub(super) data: Option<&'a Path>,
+    examples: Vec<Example>,
     pub(super) validation: Option<&'a Path>,
     pub(super) output: Option<&'a Path>,
     adapter: Option<&'a Path>,
@@ -63,8 +69,8 @@ impl<'a> Job<'a> {
     /// Checks constants and strings; numbers are checked where they are used.
     ///
     /// # Safety
-    /// Strings were checked, and have NULs at their ends.
-    pub(super) unsafe fn new(c: &lowrank_train_options) -> Outcome<Self> {
+    /// Strings were checked, and have NULs at their ends. Examples do not lie in `told`.
+    pub(super) unsafe fn new(c: &lowrank_train_options, told: Region) -> Outcome<Self> {
         // SAFETY: the caller's promise.
         let path = |string: *const c_char| unsafe { optional_path(string) };
         // SAFETY: as above.
@@ -76,6 +82,8 @@ impl<'a> Job<'a> {
         };
         Ok(Self {
             data: path(c.data)?,
+            // SAFETY: as above.
+            examples: unsafe { examples_of(c.examples, c.example_count, told) }?,
             validation: path(c.validation)?,
             output,
             adapter: path(c.adapter)?,
@@ -110,7 +118,7 @@ impl Job<'_> {
 
     /// Is there something to learn from?
     pub(super) fn has_data(&self) -> bool {
-        self.data.is_some()
+        self.data.is_some() || !self.examples.is_empty()
     }
 
     /// What is learnt from.
@@ -119,8 +127,15 @@ impl Job<'_> {
         tokenizer: Option<&'t dyn Tokenize>,
         options: DataOptions,
     ) -> Outcome<Dataset<'t>> {
-        let path = self.data.ok_or(Refusal::NullPointer { argument: 3 })?;
-        Ok(Dataset::open(path, self.task, tokenizer, options)?)
+        match (self.data, &self.examples[..]) {
+            (Some(_), [_, ..]) => Err(Failure::Said(Refusal::Train, TWO_SOURCES.into())),
+            (Some(path), []) => Ok(Dataset::open(path, self.task, tokenizer, options)?),
+            (None, []) => Err(Refusal::NullPointer { argument: 3 }.into()),
+            (None, examples) => {
+                let examples = examples.iter().cloned();
+                Ok(Dataset::from_examples(examples, self.task, tokenizer, options)?)
+            }
+        }
     }
 
     /// The trainer's options, with the adapter to go on from and what is its own.

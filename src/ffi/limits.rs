@@ -1,7 +1,10 @@
 //! What sessions over decoders must have room for, and the words that all limits share.
 
-use super::failure::Refusal;
+use super::base::lowrank_base;
+use super::failure::{Refusal, call, lowrank_code, lowrank_error};
+use super::object::{region, share};
 use super::options::{self, Options};
+use crate::exec::Executor;
 use crate::kernel::Precision;
 use crate::runtime::{KvFormat, Limits};
 
@@ -129,4 +132,43 @@ pub(super) fn number_of(precision: Precision) -> u32 {
         Precision::Exact => LOWRANK_PRECISION_EXACT,
         Precision::Fast => LOWRANK_PRECISION_FAST,
     }
+}
+
+/// An executor of which only its number of parts is known.
+pub(super) struct Parts(pub(super) usize);
+
+// SAFETY: runs every task once, one after the other.
+unsafe impl Executor for Parts {
+    fn lanes(&self) -> usize {
+        self.0
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        (0..tasks).for_each(task);
+    }
+}
+
+/// Writes to `*limits`, a struct of `size` bytes, what suits a decoder and this machine, as the
+/// command line runs it: one sequence of `context` tokens, the precision that is measured to be good
+/// for its weights, the work in `lanes` parts: as many as the executor has threads
+/// (`lowrank_threads_executor` tells them), 1 without one. The rest is as in
+/// `lowrank_limits_default`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_limits_for_model(
+    base: *const lowrank_base,
+    context: usize,
+    lanes: usize,
+    limits: *mut lowrank_limits,
+    size: usize,
+    error: *mut lowrank_error,
+) -> lowrank_code {
+    let target = options::target(limits, size, 4);
+    call(error, 6, &[region(base, false, 1), target], || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        let value = unsafe { share(base, 1) }?;
+        target.clear_of(value.archive, false, 1)?;
+        let found = Limits::for_model(value.model.get()?, context, &Parts(lanes));
+        // SAFETY: as above.
+        Ok(unsafe { options::write(limits, size, of(&found), 4) }?)
+    })
 }

@@ -47,7 +47,7 @@ pub unsafe extern "C" fn lowrank_train_estimate(
         let (archive, options) =
             unsafe { (slice::<u8>(archive.cast(), archive_bytes), options_of(options, told)?) };
         // SAFETY: as above.
-        let job = &unsafe { Job::new(&options) }?;
+        let job = &unsafe { Job::new(&options, told) }?;
         let base = AnyBase::open(archive)?;
         let border = border(&base);
         let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);

@@ -26,11 +26,15 @@ mod base;
 mod chat;
 mod choice;
 mod encoder;
+#[cfg(feature = "std")]
+mod example;
 mod executor;
 mod failure;
 mod family;
 #[cfg(feature = "std")]
 mod file;
+#[cfg(feature = "std")]
+mod generate;
 #[cfg(feature = "std")]
 mod import;
 #[cfg(feature = "std")]
@@ -66,10 +70,14 @@ pub use base::*;
 pub use chat::*;
 pub use choice::*;
 pub use encoder::*;
+#[cfg(feature = "std")]
+pub use example::*;
 pub use executor::*;
 pub use failure::*;
 #[cfg(feature = "std")]
 pub use file::*;
+#[cfg(feature = "std")]
+pub use generate::*;
 #[cfg(feature = "std")]
 pub use import::*;
 pub use limits::*;

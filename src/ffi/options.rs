@@ -95,3 +95,27 @@ pub(super) unsafe fn init<T: Options>(options: *mut T, size: usize, defaults: T)
         options.cast::<usize>().write(size);
     }
 }
+
+/// Where a function writes options: `size` bytes of the program.
+pub(super) fn target<T: Options>(options: *mut T, size: usize, argument: u32) -> Region {
+    Region::memory(options.cast(), size, align_of::<T>(), argument)
+}
+
+/// [`init`], but refuses a size that no version of the struct has.
+///
+/// # Safety
+/// As [`init`].
+pub(super) unsafe fn write<T: Options>(
+    options: *mut T,
+    size: usize,
+    value: T,
+    argument: u32,
+) -> Result<(), Refusal> {
+    let (least, most) = (T::FIRST, size_of::<T>());
+    if !(least..=MOST).contains(&size) {
+        return Err(Refusal::OptionsSize { argument, found: size, least, most });
+    }
+    // SAFETY: the caller's promise.
+    unsafe { init(options, size, value) };
+    Ok(())
+}

@@ -186,13 +186,9 @@ where
 /// # Safety
 /// It was checked as a region; nothing else uses it while the object lives.
 unsafe fn work_of(workspace: *mut c_void, bytes: usize) -> &'static mut [u8] {
-    // No bytes at all still start somewhere: on a boundary, so that the error is about their
-    // number.
-    let first = if bytes == 0 {
-        core::ptr::without_provenance_mut(align_of::<Line>())
-    } else {
-        workspace.cast()
-    };
+    // No bytes at all still start on a boundary, so that the error is about their number.
+    let nowhere = core::ptr::without_provenance_mut(align_of::<Line>());
+    let first = if bytes == 0 { nowhere } else { workspace.cast() };
     // SAFETY: the caller's promise.
     unsafe { core::slice::from_raw_parts_mut(first, bytes) }
 }

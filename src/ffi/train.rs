@@ -115,7 +115,7 @@ pub unsafe extern "C" fn lowrank_train(
             check(&[Region::reads(options.output, 1, 3)])?;
             let archive = slice::<u8>(archive.cast(), archive_bytes);
             let watch = &mut |progress| ask(watch, context, &progress);
-            let (done, _) = Run { archive, job: &Job::new(&options)?, watch }.train(true)?;
+            let (done, _) = Run { archive, job: &Job::new(&options, told)?, watch }.train(true)?;
             if !report.is_null() {
                 report.write(done);
             }
@@ -164,7 +164,8 @@ pub unsafe extern "C" fn lowrank_train_in_memory(
             }
             let archive = slice::<u8>(archive.cast(), archive_bytes);
             let watch = &mut |progress| ask(watch, context, &progress);
-            let (done, made) = Run { archive, job: &Job::new(&options)?, watch }.train(false)?;
+            let (done, made) =
+                Run { archive, job: &Job::new(&options, told)?, watch }.train(false)?;
             if let Some(buffer) = made {
                 let object: Outcome<_> = place(memory, memory_bytes, 1, |place| {
                     core::ptr::write(place, FileValue::Made(buffer));

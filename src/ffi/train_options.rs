@@ -2,6 +2,7 @@
 
 use core::ffi::c_char;
 
+use super::example::lowrank_example;
 use super::limits::LOWRANK_PRECISION_EXACT;
 use super::options::{self, Options};
 
@@ -129,6 +130,10 @@ pub struct lowrank_train_options {
     /// Not 0: begin anew where there is the checkpoint of a run that was not finished, and replace
     /// it. With both 0 such a checkpoint is refused.
     pub restart: u32,
+    /// Training data in memory instead of `data`, or null.
+    pub examples: *const lowrank_example,
+    /// Their number.
+    pub example_count: usize,
 }
 
 // SAFETY: begins with its size; numbers and pointers without padding.
@@ -185,6 +190,8 @@ pub fn lowrank_train_options_default() -> lowrank_train_options {
         precision: LOWRANK_PRECISION_EXACT,
         resume: 0,
         restart: 0,
+        examples: core::ptr::null(),
+        example_count: 0,
     }
 }
 
