@@ -2833,8 +2833,6 @@ lowrank_code lowrank_evaluate(const void *archive,
 }  // extern "C"
 #endif  // __cplusplus
 
-#endif  /* LOWRANK_H */
-
 /* The defaults of a struct of options, which begins with its size. Functions of the program, not of the library: so the
  * struct is as large as the program knows it. */
 
@@ -2891,3 +2889,5 @@ static inline lowrank_adapter_import_options lowrank_adapter_import_options_defa
     lowrank_adapter_import_options_init(&options, sizeof options);
     return options;
 }
+
+#endif  /* LOWRANK_H */

@@ -134,7 +134,6 @@ fn generate() -> String {
         no_includes: true,
         sys_includes: vec!["stddef.h".into(), "stdint.h".into()],
         after_includes: Some(preamble()),
-        trailer: Some(trailer()),
         usize_is_size_t: true,
         documentation: true,
         documentation_style: DocumentationStyle::Doxy,
@@ -148,7 +147,10 @@ fn generate() -> String {
     }
     let mut header = Vec::new();
     builder.generate().expect("src/ffi is readable by cbindgen").write(&mut header);
-    String::from_utf8(header).unwrap()
+    let header = String::from_utf8(header).unwrap();
+    // Inside the include guard, where cbindgen has no place for a trailer.
+    let (body, guard) = header.split_at(header.rfind("#endif").unwrap());
+    format!("{body}{}\n{guard}", trailer())
 }
 
 #[test]

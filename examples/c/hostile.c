@@ -131,6 +131,12 @@ static void hostile_bases(void) {
     EXPECT(lowrank_verify(archive, lengths[0] - 1, &error), ERROR_TRUNCATED);
     EXPECT(lowrank_verify(archive + 1, lengths[0] - 1, &error), ERROR_NOT_AN_ARCHIVE);
     EXPECT(lowrank_verify(archive, lengths[0], &error), OK);
+    EXPECT(lowrank_archive_kind(NULL, 100, &stops, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_archive_kind(archive, 10, &stops, &error), ERROR_TRUNCATED);
+    EXPECT(lowrank_archive_kind(archive, lengths[0], NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_archive_kind(archive, lengths[0], (uint32_t *)(uintptr_t)archive, &error), ERROR_OVERLAP);
+    EXPECT(lowrank_archive_kind(archive, lengths[0], &stops, &error), OK);
+    TRUE(stops == LOWRANK_KIND_LLAMA);
 
     EXPECT(lowrank_base_open(NULL, LOWRANK_BASE_BYTES, archive, lengths[0], &base, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_base_open(base_memory[0], lowrank_base_bytes() - 1, archive, lengths[0], &base, &error), ERROR_OBJECT_TOO_SMALL);
@@ -247,6 +253,20 @@ static void hostile_samplers(void) {
     sampling.min_p = 0.05f;
     sampling.top_k = 0xffffffff;
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, &sampling, &sampler, &error), OK);
+    {
+        float logits[4] = {0.0f, 2.0f, (float)NAN, 1.0f};
+        uint32_t scratch[8], token;
+        EXPECT(lowrank_sampler_sample(NULL, logits, 2, NULL, 0, scratch, 16, &token, &error), ERROR_NULL_POINTER);
+        EXPECT(lowrank_sampler_sample(sampler, NULL, 2, NULL, 0, scratch, 16, &token, &error), ERROR_NULL_POINTER);
+        EXPECT(lowrank_sampler_sample(sampler, logits, ENDLESS, NULL, 0, scratch, 16, &token, &error), ERROR_TOO_LONG);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 2, NULL, 1, scratch, 16, &token, &error), ERROR_NULL_POINTER);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 2, NULL, 0, logits, 16, &token, &error), ERROR_OVERLAP);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 2, NULL, 0, scratch, 15, &token, &error), ERROR_BUFFER_TOO_SMALL);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 2, NULL, 0, scratch, 16, NULL, &error), ERROR_NULL_POINTER);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 0, NULL, 0, NULL, 0, &token, &error), ERROR_BAD_LOGITS);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 4, NULL, 0, scratch, 32, &token, &error), ERROR_BAD_LOGITS);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 2, NULL, 0, scratch, 16, &token, &error), OK);
+    }
     EXPECT(lowrank_sampler_close(NULL, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_sampler_close(GARBAGE(lowrank_sampler), &error), ERROR_NOT_AN_OBJECT);
 }
