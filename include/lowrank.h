@@ -375,8 +375,8 @@ enum {
 #define LOWRANK_SPECIAL 1
 
 /**
- * `lowrank_tokenize`: a prompt; the begin-of-sequence token comes first where the model's rule asks
- * for one. Implies `LOWRANK_SPECIAL`.
+ * `lowrank_tokenize`: a prompt; the begin-of-sequence token comes first where the model's rule
+ * asks for one. Implies `LOWRANK_SPECIAL`.
  */
 #define LOWRANK_PROMPT 2
 
@@ -421,7 +421,8 @@ enum {
 #define LOWRANK_FACTORS_INT8 3
 
 /**
- * `weights`, `embedding`: nf4 and 8 bits, but what a bitsandbytes checkpoint left in float stays so.
+ * `weights`, `embedding`: nf4 and 8 bits, but what a bitsandbytes checkpoint left in float stays
+ * so.
  */
 #define LOWRANK_FORMAT_DEFAULT 0
 
@@ -551,8 +552,8 @@ enum {
 typedef struct lowrank_adapter lowrank_adapter;
 
 /**
- * An opened base model: a decoder (`lowrank_base_open`), an encoder (`lowrank_bert_open`), LSTM layers
- * (`lowrank_lstm_open`) or a multilayer perceptron (`lowrank_mlp_open`).
+ * An opened base model: a decoder (`lowrank_base_open`), an encoder (`lowrank_bert_open`), LSTM
+ * layers (`lowrank_lstm_open`) or a multilayer perceptron (`lowrank_mlp_open`).
  *
  * It is only read: any number of threads may use it at once. Sets and sessions made from it keep
  * what they need of it, so it may be closed before them; the archive must stay until the last of
@@ -567,8 +568,8 @@ typedef struct lowrank_base lowrank_base;
 typedef struct lowrank_encoder lowrank_encoder;
 
 /**
- * An archive that the library keeps in memory: a file that is mapped, or what a training run has made
- * (`lowrank_train_in_memory`). Files, pools, texts and streams are only in libraries with
+ * An archive that the library keeps in memory: a file that is mapped, or what a training run has
+ * made (`lowrank_train_in_memory`). Files, pools, texts and streams are only in libraries with
  * `LOWRANK_FEATURE_STD`.
  */
 typedef struct lowrank_file lowrank_file;
@@ -980,7 +981,8 @@ typedef struct lowrank_encoder_limits {
  */
 typedef struct lowrank_recurrent_limits {
     /**
-     * The bytes of this struct as the program knows it; `lowrank_recurrent_limits_default` sets it.
+     * The bytes of this struct as the program knows it; `lowrank_recurrent_limits_default` sets
+ * it.
      */
     size_t size;
     /**
@@ -1019,7 +1021,8 @@ typedef struct lowrank_recurrent_limits {
  */
 typedef struct lowrank_predictor_limits {
     /**
-     * The bytes of this struct as the program knows it; `lowrank_predictor_limits_default` sets it.
+     * The bytes of this struct as the program knows it; `lowrank_predictor_limits_default` sets
+ * it.
      */
     size_t size;
     /**
@@ -1423,8 +1426,9 @@ typedef struct lowrank_train_progress {
 
 /**
  * Is told what a run does, on the thread that called `lowrank_train`; returns
- * `LOWRANK_TRAIN_CONTINUE`, `LOWRANK_TRAIN_KEEP`, or anything else to stop. `context` is what `lowrank_train` was given. It must return; it may use objects of
- * the library like any other code.
+ * `LOWRANK_TRAIN_CONTINUE`, `LOWRANK_TRAIN_KEEP`, or anything else to stop. `context` is what
+ * `lowrank_train` was given. It must return; it may use objects of the library like any other
+ * code.
  */
 typedef uint32_t (*lowrank_train_watch)(void *context, const struct lowrank_train_progress *progress);
 
@@ -1532,7 +1536,8 @@ typedef struct lowrank_weighted_archive {
  */
 typedef struct lowrank_evaluate_options {
     /**
-     * The bytes of this struct as the program knows it; `lowrank_evaluate_options_default` sets it.
+     * The bytes of this struct as the program knows it; `lowrank_evaluate_options_default` sets
+ * it.
      */
     size_t size;
     /**
@@ -1660,10 +1665,10 @@ lowrank_code lowrank_archive_kind(const void *archive,
                                   struct lowrank_error *error);
 
 /**
- * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (other families:
- * `lowrank_bert_verify`, `lowrank_lstm_verify`, `lowrank_mlp_verify`): its checksum, and every
- * value that must be finite. Opening does not: it takes microseconds, and a damaged archive that
- * was opened gives wrong numbers or an error, never an access outside its bytes.
+ * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (other
+ * families: `lowrank_bert_verify`, `lowrank_lstm_verify`, `lowrank_mlp_verify`): its checksum, and
+ * every value that must be finite. Opening does not: it takes microseconds, and a damaged archive
+ * that was opened gives wrong numbers or an error, never an access outside its bytes.
  */
 lowrank_code lowrank_verify(const void *archive, size_t archive_bytes, struct lowrank_error *error);
 
@@ -1922,8 +1927,8 @@ void lowrank_limits_init(struct lowrank_limits *limits, size_t size, size_t cont
 
 /**
  * Writes to `*limits`, a struct of `size` bytes, what suits a decoder and this machine, as the
- * command line runs it: one sequence of `context` tokens, the precision that is measured to be good
- * for its weights, the work in `lanes` parts: as many as the executor has threads
+ * command line runs it: one sequence of `context` tokens, the precision that is measured to be
+ * good for its weights, the work in `lanes` parts: as many as the executor has threads
  * (`lowrank_threads_executor` tells them), 1 without one. The rest is as in
  * `lowrank_limits_default`.
  */
@@ -2070,16 +2075,16 @@ lowrank_code lowrank_session_reset(struct lowrank_session *session, size_t seque
 lowrank_code lowrank_session_close(struct lowrank_session *session, struct lowrank_error *error);
 
 /**
- * The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES` is enough on
- * every target.
+ * The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES`
+ * is enough on every target.
  */
 size_t lowrank_session_bytes(void);
 
 /**
  * Appends tokens to `count` different sequences and computes the logits after the last one of
- * each: any mix of prompts, parts of prompts and single steps, in as few passes as their tokens fit
- * into. A sequence gets what it gets alone; sequences with the same adapters are cheapest side by
- * side. On an error nothing has changed.
+ * each: any mix of prompts, parts of prompts and single steps, in as few passes as their tokens
+ * fit into. A sequence gets what it gets alone; sequences with the same adapters are cheapest side
+ * by side. On an error nothing has changed.
  */
 lowrank_code lowrank_session_advance(struct lowrank_session *session,
                                      const struct lowrank_chunk *chunks,
@@ -2099,8 +2104,8 @@ lowrank_code lowrank_session_fork(struct lowrank_session *session,
                                   struct lowrank_error *error);
 
 /**
- * Forgets all but the first `length` tokens of a sequence, whose keys and values stay. There are no
- * logits until more tokens come.
+ * Forgets all but the first `length` tokens of a sequence, whose keys and values stay. There are
+ * no logits until more tokens come.
  */
 lowrank_code lowrank_session_rewind(struct lowrank_session *session,
                                     size_t sequence,
@@ -2114,9 +2119,10 @@ lowrank_code lowrank_session_cancel(struct lowrank_session *session, size_t sequ
 
 /**
  * Appends `count` tokens to a sequence, as `lowrank_session_prefill` does, and writes to
- * `log_probabilities`, which has room for `count`, the natural logarithm of the probability of each
- * of them behind those before it. That of the first is a NaN where the sequence had no logits
- * before. The logits of other sequences are lost. On an error of the arguments nothing has changed.
+ * `log_probabilities`, which has room for `count`, the natural logarithm of the probability of
+ * each of them behind those before it. That of the first is a NaN where the sequence had no logits
+ * before. The logits of other sequences are lost. On an error of the arguments nothing has
+ * changed.
  */
 lowrank_code lowrank_session_score(struct lowrank_session *session,
                                    size_t sequence,
@@ -2131,9 +2137,9 @@ lowrank_code lowrank_session_score(struct lowrank_session *session,
 void lowrank_encoder_limits_init(struct lowrank_encoder_limits *limits, size_t size, size_t context);
 
 /**
- * Writes to `*limits`, a struct of `size` bytes, what suits an encoder, as the command line embeds:
- * texts as long as the base reads them, 32 of them at once, the work in `lanes` parts as in
- * `lowrank_limits_for_model`.
+ * Writes to `*limits`, a struct of `size` bytes, what suits an encoder, as the command line
+ * embeds: texts as long as the base reads them, 32 of them at once, the work in `lanes` parts as
+ * in `lowrank_limits_for_model`.
  */
 lowrank_code lowrank_encoder_limits_for_model(const struct lowrank_base *base,
                                               size_t lanes,
@@ -2180,9 +2186,9 @@ lowrank_code lowrank_encoder_select(struct lowrank_encoder *encoder,
 
 /**
  * Encodes a batch of `texts` texts. Their tokens lie one behind the other in `tokens`, special
- * tokens included (`lowrank_tokenize_for_encoder` puts them around): text i is the next `lengths[i]` of the
- * `count`. `types` has the token type of each (pairs of sentences), or is null: type 0.
- * On an error nothing is encoded.
+ * tokens included (`lowrank_tokenize_for_encoder` puts them around): text i is the next
+ * `lengths[i]` of the `count`. `types` has the token type of each (pairs of sentences), or is
+ * null: type 0. On an error nothing is encoded.
  */
 lowrank_code lowrank_encoder_encode(struct lowrank_encoder *encoder,
                                     const uint32_t *tokens,
@@ -2255,8 +2261,8 @@ lowrank_code lowrank_encoder_label(struct lowrank_encoder *encoder,
 lowrank_code lowrank_encoder_close(struct lowrank_encoder *encoder, struct lowrank_error *error);
 
 /**
- * The bytes that an encoder object takes, exactly, without its workspace; `LOWRANK_ENCODER_BYTES` is enough on
- * every target.
+ * The bytes that an encoder object takes, exactly, without its workspace; `LOWRANK_ENCODER_BYTES`
+ * is enough on every target.
  */
 size_t lowrank_encoder_bytes(void);
 
@@ -2276,8 +2282,9 @@ lowrank_code lowrank_recurrent_need(const struct lowrank_base *base,
 
 /**
  * Makes a recurrent session over `base` (of `lowrank_lstm_open`) in `memory` of at least
- * `lowrank_recurrent_bytes()` bytes, with `workspace` of at least `lowrank_recurrent_need` bytes, as
- * `lowrank_session_open` makes a session. On success `*recurrent` is the object, on failure null.
+ * `lowrank_recurrent_bytes()` bytes, with `workspace` of at least `lowrank_recurrent_need` bytes,
+ * as `lowrank_session_open` makes a session. On success `*recurrent` is the object, on failure
+ * null.
  */
 lowrank_code lowrank_recurrent_open(void *memory,
                                     size_t memory_bytes,
@@ -2310,8 +2317,8 @@ lowrank_code lowrank_recurrent_prefill(struct lowrank_recurrent *recurrent,
                                        struct lowrank_error *error);
 
 /**
- * Reads one token of each of `count` different sequences, in one pass, and computes their outputs. On
- * an error nothing has changed.
+ * Reads one token of each of `count` different sequences, in one pass, and computes their outputs.
+ * On an error nothing has changed.
  */
 lowrank_code lowrank_recurrent_step(struct lowrank_recurrent *recurrent,
                                     const struct lowrank_next *tokens,
@@ -2332,9 +2339,10 @@ lowrank_code lowrank_recurrent_sample(struct lowrank_recurrent *recurrent,
                                       struct lowrank_error *error);
 
 /**
- * Points `*outputs` at what the base's head says after the last token of a sequence, `*count` floats
- * in the workspace: one for each token of the vocabulary, or for each of the base's labels. They
- * stay until the next call with this object. A base without a head is `LOWRANK_ERROR_NO_HEAD`.
+ * Points `*outputs` at what the base's head says after the last token of a sequence, `*count`
+ * floats in the workspace: one for each token of the vocabulary, or for each of the base's labels.
+ * They stay until the next call with this object. A base without a head is
+ * `LOWRANK_ERROR_NO_HEAD`.
  */
 lowrank_code lowrank_recurrent_outputs(struct lowrank_recurrent *recurrent,
                                        size_t sequence,
@@ -2402,8 +2410,8 @@ lowrank_code lowrank_recurrent_cancel(struct lowrank_recurrent *recurrent,
 lowrank_code lowrank_recurrent_close(struct lowrank_recurrent *recurrent, struct lowrank_error *error);
 
 /**
- * The bytes that a recurrent object takes, exactly, without its workspace; `LOWRANK_RECURRENT_BYTES` is enough on
- * every target.
+ * The bytes that a recurrent object takes, exactly, without its workspace;
+ * `LOWRANK_RECURRENT_BYTES` is enough on every target.
  */
 size_t lowrank_recurrent_bytes(void);
 
@@ -2422,8 +2430,9 @@ lowrank_code lowrank_predictor_need(const struct lowrank_base *base,
 
 /**
  * Makes a predictor over `base` (of `lowrank_mlp_open`) in `memory` of at least
- * `lowrank_predictor_bytes()` bytes, with `workspace` of at least `lowrank_predictor_need` bytes, as
- * `lowrank_session_open` makes a session. On success `*predictor` is the object, on failure null.
+ * `lowrank_predictor_bytes()` bytes, with `workspace` of at least `lowrank_predictor_need` bytes,
+ * as `lowrank_session_open` makes a session. On success `*predictor` is the object, on failure
+ * null.
  */
 lowrank_code lowrank_predictor_open(void *memory,
                                     size_t memory_bytes,
@@ -2436,7 +2445,8 @@ lowrank_code lowrank_predictor_open(void *memory,
                                     struct lowrank_error *error);
 
 /**
- * Chooses the adapters of a row for the batches to come, as `lowrank_encoder_select` does for a text.
+ * Chooses the adapters of a row for the batches to come, as `lowrank_encoder_select` does for a
+ * text.
  */
 lowrank_code lowrank_predictor_select(struct lowrank_predictor *predictor,
                                       size_t sequence,
@@ -2456,8 +2466,9 @@ lowrank_code lowrank_predictor_infer(struct lowrank_predictor *predictor,
                                      struct lowrank_error *error);
 
 /**
- * Points `*outputs` at the outputs of a row, `*count` floats in the workspace: the last layer as it
- * is, one for each label of a base that has labels. They stay until the next call with this object.
+ * Points `*outputs` at the outputs of a row, `*count` floats in the workspace: the last layer as
+ * it is, one for each label of a base that has labels. They stay until the next call with this
+ * object.
  */
 lowrank_code lowrank_predictor_outputs(struct lowrank_predictor *predictor,
                                        size_t sequence,
@@ -2503,8 +2514,8 @@ lowrank_code lowrank_predictor_label(struct lowrank_predictor *predictor,
 lowrank_code lowrank_predictor_close(struct lowrank_predictor *predictor, struct lowrank_error *error);
 
 /**
- * The bytes that a predictor object takes, exactly, without its workspace; `LOWRANK_PREDICTOR_BYTES` is enough on
- * every target.
+ * The bytes that a predictor object takes, exactly, without its workspace;
+ * `LOWRANK_PREDICTOR_BYTES` is enough on every target.
  */
 size_t lowrank_predictor_bytes(void);
 
@@ -2703,10 +2714,10 @@ lowrank_code lowrank_render_chat(const struct lowrank_text *text,
 /**
  * Appends a prompt (`prompt_bytes` bytes of UTF-8; special tokens in it are parsed, and at the
  * beginning of a sequence the begin-of-sequence token comes first where the model's rule asks for
- * one) to a sequence and generates a reply of at most `most_tokens` tokens, under the adapters that
- * are chosen for it. `piece` is told the text as it comes, with `context`; it may be null. `reply`
- * may be null. For chat models make the prompt with `lowrank_render_chat`. On an error the sequence
- * holds what was appended so far.
+ * one) to a sequence and generates a reply of at most `most_tokens` tokens, under the adapters
+ * that are chosen for it. `piece` is told the text as it comes, with `context`; it may be null.
+ * `reply` may be null. For chat models make the prompt with `lowrank_render_chat`. On an error the
+ * sequence holds what was appended so far.
  */
 lowrank_code lowrank_generate(struct lowrank_session *session,
                               size_t sequence,
@@ -2728,9 +2739,9 @@ void lowrank_adapter_import_options_init(struct lowrank_adapter_import_options *
 /**
  * Reads the adapter at `source`, a PEFT directory or a GGUF LoRA file, for the base whose archive
  * is given (Llama or BERT family; GGUF for Llama only), and writes it to the archive `output`,
- * bound to that base. `options` may be null: the defaults. `output` appears whole or not at all; an
- * existing file that is `source`, or that holds something else than an adapter, is refused before
- * anything is read.
+ * bound to that base. `options` may be null: the defaults. `output` appears whole or not at all;
+ * an existing file that is `source`, or that holds something else than an adapter, is refused
+ * before anything is read.
  */
 lowrank_code lowrank_adapter_import(const char *source,
                                     const void *archive,
@@ -2746,10 +2757,10 @@ void lowrank_import_options_init(struct lowrank_import_options *options, size_t 
 
 /**
  * Reads the model at `source`, a GGUF file or a folder of Hugging Face or PyTorch (decoders,
- * encoders, LSTM and multilayer perceptrons), and writes it to the archive `output`, as
- * `lowrank import` does. `options` may be null: the defaults. Strings have a NUL at their ends. Can
- * take minutes; `output` appears whole or not at all, and an existing file that is `source`, or
- * that holds something else than a base, is refused before anything is read.
+ * encoders, LSTM and multilayer perceptrons), and writes it to the archive `output`, as `lowrank
+ * import` does. `options` may be null: the defaults. Strings have a NUL at their ends. Can take
+ * minutes; `output` appears whole or not at all, and an existing file that is `source`, or that
+ * holds something else than a base, is refused before anything is read.
  */
 lowrank_code lowrank_base_import(const char *source,
                                  const char *output,
@@ -2771,7 +2782,8 @@ void lowrank_train_options_init(struct lowrank_train_options *options, size_t si
  *
  * Before the work begins `options->output` and `options->checkpoint` are tried: a file that is one
  * of the inputs or holds something of another kind, and a folder that is missing, are
- * `LOWRANK_ERROR_FILE` with a sentence. A base is known by its fingerprint, wherever its bytes are.
+ * `LOWRANK_ERROR_FILE` with a sentence. A base is known by its fingerprint, wherever its bytes
+ * are.
  *
  * Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that
  * diverges is `LOWRANK_ERROR_DIVERGED` with a sentence: the last good numbers are in the output

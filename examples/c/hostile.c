@@ -508,6 +508,15 @@ static void hostile_sessions(void) {
     EXPECT(lowrank_session_label(session, 0, 0, &name, NULL, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_session_label(session, 0, 0, &name, &count, &error), ERROR_CLASSIFIERS);
 
+    EXPECT(lowrank_session_score(session, 0, tokens, 3, NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_session_score(session, 0, NULL, 3, scores, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_session_score(session, 9, tokens, 1, scores, &error), ERROR_NO_SUCH_SEQUENCE);
+    EXPECT(lowrank_session_score(session, 0, tokens, 0, scores, &error), ERROR_LENGTH);
+    EXPECT(lowrank_limits_for_model(NULL, 8, 1, &limits, sizeof limits, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_limits_for_model(base, 8, 1, NULL, sizeof limits, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_limits_for_model(base, 8, 1, &limits, 8, &error), ERROR_OPTIONS_SIZE);
+    EXPECT(lowrank_limits_for_model(base, 8, 1, &limits, sizeof limits, &error), OK);
+
     memcpy(copy, session, LOWRANK_SESSION_BYTES);
     EXPECT(lowrank_session_reset((lowrank_session *)(void *)copy, 0, &error), ERROR_NOT_AN_OBJECT);
     EXPECT(lowrank_session_close(NULL, &error), ERROR_NULL_POINTER);
@@ -531,6 +540,10 @@ static void hostile_text(void) {
     EXPECT(lowrank_text_open(text_memory, LOWRANK_TEXT_BYTES, text_base, &text, &error), OK);
 
     EXPECT(lowrank_tokenize(NULL, "ab", 2, 0, tokens, 100, &count, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_generate(NULL, 0, text, sampler, "a", 1, 1, NULL, NULL, NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_generate(GARBAGE(lowrank_session), 0, text, sampler, "a", 1, 1, NULL, NULL, NULL, &error), ERROR_NOT_AN_OBJECT);
+    EXPECT(lowrank_generate(GARBAGE(lowrank_session), 0, text, NULL, "a", 1, 1, NULL, NULL, NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_generate(GARBAGE(lowrank_session), 0, text, sampler, NULL, 1, 1, NULL, NULL, NULL, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_tokenize(GARBAGE(lowrank_text), "ab", 2, 0, tokens, 100, &count, &error), ERROR_NOT_AN_OBJECT);
     EXPECT(lowrank_tokenize(text, NULL, 2, 0, tokens, 100, &count, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_tokenize(text, NULL, 0, 0, NULL, 0, &count, &error), OK);

@@ -15,8 +15,8 @@ use crate::model::llama::Llama;
 use crate::model::lstm::Lstm;
 use crate::model::mlp::Mlp;
 
-/// An opened base model: a decoder (`lowrank_base_open`), an encoder (`lowrank_bert_open`), LSTM layers
-/// (`lowrank_lstm_open`) or a multilayer perceptron (`lowrank_mlp_open`).
+/// An opened base model: a decoder (`lowrank_base_open`), an encoder (`lowrank_bert_open`), LSTM
+/// layers (`lowrank_lstm_open`) or a multilayer perceptron (`lowrank_mlp_open`).
 ///
 /// It is only read: any number of threads may use it at once. Sets and sessions made from it keep
 /// what they need of it, so it may be closed before them; the archive must stay until the last of
@@ -124,10 +124,10 @@ pub unsafe extern "C" fn lowrank_archive_kind(
     })
 }
 
-/// Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (other families:
-/// `lowrank_bert_verify`, `lowrank_lstm_verify`, `lowrank_mlp_verify`): its checksum, and every
-/// value that must be finite. Opening does not: it takes microseconds, and a damaged archive that
-/// was opened gives wrong numbers or an error, never an access outside its bytes.
+/// Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (other
+/// families: `lowrank_bert_verify`, `lowrank_lstm_verify`, `lowrank_mlp_verify`): its checksum, and
+/// every value that must be finite. Opening does not: it takes microseconds, and a damaged archive
+/// that was opened gives wrong numbers or an error, never an access outside its bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_verify(
     archive: *const c_void,

@@ -120,9 +120,9 @@ pub unsafe extern "C" fn lowrank_encoder_limits_init(
     unsafe { options::init(limits, size, lowrank_encoder_limits_default(context)) };
 }
 
-/// Writes to `*limits`, a struct of `size` bytes, what suits an encoder, as the command line embeds:
-/// texts as long as the base reads them, 32 of them at once, the work in `lanes` parts as in
-/// `lowrank_limits_for_model`.
+/// Writes to `*limits`, a struct of `size` bytes, what suits an encoder, as the command line
+/// embeds: texts as long as the base reads them, 32 of them at once, the work in `lanes` parts as
+/// in `lowrank_limits_for_model`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_limits_for_model(
     base: *const lowrank_base,
@@ -204,9 +204,9 @@ pub unsafe extern "C" fn lowrank_encoder_select(
 }
 
 /// Encodes a batch of `texts` texts. Their tokens lie one behind the other in `tokens`, special
-/// tokens included (`lowrank_tokenize_for_encoder` puts them around): text i is the next `lengths[i]` of the
-/// `count`. `types` has the token type of each (pairs of sentences), or is null: type 0.
-/// On an error nothing is encoded.
+/// tokens included (`lowrank_tokenize_for_encoder` puts them around): text i is the next
+/// `lengths[i]` of the `count`. `types` has the token type of each (pairs of sentences), or is
+/// null: type 0. On an error nothing is encoded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_encode(
     encoder: *mut lowrank_encoder,
@@ -338,8 +338,8 @@ pub unsafe extern "C" fn lowrank_encoder_close(
     unsafe { object::close(encoder, error) }
 }
 
-/// The bytes that an encoder object takes, exactly, without its workspace; `LOWRANK_ENCODER_BYTES` is enough on
-/// every target.
+/// The bytes that an encoder object takes, exactly, without its workspace; `LOWRANK_ENCODER_BYTES`
+/// is enough on every target.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_encoder_bytes() -> usize {
     size::<lowrank_encoder>()

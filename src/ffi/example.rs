@@ -70,8 +70,8 @@ unsafe fn example_of(index: usize, c: &lowrank_example, told: Region) -> Outcome
         (None, None, Some(label), true, false) => Ok(Example::Features { values, label }),
         _ => {
             let sentence = format!(
-                "example {} of options->examples is of no kind: set text, text and completion, text \
-                 and label, tokens, tokens and label, or features and label",
+                "example {} of options->examples is of no kind: set text, text and completion, \
+                 text and label, tokens, tokens and label, or features and label",
                 index + 1
             );
             Err(Failure::Said(Refusal::Train, sentence))

@@ -12,8 +12,8 @@ use crate::error::{Error, Field};
 use crate::file::{FileError, Reason};
 use crate::runtime::{Executor, Threads};
 
-/// An archive that the library keeps in memory: a file that is mapped, or what a training run has made
-/// (`lowrank_train_in_memory`). Files, pools, texts and streams are only in libraries with
+/// An archive that the library keeps in memory: a file that is mapped, or what a training run has
+/// made (`lowrank_train_in_memory`). Files, pools, texts and streams are only in libraries with
 /// `LOWRANK_FEATURE_STD`.
 #[derive(Debug)]
 pub struct lowrank_file {

@@ -42,10 +42,10 @@ pub struct lowrank_reply {
 
 /// Appends a prompt (`prompt_bytes` bytes of UTF-8; special tokens in it are parsed, and at the
 /// beginning of a sequence the begin-of-sequence token comes first where the model's rule asks for
-/// one) to a sequence and generates a reply of at most `most_tokens` tokens, under the adapters that
-/// are chosen for it. `piece` is told the text as it comes, with `context`; it may be null. `reply`
-/// may be null. For chat models make the prompt with `lowrank_render_chat`. On an error the sequence
-/// holds what was appended so far.
+/// one) to a sequence and generates a reply of at most `most_tokens` tokens, under the adapters
+/// that are chosen for it. `piece` is told the text as it comes, with `context`; it may be null.
+/// `reply` may be null. For chat models make the prompt with `lowrank_render_chat`. On an error the
+/// sequence holds what was appended so far.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_generate(
     session: *mut lowrank_session,

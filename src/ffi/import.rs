@@ -79,9 +79,9 @@ pub unsafe extern "C" fn lowrank_adapter_import_options_init(
 
 /// Reads the adapter at `source`, a PEFT directory or a GGUF LoRA file, for the base whose archive
 /// is given (Llama or BERT family; GGUF for Llama only), and writes it to the archive `output`,
-/// bound to that base. `options` may be null: the defaults. `output` appears whole or not at all; an
-/// existing file that is `source`, or that holds something else than an adapter, is refused before
-/// anything is read.
+/// bound to that base. `options` may be null: the defaults. `output` appears whole or not at all;
+/// an existing file that is `source`, or that holds something else than an adapter, is refused
+/// before anything is read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_adapter_import(
     source: *const c_char,
@@ -151,7 +151,8 @@ fn write(
     Ok(())
 }
 
-/// `weights`, `embedding`: nf4 and 8 bits, but what a bitsandbytes checkpoint left in float stays so.
+/// `weights`, `embedding`: nf4 and 8 bits, but what a bitsandbytes checkpoint left in float stays
+/// so.
 pub const LOWRANK_FORMAT_DEFAULT: u32 = 0;
 /// `weights`, `embedding`: 4-bit NormalFloat with double quantization.
 pub const LOWRANK_FORMAT_NF4: u32 = 1;
@@ -215,10 +216,10 @@ pub unsafe extern "C" fn lowrank_import_options_init(
 }
 
 /// Reads the model at `source`, a GGUF file or a folder of Hugging Face or PyTorch (decoders,
-/// encoders, LSTM and multilayer perceptrons), and writes it to the archive `output`, as
-/// `lowrank import` does. `options` may be null: the defaults. Strings have a NUL at their ends. Can
-/// take minutes; `output` appears whole or not at all, and an existing file that is `source`, or
-/// that holds something else than a base, is refused before anything is read.
+/// encoders, LSTM and multilayer perceptrons), and writes it to the archive `output`, as `lowrank
+/// import` does. `options` may be null: the defaults. Strings have a NUL at their ends. Can take
+/// minutes; `output` appears whole or not at all, and an existing file that is `source`, or that
+/// holds something else than a base, is refused before anything is read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_base_import(
     source: *const c_char,

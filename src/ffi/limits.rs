@@ -149,8 +149,8 @@ unsafe impl Executor for Parts {
 }
 
 /// Writes to `*limits`, a struct of `size` bytes, what suits a decoder and this machine, as the
-/// command line runs it: one sequence of `context` tokens, the precision that is measured to be good
-/// for its weights, the work in `lanes` parts: as many as the executor has threads
+/// command line runs it: one sequence of `context` tokens, the precision that is measured to be
+/// good for its weights, the work in `lanes` parts: as many as the executor has threads
 /// (`lowrank_threads_executor` tells them), 1 without one. The rest is as in
 /// `lowrank_limits_default`.
 #[unsafe(no_mangle)]

@@ -106,7 +106,8 @@ pub struct lowrank_weighted_archive {
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lowrank_evaluate_options {
-    /// The bytes of this struct as the program knows it; `lowrank_evaluate_options_default` sets it.
+    /// The bytes of this struct as the program knows it; `lowrank_evaluate_options_default` sets
+    /// it.
     pub size: usize,
     /// The path of the data, as `lowrank evaluate` takes it; a NUL at its end.
     pub data: *const c_char,

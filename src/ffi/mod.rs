@@ -5,9 +5,8 @@
 //!
 //! `memory` checks pointers, `object` keeps objects in foreign memory, `options` reads structs that
 //! carry their size, `running` is what sessions, encoders, recurrent sessions and predictors share,
-//! `family` tells families apart, `failure` turns errors into codes and numbers; every other file is
-//! one chapter of the header. Files, text, threads, import
-//! and training need `std`.
+//! `family` tells families apart, `failure` turns errors into codes and numbers; every other file
+//! is one chapter of the header. Files, text, threads, import and training need `std`.
 //!
 //! What cannot be checked is the caller's promise: that a pointer which is not null is valid for
 //! the length that comes with it, that archives stay where they are and unchanged as long as

@@ -1,8 +1,8 @@
-//! Structs of options, which begin with their size: so a program goes on working with libraries that
-//! know more options than it does, or fewer.
+//! Structs of options, which begin with their size: so a program goes on working with libraries
+//! that know more options than it does, or fewer.
 //!
-//! The C function that fills in the defaults is told the program's size of the struct, and writes no
-//! more; the header wraps it into `lowrank_..._default()`, which returns the struct.
+//! The C function that fills in the defaults is told the program's size of the struct, and writes
+//! no more; the header wraps it into `lowrank_..._default()`, which returns the struct.
 
 use super::failure::Refusal;
 use super::memory::Region;
@@ -10,8 +10,8 @@ use super::memory::Region;
 /// A struct of options.
 ///
 /// # Safety
-/// `repr(C)` without padding, begins with its size in a `usize`, and any bytes are a value of it. New
-/// fields come at the end.
+/// `repr(C)` without padding, begins with its size in a `usize`, and any bytes are a value of it.
+/// New fields come at the end.
 pub(super) unsafe trait Options: Copy {
     /// The bytes of its first version.
     const FIRST: usize;

@@ -20,7 +20,8 @@ use crate::runtime::{Need, Predictor, PredictorLimits, predictor_need};
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lowrank_predictor_limits {
-    /// The bytes of this struct as the program knows it; `lowrank_predictor_limits_default` sets it.
+    /// The bytes of this struct as the program knows it; `lowrank_predictor_limits_default` sets
+    /// it.
     pub size: usize,
     /// Rows of features computed at once.
     pub batch: usize,
@@ -73,7 +74,8 @@ unsafe impl Options for lowrank_predictor_limits {
     }
 }
 
-/// Limits for `batch` rows at once: one lane, exact products, up to two adapters of rank 64 together.
+/// Limits for `batch` rows at once: one lane, exact products, up to two adapters of rank 64
+/// together.
 pub fn lowrank_predictor_limits_default(batch: usize) -> lowrank_predictor_limits {
     of(&PredictorLimits::new(batch))
 }
@@ -116,8 +118,9 @@ pub unsafe extern "C" fn lowrank_predictor_need(
 }
 
 /// Makes a predictor over `base` (of `lowrank_mlp_open`) in `memory` of at least
-/// `lowrank_predictor_bytes()` bytes, with `workspace` of at least `lowrank_predictor_need` bytes, as
-/// `lowrank_session_open` makes a session. On success `*predictor` is the object, on failure null.
+/// `lowrank_predictor_bytes()` bytes, with `workspace` of at least `lowrank_predictor_need` bytes,
+/// as `lowrank_session_open` makes a session. On success `*predictor` is the object, on failure
+/// null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_predictor_open(
     memory: *mut c_void,
@@ -146,7 +149,8 @@ pub unsafe extern "C" fn lowrank_predictor_open(
     }
 }
 
-/// Chooses the adapters of a row for the batches to come, as `lowrank_encoder_select` does for a text.
+/// Chooses the adapters of a row for the batches to come, as `lowrank_encoder_select` does for a
+/// text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_predictor_select(
     predictor: *mut lowrank_predictor,
@@ -179,8 +183,9 @@ pub unsafe extern "C" fn lowrank_predictor_infer(
     }
 }
 
-/// Points `*outputs` at the outputs of a row, `*count` floats in the workspace: the last layer as it
-/// is, one for each label of a base that has labels. They stay until the next call with this object.
+/// Points `*outputs` at the outputs of a row, `*count` floats in the workspace: the last layer as
+/// it is, one for each label of a base that has labels. They stay until the next call with this
+/// object.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_predictor_outputs(
     predictor: *mut lowrank_predictor,
@@ -265,8 +270,8 @@ pub unsafe extern "C" fn lowrank_predictor_close(
     unsafe { object::close(predictor, error) }
 }
 
-/// The bytes that a predictor object takes, exactly, without its workspace; `LOWRANK_PREDICTOR_BYTES` is enough on
-/// every target.
+/// The bytes that a predictor object takes, exactly, without its workspace;
+/// `LOWRANK_PREDICTOR_BYTES` is enough on every target.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_predictor_bytes() -> usize {
     size::<lowrank_predictor>()

@@ -23,7 +23,8 @@ use crate::runtime::{Need, Recurrent, RecurrentLimits, recurrent_need};
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lowrank_recurrent_limits {
-    /// The bytes of this struct as the program knows it; `lowrank_recurrent_limits_default` sets it.
+    /// The bytes of this struct as the program knows it; `lowrank_recurrent_limits_default` sets
+    /// it.
     pub size: usize,
     /// Sequences side by side.
     pub batch: usize,
@@ -124,8 +125,9 @@ pub unsafe extern "C" fn lowrank_recurrent_need(
 }
 
 /// Makes a recurrent session over `base` (of `lowrank_lstm_open`) in `memory` of at least
-/// `lowrank_recurrent_bytes()` bytes, with `workspace` of at least `lowrank_recurrent_need` bytes, as
-/// `lowrank_session_open` makes a session. On success `*recurrent` is the object, on failure null.
+/// `lowrank_recurrent_bytes()` bytes, with `workspace` of at least `lowrank_recurrent_need` bytes,
+/// as `lowrank_session_open` makes a session. On success `*recurrent` is the object, on failure
+/// null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_recurrent_open(
     memory: *mut c_void,
@@ -187,8 +189,8 @@ pub unsafe extern "C" fn lowrank_recurrent_prefill(
     }
 }
 
-/// Reads one token of each of `count` different sequences, in one pass, and computes their outputs. On
-/// an error nothing has changed.
+/// Reads one token of each of `count` different sequences, in one pass, and computes their outputs.
+/// On an error nothing has changed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_recurrent_step(
     recurrent: *mut lowrank_recurrent,
@@ -235,9 +237,10 @@ pub unsafe extern "C" fn lowrank_recurrent_sample(
     }
 }
 
-/// Points `*outputs` at what the base's head says after the last token of a sequence, `*count` floats
-/// in the workspace: one for each token of the vocabulary, or for each of the base's labels. They
-/// stay until the next call with this object. A base without a head is `LOWRANK_ERROR_NO_HEAD`.
+/// Points `*outputs` at what the base's head says after the last token of a sequence, `*count`
+/// floats in the workspace: one for each token of the vocabulary, or for each of the base's labels.
+/// They stay until the next call with this object. A base without a head is
+/// `LOWRANK_ERROR_NO_HEAD`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_recurrent_outputs(
     recurrent: *mut lowrank_recurrent,
@@ -358,8 +361,8 @@ pub unsafe extern "C" fn lowrank_recurrent_close(
     unsafe { object::close(recurrent, error) }
 }
 
-/// The bytes that a recurrent object takes, exactly, without its workspace; `LOWRANK_RECURRENT_BYTES` is enough on
-/// every target.
+/// The bytes that a recurrent object takes, exactly, without its workspace;
+/// `LOWRANK_RECURRENT_BYTES` is enough on every target.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_recurrent_bytes() -> usize {
     size::<lowrank_recurrent>()

@@ -21,9 +21,9 @@ pub struct lowrank_chunk {
 }
 
 /// Appends tokens to `count` different sequences and computes the logits after the last one of
-/// each: any mix of prompts, parts of prompts and single steps, in as few passes as their tokens fit
-/// into. A sequence gets what it gets alone; sequences with the same adapters are cheapest side by
-/// side. On an error nothing has changed.
+/// each: any mix of prompts, parts of prompts and single steps, in as few passes as their tokens
+/// fit into. A sequence gets what it gets alone; sequences with the same adapters are cheapest side
+/// by side. On an error nothing has changed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_advance(
     session: *mut lowrank_session,
@@ -67,8 +67,8 @@ pub unsafe extern "C" fn lowrank_session_fork(
     unsafe { running::change(session, error, 5, |session| session.fork(from, to, length)) }
 }
 
-/// Forgets all but the first `length` tokens of a sequence, whose keys and values stay. There are no
-/// logits until more tokens come.
+/// Forgets all but the first `length` tokens of a sequence, whose keys and values stay. There are
+/// no logits until more tokens come.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_rewind(
     session: *mut lowrank_session,
@@ -92,9 +92,10 @@ pub unsafe extern "C" fn lowrank_session_cancel(
 }
 
 /// Appends `count` tokens to a sequence, as `lowrank_session_prefill` does, and writes to
-/// `log_probabilities`, which has room for `count`, the natural logarithm of the probability of each
-/// of them behind those before it. That of the first is a NaN where the sequence had no logits
-/// before. The logits of other sequences are lost. On an error of the arguments nothing has changed.
+/// `log_probabilities`, which has room for `count`, the natural logarithm of the probability of
+/// each of them behind those before it. That of the first is a NaN where the sequence had no logits
+/// before. The logits of other sequences are lost. On an error of the arguments nothing has
+/// changed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_score(
     session: *mut lowrank_session,

@@ -48,7 +48,8 @@ pub(super) trait Work: Sized + 'static {
 /// they need of a model.
 macro_rules! runs {
     ($object:ident, $magic:literal, $Work:ident, $Model:ident, $Options:ident -> $Limits:ident,
-     |$options:ident, $argument:ident| $limits:expr, |$config:ident, $checked:ident| $need:expr) => {
+     |$options:ident, $argument:ident| $limits:expr,
+     |$config:ident, $checked:ident| $need:expr) => {
         impl Kind for $object {
             type Value = Running<$Work<'static, 'static>>;
             const MAGIC: u32 = $magic;

@@ -298,8 +298,8 @@ pub unsafe extern "C" fn lowrank_session_close(
     unsafe { object::close(session, error) }
 }
 
-/// The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES` is enough on
-/// every target.
+/// The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES`
+/// is enough on every target.
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_session_bytes() -> usize {
     size::<lowrank_session>()

@@ -57,8 +57,8 @@ impl Kind for lowrank_stream {
 
 /// `lowrank_tokenize`, `lowrank_detokenize`: special tokens are parsed in text, and written out.
 pub const LOWRANK_SPECIAL: u32 = 1;
-/// `lowrank_tokenize`: a prompt; the begin-of-sequence token comes first where the model's rule asks
-/// for one. Implies `LOWRANK_SPECIAL`.
+/// `lowrank_tokenize`: a prompt; the begin-of-sequence token comes first where the model's rule
+/// asks for one. Implies `LOWRANK_SPECIAL`.
 pub const LOWRANK_PROMPT: u32 = 2;
 
 /// UTF-8 of the caller.

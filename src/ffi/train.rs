@@ -41,8 +41,9 @@ pub const LOWRANK_TRAIN_STOP: u32 = 1;
 pub const LOWRANK_TRAIN_KEEP: u32 = 2;
 
 /// Is told what a run does, on the thread that called `lowrank_train`; returns
-/// `LOWRANK_TRAIN_CONTINUE`, `LOWRANK_TRAIN_KEEP`, or anything else to stop. `context` is what `lowrank_train` was given. It must return; it may use objects of
-/// the library like any other code.
+/// `LOWRANK_TRAIN_CONTINUE`, `LOWRANK_TRAIN_KEEP`, or anything else to stop. `context` is what
+/// `lowrank_train` was given. It must return; it may use objects of the library like any other
+/// code.
 pub type lowrank_train_watch = Option<
     unsafe extern "C" fn(context: *mut c_void, progress: *const lowrank_train_progress) -> u32,
 >;
@@ -91,7 +92,8 @@ pub struct lowrank_train_report {
 ///
 /// Before the work begins `options->output` and `options->checkpoint` are tried: a file that is one
 /// of the inputs or holds something of another kind, and a folder that is missing, are
-/// `LOWRANK_ERROR_FILE` with a sentence. A base is known by its fingerprint, wherever its bytes are.
+/// `LOWRANK_ERROR_FILE` with a sentence. A base is known by its fingerprint, wherever its bytes
+/// are.
 ///
 /// Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that
 /// diverges is `LOWRANK_ERROR_DIVERGED` with a sentence: the last good numbers are in the output
