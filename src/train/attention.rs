@@ -397,8 +397,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::pool::Pool;
-    use super::super::random;
     use super::*;
+    use crate::random;
     use crate::runtime::{Executor, Serial, Threads};
 
     /// o, dq, dk and dv.

@@ -1,6 +1,5 @@
 //! Training adapters, and whole models, on the device. `std` only.
 
-mod any;
 mod attention;
 mod bert;
 mod body;
@@ -18,7 +17,6 @@ mod lstm;
 mod memory;
 mod method;
 mod mlp;
-mod nf4_base;
 mod norms;
 mod ops;
 pub mod optimizer;
@@ -29,7 +27,7 @@ mod planner;
 mod pool;
 mod product;
 mod progress;
-pub mod random;
+mod rebuilt;
 mod run;
 pub mod schedule;
 mod settings;
@@ -38,14 +36,13 @@ mod step;
 mod targets;
 mod trainer;
 
-pub use any::AnyBase;
+pub use crate::model::AnyBase;
 pub use checkpoint::unfinished;
 pub use compare::{Meter, Row, Run, Spread, rows, run_method, smoothed};
 pub use error::TrainError;
 pub use evaluate::{Measures, classify, evaluate};
 pub use memory::{Forecast, Workload, forecast};
 pub use method::Method;
-pub use nf4_base::with_nf4;
 pub use optimizer::OptimizerKind;
 pub use options::{Init, Options, PatternValue, Targets};
 pub use plan::Part;

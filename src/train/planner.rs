@@ -6,11 +6,11 @@ use super::body::Network;
 use super::method::Rules;
 use super::options::{Init, Options};
 use super::plan::{Change, Classifier, LowRank, Part, Plan};
-use super::random;
 use super::targets::{choose, pattern_value};
 use crate::adapter::label_fault;
 use crate::nn::Linear;
 use crate::quant::Matrix;
+use crate::random;
 
 /// The streams of random numbers that first values are drawn from: one per site from here on.
 const SITES: u64 = 0x1000_0000;

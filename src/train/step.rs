@@ -16,11 +16,11 @@ use std::ops::Range;
 use super::parallel::Machine;
 use super::plan::{Change, LowRank, Plan};
 use super::pool::Floats;
-use super::random;
 use crate::archive::schema;
 use crate::kernel::{GROUP, Precision};
 use crate::nn::{self, Linear, Pass, Scratch, Segment};
 use crate::quant::Matrix;
+use crate::random;
 use crate::runtime::{Executor, Serial};
 
 /// Rows of a lane's own from which lanes share the rows of a product and not its outputs: every

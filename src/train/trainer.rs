@@ -16,12 +16,13 @@ use super::parallel::Machine;
 use super::plan::{Change, Part, Plan, Tensor};
 use super::planner;
 use super::pool::Pool;
-use super::random;
 use super::step::{Dropout, Step};
 use crate::adapter::{AdapterBuilder, ClassifierParts, Numbers, Place, TargetParts};
 use crate::archive::{Buffer, Fingerprint};
 use crate::error::Error;
 use crate::kernel::Precision;
+use crate::model::{AnyBase, with_family};
+use crate::random;
 use crate::runtime::Executor;
 
 /// A base that can be trained on: a [`Llama`](crate::model::llama::Llama) or another family's
@@ -40,6 +41,20 @@ pub(crate) mod sealed {
 }
 
 impl<'a, T: sealed::Sealed<'a>> Trainable<'a> for T {}
+
+impl<'a> sealed::Sealed<'a> for AnyBase<'a> {
+    #[allow(private_interfaces, reason = "sealed")]
+    fn network(self, checkpointing: bool) -> Box<dyn Network + Send + Sync + 'a> {
+        with_family!(self, model => model.network(checkpointing))
+    }
+}
+
+impl AnyBase<'_> {
+    /// What it takes in.
+    pub fn input(&self) -> ModelInput {
+        sealed::Sealed::network(*self, false).borders().input()
+    }
+}
 
 /// What one optimizer step saw.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,8 +1,8 @@
 //! Small random encoders and adapters for them, built through the public writers.
 
 use lowrank::adapter::{AdapterBuilder, ClassifierParts, Numbers as Factor, Place, TargetParts};
-use lowrank::archive::schema::bert::{Bert as Root, BertLayer, LayerNorm};
 use lowrank::archive::{Buffer, schema, to_buffer};
+use lowrank::model::bert::schema::{Bert as Root, BertLayer, LayerNorm};
 use lowrank::model::bert::{Activation, Bert, Config, Pooling, Site};
 use lowrank::quant::{Format, OwnedMatrix};
 

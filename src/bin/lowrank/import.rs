@@ -8,11 +8,11 @@ use lowrank::RootKind;
 use lowrank::archive::Header;
 use lowrank::file::{FileError, Kind, Output};
 use lowrank::import::{
-    BaseOptions, Gguf, HuggingFace, HuggingFaceBert, PyTorch, directory_kind, write_base,
+    BaseOptions, Gguf, HuggingFace, HuggingFaceBert, PyTorch, directory_kind, with_nf4, write_base,
     write_bert, write_pytorch,
 };
+use lowrank::model::AnyBase;
 use lowrank::quant::Format;
-use lowrank::train::{AnyBase, with_nf4};
 
 use crate::Failure;
 use crate::files::File;

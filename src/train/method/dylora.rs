@@ -7,9 +7,9 @@
 //! of the authors' script).
 
 use super::Rules;
+use crate::random;
 use crate::train::options::Options;
 use crate::train::plan::{Change, Plan};
-use crate::train::random;
 
 pub(super) struct DyLora;
 
