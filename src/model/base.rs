@@ -35,6 +35,7 @@ macro_rules! with_family {
         }
     };
 }
+#[cfg(feature = "std")]
 pub(crate) use with_family;
 
 impl<'a> AnyBase<'a> {

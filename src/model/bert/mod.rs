@@ -162,6 +162,7 @@ impl Family for ArchivedBert<'static> {
 
 /// The numbers of a norm's weight and bias among the vectors. Norm 0 is the embeddings', norms
 /// 2i + 1 and 2i + 2 are block i's.
+#[cfg(feature = "alloc")]
 pub(crate) const fn norm_vectors(norm: usize) -> [u32; 2] {
     [2 * norm as u32, 2 * norm as u32 + 1]
 }

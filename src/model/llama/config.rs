@@ -346,6 +346,7 @@ pub(crate) enum Vector {
 
 impl Vector {
     /// The number under which training and import know it, in a model of `layers` blocks.
+    #[cfg(feature = "alloc")]
     pub(crate) const fn number(self, layers: usize) -> u32 {
         let (layer, part) = match self {
             Self::AttentionNorm(layer) => (layer, 0),
