@@ -73,6 +73,8 @@ pub mod model;
 mod nearest;
 pub mod nn;
 pub mod quant;
+#[cfg(feature = "std")]
+pub mod random;
 pub mod runtime;
 #[allow(unsafe_code)]
 pub mod tensor;

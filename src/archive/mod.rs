@@ -23,14 +23,14 @@ mod line;
 mod open;
 pub mod schema;
 #[cfg(feature = "alloc")]
-pub(crate) mod twin;
-#[cfg(feature = "alloc")]
 mod write;
 
 #[cfg(feature = "std")]
 pub(crate) use file::map;
 #[cfg(feature = "std")]
 pub use file::{ArchiveFile, write_file};
+#[cfg(feature = "alloc")]
+pub use fingerprint::Hasher;
 pub use line::{Line, Lines};
 pub(crate) use line::{bytes_of, floats, halves, signed};
 #[cfg(feature = "std")]

@@ -15,16 +15,15 @@ use super::device::Floats;
 use super::evaluate::{Listener, open_all};
 use super::ops;
 use super::plan::Plan;
-use super::step::{Saved, Step, trained};
+use super::rebuilt;
+use super::step::{Saved, Step};
 use super::trainer::sealed::Sealed;
 use crate::adapter::{AdapterSet, Base, Slot};
-use crate::archive::schema::mlp::Mlp as Root;
-use crate::archive::{Buffer, schema, to_buffer};
+use crate::archive::Buffer;
 use crate::error::{Error, Result};
 use crate::kernel::Precision;
-use crate::model::mlp::Mlp;
+use crate::model::mlp::{Config, Mlp};
 use crate::nn::Linear;
-use crate::quant::{Matrix, Values};
 use crate::runtime::{Executor, Memory, Predictor, PredictorLimits, predictor_need};
 
 /// A multilayer perceptron in training.
@@ -103,29 +102,11 @@ impl Body for MlpBody<'_> {
     }
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
-        let (mut config, inner) = (*self.model.config(), self.inner_layers());
-        let mut layers: Vec<_> =
-            (0..inner).map(|index| trained(plan, values, self.model.layer(index))).collect();
-        let labels = match &plan.classifier {
-            None => {
-                layers.push(trained(plan, values, self.model.layer(inner)));
-                self.model.labels().collect::<Vec<_>>().join("\n")
-            }
-            Some(classifier) => {
-                config.outputs = classifier.labels.len();
-                let weight = Matrix::new(
-                    config.outputs,
-                    config.dim,
-                    Values::F32(&values[classifier.weight.clone()]),
-                )?;
-                layers.push(schema::Linear {
-                    weight: weight.into(),
-                    bias: &values[classifier.bias.clone()],
-                });
-                classifier.labels.join("\n")
-            }
-        };
-        to_buffer(&Root { name, config: config.to_schema(), layers: &layers, labels: &labels }, 1)
+        let replaced = plan.classifier.as_ref().map(|classifier| {
+            let config = Config { outputs: classifier.labels.len(), ..*self.model.config() };
+            (self.inner_layers() as u32, config.to_schema())
+        });
+        rebuilt::write_base(&self.model, name, plan, values, replaced)
     }
 
     fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {

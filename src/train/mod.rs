@@ -1,6 +1,5 @@
 //! Training adapters, and whole models, on the device. `std` only.
 
-mod any;
 mod attention;
 mod bert;
 mod body;
@@ -19,7 +18,6 @@ mod lstm;
 mod memory;
 mod method;
 mod mlp;
-mod nf4_base;
 mod ops;
 pub mod optimizer;
 mod options;
@@ -27,7 +25,7 @@ mod plan;
 mod planner;
 mod product;
 mod progress;
-pub mod random;
+mod rebuilt;
 mod run;
 pub mod schedule;
 mod settings;
@@ -36,14 +34,13 @@ mod step;
 mod targets;
 mod trainer;
 
-pub use any::AnyBase;
+pub use crate::model::AnyBase;
 pub use checkpoint::unfinished;
 pub use compare::{Meter, Row, Run, Spread, rows, run_method, smoothed};
 pub use error::TrainError;
 pub use evaluate::{Measures, classify, evaluate};
 pub use memory::{Estimate, Workload, estimate};
 pub use method::{Method, Part};
-pub use nf4_base::with_nf4;
 pub use optimizer::OptimizerKind;
 pub use options::{Init, MethodOption, Options, PatternValue, Targets};
 pub use run::{Control, Event, Length, Report, RunOptions, Warmup, finish, kind, run, save};

@@ -6,11 +6,11 @@ use super::body::Network;
 use super::method::{Layer, Part, Technique};
 use super::options::Options;
 use super::plan::{Classifier, Plan};
-use super::random;
 use super::targets::{Chosen, choose, pattern_value};
 use crate::adapter::label_fault;
 use crate::file::Kind;
 use crate::nn::Linear;
+use crate::random;
 
 /// A method and what it trains.
 pub(crate) struct Planned {

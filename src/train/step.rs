@@ -6,11 +6,11 @@ use super::device::Floats;
 use super::device::Machine;
 use super::method::{Backward, Parametrization};
 use super::plan::Plan;
-use super::random;
 use crate::archive::schema;
 use crate::kernel::{GROUP, Precision};
 use crate::nn::{self, Linear, Pass, Scratch, Segment};
 use crate::quant::Matrix;
+use crate::random;
 use crate::runtime::{Executor, Serial};
 
 pub(crate) use super::method::Saved;

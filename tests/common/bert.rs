@@ -3,8 +3,8 @@
 use lowrank::adapter::{
     AdapterBuilder, ClassifierParts, Numbers as Factor, Orientation, Place, TargetParts,
 };
-use lowrank::archive::schema::bert::{Bert as Root, BertLayer, LayerNorm};
 use lowrank::archive::{Buffer, schema, to_buffer};
+use lowrank::model::bert::schema::{Bert as Root, BertLayer, LayerNorm};
 use lowrank::model::bert::{Activation, Bert, Config, Pooling, Site};
 use lowrank::quant::{Format, OwnedMatrix};
 

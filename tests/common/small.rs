@@ -3,11 +3,11 @@
 use lowrank::adapter::{
     AdapterBuilder, Base, ClassifierParts, Numbers as Factor, Orientation, Place, TargetParts,
 };
-use lowrank::archive::schema::lstm::{Lstm as LstmRoot, LstmLayer};
-use lowrank::archive::schema::mlp::Mlp as MlpRoot;
 use lowrank::archive::{Buffer, schema, to_buffer};
+use lowrank::model::lstm::schema::{Lstm as LstmRoot, LstmLayer};
 use lowrank::model::lstm::{Config, Head, Site};
 use lowrank::model::mlp;
+use lowrank::model::mlp::schema::Mlp as MlpRoot;
 use lowrank::quant::{Format, OwnedMatrix};
 
 use super::Numbers;

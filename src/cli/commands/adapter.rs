@@ -88,16 +88,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 Factors::Int8 => FactorFormat::Int8,
             };
             let options = AdapterOptions { name: name.clone(), format };
-            let model = base.any_base()?;
+            let model = base.peft_base()?;
             let mut builder = match source.is_dir() {
-                true => import_peft(source, model.as_ref(), &options)?,
+                true => import_peft(source, model.as_base(), &options)?,
                 false => import_gguf_adapter(source, &base.base()?, &options)?,
             };
             if let Some(labels) = labels {
                 name_labels(&mut builder, source, labels)?;
             }
             builder.notes.iter().for_each(note);
-            let header = builder.write(model.as_ref(), &output)?;
+            let header = builder.write(model.as_base(), &output)?;
             let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
             let (path, targets) = (output.path().display(), builder.targets.len());
             let text =
@@ -107,7 +107,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Export { adapter, base, output, force } => {
             let folder = OutputFolder::new(output, &PEFT, &[adapter, base], force.force)?;
             let (adapter, base) = (File::open(adapter)?, File::open(base)?);
-            export_peft(&adapter.adapter()?, base.any_base()?.as_ref(), &folder)?;
+            export_peft(&adapter.adapter()?, base.peft_base()?.as_base(), &folder)?;
             line(format_args!("{}", output.display()))?;
             Ok(())
         }

@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use lowrank::archive::Buffer;
 use lowrank::file::OutputFolder;
+use lowrank::import::with_nf4;
 use lowrank::train::data::{Dataset, Tokenize};
 use lowrank::train::{
     AnyBase, Control, Event, Meter, Method, Options, Run, Workload, estimate, rows, run_method,
-    with_nf4,
 };
 use serde_json::{Value, json};
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use lowrank::archive::Header;
 use lowrank::file::{FileError, Kind, Output};
-use lowrank::import::{AnySource, BaseOptions};
+use lowrank::import::{AnySource, BaseOptions, with_nf4};
+use lowrank::model::AnyBase;
 use lowrank::quant::Format;
-use lowrank::train::{AnyBase, with_nf4};
 
 use crate::Failure;
 use crate::files::File;

@@ -7,6 +7,7 @@ use clap::Args;
 use lowrank::RootKind;
 use lowrank::adapter::Adapter;
 use lowrank::archive::Header;
+use lowrank::model::AnyBase;
 use lowrank::model::bert::{self, Bert};
 use lowrank::model::llama::{Llama, RopeScaling, Site};
 use lowrank::model::lstm::{self, Lstm};
@@ -188,11 +189,10 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let file = File::open(&arguments.file)?;
     let root = file.root()?;
     match root {
-        RootKind::BERT => drop(file.wrap(Bert::verify(&file.map))?),
-        RootKind::LLAMA => drop(file.wrap(Llama::verify(&file.map))?),
-        RootKind::LSTM => drop(file.wrap(Lstm::verify(&file.map))?),
-        RootKind::MLP => drop(file.wrap(Mlp::verify(&file.map))?),
         RootKind::ADAPTER => drop(file.wrap(Adapter::verify(&file.map))?),
+        RootKind::LLAMA | RootKind::BERT | RootKind::LSTM | RootKind::MLP => {
+            file.wrap(AnyBase::verify(&file.map)).map(drop)?
+        }
         _ => drop(file.wrap(lowrank::archive::verify(&file.map))?),
     }
     line(format_args!("{}: {root}, {} bytes, whole", file.path.display(), file.map.len()))?;

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use lowrank::RootKind;
-use lowrank::adapter::{Adapter, Base};
+use lowrank::adapter::Adapter;
 use lowrank::archive::{ArchiveFile, Header};
 use lowrank::file::FileError;
+use lowrank::model::AnyBase;
 use lowrank::model::bert::Bert;
 use lowrank::model::llama::Llama;
-use lowrank::model::lstm::Lstm;
 use lowrank::text::TextBorder;
 
 use crate::Failure;
@@ -44,19 +44,24 @@ impl File {
         self.wrap(Bert::open(&self.map))
     }
 
-    /// The base, of whatever family, for adapters.
-    pub(crate) fn any_base(&self) -> Result<Box<dyn Base + '_>, FileError> {
-        Ok(match self.root()? {
-            RootKind::BERT => Box::new(self.encoder()?),
-            _ => Box::new(self.base()?),
-        })
+    /// The base, of whatever family.
+    pub(crate) fn any_base(&self) -> Result<AnyBase<'_>, FileError> {
+        self.wrap(AnyBase::open(&self.map))
+    }
+
+    /// The base, of a family that PEFT knows.
+    pub(crate) fn peft_base(&self) -> Result<AnyBase<'_>, FileError> {
+        match self.any_base()? {
+            AnyBase::Bert(model) => Ok(AnyBase::Bert(model)),
+            _ => self.base().map(AnyBase::Llama),
+        }
     }
 
     /// The text border of the base, of whatever family.
     pub(crate) fn text(&self) -> Result<TextBorder, Failure> {
-        let border = match self.root()? {
-            RootKind::BERT => TextBorder::for_encoder(&self.encoder()?),
-            RootKind::LSTM => TextBorder::for_lstm(&self.wrap(Lstm::open(&self.map))?),
+        let border = match self.any_base()? {
+            AnyBase::Bert(model) => TextBorder::for_encoder(&model),
+            AnyBase::Lstm(model) => TextBorder::for_lstm(&model),
             _ => TextBorder::new(&self.base()?),
         };
         Ok(border.map_err(|error| format!("{}: {error}", self.path.display()))?)

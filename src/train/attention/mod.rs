@@ -158,9 +158,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::random;
     use crate::runtime::{Executor, Serial, Threads};
     use crate::train::device::Pool;
-    use crate::train::random;
 
     /// o, dq, dk and dv.
     fn both_ways(

@@ -16,16 +16,13 @@ use std::ops::Range;
 
 use block::Kept;
 use pool::Pool;
-use vectors::norm_ids;
 
 use crate::adapter::{AdapterSet, Base, Slot};
-use crate::archive::schema::bert::{Bert as Root, BertLayer, LayerNorm as StoredNorm};
-use crate::archive::{Buffer, schema, to_buffer};
+use crate::archive::Buffer;
 use crate::error::Result;
 use crate::kernel::Precision;
 use crate::model::bert::{Bert, Layer, Site};
 use crate::nn::{Embedding, Linear};
-use crate::quant::Values;
 use crate::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
 use crate::train::TrainError;
 use crate::train::attention::Shape;
@@ -35,7 +32,8 @@ use crate::train::device::Floats;
 use crate::train::evaluate::{Listener, open_all};
 use crate::train::ops;
 use crate::train::plan::Plan;
-use crate::train::step::{Step, trained};
+use crate::train::rebuilt;
+use crate::train::step::Step;
 use crate::train::trainer::sealed::Sealed;
 
 /// A BERT-family encoder in training.
@@ -127,73 +125,15 @@ impl Body for BertBody<'_> {
     }
 
     fn layer_at(&self, site: u32) -> Option<Linear<'_>> {
-        match Site::from_number(site, self.model.config().layers)? {
-            Site::Embedding => Some(Linear { weight: self.model.embedding(), bias: &[], site }),
-            Site::Pooler => self.model.pooler(),
-            Site::Q(i) | Site::K(i) | Site::V(i) | Site::O(i) | Site::Up(i) | Site::Down(i) => {
-                linears(&self.model.layer(i)).into_iter().find(|linear| linear.site == site)
-            }
-        }
+        self.model.linear(site)
     }
 
     fn vectors(&self) -> Vec<(u32, &[f32])> {
-        let norms = (0..=self.last_norm()).flat_map(|number| {
-            let ([weight, bias], norm) = (norm_ids(number), self.archived_norm(number));
-            [(weight, norm.weight), (bias, norm.bias)]
-        });
-        let tables = self.tables().into_iter().filter_map(|(id, table)| match table.values() {
-            Values::F32(values) => Some((id, values)),
-            _ => None,
-        });
-        norms.chain(tables).collect()
+        rebuilt::vectors(&self.model)
     }
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
-        let model = &self.model;
-        let vector = |id, archived| {
-            plan.vectors.get(&id).map_or(archived, |range: &Range<usize>| &values[range.clone()])
-        };
-        let norm = |number| {
-            let ([weight, bias], archived) = (norm_ids(number), self.archived_norm(number));
-            StoredNorm {
-                weight: vector(weight, archived.weight),
-                bias: vector(bias, archived.bias),
-            }
-        };
-        let linear = |linear| trained(plan, values, linear);
-        let block = |index: usize| {
-            let layer = model.layer(index);
-            BertLayer {
-                q: linear(layer.q),
-                k: linear(layer.k),
-                v: linear(layer.v),
-                o: linear(layer.o),
-                attention_norm: norm(2 * index + 1),
-                up: linear(layer.up),
-                down: linear(layer.down),
-                output_norm: norm(2 * index + 2),
-            }
-        };
-        let layers: Vec<_> = (0..model.config().layers).map(block).collect();
-        let [positions, token_types] =
-            self.tables().map(|(id, table)| match plan.vectors.get(&id) {
-                Some(range) => table.with_floats(&values[range.clone()]),
-                None => table,
-            });
-        let words = self.embedding();
-        let root = Root {
-            name,
-            config: model.config().to_schema(),
-            max_length: model.max_length() as u32,
-            text: schema::Text { tokenizer: model.tokenizer_json(), ..Default::default() },
-            embedding: linear(Linear { weight: words.table, bias: &[], site: words.site }).weight,
-            positions: positions.into(),
-            token_types: token_types.into(),
-            embedding_norm: norm(0),
-            layers: &layers,
-            pooler: model.pooler().map(linear),
-        };
-        to_buffer(&root, 1)
+        rebuilt::write_base(&self.model, name, plan, values, None)
     }
 
     fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {

@@ -10,7 +10,7 @@ mod block;
 use block::Kept;
 
 use crate::adapter::{AdapterSet, Base, Slot};
-use crate::archive::{Buffer, schema, to_buffer};
+use crate::archive::Buffer;
 use crate::error::Result;
 use crate::kernel::Precision;
 use crate::model::llama::{Layer, Llama, Site};
@@ -24,7 +24,8 @@ use crate::train::device::Floats;
 use crate::train::evaluate::{Listener, open_all};
 use crate::train::ops;
 use crate::train::plan::Plan;
-use crate::train::step::{Step, trained};
+use crate::train::rebuilt;
+use crate::train::step::Step;
 use crate::train::trainer::sealed::Sealed;
 
 /// A Llama-family model in training.
@@ -152,29 +153,11 @@ impl Body for LlamaBody<'_> {
     }
 
     fn layer_at(&self, site: u32) -> Option<Linear<'_>> {
-        let c = self.model.config();
-        match Site::from_number(site, c.layers)? {
-            Site::Embedding => Some(Linear { weight: self.model.embedding(), bias: &[], site }),
-            Site::Head => self.head(),
-            _ => linears(&self.model.layer(site as usize / 7))
-                .into_iter()
-                .find(|linear| linear.site == site),
-        }
+        self.model.linear(site)
     }
 
     fn vectors(&self) -> Vec<(u32, &[f32])> {
-        let c = self.model.config();
-        let mut vectors = Vec::new();
-        for index in 0..c.layers {
-            let layer = self.model.layer(index);
-            vectors.push((vector_id(index, Norm::Attention), layer.attention_norm));
-            vectors.push((vector_id(index, Norm::FeedForward), layer.feed_forward_norm));
-            vectors.push((vector_id(index, Norm::Q), layer.q_norm));
-            vectors.push((vector_id(index, Norm::K), layer.k_norm));
-        }
-        vectors.push((self.final_norm_id(), self.model.norm()));
-        vectors.retain(|(_, vector)| !vector.is_empty());
-        vectors
+        rebuilt::vectors(&self.model)
     }
 
     fn borders(&self) -> Borders {
@@ -183,51 +166,7 @@ impl Body for LlamaBody<'_> {
     }
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
-        let (c, model) = (self.model.config(), &self.model);
-        let vector = |index, which, archived| {
-            plan.vectors
-                .get(&vector_id(index, which))
-                .map_or(archived, |range| &values[range.clone()])
-        };
-        let linear = |linear| trained(plan, values, linear);
-        let block = |index: usize| {
-            let layer = model.layer(index);
-            schema::LlamaLayer {
-                attention_norm: vector(index, Norm::Attention, layer.attention_norm),
-                q: linear(layer.q),
-                k: linear(layer.k),
-                v: linear(layer.v),
-                o: linear(layer.o),
-                q_norm: vector(index, Norm::Q, layer.q_norm),
-                k_norm: vector(index, Norm::K, layer.k_norm),
-                feed_forward_norm: vector(index, Norm::FeedForward, layer.feed_forward_norm),
-                gate: linear(layer.gate),
-                up: linear(layer.up),
-                down: linear(layer.down),
-            }
-        };
-        let embedding = self.embedding();
-        let layers: Vec<_> = (0..c.layers).map(block).collect();
-        let stop: Vec<u32> = model.stop_tokens().collect();
-        let text = schema::Text {
-            tokenizer: model.tokenizer_json(),
-            chat_template: model.chat_template(),
-            bos: model.bos(),
-            add_bos: model.leading_bos().is_some(),
-            stop: &stop,
-        };
-        let head = self.head().filter(|_| !model.is_tied());
-        let root = schema::Llama {
-            name,
-            config: c.to_schema(),
-            text,
-            embedding: linear(Linear { weight: embedding.table, bias: &[], site: embedding.site })
-                .weight,
-            layers: &layers,
-            norm: vector(c.layers, Norm::Attention, model.norm()),
-            head: head.map(|head| linear(head).weight),
-        };
-        to_buffer(&root, 1)
+        rebuilt::write_base(&self.model, name, plan, values, None)
     }
 
     fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {

@@ -20,13 +20,11 @@ mod layer;
 use layer::Kept;
 
 use crate::adapter::{AdapterSet, Base, Slot};
-use crate::archive::schema::lstm::{Lstm as Root, LstmLayer};
-use crate::archive::{Buffer, schema, to_buffer};
+use crate::archive::Buffer;
 use crate::error::{Error, Result};
 use crate::kernel::Precision;
-use crate::model::lstm::{Config, Head, Layer, Lstm, Site};
+use crate::model::lstm::{Config, Head, Lstm, Site};
 use crate::nn::{Embedding, Linear};
-use crate::quant::{Matrix, Values};
 use crate::runtime::{Executor, Memory, Recurrent, RecurrentLimits, recurrent_need};
 use crate::train::TrainError;
 use crate::train::body::{Body, Borders, Network, last_rows};
@@ -35,7 +33,8 @@ use crate::train::device::Floats;
 use crate::train::evaluate::{Listener, open_all};
 use crate::train::ops;
 use crate::train::plan::Plan;
-use crate::train::step::{Step, trained};
+use crate::train::rebuilt;
+use crate::train::step::Step;
 use crate::train::trainer::sealed::Sealed;
 
 /// The longest sequence of a batch: a state has no limit, memory has.
@@ -89,27 +88,6 @@ impl<'a> LstmBody<'a> {
             ..RecurrentLimits::new()
         }
     }
-
-    /// The classifier that was trained, or the base's own head.
-    fn written_head<'v>(
-        &'v self,
-        plan: &Plan,
-        values: &'v [f32],
-        config: &mut Config,
-    ) -> Result<(Option<schema::Linear<'v>>, String)> {
-        let Some(classifier) = &plan.classifier else {
-            let labels = self.model.labels().collect::<Vec<_>>().join("\n");
-            return Ok((self.model.head().map(|head| trained(plan, values, head)), labels));
-        };
-        (config.head, config.outputs) = (Head::Labels, classifier.labels.len());
-        let weight = Matrix::new(
-            config.outputs,
-            config.hidden,
-            Values::F32(&values[classifier.weight.clone()]),
-        )?;
-        let head = schema::Linear { weight: weight.into(), bias: &values[classifier.bias.clone()] };
-        Ok((Some(head), classifier.labels.join("\n")))
-    }
 }
 
 impl Body for LstmBody<'_> {
@@ -139,12 +117,7 @@ impl Body for LstmBody<'_> {
     }
 
     fn layer_at(&self, site: u32) -> Option<Linear<'_>> {
-        match Site::from_number(site, self.model.config().layers)? {
-            Site::Embedding => Some(Linear { weight: self.model.embedding(), bias: &[], site }),
-            Site::Head => self.head(),
-            Site::Ih(index) => Some(self.model.layer(index).ih),
-            Site::Hh(index) => Some(self.model.layer(index).hh),
-        }
+        self.model.linear(site)
     }
 
     fn vectors(&self) -> Vec<(u32, &[f32])> {
@@ -152,31 +125,13 @@ impl Body for LstmBody<'_> {
     }
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
-        let (mut config, model) = (*self.model.config(), &self.model);
-        let layer = |index| {
-            let Layer { ih, hh } = model.layer(index);
-            LstmLayer { ih: trained(plan, values, ih), hh: trained(plan, values, hh) }
-        };
-        let layers: Vec<_> = (0..config.layers).map(layer).collect();
-        let stop: Vec<u32> = model.stop_tokens().collect();
-        let (head, labels) = self.written_head(plan, values, &mut config)?;
-        let Embedding { table, site } = self.embedding();
-        let root = Root {
-            name,
-            config: config.to_schema(),
-            text: schema::Text {
-                tokenizer: model.tokenizer_json(),
-                chat_template: "",
-                bos: model.bos(),
-                add_bos: model.leading_bos().is_some(),
-                stop: &stop,
-            },
-            embedding: trained(plan, values, Linear { weight: table, bias: &[], site }).weight,
-            layers: &layers,
-            head,
-            labels: &labels,
-        };
-        to_buffer(&root, 1)
+        let config = *self.model.config();
+        let replaced = plan.classifier.as_ref().map(|classifier| {
+            let outputs = classifier.labels.len();
+            let config = Config { head: Head::Labels, outputs, ..config };
+            (Site::Head.number(config.layers), config.to_schema())
+        });
+        rebuilt::write_base(&self.model, name, plan, values, replaced)
     }
 
     fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {

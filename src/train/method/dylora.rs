@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use super::lora::{Factors, Lora};
 use super::{Layer, Parametrized, Technique};
+use crate::random;
 use crate::train::options::Options;
 use crate::train::plan::Plan;
-use crate::train::random;
 
 #[derive(Default)]
 pub(super) struct DyLora {

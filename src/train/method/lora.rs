@@ -13,11 +13,11 @@ use super::{Backward, Layer, Parametrization, Parametrized, Part, Saved, Techniq
 use crate::adapter::{Adapter, Factor, Numbers, Orientation, TargetParts};
 use crate::nn::Linear;
 use crate::quant::Format;
+use crate::random;
 use crate::train::TrainError;
 use crate::train::device::Floats;
 use crate::train::options::{Init, Options};
 use crate::train::plan::{Plan, Tensor};
-use crate::train::random;
 use crate::train::step::Step;
 
 /// The options of methods that train factors.

@@ -20,6 +20,7 @@ use super::plan::{Plan, Tensor};
 use super::planner::{self, Planned};
 use crate::archive::Fingerprint;
 use crate::error::Error;
+use crate::model::{AnyBase, with_family};
 
 pub use step::StepFacts;
 
@@ -39,6 +40,20 @@ pub(crate) mod sealed {
 }
 
 impl<'a, T: sealed::Sealed<'a>> Trainable<'a> for T {}
+
+impl<'a> sealed::Sealed<'a> for AnyBase<'a> {
+    #[allow(private_interfaces, reason = "sealed")]
+    fn network(self, checkpointing: bool) -> Box<dyn Network + Send + Sync + 'a> {
+        with_family!(self, model => model.network(checkpointing))
+    }
+}
+
+impl AnyBase<'_> {
+    /// What it takes in.
+    pub fn input(&self) -> ModelInput {
+        sealed::Sealed::network(*self, false).borders().input()
+    }
+}
 
 /// One tensor of what is trained.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Trainer;
+use crate::random;
 use crate::runtime::Executor;
 use crate::train::TrainError;
 use crate::train::body::Back;
@@ -11,7 +12,6 @@ use crate::train::data::{Batch, IGNORE, Targets};
 use crate::train::device::Machine;
 use crate::train::method::{Parametrization, Update};
 use crate::train::optimizer::clip;
-use crate::train::random;
 use crate::train::step::{Dropout, Step};
 
 /// The stream of random numbers that dropout's seeds are drawn from.

@@ -6,13 +6,13 @@
 
 use serde_json::Value;
 
-use super::json::Json;
+use super::{Config, RopeScaling};
 use crate::file::FileError;
-use crate::model::llama::{Config, RopeScaling};
+use crate::import::json::Json;
 
 /// A supported `model_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(crate) enum Family {
     Llama,
     Qwen2,
     Qwen3,
@@ -20,7 +20,7 @@ pub(super) enum Family {
 
 impl Family {
     /// The family that `model_type` and `architectures` name.
-    pub(super) fn of(json: &Json) -> Result<Self, FileError> {
+    pub(crate) fn of(json: &Json) -> Result<Self, FileError> {
         let family = match json.required("model_type", json.text("model_type")?)? {
             "llama" => Self::Llama,
             "qwen2" => Self::Qwen2,
@@ -49,7 +49,7 @@ impl Family {
     }
 
     /// The numbers of the model.
-    pub(super) fn config(self, json: &Json) -> Result<Config, FileError> {
+    pub(crate) fn config(self, json: &Json) -> Result<Config, FileError> {
         refuse_foreign(json)?;
         let count = |key: &str| json.required(key, json.count(key)?);
         let (dim, heads) = (count("hidden_size")?, count("num_attention_heads")?);
@@ -124,7 +124,7 @@ impl Family {
 
     /// The tensors of a decoder block, by the end of their names, that only some models have; and
     /// whether this one does.
-    pub(super) fn announced(self, json: &Json) -> Result<[(&'static str, bool); 9], FileError> {
+    pub(crate) fn announced(self, json: &Json) -> Result<[(&'static str, bool); 9], FileError> {
         let (attention, mlp) = (json.flag("attention_bias")?, json.flag("mlp_bias")?);
         let qkv = if self == Self::Qwen2 { true } else { attention };
         let (o, mlp, norms) =

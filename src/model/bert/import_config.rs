@@ -5,13 +5,13 @@
 
 use std::path::Path;
 
-use super::json::Json;
-use super::sentence_transformers::{self, Pipeline};
+use super::{Activation, Config};
 use crate::file::FileError;
-use crate::model::bert::{Activation, Config};
+use crate::import::json::Json;
+use crate::import::sentence_transformers::{self, Pipeline};
 
 /// The numbers of the model, and the longest text its pipeline reads.
-pub(super) fn read(directory: &Path, json: &Json) -> Result<(Config, usize), FileError> {
+pub(crate) fn read(directory: &Path, json: &Json) -> Result<(Config, usize), FileError> {
     match json.required("model_type", json.text("model_type")?)? {
         "bert" => {}
         other => {

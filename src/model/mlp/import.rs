@@ -15,18 +15,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::base::{BaseOptions, Progress};
-use super::json::Json;
-use super::pytorch::{PyTorch, is_biased, labels};
-use super::reader::{Layer, Reader};
-use super::safetensors::Shards;
-use crate::archive::schema;
-use crate::archive::schema::mlp::Mlp;
+use super::schema::ArchivedMlp;
+use super::{Activation, Config, Site};
 use crate::file::FileError;
-use crate::model::mlp::{Activation, Config, Site};
+use crate::import::TextParts;
+use crate::import::base::{BaseOptions, Finished, Progress, Tensors};
+use crate::import::json::Json;
+use crate::import::pytorch::{PyTorch, is_biased, labels};
+use crate::import::reader::Reader;
+use crate::import::safetensors::Shards;
 
 /// What config.json says: the numbers, the rows of every layer, the label names.
-pub(super) fn config(json: &Json) -> Result<(Config, Vec<usize>, Vec<String>), FileError> {
+pub(crate) fn config(json: &Json) -> Result<(Config, Vec<usize>, Vec<String>), FileError> {
     let labels = labels(json)?;
     let outputs = match (json.count("output_size")?, labels.len()) {
         (None, 0) => {
@@ -75,7 +75,7 @@ pub(super) fn config(json: &Json) -> Result<(Config, Vec<usize>, Vec<String>), F
 
 /// Names as this crate knows the parts (`layers.1.weight`) to those in the files (`layers.2.weight`
 /// of a `Sequential`).
-pub(super) fn names(
+pub(crate) fn names(
     directory: &Path,
     shards: &Shards,
 ) -> Result<BTreeMap<String, String>, FileError> {
@@ -113,46 +113,27 @@ pub(super) fn names(
     Ok(names)
 }
 
-/// An MLP base, finished.
-pub(super) struct MlpParts {
-    name: String,
-    config: Config,
-    labels: String,
-    layers: Vec<Layer>,
-}
-
-impl MlpParts {
-    pub(super) fn read(
-        source: &PyTorch,
-        options: &BaseOptions,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Self, FileError> {
-        let (config, widths, labels) = config(&source.json)?;
-        let mut reader = Reader::new(source, options, progress);
-        let biased = is_biased(&source.json)?;
-        let mut inputs = config.inputs;
-        let mut layers = Vec::with_capacity(widths.len());
-        for (index, rows) in widths.into_iter().enumerate() {
-            let (path, shape) = (Site(index).to_string(), (rows, inputs));
-            layers.push(if index + 1 == config.layers {
-                reader.edge(&path, shape, biased)?
-            } else {
-                reader.any_linear(&path, shape, biased)?
-            });
-            inputs = rows;
-        }
-        reader.refuse_leftovers(|_| false)?;
-        Ok(Self { name: source.name(), config, labels: labels.join("\n"), layers })
+/// Reads every tensor.
+pub(crate) fn read(
+    source: &PyTorch,
+    options: &BaseOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Finished<ArchivedMlp<'static>>, FileError> {
+    let (config, widths, labels) = config(&source.json)?;
+    let mut reader = Reader::new(source, options, progress);
+    let biased = is_biased(&source.json)?;
+    let (mut tensors, mut inputs, layers) = (Tensors::default(), config.inputs, config.layers);
+    for (index, rows) in widths.into_iter().enumerate() {
+        let (path, shape) = (Site(index).to_string(), (rows, inputs));
+        let layer = if index + 1 == layers {
+            reader.edge(&path, shape, biased)?
+        } else {
+            reader.any_linear(&path, shape, biased)?
+        };
+        tensors.places.insert(Site(index).number(), layer);
+        inputs = rows;
     }
-
-    /// Lends the parts as a root.
-    pub(super) fn with_root<T>(&self, use_it: impl FnOnce(&Mlp<'_>) -> T) -> T {
-        let layers: Vec<schema::Linear<'_>> = self.layers.iter().map(Layer::view).collect();
-        use_it(&Mlp {
-            name: &self.name,
-            config: self.config.to_schema(),
-            layers: &layers,
-            labels: &self.labels,
-        })
-    }
+    reader.refuse_leftovers(|_| false)?;
+    let (name, config, text) = (source.name(), config.to_schema(), TextParts::default());
+    Ok(Finished { name, config, layers, text, labels, max_length: 0, tensors })
 }

@@ -16,21 +16,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::TextParts;
-use super::base::{BaseOptions, Progress, checked_text};
-use super::huggingface_text;
-use super::json::Json;
-use super::pytorch::{PyTorch, is_biased, labels};
-use super::reader::{Layer, Reader};
-use super::safetensors::Shards;
-use crate::archive::schema;
-use crate::archive::schema::lstm::{Lstm, LstmLayer};
+use super::schema::ArchivedLstm;
+use super::{Config, Head, Site};
 use crate::file::FileError;
-use crate::model::lstm::{Config, Head, Site};
-use crate::quant::OwnedMatrix;
+use crate::import::base::{BaseOptions, Finished, Progress, Tensors, checked_text};
+use crate::import::huggingface_text;
+use crate::import::json::Json;
+use crate::import::pytorch::{PyTorch, is_biased, labels};
+use crate::import::reader::Reader;
+use crate::import::safetensors::Shards;
 
 /// What config.json says, with the label names.
-pub(super) fn config(json: &Json) -> Result<(Config, Vec<String>), FileError> {
+pub(crate) fn config(json: &Json) -> Result<(Config, Vec<String>), FileError> {
     ["bidirectional", "proj_size"].iter().try_for_each(|key| json.refuse(key, |_| false))?;
     let labels = labels(json)?;
     let stated = json.text("head")?.unwrap_or(if labels.is_empty() { "lm" } else { "labels" });
@@ -78,7 +75,7 @@ fn module<'j>(modules: &'j Option<Json>, name: &'j str) -> Result<&'j str, FileE
 
 /// Names as this crate knows the parts (`lstm.ih_l0.weight`) to those in the files
 /// (`lstm.weight_ih_l0`).
-pub(super) fn names(
+pub(crate) fn names(
     directory: &Path,
     json: &Json,
     shards: &Shards,
@@ -114,78 +111,34 @@ pub(super) fn names(
     Ok(names)
 }
 
-/// An LSTM base, finished.
-pub(super) struct LstmParts {
-    name: String,
-    config: Config,
-    text: TextParts,
-    labels: String,
-    embedding: OwnedMatrix,
-    /// ih and hh.
-    layers: Vec<[Layer; 2]>,
-    head: Option<Layer>,
-}
-
-impl LstmParts {
-    pub(super) fn read(
-        source: &PyTorch,
-        options: &BaseOptions,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Self, FileError> {
-        let (config, labels) = config(&source.json)?;
-        let (directory, vocab) = (&source.directory, config.vocab);
-        let text = if options.without_tokenizer {
-            huggingface_text::read_ids(directory, &source.json)?.within(vocab)
-        } else {
-            let text = huggingface_text::read(directory, &source.json, vocab, false);
-            checked_text(directory, text, vocab, options)?
+/// Reads every tensor.
+pub(crate) fn read(
+    source: &PyTorch,
+    options: &BaseOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Finished<ArchivedLstm<'static>>, FileError> {
+    let (config, labels) = config(&source.json)?;
+    let (directory, vocab, layers) = (&source.directory, config.vocab, config.layers);
+    let text = if options.without_tokenizer {
+        huggingface_text::read_ids(directory, &source.json)?.within(vocab)
+    } else {
+        let text = huggingface_text::read(directory, &source.json, vocab, false);
+        checked_text(directory, text, vocab, options)?
+    };
+    let mut reader = Reader::new(source, options, progress);
+    let biased = is_biased(&source.json)?;
+    let mut tensors = Tensors::default();
+    let sites = (0..config.sites() as u32).filter_map(|number| Site::from_number(number, layers));
+    for site in sites.filter(|&site| config.head != Head::None || site != Site::Head) {
+        let (path, shape) = (site.to_string(), site.shape(&config));
+        let layer = match site {
+            Site::Embedding => reader.weight(&path, shape, options.embedding)?.into(),
+            Site::Head => reader.edge(&path, shape, false)?,
+            Site::Ih(_) | Site::Hh(_) => reader.any_linear(&path, shape, biased)?,
         };
-        let mut reader = Reader::new(source, options, progress);
-        let biased = is_biased(&source.json)?;
-        let path = |site: Site| site.to_string();
-        let embedding = reader.weight(
-            &path(Site::Embedding),
-            Site::Embedding.shape(&config),
-            options.embedding,
-        )?;
-        let mut layers = Vec::with_capacity(config.layers);
-        for index in 0..config.layers {
-            let mut part = |site: Site| reader.any_linear(&path(site), site.shape(&config), biased);
-            layers.push([part(Site::Ih(index))?, part(Site::Hh(index))?]);
-        }
-        let head = (config.head != Head::None)
-            .then(|| reader.edge(&path(Site::Head), Site::Head.shape(&config), false))
-            .transpose()?;
-        reader.refuse_leftovers(|_| false)?;
-        Ok(Self {
-            name: source.name(),
-            config,
-            text,
-            labels: labels.join("\n"),
-            embedding,
-            layers,
-            head,
-        })
+        tensors.places.insert(site.number(layers), layer);
     }
-
-    /// Lends the parts as a root.
-    pub(super) fn with_root<T>(&self, use_it: impl FnOnce(&Lstm<'_>) -> T) -> T {
-        let layers: Vec<_> =
-            self.layers.iter().map(|[ih, hh]| LstmLayer { ih: ih.view(), hh: hh.view() }).collect();
-        use_it(&Lstm {
-            name: &self.name,
-            config: self.config.to_schema(),
-            text: schema::Text {
-                tokenizer: &self.text.tokenizer,
-                chat_template: &self.text.chat_template,
-                bos: self.text.bos,
-                add_bos: self.text.add_bos,
-                stop: &self.text.stop,
-            },
-            embedding: self.embedding.view().into(),
-            layers: &layers,
-            head: self.head.as_ref().map(Layer::view),
-            labels: &self.labels,
-        })
-    }
+    reader.refuse_leftovers(|_| false)?;
+    let (name, config) = (source.name(), config.to_schema());
+    Ok(Finished { name, config, layers, text, labels, max_length: 0, tensors })
 }

@@ -1,15 +1,25 @@
-//! What archives hold: the fields of each root. Borrowed structs are written; their `Archived…`
-//! twins are read in place.
+//! What archives hold: the parts that roots share, and the roots of adapters and checkpoints.
+//! Borrowed structs are written; their `Archived…` twins are read in place. The root of a model
+//! family is in the family's folder.
 //!
 //! A new model family is a new root with a number of its own, so old files never change. Presence
 //! of an optional vector is its length. Lengths and meanings are checked by the `check` of each
 //! part, called when a root is opened, so that the views handed out afterwards need no checks.
 
-pub mod bert;
+mod adapter;
 pub mod checkpoint;
-pub mod lstm;
-pub mod mlp;
 
+pub use adapter::{
+    Adapter, ArchivedAdapter, ArchivedClassifier, ArchivedFactor, ArchivedReplaced, ArchivedTarget,
+    Classifier, Factor, Replaced, Target,
+};
+
+#[cfg(feature = "alloc")]
+use rkyv::Deserialize;
+#[cfg(feature = "alloc")]
+use rkyv::api::low::LowDeserializer;
+#[cfg(feature = "alloc")]
+use rkyv::rancor::Infallible;
 use rkyv::rend::{f32_le, u16_le, u32_le};
 use rkyv::vec::ArchivedVec;
 use rkyv::with::InlineAsBox;
@@ -21,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::quant::{Format, Int8, Layout, Matrix as View, Nf4, Scales, Values, nf4};
 
 /// A weight matrix `[rows, cols]`, in one format.
-#[derive(Debug, Clone, Copy, Archive, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Archive, Serialize)]
 pub struct Matrix<'a> {
     /// Outputs.
     pub rows: u32,
@@ -194,7 +204,7 @@ pub(crate) fn vector(lines: &ArchivedVec<Line>, len: usize) -> &[f32] {
 }
 
 /// A linear layer: `y = W x + b`.
-#[derive(Debug, Clone, Copy, Archive, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Archive, Serialize)]
 pub struct Linear<'a> {
     /// W, `[out, in]`.
     pub weight: Matrix<'a>,
@@ -221,174 +231,28 @@ pub struct Text<'a> {
     pub stop: &'a [u32],
 }
 
-/// The numbers that define a Llama-family decoder; see [`crate::model::llama::Config`].
-#[derive(Debug, Clone, Copy, Archive, Serialize)]
-#[allow(missing_docs, reason = "the twin documents every field")]
-pub struct LlamaConfig {
-    pub vocab: u32,
-    pub dim: u32,
-    pub layers: u32,
-    pub heads: u32,
-    pub kv_heads: u32,
-    pub head_dim: u32,
-    pub hidden: u32,
-    pub context: u32,
-    pub rope_theta: f32,
-    /// 0 none, 1 linear, 2 Llama 3.
-    pub rope_scaling: u32,
-    /// Factor, low frequency factor, high frequency factor, original context.
-    pub rope_parameters: [f32; 4],
-    pub norm_epsilon: f32,
+#[cfg(feature = "alloc")]
+impl ArchivedText<'_> {
+    /// As it was written; its `stop` is lent by the caller.
+    pub(crate) fn with_stop<'a>(&'a self, stop: &'a [u32]) -> Text<'a> {
+        Text {
+            tokenizer: &self.tokenizer,
+            chat_template: &self.chat_template,
+            bos: self.bos.as_ref().map(|id| id.to_native()),
+            add_bos: self.add_bos,
+            stop,
+        }
+    }
 }
 
-/// One decoder block.
-#[derive(Debug, Clone, Copy, Archive, Serialize)]
-pub struct LlamaLayer<'a> {
-    /// RMSNorm before attention, `[dim]`.
-    #[rkyv(with = Lines)]
-    pub attention_norm: &'a [f32],
-    /// `[heads · head_dim, dim]`.
-    pub q: Linear<'a>,
-    /// `[kv_heads · head_dim, dim]`.
-    pub k: Linear<'a>,
-    /// `[kv_heads · head_dim, dim]`.
-    pub v: Linear<'a>,
-    /// `[dim, heads · head_dim]`.
-    pub o: Linear<'a>,
-    /// RMSNorm of each query head, `[head_dim]`, or empty (Qwen3).
-    #[rkyv(with = Lines)]
-    pub q_norm: &'a [f32],
-    /// RMSNorm of each key head, `[head_dim]`, or empty (Qwen3).
-    #[rkyv(with = Lines)]
-    pub k_norm: &'a [f32],
-    /// RMSNorm before the feed-forward part, `[dim]`.
-    #[rkyv(with = Lines)]
-    pub feed_forward_norm: &'a [f32],
-    /// `[hidden, dim]`.
-    pub gate: Linear<'a>,
-    /// `[hidden, dim]`.
-    pub up: Linear<'a>,
-    /// `[dim, hidden]`.
-    pub down: Linear<'a>,
-}
-
-/// The root of a Llama-family base.
-#[derive(Debug, Clone, Copy, Archive, Serialize)]
-pub struct Llama<'a> {
-    /// The model's name as its source had it.
-    #[rkyv(with = InlineAsBox)]
-    pub name: &'a str,
-    /// The numbers.
-    pub config: LlamaConfig,
-    /// Tokenizer and template.
-    pub text: Text<'a>,
-    /// `[vocab, dim]`.
-    pub embedding: Matrix<'a>,
-    /// The blocks, first to last.
-    #[rkyv(with = InlineAsBox)]
-    pub layers: &'a [LlamaLayer<'a>],
-    /// The last RMSNorm, `[dim]`.
-    #[rkyv(with = Lines)]
-    pub norm: &'a [f32],
-    /// The output head `[vocab, dim]`; absent if it is the embedding (tied).
-    pub head: Option<Matrix<'a>>,
-}
-
-/// A low-rank factor `[rows, width]`.
-#[derive(Debug, Clone, Copy, Archive, Serialize)]
-pub struct Factor<'a> {
-    /// f32, f16 or int8 ([`Format`] as a number).
-    pub format: u8,
-    /// The numbers, row after row.
-    #[rkyv(with = Lines)]
-    pub values: &'a [u8],
-    /// int8: one f32 per row; else empty.
-    #[rkyv(with = Lines)]
-    pub scales: &'a [f32],
-}
-
-/// What an adapter does to one linear layer or embedding.
-#[derive(Debug, Clone, Copy, Archive, Serialize)]
-pub struct Target<'a> {
-    /// The number of the layer in its base; see the model's `Site`.
-    pub site: u32,
-    /// 0 linear, 1 embedding.
-    pub kind: u8,
-    /// How the scale follows from alpha and rank: 0 alpha / r, 1 alpha / √r.
-    pub scaling: u8,
-    /// r.
-    pub rank: u32,
-    /// Columns of W (linear) or the vocabulary (embedding).
-    pub inputs: u32,
-    /// Rows of W (linear) or the dimension (embedding).
-    pub outputs: u32,
-    /// alpha.
-    pub alpha: f32,
-    /// Linear: A, `[rank, inputs]`. Embedding: A transposed, `[inputs, rank]`.
-    pub a: Factor<'a>,
-    /// B transposed, `[rank, outputs]`: a smaller run-time rank is a prefix.
-    pub b: Factor<'a>,
-    /// The bias of B, `[outputs]`, or empty.
-    #[rkyv(with = Lines)]
-    pub bias: &'a [f32],
-    /// DoRA's m, `[outputs]`, or empty.
-    #[rkyv(with = Lines)]
-    pub magnitude: &'a [f32],
-    /// DoRA's k = m / ‖W + s·B A‖ per output row, `[outputs]`, or empty.
-    #[rkyv(with = Lines)]
-    pub gain: &'a [f32],
-}
-
-/// A tensor that replaces one of the base's (PEFT's modules_to_save).
-#[derive(Debug, Clone, Copy, Archive, Serialize)]
-pub struct Replaced<'a> {
-    /// The number of the layer in its base.
-    pub site: u32,
-    /// The new layer.
-    pub linear: Linear<'a>,
-}
-
-/// A classifier on top of the base's last hidden state.
-#[derive(Debug, Clone, Copy, Archive, Serialize)]
-pub struct Classifier<'a> {
-    /// `[labels, dim]`.
-    pub linear: Linear<'a>,
-    /// The label names, one per row, joined by line feeds.
-    #[rkyv(with = InlineAsBox)]
-    pub labels: &'a str,
-}
-
-/// The root of an adapter.
-#[derive(Debug, Clone, Copy, Archive, Serialize)]
-pub struct Adapter<'a> {
-    /// The fingerprint of the base it was made for.
-    pub base: [u8; 16],
-    /// The base's root kind.
-    pub base_root: u32,
-    /// A name for people.
-    #[rkyv(with = InlineAsBox)]
-    pub name: &'a str,
-    /// The method that made it, as PEFT spells it (`lora`, `rslora`, `dora` …).
-    #[rkyv(with = InlineAsBox)]
-    pub method: &'a str,
-    /// Training facts, JSON, or empty.
-    #[rkyv(with = InlineAsBox)]
-    pub facts: &'a str,
-    /// Per site of the base: 1 + the index of its target, or 0.
-    #[rkyv(with = InlineAsBox)]
-    pub index: &'a [u16],
-    /// The targets, by rising site.
-    #[rkyv(with = InlineAsBox)]
-    pub targets: &'a [Target<'a>],
-    /// Replaced tensors, by rising site.
-    #[rkyv(with = InlineAsBox)]
-    pub replaced: &'a [Replaced<'a>],
-    /// A classifier.
-    pub classifier: Option<Classifier<'a>>,
+/// Numbers of a root as they were written.
+#[cfg(feature = "alloc")]
+pub(crate) fn restored<T>(archived: &impl Deserialize<T, LowDeserializer<Infallible>>) -> T {
+    let Ok(numbers) = rkyv::api::low::deserialize(archived);
+    numbers
 }
 
 // The format features of rkyv show in these.
 const _: () = assert!(size_of::<ArchivedMatrix<'static>>() == 72);
-const _: () = assert!(size_of::<ArchivedLlamaConfig>() == 60);
 const _: (u16_le, u32_le, f32_le) =
     (u16_le::from_native(0), u32_le::from_native(0), f32_le::from_native(0.0));
