@@ -11,7 +11,7 @@ use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor::Failure;
 use rkyv::vec::ArchivedVec;
 
-use super::opened::check_small;
+use super::opened::{Opened, check_small};
 #[cfg(feature = "std")]
 use super::stored::Parts;
 #[cfg(feature = "alloc")]
@@ -87,7 +87,7 @@ pub struct VectorPlace<'a> {
 
 /// A model family, as its archived root: what is stored where. Only this crate has families.
 pub trait Family:
-    Portable + for<'v> CheckBytes<LowValidator<'v, Failure>> + sealed::Sealed + Sync + 'static
+    Portable + for<'v> CheckBytes<LowValidator<'v, Failure>> + sealed::Sealed + Sync + Sized + 'static
 {
     /// Its root's number.
     const KIND: RootKind;
@@ -104,11 +104,18 @@ pub trait Family:
     #[cfg(feature = "alloc")]
     type Stored<'a>: Stored<'a, Config = Self::StoredConfig>;
 
-    /// The numbers, checked; the root has as many layers as they say.
+    /// Opens an archive; see [`Opened::open`].
+    ///
+    /// # Errors
+    /// As there.
+    fn open(archive: &[u8]) -> Result<Opened<'_, Self>>;
+    /// The numbers, checked.
     ///
     /// # Errors
     /// A number outside its range.
     fn config(&self) -> Result<Self::Config>;
+    /// How many layers there are, and how many the stored configuration says.
+    fn layers(&self) -> (usize, usize);
     /// What is stored beside the tensors. `stop` are the text's tokens that end a turn.
     #[cfg(feature = "alloc")]
     fn frame<'a>(&'a self, stop: &'a [u32]) -> Frame<'a, Self::StoredConfig>;
@@ -157,12 +164,4 @@ pub trait Family:
 pub(super) fn view<'a>(linear: &'a ArchivedLinear<'static>, site: u32) -> Linear<'a> {
     let weight = linear.weight.view();
     Linear { weight, bias: vector(&linear.bias, weight.rows()), site }
-}
-
-/// Linear layers with the sites from `first` on.
-pub(super) fn views<'a, const N: usize>(
-    linears: [&'a ArchivedLinear<'static>; N],
-    first: u32,
-) -> [Linear<'a>; N] {
-    core::array::from_fn(|part| view(linears[part], first + part as u32))
 }

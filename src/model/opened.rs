@@ -55,18 +55,7 @@ impl<'a, F: Family> Opened<'a, F> {
     /// pooling asks for one that is absent; of an LSTM [`Error::NoHead`]; of models with labels
     /// [`Error::Labels`].
     pub fn open(archive: &'a [u8]) -> Result<Self> {
-        let (header, root) = archive::open_root::<F>(archive, F::KIND)?;
-        let model = Self { root, config: root.config()?, header };
-        for (site, place) in model.places() {
-            place.check(site)?;
-        }
-        let sites = F::sites(&model.config);
-        let vector = |number| root.vector(&model.config, number);
-        for VectorPlace { lines, len, is_optional } in (0..).map_while(vector) {
-            check_small(sites, lines, len, is_optional)?;
-        }
-        root.check(&model.config)?;
-        Ok(model)
+        F::open(archive)
     }
 
     /// Reads the whole archive: its checksum, every scale, and with `alloc` its fingerprint.
@@ -77,8 +66,11 @@ impl<'a, F: Family> Opened<'a, F> {
     pub fn verify(archive: &'a [u8]) -> Result<Self> {
         archive::verify(archive)?;
         let model = Self::open(archive)?;
-        for (site, place) in model.places() {
-            place.weight.check_values(site)?;
+        let sites = F::sites(&model.config);
+        for number in 0..sites + F::TABLES {
+            if let Some(place) = model.root.place(&model.config, number) {
+                place.weight.check_values(number.min(sites))?;
+            }
         }
         #[cfg(feature = "alloc")]
         Hasher::check(model.header.fingerprint, F::KIND, |hasher| {
@@ -87,15 +79,6 @@ impl<'a, F: Family> Opened<'a, F> {
             F::Stored::new(&frame, &model, &[]).feed((0..frame.layers).map(layer), hasher);
         })?;
         Ok(model)
-    }
-
-    /// The places that are there, with the numbers that errors have for them: a table has that
-    /// behind the last site.
-    fn places(&self) -> impl Iterator<Item = (u32, Place<'a>)> {
-        let Self { root, config, .. } = *self;
-        let sites = F::sites(&config);
-        (0..sites + F::TABLES)
-            .filter_map(move |number| Some((number.min(sites), root.place(&config, number)?)))
     }
 
     /// The model's numbers.
@@ -150,8 +133,8 @@ impl<'a, F: Family> Opened<'a, F> {
 
     /// The tokens that end a turn.
     pub fn stop_tokens(&self) -> impl Iterator<Item = u32> + use<'a, F> {
-        let text = self.root.text();
-        text.into_iter().flat_map(|text| text.stop.iter().map(|id| id.to_native()))
+        let stop = self.root.text().map_or(&[][..], |text| text.stop.get());
+        stop.iter().map(|id| id.to_native())
     }
 
     /// The layer at a place that is not absent; an embedding or table as one without bias.
@@ -253,6 +236,33 @@ impl<F: Family> Parts for Opened<'_, F> {
     fn vector(&self, number: u32) -> &[f32] {
         Opened::vector(self, number)
     }
+}
+
+/// [`Opened::open`]. Families call it, so that it is compiled in this crate and not in the one that
+/// uses it: only then does the compiler see through an archive that is a constant in flash.
+pub(super) fn open<F: Family>(archive: &[u8]) -> Result<Opened<'_, F>> {
+    let (header, root) = archive::open_root::<F>(archive, F::KIND)?;
+    let config = root.config()?;
+    check(root, &config)?;
+    Ok(Opened { root, config, header })
+}
+
+/// Every shape, length, tag and vector, so that those who hand them out can trust them.
+fn check<F: Family>(root: &F, config: &F::Config) -> Result<()> {
+    let (found, stated) = root.layers();
+    check_layers(found, stated)?;
+    let sites = F::sites(config);
+    for number in 0..sites + F::TABLES {
+        if let Some(place) = root.place(config, number) {
+            place.check(number.min(sites))?;
+        }
+    }
+    let mut number = 0;
+    while let Some(VectorPlace { lines, len, is_optional }) = root.vector(config, number) {
+        check_small(sites, lines, len, is_optional)?;
+        number += 1;
+    }
+    root.check(config)
 }
 
 /// A vector of `len` finite values, or none where `optional`.

@@ -17,8 +17,8 @@ pub mod schema;
 use core::fmt;
 
 use self::schema::{ArchivedBert, ArchivedBertLayer, ArchivedLayerNorm};
-use super::family::{Family, Place, VectorPlace, sealed, view, views};
-use super::opened::{Opened, check_layers};
+use super::family::{Family, Place, VectorPlace, sealed, view};
+use super::opened::{Opened, open};
 #[cfg(feature = "alloc")]
 use super::stored::Frame;
 #[cfg(feature = "std")]
@@ -66,10 +66,16 @@ impl Family for ArchivedBert<'static> {
     #[cfg(feature = "alloc")]
     type Stored<'a> = schema::Bert<'a>;
 
+    fn open(archive: &[u8]) -> Result<Opened<'_, Self>> {
+        open(archive)
+    }
+
     fn config(&self) -> Result<Config> {
-        let config = Config::from_archived(&self.config)?;
-        check_layers(self.layers.len(), config.layers)?;
-        Ok(config)
+        Config::from_archived(&self.config)
+    }
+
+    fn layers(&self) -> (usize, usize) {
+        (self.layers.len(), self.config.layers.to_native() as usize)
     }
 
     #[cfg(feature = "alloc")]
@@ -198,10 +204,17 @@ impl<'a> Bert<'a> {
     pub fn layer(&self, index: usize) -> Layer<'a> {
         let stored: &'a ArchivedBertLayer<'static> = &self.root.layers[index];
         let first = Site::Q(index).number(self.config.layers);
-        let [q, k, v, o, up, down] = views(linears(stored), first);
-        let attention_norm = self.norm(&stored.attention_norm);
-        let output_norm = self.norm(&stored.output_norm);
-        Layer { q, k, v, o, attention_norm, up, down, output_norm }
+        let linear = |part: usize| view(linears(stored)[part], first + part as u32);
+        Layer {
+            q: linear(0),
+            k: linear(1),
+            v: linear(2),
+            o: linear(3),
+            attention_norm: self.norm(&stored.attention_norm),
+            up: linear(4),
+            down: linear(5),
+            output_norm: self.norm(&stored.output_norm),
+        }
     }
 
     /// BERT's pooler, `[dim, dim]`, to be followed by tanh.

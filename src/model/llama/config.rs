@@ -345,6 +345,9 @@ pub(crate) enum Vector {
 }
 
 impl Vector {
+    /// In each block.
+    pub(crate) const PER_LAYER: usize = 4;
+
     /// The number under which training and import know it, in a model of `layers` blocks.
     #[cfg(feature = "alloc")]
     pub(crate) const fn number(self, layers: usize) -> u32 {
@@ -355,12 +358,13 @@ impl Vector {
             Self::KNorm(layer) => (layer, 3),
             Self::Norm => (layers, 0),
         };
-        (layer * 4 + part) as u32
+        (layer * Self::PER_LAYER + part) as u32
     }
 
     /// The vector with this number; `None` past the end.
     pub(crate) const fn from_number(number: u32, layers: usize) -> Option<Self> {
-        let (layer, part) = (number as usize / 4, number % 4);
+        let number = number as usize;
+        let (layer, part) = (number / Self::PER_LAYER, number % Self::PER_LAYER);
         if layer >= layers {
             return if layer == layers && part == 0 { Some(Self::Norm) } else { None };
         }

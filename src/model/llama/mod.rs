@@ -15,8 +15,8 @@ pub mod schema;
 use core::fmt;
 
 use self::schema::{ArchivedLlama, ArchivedLlamaLayer};
-use super::family::{Family, Place, VectorPlace, sealed, views};
-use super::opened::{Opened, check_layers, check_tokens};
+use super::family::{Family, Place, VectorPlace, sealed, view};
+use super::opened::{Opened, check_tokens, open};
 #[cfg(feature = "alloc")]
 use super::stored::Frame;
 #[cfg(feature = "std")]
@@ -66,10 +66,16 @@ impl Family for ArchivedLlama<'static> {
     #[cfg(feature = "alloc")]
     type Stored<'a> = schema::Llama<'a>;
 
+    fn open(archive: &[u8]) -> Result<Opened<'_, Self>> {
+        open(archive)
+    }
+
     fn config(&self) -> Result<Config> {
-        let config = Config::from_archived(&self.config)?;
-        check_layers(self.layers.len(), config.layers)?;
-        Ok(config)
+        Config::from_archived(&self.config)
+    }
+
+    fn layers(&self) -> (usize, usize) {
+        (self.layers.len(), self.config.layers.to_native() as usize)
     }
 
     #[cfg(feature = "alloc")]
@@ -120,11 +126,15 @@ impl Family for ArchivedLlama<'static> {
     }
 
     fn vector(&self, config: &Config, number: u32) -> Option<VectorPlace<'_>> {
-        let (lines, len, is_optional) = match Vector::from_number(number, config.layers)? {
-            Vector::AttentionNorm(i) => (&self.layers[i].attention_norm, config.dim, false),
-            Vector::FeedForwardNorm(i) => (&self.layers[i].feed_forward_norm, config.dim, false),
-            Vector::QNorm(i) => (&self.layers[i].q_norm, config.head_dim, true),
-            Vector::KNorm(i) => (&self.layers[i].k_norm, config.head_dim, true),
+        let vector = Vector::from_number(number, config.layers)?;
+        let Some(layer) = self.layers.get().get(number as usize / Vector::PER_LAYER) else {
+            return Some(VectorPlace { lines: &self.norm, len: config.dim, is_optional: false });
+        };
+        let (lines, len, is_optional) = match vector {
+            Vector::AttentionNorm(_) => (&layer.attention_norm, config.dim, false),
+            Vector::FeedForwardNorm(_) => (&layer.feed_forward_norm, config.dim, false),
+            Vector::QNorm(_) => (&layer.q_norm, config.head_dim, true),
+            Vector::KNorm(_) => (&layer.k_norm, config.head_dim, true),
             Vector::Norm => (&self.norm, config.dim, false),
         };
         Some(VectorPlace { lines, len, is_optional })
@@ -186,19 +196,19 @@ impl<'a> Llama<'a> {
     pub fn layer(&self, index: usize) -> Layer<'a> {
         let (c, stored) = (&self.config, &self.root.layers[index]);
         let first = Site::Q(index).number(c.layers);
-        let [q, k, v, o, gate, up, down] = views(linears(stored), first);
+        let linear = |part: usize| view(linears(stored)[part], first + part as u32);
         Layer {
             attention_norm: vector(&stored.attention_norm, c.dim),
-            q,
-            k,
-            v,
-            o,
+            q: linear(0),
+            k: linear(1),
+            v: linear(2),
+            o: linear(3),
             q_norm: vector(&stored.q_norm, c.head_dim),
             k_norm: vector(&stored.k_norm, c.head_dim),
             feed_forward_norm: vector(&stored.feed_forward_norm, c.dim),
-            gate,
-            up,
-            down,
+            gate: linear(4),
+            up: linear(5),
+            down: linear(6),
         }
     }
 }

@@ -14,8 +14,8 @@ pub mod schema;
 use core::fmt;
 
 use self::schema::{ArchivedLstm, ArchivedLstmLayer};
-use super::family::{Family, Place, sealed, view, views};
-use super::opened::{Opened, check_layers, check_tokens};
+use super::family::{Family, Place, sealed, view};
+use super::opened::{Opened, check_tokens, open};
 #[cfg(feature = "alloc")]
 use super::stored::Frame;
 #[cfg(feature = "std")]
@@ -54,10 +54,16 @@ impl Family for ArchivedLstm<'static> {
     #[cfg(feature = "alloc")]
     type Stored<'a> = schema::Lstm<'a>;
 
+    fn open(archive: &[u8]) -> Result<Opened<'_, Self>> {
+        open(archive)
+    }
+
     fn config(&self) -> Result<Config> {
-        let config = Config::from_archived(&self.config)?;
-        check_layers(self.layers.len(), config.layers)?;
-        Ok(config)
+        Config::from_archived(&self.config)
+    }
+
+    fn layers(&self) -> (usize, usize) {
+        (self.layers.len(), self.config.layers.to_native() as usize)
     }
 
     #[cfg(feature = "alloc")]
@@ -153,8 +159,8 @@ impl<'a> Lstm<'a> {
     /// Layer `index`. Panics past the last one, like slice indexing.
     pub fn layer(&self, index: usize) -> Layer<'a> {
         let first = Site::Ih(index).number(self.config.layers);
-        let [ih, hh] = views(linears(&self.root.layers[index]), first);
-        Layer { ih, hh }
+        let [ih, hh] = linears(&self.root.layers[index]);
+        Layer { ih: view(ih, first), hh: view(hh, first + 1) }
     }
 
     /// The head, `[outputs, hidden]`.

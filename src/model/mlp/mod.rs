@@ -15,7 +15,7 @@ use core::fmt;
 
 use self::schema::ArchivedMlp;
 use super::family::{Family, Place, sealed, view};
-use super::opened::{Opened, check_layers};
+use super::opened::{Opened, check_layers, open};
 #[cfg(feature = "alloc")]
 use super::stored::Frame;
 #[cfg(feature = "std")]
@@ -44,10 +44,19 @@ impl Family for ArchivedMlp<'static> {
     #[cfg(feature = "alloc")]
     type Stored<'a> = schema::Mlp<'a>;
 
+    fn open(archive: &[u8]) -> Result<Opened<'_, Self>> {
+        open(archive)
+    }
+
     fn config(&self) -> Result<Config> {
-        check_layers(self.layers.len(), self.config.layers.to_native() as usize)?;
+        let (found, stated) = self.layers();
+        check_layers(found, stated)?;
         let widths = self.layers.iter().map(|layer| layer.weight.rows.to_native() as usize);
         Config::from_archived(&self.config, widths)
+    }
+
+    fn layers(&self) -> (usize, usize) {
+        (self.layers.len(), self.config.layers.to_native() as usize)
     }
 
     #[cfg(feature = "alloc")]
