@@ -13,6 +13,8 @@ pub(crate) mod import;
 #[cfg(feature = "std")]
 pub(crate) mod import_config;
 pub mod schema;
+#[cfg(feature = "std")]
+mod train;
 
 use core::fmt;
 

@@ -10,6 +10,8 @@ pub(crate) mod forward;
 #[cfg(feature = "std")]
 pub(crate) mod import;
 pub mod schema;
+#[cfg(feature = "std")]
+mod train;
 
 use core::fmt;
 

@@ -117,7 +117,11 @@ impl Body for LstmBody<'_> {
     }
 
     fn layer_at(&self, site: u32) -> Option<Linear<'_>> {
-        self.model.linear(site)
+        match Site::from_number(site, self.model.config().layers)? {
+            // A head of labels is the classifier, no layer.
+            Site::Head => self.head(),
+            _ => self.model.linear(site),
+        }
     }
 
     fn vectors(&self) -> Vec<(u32, &[f32])> {

@@ -8,16 +8,6 @@
 //! Of a layer are kept what it reads and the slopes of the activation behind it: `dz = dy ⊙ f'(z)`,
 //! `dx = dz W`. There is nothing to checkpoint: what a layer reads is all there is.
 
-use super::TrainError;
-use super::body::{Body, Borders, Network};
-use super::data::{Batch, Inputs, Targets};
-use super::device::Floats;
-use super::evaluate::{Listener, open_all};
-use super::ops;
-use super::plan::Plan;
-use super::rebuilt;
-use super::step::{Saved, Step};
-use super::trainer::sealed::Sealed;
 use crate::adapter::{AdapterSet, Base, Slot};
 use crate::archive::Buffer;
 use crate::error::{Error, Result};
@@ -25,6 +15,16 @@ use crate::kernel::Precision;
 use crate::model::mlp::{Config, Mlp};
 use crate::nn::Linear;
 use crate::runtime::{Executor, Memory, Predictor, PredictorLimits, predictor_need};
+use crate::train::TrainError;
+use crate::train::body::{Body, Borders, Network};
+use crate::train::data::{Batch, Inputs, Targets};
+use crate::train::device::Floats;
+use crate::train::evaluate::{Listener, open_all};
+use crate::train::ops;
+use crate::train::plan::Plan;
+use crate::train::rebuilt;
+use crate::train::step::{Saved, Step};
+use crate::train::trainer::sealed::Sealed;
 
 /// A multilayer perceptron in training.
 pub(crate) struct MlpBody<'a> {
