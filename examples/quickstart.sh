@@ -42,4 +42,4 @@ swaps=()
 for name in "${styles[@]}"; do
     swaps+=(--swap "$name=$work/$name.lrk")
 done
-"$lowrank" generate --base "$work/base.lrk" --chat --prompt "How do I keep my kitchen knives sharp?" --tokens 60 --stats "${swaps[@]}"
+"$lowrank" generate --base "$work/base.lrk" --chat --prompt "How can I sleep better?" --tokens 60 --stats "${swaps[@]}"

@@ -7,7 +7,13 @@
  *
  * - Objects live in memory of the caller: at a multiple of LOWRANK_OBJECT_ALIGN, as large as its lowrank_..._bytes() says. For a static
  *   buffer take the constant LOWRANK_..._BYTES, e.g. `static uint64_t memory[LOWRANK_BASE_BYTES / 8];`. An open object must not be copied
- *   or moved; after it is closed, its memory is free. Only files, threads, text and streams own anything else: those must be closed.
+ *   or moved. lowrank_..._open sets the pointer to it, or null where it fails; lowrank_..._close frees its memory for anything. Closing in
+ *   the reverse order of opening is always right. What may be closed sooner: everything but what others lie over, which are files, the
+ *   memory of archives and workspaces, and pools of threads. Only files, threads, texts and streams own more than their memory: those must
+ *   be closed.
+ * - Structs of options begin with their size. Start from lowrank_..._default(), which sets it and every default: then a program goes on
+ *   working with later libraries, whose new options have their defaults, and with earlier ones, unless it sets what those do not know
+ *   (LOWRANK_ERROR_OPTIONS_SIZE).
  * - Archives are used in place and never written: they start at a multiple of LOWRANK_MEMORY_ALIGN and stay, unchanged, as long as
  *   anything opened from them is used.
  * - A function returns LOWRANK_OK or a code. The last argument may be null, else it is filled when the function fails;
@@ -15,10 +21,10 @@
  * - Null pointers, misaligned pointers, lengths past the end of the address space, arguments that overlap each other or memory that an
  *   object uses, objects that were never opened, were closed or were copied: all refused with a code. What cannot be seen is a pointer to
  *   memory that is not there or shorter than said.
- * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions, encoders, samplers and streams
- *   serve one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
- *   another thread uses it is not detected. Nothing blocks but lowrank_train, only files, pools, texts, streams, import and training
- *   allocate, and there are no globals. From an interrupt handler only objects may be used that nothing else uses.
+ * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions (recurrent ones too),
+ *   encoders, predictors, samplers and streams serve one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
+ *   another thread uses it is not detected. Nothing blocks but training, evaluation, estimates and import, only these, files, pools,
+ *   texts, streams and lowrank_generate allocate, and there are no globals. From an interrupt handler only objects may be used that nothing else uses.
  * - The hosted library catches its own panics (LOWRANK_ERROR_PANICKED); see lowrank_on_panic for the one without std.
  */
 
@@ -164,10 +170,17 @@ enum {
     LOWRANK_ERROR_TRAIN = 1015,
     /* Training diverged; the last good numbers, if a step left some, are in the output file; the sentence says which. */
     LOWRANK_ERROR_DIVERGED = 1016,
+    /* A struct of options has a size that no version of it has, or sets what this library does not know. */
+    LOWRANK_ERROR_OPTIONS_SIZE = 1017,
+    /* An adapter is chosen with weight 0. */
+    LOWRANK_ERROR_NO_WEIGHT = 1018,
 };
 
 /* Memory that is enough for a set with this many slots. */
 #define LOWRANK_SET_BYTES(slots) (LOWRANK_SET_HEAD_BYTES + (size_t)(slots) * LOWRANK_SLOT_BYTES)
+
+/* The adapter in a slot as it was trained: `lowrank_choice choice = LOWRANK_CHOICE(0);`, or in an array of them. */
+#define LOWRANK_CHOICE(slot) {(uint32_t)(slot), 1.0f, 0}
 
 
 /**
@@ -212,11 +225,6 @@ enum {
 #define LOWRANK_BASE_BYTES 448
 
 /**
- * Memory that is enough for an adapter object on every target.
- */
-#define LOWRANK_ADAPTER_BYTES 96
-
-/**
  * No token, where one could be.
  */
 #define LOWRANK_NO_TOKEN UINT32_MAX
@@ -232,6 +240,31 @@ enum {
 #define LOWRANK_KIND_BERT 65538
 
 /**
+ * `kind`: LSTM layers.
+ */
+#define LOWRANK_KIND_LSTM 65539
+
+/**
+ * `kind`: a multilayer perceptron.
+ */
+#define LOWRANK_KIND_MLP 65540
+
+/**
+ * `kind`: an adapter of any base.
+ */
+#define LOWRANK_KIND_ADAPTER 131072
+
+/**
+ * `kind`: the checkpoint of a training run.
+ */
+#define LOWRANK_KIND_CHECKPOINT 196608
+
+/**
+ * Memory that is enough for an adapter object on every target.
+ */
+#define LOWRANK_ADAPTER_BYTES 96
+
+/**
  * Memory that is enough for a set without its slots on every target.
  */
 #define LOWRANK_SET_HEAD_BYTES 512
@@ -242,9 +275,19 @@ enum {
 #define LOWRANK_SLOT_BYTES 64
 
 /**
+ * The most adapters that can be chosen at once.
+ */
+#define LOWRANK_MAX_CHOICES 32
+
+/**
  * Memory that is enough for a sampler object on every target.
  */
 #define LOWRANK_SAMPLER_BYTES 96
+
+/**
+ * The bytes of `scratch` that `lowrank_sampler_sample` takes for each logit.
+ */
+#define LOWRANK_SCRATCH_BYTES 8
 
 /**
  * `kv_format`: keys and values take 4 bytes a number.
@@ -272,11 +315,6 @@ enum {
 #define LOWRANK_PRECISION_FAST 1
 
 /**
- * The most adapters that can be chosen at once.
- */
-#define LOWRANK_MAX_CHOICES 32
-
-/**
  * Memory that is enough for a session object, without its workspace, on every target.
  */
 #define LOWRANK_SESSION_BYTES 1536
@@ -302,6 +340,16 @@ enum {
 #define LOWRANK_ENCODER_BYTES 1024
 
 /**
+ * Memory that is enough for a recurrent object, without its workspace, on every target.
+ */
+#define LOWRANK_RECURRENT_BYTES 1536
+
+/**
+ * Memory that is enough for a predictor object, without its workspace, on every target.
+ */
+#define LOWRANK_PREDICTOR_BYTES 1024
+
+/**
  * Memory that is enough for a file object on every target.
  */
 #define LOWRANK_FILE_BYTES 64
@@ -322,15 +370,35 @@ enum {
 #define LOWRANK_STREAM_BYTES 256
 
 /**
- * `lowrank_encode`, `lowrank_decode`: special tokens are parsed in text, and written out.
+ * `lowrank_tokenize`, `lowrank_detokenize`: special tokens are parsed in text, and written out.
  */
 #define LOWRANK_SPECIAL 1
 
 /**
- * `lowrank_encode`: a prompt; the begin-of-sequence token comes first where the model's rule asks
- * for one. Implies `LOWRANK_SPECIAL`.
+ * `lowrank_tokenize`: a prompt; the begin-of-sequence token comes first where the model's rule
+ * asks for one. Implies `LOWRANK_SPECIAL`.
  */
 #define LOWRANK_PROMPT 2
+
+/**
+ * `ended`: with a token that ends a turn.
+ */
+#define LOWRANK_ENDED_STOP 0
+
+/**
+ * `ended`: with the most tokens that were asked for.
+ */
+#define LOWRANK_ENDED_LENGTH 1
+
+/**
+ * `ended`: the sequence has no room for more.
+ */
+#define LOWRANK_ENDED_CONTEXT 2
+
+/**
+ * `ended`: the program said so.
+ */
+#define LOWRANK_ENDED_PROGRAM 3
 
 /**
  * `factors`: A and B keep the source's type, f32 or f16.
@@ -351,6 +419,32 @@ enum {
  * `factors`: A and B become 8 bits with one scale per row.
  */
 #define LOWRANK_FACTORS_INT8 3
+
+/**
+ * `weights`, `embedding`: nf4 and 8 bits, but what a bitsandbytes checkpoint left in float stays
+ * so.
+ */
+#define LOWRANK_FORMAT_DEFAULT 0
+
+/**
+ * `weights`, `embedding`: 4-bit NormalFloat with double quantization.
+ */
+#define LOWRANK_FORMAT_NF4 1
+
+/**
+ * `weights`, `embedding`: 8 bits.
+ */
+#define LOWRANK_FORMAT_INT8 2
+
+/**
+ * `weights`, `embedding`: 16 bits.
+ */
+#define LOWRANK_FORMAT_F16 3
+
+/**
+ * `weights`, `embedding`: 32 bits.
+ */
+#define LOWRANK_FORMAT_F32 4
 
 /**
  * `task`: the next token, of a decoder or an LSTM.
@@ -434,6 +528,23 @@ enum {
 #define LOWRANK_SCHEDULE_COSINE 2
 
 /**
+ * What `lowrank_train_watch` returns: go on.
+ */
+#define LOWRANK_TRAIN_CONTINUE 0
+
+/**
+ * What `lowrank_train_watch` returns: stop; there is a checkpoint, if one was asked for, and no
+ * result.
+ */
+#define LOWRANK_TRAIN_STOP 1
+
+/**
+ * What `lowrank_train_watch` returns: what was learnt so far is the result, as if the run had been
+ * this long.
+ */
+#define LOWRANK_TRAIN_KEEP 2
+
+/**
  * An opened low-rank adapter. Only read, like a base; attaching it copies a few words, so it may
  * be closed after that. Its archive must stay until every set that has it, and every session that
  * chose it, is closed or has another.
@@ -441,7 +552,8 @@ enum {
 typedef struct lowrank_adapter lowrank_adapter;
 
 /**
- * An opened base model: a decoder (`lowrank_base_open`) or an encoder (`lowrank_bert_open`).
+ * An opened base model: a decoder (`lowrank_base_open`), an encoder (`lowrank_bert_open`), LSTM
+ * layers (`lowrank_lstm_open`) or a multilayer perceptron (`lowrank_mlp_open`).
  *
  * It is only read: any number of threads may use it at once. Sets and sessions made from it keep
  * what they need of it, so it may be closed before them; the archive must stay until the last of
@@ -456,10 +568,24 @@ typedef struct lowrank_base lowrank_base;
 typedef struct lowrank_encoder lowrank_encoder;
 
 /**
- * An archive file, mapped into memory. Files, pools, texts and streams are only in libraries with
+ * An archive that the library keeps in memory: a file that is mapped, or what a training run has
+ * made (`lowrank_train_in_memory`). Files, pools, texts and streams are only in libraries with
  * `LOWRANK_FEATURE_STD`.
  */
 typedef struct lowrank_file lowrank_file;
+
+/**
+ * Runs rows of features through a multilayer perceptron, each row under its own adapters, in a
+ * workspace of the caller. Row i of a batch is sequence i. One thread at a time; a second one gets
+ * `LOWRANK_ERROR_BUSY`.
+ */
+typedef struct lowrank_predictor lowrank_predictor;
+
+/**
+ * Sequences that LSTM layers read, each under its own adapters, in a workspace of the caller. One
+ * thread at a time; a second one gets `LOWRANK_ERROR_BUSY`.
+ */
+typedef struct lowrank_recurrent lowrank_recurrent;
 
 /**
  * Chooses tokens. One thread at a time; any number of sessions.
@@ -529,11 +655,11 @@ typedef struct lowrank_error {
 } lowrank_error;
 
 /**
- * What is known of a base.
+ * What is known of a base. Numbers that its family does not have are 0.
  */
 typedef struct lowrank_base_info {
     /**
-     * The architecture: `LOWRANK_KIND_LLAMA` or `LOWRANK_KIND_BERT`.
+     * The family: `LOWRANK_KIND_LLAMA`, `_BERT`, `_LSTM` or `_MLP`.
      */
     uint32_t kind;
     /**
@@ -541,15 +667,15 @@ typedef struct lowrank_base_info {
      */
     uint32_t vocab;
     /**
-     * Width of the hidden states.
+     * Width of the hidden states: what classifiers of adapters read.
      */
     uint32_t dim;
     /**
-     * Blocks.
+     * Blocks, or layers.
      */
     uint32_t layers;
     /**
-     * The longest sequence that the model allows, in tokens.
+     * The longest sequence that the model allows, in tokens; 0 for any length.
      */
     uint32_t context;
     /**
@@ -557,6 +683,19 @@ typedef struct lowrank_base_info {
      * the context. Of a decoder the context.
      */
     uint32_t max_length;
+    /**
+     * Features of a row that a multilayer perceptron reads.
+     */
+    uint32_t inputs;
+    /**
+     * Numbers that come out for a token or a row: a decoder's vocabulary, the outputs of an LSTM's
+     * head or of a multilayer perceptron.
+     */
+    uint32_t outputs;
+    /**
+     * Label names that the base has for its outputs (`lowrank_base_label`).
+     */
+    uint32_t labels;
     /**
      * The begin-of-sequence token, or `LOWRANK_NO_TOKEN`.
      */
@@ -622,10 +761,13 @@ typedef struct lowrank_adapter_info {
 } lowrank_adapter_info;
 
 /**
- * How tokens are chosen. All zero but `top_p` and `repetition_penalty`, which are 1, takes the
- * largest logit.
+ * How tokens are chosen. Start from `lowrank_sampling_default`, which takes the largest logit.
  */
 typedef struct lowrank_sampling {
+    /**
+     * The bytes of this struct as the program knows it; `lowrank_sampling_default` sets it.
+     */
+    size_t size;
     /**
      * Divides the logits; 0 always takes the largest.
      */
@@ -653,12 +795,20 @@ typedef struct lowrank_sampling {
      * 0 means all.
      */
     float min_p;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
 } lowrank_sampling;
 
 /**
  * What a session must have room for. Start from `lowrank_limits_default`.
  */
 typedef struct lowrank_limits {
+    /**
+     * The bytes of this struct as the program knows it; `lowrank_limits_default` sets it.
+     */
+    size_t size;
     /**
      * The longest sequence, in tokens.
      */
@@ -732,7 +882,8 @@ typedef struct lowrank_executor {
 } lowrank_executor;
 
 /**
- * One adapter of a choice.
+ * One adapter of a choice. `lowrank_choice choice = LOWRANK_CHOICE(slot);` takes it as it was
+ * trained.
  */
 typedef struct lowrank_choice {
     /**
@@ -740,7 +891,8 @@ typedef struct lowrank_choice {
      */
     uint32_t slot;
     /**
-     * 1 is as trained, 0 switches it off, other values scale its effect.
+     * 1 is as trained, other values scale its effect. 0 is refused (`LOWRANK_ERROR_NO_WEIGHT`): to
+     * switch an adapter off, choose without it.
      */
     float weight;
     /**
@@ -786,6 +938,10 @@ typedef struct lowrank_chunk {
  */
 typedef struct lowrank_encoder_limits {
     /**
+     * The bytes of this struct as the program knows it; `lowrank_encoder_limits_default` sets it.
+     */
+    size_t size;
+    /**
      * The longest text, in tokens.
      */
     size_t context;
@@ -814,7 +970,87 @@ typedef struct lowrank_encoder_limits {
      * One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
      */
     uint32_t precision;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
 } lowrank_encoder_limits;
+
+/**
+ * What a recurrent session must have room for. Start from `lowrank_recurrent_limits_default`.
+ */
+typedef struct lowrank_recurrent_limits {
+    /**
+     * The bytes of this struct as the program knows it; `lowrank_recurrent_limits_default` sets
+ * it.
+     */
+    size_t size;
+    /**
+     * Sequences side by side.
+     */
+    size_t batch;
+    /**
+     * Tokens of one sequence computed at once.
+     */
+    size_t prefill_chunk;
+    /**
+     * Parts that the work is split into: as many as the executor has threads. Results do not
+     * depend on it.
+     */
+    size_t lanes;
+    /**
+     * Adapters that one sequence can have at a time, at most `LOWRANK_MAX_CHOICES`.
+     */
+    size_t max_active;
+    /**
+     * The sum of their ranks.
+     */
+    size_t max_total_rank;
+    /**
+     * One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
+     */
+    uint32_t precision;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} lowrank_recurrent_limits;
+
+/**
+ * What a predictor must have room for. Start from `lowrank_predictor_limits_default`.
+ */
+typedef struct lowrank_predictor_limits {
+    /**
+     * The bytes of this struct as the program knows it; `lowrank_predictor_limits_default` sets
+ * it.
+     */
+    size_t size;
+    /**
+     * Rows of features computed at once.
+     */
+    size_t batch;
+    /**
+     * Parts that the work is split into: as many as the executor has threads. Results do not
+     * depend on it.
+     */
+    size_t lanes;
+    /**
+     * Adapters that one row can have at a time, at most `LOWRANK_MAX_CHOICES`.
+     */
+    size_t max_active;
+    /**
+     * The sum of their ranks.
+     */
+    size_t max_total_rank;
+    /**
+     * One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
+     */
+    uint32_t precision;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} lowrank_predictor_limits;
 
 /**
  * A function that is told where in the library's source a panic happened: the file's name (not
@@ -868,13 +1104,139 @@ typedef struct lowrank_template_variable {
 } lowrank_template_variable;
 
 /**
- * A training run. Start from `lowrank_train_options_default` and set `data` and `output`. Strings
+ * Is given the next piece of a reply, `bytes` bytes of UTF-8 that never end inside a character,
+ * without a NUL; returns 0 to go on, anything else to end the reply. `context` is what
+ * `lowrank_generate` was given. The session, sampler and text are in use meanwhile.
+ */
+typedef uint32_t (*lowrank_piece)(void *context, const char *piece, size_t bytes);
+
+/**
+ * What a reply was.
+ */
+typedef struct lowrank_reply {
+    /**
+     * Tokens of the prompt, the one that begins the sequence included.
+     */
+    size_t prompt_tokens;
+    /**
+     * Tokens of the reply: they are in the sequence now.
+     */
+    size_t tokens;
+    /**
+     * One of the `LOWRANK_ENDED_` constants.
+     */
+    uint32_t ended;
+} lowrank_reply;
+
+/**
+ * How an adapter is imported. Start from `lowrank_adapter_import_options_default`. Strings have a
+ * NUL at their ends.
+ */
+typedef struct lowrank_adapter_import_options {
+    /**
+     * The bytes of this struct as the program knows it;
+     * `lowrank_adapter_import_options_default` sets it.
+     */
+    size_t size;
+    /**
+     * The adapter's name, or null: the folder's or the file's.
+     */
+    const char *name;
+    /**
+     * Names for the labels of a PEFT directory's classifier: one a line, in the order of its rows.
+     * Null: the names that the directory has, else `LABEL_0`, `LABEL_1`, … .
+     */
+    const char *labels;
+    /**
+     * One of `LOWRANK_FACTORS_AS_IS`, `_F32`, `_F16`, `_INT8`.
+     */
+    uint32_t factors;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} lowrank_adapter_import_options;
+
+/**
+ * How a base is imported. Start from `lowrank_import_options_default`.
+ */
+typedef struct lowrank_import_options {
+    /**
+     * The bytes of this struct as the program knows it; `lowrank_import_options_default` sets it.
+     */
+    size_t size;
+    /**
+     * Weights per block of nf4 and int8: a power of two from 32 to 4096.
+     */
+    size_t block;
+    /**
+     * What is written into the header: counted upwards by whoever publishes the archive.
+     */
+    uint64_t content_version;
+    /**
+     * The format of the linear layers, one of the `LOWRANK_FORMAT_` constants.
+     */
+    uint32_t weights;
+    /**
+     * The format of the embedding of tokens and the output head, one of them.
+     */
+    uint32_t embedding;
+    /**
+     * Not 0: read no tokenizer.
+     */
+    uint32_t without_tokenizer;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} lowrank_import_options;
+
+/**
+ * One training example; set the rest to null and 0. What is set says what it is: `text` alone is
+ * learnt whole, `text` and `completion` are a prompt and what should follow it, `text` and `label`
+ * a text to classify; `tokens` stand for a text as they are, alone or with a `label`; `features`
+ * and `label` are a row of numbers to classify. Strings are UTF-8 with a NUL at their ends. All of
+ * it is read during the call only.
+ */
+typedef struct lowrank_example {
+    /**
+     * A text, or a prompt.
+     */
+    const char *text;
+    /**
+     * What should follow the prompt, without what ends it.
+     */
+    const char *completion;
+    /**
+     * The label, one line.
+     */
+    const char *label;
+    /**
+     * Token ids, special ones included.
+     */
+    const uint32_t *tokens;
+    /**
+     * Their number.
+     */
+    size_t token_count;
+    /**
+     * Numbers; as many in every row.
+     */
+    const float *features;
+    /**
+     * Their number.
+     */
+    size_t feature_count;
+} lowrank_example;
+
+/**
+ * A training run. Start from `lowrank_train_options_default` and set `data` (or
+ * `examples`) and `output`. Strings
  * are UTF-8 (paths on Unix: any bytes) with a NUL at their ends.
  */
 typedef struct lowrank_train_options {
     /**
-     * The bytes of this struct as the program knows it. `lowrank_train_options_default` sets it:
-     * so programs stay right when later versions append fields, which then have their defaults.
+     * The bytes of this struct as the program knows it; `lowrank_train_options_default` sets it.
      */
     size_t size;
     /**
@@ -947,7 +1309,8 @@ typedef struct lowrank_train_options {
      */
     size_t accumulation;
     /**
-     * Tokens of a sequence; longer ones are cut.
+     * Tokens of a sequence; longer ones are cut. 0 is 512, or the positions of the base if those
+     * are fewer.
      */
     size_t max_length;
     /**
@@ -1025,6 +1388,14 @@ typedef struct lowrank_train_options {
      * it. With both 0 such a checkpoint is refused.
      */
     uint32_t restart;
+    /**
+     * Training data in memory instead of `data`, or null.
+     */
+    const struct lowrank_example *examples;
+    /**
+     * Their number.
+     */
+    size_t example_count;
 } lowrank_train_options;
 
 /**
@@ -1054,9 +1425,10 @@ typedef struct lowrank_train_progress {
 } lowrank_train_progress;
 
 /**
- * Is told what a run does, on the thread that called `lowrank_train`; returns 0 to go on, anything
- * else to stop. `context` is what `lowrank_train` was given. It must return; it may use objects of
- * the library like any other code.
+ * Is told what a run does, on the thread that called `lowrank_train`; returns
+ * `LOWRANK_TRAIN_CONTINUE`, `LOWRANK_TRAIN_KEEP`, or anything else to stop. `context` is what
+ * `lowrank_train` was given. It must return; it may use objects of the library like any other
+ * code.
  */
 typedef uint32_t (*lowrank_train_watch)(void *context, const struct lowrank_train_progress *progress);
 
@@ -1097,8 +1469,8 @@ typedef struct lowrank_train_report {
      */
     uint32_t rank;
     /**
-     * 1 if the callback stopped the run: then there is a checkpoint, if one was asked for, and no
-     * output.
+     * 1 if the callback stopped the run (`LOWRANK_TRAIN_STOP`): then there is a checkpoint, if one
+     * was asked for, and no result.
      */
     uint32_t stopped;
     /**
@@ -1117,7 +1489,134 @@ typedef struct lowrank_train_report {
      * Labels of the training data; 0 for a language model.
      */
     uint32_t labels;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
 } lowrank_train_report;
+
+/**
+ * What a run is estimated to take.
+ */
+typedef struct lowrank_train_memory {
+    /**
+     * Numbers that are trained.
+     */
+    uint64_t trainable_parameters;
+    /**
+     * The most bytes on the heap at once, without tokenizer and data.
+     */
+    uint64_t heap_bytes;
+    /**
+     * That and the base's archive together: what `memory_limit` is compared with.
+     */
+    uint64_t peak_bytes;
+} lowrank_train_memory;
+
+/**
+ * An adapter archive in memory, and how strongly it works.
+ */
+typedef struct lowrank_weighted_archive {
+    /**
+     * The archive, at a multiple of `LOWRANK_MEMORY_ALIGN`.
+     */
+    const void *archive;
+    /**
+     * Its length.
+     */
+    size_t archive_bytes;
+    /**
+     * 1 is as trained. A classifier is not scaled.
+     */
+    float weight;
+} lowrank_weighted_archive;
+
+/**
+ * What is measured, and how. Start from `lowrank_evaluate_options_default` and set `data`.
+ */
+typedef struct lowrank_evaluate_options {
+    /**
+     * The bytes of this struct as the program knows it; `lowrank_evaluate_options_default` sets
+ * it.
+     */
+    size_t size;
+    /**
+     * The path of the data, as `lowrank evaluate` takes it; a NUL at its end.
+     */
+    const char *data;
+    /**
+     * Adapters of the base that are active, or null.
+     */
+    const struct lowrank_weighted_archive *adapters;
+    /**
+     * Their number.
+     */
+    size_t adapter_count;
+    /**
+     * Tokens of a sequence; longer ones are cut. 0 is 512, or the positions of the base if those
+     * are fewer.
+     */
+    size_t max_length;
+    /**
+     * Threads; 0 is one per core.
+     */
+    size_t threads;
+    /**
+     * One of `LOWRANK_TASK_LM`, `LOWRANK_TASK_CLASSIFY`; the labels are those of the last adapter
+     * that brings a classifier, else the base's own.
+     */
+    uint32_t task;
+    /**
+     * Not 0: score completions and the assistant's turns only.
+     */
+    uint32_t completions_only;
+    /**
+     * One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
+     */
+    uint32_t precision;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+} lowrank_evaluate_options;
+
+/**
+ * What a model does on data.
+ */
+typedef struct lowrank_metrics {
+    /**
+     * The mean loss of everything scored, in nats.
+     */
+    double loss;
+    /**
+     * exp(loss).
+     */
+    double perplexity;
+    /**
+     * The share of labels that were right, or a NaN.
+     */
+    double accuracy;
+    /**
+     * F1 of the second of two labels, of more the mean of all (macro), or a NaN.
+     */
+    double f1;
+    /**
+     * Tokens or sequences that were scored.
+     */
+    uint64_t scored;
+    /**
+     * Examples.
+     */
+    uint64_t examples;
+    /**
+     * How many of them were cut at `max_length` tokens.
+     */
+    uint64_t cut;
+    /**
+     * Records that were left out because nothing in them is scored.
+     */
+    uint64_t left_out;
+} lowrank_metrics;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1156,35 +1655,37 @@ uint32_t lowrank_features(void);
 size_t lowrank_isa(char *buffer, size_t capacity);
 
 /**
- * The bytes that a base object takes, exactly; `LOWRANK_BASE_BYTES` is enough on every target.
+ * Writes to `*kind` what an archive of `archive_bytes` bytes holds, as its header says: one of the
+ * `LOWRANK_KIND_` constants, or a number that this library does not know. It says which function
+ * opens it.
  */
-size_t lowrank_base_bytes(void);
+lowrank_code lowrank_archive_kind(const void *archive,
+                                  size_t archive_bytes,
+                                  uint32_t *kind,
+                                  struct lowrank_error *error);
 
 /**
- * The bytes that an adapter object takes, exactly; `LOWRANK_ADAPTER_BYTES` is enough on every
- * target.
- */
-size_t lowrank_adapter_bytes(void);
-
-/**
- * The bytes that a sampler object takes, exactly; `LOWRANK_SAMPLER_BYTES` is enough on every
- * target.
- */
-size_t lowrank_sampler_bytes(void);
-
-/**
- * The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES`
- * is enough on every target.
- */
-size_t lowrank_session_bytes(void);
-
-/**
- * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (an encoder's:
- * `lowrank_bert_verify`): its checksum, and every value that must be finite.
- * Opening does not: it takes microseconds, and a damaged archive that was opened gives wrong
- * numbers or an error, never an access outside its bytes.
+ * Reads a whole archive, of a base that `lowrank_base_open` takes or of an adapter (other
+ * families: `lowrank_bert_verify`, `lowrank_lstm_verify`, `lowrank_mlp_verify`): its checksum, and
+ * every value that must be finite. Opening does not: it takes microseconds, and a damaged archive
+ * that was opened gives wrong numbers or an error, never an access outside its bytes.
  */
 lowrank_code lowrank_verify(const void *archive, size_t archive_bytes, struct lowrank_error *error);
+
+/**
+ * Reads the whole archive of an encoder, as `lowrank_verify` reads that of a decoder.
+ */
+lowrank_code lowrank_bert_verify(const void *archive, size_t archive_bytes, struct lowrank_error *error);
+
+/**
+ * Reads the whole archive of LSTM layers, as `lowrank_verify` reads that of a decoder.
+ */
+lowrank_code lowrank_lstm_verify(const void *archive, size_t archive_bytes, struct lowrank_error *error);
+
+/**
+ * Reads the whole archive of a multilayer perceptron, as `lowrank_verify` reads that of a decoder.
+ */
+lowrank_code lowrank_mlp_verify(const void *archive, size_t archive_bytes, struct lowrank_error *error);
 
 /**
  * Opens a decoder over an archive of `archive_bytes` bytes, in place, in `memory` of at least
@@ -1213,9 +1714,25 @@ lowrank_code lowrank_bert_open(void *memory,
                                struct lowrank_error *error);
 
 /**
- * Reads the whole archive of an encoder, as `lowrank_verify` reads that of a decoder.
+ * Opens LSTM layers, as `lowrank_base_open` opens a decoder. `lowrank_recurrent` runs them.
  */
-lowrank_code lowrank_bert_verify(const void *archive, size_t archive_bytes, struct lowrank_error *error);
+lowrank_code lowrank_lstm_open(void *memory,
+                               size_t memory_bytes,
+                               const void *archive,
+                               size_t archive_bytes,
+                               struct lowrank_base **base,
+                               struct lowrank_error *error);
+
+/**
+ * Opens a multilayer perceptron, as `lowrank_base_open` opens a decoder. `lowrank_predictor` runs
+ * it.
+ */
+lowrank_code lowrank_mlp_open(void *memory,
+                              size_t memory_bytes,
+                              const void *archive,
+                              size_t archive_bytes,
+                              struct lowrank_base **base,
+                              struct lowrank_error *error);
 
 /**
  * Writes what is known of a base to `*info`.
@@ -1225,7 +1742,17 @@ lowrank_code lowrank_base_get_info(const struct lowrank_base *base,
                                    struct lowrank_error *error);
 
 /**
- * Does `token` end a turn? 1 or 0 in `*stops`; of an encoder always 0.
+ * Points `*name` at the name that a base has for one of its outputs (from 0), `*name_bytes` bytes
+ * of UTF-8 without a NUL, in its archive. A base with fewer names is `LOWRANK_ERROR_LENGTH`.
+ */
+lowrank_code lowrank_base_label(const struct lowrank_base *base,
+                                uint32_t label,
+                                const char **name,
+                                size_t *name_bytes,
+                                struct lowrank_error *error);
+
+/**
+ * Does `token` end a turn? 1 or 0 in `*stops`; of a base that generates nothing always 0.
  */
 lowrank_code lowrank_base_is_stop(const struct lowrank_base *base,
                                   uint32_t token,
@@ -1236,6 +1763,11 @@ lowrank_code lowrank_base_is_stop(const struct lowrank_base *base,
  * Closes a base. Sets and sessions made from it go on.
  */
 lowrank_code lowrank_base_close(struct lowrank_base *base, struct lowrank_error *error);
+
+/**
+ * The bytes that a base object takes, exactly; `LOWRANK_BASE_BYTES` is enough on every target.
+ */
+size_t lowrank_base_bytes(void);
 
 /**
  * Opens an adapter over an archive, in place, in `memory` of at least `lowrank_adapter_bytes()`
@@ -1274,6 +1806,12 @@ lowrank_code lowrank_adapter_label(const struct lowrank_adapter *adapter,
  * Closes an adapter. Where it was attached it stays.
  */
 lowrank_code lowrank_adapter_close(struct lowrank_adapter *adapter, struct lowrank_error *error);
+
+/**
+ * The bytes that an adapter object takes, exactly; `LOWRANK_ADAPTER_BYTES` is enough on every
+ * target.
+ */
+size_t lowrank_adapter_bytes(void);
 
 /**
  * The bytes that a set with `slots` slots takes, exactly; `LOWRANK_SET_BYTES(slots)` is enough on
@@ -1341,6 +1879,11 @@ lowrank_code lowrank_set_get(struct lowrank_set *set,
 lowrank_code lowrank_set_close(struct lowrank_set *set, struct lowrank_error *error);
 
 /**
+ * Writes what `lowrank_sampling_default` returns to a struct of `size` bytes.
+ */
+void lowrank_sampling_init(struct lowrank_sampling *sampling, size_t size);
+
+/**
  * Makes a sampler in `memory` of at least `lowrank_sampler_bytes()` bytes. `sampling` may be null:
  * the largest logit. On success `*sampler` is the object, on failure null.
  */
@@ -1351,15 +1894,50 @@ lowrank_code lowrank_sampler_open(void *memory,
                                   struct lowrank_error *error);
 
 /**
+ * Chooses a token from `count` logits that the program has made, as a copy of a session's that it
+ * changed, and writes it to `*token`. `history` are the `history_count` tokens that the repetition
+ * penalty counts. `scratch` has `LOWRANK_SCRATCH_BYTES` bytes for each logit, at a multiple of 4;
+ * what it holds does not matter.
+ */
+lowrank_code lowrank_sampler_sample(struct lowrank_sampler *sampler,
+                                    const float *logits,
+                                    size_t count,
+                                    const uint32_t *history,
+                                    size_t history_count,
+                                    void *scratch,
+                                    size_t scratch_bytes,
+                                    uint32_t *token,
+                                    struct lowrank_error *error);
+
+/**
  * Closes a sampler.
  */
 lowrank_code lowrank_sampler_close(struct lowrank_sampler *sampler, struct lowrank_error *error);
 
 /**
- * Limits for one sequence of `context` tokens: one lane, 32 prompt tokens at once, f16 keys and
- * values, exact products, up to two adapters of rank 64 together.
+ * The bytes that a sampler object takes, exactly; `LOWRANK_SAMPLER_BYTES` is enough on every
+ * target.
  */
-struct lowrank_limits lowrank_limits_default(size_t context);
+size_t lowrank_sampler_bytes(void);
+
+/**
+ * Writes what `lowrank_limits_default` returns to a struct of `size` bytes.
+ */
+void lowrank_limits_init(struct lowrank_limits *limits, size_t size, size_t context);
+
+/**
+ * Writes to `*limits`, a struct of `size` bytes, what suits a decoder and this machine, as the
+ * command line runs it: one sequence of `context` tokens, the precision that is measured to be
+ * good for its weights, the work in `lanes` parts: as many as the executor has threads
+ * (`lowrank_threads_executor` tells them), 1 without one. The rest is as in
+ * `lowrank_limits_default`.
+ */
+lowrank_code lowrank_limits_for_model(const struct lowrank_base *base,
+                                      size_t context,
+                                      size_t lanes,
+                                      struct lowrank_limits *limits,
+                                      size_t size,
+                                      struct lowrank_error *error);
 
 /**
  * Writes the size of the workspace that a session over `base` takes under `limits` to `*need`.
@@ -1497,10 +2075,16 @@ lowrank_code lowrank_session_reset(struct lowrank_session *session, size_t seque
 lowrank_code lowrank_session_close(struct lowrank_session *session, struct lowrank_error *error);
 
 /**
+ * The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES`
+ * is enough on every target.
+ */
+size_t lowrank_session_bytes(void);
+
+/**
  * Appends tokens to `count` different sequences and computes the logits after the last one of
- * each: any mix of prompts, parts of prompts and single steps, in as few passes as their tokens fit
- * into. A sequence gets what it gets alone; sequences with the same adapters are cheapest side by
- * side. On an error nothing has changed.
+ * each: any mix of prompts, parts of prompts and single steps, in as few passes as their tokens
+ * fit into. A sequence gets what it gets alone; sequences with the same adapters are cheapest side
+ * by side. On an error nothing has changed.
  */
 lowrank_code lowrank_session_advance(struct lowrank_session *session,
                                      const struct lowrank_chunk *chunks,
@@ -1520,8 +2104,8 @@ lowrank_code lowrank_session_fork(struct lowrank_session *session,
                                   struct lowrank_error *error);
 
 /**
- * Forgets all but the first `length` tokens of a sequence, whose keys and values stay. There are no
- * logits until more tokens come.
+ * Forgets all but the first `length` tokens of a sequence, whose keys and values stay. There are
+ * no logits until more tokens come.
  */
 lowrank_code lowrank_session_rewind(struct lowrank_session *session,
                                     size_t sequence,
@@ -1534,10 +2118,34 @@ lowrank_code lowrank_session_rewind(struct lowrank_session *session,
 lowrank_code lowrank_session_cancel(struct lowrank_session *session, size_t sequence, struct lowrank_error *error);
 
 /**
- * Limits for one text of `context` tokens: one lane, exact products, up to two adapters of rank 64
- * together.
+ * Appends `count` tokens to a sequence, as `lowrank_session_prefill` does, and writes to
+ * `log_probabilities`, which has room for `count`, the natural logarithm of the probability of
+ * each of them behind those before it. That of the first is a NaN where the sequence had no logits
+ * before. The logits of other sequences are lost. On an error of the arguments nothing has
+ * changed.
  */
-struct lowrank_encoder_limits lowrank_encoder_limits_default(size_t context);
+lowrank_code lowrank_session_score(struct lowrank_session *session,
+                                   size_t sequence,
+                                   const uint32_t *tokens,
+                                   size_t count,
+                                   float *log_probabilities,
+                                   struct lowrank_error *error);
+
+/**
+ * Writes what `lowrank_encoder_limits_default` returns to a struct of `size` bytes.
+ */
+void lowrank_encoder_limits_init(struct lowrank_encoder_limits *limits, size_t size, size_t context);
+
+/**
+ * Writes to `*limits`, a struct of `size` bytes, what suits an encoder, as the command line
+ * embeds: texts as long as the base reads them, 32 of them at once, the work in `lanes` parts as
+ * in `lowrank_limits_for_model`.
+ */
+lowrank_code lowrank_encoder_limits_for_model(const struct lowrank_base *base,
+                                              size_t lanes,
+                                              struct lowrank_encoder_limits *limits,
+                                              size_t size,
+                                              struct lowrank_error *error);
 
 /**
  * Writes the size of the workspace that an encoder over `base` takes under `limits` to `*need`.
@@ -1578,9 +2186,9 @@ lowrank_code lowrank_encoder_select(struct lowrank_encoder *encoder,
 
 /**
  * Encodes a batch of `texts` texts. Their tokens lie one behind the other in `tokens`, special
- * tokens included (`lowrank_encode_text` puts them around): text i is the next `lengths[i]` of the
- * `count`. `types` has the token type of each (pairs of sentences), or is null: type 0.
- * On an error nothing is encoded.
+ * tokens included (`lowrank_tokenize_for_encoder` puts them around): text i is the next
+ * `lengths[i]` of the `count`. `types` has the token type of each (pairs of sentences), or is
+ * null: type 0. On an error nothing is encoded.
  */
 lowrank_code lowrank_encoder_encode(struct lowrank_encoder *encoder,
                                     const uint32_t *tokens,
@@ -1657,6 +2265,259 @@ lowrank_code lowrank_encoder_close(struct lowrank_encoder *encoder, struct lowra
  * is enough on every target.
  */
 size_t lowrank_encoder_bytes(void);
+
+/**
+ * Writes what `lowrank_recurrent_limits_default` returns to a struct of `size` bytes.
+ */
+void lowrank_recurrent_limits_init(struct lowrank_recurrent_limits *limits, size_t size);
+
+/**
+ * Writes the size of the workspace that a recurrent session over `base` takes under `limits` to
+ * `*need`.
+ */
+lowrank_code lowrank_recurrent_need(const struct lowrank_base *base,
+                                    const struct lowrank_recurrent_limits *limits,
+                                    struct lowrank_need *need,
+                                    struct lowrank_error *error);
+
+/**
+ * Makes a recurrent session over `base` (of `lowrank_lstm_open`) in `memory` of at least
+ * `lowrank_recurrent_bytes()` bytes, with `workspace` of at least `lowrank_recurrent_need` bytes,
+ * as `lowrank_session_open` makes a session. On success `*recurrent` is the object, on failure
+ * null.
+ */
+lowrank_code lowrank_recurrent_open(void *memory,
+                                    size_t memory_bytes,
+                                    const struct lowrank_base *base,
+                                    const struct lowrank_recurrent_limits *limits,
+                                    void *workspace,
+                                    size_t workspace_bytes,
+                                    const struct lowrank_executor *executor,
+                                    struct lowrank_recurrent **recurrent,
+                                    struct lowrank_error *error);
+
+/**
+ * Chooses the adapters of a sequence, as `lowrank_session_select` does.
+ */
+lowrank_code lowrank_recurrent_select(struct lowrank_recurrent *recurrent,
+                                      size_t sequence,
+                                      struct lowrank_set *set,
+                                      const struct lowrank_choice *choices,
+                                      size_t count,
+                                      struct lowrank_error *error);
+
+/**
+ * Reads `count` tokens of a sequence and computes the outputs after the last one. On an error
+ * nothing has changed.
+ */
+lowrank_code lowrank_recurrent_prefill(struct lowrank_recurrent *recurrent,
+                                       size_t sequence,
+                                       const uint32_t *tokens,
+                                       size_t count,
+                                       struct lowrank_error *error);
+
+/**
+ * Reads one token of each of `count` different sequences, in one pass, and computes their outputs.
+ * On an error nothing has changed.
+ */
+lowrank_code lowrank_recurrent_step(struct lowrank_recurrent *recurrent,
+                                    const struct lowrank_next *tokens,
+                                    size_t count,
+                                    struct lowrank_error *error);
+
+/**
+ * Chooses the next token of a sequence from its outputs and writes it to `*token`; does not read
+ * it. `history` are the `history_count` tokens that a repetition penalty counts: the sequence does
+ * not keep them.
+ */
+lowrank_code lowrank_recurrent_sample(struct lowrank_recurrent *recurrent,
+                                      size_t sequence,
+                                      struct lowrank_sampler *sampler,
+                                      const uint32_t *history,
+                                      size_t history_count,
+                                      uint32_t *token,
+                                      struct lowrank_error *error);
+
+/**
+ * Points `*outputs` at what the base's head says after the last token of a sequence, `*count`
+ * floats in the workspace: one for each token of the vocabulary, or for each of the base's labels.
+ * They stay until the next call with this object. A base without a head is
+ * `LOWRANK_ERROR_NO_HEAD`.
+ */
+lowrank_code lowrank_recurrent_outputs(struct lowrank_recurrent *recurrent,
+                                       size_t sequence,
+                                       const float **outputs,
+                                       size_t *count,
+                                       struct lowrank_error *error);
+
+/**
+ * Points `*state` at the last layer's state after the last token of a sequence, `*count` floats in
+ * the workspace. They stay until the next call with this object.
+ */
+lowrank_code lowrank_recurrent_hidden(struct lowrank_recurrent *recurrent,
+                                      size_t sequence,
+                                      const float **state,
+                                      size_t *count,
+                                      struct lowrank_error *error);
+
+/**
+ * Classifies what a sequence has read with the classifier that one of its adapters brings, as
+ * `lowrank_encoder_classify` does.
+ */
+lowrank_code lowrank_recurrent_classify(struct lowrank_recurrent *recurrent,
+                                        size_t sequence,
+                                        float *logits,
+                                        size_t capacity,
+                                        size_t *count,
+                                        uint32_t *label,
+                                        struct lowrank_error *error);
+
+/**
+ * Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label`
+ * does.
+ */
+lowrank_code lowrank_recurrent_label(struct lowrank_recurrent *recurrent,
+                                     size_t sequence,
+                                     uint32_t label,
+                                     const char **name,
+                                     size_t *name_bytes,
+                                     struct lowrank_error *error);
+
+/**
+ * Gives sequence `to` the adapters and the state of `from`: a beginning that several share is read
+ * once. What `to` held is forgotten. There are no outputs until more tokens come.
+ */
+lowrank_code lowrank_recurrent_fork(struct lowrank_recurrent *recurrent,
+                                    size_t from,
+                                    size_t to,
+                                    struct lowrank_error *error);
+
+/**
+ * Forgets what a sequence has read. Its adapters stay chosen.
+ */
+lowrank_code lowrank_recurrent_reset(struct lowrank_recurrent *recurrent, size_t sequence, struct lowrank_error *error);
+
+/**
+ * Ends a sequence: forgets what it has read and lets go of its adapters.
+ */
+lowrank_code lowrank_recurrent_cancel(struct lowrank_recurrent *recurrent,
+                                      size_t sequence,
+                                      struct lowrank_error *error);
+
+/**
+ * Closes a recurrent session: its memory and its workspace are free again.
+ */
+lowrank_code lowrank_recurrent_close(struct lowrank_recurrent *recurrent, struct lowrank_error *error);
+
+/**
+ * The bytes that a recurrent object takes, exactly, without its workspace;
+ * `LOWRANK_RECURRENT_BYTES` is enough on every target.
+ */
+size_t lowrank_recurrent_bytes(void);
+
+/**
+ * Writes what `lowrank_predictor_limits_default` returns to a struct of `size` bytes.
+ */
+void lowrank_predictor_limits_init(struct lowrank_predictor_limits *limits, size_t size, size_t batch);
+
+/**
+ * Writes the size of the workspace that a predictor over `base` takes under `limits` to `*need`.
+ */
+lowrank_code lowrank_predictor_need(const struct lowrank_base *base,
+                                    const struct lowrank_predictor_limits *limits,
+                                    struct lowrank_need *need,
+                                    struct lowrank_error *error);
+
+/**
+ * Makes a predictor over `base` (of `lowrank_mlp_open`) in `memory` of at least
+ * `lowrank_predictor_bytes()` bytes, with `workspace` of at least `lowrank_predictor_need` bytes,
+ * as `lowrank_session_open` makes a session. On success `*predictor` is the object, on failure
+ * null.
+ */
+lowrank_code lowrank_predictor_open(void *memory,
+                                    size_t memory_bytes,
+                                    const struct lowrank_base *base,
+                                    const struct lowrank_predictor_limits *limits,
+                                    void *workspace,
+                                    size_t workspace_bytes,
+                                    const struct lowrank_executor *executor,
+                                    struct lowrank_predictor **predictor,
+                                    struct lowrank_error *error);
+
+/**
+ * Chooses the adapters of a row for the batches to come, as `lowrank_encoder_select` does for a
+ * text.
+ */
+lowrank_code lowrank_predictor_select(struct lowrank_predictor *predictor,
+                                      size_t sequence,
+                                      struct lowrank_set *set,
+                                      const struct lowrank_choice *choices,
+                                      size_t count,
+                                      struct lowrank_error *error);
+
+/**
+ * Computes the outputs of some rows: `features` are `count` numbers, the base's `inputs` for each
+ * row, row by row. A feature that is not finite gives outputs that are not. On an error nothing is
+ * computed.
+ */
+lowrank_code lowrank_predictor_infer(struct lowrank_predictor *predictor,
+                                     const float *features,
+                                     size_t count,
+                                     struct lowrank_error *error);
+
+/**
+ * Points `*outputs` at the outputs of a row, `*count` floats in the workspace: the last layer as
+ * it is, one for each label of a base that has labels. They stay until the next call with this
+ * object.
+ */
+lowrank_code lowrank_predictor_outputs(struct lowrank_predictor *predictor,
+                                       size_t sequence,
+                                       const float **outputs,
+                                       size_t *count,
+                                       struct lowrank_error *error);
+
+/**
+ * Points `*state` at what the last layer read of a row, `*count` floats in the workspace: what the
+ * classifiers of adapters read too. They stay until the next call with this object.
+ */
+lowrank_code lowrank_predictor_hidden(struct lowrank_predictor *predictor,
+                                      size_t sequence,
+                                      const float **state,
+                                      size_t *count,
+                                      struct lowrank_error *error);
+
+/**
+ * Classifies a row with the classifier that one of its adapters brings, as
+ * `lowrank_encoder_classify` does a text.
+ */
+lowrank_code lowrank_predictor_classify(struct lowrank_predictor *predictor,
+                                        size_t sequence,
+                                        float *logits,
+                                        size_t capacity,
+                                        size_t *count,
+                                        uint32_t *label,
+                                        struct lowrank_error *error);
+
+/**
+ * Points `*name` at the name of a label of a row's classifier, as `lowrank_adapter_label` does.
+ */
+lowrank_code lowrank_predictor_label(struct lowrank_predictor *predictor,
+                                     size_t sequence,
+                                     uint32_t label,
+                                     const char **name,
+                                     size_t *name_bytes,
+                                     struct lowrank_error *error);
+
+/**
+ * Closes a predictor: its memory and its workspace are free again.
+ */
+lowrank_code lowrank_predictor_close(struct lowrank_predictor *predictor, struct lowrank_error *error);
+
+/**
+ * The bytes that a predictor object takes, exactly, without its workspace;
+ * `LOWRANK_PREDICTOR_BYTES` is enough on every target.
+ */
+size_t lowrank_predictor_bytes(void);
 
 /**
  * Sets the function that is called when the library panics, or none. Only in libraries built with
@@ -1739,14 +2600,14 @@ lowrank_code lowrank_text_open(void *memory,
  * `*count`. If there are more than `capacity`, nothing is written but the number
  * (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). `flags` is a sum of `LOWRANK_SPECIAL`, `LOWRANK_PROMPT`.
  */
-lowrank_code lowrank_encode(const struct lowrank_text *text,
-                            const char *string,
-                            size_t string_bytes,
-                            uint32_t flags,
-                            uint32_t *tokens,
-                            size_t capacity,
-                            size_t *count,
-                            struct lowrank_error *error);
+lowrank_code lowrank_tokenize(const struct lowrank_text *text,
+                              const char *string,
+                              size_t string_bytes,
+                              uint32_t flags,
+                              uint32_t *tokens,
+                              size_t capacity,
+                              size_t *count,
+                              struct lowrank_error *error);
 
 /**
  * Writes the ids of a text as an encoder reads it (`lowrank embed` does the same) to `tokens` and
@@ -1755,29 +2616,29 @@ lowrank_code lowrank_encode(const struct lowrank_text *text,
  * that were cut off for that. If there are more than `capacity`, nothing is written but the
  * numbers (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
  */
-lowrank_code lowrank_encode_text(const struct lowrank_text *text,
-                                 const char *string,
-                                 size_t string_bytes,
-                                 size_t max_length,
-                                 uint32_t *tokens,
-                                 size_t capacity,
-                                 size_t *count,
-                                 size_t *cut,
-                                 struct lowrank_error *error);
+lowrank_code lowrank_tokenize_for_encoder(const struct lowrank_text *text,
+                                          const char *string,
+                                          size_t string_bytes,
+                                          size_t max_length,
+                                          uint32_t *tokens,
+                                          size_t capacity,
+                                          size_t *count,
+                                          size_t *cut,
+                                          struct lowrank_error *error);
 
 /**
  * Writes the text of `count` tokens to `buffer` (UTF-8, no NUL) and its length to `*bytes`. If it
  * is longer than `capacity`, nothing is written but the length (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
  * Special tokens are left out unless `flags` is `LOWRANK_SPECIAL`.
  */
-lowrank_code lowrank_decode(const struct lowrank_text *text,
-                            const uint32_t *tokens,
-                            size_t count,
-                            uint32_t flags,
-                            char *buffer,
-                            size_t capacity,
-                            size_t *bytes,
-                            struct lowrank_error *error);
+lowrank_code lowrank_detokenize(const struct lowrank_text *text,
+                                const uint32_t *tokens,
+                                size_t count,
+                                uint32_t flags,
+                                char *buffer,
+                                size_t capacity,
+                                size_t *bytes,
+                                struct lowrank_error *error);
 
 /**
  * Closes a text object. Streams made from it go on.
@@ -1834,69 +2695,82 @@ size_t lowrank_stream_bytes(void);
 
 /**
  * Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8,
- * no NUL) and its length to `*bytes`, as `lowrank_decode` does. If `add_generation_prompt` is not
- * 0, the beginning of the assistant's turn is added. Encode it with `LOWRANK_PROMPT`.
+ * no NUL) and its length to `*bytes`, as `lowrank_detokenize` does. `variables` are
+ * `variable_count` variables for the template, such as `enable_thinking` = `false`; none is 0 of
+ * them. If `add_generation_prompt` is not 0, the beginning of the assistant's turn is added.
+ * Tokenize it with `LOWRANK_PROMPT`.
  */
-lowrank_code lowrank_chat(const struct lowrank_text *text,
-                          const struct lowrank_message *messages,
-                          size_t count,
-                          uint32_t add_generation_prompt,
-                          char *buffer,
-                          size_t capacity,
-                          size_t *bytes,
-                          struct lowrank_error *error);
+lowrank_code lowrank_render_chat(const struct lowrank_text *text,
+                                 const struct lowrank_message *messages,
+                                 size_t count,
+                                 const struct lowrank_template_variable *variables,
+                                 size_t variable_count,
+                                 uint32_t add_generation_prompt,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *bytes,
+                                 struct lowrank_error *error);
 
 /**
- * `lowrank_chat` with `variable_count` variables for the template, such as `enable_thinking` =
- * `false`.
+ * Appends a prompt (`prompt_bytes` bytes of UTF-8; special tokens in it are parsed, and at the
+ * beginning of a sequence the begin-of-sequence token comes first where the model's rule asks for
+ * one) to a sequence and generates a reply of at most `most_tokens` tokens, under the adapters
+ * that are chosen for it. `piece` is told the text as it comes, with `context`; it may be null.
+ * `reply` may be null. For chat models make the prompt with `lowrank_render_chat`. On an error the
+ * sequence holds what was appended so far.
  */
-lowrank_code lowrank_chat_with(const struct lowrank_text *text,
-                               const struct lowrank_message *messages,
-                               size_t count,
-                               const struct lowrank_template_variable *variables,
-                               size_t variable_count,
-                               uint32_t add_generation_prompt,
-                               char *buffer,
-                               size_t capacity,
-                               size_t *bytes,
-                               struct lowrank_error *error);
+lowrank_code lowrank_generate(struct lowrank_session *session,
+                              size_t sequence,
+                              const struct lowrank_text *text,
+                              struct lowrank_sampler *sampler,
+                              const char *prompt,
+                              size_t prompt_bytes,
+                              size_t most_tokens,
+                              lowrank_piece piece,
+                              void *context,
+                              struct lowrank_reply *reply,
+                              struct lowrank_error *error);
+
+/**
+ * Writes what `lowrank_adapter_import_options_default` returns to a struct of `size` bytes.
+ */
+void lowrank_adapter_import_options_init(struct lowrank_adapter_import_options *options, size_t size);
 
 /**
  * Reads the adapter at `source`, a PEFT directory or a GGUF LoRA file, for the base whose archive
  * is given (Llama or BERT family; GGUF for Llama only), and writes it to the archive `output`,
- * bound to that base. `name` may be null: the folder's or the file's. `factors` is
- * one of `LOWRANK_FACTORS_AS_IS`, `_F32`, `_F16`, `_INT8`. Strings have a NUL at their ends.
- * `output` appears whole or not at all; an existing file that is `source`, or that holds
- * something else than an adapter, is refused before anything is read.
+ * bound to that base. `options` may be null: the defaults. `output` appears whole or not at all;
+ * an existing file that is `source`, or that holds something else than an adapter, is refused
+ * before anything is read.
  */
 lowrank_code lowrank_adapter_import(const char *source,
                                     const void *archive,
                                     size_t archive_bytes,
                                     const char *output,
-                                    const char *name,
-                                    uint32_t factors,
+                                    const struct lowrank_adapter_import_options *options,
                                     struct lowrank_error *error);
 
 /**
- * As `lowrank_adapter_import`, for a PEFT directory with a classifier, whose labels get the names
- * in `labels`: one a line, in the order of the classifier's rows. `labels` may be null: then the
- * names are those that the directory has, else `LABEL_0`, `LABEL_1`, … .
+ * Writes what `lowrank_import_options_default` returns to a struct of `size` bytes.
  */
-lowrank_code lowrank_adapter_import_labelled(const char *source,
-                                             const void *archive,
-                                             size_t archive_bytes,
-                                             const char *output,
-                                             const char *name,
-                                             uint32_t factors,
-                                             const char *labels,
-                                             struct lowrank_error *error);
+void lowrank_import_options_init(struct lowrank_import_options *options, size_t size);
 
 /**
- * The options of `lowrank train`: LoRA of rank 8 on all linear layers, alpha 16, one epoch in
- * batches of 8 sequences of at most 512 tokens, AdamW at 2e-4 falling in a straight line,
- * gradients clipped at 1, one thread per core, seed 0; no validation, no checkpoints.
+ * Reads the model at `source`, a GGUF file or a folder of Hugging Face or PyTorch (decoders,
+ * encoders, LSTM and multilayer perceptrons), and writes it to the archive `output`, as `lowrank
+ * import` does. `options` may be null: the defaults. Strings have a NUL at their ends. Can take
+ * minutes; `output` appears whole or not at all, and an existing file that is `source`, or that
+ * holds something else than a base, is refused before anything is read.
  */
-struct lowrank_train_options lowrank_train_options_default(void);
+lowrank_code lowrank_base_import(const char *source,
+                                 const char *output,
+                                 const struct lowrank_import_options *options,
+                                 struct lowrank_error *error);
+
+/**
+ * Writes what `lowrank_train_options_default` returns to a struct of `size` bytes.
+ */
+void lowrank_train_options_init(struct lowrank_train_options *options, size_t size);
 
 /**
  * Trains on the base whose archive is given, of any family, and writes the result to
@@ -1908,7 +2782,8 @@ struct lowrank_train_options lowrank_train_options_default(void);
  *
  * Before the work begins `options->output` and `options->checkpoint` are tried: a file that is one
  * of the inputs or holds something of another kind, and a folder that is missing, are
- * `LOWRANK_ERROR_FILE` with a sentence. A base is known by its fingerprint, wherever its bytes are.
+ * `LOWRANK_ERROR_FILE` with a sentence. A base is known by its fingerprint, wherever its bytes
+ * are.
  *
  * Options, data and base that do not fit are `LOWRANK_ERROR_TRAIN` with a sentence. A run that
  * diverges is `LOWRANK_ERROR_DIVERGED` with a sentence: the last good numbers are in the output
@@ -1922,8 +2797,109 @@ lowrank_code lowrank_train(const void *archive,
                            struct lowrank_train_report *report,
                            struct lowrank_error *error);
 
+/**
+ * As `lowrank_train`, but the result stays in memory: a file object in `memory` of at least
+ * `lowrank_file_bytes()` bytes, whose archive `lowrank_file_archive` tells, and which must be
+ * closed. `options->output` is null. On success `*result` is the object, on failure, and where the
+ * callback stopped the run, null; a run that diverges leaves nothing.
+ */
+lowrank_code lowrank_train_in_memory(void *memory,
+                                     size_t memory_bytes,
+                                     const void *archive,
+                                     size_t archive_bytes,
+                                     const struct lowrank_train_options *options,
+                                     lowrank_train_watch watch,
+                                     void *context,
+                                     struct lowrank_train_report *report,
+                                     struct lowrank_file **result,
+                                     struct lowrank_error *error);
+
+/**
+ * Estimates what a run of `options` on the base will take and writes it to `*memory`; trains
+ * nothing. Without data every batch is taken to be full: `batch_size` sequences of `max_length`
+ * tokens, and two labels for a classifier. Errors are those of `lowrank_train`.
+ */
+lowrank_code lowrank_train_estimate(const void *archive,
+                                    size_t archive_bytes,
+                                    const struct lowrank_train_options *options,
+                                    struct lowrank_train_memory *memory,
+                                    struct lowrank_error *error);
+
+/**
+ * Writes what `lowrank_evaluate_options_default` returns to a struct of `size` bytes.
+ */
+void lowrank_evaluate_options_init(struct lowrank_evaluate_options *options, size_t size);
+
+/**
+ * Measures the base whose archive is given, of any family, on the data in `options`, and writes
+ * what it finds to `*metrics`. Blocks until it is done. Data and adapters that do not fit are
+ * refused as `lowrank_train` refuses them.
+ */
+lowrank_code lowrank_evaluate(const void *archive,
+                              size_t archive_bytes,
+                              const struct lowrank_evaluate_options *options,
+                              struct lowrank_metrics *metrics,
+                              struct lowrank_error *error);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
+
+/* The defaults of a struct of options, which begins with its size. Functions of the program, not of the library: so the
+ * struct is as large as the program knows it. */
+
+static inline lowrank_sampling lowrank_sampling_default(void) {
+    lowrank_sampling sampling;
+    lowrank_sampling_init(&sampling, sizeof sampling);
+    return sampling;
+}
+
+static inline lowrank_limits lowrank_limits_default(size_t context) {
+    lowrank_limits limits;
+    lowrank_limits_init(&limits, sizeof limits, context);
+    return limits;
+}
+
+static inline lowrank_encoder_limits lowrank_encoder_limits_default(size_t context) {
+    lowrank_encoder_limits limits;
+    lowrank_encoder_limits_init(&limits, sizeof limits, context);
+    return limits;
+}
+
+static inline lowrank_recurrent_limits lowrank_recurrent_limits_default(void) {
+    lowrank_recurrent_limits limits;
+    lowrank_recurrent_limits_init(&limits, sizeof limits);
+    return limits;
+}
+
+static inline lowrank_predictor_limits lowrank_predictor_limits_default(size_t batch) {
+    lowrank_predictor_limits limits;
+    lowrank_predictor_limits_init(&limits, sizeof limits, batch);
+    return limits;
+}
+
+static inline lowrank_train_options lowrank_train_options_default(void) {
+    lowrank_train_options options;
+    lowrank_train_options_init(&options, sizeof options);
+    return options;
+}
+
+static inline lowrank_evaluate_options lowrank_evaluate_options_default(void) {
+    lowrank_evaluate_options options;
+    lowrank_evaluate_options_init(&options, sizeof options);
+    return options;
+}
+
+static inline lowrank_import_options lowrank_import_options_default(void) {
+    lowrank_import_options options;
+    lowrank_import_options_init(&options, sizeof options);
+    return options;
+}
+
+static inline lowrank_adapter_import_options lowrank_adapter_import_options_default(void) {
+    lowrank_adapter_import_options options;
+    lowrank_adapter_import_options_init(&options, sizeof options);
+    return options;
+}
 
 #endif  /* LOWRANK_H */

@@ -61,6 +61,7 @@ pub mod ffi;
 pub mod file;
 #[cfg(feature = "std")]
 mod foreign;
+mod header;
 #[cfg(feature = "std")]
 pub mod import;
 #[allow(unsafe_code)]
@@ -70,11 +71,18 @@ pub mod model;
 mod nearest;
 pub mod nn;
 pub mod quant;
+#[cfg(feature = "std")]
+pub mod random;
 pub mod runtime;
 pub mod tensor;
 #[cfg(feature = "std")]
 pub mod text;
 #[cfg(feature = "std")]
 pub mod train;
+
+/// The guide: from the first model to training, C and firmware.
+#[cfg(all(feature = "std", any(doc, doctest)))]
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
 
 pub use error::{Error, Field, Result, RootKind};

@@ -149,7 +149,18 @@ fn a_chat_template_that_never_ends_is_an_error_and_no_abort() {
         let error = unsafe {
             assert_eq!(lowrank_text_open(place, bytes, model, &mut text, null_mut()), 0);
             let to = buffer.as_mut_ptr().cast();
-            let code = lowrank_chat(text, &message, 1, 1, to, 100, &mut length, error.as_mut_ptr());
+            let code = lowrank_render_chat(
+                text,
+                &message,
+                1,
+                null(),
+                0,
+                1,
+                to,
+                100,
+                &mut length,
+                error.as_mut_ptr(),
+            );
             assert_ne!(code, 0, "{template}");
             assert_eq!(lowrank_text_close(text, null_mut()), 0);
             error.assume_init()
@@ -183,10 +194,12 @@ fn the_chat_template_is_applied() {
         assert_eq!(lowrank_text_open(place, bytes, model, &mut text, null_mut()), 0);
         let mut chat = |capacity| {
             let to: *mut c_char = buffer.as_mut_ptr().cast();
-            lowrank_chat(
+            lowrank_render_chat(
                 text,
                 messages.as_ptr(),
                 messages.len(),
+                null(),
+                0,
                 1,
                 to,
                 capacity,
@@ -208,7 +221,7 @@ fn the_chat_template_is_applied() {
         let variables = [variable(name, value)];
         // SAFETY: plain memory of this function.
         unsafe {
-            lowrank_chat_with(
+            lowrank_render_chat(
                 text,
                 messages.as_ptr(),
                 messages.len(),

@@ -230,7 +230,7 @@ fn a_text_is_encoded_as_embed_does() {
         for (string, most) in [("a knife", 0), ("a knife", 5), ("", 0), (&"x".repeat(100), 0)] {
             let (mut tokens, mut count, mut cut) = ([0u32; 64], 0, 99);
             let to = tokens.as_mut_ptr();
-            let code = lowrank_encode_text(
+            let code = lowrank_tokenize_for_encoder(
                 text,
                 string.as_ptr().cast(),
                 string.len(),
@@ -536,15 +536,13 @@ fn a_peft_directory_becomes_the_archive_that_rust_writes() {
         // SAFETY: plain memory of this function.
         unsafe {
             let (start, len) = (archive.as_ptr().cast(), archive.len());
-            lowrank_adapter_import(
-                c_source.as_ptr(),
-                start,
-                len,
-                c_output.as_ptr(),
+            let options = lowrank_adapter_import_options {
                 name,
                 factors,
-                null_mut(),
-            )
+                ..lowrank_adapter_import_options_default()
+            };
+            let (source, output) = (c_source.as_ptr(), c_output.as_ptr());
+            lowrank_adapter_import(source, start, len, output, &options, null_mut())
         }
     };
     assert_eq!(import(&archive, null(), LOWRANK_FACTORS_AS_IS), 0);

@@ -14,7 +14,6 @@ use lowrank::error::Error;
 use lowrank::ffi::*;
 use lowrank::import::{BaseOptions, fresh_to_buffer};
 use lowrank::quant::Format;
-use lowrank::train::data::MAX_LENGTH;
 use peft_folder::{base, golden};
 
 fn c(path: &Path) -> CString {
@@ -29,20 +28,11 @@ fn labels_are_named_at_import() {
     let (source, target) = (c(&golden("tiny-llama/adapters/score")), c(&output));
     let import = |labels: *const c_char| {
         let (start, len) = (archive.as_ptr().cast(), archive.len());
-        let factors = LOWRANK_FACTORS_AS_IS;
+        let options =
+            lowrank_adapter_import_options { labels, ..lowrank_adapter_import_options_default() };
+        let (source, target) = (source.as_ptr(), target.as_ptr());
         // SAFETY: everything lives until the call returns; strings end with a NUL.
-        unsafe {
-            lowrank_adapter_import_labelled(
-                source.as_ptr(),
-                start,
-                len,
-                target.as_ptr(),
-                std::ptr::null(),
-                factors,
-                labels,
-                null_mut(),
-            )
-        }
+        unsafe { lowrank_adapter_import(source, start, len, target, &options, null_mut()) }
     };
     let labels = || {
         let file = ArchiveFile::open(&output).unwrap();
@@ -74,7 +64,6 @@ fn training_refuses_what_has_no_effect_and_reports_what_it_learnt_from() {
     let output = c(&folder.path().join("a.lrk"));
     let train = |change: fn(&mut lowrank_train_options)| {
         let mut options = lowrank_train_options_default();
-        assert_eq!(options.max_length, MAX_LENGTH);
         (options.data, options.output) = (data.as_ptr(), output.as_ptr());
         (options.task, options.steps) = (LOWRANK_TASK_CLASSIFY, 2);
         change(&mut options);

@@ -52,16 +52,7 @@ fn training_from_c_refuses_an_output_that_is_its_base_its_data_or_another_kind()
     // SAFETY: as above.
     let code = unsafe {
         let (start, len) = (archive.as_ptr().cast(), archive.len());
-        let factors = LOWRANK_FACTORS_AS_IS;
-        lowrank_adapter_import(
-            source.as_ptr(),
-            start,
-            len,
-            output.as_ptr(),
-            null(),
-            factors,
-            null_mut(),
-        )
+        lowrank_adapter_import(source.as_ptr(), start, len, output.as_ptr(), null(), null_mut())
     };
     assert_eq!(code, FILE);
     assert_eq!(["base.lrk", "data.jsonl"].map(before), [was_base, was_data]);

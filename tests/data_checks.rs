@@ -190,8 +190,10 @@ fn keys_that_are_not_read_are_refused_with_the_nearest() {
 
 #[test]
 fn a_table_of_another_width_than_the_base_is_refused_with_its_line() {
-    let input =
-        |features| DataOptions { input: Some(ModelInput { context: 64, features }), ..plain() };
+    let input = |features| DataOptions {
+        input: Some(ModelInput { context: 64, vocab: 256, features }),
+        ..plain()
+    };
     let table = "1,2,3,yes\n3,4,5,no\n";
     assert_eq!(
         open("a.csv", table, Task::Classify, input(2)).unwrap_err(),

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use lowrank::Error;
 use lowrank::adapter::{
-    Adapter, AdapterBuilder, ClassifierParts, FactorFormat, Numbers, Place, TargetParts,
+    Adapter, AdapterBuilder, ClassifierParts, FactorFormat, Numbers, Orientation, Place,
+    TargetParts,
 };
 use lowrank::archive::{Buffer, Fingerprint};
 use lowrank::export::export_peft;
@@ -57,6 +58,7 @@ fn parts(rank: usize, alpha: f32, (outputs, inputs): (usize, usize)) -> TargetPa
         rank,
         alpha,
         rank_stabilized: false,
+        orientation: Orientation::Peft,
         a,
         b,
         bias: Vec::new(),

@@ -289,7 +289,7 @@ fn the_order_of_codes_does_not_count() {
         });
         let linear = |i: usize| schema::Linear { weight: matrices[i].view().into(), bias: &[] };
         let norm = [1.0; 64];
-        let layer = schema::LlamaLayer {
+        let layer = lowrank::model::llama::schema::LlamaLayer {
             attention_norm: &norm,
             q: linear(0),
             k: linear(1),
@@ -302,7 +302,7 @@ fn the_order_of_codes_does_not_count() {
             up: linear(5),
             down: linear(6),
         };
-        let root = schema::Llama {
+        let root = lowrank::model::llama::schema::Llama {
             name: "",
             config: config.to_schema(),
             text: schema::Text::default(),

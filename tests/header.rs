@@ -7,12 +7,38 @@ use std::path::Path;
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// The chapters of the header, in their order.
-const FILES: [&str; 10] = [
-    "failure", "about", "base", "set", "sampler", "executor", "session", "requests", "encoder",
+const FILES: [&str; 15] = [
+    "failure",
+    "about",
+    "base",
+    "adapter",
+    "set",
+    "choice",
+    "sampler",
+    "executor",
+    "limits",
+    "session",
+    "requests",
+    "encoder",
+    "recurrent",
+    "predictor",
     "panic",
 ];
 /// Those that only libraries built with `std` have.
-const STD_FILES: [&str; 5] = ["file", "text", "chat", "import", "train"];
+const STD_FILES: [&str; 9] =
+    ["file", "text", "chat", "generate", "import", "example", "train_options", "train", "measure"];
+/// Structs of options, and what their defaults ask for.
+const OPTIONS: [(&str, &str, &str); 9] = [
+    ("sampling", "sampling", ""),
+    ("limits", "limits", "context"),
+    ("encoder_limits", "limits", "context"),
+    ("recurrent_limits", "limits", ""),
+    ("predictor_limits", "limits", "batch"),
+    ("train_options", "options", ""),
+    ("evaluate_options", "options", ""),
+    ("import_options", "options", ""),
+    ("adapter_import_options", "options", ""),
+];
 
 const HEADER: &str = "\
 /*
@@ -24,7 +50,13 @@ const HEADER: &str = "\
  *
  * - Objects live in memory of the caller: at a multiple of LOWRANK_OBJECT_ALIGN, as large as its lowrank_..._bytes() says. For a static
  *   buffer take the constant LOWRANK_..._BYTES, e.g. `static uint64_t memory[LOWRANK_BASE_BYTES / 8];`. An open object must not be copied
- *   or moved; after it is closed, its memory is free. Only files, threads, text and streams own anything else: those must be closed.
+ *   or moved. lowrank_..._open sets the pointer to it, or null where it fails; lowrank_..._close frees its memory for anything. Closing in
+ *   the reverse order of opening is always right. What may be closed sooner: everything but what others lie over, which are files, the
+ *   memory of archives and workspaces, and pools of threads. Only files, threads, texts and streams own more than their memory: those must
+ *   be closed.
+ * - Structs of options begin with their size. Start from lowrank_..._default(), which sets it and every default: then a program goes on
+ *   working with later libraries, whose new options have their defaults, and with earlier ones, unless it sets what those do not know
+ *   (LOWRANK_ERROR_OPTIONS_SIZE).
  * - Archives are used in place and never written: they start at a multiple of LOWRANK_MEMORY_ALIGN and stay, unchanged, as long as
  *   anything opened from them is used.
  * - A function returns LOWRANK_OK or a code. The last argument may be null, else it is filled when the function fails;
@@ -32,10 +64,10 @@ const HEADER: &str = "\
  * - Null pointers, misaligned pointers, lengths past the end of the address space, arguments that overlap each other or memory that an
  *   object uses, objects that were never opened, were closed or were copied: all refused with a code. What cannot be seen is a pointer to
  *   memory that is not there or shorter than said.
- * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions, encoders, samplers and streams
- *   serve one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
- *   another thread uses it is not detected. Nothing blocks but lowrank_train, only files, pools, texts, streams, import and training
- *   allocate, and there are no globals. From an interrupt handler only objects may be used that nothing else uses.
+ * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions (recurrent ones too),
+ *   encoders, predictors, samplers and streams serve one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
+ *   another thread uses it is not detected. Nothing blocks but training, evaluation, estimates and import, only these, files, pools,
+ *   texts, streams and lowrank_generate allocate, and there are no globals. From an interrupt handler only objects may be used that nothing else uses.
  * - The hosted library catches its own panics (LOWRANK_ERROR_PANICKED); see lowrank_on_panic for the one without std.
  */
 ";
@@ -64,6 +96,29 @@ fn preamble() -> String {
     text.push_str("};\n");
     text.push_str("\n/* Memory that is enough for a set with this many slots. */\n");
     text.push_str("#define LOWRANK_SET_BYTES(slots) (LOWRANK_SET_HEAD_BYTES + (size_t)(slots) * LOWRANK_SLOT_BYTES)\n");
+    text.push_str("\n/* The adapter in a slot as it was trained: `lowrank_choice choice = LOWRANK_CHOICE(0);`, or in an array of them. */\n");
+    text.push_str("#define LOWRANK_CHOICE(slot) {(uint32_t)(slot), 1.0f, 0}\n");
+    text
+}
+
+/// The functions that return options. They are the program's: its size of the struct counts.
+fn trailer() -> String {
+    let mut text = String::from(
+        "/* The defaults of a struct of options, which begins with its size. Functions of the program, not of the library: so the\n \
+         * struct is as large as the program knows it. */\n",
+    );
+    for (name, variable, asked) in OPTIONS {
+        let (parameter, argument) = match asked {
+            "" => ("void".into(), String::new()),
+            asked => (format!("size_t {asked}"), format!(", {asked}")),
+        };
+        writeln!(
+            text,
+            "\nstatic inline lowrank_{name} lowrank_{name}_default({parameter}) {{\n    lowrank_{name} {variable};\n    \
+             lowrank_{name}_init(&{variable}, sizeof {variable}{argument});\n    return {variable};\n}}"
+        )
+        .unwrap();
+    }
     text
 }
 
@@ -92,7 +147,10 @@ fn generate() -> String {
     }
     let mut header = Vec::new();
     builder.generate().expect("src/ffi is readable by cbindgen").write(&mut header);
-    String::from_utf8(header).unwrap()
+    let header = String::from_utf8(header).unwrap();
+    // Inside the include guard, where cbindgen has no place for a trailer.
+    let (body, guard) = header.split_at(header.rfind("#endif").unwrap());
+    format!("{body}{}\n{guard}", trailer())
 }
 
 #[test]

@@ -259,7 +259,7 @@ fn a_full_output_never_gets_a_header() {
     let linear = |i: usize| schema::Linear { weight: matrices[i].view().into(), bias: &[] };
     let norm = [1.0; 64];
     let [q, k, v, o, gate, up, down] = [0, 1, 2, 3, 4, 5, 6].map(linear);
-    let layer = schema::LlamaLayer {
+    let layer = lowrank::model::llama::schema::LlamaLayer {
         attention_norm: &norm,
         q,
         k,
@@ -272,7 +272,7 @@ fn a_full_output_never_gets_a_header() {
         up,
         down,
     };
-    let root = schema::Llama {
+    let root = lowrank::model::llama::schema::Llama {
         name: "small",
         config: SMALL.to_schema(),
         text: schema::Text::default(),

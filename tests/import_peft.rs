@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use half::{bf16, f16};
 use lowrank::adapter::{
-    Adapter, AdapterBuilder, FactorFormat, FactorValues, LowRank, Numbers, Place, TargetParts,
+    Adapter, AdapterBuilder, FactorFormat, FactorValues, LowRank, Numbers, Orientation, Place,
+    TargetParts,
 };
 use lowrank::archive::Buffer;
 use lowrank::import::{AdapterOptions, import_peft};
@@ -592,6 +593,7 @@ fn the_builder_refuses_what_cannot_be_bound_and_leaves_no_file() {
         rank,
         alpha: 8.0,
         rank_stabilized: false,
+        orientation: Orientation::Peft,
         a: Numbers::F32(vec![0.1; rank * inputs]),
         b: Numbers::F16(vec![0x3c00; rank * outputs]),
         bias: Vec::new(),

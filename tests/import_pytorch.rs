@@ -176,3 +176,16 @@ fn texts_need_a_tokenizer_unless_told_otherwise() {
     .unwrap_err();
     assert!(error.to_string().contains("the model comes without a tokenizer"));
 }
+
+#[test]
+fn one_call_imports_either_kind_by_its_model_type() {
+    let options = BaseOptions { allow_missing_tokenizer: true, ..BaseOptions::default() };
+    for (config, tensors) in [(LSTM, lstm()), (MLP, mlp("0", "2"))] {
+        let folder = tempfile::tempdir().unwrap();
+        save(folder.path(), config, &tensors);
+        let found = lowrank::import::import(folder.path(), &options).unwrap();
+        let source = PyTorch::open(folder.path()).unwrap();
+        let expected = pytorch_to_buffer(&source, &options, &mut |_| {}).unwrap();
+        assert_eq!(found[..], expected[..]);
+    }
+}

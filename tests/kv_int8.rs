@@ -45,9 +45,9 @@ fn base(config: &Config, deviation: f32, biases: [&[f32]; 3], seed: u64) -> Buff
         schema::Linear { weight: weight.view().into(), bias }
     };
     let leaked = biases.map(|bias| &*Box::leak(bias.to_vec().into_boxed_slice()));
-    let layers: Vec<schema::LlamaLayer<'_>> = layers
+    let layers: Vec<lowrank::model::llama::schema::LlamaLayer<'_>> = layers
         .iter()
-        .map(|[q, k, v, o, gate, up, down]| schema::LlamaLayer {
+        .map(|[q, k, v, o, gate, up, down]| lowrank::model::llama::schema::LlamaLayer {
             attention_norm: &norm,
             q: linear(q, leaked[0]),
             k: linear(k, leaked[1]),
@@ -61,7 +61,7 @@ fn base(config: &Config, deviation: f32, biases: [&[f32]; 3], seed: u64) -> Buff
             down: linear(down, &[]),
         })
         .collect();
-    let root = schema::Llama {
+    let root = lowrank::model::llama::schema::Llama {
         name: "qwen",
         config: config.to_schema(),
         text: schema::Text::default(),

@@ -26,14 +26,14 @@ fn base(k: f32, v: f32, damaged: bool) -> Buffer {
     let [table, head] = [Site::Embedding, Site::Head].map(&mut matrix);
     let (k, v) = (vec![k; CONFIG.kv_dim()], vec![v; CONFIG.kv_dim()]);
     let norm = vec![1.0; CONFIG.dim];
-    let layers: Vec<schema::LlamaLayer<'_>> = blocks
+    let layers: Vec<lowrank::model::llama::schema::LlamaLayer<'_>> = blocks
         .iter()
         .enumerate()
         .map(|(i, weights)| {
             let linear =
                 |at: usize, bias| schema::Linear { weight: weights[at].view().into(), bias };
             let is_last = i + 1 == CONFIG.layers;
-            schema::LlamaLayer {
+            lowrank::model::llama::schema::LlamaLayer {
                 attention_norm: &norm,
                 q: linear(0, &[]),
                 k: linear(1, if is_last { &k } else { &[] }),
@@ -48,7 +48,7 @@ fn base(k: f32, v: f32, damaged: bool) -> Buffer {
             }
         })
         .collect();
-    let root = schema::Llama {
+    let root = lowrank::model::llama::schema::Llama {
         name: "overflow",
         config: CONFIG.to_schema(),
         text: schema::Text::default(),

@@ -218,7 +218,7 @@ fn each_style_adapter_is_best_at_its_own_style() {
         // Of the answers, as the adapters were trained.
         let options = DataOptions { completions_only: true, ..DataOptions::default() };
         let data = Dataset::open(
-            &folder.with_extension("held-out.jsonl"),
+            folder.with_extension("held-out.jsonl"),
             Task::LanguageModel,
             Some(&border),
             options,

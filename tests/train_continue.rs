@@ -233,12 +233,34 @@ fn c_goes_on_from_an_adapter_and_never_replaces_an_unfinished_run_unasked() {
     assert_eq!(shape(&before), shape(&after));
     assert_eq!(shape(&after)[0].1, 3);
 
-    // A program that does not know what this library asks for is told.
-    for size in [0, 8, on.size + 8, usize::MAX] {
+    // A size that no version has, and something set that this library does not know, are refused;
+    // the options of an earlier program, and of a later one that sets nothing new, are taken.
+    for size in [0, 8, usize::MAX] {
         let (code, sentence) =
             train_c(&archive, &lowrank_train_options { size, ..on }).unwrap_err();
-        assert!(code == 1015 && sentence.contains("size"), "{code} {sentence}");
+        assert!(code == 1017 && sentence.contains("size"), "{code} {sentence}");
     }
+    #[repr(C)]
+    struct Later {
+        known: lowrank_train_options,
+        unknown: u64,
+    }
+    let known = lowrank_train_options { size: size_of::<Later>(), ..on };
+    let later = |unknown| {
+        let later = Later { known, unknown };
+        // The whole struct is what the pointer may be read through.
+        let options: *const Later = &later;
+        // SAFETY: a `Later` begins with the options.
+        train_c(&archive, unsafe { &*options.cast() })
+    };
+    later(0).unwrap();
+    assert_eq!(later(1).unwrap_err().0, 1017);
+    let earlier = std::mem::offset_of!(lowrank_train_options, examples);
+    train_c(
+        &archive,
+        &lowrank_train_options { size: earlier, examples: std::ptr::dangling(), ..on },
+    )
+    .unwrap();
     let wrong = lowrank_train_options { task: LOWRANK_TASK_CLASSIFY, ..on };
     assert!(train_c(&archive, &wrong).is_err());
 

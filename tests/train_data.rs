@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use lowrank::text::{Message, TextError};
-use lowrank::train::data::{Batch, DataOptions, Dataset, IGNORE, Inputs, Targets, Task, Tokenize};
+use lowrank::train::data::{
+    Batch, DataOptions, Dataset, Example, IGNORE, Inputs, ModelInput, Targets, Task, Tokenize,
+};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -545,4 +547,179 @@ proptest! {
             }
         }
     }
+}
+
+/// Files, and the examples that they hold.
+fn files_and_examples() -> [(&'static str, &'static str, Task, Vec<Example>); 4] {
+    let labelled =
+        |text: &str, label: &str| Example::Labelled { text: text.into(), label: label.into() };
+    let features = |values: [f32; 2], label: &str| Example::Features {
+        values: values.to_vec(),
+        label: label.into(),
+    };
+    let message =
+        |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    [
+        (
+            "a.jsonl",
+            concat!(
+                r#"{"text": "a text"}"#,
+                "\n",
+                r#"{"prompt": "ask", "completion": "answer"}"#,
+                "\n",
+                r#"{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}"#,
+            ),
+            Task::LanguageModel,
+            vec![
+                Example::Text("a text".into()),
+                Example::Completion { prompt: "ask".into(), completion: "answer".into() },
+                Example::Chat(vec![message("user", "x"), message("assistant", "y")]),
+            ],
+        ),
+        (
+            "b.jsonl",
+            concat!(
+                r#"{"text": "good", "label": "up"}"#,
+                "\n",
+                r#"{"text": "bad", "label": "down"}"#
+            ),
+            Task::Classify,
+            vec![labelled("good", "up"), labelled("bad", "down")],
+        ),
+        (
+            "c.tsv",
+            "good thing\t10\nbad thing\t9\nso so\t10\n",
+            Task::Classify,
+            vec![
+                labelled("good thing", " 10"),
+                labelled("bad thing", "9"),
+                labelled("so so", "10"),
+            ],
+        ),
+        (
+            "d.csv",
+            "1,2.5,x\n-3,4,y\n",
+            Task::Classify,
+            vec![features([1.0, 2.5], "x"), features([-3.0, 4.0], "y")],
+        ),
+    ]
+}
+
+#[test]
+fn examples_in_memory_are_read_as_those_of_files() {
+    for (name, content, task, examples) in files_and_examples() {
+        let (_directory, path) = file(name, content);
+        let options = || options(9);
+        let read = Dataset::open(&path, task, Some(&WITH_BEGIN), options()).unwrap();
+        let held = Dataset::from_examples(examples, task, Some(&WITH_BEGIN), options()).unwrap();
+        assert_eq!((held.name().as_str(), held.path()), ("examples", None));
+        assert_eq!(held.summary(), read.summary());
+        assert_eq!(held.losses(), read.losses());
+        assert_eq!(held.labels(), read.labels());
+        let order: Vec<u32> = (0..read.len() as u32).rev().collect();
+        assert_eq!(held.batch(&order).unwrap(), read.batch(&order).unwrap(), "{name}");
+        assert_eq!(held.plan(2, 3, 1, true), read.plan(2, 3, 1, true));
+    }
+}
+
+#[test]
+fn token_ids_are_taken_as_they_are_without_a_tokenizer() {
+    let tokens = [vec![7, 8, 9], vec![1, 2, 3, 4, 5, 6]].map(Example::Tokens);
+    let data = Dataset::from_examples(tokens, Task::LanguageModel, None, options(5)).unwrap();
+    assert_eq!(data.truncated(), 1);
+    let found = sequences(&data.batch(&[1, 0]).unwrap());
+    let expected =
+        [(vec![1, 2, 3, 4, 5], vec![2, 3, 4, 5, IGNORE]), (vec![7, 8, 9], vec![8, 9, IGNORE])];
+    assert_eq!(found, expected);
+    let labelled = [(vec![3, 4], "no"), (vec![5], "yes"), (vec![6, 7], "no")]
+        .map(|(tokens, label)| Example::LabelledTokens { tokens, label: label.into() });
+    let data = Dataset::from_examples(labelled, Task::Classify, None, options(5)).unwrap();
+    assert_eq!(data.label_counts(), [2, 1]);
+    let batch = data.batch(&[0, 1]).unwrap();
+    assert_eq!(batch.inputs, Inputs::Tokens(vec![3, 4, 5]));
+    assert_eq!(batch.targets, Targets::Class(vec![0, 1]));
+}
+
+#[test]
+fn an_example_that_cannot_be_learnt_is_named_by_its_number() {
+    let text = |text: &str| Example::Text(text.into());
+    let labelled =
+        |text: &str, label: &str| Example::Labelled { text: text.into(), label: label.into() };
+    let features =
+        |values: &[f32]| Example::Features { values: values.to_vec(), label: "x".into() };
+    let tokens = |tokens: &[u32]| Example::Tokens(tokens.to_vec());
+    let (lm, classify) = (Task::LanguageModel, Task::Classify);
+    let reads = |vocab, features| DataOptions {
+        input: Some(ModelInput { context: 8, vocab, features }),
+        ..options(8)
+    };
+    let cases: [(Vec<Example>, Task, DataOptions, &str); 16] = [
+        (vec![], lm, options(8), "examples: there is no example"),
+        (vec![text("a b"), text("")], lm, options(8), "number 2: \"text\" is empty"),
+        (vec![tokens(&[])], lm, options(8), "number 1: \"tokens\" has no token"),
+        (vec![Example::Chat(vec![])], lm, options(8), "number 1: \"messages\" has no message"),
+        (
+            vec![Example::Completion { prompt: "x".into(), completion: String::new() }],
+            lm,
+            options(8),
+            "number 1: \"completion\" is empty: there is nothing to learn",
+        ),
+        (
+            vec![labelled("a", "b")],
+            lm,
+            options(8),
+            "number 1: it has the label \"b\": labels are learnt with the task classify",
+        ),
+        (
+            vec![text("a")],
+            classify,
+            options(8),
+            "number 1: it has no label: a classifier needs one",
+        ),
+        (vec![labelled("a", "b\nc")], classify, options(8), "holds a line feed"),
+        (vec![labelled(" ", "b")], classify, options(8), "the text of label \"b\" is empty"),
+        (vec![labelled("a", " ")], classify, options(8), "the label is empty"),
+        (
+            vec![labelled("a", "b"), labelled("c", "b")],
+            classify,
+            options(8),
+            "every example has the label \"b\": a classifier needs two",
+        ),
+        (
+            vec![features(&[1.0]), features(&[1.0, f32::NAN])],
+            classify,
+            options(8),
+            "number 2: feature 2 is NaN, not finite",
+        ),
+        (
+            vec![features(&[1.0]), features(&[1.0, 2.0])],
+            classify,
+            options(8),
+            "number 2: 2 features, the first example has 1",
+        ),
+        (
+            vec![features(&[1.0])],
+            classify,
+            reads(0, 3),
+            "number 1: 1 features, the model reads rows of 3 numbers",
+        ),
+        (
+            vec![labelled("a", "b")],
+            classify,
+            reads(0, 3),
+            "the model reads rows of 3 numbers, not text: take rows of features",
+        ),
+        (
+            vec![tokens(&[3, 4]), tokens(&[3, 40])],
+            lm,
+            reads(40, 0),
+            "number 2: token 40, the model's vocabulary has 40",
+        ),
+    ];
+    for (examples, task, options, expected) in cases {
+        let found = Dataset::from_examples(examples, task, Some(&PLAIN), options).unwrap_err();
+        assert!(found.to_string().contains(expected), "{found}\n{expected}");
+    }
+    let without = Dataset::from_examples([text("a")], lm, None, options(8)).unwrap_err();
+    assert!(without.to_string().contains("the model has no tokenizer"), "{without}");
 }

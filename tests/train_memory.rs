@@ -4,6 +4,7 @@
 mod common;
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use common::{LSTM, Numbers, base, bert, lstm, mlp};
 use lowrank::archive::Buffer;
@@ -17,8 +18,8 @@ use lowrank::runtime::Serial;
 use lowrank::text::{Message, TextError};
 use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
 use lowrank::train::{
-    AnyBase, Control, Length, Method, OptimizerKind, Options, RunOptions, Trainer, Workload,
-    forecast, run,
+    AnyBase, Control, Estimate, Length, Method, OptimizerKind, Options, RunOptions, TrainError,
+    Trainer, Workload, estimate, run,
 };
 use peak_alloc::PeakAlloc;
 
@@ -105,11 +106,11 @@ fn measure(case: &Case, folder: &Path) -> [u64; 4] {
     let file = case.file;
     let data_options = |labels| DataOptions { max_length: 128, labels, ..DataOptions::default() };
     let training =
-        Dataset::open(&folder.join(file), case.task, Some(&Bytes), data_options(None)).unwrap();
+        Dataset::open(folder.join(file), case.task, Some(&Bytes), data_options(None)).unwrap();
     let labels = if case.task == Task::Classify { training.labels().to_vec() } else { Vec::new() };
     let known = (!labels.is_empty()).then(|| labels.clone());
     let validation =
-        Dataset::open(&folder.join(file), case.task, Some(&Bytes), data_options(known)).unwrap();
+        Dataset::open(folder.join(file), case.task, Some(&Bytes), data_options(known)).unwrap();
     let base = AnyBase::open(&case.archive).unwrap();
     let mut options = Options { learning_rate: 1e-4, ..Options::new(case.method) };
     (case.change)(&mut options);
@@ -121,7 +122,7 @@ fn measure(case: &Case, folder: &Path) -> [u64; 4] {
         ..RunOptions::default()
     };
     let workload = Workload::of(&training, Some(&validation), &course, options.seed, 1);
-    let forecast = forecast(base, &options, &course, &workload).unwrap();
+    let estimate = estimate(base, &options, &course, &workload).unwrap();
 
     let before = HEAP.current_usage();
     HEAP.reset_peak_usage();
@@ -130,16 +131,19 @@ fn measure(case: &Case, folder: &Path) -> [u64; 4] {
         .unwrap();
     let measured = (HEAP.peak_usage() - before) as u64;
     [
-        forecast.heap_bytes,
+        estimate.heap_bytes,
         measured,
-        forecast.trainable_parameters as u64,
+        estimate.trainable_parameters as u64,
         trainer.trainable_parameters() as u64,
     ]
 }
 
-/// One test: the allocator counts for the whole process.
+/// The allocator counts for the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn the_prediction_is_within_a_tenth_of_what_is_measured() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     write(folder.path());
     let llama = |format| base(&LLAMA, format, format, 1);
@@ -211,4 +215,97 @@ fn the_prediction_is_within_a_tenth_of_what_is_measured() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// The estimate for `sequences` of `length` rows.
+fn estimated(
+    archive: &[u8],
+    method: Method,
+    labels: usize,
+    (sequences, length): (usize, usize),
+    change: impl Fn(&mut Options),
+) -> Result<Estimate, TrainError> {
+    let mut options = Options::new(method);
+    change(&mut options);
+    let batches = vec![vec![length; sequences]];
+    let workload = Workload { batches, steps: None, validation: None, labels, lanes: 2 };
+    estimate(AnyBase::open(archive).unwrap(), &options, &RunOptions::default(), &workload)
+}
+
+/// Pages of this process that were touched for the first time.
+#[cfg(target_os = "linux")]
+fn faults() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit(')').next().unwrap();
+    fields.split_whitespace().nth(7).unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_no_machine_holds_is_estimated_without_touching_it() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let llama = |format| base(&LLAMA, format, format, 1);
+    let encoder = |format| bert(&BERT, format, Format::F32, false, 2);
+    let config = LstmConfig { vocab: 300, dim: 64, hidden: 96, outputs: 300, ..LSTM };
+    let recurrent = |format| lstm(&config, format, format, 4);
+    let layers = || mlp(40, &[128, 64, 2], MlpActivation::Relu, Format::F32, true, 5);
+    let (float, nf4) = (Format::F32, Format::Nf4);
+    let (texts, short, rows) = ((1 << 16, 128), (1 << 13, 128), (1 << 20, 1));
+    for (archive, method, labels, size) in [
+        (llama(nf4), Method::QLora, 0, texts),
+        (llama(nf4), Method::Dora, 0, texts),
+        (llama(float), Method::Full, 0, texts),
+        (llama(float), Method::Full, 3, texts),
+        (encoder(nf4), Method::QLora, 2, texts),
+        (encoder(nf4), Method::Dora, 2, texts),
+        (encoder(float), Method::Full, 2, texts),
+        (recurrent(nf4), Method::Dora, 0, short),
+        (recurrent(float), Method::Full, 2, short),
+        (layers(), Method::Lora, 2, rows),
+        (layers(), Method::Full, 2, rows),
+    ] {
+        for (dropout, checkpointing) in [(0.0, false), (0.1, true)] {
+            let dropout = if method == Method::Full { 0.0 } else { dropout };
+            let before = faults();
+            let found = estimated(&archive, method, labels, size, |options| {
+                (options.dropout, options.checkpointing) = (dropout, checkpointing)
+            });
+            let bytes = found.unwrap().step_bytes;
+            let touched = 4096 * (faults() - before);
+            assert!(bytes > 1 << 30, "{method} {labels}: {bytes}");
+            assert!(touched < 1 << 28, "{method} {labels}: {touched} of {bytes} bytes are touched");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_addresses_is_refused_with_its_size_wherever_that_is_found() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let deep = base(&Config { layers: 40, context: 1 << 20, ..LLAMA }, Format::Nf4, Format::Nf4, 1);
+    for method in [Method::QLora, Method::Dora, Method::LoraFa] {
+        for halvings in 0..8 {
+            let size = (2048 >> halvings, 1 << 20);
+            let found = estimated(&deep, method, 0, size, |options| options.dropout = 0.1);
+            match found.map(|found| found.step_bytes) {
+                Err(error) if halvings < 7 => {
+                    let said = error.to_string();
+                    assert!(said.contains("bytes of address space"), "{method}: {said}");
+                }
+                found => assert!(halvings > 0 && found.is_ok(), "{method} {halvings}: {found:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_workload_that_cannot_be_is_refused() {
+    let decoder = base(&LLAMA, Format::F32, Format::F32, 1);
+    for size in [(0, 1), (1 << 21, 1), (1 << 20, 1 << 40)] {
+        let found = estimated(&decoder, Method::Lora, 0, size, |_| ());
+        let is_possible = size.0 == 1 << 20;
+        assert_eq!(found.is_ok(), is_possible, "{size:?}: {found:?}");
+    }
+    let [longest, longer] =
+        [128, 129].map(|length| estimated(&decoder, Method::Lora, 0, (8, length), |_| ()).unwrap());
+    assert_eq!(longest, longer, "a sequence is no longer than the context");
 }

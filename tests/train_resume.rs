@@ -6,6 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::{CONFIG, base};
+use lowrank::adapter::SharedAdapter;
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
 use lowrank::runtime::{Serial, Threads};
@@ -14,7 +15,7 @@ use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::{
     Control, Event, Length, Method, Options, PatternValue, Report, RunOptions, Shape, Targets,
-    TrainError, Trainer, Warmup, run,
+    TrainError, Trainer, Warmup, finish, run,
 };
 
 /// A byte is a token, folded into the small vocabulary.
@@ -314,4 +315,40 @@ fn bad_run_options_are_refused() {
         Control::Continue
     });
     assert!(matches!(outcome, Err(TrainError::Options(_))), "dylora without validation data");
+}
+
+#[test]
+fn a_run_that_is_told_to_keep_what_it_has_ends_like_a_run_of_that_length() {
+    let case = Case::new();
+    let training = data(case.folder.path(), "train.jsonl", 23);
+    let held_out = data(case.folder.path(), "held-out.jsonl", 5);
+    let options = Options { schedule: Shape::Constant, ..options(Method::Lora) };
+    let go = |steps: u64, keep_after: Option<u64>, at_validation: bool| {
+        let run_options = RunOptions {
+            length: Length::Steps(steps),
+            batch_size: 4,
+            validate_every: Some(3),
+            ..RunOptions::default()
+        };
+        let mut trainer = case.trainer(&options);
+        let mut watch = |event| match event {
+            Event::Step { step, .. } if !at_validation && Some(step) == keep_after => Control::Keep,
+            Event::Validation { step, .. } if at_validation && Some(step) == keep_after => {
+                Control::Keep
+            }
+            _ => Control::Continue,
+        };
+        let report =
+            run(&mut trainer, &training, Some(&held_out), &run_options, &Serial, &mut watch)
+                .unwrap();
+        assert!(!report.stopped);
+        let archive = finish(&trainer, &report, "kept").unwrap();
+        SharedAdapter::open(archive).unwrap();
+        (report.steps, report.losses, report.validation, trainer.values().to_vec())
+    };
+    let short = go(3, None, false);
+    assert_eq!(short.0, 3);
+    assert_eq!(go(9, Some(3), false), short);
+    assert_eq!(go(9, Some(3), true), short);
+    assert_ne!(go(9, Some(4), false).3, short.3);
 }

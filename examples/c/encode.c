@@ -93,7 +93,7 @@ int main(int count, char **arguments) {
     lowrank_encoder_limits limits;
     lowrank_need need;
     lowrank_text *text;
-    lowrank_choice choice = {0, 1.0f, 0};
+    lowrank_choice choice = LOWRANK_CHOICE(0);
     char *memory, *workspace;
     FILE *file;
 
@@ -112,7 +112,7 @@ int main(int count, char **arguments) {
 
     /* The texts one behind the other, each with the special tokens around it. */
     for (size_t i = 0; i < texts; i++) {
-        check(lowrank_encode_text(text, strings[i], strlen(strings[i]), CONTEXT, tokens + used, MOST_TEXTS * CONTEXT - used, &lengths[i],
+        check(lowrank_tokenize_for_encoder(text, strings[i], strlen(strings[i]), CONTEXT, tokens + used, MOST_TEXTS * CONTEXT - used, &lengths[i],
                                   &cut, &error),
               strings[i]);
         if (cut > 0) {

@@ -82,7 +82,7 @@ int main(int count, char **arguments) {
     lowrank_stream *stream;
     lowrank_limits limits;
     lowrank_need need;
-    lowrank_choice choice = {0, 1.0f, 0};
+    lowrank_choice choice = LOWRANK_CHOICE(0);
     uint64_t generation = 0;
     size_t prompt_tokens, replies[3], half, most = 32;
     char *memory, *workspace;
@@ -128,7 +128,7 @@ int main(int count, char **arguments) {
     check(lowrank_sampler_open(sampler_memory, sizeof sampler_memory, NULL, &sampler, &error), "sampler");
     check(lowrank_text_open(text_memory, sizeof text_memory, base, &text, &error), "text");
     check(lowrank_stream_open(stream_memory, sizeof stream_memory, text, &stream, &error), "stream");
-    check(lowrank_encode(text, arguments[4], strlen(arguments[4]), LOWRANK_PROMPT, prompt, MOST_TOKENS, &prompt_tokens, &error),
+    check(lowrank_tokenize(text, arguments[4], strlen(arguments[4]), LOWRANK_PROMPT, prompt, MOST_TOKENS, &prompt_tokens, &error),
           "prompt");
 
     /* The base, then each adapter: a swap writes one slot. */

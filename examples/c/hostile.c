@@ -131,6 +131,12 @@ static void hostile_bases(void) {
     EXPECT(lowrank_verify(archive, lengths[0] - 1, &error), ERROR_TRUNCATED);
     EXPECT(lowrank_verify(archive + 1, lengths[0] - 1, &error), ERROR_NOT_AN_ARCHIVE);
     EXPECT(lowrank_verify(archive, lengths[0], &error), OK);
+    EXPECT(lowrank_archive_kind(NULL, 100, &stops, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_archive_kind(archive, 10, &stops, &error), ERROR_TRUNCATED);
+    EXPECT(lowrank_archive_kind(archive, lengths[0], NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_archive_kind(archive, lengths[0], (uint32_t *)(uintptr_t)archive, &error), ERROR_OVERLAP);
+    EXPECT(lowrank_archive_kind(archive, lengths[0], &stops, &error), OK);
+    TRUE(stops == LOWRANK_KIND_LLAMA);
 
     EXPECT(lowrank_base_open(NULL, LOWRANK_BASE_BYTES, archive, lengths[0], &base, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_base_open(base_memory[0], lowrank_base_bytes() - 1, archive, lengths[0], &base, &error), ERROR_OBJECT_TOO_SMALL);
@@ -225,12 +231,15 @@ static void hostile_sets(void) {
 }
 
 static void hostile_samplers(void) {
-    lowrank_sampling sampling = {0.0f, 1.0f, 1.0f, 0, 0, 0.0f};
+    lowrank_sampling sampling = lowrank_sampling_default();
     EXPECT(lowrank_sampler_open(NULL, LOWRANK_SAMPLER_BYTES, NULL, &sampler, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_sampler_open(sampler_memory, 1, NULL, &sampler, &error), ERROR_OBJECT_TOO_SMALL);
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, ODD(lowrank_sampling, garbage), &sampler, &error),
            ERROR_MISALIGNED_POINTER);
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, NULL, NULL, &error), ERROR_NULL_POINTER);
+    sampling.size = 1;
+    EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, &sampling, &sampler, &error), ERROR_OPTIONS_SIZE);
+    sampling.size = sizeof sampling;
     sampling.temperature = (float)NAN;
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, &sampling, &sampler, &error), ERROR_SAMPLING);
     sampling.temperature = -1.0f;
@@ -244,6 +253,20 @@ static void hostile_samplers(void) {
     sampling.min_p = 0.05f;
     sampling.top_k = 0xffffffff;
     EXPECT(lowrank_sampler_open(sampler_memory, LOWRANK_SAMPLER_BYTES, &sampling, &sampler, &error), OK);
+    {
+        float logits[4] = {0.0f, 2.0f, (float)NAN, 1.0f};
+        uint32_t scratch[8], token;
+        EXPECT(lowrank_sampler_sample(NULL, logits, 2, NULL, 0, scratch, 16, &token, &error), ERROR_NULL_POINTER);
+        EXPECT(lowrank_sampler_sample(sampler, NULL, 2, NULL, 0, scratch, 16, &token, &error), ERROR_NULL_POINTER);
+        EXPECT(lowrank_sampler_sample(sampler, logits, ENDLESS, NULL, 0, scratch, 16, &token, &error), ERROR_TOO_LONG);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 2, NULL, 1, scratch, 16, &token, &error), ERROR_NULL_POINTER);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 2, NULL, 0, logits, 16, &token, &error), ERROR_OVERLAP);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 2, NULL, 0, scratch, 15, &token, &error), ERROR_BUFFER_TOO_SMALL);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 2, NULL, 0, scratch, 16, NULL, &error), ERROR_NULL_POINTER);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 0, NULL, 0, NULL, 0, &token, &error), ERROR_BAD_LOGITS);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 4, NULL, 0, scratch, 32, &token, &error), ERROR_BAD_LOGITS);
+        EXPECT(lowrank_sampler_sample(sampler, logits, 2, NULL, 0, scratch, 16, &token, &error), OK);
+    }
     EXPECT(lowrank_sampler_close(NULL, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_sampler_close(GARBAGE(lowrank_sampler), &error), ERROR_NOT_AN_OBJECT);
 }
@@ -347,6 +370,11 @@ static void hostile_sessions(void) {
     choices[0].slot = 77;
     EXPECT(lowrank_session_select(session, 0, set, choices, 1, &error), ERROR_NO_SUCH_SLOT);
     choices[0].slot = 0;
+    choices[0].weight = 0.0f;
+    EXPECT(lowrank_session_select(session, 0, set, choices, 1, &error), ERROR_NO_WEIGHT);
+    choices[0].weight = (float)INFINITY;
+    choices[0].weight = 0.0f;
+    EXPECT(lowrank_session_select(session, 0, set, choices, 1, &error), ERROR_NO_WEIGHT);
     choices[0].weight = (float)INFINITY;
     EXPECT(lowrank_session_select(session, 0, set, choices, 1, &error), ERROR_ADAPTER_WEIGHT);
     choices[0].weight = 0.5f;
@@ -480,6 +508,15 @@ static void hostile_sessions(void) {
     EXPECT(lowrank_session_label(session, 0, 0, &name, NULL, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_session_label(session, 0, 0, &name, &count, &error), ERROR_CLASSIFIERS);
 
+    EXPECT(lowrank_session_score(session, 0, tokens, 3, NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_session_score(session, 0, NULL, 3, scores, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_session_score(session, 9, tokens, 1, scores, &error), ERROR_NO_SUCH_SEQUENCE);
+    EXPECT(lowrank_session_score(session, 0, tokens, 0, scores, &error), ERROR_LENGTH);
+    EXPECT(lowrank_limits_for_model(NULL, 8, 1, &limits, sizeof limits, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_limits_for_model(base, 8, 1, NULL, sizeof limits, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_limits_for_model(base, 8, 1, &limits, 8, &error), ERROR_OPTIONS_SIZE);
+    EXPECT(lowrank_limits_for_model(base, 8, 1, &limits, sizeof limits, &error), OK);
+
     memcpy(copy, session, LOWRANK_SESSION_BYTES);
     EXPECT(lowrank_session_reset((lowrank_session *)(void *)copy, 0, &error), ERROR_NOT_AN_OBJECT);
     EXPECT(lowrank_session_close(NULL, &error), ERROR_NULL_POINTER);
@@ -502,52 +539,56 @@ static void hostile_text(void) {
     EXPECT(lowrank_text_open(text_memory, LOWRANK_TEXT_BYTES, text_base, NULL, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_text_open(text_memory, LOWRANK_TEXT_BYTES, text_base, &text, &error), OK);
 
-    EXPECT(lowrank_encode(NULL, "ab", 2, 0, tokens, 100, &count, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_encode(GARBAGE(lowrank_text), "ab", 2, 0, tokens, 100, &count, &error), ERROR_NOT_AN_OBJECT);
-    EXPECT(lowrank_encode(text, NULL, 2, 0, tokens, 100, &count, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_encode(text, NULL, 0, 0, NULL, 0, &count, &error), OK);
+    EXPECT(lowrank_tokenize(NULL, "ab", 2, 0, tokens, 100, &count, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_generate(NULL, 0, text, sampler, "a", 1, 1, NULL, NULL, NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_generate(GARBAGE(lowrank_session), 0, text, sampler, "a", 1, 1, NULL, NULL, NULL, &error), ERROR_NOT_AN_OBJECT);
+    EXPECT(lowrank_generate(GARBAGE(lowrank_session), 0, text, NULL, "a", 1, 1, NULL, NULL, NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_generate(GARBAGE(lowrank_session), 0, text, sampler, NULL, 1, 1, NULL, NULL, NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_tokenize(GARBAGE(lowrank_text), "ab", 2, 0, tokens, 100, &count, &error), ERROR_NOT_AN_OBJECT);
+    EXPECT(lowrank_tokenize(text, NULL, 2, 0, tokens, 100, &count, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_tokenize(text, NULL, 0, 0, NULL, 0, &count, &error), OK);
     TRUE(count == 0);
-    EXPECT(lowrank_encode(text, "ab", ENDLESS, 0, tokens, 100, &count, &error), ERROR_TOO_LONG);
-    EXPECT(lowrank_encode(text, "a\xff", 2, 0, tokens, 100, &count, &error), ERROR_NOT_UTF8);
-    EXPECT(lowrank_encode(text, "ab", 2, 0xfc, tokens, 100, &count, &error), ERROR_UNKNOWN_CONSTANT);
-    EXPECT(lowrank_encode(text, "ab", 2, 0, NULL, 100, &count, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_encode(text, "ab", 2, 0, tokens, 100, NULL, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_encode(text, (char *)tokens, 2, 0, tokens, 100, &count, &error), ERROR_OVERLAP);
-    EXPECT(lowrank_encode(text, "hello", 5, LOWRANK_PROMPT, tokens, 1, &count, &error), ERROR_BUFFER_TOO_SMALL);
+    EXPECT(lowrank_tokenize(text, "ab", ENDLESS, 0, tokens, 100, &count, &error), ERROR_TOO_LONG);
+    EXPECT(lowrank_tokenize(text, "a\xff", 2, 0, tokens, 100, &count, &error), ERROR_NOT_UTF8);
+    EXPECT(lowrank_tokenize(text, "ab", 2, 0xfc, tokens, 100, &count, &error), ERROR_UNKNOWN_CONSTANT);
+    EXPECT(lowrank_tokenize(text, "ab", 2, 0, NULL, 100, &count, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_tokenize(text, "ab", 2, 0, tokens, 100, NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_tokenize(text, (char *)tokens, 2, 0, tokens, 100, &count, &error), ERROR_OVERLAP);
+    EXPECT(lowrank_tokenize(text, "hello", 5, LOWRANK_PROMPT, tokens, 1, &count, &error), ERROR_BUFFER_TOO_SMALL);
     TRUE(count > 1 && tokens[0] == 0);
-    EXPECT(lowrank_encode(text, "hello", 5, LOWRANK_SPECIAL, tokens, 100, &count, &error), OK);
+    EXPECT(lowrank_tokenize(text, "hello", 5, LOWRANK_SPECIAL, tokens, 100, &count, &error), OK);
 
-    EXPECT(lowrank_decode(NULL, tokens, count, 0, buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_decode(text, NULL, count, 0, buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_decode(text, tokens, (size_t)-1, 0, buffer, sizeof buffer, &bytes, &error), ERROR_TOO_LONG);
-    EXPECT(lowrank_decode(text, tokens, count, LOWRANK_PROMPT, buffer, sizeof buffer, &bytes, &error), ERROR_UNKNOWN_CONSTANT);
-    EXPECT(lowrank_decode(text, tokens, count, 0, NULL, 1, &bytes, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_decode(text, tokens, count, 0, buffer, sizeof buffer, NULL, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_decode(text, tokens, count, 0, buffer, 1, &bytes, &error), ERROR_BUFFER_TOO_SMALL);
-    EXPECT(lowrank_decode(text, tokens, count, 0, buffer, sizeof buffer, &bytes, &error), OK);
+    EXPECT(lowrank_detokenize(NULL, tokens, count, 0, buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_detokenize(text, NULL, count, 0, buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_detokenize(text, tokens, (size_t)-1, 0, buffer, sizeof buffer, &bytes, &error), ERROR_TOO_LONG);
+    EXPECT(lowrank_detokenize(text, tokens, count, LOWRANK_PROMPT, buffer, sizeof buffer, &bytes, &error), ERROR_UNKNOWN_CONSTANT);
+    EXPECT(lowrank_detokenize(text, tokens, count, 0, NULL, 1, &bytes, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_detokenize(text, tokens, count, 0, buffer, sizeof buffer, NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_detokenize(text, tokens, count, 0, buffer, 1, &bytes, &error), ERROR_BUFFER_TOO_SMALL);
+    EXPECT(lowrank_detokenize(text, tokens, count, 0, buffer, sizeof buffer, &bytes, &error), OK);
     TRUE(bytes == 5 && memcmp(buffer, "hello", 5) == 0);
     tokens[0] = 0xffffffff;
-    EXPECT(lowrank_decode(text, tokens, 1, 0, buffer, sizeof buffer, &bytes, &error), OK);
+    EXPECT(lowrank_detokenize(text, tokens, 1, 0, buffer, sizeof buffer, &bytes, &error), OK);
 
     messages[0].role = "user";
     messages[0].role_bytes = 4;
     messages[0].content = "hello";
     messages[0].content_bytes = 5;
     messages[1] = messages[0];
-    EXPECT(lowrank_chat(NULL, messages, 1, 1, buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_chat(text, NULL, 1, 1, buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_chat(text, messages, (size_t)-1, 1, buffer, sizeof buffer, &bytes, &error), ERROR_TOO_LONG);
-    EXPECT(lowrank_chat(text, messages, 2, 1, NULL, 1, &bytes, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_chat(text, messages, 2, 1, buffer, sizeof buffer, NULL, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_render_chat(NULL, messages, 1, NULL, 0, 1, buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_render_chat(text, NULL, 1, NULL, 0, 1, buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_render_chat(text, messages, (size_t)-1, NULL, 0, 1, buffer, sizeof buffer, &bytes, &error), ERROR_TOO_LONG);
+    EXPECT(lowrank_render_chat(text, messages, 2, NULL, 0, 1, NULL, 1, &bytes, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_render_chat(text, messages, 2, NULL, 0, 1, buffer, sizeof buffer, NULL, &error), ERROR_NULL_POINTER);
     messages[1].content = NULL;
-    EXPECT(lowrank_chat(text, messages, 2, 1, buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_render_chat(text, messages, 2, NULL, 0, 1, buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
     messages[1].content = "\xc3";
     messages[1].content_bytes = 1;
-    EXPECT(lowrank_chat(text, messages, 2, 1, buffer, sizeof buffer, &bytes, &error), ERROR_NOT_UTF8);
+    EXPECT(lowrank_render_chat(text, messages, 2, NULL, 0, 1, buffer, sizeof buffer, &bytes, &error), ERROR_NOT_UTF8);
     messages[1].content = buffer;
-    EXPECT(lowrank_chat(text, messages, 2, 1, buffer, sizeof buffer, &bytes, &error), ERROR_OVERLAP);
+    EXPECT(lowrank_render_chat(text, messages, 2, NULL, 0, 1, buffer, sizeof buffer, &bytes, &error), ERROR_OVERLAP);
     /* This base has no chat template. */
-    EXPECT(lowrank_chat(text, messages, 1, 1, buffer, sizeof buffer, &bytes, &error), ERROR_TEXT);
+    EXPECT(lowrank_render_chat(text, messages, 1, NULL, 0, 1, buffer, sizeof buffer, &bytes, &error), ERROR_TEXT);
 
     EXPECT(lowrank_stream_open(NULL, LOWRANK_STREAM_BYTES, text, &stream, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_stream_open(stream_memory, 8, text, &stream, &error), ERROR_OBJECT_TOO_SMALL);
@@ -556,10 +597,10 @@ static void hostile_text(void) {
     EXPECT(lowrank_stream_open(stream_memory, LOWRANK_STREAM_BYTES, text, &stream, &error), OK);
     EXPECT(lowrank_text_close(NULL, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_text_close(GARBAGE(lowrank_text), &error), ERROR_NOT_AN_OBJECT);
-    EXPECT(lowrank_encode(text, "hello", 5, LOWRANK_SPECIAL, tokens, 100, &count, &error), OK);
+    EXPECT(lowrank_tokenize(text, "hello", 5, LOWRANK_SPECIAL, tokens, 100, &count, &error), OK);
     /* The stream outlives the text that it was made from. */
     EXPECT(lowrank_text_close(text, &error), OK);
-    EXPECT(lowrank_encode(text, "hello", 5, LOWRANK_SPECIAL, tokens, 100, &count, &error), ERROR_NOT_AN_OBJECT);
+    EXPECT(lowrank_tokenize(text, "hello", 5, LOWRANK_SPECIAL, tokens, 100, &count, &error), ERROR_NOT_AN_OBJECT);
     EXPECT(lowrank_stream_push(NULL, tokens[0], buffer, sizeof buffer, &bytes, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_stream_push(GARBAGE(lowrank_stream), tokens[0], buffer, sizeof buffer, &bytes, &error), ERROR_NOT_AN_OBJECT);
     EXPECT(lowrank_stream_push(stream, tokens[0], NULL, 1, &bytes, &error), ERROR_NULL_POINTER);

@@ -169,8 +169,9 @@ static void hostile_training(void) {
 }
 
 static void hostile_import(const char *path) {
-#define IMPORT(source, archive, bytes, output, name, factors) \
-    lowrank_adapter_import(source, archive, bytes, output, name, factors, &error)
+#define IMPORT(source, archive, bytes, output, its_name, its_factors) \
+    (options.name = its_name, options.factors = its_factors, lowrank_adapter_import(source, archive, bytes, output, &options, &error))
+    lowrank_adapter_import_options options = lowrank_adapter_import_options_default();
     EXPECT(IMPORT(NULL, archives[0], lengths[0], output, NULL, 0), ERROR_NULL_POINTER);
     EXPECT(IMPORT("no/such/folder", NULL, lengths[0], output, NULL, 0), ERROR_NULL_POINTER);
     EXPECT(IMPORT("no/such/folder", archives[0], ENDLESS, output, NULL, 0), ERROR_TOO_LONG);
@@ -214,7 +215,7 @@ static lowrank_code inner;
 
 /* An executor that uses the encoder that it works for. */
 static void greedy_callback(void *context, size_t tasks, lowrank_task task, void *argument) {
-    lowrank_choice choice = {0, 1.0f, 0};
+    lowrank_choice choice = LOWRANK_CHOICE(0);
     (void)context;
     inner = lowrank_encoder_select(encoder, 0, set, &choice, 1, NULL);
     while (tasks-- > 0) {
@@ -419,7 +420,7 @@ static void hostile_text(void) {
     lowrank_message message;
     EXPECT(lowrank_text_open(text_memory, LOWRANK_TEXT_BYTES, base, &text, &error), OK);
 #define TEXT(text, string, bytes, most, tokens, capacity, count, cut) \
-    lowrank_encode_text(text, string, bytes, most, tokens, capacity, count, cut, &error)
+    lowrank_tokenize_for_encoder(text, string, bytes, most, tokens, capacity, count, cut, &error)
     EXPECT(TEXT(NULL, "ab", 2, 0, tokens, 64, &count, &cut), ERROR_NULL_POINTER);
     EXPECT(TEXT(GARBAGE(lowrank_text), "ab", 2, 0, tokens, 64, &count, &cut), ERROR_NOT_AN_OBJECT);
     EXPECT(TEXT(text, NULL, 2, 0, tokens, 64, &count, &cut), ERROR_NULL_POINTER);
@@ -439,7 +440,7 @@ static void hostile_text(void) {
     TRUE(count == 2);
     message.role = message.content = "user";
     message.role_bytes = message.content_bytes = 4;
-    EXPECT(lowrank_chat(text, &message, 1, 1, buffer, sizeof buffer, &bytes, &error), ERROR_TEXT);
+    EXPECT(lowrank_render_chat(text, &message, 1, NULL, 0, 1, buffer, sizeof buffer, &bytes, &error), ERROR_TEXT);
     EXPECT(lowrank_text_close(text, &error), OK);
     EXPECT(TEXT(text, "ab", 2, 0, tokens, 64, &count, &cut), ERROR_NOT_AN_OBJECT);
 }

@@ -35,7 +35,7 @@ static lowrank_code generate(lowrank_session *session, lowrank_sampler *sampler,
 /* Opens an adapter, swaps it into slot 0, chooses it. The adapter object is not needed after that; its archive is. */
 static lowrank_code swap(task_archive archive, lowrank_set *set, uint64_t *generation, lowrank_session *session, lowrank_error *error) {
     lowrank_adapter *adapter;
-    lowrank_choice choice = {0, 1.0f, 0};
+    lowrank_choice choice = LOWRANK_CHOICE(0);
     lowrank_code code = lowrank_adapter_open(adapter_memory, sizeof adapter_memory, archive.start, archive.bytes, &adapter, error);
     if (code == LOWRANK_OK) {
         code = lowrank_set_replace(set, 0, *generation, adapter, generation, error);

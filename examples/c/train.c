@@ -150,7 +150,7 @@ static void print(const char *name, const lowrank_text *text, const uint32_t *to
     char buffer[512];
     size_t bytes;
     lowrank_error error;
-    check(lowrank_decode(text, tokens, count, 0, buffer, sizeof buffer, &bytes, &error), &error, "decode");
+    check(lowrank_detokenize(text, tokens, count, 0, buffer, sizeof buffer, &bytes, &error), &error, "decode");
     printf("%s: %.*s\n", name, (int)bytes, buffer);
 }
 
@@ -162,7 +162,7 @@ int main(int count, char **arguments) {
     uint32_t prompt[CONTEXT / 2], before[MOST_TOKENS], meanwhile[MOST_TOKENS], after[MOST_TOKENS];
     size_t prompt_tokens, before_tokens, after_tokens, served = 0;
     lowrank_limits limits = lowrank_limits_default(CONTEXT);
-    lowrank_choice choice = {0, 1.0f, 0};
+    lowrank_choice choice = LOWRANK_CHOICE(0);
     lowrank_need need;
     lowrank_file *file;
     lowrank_base *base;
@@ -192,7 +192,7 @@ int main(int count, char **arguments) {
     workspace = memory + (LOWRANK_MEMORY_ALIGN - (uintptr_t)memory % LOWRANK_MEMORY_ALIGN);
     check(lowrank_session_open(session_memory, sizeof session_memory, base, &limits, workspace, need.bytes, NULL, &session, &error), &error,
           "session");
-    check(lowrank_encode(text, arguments[3], strlen(arguments[3]), LOWRANK_PROMPT, prompt, CONTEXT / 2, &prompt_tokens, &error), &error,
+    check(lowrank_tokenize(text, arguments[3], strlen(arguments[3]), LOWRANK_PROMPT, prompt, CONTEXT / 2, &prompt_tokens, &error), &error,
           "prompt");
 
     before_tokens = reply(session, sampler, base, prompt, prompt_tokens, before);

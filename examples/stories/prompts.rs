@@ -4,7 +4,7 @@
 //! Each kind of text has a system message and worked examples as earlier turns; the asked turn
 //! names a pair, and the answer's first words are given. What comes back is cleaned in `clean.rs`.
 
-use lowrank::train::random::permutation;
+use lowrank::random::permutation;
 use serde_json::{Value, json};
 
 /// Who the stories are about.

@@ -76,7 +76,7 @@ unsafe fn text(base: *const lowrank_base) {
         if lowrank_text_open(memory.as_mut_ptr().cast(), bytes, base, &mut text, null_mut()) == 0 {
             let start = string.as_ptr().cast();
             let all = ids.as_mut_ptr();
-            lowrank_encode(text, start, string.len(), 0, all, 64, &mut count, null_mut());
+            lowrank_tokenize(text, start, string.len(), 0, all, 64, &mut count, null_mut());
             lowrank_text_close(text, null_mut());
         }
     }

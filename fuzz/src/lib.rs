@@ -130,7 +130,7 @@ pub fn base_with_text(tokenizer: &[u8], template: &str) -> Buffer {
     });
     let linear = schema::Linear { weight: square.view().into(), bias: &[] };
     let norm = &[1.0; DIM];
-    let layer = schema::LlamaLayer {
+    let layer = lowrank::model::llama::schema::LlamaLayer {
         attention_norm: norm,
         q: linear,
         k: linear,
@@ -144,9 +144,9 @@ pub fn base_with_text(tokenizer: &[u8], template: &str) -> Buffer {
         down: linear,
     };
     let dim = DIM as u32;
-    let root = schema::Llama {
+    let root = lowrank::model::llama::schema::Llama {
         name: "",
-        config: schema::LlamaConfig {
+        config: lowrank::model::llama::schema::LlamaConfig {
             vocab: VOCAB as u32,
             dim,
             layers: 1,

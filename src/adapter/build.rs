@@ -1,4 +1,4 @@
-//! Building adapter archives: factors in PEFT's orientation are checked against a base, brought
+//! Building adapter archives: factors are checked against a base, brought
 //! into the archive's form and bound to the base's fingerprint. `std` only; opened adapters are in
 //! `lora`.
 
@@ -11,7 +11,17 @@ use crate::error::{Error, Field, Result};
 use crate::file::{FileError, Kind, ToOutput};
 use crate::quant::{Matrix, Values};
 
-/// What an adapter does to one layer, in PEFT's orientation.
+/// Which way the factors of a [`TargetParts`] lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Orientation {
+    /// As PEFT has them: A `[r, in]` (an embedding's `[r, vocab]`), B `[out, r]` (`[dim, r]`).
+    #[default]
+    Peft,
+    /// As archives have them: A `[r, in]` (an embedding's `[vocab, r]`), B `[r, out]` (`[r, dim]`).
+    Archive,
+}
+
+/// What an adapter does to one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TargetParts {
     /// r.
@@ -20,9 +30,11 @@ pub struct TargetParts {
     pub alpha: f32,
     /// Is the scale alpha / √r (rsLoRA) rather than alpha / r?
     pub rank_stabilized: bool,
-    /// A, `[r, in]` (an embedding's: `[r, vocab]`).
+    /// Which way `a` and `b` lie.
+    pub orientation: Orientation,
+    /// A.
     pub a: Numbers,
-    /// B, `[out, r]` (an embedding's: `[dim, r]`).
+    /// B.
     pub b: Numbers,
     /// The bias of B, `[out]`, or empty.
     pub bias: Vec<f32>,
@@ -192,12 +204,17 @@ impl AdapterBuilder {
             return Err(Error::EmbeddingExtras { site: place.0 });
         }
         check(place.0, parts, outputs, inputs)?;
-        let a = if is_embedding {
-            Stored::new(&parts.a.transposed(parts.rank, inputs), parts.rank, self.format)?
-        } else {
-            Stored::new(&parts.a, inputs, self.format)?
+        let (rank, is_peft) = (parts.rank, parts.orientation == Orientation::Peft);
+        let store = |numbers: &Numbers, is_turned: bool, rows: usize, cols: usize| {
+            if is_turned {
+                Stored::new(&numbers.transposed(cols, rows), cols, self.format)
+            } else {
+                Stored::new(numbers, cols, self.format)
+            }
         };
-        let b = Stored::new(&parts.b.transposed(outputs, parts.rank), outputs, self.format)?;
+        let (rows, cols) = if is_embedding { (inputs, rank) } else { (rank, inputs) };
+        let a = store(&parts.a, is_embedding && is_peft, rows, cols)?;
+        let b = store(&parts.b, is_peft, rank, outputs)?;
         let gain = match parts.magnitude.as_slice() {
             [] => Vec::new(),
             m => {

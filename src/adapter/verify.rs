@@ -1,10 +1,10 @@
 //! The fingerprint of an opened adapter, computed again from what it holds, without a copy of it.
 
+use super::Classifier;
 use super::factor::{Factor, FactorValues};
 use super::lora::{Adapter, LowRank};
-use crate::archive::schema;
-use crate::archive::twin::{self, linear};
-use crate::error::Result;
+use crate::archive::{Hasher, schema};
+use crate::error::{Result, RootKind};
 use crate::quant::Format;
 
 /// Compares the adapter's fingerprint with that of what it holds.
@@ -27,10 +27,10 @@ pub(super) fn check(adapter: &Adapter<'_>) -> Result<()> {
             gain: target.gain,
         }
     });
-    let classifier = root
-        .classifier
-        .as_ref()
-        .map(|classifier| schema::Classifier { linear: linear(&classifier.linear), labels: "" });
+    let classifier = root.classifier.as_ref().map(Classifier::new).map(|classifier| {
+        let (weight, bias) = (classifier.weight().into(), classifier.bias());
+        schema::Classifier { linear: schema::Linear { weight, bias }, labels: "" }
+    });
     let twin = schema::Adapter {
         base: root.base,
         base_root: root.base_root.to_native(),
@@ -43,7 +43,7 @@ pub(super) fn check(adapter: &Adapter<'_>) -> Result<()> {
         replaced: &[],
         classifier,
     };
-    twin::adapter(adapter.fingerprint(), &twin, targets)
+    Hasher::check(adapter.fingerprint(), RootKind::ADAPTER, |hasher| twin.feed(targets, hasher))
 }
 
 fn factor<'a>(factor: &Factor<'a>) -> schema::Factor<'a> {

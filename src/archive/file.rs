@@ -5,12 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Deref;
 use std::path::Path;
 
-use rkyv::Serialize;
-use rkyv::api::high::HighSerializer;
-use rkyv::rancor::Failure;
-use rkyv::ser::allocator::ArenaHandle;
-
-use super::write::{Hashed, Output, Root};
+use super::write::{Output, Root};
 use super::{HEADER_LEN, Header};
 use crate::error::{Error, Result};
 use crate::file::{self, FileError, Kind, ToOutput};
@@ -93,7 +88,7 @@ impl AsRef<[u8]> for ArchiveFile {
 
 /// Buffered output to a file that remembers the operating system's error.
 #[derive(Debug)]
-pub struct FileOutput<'a> {
+struct FileOutput<'a> {
     file: std::io::BufWriter<&'a mut File>,
     error: Option<std::io::Error>,
 }
@@ -130,16 +125,11 @@ impl Output for FileOutput<'_> {
 /// A path where something else than an archive of this kind is, see
 /// [`Output::new`](file::Output::new); an I/O error that names the file. An existing file is then
 /// untouched.
-pub fn write_file<R>(
+pub fn write_file<R: Root>(
     root: &R,
     content_version: u64,
     output: impl ToOutput,
-) -> Result<Header, FileError>
-where
-    R: Root,
-    for<'s, 'o, 'f> R:
-        Serialize<HighSerializer<Hashed<'o, FileOutput<'f>>, ArenaHandle<'s>, Failure>>,
-{
+) -> Result<Header, FileError> {
     let place = output.output(Kind::of_root(R::KIND), &[])?;
     place.write(|file| {
         let mut output =

@@ -2,17 +2,14 @@
 //!
 //! Order: root kind, configuration, then each tensor by rising site as (rows, cols, format, block,
 //! codes in bitsandbytes' order, scales, nested scales, offset). Names, tokenizer, templates,
-//! layout and padding do not count: they change no logit.
+//! layout and padding do not count: they change no logit. What a root feeds in detail is beside the
+//! root.
 
 use sha2::{Digest, Sha256};
 
 use super::Fingerprint;
-use super::schema::bert::{Bert, BertLayer, LayerNorm};
-use super::schema::checkpoint::Checkpoint;
-use super::schema::lstm::{Lstm, LstmLayer};
-use super::schema::mlp::Mlp;
-use super::schema::{Adapter, Factor, Linear, Llama, LlamaLayer, Matrix, Target};
-use crate::error::RootKind;
+use super::schema::{Linear, Matrix};
+use crate::error::{Error, Result, RootKind};
 use crate::quant::Layout;
 
 /// Collects the content of a root.
@@ -33,143 +30,27 @@ impl Hasher {
         Fingerprint(short)
     }
 
-    /// `layers` counts, not the list in `root`: layers that are read in place make no list.
-    pub(super) fn llama<'l>(
-        &mut self,
-        root: &Llama<'_>,
-        layers: impl Iterator<Item = LlamaLayer<'l>>,
-    ) {
-        let c = &root.config;
-        self.numbers(&[
-            c.vocab,
-            c.dim,
-            c.layers,
-            c.heads,
-            c.kv_heads,
-            c.head_dim,
-            c.hidden,
-            c.context,
-            c.rope_scaling,
-        ]);
-        self.floats(&[c.rope_theta, c.norm_epsilon]);
-        self.floats(&c.rope_parameters);
-        for layer in layers {
-            for linear in
-                [&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down]
-            {
-                self.linear(linear);
-            }
-            for vector in
-                [layer.attention_norm, layer.q_norm, layer.k_norm, layer.feed_forward_norm]
-            {
-                self.floats(vector);
-            }
+    /// Compares the `stored` fingerprint with that of what `content` feeds.
+    pub(crate) fn check(
+        stored: Fingerprint,
+        kind: RootKind,
+        content: impl FnOnce(&mut Self),
+    ) -> Result<()> {
+        let mut hasher = Self::new(kind);
+        content(&mut hasher);
+        let computed = hasher.finish();
+        if computed == stored {
+            return Ok(());
         }
-        self.matrix(&root.embedding);
-        self.numbers(&[u32::from(root.head.is_some())]);
-        if let Some(head) = &root.head {
-            self.matrix(head);
-        }
-        self.floats(root.norm);
+        Err(Error::Content { stored: stored.short(), computed: computed.short() })
     }
 
-    pub(super) fn checkpoint(&mut self, root: &Checkpoint<'_>) {
-        self.0.update(root.base);
-        self.0.update(root.steps.to_le_bytes());
-        self.floats(root.values);
-    }
-
-    /// Pooling counts, it decides what is embedded; the length a text is cut to does not.
-    pub(super) fn bert<'l>(
-        &mut self,
-        root: &Bert<'_>,
-        layers: impl Iterator<Item = BertLayer<'l>>,
-    ) {
-        let c = &root.config;
-        self.numbers(&[c.vocab, c.dim, c.layers, c.heads, c.hidden, c.context, c.token_types]);
-        self.numbers(&[c.activation, c.pooling, c.normalize]);
-        self.floats(&[c.norm_epsilon]);
-        for layer in layers {
-            [&layer.q, &layer.k, &layer.v, &layer.o, &layer.up, &layer.down]
-                .iter()
-                .for_each(|linear| self.linear(linear));
-            [&layer.attention_norm, &layer.output_norm]
-                .iter()
-                .for_each(|norm| self.layer_norm(norm));
-        }
-        [&root.embedding, &root.positions, &root.token_types]
-            .iter()
-            .for_each(|matrix| self.matrix(matrix));
-        self.layer_norm(&root.embedding_norm);
-        self.numbers(&[u32::from(root.pooler.is_some())]);
-        if let Some(pooler) = &root.pooler {
-            self.linear(pooler);
-        }
-    }
-
-    pub(super) fn lstm<'l>(
-        &mut self,
-        root: &Lstm<'_>,
-        layers: impl Iterator<Item = LstmLayer<'l>>,
-    ) {
-        let c = &root.config;
-        self.numbers(&[c.vocab, c.dim, c.hidden, c.layers, c.head, c.outputs]);
-        for layer in layers {
-            self.linear(&layer.ih);
-            self.linear(&layer.hh);
-        }
-        self.matrix(&root.embedding);
-        if let Some(head) = &root.head {
-            self.linear(head);
-        }
-    }
-
-    pub(super) fn mlp<'l>(&mut self, root: &Mlp<'_>, layers: impl Iterator<Item = Linear<'l>>) {
-        let c = &root.config;
-        self.numbers(&[c.inputs, c.outputs, c.layers, c.activation]);
-        layers.for_each(|linear| self.linear(&linear));
-    }
-
-    pub(super) fn adapter<'t>(
-        &mut self,
-        root: &Adapter<'_>,
-        targets: impl ExactSizeIterator<Item = Target<'t>>,
-    ) {
-        self.0.update(root.base);
-        self.numbers(&[targets.len() as u32, root.replaced.len() as u32]);
-        for t in targets {
-            self.numbers(&[t.site, t.kind.into(), t.scaling.into(), t.rank, t.inputs, t.outputs]);
-            self.floats(&[t.alpha]);
-            self.factor(&t.a);
-            self.factor(&t.b);
-            [t.bias, t.magnitude, t.gain].iter().for_each(|vector| self.floats(vector));
-        }
-        for replaced in root.replaced {
-            self.numbers(&[replaced.site]);
-            self.linear(&replaced.linear);
-        }
-        if let Some(classifier) = &root.classifier {
-            self.linear(&classifier.linear);
-        }
-    }
-
-    fn linear(&mut self, linear: &Linear<'_>) {
+    pub(crate) fn linear(&mut self, linear: &Linear<'_>) {
         self.matrix(&linear.weight);
         self.floats(linear.bias);
     }
 
-    fn layer_norm(&mut self, norm: &LayerNorm<'_>) {
-        self.floats(norm.weight);
-        self.floats(norm.bias);
-    }
-
-    fn factor(&mut self, factor: &Factor<'_>) {
-        self.numbers(&[factor.format.into()]);
-        self.bytes(factor.values);
-        self.floats(factor.scales);
-    }
-
-    fn matrix(&mut self, matrix: &Matrix<'_>) {
+    pub(crate) fn matrix(&mut self, matrix: &Matrix<'_>) {
         self.numbers(&[matrix.rows, matrix.cols, matrix.format.into(), matrix.block]);
         self.floats(&[matrix.offset]);
         if matrix.layout == Layout::Split64 as u8 {
@@ -192,24 +73,29 @@ impl Hasher {
                 sequential[i] = first << 4 | second & 15;
                 sequential[16 + i] = first & 0xf0 | second >> 4;
             }
-            self.0.update(sequential);
+            self.raw(&sequential);
         }
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.length(bytes.len());
-        self.0.update(bytes);
+        self.raw(bytes);
     }
 
-    fn floats(&mut self, values: &[f32]) {
+    pub(crate) fn floats(&mut self, values: &[f32]) {
         self.bytes(bytemuck::cast_slice(values));
     }
 
     fn length(&mut self, length: usize) {
-        self.0.update((length as u64).to_le_bytes());
+        self.raw(&(length as u64).to_le_bytes());
     }
 
-    fn numbers(&mut self, numbers: &[u32]) {
-        numbers.iter().for_each(|n| self.0.update(n.to_le_bytes()));
+    /// Bytes without their length.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn numbers(&mut self, numbers: &[u32]) {
+        numbers.iter().for_each(|n| self.raw(&n.to_le_bytes()));
     }
 }

@@ -26,8 +26,6 @@ mod line;
 mod open;
 pub mod schema;
 #[cfg(feature = "alloc")]
-pub(crate) mod twin;
-#[cfg(feature = "alloc")]
 mod write;
 
 #[cfg(feature = "std")]
@@ -37,13 +35,17 @@ pub(crate) use crate::tensor::line::{floats, halves, signed};
 pub(crate) use file::map;
 #[cfg(feature = "std")]
 pub use file::{ArchiveFile, write_file};
+#[cfg(feature = "alloc")]
+pub use fingerprint::Hasher;
 pub use line::{Line, Lines};
-pub use open::{FORMAT_VERSION, Fingerprint, HEADER_LEN, Header, verify};
 #[cfg(feature = "std")]
-pub(crate) use open::{MAGIC, trusted};
+pub(crate) use open::trusted;
+pub use open::verify;
 pub(crate) use open::{check_finite, open_root};
 #[cfg(feature = "alloc")]
 pub use write::{Buffer, Output, Root, to_buffer, write};
+
+pub use crate::header::{FORMAT_VERSION, Fingerprint, HEADER_LEN, Header};
 
 /// Includes an archive in the program, aligned as [`open`](Header::parse) wants it; evaluates to a
 /// `&'static [u8]`.

@@ -14,7 +14,6 @@ use xxhash_rust::xxh64::Xxh64;
 
 use super::fingerprint::Hasher;
 use super::line::Line;
-use super::schema;
 use super::{HEADER_LEN, Header};
 use crate::error::{Error, Result, RootKind};
 
@@ -34,72 +33,20 @@ pub trait Output {
 }
 
 /// Something that can be the root of an archive.
-pub trait Root {
+pub trait Root:
+    for<'s, 'o> Serialize<HighSerializer<Hashed<'o>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>
+{
     /// Its number in the header.
     const KIND: RootKind;
     /// Feeds what the archive means, independent of layout and platform.
     fn hash(&self, hasher: &mut Hasher);
 }
 
-impl Root for schema::Llama<'_> {
-    const KIND: RootKind = RootKind::LLAMA;
-
-    fn hash(&self, hasher: &mut Hasher) {
-        hasher.llama(self, self.layers.iter().copied());
-    }
-}
-
-impl Root for schema::bert::Bert<'_> {
-    const KIND: RootKind = RootKind::BERT;
-
-    fn hash(&self, hasher: &mut Hasher) {
-        hasher.bert(self, self.layers.iter().copied());
-    }
-}
-
-impl Root for schema::lstm::Lstm<'_> {
-    const KIND: RootKind = RootKind::LSTM;
-
-    fn hash(&self, hasher: &mut Hasher) {
-        hasher.lstm(self, self.layers.iter().copied());
-    }
-}
-
-impl Root for schema::mlp::Mlp<'_> {
-    const KIND: RootKind = RootKind::MLP;
-
-    fn hash(&self, hasher: &mut Hasher) {
-        hasher.mlp(self, self.layers.iter().copied());
-    }
-}
-
-impl Root for schema::Adapter<'_> {
-    const KIND: RootKind = RootKind::ADAPTER;
-
-    fn hash(&self, hasher: &mut Hasher) {
-        hasher.adapter(self, self.targets.iter().copied());
-    }
-}
-
-impl Root for schema::checkpoint::Checkpoint<'_> {
-    const KIND: RootKind = RootKind::CHECKPOINT;
-
-    fn hash(&self, hasher: &mut Hasher) {
-        hasher.checkpoint(self);
-    }
-}
-
 /// Writes `root` as an archive; returns its header.
 ///
 /// # Errors
 /// [`Error::Write`], or what the output returned.
-pub fn write<R, O>(root: &R, content_version: u64, output: &mut O) -> Result<Header>
-where
-    R: Root,
-    O: Output,
-    for<'s, 'o> R:
-        Serialize<HighSerializer<Hashed<'o, O>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
-{
+pub fn write<R: Root>(root: &R, content_version: u64, output: &mut dyn Output) -> Result<Header> {
     output.append(&[0; HEADER_LEN])?;
     let mut hasher = Hasher::new(R::KIND);
     root.hash(&mut hasher);
@@ -117,12 +64,7 @@ where
 }
 
 /// The payload, without header.
-fn serialize<'o, R, O>(root: &R, output: &'o mut O) -> Result<Hashed<'o, O>>
-where
-    O: Output,
-    for<'s> R:
-        Serialize<HighSerializer<Hashed<'o, O>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>,
-{
+fn serialize<'o, R: Root>(root: &R, output: &'o mut dyn Output) -> Result<Hashed<'o>> {
     let mut arena = Arena::new();
     let hashed = Hashed { output, hash: Xxh64::new(0), position: 0, error: Error::Write };
     let mut serializer = Serializer::new(hashed, arena.acquire(), rkyv::ser::sharing::Share::new());
@@ -134,20 +76,20 @@ where
 
 /// An output that rkyv can write to: keeps position and checksum, and the first error.
 #[allow(missing_debug_implementations, reason = "only rkyv sees it")]
-pub struct Hashed<'o, O> {
-    output: &'o mut O,
+pub struct Hashed<'o> {
+    output: &'o mut dyn Output,
     hash: Xxh64,
     position: usize,
     error: Error,
 }
 
-impl<O> Positional for Hashed<'_, O> {
+impl Positional for Hashed<'_> {
     fn pos(&self) -> usize {
         self.position
     }
 }
 
-impl<O: Output> Writer<Failure> for Hashed<'_, O> {
+impl Writer<Failure> for Hashed<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.output.append(bytes).map_err(|error| {
             self.error = error;
@@ -213,16 +155,7 @@ impl Output for Buffer {
 ///
 /// # Errors
 /// As [`write()`].
-pub fn to_buffer<R>(root: &R, content_version: u64) -> Result<Buffer>
-where
-    R: Root,
-    for<'s, 'o> R: Serialize<
-        HighSerializer<Hashed<'o, Buffer>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>,
-    >,
-    for<'s, 'o> R: Serialize<
-        HighSerializer<Hashed<'o, Count>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>,
-    >,
-{
+pub fn to_buffer<R: Root>(root: &R, content_version: u64) -> Result<Buffer> {
     // A first pass counts: a buffer that grew on the way would for a moment hold an archive twice.
     let mut count = Count(0);
     serialize(root, &mut count)?;
@@ -233,9 +166,7 @@ where
 }
 
 /// An output that only counts.
-#[derive(Debug)]
-#[allow(unnameable_types, reason = "only the bound of to_buffer names it")]
-pub struct Count(usize);
+struct Count(usize);
 
 impl Output for Count {
     fn append(&mut self, bytes: &[u8]) -> Result<()> {

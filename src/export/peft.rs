@@ -146,22 +146,7 @@ fn check_score(
 /// adapter_config.json, or why PEFT has no form for the adapter.
 fn config(adapter: &Adapter<'_>, model: &Model<'_>) -> Result<String, String> {
     let targets = &model.targets;
-    let dora = targets.iter().any(|(_, target)| !target.magnitude.is_empty());
-    let biased = targets.iter().find(|(_, target)| !target.bias.is_empty());
-    if let Some((path, _)) = targets.iter().find(|(_, target)| dora && target.magnitude.is_empty())
-    {
-        return Err(format!("PEFT has DoRA on all layers or on none, and {path} has no magnitude"));
-    }
-    if let Some((path, _)) = biased.filter(|_| dora) {
-        return Err(format!("PEFT has no bias of B beside DoRA, and {path} has one"));
-    }
-    if let Some((path, _)) =
-        targets.iter().find(|(_, target)| biased.is_some() && target.is_embedding)
-    {
-        return Err(format!(
-            "PEFT has a bias of B on all layers or on none, and none on embeddings such as {path}"
-        ));
-    }
+    let (dora, biased) = common_form(targets)?;
     // One flag for all layers: where they differ, the √r goes into alpha.
     let rank_stabilized = targets.iter().all(|(_, target)| target.rank_stabilized);
     let alpha = |target: &LowRank<'_>| match target.rank_stabilized == rank_stabilized {
@@ -192,10 +177,37 @@ fn config(adapter: &Adapter<'_>, model: &Model<'_>) -> Result<String, String> {
         // PEFT lists the two names that classifiers have in transformers, whichever the model uses.
         "modules_to_save": adapter.classifier().map(|_| ["classifier", "score"]),
     });
-    if biased.is_some() {
+    if biased {
         // Older versions of PEFT refuse keys they do not know.
         config["lora_bias"] = true.into();
     }
+    write_labels(adapter, &mut config);
+    serde_json::to_string_pretty(&config).map_err(|error| error.to_string())
+}
+
+/// Have the layers DoRA, and a bias of B? PEFT has one answer for all of them.
+fn common_form(targets: &[(String, LowRank<'_>)]) -> Result<(bool, bool), String> {
+    let dora = targets.iter().any(|(_, target)| !target.magnitude.is_empty());
+    let biased = targets.iter().find(|(_, target)| !target.bias.is_empty());
+    if let Some((path, _)) = targets.iter().find(|(_, target)| dora && target.magnitude.is_empty())
+    {
+        return Err(format!("PEFT has DoRA on all layers or on none, and {path} has no magnitude"));
+    }
+    if let Some((path, _)) = biased.filter(|_| dora) {
+        return Err(format!("PEFT has no bias of B beside DoRA, and {path} has one"));
+    }
+    if let Some((path, _)) =
+        targets.iter().find(|(_, target)| biased.is_some() && target.is_embedding)
+    {
+        return Err(format!(
+            "PEFT has a bias of B on all layers or on none, and none on embeddings such as {path}"
+        ));
+    }
+    Ok((dora, biased.is_some()))
+}
+
+/// The names of a classifier's labels, unless they are those that transformers invents.
+fn write_labels(adapter: &Adapter<'_>, config: &mut Value) {
     if let Some(classifier) = adapter.classifier() {
         let labels: Vec<&str> = classifier.labels().collect();
         if labels.iter().enumerate().any(|(index, label)| *label != default_name(index)) {
@@ -210,7 +222,6 @@ fn config(adapter: &Adapter<'_>, model: &Model<'_>) -> Result<String, String> {
                 .into();
         }
     }
-    serde_json::to_string_pretty(&config).map_err(|error| error.to_string())
 }
 
 /// The last part of a module path: what layers of all blocks have in common.

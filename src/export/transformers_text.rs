@@ -12,9 +12,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::file::{FileError, write_whole};
-use crate::import::leading_token;
 use crate::model::llama::Llama;
 use crate::text::gate::Tokenizer;
+use crate::text::leading_token;
 
 /// The files' names.
 pub(super) const GENERATION: &str = "generation_config.json";

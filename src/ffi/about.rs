@@ -3,12 +3,9 @@
 use core::ffi::c_char;
 use core::fmt::Write;
 
-use super::base::{lowrank_adapter, lowrank_base};
 use super::failure::{Cursor, call};
 use super::memory::{Region, bytes_mut};
-use super::object::{ALIGN, size};
-use super::sampler::lowrank_sampler;
-use super::session::lowrank_session;
+use super::object::ALIGN;
 use crate::kernel::kernels;
 
 /// `lowrank_features`: files, text and threads are there (the library was built with `std`).
@@ -66,31 +63,4 @@ pub unsafe extern "C" fn lowrank_isa(buffer: *mut c_char, capacity: usize) -> us
         Ok(())
     });
     length
-}
-
-/// The bytes that a base object takes, exactly; `LOWRANK_BASE_BYTES` is enough on every target.
-#[unsafe(no_mangle)]
-pub extern "C" fn lowrank_base_bytes() -> usize {
-    size::<lowrank_base>()
-}
-
-/// The bytes that an adapter object takes, exactly; `LOWRANK_ADAPTER_BYTES` is enough on every
-/// target.
-#[unsafe(no_mangle)]
-pub extern "C" fn lowrank_adapter_bytes() -> usize {
-    size::<lowrank_adapter>()
-}
-
-/// The bytes that a sampler object takes, exactly; `LOWRANK_SAMPLER_BYTES` is enough on every
-/// target.
-#[unsafe(no_mangle)]
-pub extern "C" fn lowrank_sampler_bytes() -> usize {
-    size::<lowrank_sampler>()
-}
-
-/// The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES`
-/// is enough on every target.
-#[unsafe(no_mangle)]
-pub extern "C" fn lowrank_session_bytes() -> usize {
-    size::<lowrank_session>()
 }

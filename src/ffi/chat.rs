@@ -37,36 +37,12 @@ pub struct lowrank_template_variable {
 }
 
 /// Applies the base's chat template to `count` messages and writes the prompt to `buffer` (UTF-8,
-/// no NUL) and its length to `*bytes`, as `lowrank_decode` does. If `add_generation_prompt` is not
-/// 0, the beginning of the assistant's turn is added. Encode it with `LOWRANK_PROMPT`.
+/// no NUL) and its length to `*bytes`, as `lowrank_detokenize` does. `variables` are
+/// `variable_count` variables for the template, such as `enable_thinking` = `false`; none is 0 of
+/// them. If `add_generation_prompt` is not 0, the beginning of the assistant's turn is added.
+/// Tokenize it with `LOWRANK_PROMPT`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_chat(
-    text: *const lowrank_text,
-    messages: *const lowrank_message,
-    count: usize,
-    add_generation_prompt: u32,
-    buffer: *mut c_char,
-    capacity: usize,
-    bytes: *mut usize,
-    error: *mut lowrank_error,
-) -> lowrank_code {
-    let (out, length) = (Region::writes(buffer, capacity, 5), Region::writes(bytes, 1, 7));
-    let regions = [region(text, false, 1), Region::reads(messages, count, 2), out, length];
-    call(error, 8, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            let conversation = conversation(slice(messages, count), &[out, length])?;
-            let border = &share(text, 1)?.border;
-            let rendered = border.render_chat(&conversation, add_generation_prompt != 0)?;
-            give(rendered.as_bytes(), buffer.cast(), capacity, bytes)
-        }
-    })
-}
-
-/// `lowrank_chat` with `variable_count` variables for the template, such as `enable_thinking` =
-/// `false`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_chat_with(
+pub unsafe extern "C" fn lowrank_render_chat(
     text: *const lowrank_text,
     messages: *const lowrank_message,
     count: usize,

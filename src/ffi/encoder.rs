@@ -3,17 +3,18 @@
 
 use core::ffi::{c_char, c_void};
 
-use super::base::{lowrank_base, tell_label};
+use super::base::lowrank_base;
+use super::choice::lowrank_choice;
 use super::executor::{Callback, lowrank_executor};
-use super::failure::{Outcome, Refusal, call, clear_of, lowrank_code, lowrank_error};
-use super::memory::{Region, Span, slice};
-use super::object::{self, Held, Kind, hold, place, region, share, size};
-use super::session::{
-    Chosen, LOWRANK_PRECISION_EXACT, classified, lowrank_choice, lowrank_need, precision_of,
-    work_of,
-};
+use super::failure::{Refusal, call, lowrank_code, lowrank_error};
+use super::limits::{Parts, lowrank_need, number_of, precision_of};
+use super::memory::{Region, slice};
+use super::object::{self, Kind, region, share, size};
+use super::options::{self, Options};
+use super::running::{self, Classified, Opening, Running, Work, runs};
 use super::set::lowrank_set;
-use crate::model::bert::Pooling;
+use crate::adapter::{AdapterSet, Choice, Classifier};
+use crate::model::bert::{Bert, Pooling};
 use crate::runtime::{Encoder, EncoderLimits, Need, encoder_need};
 
 /// `lowrank_encoder_pooled`: the mean of all tokens.
@@ -27,6 +28,8 @@ pub const LOWRANK_POOLING_POOLER: u32 = 2;
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lowrank_encoder_limits {
+    /// The bytes of this struct as the program knows it; `lowrank_encoder_limits_default` sets it.
+    pub size: usize,
     /// The longest text, in tokens.
     pub context: usize,
     /// Texts encoded at once.
@@ -42,6 +45,8 @@ pub struct lowrank_encoder_limits {
     pub max_total_rank: usize,
     /// One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
     pub precision: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// Runs an encoder's base over texts, each under its own adapters, in a workspace of the caller.
@@ -55,41 +60,86 @@ pub struct lowrank_encoder {
 pub const LOWRANK_ENCODER_BYTES: usize = 1024;
 const _: () = assert!(size::<lowrank_encoder>() <= LOWRANK_ENCODER_BYTES);
 
-/// `encoder` borrows `executor`, which lies beside it: so they are only reached one by one.
-pub(super) struct EncoderValue {
-    encoder: Encoder<'static, 'static>,
-    workspace: Span,
-    executor: Callback,
+runs! {
+    lowrank_encoder, 0x6c65_6e63, Encoder, Bert, lowrank_encoder_limits -> EncoderLimits,
+    |c, argument| EncoderLimits {
+        context: c.context,
+        batch: c.batch,
+        tokens: c.tokens,
+        precision: precision_of(c.precision, argument)?,
+        lanes: c.lanes,
+        max_active: c.max_active,
+        max_total_rank: c.max_total_rank,
+    },
+    |config, limits| {
+        limits.check(config)?;
+        encoder_need(config, limits)
+    }
 }
 
-impl Kind for lowrank_encoder {
-    type Value = EncoderValue;
-    const MAGIC: u32 = 0x6c65_6e63;
+// SAFETY: begins with its size; numbers without padding.
+unsafe impl Options for lowrank_encoder_limits {
+    const FIRST: usize = size_of::<Self>();
+
+    fn defaults() -> Self {
+        lowrank_encoder_limits_default(1)
+    }
 }
 
 /// Limits for one text of `context` tokens: one lane, exact products, up to two adapters of rank 64
 /// together.
-#[unsafe(no_mangle)]
-pub extern "C" fn lowrank_encoder_limits_default(context: usize) -> lowrank_encoder_limits {
-    let EncoderLimits { context, batch, tokens, precision: _, lanes, max_active, max_total_rank } =
-        EncoderLimits::new(context);
+pub fn lowrank_encoder_limits_default(context: usize) -> lowrank_encoder_limits {
+    of(&EncoderLimits::new(context))
+}
+
+/// Limits as C has them.
+pub(super) fn of(limits: &EncoderLimits) -> lowrank_encoder_limits {
+    let &EncoderLimits { context, batch, tokens, precision, lanes, max_active, max_total_rank } =
+        limits;
     lowrank_encoder_limits {
+        size: size_of::<lowrank_encoder_limits>(),
         context,
         batch,
         tokens,
         lanes,
         max_active,
         max_total_rank,
-        precision: LOWRANK_PRECISION_EXACT,
+        precision: number_of(precision),
+        reserved: 0,
     }
 }
 
-fn limits_of(limits: &lowrank_encoder_limits, argument: u32) -> Result<EncoderLimits, Refusal> {
-    let precision = precision_of(limits.precision, argument)?;
-    let &lowrank_encoder_limits {
-        context, batch, tokens, lanes, max_active, max_total_rank, ..
-    } = limits;
-    Ok(EncoderLimits { context, batch, tokens, precision, lanes, max_active, max_total_rank })
+/// Writes what `lowrank_encoder_limits_default` returns to a struct of `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_encoder_limits_init(
+    limits: *mut lowrank_encoder_limits,
+    size: usize,
+    context: usize,
+) {
+    // SAFETY: the caller's promises.
+    unsafe { options::init(limits, size, lowrank_encoder_limits_default(context)) };
+}
+
+/// Writes to `*limits`, a struct of `size` bytes, what suits an encoder, as the command line
+/// embeds: texts as long as the base reads them, 32 of them at once, the work in `lanes` parts as
+/// in `lowrank_limits_for_model`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lowrank_encoder_limits_for_model(
+    base: *const lowrank_base,
+    lanes: usize,
+    limits: *mut lowrank_encoder_limits,
+    size: usize,
+    error: *mut lowrank_error,
+) -> lowrank_code {
+    let target = options::target(limits, size, 3);
+    call(error, 5, &[region(base, false, 1), target], || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        let value = unsafe { share(base, 1) }?;
+        target.clear_of(value.archive, false, 1)?;
+        let found = EncoderLimits::for_model(value.model.get()?, &Parts(lanes));
+        // SAFETY: as above.
+        Ok(unsafe { options::write(limits, size, of(&found), 3) }?)
+    })
 }
 
 /// Writes the size of the workspace that an encoder over `base` takes under `limits` to `*need`.
@@ -100,18 +150,8 @@ pub unsafe extern "C" fn lowrank_encoder_need(
     need: *mut lowrank_need,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(base, false, 1), Region::reads(limits, 1, 2), Region::writes(need, 1, 3)];
-    call(error, 4, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        let (value, limits) = unsafe { (share(base, 1)?, limits_of(&*limits, 2)?) };
-        regions[2].clear_of(value.archive, false, 1)?;
-        let config = value.model.bert()?.config();
-        limits.check(config)?;
-        let Need { bytes, kv_bytes } = encoder_need(config, &limits);
-        // SAFETY: as above.
-        unsafe { need.write(lowrank_need { bytes, kv_bytes }) };
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe { running::need::<Encoder<'static, 'static>>(base, limits, need, error) }
 }
 
 /// Makes an encoder over `base` (of `lowrank_bert_open`) in `memory` of at least
@@ -131,57 +171,20 @@ pub unsafe extern "C" fn lowrank_encoder_open(
     encoder: *mut *mut lowrank_encoder,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [
-        object::room(memory, memory_bytes, 1),
-        region(base, false, 3),
-        Region::reads(limits, 1, 4),
-        // Its alignment is the crate's to refuse, with the remainder.
-        Region::memory(workspace, workspace_bytes, 1, 5),
-        Region::reads(executor, 1, 7).optional(),
-        Region::writes(encoder, 1, 8),
-    ];
-    call(error, 9, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            encoder.write(core::ptr::null_mut());
-            let (value, limits) = (share(base, 3)?, limits_of(&*limits, 4)?);
-            let model = *value.model.bert()?;
-            regions[0].clear_of(value.archive, false, 3)?;
-            regions[3].clear_of(value.archive, false, 3)?;
-            let executor = Callback(executor.as_ref().copied().unwrap_or(lowrank_executor::SERIAL));
-            let work = work_of(workspace, workspace_bytes);
-            let used = Span {
-                start: workspace.addr(),
-                bytes: encoder_need(model.config(), &limits).bytes.min(workspace_bytes),
-            };
-            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut EncoderValue| {
-                let own = &raw mut (*place).executor;
-                own.write(executor);
-                let made = Encoder::new(model, &limits, work, &*own)?;
-                (&raw mut (*place).encoder).write(made);
-                (&raw mut (*place).workspace).write(used);
-                Ok(())
-            });
-            encoder.write(object?);
-        }
-        Ok(())
-    })
-}
-
-/// Runs `body` with the encoder of a call whose arguments do not lie in the encoder's workspace.
-unsafe fn with_encoder(
-    encoder: *mut lowrank_encoder,
-    error: *mut lowrank_error,
-    regions: &[Region],
-    body: impl FnOnce(&mut Encoder<'static, 'static>, Span) -> Outcome,
-) -> Outcome {
-    // SAFETY: checked by the caller's `call`.
-    let held: Held<'_, lowrank_encoder> = unsafe { hold(encoder, 1) }?;
-    let value = held.pointer();
-    // SAFETY: an open encoder; `executor` is not touched while `encoder` is borrowed.
-    let (encoder, workspace) = unsafe { (&mut (*value).encoder, (*value).workspace) };
-    clear_of(error, regions, workspace, 1)?;
-    body(encoder, workspace)
+    // SAFETY: the caller's promises.
+    unsafe {
+        running::open(Opening {
+            memory,
+            memory_bytes,
+            base,
+            limits,
+            workspace,
+            workspace_bytes,
+            executor,
+            object: encoder,
+            error,
+        })
+    }
 }
 
 /// Chooses the adapters of a sequence for the texts to come: `count` of them, 0 for the base alone.
@@ -196,28 +199,14 @@ pub unsafe extern "C" fn lowrank_encoder_select(
     count: usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions =
-        [region(encoder, true, 1), region(set, true, 3), Region::reads(choices, count, 4)];
-    call(error, 6, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        let mut set = unsafe { hold(set, 3) }?;
-        let set = set.value();
-        clear_of(error, &[regions[2]], set.memory, 3)?;
-        // SAFETY: as above.
-        unsafe {
-            let choices = Chosen::new(choices, count)?;
-            with_encoder(encoder, error, &regions[1..], |encoder, workspace| {
-                choices.check(set, workspace)?;
-                Ok(encoder.select(sequence, &set.set(), choices.as_slice())?)
-            })
-        }
-    })
+    // SAFETY: the caller's promises.
+    unsafe { running::select(encoder, sequence, set, choices, count, error) }
 }
 
 /// Encodes a batch of `texts` texts. Their tokens lie one behind the other in `tokens`, special
-/// tokens included (`lowrank_encode_text` puts them around): text i is the next `lengths[i]` of the
-/// `count`. `types` has the token type of each (pairs of sentences), or is null: type 0.
-/// On an error nothing is encoded.
+/// tokens included (`lowrank_tokenize_for_encoder` puts them around): text i is the next
+/// `lengths[i]` of the `count`. `types` has the token type of each (pairs of sentences), or is
+/// null: type 0. On an error nothing is encoded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_encode(
     encoder: *mut lowrank_encoder,
@@ -228,55 +217,19 @@ pub unsafe extern "C" fn lowrank_encoder_encode(
     texts: usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let types_region = Region::reads(types, count, 3).optional();
     let regions = [
         region(encoder, true, 1),
         Region::reads(tokens, count, 2),
-        types_region,
+        Region::reads(types, count, 3).optional(),
         Region::reads(lengths, texts, 5),
     ];
-    call(error, 7, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            with_encoder(encoder, error, &regions[1..], |encoder, _| {
-                let types = if types.is_null() { &[] } else { slice(types, count) };
-                Ok(encoder.encode_packed(slice(tokens, count), types, slice(lengths, texts))?)
-            })
-        }
-    })
-}
-
-/// Points `*values` at `*count` floats in the workspace. They stay until the next call with this
-/// encoder.
-unsafe fn tell(
-    encoder: *mut lowrank_encoder,
-    position: u32,
-    values: *mut *const f32,
-    count: *mut usize,
-    error: *mut lowrank_error,
-    what: impl FnOnce(&mut Encoder<'static, 'static>) -> Outcome<(*const f32, usize)>,
-) -> lowrank_code {
-    let regions = [
-        region(encoder, true, 1),
-        Region::writes(values, 1, position),
-        Region::writes(count, 1, position + 1),
-    ];
-    call(error, position + 2, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            with_encoder(encoder, error, &regions[1..], |encoder, _| {
-                let (found, length) = what(encoder)?;
-                values.write(found);
-                count.write(length);
-                Ok(())
-            })
-        }
-    })
-}
-
-/// A slice as C sees it.
-fn parts(values: &[f32]) -> (*const f32, usize) {
-    (values.as_ptr(), values.len())
+    // SAFETY: the caller's promises.
+    unsafe {
+        running::call(encoder, error, 7, &regions, |encoder, _| {
+            let types = if types.is_null() { &[] } else { slice(types, count) };
+            Ok(encoder.encode_packed(slice(tokens, count), types, slice(lengths, texts))?)
+        })
+    }
 }
 
 /// Points `*vector` at the embedding of a text, `*count` floats in the workspace: pooled and
@@ -291,7 +244,7 @@ pub unsafe extern "C" fn lowrank_encoder_embedding(
 ) -> lowrank_code {
     // SAFETY: the caller's promises.
     unsafe {
-        tell(encoder, 3, vector, count, error, |encoder| Ok(parts(encoder.embedding(sequence)?)))
+        running::tell(encoder, 3, vector, count, error, |encoder| Ok(encoder.embedding(sequence)?))
     }
 }
 
@@ -306,17 +259,18 @@ pub unsafe extern "C" fn lowrank_encoder_pooled(
     count: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let pooled = |encoder: &mut Encoder<'static, 'static>| {
-        let pooling = match pooling {
-            LOWRANK_POOLING_MEAN => Pooling::Mean,
-            LOWRANK_POOLING_CLS => Pooling::Cls,
-            LOWRANK_POOLING_POOLER => Pooling::Pooler,
-            found => return Err(Refusal::UnknownConstant { argument: 3, found }.into()),
-        };
-        Ok(parts(encoder.pooled(sequence, pooling)?))
-    };
     // SAFETY: the caller's promises.
-    unsafe { tell(encoder, 4, vector, count, error, pooled) }
+    unsafe {
+        running::tell(encoder, 4, vector, count, error, |encoder| {
+            let pooling = match pooling {
+                LOWRANK_POOLING_MEAN => Pooling::Mean,
+                LOWRANK_POOLING_CLS => Pooling::Cls,
+                LOWRANK_POOLING_POOLER => Pooling::Pooler,
+                found => return Err(Refusal::UnknownConstant { argument: 3, found }.into()),
+            };
+            Ok(encoder.pooled(sequence, pooling)?)
+        })
+    }
 }
 
 /// Points `*states` at the last hidden states of a text, `*count` floats: one row of the base's
@@ -331,7 +285,7 @@ pub unsafe extern "C" fn lowrank_encoder_hidden(
 ) -> lowrank_code {
     // SAFETY: the caller's promises.
     unsafe {
-        tell(encoder, 3, states, count, error, |encoder| Ok(parts(encoder.hidden(sequence)?)))
+        running::tell(encoder, 3, states, count, error, |encoder| Ok(encoder.hidden(sequence)?))
     }
 }
 
@@ -350,24 +304,13 @@ pub unsafe extern "C" fn lowrank_encoder_classify(
     label: *mut u32,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let chosen = Region::writes(label, 1, 6).optional();
-    let regions = [
-        region(encoder, true, 1),
-        Region::writes(logits, capacity, 3),
-        Region::writes(count, 1, 5),
-        chosen,
-    ];
-    call(error, 7, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            with_encoder(encoder, error, &regions[1..], |encoder, _| {
-                let need = encoder.classifier(sequence)?.len();
-                classified(need, logits, capacity, count, label, |logits| {
-                    Ok(encoder.classify(sequence, logits)?)
-                })
-            })
-        }
-    })
+    // SAFETY: the caller's promises.
+    unsafe {
+        let to = Classified { logits, capacity, count, label };
+        running::classify(encoder, sequence, to, error, |encoder, logits| {
+            encoder.classify(sequence, logits)
+        })
+    }
 }
 
 /// Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label`
@@ -381,16 +324,8 @@ pub unsafe extern "C" fn lowrank_encoder_label(
     name_bytes: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions =
-        [region(encoder, true, 1), Region::writes(name, 1, 4), Region::writes(name_bytes, 1, 5)];
-    call(error, 6, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            with_encoder(encoder, error, &regions[1..], |encoder, _| {
-                tell_label(Some(encoder.classifier(sequence)?), label, name, name_bytes)
-            })
-        }
-    })
+    // SAFETY: the caller's promises.
+    unsafe { running::label(encoder, sequence, label, name, name_bytes, error) }
 }
 
 /// Closes an encoder: its memory and its workspace are free again.
@@ -399,11 +334,8 @@ pub unsafe extern "C" fn lowrank_encoder_close(
     encoder: *mut lowrank_encoder,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 2, &[region(encoder, true, 1)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe { hold(encoder, 1) }?.close();
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe { object::close(encoder, error) }
 }
 
 /// The bytes that an encoder object takes, exactly, without its workspace; `LOWRANK_ENCODER_BYTES`

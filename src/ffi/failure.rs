@@ -50,9 +50,17 @@ errors! {
     Threads = 1014, "a thread could not be started";
     /// A training run was refused: options, data or base do not fit; the sentence says why.
     Train = 1015, "a training run was refused: options, data or base do not fit";
-    /// Training diverged; the last good numbers, if a step left some, are in the output file; the sentence says which.
+    /// Training diverged; the last good numbers, if a step left some, are in the output file; the
+    /// sentence says which.
     Diverged { step: u64 } = 1016,
         "training diverged at step {step}; try a smaller learning rate or clipping";
+    /// A struct of options has a size that no version of it has, or sets what this library does not
+    /// know.
+    OptionsSize { argument: u32, found: usize, least: usize, most: usize } = 1017,
+        "the struct in argument {argument} has the size {found}, this library knows {least} to {most} bytes of it: begin with its lowrank_..._default(), and leave 0 what is newer than the library";
+    /// An adapter is chosen with weight 0.
+    NoWeight { slot: u32 } = 1018,
+        "the adapter in slot {slot} is chosen with weight 0: LOWRANK_CHOICE(slot) gives it weight 1; to switch it off, choose without it";
 }
 
 /// Room for the sentence in `lowrank_error`, the NUL included.

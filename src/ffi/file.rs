@@ -6,12 +6,14 @@ use std::path::Path;
 use super::executor::{lowrank_executor, lowrank_task};
 use super::failure::{Failure, Outcome, Refusal, call, lowrank_code, lowrank_error};
 use super::memory::Region;
-use super::object::{self, Kind, hold, place, region, share, size};
-use crate::archive::ArchiveFile;
+use super::object::{self, Kind, region, share, size};
+use crate::archive::{ArchiveFile, Buffer};
+use crate::error::{Error, Field};
 use crate::file::{FileError, Reason};
 use crate::runtime::{Executor, Threads};
 
-/// An archive file, mapped into memory. Files, pools, texts and streams are only in libraries with
+/// An archive that the library keeps in memory: a file that is mapped, or what a training run has
+/// made (`lowrank_train_in_memory`). Files, pools, texts and streams are only in libraries with
 /// `LOWRANK_FEATURE_STD`.
 #[derive(Debug)]
 pub struct lowrank_file {
@@ -22,8 +24,23 @@ pub struct lowrank_file {
 pub const LOWRANK_FILE_BYTES: usize = 64;
 const _: () = assert!(size::<lowrank_file>() <= LOWRANK_FILE_BYTES);
 
+/// The archive of a file object.
+pub(super) enum FileValue {
+    Mapped(ArchiveFile),
+    Made(Buffer),
+}
+
+impl FileValue {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(file) => file,
+            Self::Made(buffer) => buffer,
+        }
+    }
+}
+
 impl Kind for lowrank_file {
-    type Value = ArchiveFile;
+    type Value = FileValue;
     const MAGIC: u32 = 0x6c66_696c;
 }
 
@@ -60,6 +77,31 @@ pub(super) unsafe fn path_of<'a>(path: *const c_char, argument: u32) -> Outcome<
     }
 }
 
+/// The path of a NUL-terminated string in argument 3, if there is one.
+///
+/// # Safety
+/// Null, or a NUL at its end.
+pub(super) unsafe fn optional_path<'a>(path: *const c_char) -> Outcome<Option<&'a Path>> {
+    // SAFETY: the caller's promise.
+    if path.is_null() { Ok(None) } else { unsafe { path_of(path, 3) }.map(Some) }
+}
+
+/// UTF-8 of a NUL-terminated string, if there is one.
+///
+/// # Safety
+/// Null, or a NUL at its end.
+pub(super) unsafe fn string_of<'a>(
+    string: *const c_char,
+    argument: u32,
+) -> Outcome<Option<&'a str>> {
+    if string.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    let text = unsafe { CStr::from_ptr(string) }.to_str();
+    Ok(Some(text.map_err(|error| Refusal::NotUtf8 { argument, valid: error.valid_up_to() })?))
+}
+
 /// Maps the archive at `path` (with a NUL at its end; UTF-8 on Windows) in `memory` of at least
 /// `lowrank_file_bytes()` bytes. The file must not be changed in place while it is open: replace it
 /// by rename. On success `*file` is the object, on failure null.
@@ -71,24 +113,12 @@ pub unsafe extern "C" fn lowrank_file_open(
     file: *mut *mut lowrank_file,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [
-        object::room(memory, memory_bytes, 1),
-        Region::reads(path, 1, 3),
-        Region::writes(file, 1, 4),
-    ];
-    call(error, 5, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            file.write(core::ptr::null_mut());
-            let opened = ArchiveFile::open(path_of(path, 3)?)?;
-            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut ArchiveFile| {
-                place.write(opened);
-                Ok(())
-            });
-            file.write(object?);
-        }
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe {
+        object::open((memory, memory_bytes), Region::reads(path, 1, 3), file, 4, error, |_| {
+            Ok(FileValue::Mapped(ArchiveFile::open(path_of(path, 3)?)?))
+        })
+    }
 }
 
 /// Points `*archive` at the `*bytes` bytes of an open file, aligned as the open functions ask for.
@@ -106,9 +136,9 @@ pub unsafe extern "C" fn lowrank_file_archive(
         || {
             // SAFETY: checked by `call`; the caller vouches for the memory.
             unsafe {
-                let value = share(file, 1)?;
-                archive.write(value.as_ptr().cast());
-                bytes.write(value.len());
+                let found = share(file, 1)?.bytes();
+                archive.write(found.as_ptr().cast());
+                bytes.write(found.len());
             }
             Ok(())
         },
@@ -121,11 +151,8 @@ pub unsafe extern "C" fn lowrank_file_close(
     file: *mut lowrank_file,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 2, &[region(file, true, 1)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe { hold(file, 1) }?.close();
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe { object::close(file, error) }
 }
 
 /// The bytes that a file object takes, exactly; `LOWRANK_FILE_BYTES` is enough on every target.
@@ -159,24 +186,20 @@ pub unsafe extern "C" fn lowrank_threads_open(
     threads: *mut *mut lowrank_threads,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 5, &[object::room(memory, memory_bytes, 1), Region::writes(threads, 1, 4)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            threads.write(core::ptr::null_mut());
-            if lanes > MOST_THREADS {
-                let (field, found, most) = (crate::error::Field::Lanes, lanes, MOST_THREADS);
-                return Err(crate::error::Error::Limit { field, found, most }.into());
-            }
-            let pool = Threads::new(lanes)
-                .map_err(|error| Failure::Said(Refusal::Threads, error.to_string()))?;
-            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut Threads| {
-                place.write(pool);
-                Ok(())
-            });
-            threads.write(object?);
-        }
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe {
+        let none = Region::reads::<u8>(core::ptr::null(), 0, 3);
+        object::open((memory, memory_bytes), none, threads, 4, error, |_| start(lanes))
+    }
+}
+
+/// A pool of `threads` threads, 0 for one per core.
+pub(super) fn start(threads: usize) -> Outcome<Threads> {
+    if threads > MOST_THREADS {
+        let (field, found, most) = (Field::Lanes, threads, MOST_THREADS);
+        return Err(Error::Limit { field, found, most }.into());
+    }
+    Threads::new(threads).map_err(|error| Failure::Said(Refusal::Threads, error.to_string()))
 }
 
 /// The most threads of a pool: the most lanes of a session.
@@ -242,11 +265,8 @@ pub unsafe extern "C" fn lowrank_threads_close(
     threads: *mut lowrank_threads,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 2, &[region(threads, true, 1)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe { hold(threads, 1) }?.close();
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe { object::close(threads, error) }
 }
 
 /// The bytes that a pool object takes, exactly; `LOWRANK_THREADS_BYTES` is enough on every target.

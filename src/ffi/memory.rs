@@ -51,7 +51,6 @@ impl Region {
     }
 
     /// `bytes` of memory that the call reads, on a boundary of `alignment`.
-    #[cfg(feature = "std")]
     pub(super) fn bytes(
         pointer: *const c_void,
         bytes: usize,

@@ -3,9 +3,10 @@
 //! Nothing is computed here: pointers become references once they have been checked, and the
 //! crate's own types do the work.
 //!
-//! `memory` checks pointers, `object` keeps objects in foreign memory, `failure` turns errors into
-//! codes and numbers; every other file is one chapter of the header. Files, text, threads, import
-//! and training need `std`.
+//! `memory` checks pointers, `object` keeps objects in foreign memory, `options` reads structs that
+//! carry their size, `running` is what sessions, encoders, recurrent sessions and predictors share,
+//! `family` tells families apart, `failure` turns errors into codes and numbers; every other file
+//! is one chapter of the header. Files, text, threads, import and training need `std`.
 //!
 //! What cannot be checked is the caller's promise: that a pointer which is not null is valid for
 //! the length that comes with it, that archives stay where they are and unchanged as long as
@@ -18,21 +19,37 @@
 )]
 
 mod about;
+mod adapter;
 mod base;
 #[cfg(feature = "std")]
 mod chat;
+mod choice;
 mod encoder;
+#[cfg(feature = "std")]
+mod example;
 mod executor;
 mod failure;
+mod family;
 #[cfg(feature = "std")]
 mod file;
 #[cfg(feature = "std")]
+mod generate;
+#[cfg(feature = "std")]
 mod import;
+#[cfg(feature = "std")]
+mod job;
+mod limits;
+#[cfg(feature = "std")]
+mod measure;
 mod memory;
 mod object;
+mod options;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 mod panic;
+mod predictor;
+mod recurrent;
 mod requests;
+mod running;
 mod sampler;
 mod session;
 mod set;
@@ -40,20 +57,35 @@ mod set;
 mod text;
 #[cfg(feature = "std")]
 mod train;
+#[cfg(feature = "std")]
+mod train_options;
+#[cfg(feature = "std")]
+mod train_run;
 
 pub use about::*;
+pub use adapter::*;
 pub use base::*;
 #[cfg(feature = "std")]
 pub use chat::*;
+pub use choice::*;
 pub use encoder::*;
+#[cfg(feature = "std")]
+pub use example::*;
 pub use executor::*;
 pub use failure::*;
 #[cfg(feature = "std")]
 pub use file::*;
 #[cfg(feature = "std")]
+pub use generate::*;
+#[cfg(feature = "std")]
 pub use import::*;
+pub use limits::*;
+#[cfg(feature = "std")]
+pub use measure::*;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 pub use panic::*;
+pub use predictor::*;
+pub use recurrent::*;
 pub use requests::*;
 pub use sampler::*;
 pub use session::*;
@@ -62,3 +94,5 @@ pub use set::*;
 pub use text::*;
 #[cfg(feature = "std")]
 pub use train::*;
+#[cfg(feature = "std")]
+pub use train_options::*;

@@ -9,7 +9,7 @@ use core::ffi::c_void;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-use super::failure::Refusal;
+use super::failure::{Outcome, Refusal, call, lowrank_code, lowrank_error};
 use super::memory::Region;
 
 /// The alignment of every object.
@@ -53,6 +53,47 @@ pub(super) fn region<K: Kind>(object: *const K, is_written: bool, argument: u32)
     } else {
         Region::reads(object.cast::<u64>(), size::<K>() / ALIGN, argument)
     }
+}
+
+/// Opens an object that is made of one thing, which `from` points at: `make` is called once all
+/// pointers are checked, with the object's memory. Arguments 1 and 2 of the C function are that
+/// memory, `position` is the number of `object`, and the error is the one behind it.
+///
+/// # Safety
+/// The promises of the C function's caller.
+pub(super) unsafe fn open<K: Kind>(
+    (memory, bytes): (*mut c_void, usize),
+    from: Region,
+    object: *mut *mut K,
+    position: u32,
+    error: *mut lowrank_error,
+    make: impl FnOnce(Region) -> Outcome<K::Value>,
+) -> lowrank_code {
+    let regions = [room(memory, bytes, 1), from, Region::writes(object, 1, position)];
+    call(error, position + 1, &regions, || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        unsafe {
+            object.write(core::ptr::null_mut());
+            let made: Outcome<_> = place(memory, bytes, 1, |place: *mut K::Value| {
+                place.write(make(regions[0])?);
+                Ok(())
+            });
+            object.write(made?);
+        }
+        Ok(())
+    })
+}
+
+/// Closes the object in argument 1; the error is argument 2.
+///
+/// # Safety
+/// The promises of the C function's caller.
+pub(super) unsafe fn close<K: Kind>(object: *mut K, error: *mut lowrank_error) -> lowrank_code {
+    call(error, 2, &[region(object, true, 1)], || {
+        // SAFETY: checked by `call`; the caller vouches for the memory.
+        unsafe { hold(object, 1) }?.close();
+        Ok(())
+    })
 }
 
 /// Makes an object of what `value` makes, in memory that was checked as [`room`]. `value` gets the

@@ -1,78 +1,21 @@
-//! Sessions: limits, the memory they need, and the calls that continue sequences.
+//! Sessions: the calls that continue sequences of a decoder.
 
 use core::ffi::{c_char, c_void};
 use core::mem::offset_of;
 
-use super::base::{lowrank_base, tell_label};
+use super::base::lowrank_base;
+use super::choice::lowrank_choice;
 use super::executor::{Callback, lowrank_executor};
-use super::failure::{Outcome, Refusal, call, clear_of, lowrank_code, lowrank_error};
-use super::memory::{Region, Span, slice};
-use super::object::{self, Held, Kind, hold, place, region, share, size};
+use super::failure::{Refusal, lowrank_code, lowrank_error};
+use super::limits::{lowrank_limits, lowrank_need, to_limits};
+use super::memory::{Region, slice};
+use super::object::{self, Kind, hold, region, size};
+use super::running::{self, Classified, Opening, Running, Work, runs};
 use super::sampler::lowrank_sampler;
-use super::set::{SetValue, lowrank_set};
-use crate::adapter::Choice;
-use crate::archive::Line;
-use crate::kernel::Precision;
-use crate::runtime::{KvFormat, Limits, Need, Session, need};
-
-/// `kv_format`: keys and values take 4 bytes a number.
-pub const LOWRANK_KV_F32: u32 = 0;
-/// `kv_format`: keys and values take 2 bytes a number.
-pub const LOWRANK_KV_F16: u32 = 1;
-/// `kv_format`: keys and values take 1 byte a number, and 4 for the scale of each token and head.
-pub const LOWRANK_KV_INT8: u32 = 2;
-/// `precision`: f32 activations; the same tokens on every target.
-pub const LOWRANK_PRECISION_EXACT: u32 = 0;
-/// `precision`: activations rounded to 8 bits where the weights allow it; faster.
-pub const LOWRANK_PRECISION_FAST: u32 = 1;
-
-/// What a session must have room for. Start from `lowrank_limits_default`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct lowrank_limits {
-    /// The longest sequence, in tokens.
-    pub context: usize,
-    /// Sequences side by side.
-    pub batch: usize,
-    /// Prompt tokens computed at once.
-    pub prefill_chunk: usize,
-    /// Parts that the work is split into: as many as the executor has threads. Results do not
-    /// depend on it.
-    pub lanes: usize,
-    /// Adapters that one sequence can have at a time, at most `LOWRANK_MAX_CHOICES`.
-    pub max_active: usize,
-    /// The sum of their ranks.
-    pub max_total_rank: usize,
-    /// One of `LOWRANK_KV_F16`, `LOWRANK_KV_F32`, `LOWRANK_KV_INT8`.
-    pub kv_format: u32,
-    /// One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
-    pub precision: u32,
-}
-
-/// The size of a workspace.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct lowrank_need {
-    /// Bytes, exactly: one less is an error.
-    pub bytes: usize,
-    /// The part of them that keeps keys and values.
-    pub kv_bytes: usize,
-}
-
-/// The most adapters that can be chosen at once.
-pub const LOWRANK_MAX_CHOICES: usize = 32;
-
-/// One adapter of a choice.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-pub struct lowrank_choice {
-    /// The slot of the set.
-    pub slot: u32,
-    /// 1 is as trained, 0 switches it off, other values scale its effect.
-    pub weight: f32,
-    /// A rank below the trained one (DyLoRA), or 0 for all of it. Refused for DoRA.
-    pub rank: u32,
-}
+use super::set::lowrank_set;
+use crate::adapter::{AdapterSet, Choice, Classifier};
+use crate::model::llama::Llama;
+use crate::runtime::{Limits, Need, Session, need};
 
 /// One token of a step.
 #[repr(C)]
@@ -86,7 +29,7 @@ pub struct lowrank_next {
 
 // A slice of these is handed on as a slice of pairs: the compiler lays both out alike, or this does
 // not build.
-type Pair = (usize, u32);
+pub(super) type Pair = (usize, u32);
 const _: () = assert!(
     size_of::<Pair>() == size_of::<lowrank_next>()
         && align_of::<Pair>() == align_of::<lowrank_next>()
@@ -107,73 +50,12 @@ pub struct lowrank_session {
 pub const LOWRANK_SESSION_BYTES: usize = 1536;
 const _: () = assert!(size::<lowrank_session>() <= LOWRANK_SESSION_BYTES);
 
-/// `session` borrows `executor`, which lies beside it: so they are only reached one by one.
-pub(super) struct SessionValue {
-    session: Session<'static, 'static>,
-    workspace: Span,
-    executor: Callback,
-}
-
-impl Kind for lowrank_session {
-    type Value = SessionValue;
-    const MAGIC: u32 = 0x6c73_6573;
-}
-
-/// Limits for one sequence of `context` tokens: one lane, 32 prompt tokens at once, f16 keys and
-/// values, exact products, up to two adapters of rank 64 together.
-#[unsafe(no_mangle)]
-pub extern "C" fn lowrank_limits_default(context: usize) -> lowrank_limits {
-    let Limits {
-        context,
-        batch,
-        prefill_chunk,
-        kv_format: _,
-        precision: _,
-        lanes,
-        max_active,
-        max_total_rank,
-    } = Limits::new(context);
-    let (kv_format, precision) = (LOWRANK_KV_F16, LOWRANK_PRECISION_EXACT);
-    lowrank_limits {
-        context,
-        batch,
-        prefill_chunk,
-        lanes,
-        max_active,
-        max_total_rank,
-        kv_format,
-        precision,
-    }
-}
-
-fn limits_of(limits: &lowrank_limits, argument: u32) -> Result<Limits, Refusal> {
-    let kv_format = match limits.kv_format {
-        LOWRANK_KV_F32 => KvFormat::F32,
-        LOWRANK_KV_F16 => KvFormat::F16,
-        LOWRANK_KV_INT8 => KvFormat::Int8,
-        found => return Err(Refusal::UnknownConstant { argument, found }),
-    };
-    let precision = precision_of(limits.precision, argument)?;
-    let &lowrank_limits {
-        context, batch, prefill_chunk, lanes, max_active, max_total_rank, ..
-    } = limits;
-    Ok(Limits {
-        context,
-        batch,
-        prefill_chunk,
-        kv_format,
-        precision,
-        lanes,
-        max_active,
-        max_total_rank,
-    })
-}
-
-pub(super) fn precision_of(precision: u32, argument: u32) -> Result<Precision, Refusal> {
-    match precision {
-        LOWRANK_PRECISION_EXACT => Ok(Precision::Exact),
-        LOWRANK_PRECISION_FAST => Ok(Precision::Fast),
-        found => Err(Refusal::UnknownConstant { argument, found }),
+runs! {
+    lowrank_session, 0x6c73_6573, Session, Llama, lowrank_limits -> Limits,
+    |options, argument| to_limits(options, argument)?,
+    |config, limits| {
+        limits.check(config)?;
+        need(config, limits)
     }
 }
 
@@ -186,18 +68,8 @@ pub unsafe extern "C" fn lowrank_session_need(
     need: *mut lowrank_need,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(base, false, 1), Region::reads(limits, 1, 2), Region::writes(need, 1, 3)];
-    call(error, 4, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        let (value, limits) = unsafe { (share(base, 1)?, limits_of(&*limits, 2)?) };
-        regions[2].clear_of(value.archive, false, 1)?;
-        let config = value.model.llama()?.config();
-        limits.check(config)?;
-        let Need { bytes, kv_bytes } = crate::runtime::need(config, &limits);
-        // SAFETY: as above.
-        unsafe { need.write(lowrank_need { bytes, kv_bytes }) };
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe { running::need::<Session<'static, 'static>>(base, limits, need, error) }
 }
 
 /// Makes a session over `base` in `memory` of at least `lowrank_session_bytes()` bytes, with
@@ -217,73 +89,20 @@ pub unsafe extern "C" fn lowrank_session_open(
     session: *mut *mut lowrank_session,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [
-        object::room(memory, memory_bytes, 1),
-        region(base, false, 3),
-        Region::reads(limits, 1, 4),
-        // Its alignment is the crate's to refuse, with the remainder.
-        Region::memory(workspace, workspace_bytes, 1, 5),
-        Region::reads(executor, 1, 7).optional(),
-        Region::writes(session, 1, 8),
-    ];
-    call(error, 9, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            session.write(core::ptr::null_mut());
-            let (value, limits) = (share(base, 3)?, limits_of(&*limits, 4)?);
-            let model = *value.model.llama()?;
-            regions[0].clear_of(value.archive, false, 3)?;
-            regions[3].clear_of(value.archive, false, 3)?;
-            let executor = Callback(executor.as_ref().copied().unwrap_or(lowrank_executor::SERIAL));
-            let work = work_of(workspace, workspace_bytes);
-            let used = Span {
-                start: workspace.addr(),
-                bytes: need(model.config(), &limits).bytes.min(workspace_bytes),
-            };
-            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut SessionValue| {
-                let own = &raw mut (*place).executor;
-                own.write(executor);
-                let made = Session::new(model, &limits, work, &*own)?;
-                (&raw mut (*place).session).write(made);
-                (&raw mut (*place).workspace).write(used);
-                Ok(())
-            });
-            session.write(object?);
-        }
-        Ok(())
-    })
-}
-
-/// The workspace as a slice.
-///
-/// # Safety
-/// It was checked as a region; nothing else uses it while the object lives.
-pub(super) unsafe fn work_of(workspace: *mut c_void, bytes: usize) -> &'static mut [u8] {
-    // No bytes at all still start somewhere: on a boundary, so that the error is about their
-    // number.
-    let first = if bytes == 0 {
-        core::ptr::without_provenance_mut(align_of::<Line>())
-    } else {
-        workspace.cast()
-    };
-    // SAFETY: the caller's promise.
-    unsafe { core::slice::from_raw_parts_mut(first, bytes) }
-}
-
-/// Runs `body` with the session of a call whose arguments do not lie in the session's workspace.
-pub(super) unsafe fn with_session(
-    session: *mut lowrank_session,
-    error: *mut lowrank_error,
-    regions: &[Region],
-    body: impl FnOnce(&mut Session<'static, 'static>, Span) -> Outcome,
-) -> Outcome {
-    // SAFETY: checked by the caller's `call`.
-    let held: Held<'_, lowrank_session> = unsafe { hold(session, 1) }?;
-    let value = held.pointer();
-    // SAFETY: an open session; `executor` is not touched while `session` is borrowed.
-    let (session, workspace) = unsafe { (&mut (*value).session, (*value).workspace) };
-    clear_of(error, regions, workspace, 1)?;
-    body(session, workspace)
+    // SAFETY: the caller's promises.
+    unsafe {
+        running::open(Opening {
+            memory,
+            memory_bytes,
+            base,
+            limits,
+            workspace,
+            workspace_bytes,
+            executor,
+            object: session,
+            error,
+        })
+    }
 }
 
 /// Chooses the adapters of a sequence: `count` of them, 0 for the base alone. The session keeps
@@ -299,66 +118,8 @@ pub unsafe extern "C" fn lowrank_session_select(
     count: usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions =
-        [region(session, true, 1), region(set, true, 3), Region::reads(choices, count, 4)];
-    call(error, 6, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        let mut set = unsafe { hold(set, 3) }?;
-        let set = set.value();
-        clear_of(error, &[regions[2]], set.memory, 3)?;
-        // SAFETY: as above.
-        unsafe {
-            let choices = Chosen::new(choices, count)?;
-            with_session(session, error, &regions[1..], |session, workspace| {
-                choices.check(set, workspace)?;
-                Ok(session.select(sequence, &set.set(), choices.as_slice())?)
-            })
-        }
-    })
-}
-
-/// The choices of a call.
-pub(super) struct Chosen {
-    choices: [Choice; LOWRANK_MAX_CHOICES],
-    count: usize,
-}
-
-impl Chosen {
-    /// Copies `count` choices.
-    ///
-    /// # Safety
-    /// As [`slice`].
-    pub(super) unsafe fn new(choices: *const lowrank_choice, count: usize) -> Outcome<Self> {
-        if count > LOWRANK_MAX_CHOICES {
-            return Err(Refusal::TooManyChoices { have: count, most: LOWRANK_MAX_CHOICES }.into());
-        }
-        let mut chosen = Self { choices: [Choice::slot(0); LOWRANK_MAX_CHOICES], count };
-        // SAFETY: the caller's promise.
-        for (to, from) in chosen.choices.iter_mut().zip(unsafe { slice(choices, count) }) {
-            *to = Choice {
-                slot: from.slot,
-                weight: from.weight,
-                rank: (from.rank > 0).then_some(from.rank),
-            };
-        }
-        Ok(chosen)
-    }
-
-    pub(super) fn as_slice(&self) -> &[Choice] {
-        self.choices.get(..self.count).unwrap_or_default()
-    }
-
-    /// Refuses a set (argument 3) or chosen adapters that lie in the `workspace` of the object in
-    /// argument 1.
-    pub(super) fn check(&self, set: &SetValue, workspace: Span) -> Outcome {
-        let inside = |choice: &Choice| {
-            set.archive(choice.slot).is_some_and(|archive| archive.meets(workspace))
-        };
-        if set.memory.meets(workspace) || self.as_slice().iter().any(inside) {
-            return Err(Refusal::Overlap { first: 1, second: 3 }.into());
-        }
-        Ok(())
-    }
+    // SAFETY: the caller's promises.
+    unsafe { running::select(session, sequence, set, choices, count, error) }
 }
 
 /// Appends `count` tokens to a sequence and computes the logits after the last one. On an error
@@ -371,15 +132,13 @@ pub unsafe extern "C" fn lowrank_session_prefill(
     count: usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(session, true, 1), Region::reads(tokens, count, 3)];
-    call(error, 5, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            with_session(session, error, &regions[1..], |session, _| {
-                Ok(session.prefill(sequence, slice(tokens, count))?)
-            })
-        }
-    })
+    // SAFETY: the caller's promises.
+    unsafe {
+        let regions = [region(session, true, 1), Region::reads(tokens, count, 3)];
+        running::call(session, error, 5, &regions, |session, _| {
+            Ok(session.prefill(sequence, slice(tokens, count))?)
+        })
+    }
 }
 
 /// Appends `count` tokens to a sequence as `lowrank_session_prefill` does, but classifies it with
@@ -400,55 +159,17 @@ pub unsafe extern "C" fn lowrank_session_classify(
     label: *mut u32,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [
-        region(session, true, 1),
-        Region::reads(tokens, count, 3),
-        Region::writes(logits, capacity, 5),
-        Region::writes(labels, 1, 7),
-        Region::writes(label, 1, 8).optional(),
-    ];
-    call(error, 9, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            with_session(session, error, &regions[1..], |session, _| {
-                let need = session.classifier(sequence)?.len();
-                classified(need, logits, capacity, labels, label, |logits| {
-                    Ok(session.classify(sequence, slice(tokens, count), logits)?)
-                })
-            })
-        }
-    })
-}
-
-/// Lets `classify` fill `need` logits and tells their number and the largest one's label.
-///
-/// # Safety
-/// The pointers were checked: room for `capacity` logits, apart from everything else.
-pub(super) unsafe fn classified(
-    need: usize,
-    logits: *mut f32,
-    capacity: usize,
-    labels: *mut usize,
-    label: *mut u32,
-    classify: impl FnOnce(&mut [f32]) -> Outcome,
-) -> Outcome {
-    // SAFETY: the caller's promise; what the buffer holds is no float before it is written.
+    // SAFETY: the caller's promises.
     unsafe {
-        labels.write(need);
-        if need > capacity {
-            return Err(Refusal::BufferTooSmall { have: capacity, need }.into());
-        }
-        logits.write_bytes(0, need);
-        let logits = core::slice::from_raw_parts_mut(logits, need);
-        classify(logits)?;
-        if !label.is_null() {
-            let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &at)| {
-                if at > best.1 { (i, at) } else { best }
-            });
-            label.write(best.0 as u32);
-        }
+        let to = Classified { logits, capacity, count: labels, label };
+        let [told, number, best] = to.regions(5);
+        let tokens_region = Region::reads(tokens, count, 3);
+        let regions = [region(session, true, 1), tokens_region, told, number, best];
+        running::call(session, error, 9, &regions, |session, _| {
+            let need = session.classifier(sequence)?.len();
+            to.fill(need, |logits| session.classify(sequence, slice(tokens, count), logits))
+        })
     }
-    Ok(())
 }
 
 /// Points `*name` at the name of a label of a sequence's classifier, as `lowrank_adapter_label`
@@ -462,16 +183,8 @@ pub unsafe extern "C" fn lowrank_session_label(
     name_bytes: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions =
-        [region(session, true, 1), Region::writes(name, 1, 4), Region::writes(name_bytes, 1, 5)];
-    call(error, 6, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            with_session(session, error, &regions[1..], |session, _| {
-                tell_label(Some(session.classifier(sequence)?), label, name, name_bytes)
-            })
-        }
-    })
+    // SAFETY: the caller's promises.
+    unsafe { running::label(session, sequence, label, name, name_bytes, error) }
 }
 
 /// Appends one token to each of `count` different sequences, in one pass, and computes their
@@ -483,16 +196,13 @@ pub unsafe extern "C" fn lowrank_session_step(
     count: usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(session, true, 1), Region::reads(tokens, count, 2)];
-    call(error, 4, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory; the pairs are laid out
-        // alike (asserted above).
-        unsafe {
-            with_session(session, error, &regions[1..], |session, _| {
-                Ok(session.step(slice(tokens.cast::<Pair>(), count))?)
-            })
-        }
-    })
+    // SAFETY: the caller's promises; the pairs are laid out alike (asserted beside `Pair`).
+    unsafe {
+        let regions = [region(session, true, 1), Region::reads(tokens, count, 2)];
+        running::call(session, error, 4, &regions, |session, _| {
+            Ok(session.step(slice(tokens.cast::<Pair>(), count))?)
+        })
+    }
 }
 
 /// Chooses the next token of a sequence and writes it to `*token`; does not append it.
@@ -504,17 +214,16 @@ pub unsafe extern "C" fn lowrank_session_sample(
     token: *mut u32,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(session, true, 1), region(sampler, true, 3), Region::writes(token, 1, 4)];
-    call(error, 5, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let regions =
+            [region(session, true, 1), region(sampler, true, 3), Region::writes(token, 1, 4)];
+        running::call(session, error, 5, &regions, |session, _| {
             let mut sampler = hold(sampler, 3)?;
-            with_session(session, error, &regions[1..], |session, _| {
-                token.write(session.sample(sequence, sampler.value())?);
-                Ok(())
-            })
-        }
-    })
+            token.write(session.sample(sequence, sampler.value())?);
+            Ok(())
+        })
+    }
 }
 
 /// Points `*logits` at the logits after the last token of a sequence, `*count` floats in the
@@ -528,19 +237,10 @@ pub unsafe extern "C" fn lowrank_session_logits(
     count: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions =
-        [region(session, true, 1), Region::writes(logits, 1, 3), Region::writes(count, 1, 4)];
-    call(error, 5, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            with_session(session, error, &regions[1..], |session, _| {
-                let found = session.logits(sequence)?;
-                logits.write(found.as_ptr());
-                count.write(found.len());
-                Ok(())
-            })
-        }
-    })
+    // SAFETY: the caller's promises.
+    unsafe {
+        running::tell(session, 3, logits, count, error, |session| Ok(session.logits(sequence)?))
+    }
 }
 
 /// Points `*tokens` at the `*count` tokens of a sequence, in the workspace. They stay until the
@@ -553,19 +253,10 @@ pub unsafe extern "C" fn lowrank_session_tokens(
     count: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions =
-        [region(session, true, 1), Region::writes(tokens, 1, 3), Region::writes(count, 1, 4)];
-    call(error, 5, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            with_session(session, error, &regions[1..], |session, _| {
-                let found = session.tokens(sequence)?;
-                tokens.write(found.as_ptr());
-                count.write(found.len());
-                Ok(())
-            })
-        }
-    })
+    // SAFETY: the caller's promises.
+    unsafe {
+        running::tell(session, 3, tokens, count, error, |session| Ok(session.tokens(sequence)?))
+    }
 }
 
 /// Writes to `*room` how many more tokens a sequence can take.
@@ -576,16 +267,14 @@ pub unsafe extern "C" fn lowrank_session_room(
     room: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [region(session, true, 1), Region::writes(room, 1, 3)];
-    call(error, 4, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            with_session(session, error, &regions[1..], |session, _| {
-                room.write(session.room(sequence)?);
-                Ok(())
-            })
-        }
-    })
+    // SAFETY: the caller's promises.
+    unsafe {
+        let regions = [region(session, true, 1), Region::writes(room, 1, 3)];
+        running::call(session, error, 4, &regions, |session, _| {
+            room.write(session.room(sequence)?);
+            Ok(())
+        })
+    }
 }
 
 /// Forgets the tokens of a sequence. Its adapters stay chosen.
@@ -595,10 +284,8 @@ pub unsafe extern "C" fn lowrank_session_reset(
     sequence: usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 3, &[region(session, true, 1)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe { with_session(session, error, &[], |session, _| Ok(session.reset(sequence)?)) }
-    })
+    // SAFETY: the caller's promises.
+    unsafe { running::change(session, error, 3, |session| session.reset(sequence)) }
 }
 
 /// Closes a session: its memory and its workspace are free again.
@@ -607,9 +294,13 @@ pub unsafe extern "C" fn lowrank_session_close(
     session: *mut lowrank_session,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 2, &[region(session, true, 1)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe { hold(session, 1) }?.close();
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe { object::close(session, error) }
+}
+
+/// The bytes that a session object takes, exactly, without its workspace; `LOWRANK_SESSION_BYTES`
+/// is enough on every target.
+#[unsafe(no_mangle)]
+pub extern "C" fn lowrank_session_bytes() -> usize {
+    size::<lowrank_session>()
 }

@@ -5,8 +5,10 @@
 
 use core::ffi::c_void;
 
-use super::base::{Model, lowrank_adapter, lowrank_base};
+use super::adapter::{AdapterValue, lowrank_adapter};
+use super::base::lowrank_base;
 use super::failure::{Failure, Outcome, Refusal, call, clear_of, lowrank_code, lowrank_error};
+use super::family::Model;
 use super::memory::{Region, Span};
 use super::object::{self, Held, Kind, hold, place, region, share, size};
 use crate::adapter::{AdapterSet, Generation, Slot};
@@ -58,7 +60,7 @@ impl SetValue {
         // out.
         AdapterSet::new(
             unsafe { core::slice::from_raw_parts_mut(self.slots, self.count) },
-            &self.model,
+            self.model.base(),
         )
     }
 
@@ -213,7 +215,7 @@ fn attach(
     set: &mut SetValue,
     slot: u32,
     expected: Option<Generation>,
-    value: &super::base::AdapterValue,
+    value: &AdapterValue,
 ) -> Outcome<Generation> {
     // The set's own memory must not be that of the adapter it will read.
     if set.memory.meets(value.archive) {
@@ -287,9 +289,6 @@ pub unsafe extern "C" fn lowrank_set_close(
     set: *mut lowrank_set,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 2, &[region(set, true, 1)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe { hold(set, 1) }?.close();
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe { object::close(set, error) }
 }

@@ -3,11 +3,12 @@
 use core::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-use super::base::{Model, lowrank_base};
+use super::base::lowrank_base;
 use super::failure::{Outcome, Refusal, call, lowrank_code, lowrank_error};
+use super::family::Opened;
 use super::memory::{Region, slice};
-use super::object::{self, Kind, hold, place, region, share, size};
-use crate::text::{StreamDecoder, TextBorder};
+use super::object::{self, Kind, hold, region, share, size};
+use crate::text::{StreamDecoder, TextBorder, TextError};
 
 /// The tokenizer and chat template of a base, read once. Any number of threads may use it; the base
 /// may be closed before it.
@@ -54,10 +55,10 @@ impl Kind for lowrank_stream {
     const MAGIC: u32 = 0x6c73_7472;
 }
 
-/// `lowrank_encode`, `lowrank_decode`: special tokens are parsed in text, and written out.
+/// `lowrank_tokenize`, `lowrank_detokenize`: special tokens are parsed in text, and written out.
 pub const LOWRANK_SPECIAL: u32 = 1;
-/// `lowrank_encode`: a prompt; the begin-of-sequence token comes first where the model's rule asks
-/// for one. Implies `LOWRANK_SPECIAL`.
+/// `lowrank_tokenize`: a prompt; the begin-of-sequence token comes first where the model's rule
+/// asks for one. Implies `LOWRANK_SPECIAL`.
 pub const LOWRANK_PROMPT: u32 = 2;
 
 /// UTF-8 of the caller.
@@ -102,34 +103,33 @@ pub unsafe extern "C" fn lowrank_text_open(
     text: *mut *mut lowrank_text,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions =
-        [object::room(memory, memory_bytes, 1), region(base, false, 3), Region::writes(text, 1, 4)];
-    call(error, 5, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            text.write(core::ptr::null_mut());
+    // SAFETY: the caller's promises.
+    unsafe {
+        object::open((memory, memory_bytes), region(base, false, 3), text, 4, error, |room| {
             let value = share(base, 3)?;
-            regions[0].clear_of(value.archive, false, 3)?;
-            let (border, max_length) = match &value.model {
-                Model::Llama(model) => (TextBorder::new(model)?, model.config().context),
-                Model::Bert(model) => (TextBorder::for_encoder(model)?, model.max_length()),
+            room.clear_of(value.archive, false, 3)?;
+            let border = match value.model.opened() {
+                Opened::Llama(model) => TextBorder::new(model)?,
+                Opened::Bert(model) => TextBorder::for_encoder(model)?,
+                Opened::Lstm(model) => TextBorder::for_lstm(model)?,
+                Opened::Mlp(_) => return Err(TextError(NO_TEXT.into()).into()),
             };
-            let made = TextValue { border: Arc::new(border), max_length };
-            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut TextValue| {
-                place.write(made);
-                Ok(())
-            });
-            text.write(object?);
-        }
-        Ok(())
-    })
+            let max_length = match value.model.facts().max_length {
+                0 => usize::MAX,
+                most => most,
+            };
+            Ok(TextValue { border: Arc::new(border), max_length })
+        })
+    }
 }
+
+const NO_TEXT: &str = "a multilayer perceptron reads rows of numbers: it has no tokenizer";
 
 /// Writes the ids of `string` (`string_bytes` bytes of UTF-8) to `tokens` and their number to
 /// `*count`. If there are more than `capacity`, nothing is written but the number
 /// (`LOWRANK_ERROR_BUFFER_TOO_SMALL`). `flags` is a sum of `LOWRANK_SPECIAL`, `LOWRANK_PROMPT`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_encode(
+pub unsafe extern "C" fn lowrank_tokenize(
     text: *const lowrank_text,
     string: *const c_char,
     string_bytes: usize,
@@ -167,7 +167,7 @@ pub unsafe extern "C" fn lowrank_encode(
 /// that were cut off for that. If there are more than `capacity`, nothing is written but the
 /// numbers (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_encode_text(
+pub unsafe extern "C" fn lowrank_tokenize_for_encoder(
     text: *const lowrank_text,
     string: *const c_char,
     string_bytes: usize,
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn lowrank_encode_text(
 /// is longer than `capacity`, nothing is written but the length (`LOWRANK_ERROR_BUFFER_TOO_SMALL`).
 /// Special tokens are left out unless `flags` is `LOWRANK_SPECIAL`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lowrank_decode(
+pub unsafe extern "C" fn lowrank_detokenize(
     text: *const lowrank_text,
     tokens: *const u32,
     count: usize,
@@ -239,11 +239,8 @@ pub unsafe extern "C" fn lowrank_text_close(
     text: *mut lowrank_text,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 2, &[region(text, true, 1)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe { hold(text, 1) }?.close();
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe { object::close(text, error) }
 }
 
 /// The bytes that a text object takes, exactly; `LOWRANK_TEXT_BYTES` is enough on every target.
@@ -262,28 +259,15 @@ pub unsafe extern "C" fn lowrank_stream_open(
     stream: *mut *mut lowrank_stream,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    let regions = [
-        object::room(memory, memory_bytes, 1),
-        region(text, false, 3),
-        Region::writes(stream, 1, 4),
-    ];
-    call(error, 5, &regions, || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe {
-            stream.write(core::ptr::null_mut());
+    // SAFETY: the caller's promises.
+    unsafe {
+        object::open((memory, memory_bytes), region(text, false, 3), stream, 4, error, |_| {
             let text = Arc::clone(&share(text, 3)?.border);
             // SAFETY: the Arc beside the decoder keeps what it borrows where it is.
             let border: &'static TextBorder = &*Arc::as_ptr(&text);
-            let value =
-                StreamValue { decoder: border.stream(), waiting: String::new(), _text: text };
-            let object: Outcome<_> = place(memory, memory_bytes, 1, |place: *mut StreamValue| {
-                place.write(value);
-                Ok(())
-            });
-            stream.write(object?);
-        }
-        Ok(())
-    })
+            Ok(StreamValue { decoder: border.stream(), waiting: String::new(), _text: text })
+        })
+    }
 }
 
 /// Adds a token and writes the text that is now finished, which may be empty, to `buffer` (UTF-8,
@@ -349,11 +333,8 @@ pub unsafe extern "C" fn lowrank_stream_close(
     stream: *mut lowrank_stream,
     error: *mut lowrank_error,
 ) -> lowrank_code {
-    call(error, 2, &[region(stream, true, 1)], || {
-        // SAFETY: checked by `call`; the caller vouches for the memory.
-        unsafe { hold(stream, 1) }?.close();
-        Ok(())
-    })
+    // SAFETY: the caller's promises.
+    unsafe { object::close(stream, error) }
 }
 
 /// The bytes that a stream object takes, exactly; `LOWRANK_STREAM_BYTES` is enough on every target.

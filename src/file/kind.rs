@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::archive::MAGIC;
 use crate::error::RootKind;
+use crate::header::MAGIC;
 
 /// What an output is, so that only its like is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use super::links::{Behind, behind_links};
 use super::replace::{folder_of, replace, try_folder};
 use super::source::special;
 use super::{FileError, same, space};
-use crate::archive::{Fingerprint, HEADER_LEN};
+use crate::header::{Fingerprint, HEADER_LEN};
 
 /// A place to write to that has been tried.
 #[derive(Debug, Clone)]

@@ -1,18 +1,21 @@
-//! From any source to a base archive: tensors are asked for one by one, quantized, and written.
+//! What every import of a base shares: its options, the finished parts, and writing them. What is read
+//! under which name is in the family's `import`.
 //!
 //! Matrices are read and quantized piece by piece where the source can, and only their finished
 //! form is kept.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::TextParts;
 use super::huggingface_text::with_hint;
-use super::reader::{Layer, Reader};
-use super::{Source, TextParts};
+use super::reader::Layer;
 use crate::archive::{Buffer, Header, schema, to_buffer, write_file};
 use crate::error::Error;
-use crate::file::{FileError, Kind, ToOutput};
-use crate::model::llama::{Config, Site};
-use crate::quant::{BLOCK, Format, OwnedMatrix};
+use crate::file::{FileError, ToOutput};
+use crate::model::Family;
+use crate::model::stored::{Frame, Parts};
+use crate::quant::{BLOCK, Format};
 
 /// How a base is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,58 +66,9 @@ pub struct Progress<'p> {
     pub name: &'p str,
 }
 
-/// Imports `source` into the file `output`, a path or an [`Output`](crate::file::Output) that was
-/// tried: whole or not at all.
-///
-/// # Errors
-/// A [`FileError`] that names the file and the tensor or key; before any tensor is read, what
-/// speaks against writing there.
-pub fn write_base(
-    source: &dyn Source,
-    options: &BaseOptions,
-    output: impl ToOutput,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Header, FileError> {
-    let output = output.output(Kind::Base, &[source.path()])?;
-    let config = source.config()?;
-    config.check().map_err(|error| FileError::core(source.path(), "config", error))?;
-    output.check_room(least_bytes(&config, options))?;
-    Parts::read(source, options, progress)?
-        .with_root(|root| write_file(root, options.content_version, &output))
-}
-
-/// Bytes that the linear layers of a base will take at least.
-fn least_bytes(config: &Config, options: &BaseOptions) -> u64 {
-    let of = |site: Site, format: Format| {
-        let (rows, cols) = site.shape(config);
-        let (values, scales, nested) =
-            format.payload(rows as u64 * cols as u64, options.block as u64);
-        values.saturating_add(scales).saturating_add(nested)
-    };
-    let sites = [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
-    let block: u64 = sites.iter().map(|site| of(site(0), options.weights)).sum();
-    block
-        .saturating_mul(config.layers as u64)
-        .saturating_add(of(Site::Embedding, options.embedding))
-}
-
-/// Imports `source` into memory.
-///
-/// # Errors
-/// As [`write_base`].
-pub fn base_to_buffer(
-    source: &dyn Source,
-    options: &BaseOptions,
-    progress: &mut dyn FnMut(Progress<'_>),
-) -> Result<Buffer, FileError> {
-    let wrap = |error| FileError::core(source.path(), "", error);
-    Parts::read(source, options, progress)?
-        .with_root(|root| to_buffer(root, options.content_version).map_err(wrap))
-}
-
 /// The text border of a source, if it fits a vocabulary of `vocab` tokens; a refusal says how to do
 /// without.
-pub(super) fn checked_text(
+pub(crate) fn checked_text(
     path: &Path,
     text: Result<TextParts, FileError>,
     vocab: usize,
@@ -133,78 +87,61 @@ pub(super) fn checked_text(
     Ok(text)
 }
 
-/// One decoder block, finished: q, k, v, o, gate, up, down; attention, feed-forward, query and key
-/// norms.
-struct Block {
-    linears: [Layer; 7],
-    norms: [Vec<f32>; 4],
+/// Everything that the root of a base holds, finished.
+pub(crate) struct Finished<F: Family> {
+    pub(crate) name: String,
+    pub(crate) config: F::StoredConfig,
+    pub(crate) layers: usize,
+    pub(crate) text: TextParts,
+    pub(crate) labels: Vec<String>,
+    /// Of an encoder: the longest text that the source's own pipeline reads, in tokens.
+    pub(crate) max_length: usize,
+    pub(crate) tensors: Tensors,
 }
 
-/// A base, finished.
-struct Parts {
-    name: String,
-    config: Config,
-    text: TextParts,
-    blocks: Vec<Block>,
-    embedding: OwnedMatrix,
-    norm: Vec<f32>,
-    head: Option<OwnedMatrix>,
+/// The tensors of a base, finished, by their family's numbers.
+#[derive(Default)]
+pub(crate) struct Tensors {
+    pub(crate) places: BTreeMap<u32, Layer>,
+    pub(crate) vectors: BTreeMap<u32, Vec<f32>>,
 }
 
-impl Parts {
-    fn read(
-        source: &dyn Source,
-        options: &BaseOptions,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<Self, FileError> {
-        let config = source.config()?;
-        config.check().map_err(|error| FileError::core(source.path(), "config", error))?;
-        let text = if options.without_tokenizer {
-            source.text_without_tokenizer()?.within(config.vocab)
-        } else {
-            checked_text(source.path(), source.text(), config.vocab, options)?
-        };
-        let mut reader = Reader::new(source, options, progress);
-        let blocks = (0..config.layers)
-            .map(|layer| block(&mut reader, &config, layer))
-            .collect::<Result<_, _>>()?;
-        let edge = |site: Site| (format!("{site}"), site.shape(&config));
-        let ((path, shape), (head_path, head_shape)) = (edge(Site::Embedding), edge(Site::Head));
-        let embedding = reader.weight(&path, shape, reader.edge_format(&path))?;
-        let norm = reader.vector("model.norm.weight", config.dim)?;
-        let head =
-            reader.optional_weight(&head_path, head_shape, reader.edge_format(&head_path))?;
-        // Buffers that are computed anew.
-        reader.refuse_leftovers(|name| {
-            name.ends_with("rotary_emb.inv_freq") || name.ends_with("attention.masked_bias")
-        })?;
-        Ok(Self { name: source.name(), config, text, blocks, embedding, norm, head })
+impl Parts for Tensors {
+    fn linear(&self, place: u32) -> Option<schema::Linear<'_>> {
+        self.places.get(&place).map(Layer::view)
     }
 
-    /// Lends the parts as a root.
-    fn with_root<T>(&self, use_it: impl FnOnce(&schema::Llama<'_>) -> T) -> T {
-        fn lend(block: &Block) -> schema::LlamaLayer<'_> {
-            let [q, k, v, o, gate, up, down] = block.linears.each_ref().map(Layer::view);
-            let [attention_norm, feed_forward_norm, q_norm, k_norm] =
-                block.norms.each_ref().map(Vec::as_slice);
-            schema::LlamaLayer {
-                attention_norm,
-                q,
-                k,
-                v,
-                o,
-                q_norm,
-                k_norm,
-                feed_forward_norm,
-                gate,
-                up,
-                down,
-            }
-        }
-        let layers: Vec<_> = self.blocks.iter().map(lend).collect();
-        use_it(&schema::Llama {
+    fn vector(&self, number: u32) -> &[f32] {
+        self.vectors.get(&number).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl<F: Family> Finished<F> {
+    /// Writes the archive.
+    pub(crate) fn write(
+        &self,
+        options: &BaseOptions,
+        output: impl ToOutput,
+    ) -> Result<Header, FileError> {
+        self.with_root(|root| write_file(root, options.content_version, output))
+    }
+
+    /// The archive of the source at `path` in memory.
+    pub(crate) fn to_buffer(
+        &self,
+        options: &BaseOptions,
+        path: &Path,
+    ) -> Result<Buffer, FileError> {
+        self.with_root(|root| to_buffer(root, options.content_version))
+            .map_err(|error| FileError::core(path, "", error))
+    }
+
+    fn with_root<T>(&self, use_it: impl FnOnce(&F::Stored<'_>) -> T) -> T {
+        let labels = self.labels.join("\n");
+        let frame = Frame {
             name: &self.name,
-            config: self.config.to_schema(),
+            config: self.config,
+            layers: self.layers,
             text: schema::Text {
                 tokenizer: &self.text.tokenizer,
                 chat_template: &self.text.chat_template,
@@ -212,34 +149,9 @@ impl Parts {
                 add_bos: self.text.add_bos,
                 stop: &self.text.stop,
             },
-            embedding: self.embedding.view().into(),
-            layers: &layers,
-            norm: &self.norm,
-            head: self.head.as_ref().map(|head| head.view().into()),
-        })
+            labels: &labels,
+            max_length: self.max_length as u32,
+        };
+        F::with_root(&frame, &self.tensors, use_it)
     }
-}
-
-fn block(
-    reader: &mut Reader<'_, dyn Source + '_>,
-    config: &Config,
-    layer: usize,
-) -> Result<Block, FileError> {
-    let sites: [fn(usize) -> Site; 7] =
-        [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
-    let mut linears = Vec::with_capacity(7);
-    for site in sites.map(|site| site(layer)) {
-        linears.push(reader.linear(&site.to_string(), site.shape(config))?);
-    }
-    let Ok(linears) = <[Layer; 7]>::try_from(linears) else {
-        unreachable!("seven sites give seven layers")
-    };
-    let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-    let norms = [
-        reader.vector(&name("input_layernorm"), config.dim)?,
-        reader.vector(&name("post_attention_layernorm"), config.dim)?,
-        reader.optional_vector(&name("self_attn.q_norm"), config.head_dim)?.unwrap_or_default(),
-        reader.optional_vector(&name("self_attn.k_norm"), config.head_dim)?.unwrap_or_default(),
-    ];
-    Ok(Block { linears, norms })
 }

@@ -19,14 +19,14 @@ const FP4_STATE: &str = ".quant_state.bitsandbytes__fp4";
 
 /// A supported `quantization_config`.
 #[derive(Debug)]
-pub(super) struct Quantization {
+pub(crate) struct Quantization {
     /// `llm_int8_skip_modules`: modules that were left as they are. Without the key the output head
     /// was.
     skipped: Vec<String>,
 }
 
 impl Quantization {
-    pub(super) fn read(json: &Json) -> Result<Self, FileError> {
+    pub(crate) fn read(json: &Json) -> Result<Self, FileError> {
         let method = json.text("quant_method")?.unwrap_or("bitsandbytes");
         if method != "bitsandbytes" {
             return Err(json
@@ -59,22 +59,22 @@ impl Quantization {
     }
 
     /// Is the module at `path` named among those that were left as they are?
-    pub(super) fn names(&self, path: &str) -> bool {
+    pub(crate) fn names(&self, path: &str) -> bool {
         self.skipped.iter().any(|name| path == name || path.ends_with(&format!(".{name}")))
     }
 
     /// The format of a weight beside packed ones that was left as it is, if it is not packed.
-    pub(super) fn kept(&self, shards: &Shards, name: &str) -> Option<Format> {
+    pub(crate) fn kept(&self, shards: &Shards, name: &str) -> Option<Format> {
         if self.is_packed(shards, name) { None } else { shards.get(name)?.0.format() }
     }
 
     /// Has the weight called `name` a state beside it?
-    pub(super) fn is_packed(&self, shards: &Shards, name: &str) -> bool {
+    pub(crate) fn is_packed(&self, shards: &Shards, name: &str) -> bool {
         [STATE, FP4_STATE].iter().any(|state| shards.get(&format!("{name}{state}")).is_some())
     }
 
     /// Does `name` belong to a packed weight?
-    pub(super) fn is_companion(name: &str) -> bool {
+    pub(crate) fn is_companion(name: &str) -> bool {
         let parts = [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", STATE];
         parts
             .iter()
@@ -82,7 +82,7 @@ impl Quantization {
     }
 
     /// The packed weight called `name`, or `None` if it is not packed.
-    pub(super) fn packed(
+    pub(crate) fn packed(
         &self,
         shards: &Shards,
         name: &str,

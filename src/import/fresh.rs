@@ -16,15 +16,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::base::{BaseOptions, Progress, base_to_buffer};
-use super::bert::{HuggingFaceBert, bert_to_buffer, write_bert};
+use super::base::{BaseOptions, Progress};
 use super::fresh_keys;
 use super::fresh_tensors::{self, Drawn};
 use super::gguf::byte_characters;
 use super::huggingface::{HuggingFace, directory_kind};
 use super::json::Json;
 use super::pytorch::{PyTorch, pytorch_to_buffer, write_pytorch};
-use super::write_base;
+use super::{HuggingFaceBert, base_to_buffer, bert_to_buffer, write_base, write_bert};
 use crate::archive::{Buffer, Header};
 use crate::error::RootKind;
 use crate::file::{FileError, Kind, ToOutput, space};

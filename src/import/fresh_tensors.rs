@@ -7,12 +7,11 @@
 
 use std::path::Path;
 
-use super::huggingface_config::Family;
 use super::json::Json;
-use super::{bert_config, lstm, mlp};
 use crate::file::FileError;
-use crate::model::{bert, llama, lstm as lstm_model};
-use crate::train::random;
+use crate::model::llama::import_config::Family;
+use crate::model::{bert, llama, lstm, mlp};
+use crate::random;
 
 /// A distribution.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -101,9 +100,7 @@ fn of_decoder(json: &Json) -> Result<Vec<Drawn>, FileError> {
     let mut tensors = vec![embedding];
     for layer in 0..c.layers {
         let prefix = format!("model.layers.{layer}.");
-        for site in [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down]
-            .map(|site| site(layer))
-        {
+        for site in Site::block(layer) {
             let bias = format!("{site}.bias");
             tensors.push(weight(site));
             if announced
@@ -131,7 +128,8 @@ fn of_decoder(json: &Json) -> Result<Vec<Drawn>, FileError> {
 
 fn of_bert(path: &Path, json: &Json) -> Result<Vec<Drawn>, FileError> {
     use bert::Site;
-    let (c, _) = bert_config::read(path.parent().unwrap_or(Path::new("")), json)?;
+    use bert::import::norm_path;
+    let (c, _) = bert::import_config::read(path.parent().unwrap_or(Path::new("")), json)?;
     let (normal, zero, one) = (sigma(json)?, Draw::Constant(0.0), Draw::Constant(1.0));
     let mut tensors = Vec::new();
     let mut words = Drawn::new(format!("{}.weight", Site::Embedding), [c.vocab, c.dim], normal);
@@ -152,13 +150,11 @@ fn of_bert(path: &Path, json: &Json) -> Result<Vec<Drawn>, FileError> {
         tensors.push(Drawn::new(format!("{site}.weight"), [rows, cols], normal));
         tensors.push(Drawn::new(format!("{site}.bias"), [rows], zero));
     };
-    norm(&mut tensors, "embeddings.LayerNorm");
+    norm(&mut tensors, &norm_path(0));
     for layer in 0..c.layers {
-        for site in [Site::Q, Site::K, Site::V, Site::O, Site::Up, Site::Down] {
-            linear(&mut tensors, site(layer));
-        }
-        norm(&mut tensors, &format!("encoder.layer.{layer}.attention.output.LayerNorm"));
-        norm(&mut tensors, &format!("encoder.layer.{layer}.output.LayerNorm"));
+        Site::block(layer).for_each(|site| linear(&mut tensors, site));
+        norm(&mut tensors, &norm_path(2 * layer + 1));
+        norm(&mut tensors, &norm_path(2 * layer + 2));
     }
     linear(&mut tensors, Site::Pooler);
     Ok(tensors)
@@ -174,9 +170,9 @@ fn linear(tensors: &mut Vec<Drawn>, path: &str, rows: usize, cols: usize, biased
 }
 
 fn of_lstm(json: &Json) -> Result<Vec<Drawn>, FileError> {
-    use lstm_model::Site;
+    use lstm::Site;
     json.refuse("modules", |_| false)?;
-    let (c, _) = lstm::config(json)?;
+    let (c, _) = lstm::import::config(json)?;
     let biased = super::pytorch::is_biased(json)?;
     let mut tensors = vec![Drawn::new("embedding.weight", [c.vocab, c.dim], Draw::Normal(1.0))];
     let uniform = Draw::Uniform(1.0 / (c.hidden as f32).sqrt());
@@ -196,7 +192,7 @@ fn of_lstm(json: &Json) -> Result<Vec<Drawn>, FileError> {
 }
 
 fn of_mlp(json: &Json) -> Result<Vec<Drawn>, FileError> {
-    let (c, widths, _) = mlp::config(json)?;
+    let (c, widths, _) = mlp::import::config(json)?;
     let biased = super::pytorch::is_biased(json)?;
     let (mut tensors, mut inputs) = (Vec::new(), c.inputs);
     for (index, rows) in widths.into_iter().enumerate() {

@@ -1,17 +1,17 @@
 //! Hugging Face model directories: config.json, safetensors in one or many shards, tokenizer.json.
 //!
 //! Llama, Qwen2 and Qwen3 decoders; other families and weights in pickles are refused by name. The
-//! configuration is read by `huggingface_config`, the text border by `huggingface_text`.
+//! configuration is read by the family's `import_config`, the text border by `huggingface_text`.
 
 use std::path::{Path, PathBuf};
 
 use super::bitsandbytes::Quantization;
-use super::huggingface_config::Family;
 use super::json::{Json, folder_name, last_part};
 use super::safetensors::{Shards, dense, pieces};
 use super::{Pieces, Source, Tensor, TextParts, huggingface_text};
 use crate::error::RootKind;
 use crate::file::FileError;
+use crate::model::llama::import_config::Family;
 use crate::model::llama::{Config, Site};
 use crate::quant::Format;
 
@@ -62,7 +62,7 @@ impl HuggingFace {
     }
 
     /// Takes tokenizer.json as it is, whatever class transformers would read it with.
-    pub(super) fn with_tokenizer_as_it_is(self) -> Self {
+    pub(crate) fn with_tokenizer_as_it_is(self) -> Self {
         Self { tokenizer_as_it_is: true, ..self }
     }
 }
@@ -122,7 +122,7 @@ fn is_tied(directory: &Path, json: &Json, shards: &Shards) -> Result<bool, FileE
 }
 
 /// The name that a model states, without folders, else its folder's.
-pub(super) fn model_name(json: &Json, directory: &Path) -> String {
+pub(crate) fn model_name(json: &Json, directory: &Path) -> String {
     let stated = json.text("_name_or_path").ok().flatten().map(last_part);
     let stated = stated.filter(|name| !name.is_empty()).map(str::to_owned);
     stated.or_else(|| folder_name(directory)).unwrap_or_default()
@@ -146,7 +146,7 @@ pub fn directory_kind(directory: impl AsRef<Path>) -> Result<RootKind, FileError
 
 /// The safetensors files of a directory: the single file, or the shards of the index, which must
 /// hold what it announces.
-pub(super) fn open_shards(directory: &Path) -> Result<Shards, FileError> {
+pub(crate) fn open_shards(directory: &Path) -> Result<Shards, FileError> {
     let (single, index) = (directory.join(FILE), directory.join(INDEX));
     if single.exists() {
         return Shards::open(&[single]);

@@ -13,6 +13,7 @@ use super::tokenizer::FolderTokenizer;
 use crate::file::{FileError, Reason};
 use crate::foreign;
 use crate::text::gate::Refusal;
+use crate::text::leading_token;
 
 /// Tokens that end a turn wherever a tokenizer has them.
 const END_OF_TURN: [&str; 5] =
@@ -20,7 +21,7 @@ const END_OF_TURN: [&str; 5] =
 
 /// Reads what is there; a directory without tokenizer.json gives parts without tokenizer. With
 /// `as_it_is` tokenizer.json counts whatever class the directory names.
-pub(super) fn read(
+pub(crate) fn read(
     directory: &Path,
     config: &Json,
     vocab: usize,
@@ -64,7 +65,7 @@ pub(super) fn read(
 }
 
 /// What the model's configuration alone says: the begin token, and the tokens that end a text.
-pub(super) fn read_ids(directory: &Path, config: &Json) -> Result<TextParts, FileError> {
+pub(crate) fn read_ids(directory: &Path, config: &Json) -> Result<TextParts, FileError> {
     let generation = Json::read_if_there(&directory.join("generation_config.json"))?;
     let mut stop = generation.as_ref().map_or(Ok(Vec::new()), ids)?;
     if stop.is_empty() {
@@ -75,7 +76,7 @@ pub(super) fn read_ids(directory: &Path, config: &Json) -> Result<TextParts, Fil
 
 /// tokenizer.json of an encoder, or nothing. Its post-processor puts the special tokens around a
 /// text.
-pub(super) fn encoder_tokenizer(
+pub(crate) fn encoder_tokenizer(
     directory: &Path,
     config: &Json,
     as_it_is: bool,
@@ -92,13 +93,13 @@ pub(super) fn encoder_tokenizer(
 }
 
 /// A tokenizer.json at `path` that is not taken.
-pub(super) fn refused(path: &Path, refusal: Refusal) -> FileError {
+pub(crate) fn refused(path: &Path, refusal: Refusal) -> FileError {
     let reason = format!("not a tokenizer that can be used: {}", refusal.reason);
     FileError::format(path, &refusal.key, reason)
 }
 
 /// Says beside an error about a tokenizer how to do without.
-pub(super) fn with_hint(error: FileError) -> FileError {
+pub(crate) fn with_hint(error: FileError) -> FileError {
     let reason = match &error.reason {
         Reason::Io(reason) => reason.to_string(),
         Reason::Core(reason) => reason.to_string(),
@@ -129,50 +130,6 @@ fn ids(json: &Json) -> Result<Vec<u32>, FileError> {
         }
         _ => Ok(id(json, key)?.into_iter().collect()),
     }
-}
-
-/// The token that a tokenizer's post-processor puts in front of a single text, or what is wrong
-/// with it. Tokens at other places are refused: they would be missing from every prompt.
-pub(crate) fn leading_token(post: &Value) -> Result<Option<u32>, String> {
-    if post.is_null() {
-        return Ok(None);
-    }
-    let steps = post["processors"].as_array().map_or(std::slice::from_ref(post), Vec::as_slice);
-    let mut leading = None;
-    for step in steps {
-        match step["type"].as_str() {
-            Some("ByteLevel") => continue,
-            Some("TemplateProcessing") => {}
-            other => {
-                return Err(format!(
-                    "{} is not supported; ByteLevel and TemplateProcessing are",
-                    other.unwrap_or("a step without type")
-                ));
-            }
-        }
-        let pieces = step["single"].as_array().map_or(&[][..], Vec::as_slice);
-        let text =
-            pieces.iter().position(|piece| !piece["Sequence"].is_null()).unwrap_or(pieces.len());
-        if text + 1 < pieces.len() {
-            return Err("a token behind every text is not supported".into());
-        }
-        for piece in &pieces[..text] {
-            let name = piece["SpecialToken"]["id"].as_str().unwrap_or_default();
-            match step["special_tokens"][name]["ids"]
-                .as_array()
-                .map(|ids| ids.iter().map(token).collect::<Vec<_>>())
-                .as_deref()
-            {
-                Some([Some(id)]) if leading.is_none() => leading = Some(*id),
-                _ => {
-                    return Err(
-                        "more than one token in front of every text is not supported".into()
-                    );
-                }
-            }
-        }
-    }
-    Ok(leading)
 }
 
 /// `chat_template.jinja`, or `chat_template` of tokenizer_config.json: a string, or a list of named

@@ -10,15 +10,15 @@ use crate::text::without_mark;
 
 /// A JSON object from a file.
 #[derive(Debug, Clone)]
-pub(super) struct Json {
-    pub(super) path: PathBuf,
+pub(crate) struct Json {
+    pub(crate) path: PathBuf,
     /// The keys that lead here, for messages.
     place: String,
-    pub(super) fields: Map<String, Value>,
+    pub(crate) fields: Map<String, Value>,
 }
 
 impl Json {
-    pub(super) fn read(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
         let bytes = foreign::read(path)?;
         let value: Value = serde_json::from_slice(without_mark(&bytes))
             .map_err(|error| FileError::format(path, "", format!("not valid JSON: {error}")))?;
@@ -31,22 +31,22 @@ impl Json {
     }
 
     /// The file if it exists.
-    pub(super) fn read_if_there(path: &Path) -> Result<Option<Self>, FileError> {
+    pub(crate) fn read_if_there(path: &Path) -> Result<Option<Self>, FileError> {
         if path.exists() { Self::read(path).map(Some) } else { Ok(None) }
     }
 
     /// The file, or an object without keys where there is none.
-    pub(super) fn read_or_empty(path: &Path) -> Result<Self, FileError> {
+    pub(crate) fn read_or_empty(path: &Path) -> Result<Self, FileError> {
         let none = || Self { path: path.to_owned(), place: String::new(), fields: Map::new() };
         Ok(Self::read_if_there(path)?.unwrap_or_else(none))
     }
 
     /// The value at `key`; null counts as absent.
-    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.fields.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn error(&self, key: &str, reason: impl Into<String>) -> FileError {
+    pub(crate) fn error(&self, key: &str, reason: impl Into<String>) -> FileError {
         FileError::format(&self.path, format!("{}{key}", self.place), reason)
     }
 
@@ -62,21 +62,21 @@ impl Json {
             .ok_or_else(|| self.error(key, format!("{what} was expected, found {value}")))
     }
 
-    pub(super) fn number(&self, key: &str) -> Result<Option<f32>, FileError> {
+    pub(crate) fn number(&self, key: &str) -> Result<Option<f32>, FileError> {
         self.expect(key, "a number", |value| value.as_f64().map(|value| value as f32))
     }
 
-    pub(super) fn count(&self, key: &str) -> Result<Option<usize>, FileError> {
+    pub(crate) fn count(&self, key: &str) -> Result<Option<usize>, FileError> {
         self.expect(key, "a whole number", |value| {
             value.as_u64().and_then(|value| usize::try_from(value).ok())
         })
     }
 
-    pub(super) fn flag(&self, key: &str) -> Result<bool, FileError> {
+    pub(crate) fn flag(&self, key: &str) -> Result<bool, FileError> {
         Ok(self.expect(key, "true or false", Value::as_bool)?.unwrap_or(false))
     }
 
-    pub(super) fn text(&self, key: &str) -> Result<Option<&str>, FileError> {
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&str>, FileError> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -84,7 +84,7 @@ impl Json {
         }
     }
 
-    pub(super) fn object(&self, key: &str) -> Result<Option<Self>, FileError> {
+    pub(crate) fn object(&self, key: &str) -> Result<Option<Self>, FileError> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Object(fields)) => Ok(Some(Self {
@@ -96,12 +96,12 @@ impl Json {
         }
     }
 
-    pub(super) fn required<T>(&self, key: &str, value: Option<T>) -> Result<T, FileError> {
+    pub(crate) fn required<T>(&self, key: &str, value: Option<T>) -> Result<T, FileError> {
         value.ok_or_else(|| self.error(key, "the key is missing"))
     }
 
     /// Refuses `key` unless it is absent or `expected`.
-    pub(super) fn refuse_unless(&self, key: &str, expected: &Value) -> Result<(), FileError> {
+    pub(crate) fn refuse_unless(&self, key: &str, expected: &Value) -> Result<(), FileError> {
         match self.get(key) {
             Some(value) if value != expected => {
                 Err(self.error(key, format!("{value} is not supported; {expected} is")))
@@ -111,7 +111,7 @@ impl Json {
     }
 
     /// Refuses `key` unless it is absent, false, 0, empty, or satisfies `harmless`.
-    pub(super) fn refuse(
+    pub(crate) fn refuse(
         &self,
         key: &str,
         harmless: impl Fn(&Value) -> bool,
@@ -126,7 +126,7 @@ impl Json {
 }
 
 /// Null, false, zero and everything empty change nothing.
-pub(super) fn is_neutral(value: &Value) -> bool {
+pub(crate) fn is_neutral(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(flag) => !flag,
@@ -139,13 +139,13 @@ pub(super) fn is_neutral(value: &Value) -> bool {
 
 /// What of a stated name or path may travel in an archive: its last part, so that no folder of
 /// somebody's disk does.
-pub(super) fn last_part(stated: &str) -> &str {
+pub(crate) fn last_part(stated: &str) -> &str {
     let part = stated.rsplit(['/', '\\']).find(|part| !part.trim().is_empty());
     part.map(str::trim).filter(|part| !matches!(*part, "." | ".." | "~")).unwrap_or_default()
 }
 
 /// The same of where a base was loaded from: a name on a hub, `owner/name`, is no path.
-pub(super) fn public_place(stated: &str) -> &str {
+pub(crate) fn public_place(stated: &str) -> &str {
     let is_plain = |part: &str| {
         !part.is_empty()
             && !part.starts_with(['.', '~'])
@@ -158,7 +158,7 @@ pub(super) fn public_place(stated: &str) -> &str {
 }
 
 /// The name of the folder at `path`, also where the path does not end in it (`.`).
-pub(super) fn folder_name(path: &Path) -> Option<String> {
+pub(crate) fn folder_name(path: &Path) -> Option<String> {
     let whole = path.canonicalize();
     let name = path.file_name().or_else(|| whole.as_ref().ok()?.file_name());
     name.map(|name| name.to_string_lossy().into_owned())

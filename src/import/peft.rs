@@ -14,7 +14,9 @@ use super::peft_config::Settings;
 use super::peft_names::{Named, Role, named};
 use super::peft_targets;
 use super::safetensors::{Shards, Stored};
-use crate::adapter::{AdapterBuilder, Base, FactorFormat, Numbers, Place, TargetParts};
+use crate::adapter::{
+    AdapterBuilder, Base, FactorFormat, Numbers, Orientation, Place, TargetParts,
+};
 use crate::error::RootKind;
 use crate::file::FileError;
 
@@ -248,6 +250,7 @@ impl Module<'_> {
             rank,
             alpha: self.settings.alpha_of(self.path),
             rank_stabilized: self.settings.rank_stabilized,
+            orientation: Orientation::Peft,
             a: self.factor(a_role, [rank, inputs])?,
             b: self.factor(b_role, [outputs, rank])?,
             bias: self.vector(Role::Bias, outputs)?,

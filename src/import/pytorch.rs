@@ -1,7 +1,7 @@
 //! Directories with a PyTorch state dict in safetensors and a small description of it beside: LSTM
 //! and MLP bases.
 //!
-//! `config.json` states the numbers (see [`lstm`](super::lstm) and [`mlp`](super::mlp)),
+//! `config.json` states the numbers (see the families' `import`),
 //! `model.safetensors` has the parameters under the names that PyTorch's modules give them,
 //! `tokenizer.json` belongs to models that read text.
 
@@ -11,21 +11,20 @@ use std::path::{Path, PathBuf};
 use super::base::{BaseOptions, Progress};
 use super::huggingface::{model_name, open_shards};
 use super::json::Json;
-use super::lstm::LstmParts;
-use super::mlp::MlpParts;
 use super::reader::Tensors;
 use super::safetensors::{Shards, dense, pieces};
 use super::{Pieces, Tensor};
-use crate::archive::{Buffer, Header, to_buffer, write_file};
+use crate::archive::{Buffer, Header};
 use crate::error::RootKind;
 use crate::file::{FileError, Kind, ToOutput};
+use crate::model::{lstm, mlp};
 use crate::quant::Format;
 
 /// A directory with an LSTM or MLP.
 #[derive(Debug)]
 pub struct PyTorch {
-    pub(super) directory: PathBuf,
-    pub(super) json: Json,
+    pub(crate) directory: PathBuf,
+    pub(crate) json: Json,
     kind: RootKind,
     shards: Shards,
     /// Names as this crate knows the parts to those in the files.
@@ -53,8 +52,8 @@ impl PyTorch {
         };
         let shards = open_shards(directory)?;
         let names = match kind {
-            RootKind::LSTM => super::lstm::names(directory, &json, &shards)?,
-            _ => super::mlp::names(directory, &shards)?,
+            RootKind::LSTM => lstm::import::names(directory, &json, &shards)?,
+            _ => mlp::import::names(directory, &shards)?,
         };
         Ok(Self { directory: directory.to_owned(), json, kind, shards, names })
     }
@@ -64,7 +63,7 @@ impl PyTorch {
         self.kind
     }
 
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         model_name(&self.json, &self.directory)
     }
 }
@@ -106,10 +105,8 @@ pub fn write_pytorch(
 ) -> Result<Header, FileError> {
     let output = output.output(Kind::Base, &[&source.directory])?;
     match source.kind {
-        RootKind::LSTM => LstmParts::read(source, options, progress)?
-            .with_root(|root| write_file(root, options.content_version, &output)),
-        _ => MlpParts::read(source, options, progress)?
-            .with_root(|root| write_file(root, options.content_version, &output)),
+        RootKind::LSTM => lstm::import::read(source, options, progress)?.write(options, &output),
+        _ => mlp::import::read(source, options, progress)?.write(options, &output),
     }
 }
 
@@ -122,17 +119,15 @@ pub fn pytorch_to_buffer(
     options: &BaseOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Buffer, FileError> {
-    let buffer = match source.kind {
-        RootKind::LSTM => LstmParts::read(source, options, progress)?
-            .with_root(|root| to_buffer(root, options.content_version)),
-        _ => MlpParts::read(source, options, progress)?
-            .with_root(|root| to_buffer(root, options.content_version)),
-    };
-    buffer.map_err(|error| FileError::core(&source.directory, "", error))
+    let path = &source.directory;
+    match source.kind {
+        RootKind::LSTM => lstm::import::read(source, options, progress)?.to_buffer(options, path),
+        _ => mlp::import::read(source, options, progress)?.to_buffer(options, path),
+    }
 }
 
 /// The label names at `labels`: not empty, without line feeds, no two the same.
-pub(super) fn labels(json: &Json) -> Result<Vec<String>, FileError> {
+pub(crate) fn labels(json: &Json) -> Result<Vec<String>, FileError> {
     let Some(value) = json.get("labels") else { return Ok(Vec::new()) };
     let wrong =
         || json.error("labels", format!("a list of different names was expected, found {value}"));
@@ -152,6 +147,6 @@ pub(super) fn labels(json: &Json) -> Result<Vec<String>, FileError> {
 }
 
 /// Does the description promise biases? PyTorch's layers have them unless told otherwise.
-pub(super) fn is_biased(json: &Json) -> Result<bool, FileError> {
+pub(crate) fn is_biased(json: &Json) -> Result<bool, FileError> {
     Ok(json.get("bias").is_none() || json.flag("bias")?)
 }

@@ -12,7 +12,7 @@ use crate::file::FileError;
 use crate::quant::{Format, Layout, OwnedMatrix};
 
 /// Tensors by transformers' names; see [`Source`] for what is promised of them.
-pub(super) trait Tensors {
+pub(crate) trait Tensors {
     fn path(&self) -> &Path;
     fn names(&self) -> Vec<String>;
     fn tensor(&self, name: &str) -> Result<Option<Tensor>, FileError>;
@@ -43,19 +43,25 @@ impl<S: Source + ?Sized> Tensors for S {
 }
 
 /// A linear layer, finished.
-pub(super) struct Layer {
+pub(crate) struct Layer {
     weight: OwnedMatrix,
     bias: Vec<f32>,
 }
 
+impl From<OwnedMatrix> for Layer {
+    fn from(weight: OwnedMatrix) -> Self {
+        Self { weight, bias: Vec::new() }
+    }
+}
+
 impl Layer {
-    pub(super) fn view(&self) -> schema::Linear<'_> {
+    pub(crate) fn view(&self) -> schema::Linear<'_> {
         schema::Linear { weight: self.weight.view().into(), bias: &self.bias }
     }
 }
 
 /// Asks a source for tensors and finishes them.
-pub(super) struct Reader<'r, T: ?Sized> {
+pub(crate) struct Reader<'r, T: ?Sized> {
     source: &'r T,
     options: &'r BaseOptions,
     /// Names that nobody has asked for yet.
@@ -66,7 +72,7 @@ pub(super) struct Reader<'r, T: ?Sized> {
 }
 
 impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
-    pub(super) fn new(
+    pub(crate) fn new(
         source: &'r T,
         options: &'r BaseOptions,
         progress: &'r mut dyn FnMut(Progress<'_>),
@@ -76,7 +82,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     }
 
     /// The linear layer at a module path, `[rows, cols]`; its bias may be absent.
-    pub(super) fn linear(&mut self, path: &str, shape: (usize, usize)) -> Result<Layer, FileError> {
+    pub(crate) fn linear(&mut self, path: &str, shape: (usize, usize)) -> Result<Layer, FileError> {
         let bias = self.optional_vector(&format!("{path}.bias"), shape.0)?.unwrap_or_default();
         Ok(Layer { weight: self.weight(path, shape, self.linear_format(path))?, bias })
     }
@@ -87,7 +93,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     }
 
     /// The format of the embedding or head at a module path.
-    pub(super) fn edge_format(&self, path: &str) -> Format {
+    pub(crate) fn edge_format(&self, path: &str) -> Format {
         self.format(path, self.options.embedding, self.options.keep_skipped_embedding)
     }
 
@@ -102,7 +108,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     }
 
     /// As [`linear`](Self::linear), with a bias that must be there.
-    pub(super) fn biased_linear(
+    pub(crate) fn biased_linear(
         &mut self,
         path: &str,
         shape: (usize, usize),
@@ -112,7 +118,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     }
 
     /// [`biased_linear`](Self::biased_linear) or [`linear`](Self::linear).
-    pub(super) fn any_linear(
+    pub(crate) fn any_linear(
         &mut self,
         path: &str,
         shape: (usize, usize),
@@ -123,7 +129,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
 
     /// The linear layer at a module path in the format of embeddings and heads; unless `biased` its
     /// bias may be absent.
-    pub(super) fn edge(
+    pub(crate) fn edge(
         &mut self,
         path: &str,
         shape: (usize, usize),
@@ -139,7 +145,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     }
 
     /// The weight at a module path in `format`.
-    pub(super) fn weight(
+    pub(crate) fn weight(
         &mut self,
         path: &str,
         shape: (usize, usize),
@@ -149,7 +155,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
             .ok_or_else(|| self.missing(&format!("{path}.weight")))
     }
 
-    pub(super) fn optional_weight(
+    pub(crate) fn optional_weight(
         &mut self,
         path: &str,
         (rows, cols): (usize, usize),
@@ -202,11 +208,11 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
             .map_err(|error| self.refused(name, error))
     }
 
-    pub(super) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, FileError> {
+    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, FileError> {
         self.optional_vector(name, len)?.ok_or_else(|| self.missing(name))
     }
 
-    pub(super) fn optional_vector(
+    pub(crate) fn optional_vector(
         &mut self,
         name: &str,
         len: usize,
@@ -234,7 +240,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     }
 
     /// Is there a tensor of this name that nobody has asked for?
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.left.contains(name)
     }
 
@@ -285,7 +291,7 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
     }
 
     /// A tensor that nobody asked for would change the model silently, unless it is `harmless`.
-    pub(super) fn refuse_leftovers(
+    pub(crate) fn refuse_leftovers(
         &self,
         harmless: impl Fn(&str) -> bool,
     ) -> Result<(), FileError> {

@@ -84,7 +84,7 @@ impl Shards {
 
     /// Puts `prefix` before all names but those of the `outside`, if none has it: a model that was
     /// saved without its head calls its parts without it.
-    pub(super) fn add_prefix(&mut self, prefix: &str, outside: &str) {
+    pub(crate) fn add_prefix(&mut self, prefix: &str, outside: &str) {
         if self.tensors.keys().any(|name| name.starts_with(prefix)) {
             return;
         }
@@ -149,7 +149,7 @@ impl Stored<'_> {
 
     /// The 16-bit or 32-bit format that holds every value: bf16 goes into f16 (to within 2⁻²⁵) as
     /// long as nothing is too large for it.
-    pub(super) fn format(self) -> Option<Format> {
+    pub(crate) fn format(self) -> Option<Format> {
         let is_large =
             |bytes: &[u8; 2]| bf16::from_le_bytes(*bytes).to_f32().abs() > f16::MAX.to_f32();
         match self.dtype {
@@ -165,14 +165,14 @@ impl Stored<'_> {
 type Dense = (Vec<usize>, Vec<f32>);
 
 /// The values of `name` as f32 with their shape, or an error that names file and tensor.
-pub(super) fn dense(shards: &Shards, name: &str) -> Result<Option<Dense>, FileError> {
+pub(crate) fn dense(shards: &Shards, name: &str) -> Result<Option<Dense>, FileError> {
     let Some((stored, path)) = shards.get(name) else { return Ok(None) };
     let values = stored.to_f32().ok_or_else(|| unsupported(name, stored, path))?;
     Ok(Some((stored.shape.to_vec(), values)))
 }
 
 /// As [`dense`], to be read piece by piece.
-pub(super) fn pieces<'s>(shards: &'s Shards, name: &str) -> Result<Option<Pieces<'s>>, FileError> {
+pub(crate) fn pieces<'s>(shards: &'s Shards, name: &str) -> Result<Option<Pieces<'s>>, FileError> {
     let Some((stored, path)) = shards.get(name) else { return Ok(None) };
     stored.width().ok_or_else(|| unsupported(name, stored, path))?;
     let read = Box::new(move |first, out: &mut [f32]| stored.read(first, out));

@@ -12,15 +12,15 @@ use crate::file::FileError;
 use crate::model::bert::Pooling;
 
 /// What becomes of the hidden states of a text.
-pub(super) struct Pipeline {
-    pub(super) pooling: Pooling,
+pub(crate) struct Pipeline {
+    pub(crate) pooling: Pooling,
     /// Is the vector made one of length 1?
-    pub(super) normalize: bool,
+    pub(crate) normalize: bool,
 }
 
 /// How a folder makes one vector of `dim` numbers from a text. Without modules.json: the mean, as
 /// it is.
-pub(super) fn read(directory: &Path, dim: usize) -> Result<Pipeline, FileError> {
+pub(crate) fn read(directory: &Path, dim: usize) -> Result<Pipeline, FileError> {
     module_settings(directory)?;
     let path = directory.join("modules.json");
     if !path.exists() {
@@ -146,7 +146,7 @@ fn pooling_mode(json: &Json) -> Result<Pooling, FileError> {
 }
 
 /// The settings of the Transformer module, from the first of its files that says something.
-pub(super) fn module_settings(directory: &Path) -> Result<Option<Json>, FileError> {
+pub(crate) fn module_settings(directory: &Path) -> Result<Option<Json>, FileError> {
     let kinds = ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"];
     for kind in kinds {
         let json = Json::read_if_there(&directory.join(format!("sentence_{kind}_config.json")))?;
@@ -200,7 +200,7 @@ fn check_module(json: &Json) -> Result<(), FileError> {
 
 /// As sentence-transformers: its own setting, else the tokenizer's; never more than there are
 /// positions.
-pub(super) fn max_length(directory: &Path, context: usize) -> Result<usize, FileError> {
+pub(crate) fn max_length(directory: &Path, context: usize) -> Result<usize, FileError> {
     // Tokenizers without a limit state an enormous float.
     let stated =
         |json: &Json, key: &str| json.get(key).and_then(Value::as_u64).filter(|&length| length > 0);

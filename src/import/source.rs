@@ -56,7 +56,7 @@ pub struct TextParts {
 
 impl TextParts {
     /// Without the tokens that a vocabulary of `vocab` does not have.
-    pub(super) fn within(mut self, vocab: usize) -> Self {
+    pub(crate) fn within(mut self, vocab: usize) -> Self {
         let is_known = |id: &u32| (*id as usize) < vocab;
         self.bos = self.bos.filter(is_known);
         self.stop.retain(is_known);

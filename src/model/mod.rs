@@ -1,6 +1,17 @@
 //! Model families: what each is made of and its forward pass.
 
+mod base;
 pub mod bert;
+pub(crate) mod family;
 pub mod llama;
 pub mod lstm;
 pub mod mlp;
+mod opened;
+#[cfg(feature = "alloc")]
+pub(crate) mod stored;
+
+pub use base::AnyBase;
+#[cfg(feature = "std")]
+pub(crate) use base::with_family;
+pub use family::Family;
+pub use opened::Opened;

@@ -4,33 +4,51 @@ use super::encoder::Texts;
 use super::limits::{MANY, check_common, within};
 use super::{KvFormat, Need};
 use crate::error::{Field, Result};
+use crate::exec::Executor;
 use crate::kernel::Precision;
-use crate::model::bert::{Config, forward};
+use crate::model::bert::{Bert, Config, forward};
 use crate::nn::Size;
 use crate::tensor::workspace::Pointers;
+
+/// Texts and tokens that are encoded at once where nothing else is asked for.
+const BATCH: usize = 32;
+const TOKENS: usize = 2048;
 
 /// What an encoder must have room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EncoderLimits {
     /// The longest text, in tokens.
     pub context: usize,
-    /// Texts encoded at once.
+    /// Texts encoded at once. Default: 1; with [`for_model`](Self::for_model) 32.
     pub batch: usize,
     /// Tokens of all those texts together: they are packed, so this is what memory depends on.
+    /// Default: one text's; with [`for_model`](Self::for_model) at least 2048.
     pub tokens: usize,
-    /// How products treat their activations.
+    /// How products treat their activations. Default: [`Precision::Exact`].
     pub precision: Precision,
-    /// Parts that products are split into; [`Executor::lanes`](super::Executor::lanes) of the
-    /// executor.
+    /// Parts that products are split into. Default: 1; with [`for_model`](Self::for_model) the
+    /// executor's [`lanes`](Executor::lanes). With 1 everything is serial, whatever the executor.
     pub lanes: usize,
-    /// Adapters that one text can have at a time.
+    /// Adapters that one text can have at a time. Default: 2.
     pub max_active: usize,
-    /// The sum of their ranks.
+    /// The sum of their ranks. Default: 64.
     pub max_total_rank: usize,
 }
 
 impl EncoderLimits {
-    /// One text of `context` tokens on one lane, with up to two adapters of rank 64 together.
+    /// Batches of texts as long as `model` reads them, on all threads of `executor`, as the command
+    /// line embeds them; otherwise as [`new`](Self::new).
+    pub fn for_model(model: &Bert<'_>, executor: &dyn Executor) -> Self {
+        let context = model.max_length();
+        Self {
+            batch: BATCH,
+            tokens: TOKENS.max(context),
+            lanes: executor.lanes(),
+            ..Self::new(context)
+        }
+    }
+
+    /// One text of `context` tokens, exact and serial, with up to two adapters of rank 64 together.
     pub const fn new(context: usize) -> Self {
         Self {
             context,

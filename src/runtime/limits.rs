@@ -3,35 +3,52 @@
 use super::KvFormat;
 use super::sequences::Books;
 use crate::error::{Error, Field, Result};
-use crate::kernel::Precision;
-use crate::model::llama::{Config, forward};
+use crate::exec::Executor;
+use crate::kernel::{Precision, kernels};
+use crate::model::llama::{Config, Llama, forward};
 use crate::nn::Size;
 use crate::tensor::workspace::Pointers;
 
-/// What a session must have room for.
+/// What a session must have room for. [`for_model`](Self::for_model) fills in what suits a model
+/// and the machine; [`new`](Self::new) the least, for firmware that counts every byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The longest sequence, in tokens.
     pub context: usize,
-    /// Sequences side by side.
+    /// Sequences side by side. Default: 1.
     pub batch: usize,
-    /// Prompt tokens computed at once.
+    /// Prompt tokens computed at once. Default: 32.
     pub prefill_chunk: usize,
-    /// How keys and values are kept.
+    /// How keys and values are kept. Default: f16.
     pub kv_format: KvFormat,
-    /// How products treat their activations.
+    /// How products treat their activations. Default: [`Precision::Exact`]; with
+    /// [`for_model`](Self::for_model) [`Precision::default_for`] the model, which is several times
+    /// faster where it is `Fast`.
     pub precision: Precision,
-    /// Parts that products are split into; [`Executor::lanes`](super::Executor::lanes) of the
-    /// executor.
+    /// Parts that products are split into. Default: 1; with [`for_model`](Self::for_model) the
+    /// executor's [`lanes`](Executor::lanes). With fewer than those, threads of the executor stay
+    /// idle: with 1 everything is serial, whatever the executor.
     pub lanes: usize,
-    /// Adapters that one sequence can have at a time.
+    /// Adapters that one sequence can have at a time. Default: 2.
     pub max_active: usize,
-    /// The sum of their ranks.
+    /// The sum of their ranks. Default: 64.
     pub max_total_rank: usize,
 }
 
 impl Limits {
-    /// One sequence of `context` tokens on one lane, with up to two adapters of rank 64 together.
+    /// One sequence of `context` tokens with the precision that `model` is served in and all
+    /// threads of `executor`, as the command line runs it; otherwise as [`new`](Self::new).
+    pub fn for_model(model: &Llama<'_>, context: usize, executor: &dyn Executor) -> Self {
+        let weights = model.layer(0).q.weight.format();
+        Self {
+            precision: Precision::default_for(kernels(), weights),
+            lanes: executor.lanes(),
+            ..Self::new(context)
+        }
+    }
+
+    /// One sequence of `context` tokens, exact and serial, with up to two adapters of rank 64
+    /// together.
     pub const fn new(context: usize) -> Self {
         Self {
             context,

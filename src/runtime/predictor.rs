@@ -17,18 +17,24 @@ use crate::tensor::workspace::{Pointers, Workspace, times, workspace};
 pub struct PredictorLimits {
     /// Rows of features computed at once.
     pub batch: usize,
-    /// How products treat their activations.
+    /// How products treat their activations. Default: [`Precision::Exact`].
     pub precision: Precision,
-    /// Parts that products are split into; [`Executor::lanes`] of the executor.
+    /// Parts that products are split into. Default: 1; with [`for_executor`](Self::for_executor) the
+    /// executor's [`lanes`](Executor::lanes). With 1 everything is serial, whatever the executor.
     pub lanes: usize,
-    /// Adapters that one row can have at a time.
+    /// Adapters that one row can have at a time. Default: 2.
     pub max_active: usize,
-    /// The sum of their ranks.
+    /// The sum of their ranks. Default: 64.
     pub max_total_rank: usize,
 }
 
 impl PredictorLimits {
-    /// `batch` rows on one lane, with up to two adapters of rank 64 together.
+    /// `batch` rows on all threads of `executor`; otherwise as [`new`](Self::new).
+    pub fn for_executor(batch: usize, executor: &dyn Executor) -> Self {
+        Self { lanes: executor.lanes(), ..Self::new(batch) }
+    }
+
+    /// `batch` rows, exact and serial, with up to two adapters of rank 64 together.
     pub const fn new(batch: usize) -> Self {
         Self { batch, precision: Precision::Exact, lanes: 1, max_active: 2, max_total_rank: 64 }
     }

@@ -4,6 +4,7 @@ use super::limits::{MANY, check_common, rows, within};
 use super::sequences::Books;
 use super::{KvFormat, Need};
 use crate::error::{Field, Result};
+use crate::exec::Executor;
 use crate::kernel::Precision;
 use crate::model::lstm::{Config, forward};
 use crate::nn::Size;
@@ -13,23 +14,29 @@ use crate::tensor::workspace::Pointers;
 /// after any number of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecurrentLimits {
-    /// Sequences side by side.
+    /// Sequences side by side. Default: 1.
     pub batch: usize,
-    /// Tokens of one sequence computed at once.
+    /// Tokens of one sequence computed at once. Default: 32.
     pub prefill_chunk: usize,
-    /// How products treat their activations.
+    /// How products treat their activations. Default: [`Precision::Exact`].
     pub precision: Precision,
-    /// Parts that products are split into; [`Executor::lanes`](super::Executor::lanes) of the
-    /// executor.
+    /// Parts that products are split into. Default: 1; with [`for_executor`](Self::for_executor) the
+    /// executor's [`lanes`](Executor::lanes). With 1 everything is serial, whatever the executor.
     pub lanes: usize,
-    /// Adapters that one sequence can have at a time.
+    /// Adapters that one sequence can have at a time. Default: 2.
     pub max_active: usize,
-    /// The sum of their ranks.
+    /// The sum of their ranks. Default: 64.
     pub max_total_rank: usize,
 }
 
 impl RecurrentLimits {
-    /// One sequence on one lane, with up to two adapters of rank 64 together.
+    /// One sequence on all threads of `executor`, as the command line runs it; otherwise as
+    /// [`new`](Self::new).
+    pub fn for_executor(executor: &dyn Executor) -> Self {
+        Self { lanes: executor.lanes(), ..Self::new() }
+    }
+
+    /// One sequence, exact and serial, with up to two adapters of rank 64 together.
     pub const fn new() -> Self {
         Self {
             batch: 1,

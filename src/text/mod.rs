@@ -7,6 +7,7 @@ pub(crate) mod gate;
 mod mark;
 mod methods;
 mod pieces;
+mod post_processor;
 mod python;
 mod stream;
 mod strings;
@@ -26,6 +27,7 @@ use gate::Tokenizer;
 use pieces::{Pieces, Position};
 
 pub use mark::without_mark;
+pub(crate) use post_processor::leading_token;
 pub use stream::StreamDecoder;
 pub use template::{Message, TemplateVariables};
 

@@ -7,12 +7,11 @@
 
 use super::TrainError;
 use super::data::{Batch, IGNORE, Inputs, ModelInput, Targets};
+use super::device::Floats;
 use super::evaluate::Listener;
-use super::memory::{Books, floats};
 use super::ops;
 use super::plan::Plan;
-use super::pool::Floats;
-use super::step::{Step, sum_rows};
+use super::step::Step;
 use crate::adapter::Base;
 use crate::archive::Buffer;
 use crate::error::Result;
@@ -36,14 +35,14 @@ pub(crate) struct Borders {
 impl Borders {
     /// What data is checked against.
     pub(crate) fn input(self) -> ModelInput {
-        ModelInput { context: self.context, features: self.features }
+        ModelInput { context: self.context, vocab: self.tokens, features: self.features }
     }
 }
 
 /// A model family in training.
 pub(crate) trait Body {
     /// What the way back needs of a pass.
-    type Trace;
+    type Saved;
     /// What the way back needs of pooling.
     type Pool;
 
@@ -87,15 +86,7 @@ pub(crate) trait Body {
         inputs: &Inputs,
         starts: &[usize],
         keep: bool,
-    ) -> (Floats, Self::Trace);
-    /// What `forward`, `loss` and `backward` take of memory, step by step; `None` for an empty
-    /// batch.
-    fn predict(
-        &self,
-        books: &mut Books<'_>,
-        starts: &[usize],
-        loss: &dyn Fn(&mut Books<'_>),
-    ) -> Option<()>;
+    ) -> (Floats, Self::Saved);
     /// The bytes of [`measure`](Self::measure) beside the archives: no sequence longer than
     /// `longest`, adapters of rank `rank`.
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64;
@@ -109,12 +100,12 @@ pub(crate) trait Body {
         step: &Step<'_>,
         inputs: &Inputs,
         starts: &[usize],
-        trace: Self::Trace,
+        trace: Self::Saved,
         d_hidden: Floats,
         gradients: &mut [f32],
     );
     /// The vector of every sequence that a classifier reads, `[sequences, dim]`.
-    fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Vec<f32>, Self::Pool);
+    fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Floats, Self::Pool);
     /// The way back of [`pool`](Self::pool); adds to d_hidden and `gradients`.
     fn pool_back(
         &self,
@@ -127,21 +118,9 @@ pub(crate) trait Body {
     );
 }
 
-/// The hidden state of every sequence's last token, `[sequences, dim]`, of `hidden`, `[n, dim]`.
-pub(crate) fn last_tokens(hidden: &[f32], starts: &[usize], dim: usize) -> Vec<f32> {
-    starts[1..].iter().flat_map(|end| &hidden[(end - 1) * dim..end * dim]).copied().collect()
-}
-
-/// The way back of [`last_tokens`]: d_pooled, `[sequences, dim]`, into its rows of d_hidden.
-pub(crate) fn last_tokens_back(
-    d_pooled: &[f32],
-    starts: &[usize],
-    dim: usize,
-    d_hidden: &mut [f32],
-) {
-    for (end, d) in starts[1..].iter().zip(d_pooled.chunks_exact(dim)) {
-        d_hidden[(end - 1) * dim..end * dim].copy_from_slice(d);
-    }
+/// The row of every sequence's last token.
+pub(crate) fn last_rows(starts: &[usize]) -> impl ExactSizeIterator<Item = usize> {
+    starts[1..].iter().map(|end| end - 1)
 }
 
 /// What a batch cost.
@@ -188,8 +167,6 @@ pub(crate) trait Network {
     ) -> Result<(), TrainError>;
     /// The loss of a batch; with `back`, its gradients.
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome;
-    /// What [`run`](Self::run) takes of memory on the way there and back.
-    fn predict(&self, books: &mut Books<'_>, starts: &[usize]) -> Option<()>;
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64;
     fn text_bytes(&self) -> u64;
 }
@@ -259,16 +236,6 @@ impl<B: Body> Network for B {
         outcome
     }
 
-    fn predict(&self, books: &mut Books<'_>, starts: &[usize]) -> Option<()> {
-        let rows = starts.last().copied().unwrap_or(0);
-        let (sequences, dim) = (starts.len().saturating_sub(1), Body::base(self).dim());
-        Body::predict(self, books, starts, &|books| match (&books.plan.classifier, self.head()) {
-            (None, Some(head)) => next_token_books(books, &head, rows),
-            // Pooled states, their gradient, and the pooler's.
-            _ => books.pass(4 * floats(sequences * dim)),
-        })
-    }
-
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
         Body::measure_bytes(self, longest, lanes, rank)
     }
@@ -293,50 +260,39 @@ fn next_token<'g>(
     let (Some(head), dim) = (body.head(), body.base().dim()) else {
         return (Outcome::default(), back);
     };
-    let vocab = head.weight.rows();
-    let scored: Vec<usize> = (0..next.len()).filter(|&row| next[row] != IGNORE).collect();
+    let (m, vocab) = (&step.machine, head.weight.rows());
+    // The meta device knows no targets: every row has one, and one chunk takes what all of them take.
+    let (rows, _list) = match m.is_meta() {
+        false => (0..next.len(), m.hold(0)),
+        true => (0..ROWS.min(hidden.len() / dim), m.hold(size_of::<usize>() * hidden.len() / dim)),
+    };
+    let scored: Vec<usize> = rows.filter(|&row| m.is_meta() || next[row] != IGNORE).collect();
     let mut outcome = Outcome { scored: scored.len(), ..Outcome::default() };
-    step.machine.trim();
-    let mut logits = vec![0.0; scored.len().min(ROWS) * vocab];
+    m.trim();
+    let mut logits = m.alone(scored.len().min(ROWS) * vocab);
     for rows in scored.chunks(ROWS) {
         let logits = &mut logits[..rows.len() * vocab];
-        let x: Vec<f32> =
-            rows.iter().flat_map(|&row| &hidden[row * dim..][..dim]).copied().collect();
+        let x = ops::gather(m, hidden, dim, rows.iter().copied());
         let trace = step.linear(&head, &x, logits);
         let smoothing = back.as_ref().map_or(0.0, |back| back.label_smoothing);
         let weight = back.as_ref().map_or(0.0, |back| back.weight);
-        let share = step.machine.share(rows.len());
+        let share = m.share(rows.len());
         let mut losses = vec![0.0; rows.len()];
         let parts =
             logits.chunks_mut(share * vocab).zip(losses.chunks_mut(share)).zip(rows.chunks(share));
-        step.machine.each(parts, |((logits, losses), rows)| {
+        m.each(parts, |((logits, losses), rows)| {
             for ((logits, loss), &row) in logits.chunks_exact_mut(vocab).zip(losses).zip(rows) {
                 *loss = cross_entropy(step, logits, next[row], smoothing, weight).0;
             }
         });
         outcome.loss += losses.iter().sum::<f64>();
         if let Some(back) = &mut back {
-            let mut dx = vec![0.0; x.len()];
+            let mut dx = m.alone(x.len());
             step.linear_back(&head, &trace, &x, logits, Some(&mut dx), back.gradients);
-            for (&row, dx) in rows.iter().zip(dx.chunks_exact(dim)) {
-                d_hidden[row * dim..][..dim].copy_from_slice(dx);
-            }
+            ops::scatter(m, &dx, dim, rows.iter().copied(), d_hidden);
         }
     }
     (outcome, back)
-}
-
-/// The books of [`next_token`] on the way there and back.
-fn next_token_books(books: &mut Books<'_>, head: &Linear<'_>, rows: usize) {
-    let chunk = ROWS.min(rows);
-    let before = books.held();
-    books.take(8 * rows as u64);
-    // x, the logits, the losses; then dx.
-    books.take(floats(chunk * (head.weight.cols() + head.weight.rows() + 2)));
-    books.linear(head, chunk);
-    books.take(floats(chunk * head.weight.cols()));
-    books.linear_back(head, chunk, true);
-    books.back_to(before);
 }
 
 /// Cross entropy of the class of every sequence.
@@ -350,28 +306,30 @@ fn classify<'g>(
     d_hidden: &mut [f32],
 ) -> (Outcome, Option<Back<'g>>) {
     let Some(classifier) = &step.plan.classifier else { return (Outcome::default(), back) };
-    let labels = classifier.labels.len();
+    let (m, labels, sequences) = (&step.machine, classifier.labels.len(), starts.len() - 1);
     let (weight, bias) =
         (&step.values[classifier.weight.clone()], &step.values[classifier.bias.clone()]);
     let (pooled, pool) = body.pool(step, hidden, starts);
-    let mut logits = vec![0.0; classes.len() * labels];
-    step.machine.forward(1.0, &pooled, weight, labels, 0.0, &mut logits);
-    let mut outcome = Outcome { scored: classes.len(), ..Outcome::default() };
+    let mut logits = m.alone(sequences * labels);
+    m.forward(1.0, &pooled, weight, labels, 0.0, &mut logits);
+    let mut outcome = Outcome { scored: sequences, ..Outcome::default() };
     let (smoothing, scale) =
         back.as_ref().map_or((0.0, 0.0), |back| (back.label_smoothing, back.weight));
-    for (logits, &class) in logits.chunks_exact_mut(labels).zip(classes) {
-        if !bias.is_empty() {
-            ops::add(&step.machine, logits, bias);
+    m.compute(|| {
+        for (logits, &class) in logits.chunks_exact_mut(labels).zip(classes) {
+            if !bias.is_empty() {
+                ops::add(m, logits, bias);
+            }
+            let (loss, best) = cross_entropy(step, logits, class, smoothing, scale);
+            outcome.loss += loss;
+            outcome.right += usize::from(best == class);
         }
-        let (loss, best) = cross_entropy(step, logits, class, smoothing, scale);
-        outcome.loss += loss;
-        outcome.right += usize::from(best == class);
-    }
+    });
     let Some(back) = back else { return (outcome, None) };
-    step.machine.outer(&logits, &pooled, labels, &mut back.gradients[classifier.weight.clone()]);
-    sum_rows(&logits, &mut back.gradients[classifier.bias.clone()]);
-    let mut d_pooled = vec![0.0; pooled.len()];
-    step.machine.forward_transposed(1.0, &logits, weight, labels, 0.0, &mut d_pooled);
+    m.outer(&logits, &pooled, labels, &mut back.gradients[classifier.weight.clone()]);
+    ops::sum_rows(m, &logits, &mut back.gradients[classifier.bias.clone()]);
+    let mut d_pooled = m.alone(pooled.len());
+    m.forward_transposed(1.0, &logits, weight, labels, 0.0, &mut d_pooled);
     body.pool_back(step, starts, pool, &d_pooled, d_hidden, back.gradients);
     (outcome, Some(back))
 }

@@ -1,7 +1,7 @@
 //! Checkpoints: a run between two steps in one archive, written whole or not at all.
 //!
-//! What is random in a run is a function of the seed and the step, so numbers, optimizer and step
-//! are all there is to keep.
+//! What is random in a run is a function of the seed and the step, so numbers, step and what
+//! optimizer and method remember are all there is to keep.
 
 use std::path::Path;
 
@@ -23,7 +23,8 @@ pub(crate) struct Saved {
     pub(crate) values: Vec<f32>,
     /// Empty if there is no best.
     pub(crate) best: Vec<f32>,
-    pub(crate) optimizer: State,
+    /// What optimizer and method remember.
+    pub(crate) state: State,
 }
 
 /// Writes `saved` to `path`.
@@ -40,19 +41,19 @@ pub(crate) fn write(
         steps: saved.steps,
         values: &saved.values,
         best: &saved.best,
-        optimizer: &saved.optimizer.bytes,
+        optimizer: &saved.state.bytes,
     };
     write_file(&root, saved.steps, path).map(|_| ())
 }
 
 /// Reads `path`; its settings must be those of this run, and the numbers must fit one with `values`
-/// numbers and `optimizer` bytes of optimizer state.
+/// numbers and `state` bytes of what optimizer and method remember.
 pub(super) fn read(
     path: &Path,
     base: Fingerprint,
     settings: &Settings,
     values: usize,
-    optimizer: usize,
+    state: usize,
 ) -> Result<Saved, TrainError> {
     let file = ArchiveFile::open(path)?;
     let root = open(path, &file)?;
@@ -68,7 +69,7 @@ pub(super) fn read(
     let bytes = values as u64 * 4;
     let is_whole = check_lines(0, &root.values, bytes).is_ok()
         && (root.best.is_empty() || check_lines(0, &root.best, bytes).is_ok())
-        && check_lines(0, &root.optimizer, optimizer as u64).is_ok();
+        && check_lines(0, &root.optimizer, state as u64).is_ok();
     if !is_whole {
         let reason = format!("it does not hold the {values} numbers that this run trains");
         return Err(refused(reason).into());
@@ -79,7 +80,7 @@ pub(super) fn read(
         steps,
         values: floats(&root.values)[..values].to_vec(),
         best: if root.best.is_empty() { Vec::new() } else { floats(&root.best)[..values].to_vec() },
-        optimizer: State { steps, bytes: bytes_of(&root.optimizer)[..optimizer].to_vec() },
+        state: State { steps, bytes: bytes_of(&root.optimizer)[..state].to_vec() },
     })
 }
 

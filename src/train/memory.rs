@@ -1,38 +1,37 @@
-//! What a training run takes of memory, before it runs. Nothing is allocated here: the books are
-//! kept that the code would fill.
+//! What a training run takes of memory, before it runs.
 //!
-//! With P numbers in the arena, n rows in a batch, r the rank, all in bytes:
+//! With P numbers in the arena, in bytes:
 //! ```text
 //! held        4P values + 4P gradients + 4P kept by the guard + optimizer (AdamW: 8 a trained number)
 //!             + early stopping 4P + DoRA 8 a row of its layers
-//! step        held + DoRA 4 a row + the family's walk: what forward keeps, then the most of loss and way back
+//! step        held + DoRA 4 a row + what the step itself takes on the meta device
 //! validation  held + the archive + the factors twice, while it is written, or the core's workspace
 //! checkpoint  held + 4P values + early stopping 4P + optimizer
 //! peak        the largest of the three, beside what the caller holds (tokenizer, index of the data)
 //! ```
-//! A family's walk stands beside its code ([`Body::predict`](super::body::Body::predict)) and takes
-//! and gives back in the same order. What layers share is here: low-rank factors, tiles of
-//! dequantized weights, the packing buffers of matrix products.
+//! A step is not described here: the code of training runs on a [`device`](super::device) that does
+//! no work and counts. What the system's allocator adds is not counted.
+
+use std::sync::Arc;
 
 use super::TrainError;
-use super::attention::Shape;
-use super::body::Network;
+use super::body::{Back, Network};
 use super::course::Course;
-use super::data::{Dataset, Task};
+use super::data::{Batch, Dataset, Inputs, Targets, Task};
+use super::device::{Machine, Pool};
+use super::method::Part;
 use super::options::Options;
-use super::plan::{Change, Plan};
-use super::planner;
-use super::product::{SKINNY, part_rows, tile_rows};
+use super::plan::Plan;
+use super::planner::{self, Planned};
 use super::run::RunOptions;
 use super::start::Start;
+use super::step::{Dropout, Step};
 use super::trainer::{Trainable, check_task, sealed::Sealed};
-use crate::kernel::{GROUP, Precision, kernels};
-use crate::nn::Linear;
-use crate::quant::Format;
+use crate::file::Kind;
 
 /// What a run will take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Forecast {
+pub struct Estimate {
     /// Numbers that are trained.
     pub trainable_parameters: usize,
     /// Values, gradients and the copies that divergence and early stopping fall back on.
@@ -131,12 +130,12 @@ const EPOCHS: u64 = 4;
 ///
 /// # Errors
 /// [`TrainError::Options`] for options that cannot be or do not fit the base.
-pub fn forecast<'a>(
+pub fn estimate<'a>(
     base: impl Trainable<'a>,
     options: &Options,
     run: &RunOptions,
     workload: &Workload,
-) -> Result<Forecast, TrainError> {
+) -> Result<Estimate, TrainError> {
     let mut described = options.clone();
     if let Some(start) = &options.start {
         start.describe(&mut described);
@@ -150,15 +149,15 @@ pub fn forecast<'a>(
         true => own,
         false => (0..workload.labels).map(|label| label.to_string()).collect(),
     };
-    let plan = planner::layout(network.as_ref(), options, &labels)?;
-    let norms = dora_rows(&plan, network.as_ref());
+    let Planned { plan, technique } = planner::layout(network.as_ref(), options, &labels)?;
+    let is_full = technique.result() == Kind::Base;
+    let norms = dora_rows(&plan);
     let copies = if run.patience.is_some() { 2 } else { 1 };
     let parameter_bytes = (2 + copies) * floats(plan.len()) + 8 * norms;
-    let trained = plan.tensors.iter().filter(|tensor| !plan.is_frozen(tensor));
     let optimizer_bytes: u64 =
-        trained.map(|tensor| options.optimizer.state_bytes(tensor.range.len())).sum();
+        plan.trained().map(|tensor| options.optimizer.state_bytes(tensor.range.len())).sum();
     let step_bytes = 4 * norms + step_bytes(network.as_ref(), &plan, options, workload)?;
-    let validation_bytes = measure_bytes(network.as_ref(), &plan, options, workload, copies);
+    let validation_bytes = measure_bytes(network.as_ref(), &plan, is_full, workload, copies);
     let is_saved = |every| workload.steps.is_none_or(|steps| steps >= every);
     let checkpoint_bytes = match &run.checkpoint {
         Some((_, every)) if is_saved(*every) => {
@@ -167,7 +166,7 @@ pub fn forecast<'a>(
         _ => 0,
     };
     let most = step_bytes.max(validation_bytes).max(checkpoint_bytes);
-    Ok(Forecast {
+    Ok(Estimate {
         trainable_parameters: plan.trainable(),
         parameter_bytes,
         optimizer_bytes,
@@ -181,40 +180,93 @@ pub fn forecast<'a>(
 /// The buffer between an archive and its file.
 const FILE_BUFFER: u64 = 1 << 20;
 
-/// The largest batch's walk.
+/// What a step takes on the largest of the batches: it is run on the meta device.
 fn step_bytes(
     network: &dyn Network,
     plan: &Plan,
     options: &Options,
     workload: &Workload,
 ) -> Result<u64, TrainError> {
-    let mut most = 0;
-    for lengths in &workload.batches {
-        let mut starts = vec![0];
-        starts.extend(lengths.iter().scan(0, |end, length| {
-            *end += length;
-            Some(*end)
-        }));
-        let rows = starts.last().copied().unwrap_or(0);
-        let mut books = Books::new(plan, options, workload.lanes);
-        // Tokens, targets, starts.
-        books.take(8 * (rows + starts.len()) as u64);
-        let walked = network.predict(&mut books, &starts);
-        walked.ok_or_else(|| TrainError::options("a batch without rows takes nothing"))?;
-        most = most.max(books.most());
+    let refused = |bytes| {
+        TrainError::options(format!(
+            "the estimate needs {bytes} bytes of address space at once, which the system refuses; a smaller batch-size or max-length needs less"
+        ))
+    };
+    // The arena and its gradients are counted elsewhere.
+    let beside = Arc::default();
+    let arena = Arc::new(Pool::meta(&beside));
+    let (values, mut gradients) = (arena.alone(plan.len()), arena.alone(plan.len()));
+    beside.max().map_err(refused)?;
+    let account = Arc::default();
+    let pool = Arc::new(Pool::meta(&account));
+    let step = Step {
+        machine: Machine::meta(workload.lanes, &pool),
+        plan,
+        values: &values,
+        prepared: &vec![Vec::new(); plan.layers.len()],
+        rank: None,
+        dropout: (options.dropout > 0.0).then_some(Dropout { p: options.dropout, seed: 0 }),
+        precision: options.precision,
+    };
+    for lengths in largest(&workload.batches, network.borders().context)? {
+        let (batch, bytes) = batch(network, plan, &lengths);
+        let _batch = step.machine.hold(bytes);
+        let back = Back { weight: 1.0, label_smoothing: 0.0, gradients: &mut gradients };
+        network.run(&step, &batch, Some(back));
     }
-    Ok(most)
+    account.max().map_err(refused)
+}
+
+/// A batch of sequences of these lengths that has no tokens, and the bytes of one that has.
+fn batch(network: &dyn Network, plan: &Plan, lengths: &[usize]) -> (Batch, usize) {
+    let ends = lengths.iter().scan(0, |end, length| {
+        *end += length;
+        Some(*end)
+    });
+    let starts: Vec<usize> = std::iter::once(0).chain(ends).collect();
+    let (rows, width) = (starts[starts.len() - 1], network.borders().features);
+    // Tokens or features, targets, starts.
+    let bytes = 8 * (rows + starts.len()) + 4 * rows * width;
+    let inputs = match width {
+        0 => Inputs::Tokens(Vec::new()),
+        _ => Inputs::Features { values: Vec::new(), width },
+    };
+    let targets = match plan.classifier {
+        Some(_) => Targets::Class(Vec::new()),
+        None => Targets::Next(Vec::new()),
+    };
+    (Batch { inputs, starts, targets }, bytes)
+}
+
+/// The batches, with sequences no longer than `context`, the one of most rows first, but for those
+/// that have no more rows and sequences than another, and none that is longer.
+fn largest(batches: &[Vec<usize>], context: usize) -> Result<Vec<Vec<usize>>, TrainError> {
+    let mut sizes = Vec::new();
+    for batch in batches {
+        most("sequences of a batch", batch.len(), MOST_SEQUENCES)?;
+        let batch: Vec<usize> = batch.iter().map(|length| (*length).min(context).max(1)).collect();
+        let rows = batch.iter().fold(0usize, |rows, length| rows.saturating_add(*length));
+        most("rows of a batch", rows, MOST_ROWS)?;
+        sizes.push(([rows, batch.len(), batch.iter().copied().max().unwrap_or(0)], batch));
+    }
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    let mut kept: Vec<([usize; 3], Vec<usize>)> = Vec::new();
+    for (size, batch) in sizes {
+        if !kept.iter().any(|(other, _)| size.iter().zip(other).all(|(a, b)| a <= b)) {
+            kept.push((size, batch));
+        }
+    }
+    Ok(kept.into_iter().map(|(_, batch)| batch).collect())
 }
 
 /// The numbers as an archive, and the core on top.
 fn measure_bytes(
     network: &dyn Network,
     plan: &Plan,
-    options: &Options,
+    is_full: bool,
     workload: &Workload,
     copies: u64,
 ) -> u64 {
-    let is_full = options.method.rules().is_full();
     let archive = if is_full {
         full_archive(network, plan)
     } else {
@@ -222,8 +274,7 @@ fn measure_bytes(
     };
     // On the way into its archive an adapter is copied once as the builder takes it and once as it
     // is stored.
-    let writing =
-        if is_full { archive } else { archive + builder_bytes(plan) + floats(plan.len()) };
+    let writing = if is_full { archive } else { archive + 2 * floats(plan.len()) };
     let rank = plan.largest_rank();
     match workload.validation {
         Some(longest) => {
@@ -232,19 +283,6 @@ fn measure_bytes(
         // Then it is written when the run is over, and its copies of the values are gone.
         None => writing.saturating_sub(copies * floats(plan.len())),
     }
-}
-
-/// The factors as [`Trainer::adapter`](super::Trainer::adapter) copies them: B is collected into a
-/// vector that doubles.
-fn builder_bytes(plan: &Plan) -> u64 {
-    let of = |change: &Change| match change {
-        Change::LowRank(low) => {
-            let outputs = low.b.len() / low.rank;
-            floats(low.a.len() + low.rank * outputs.next_power_of_two() + low.magnitude.len())
-        }
-        _ => 0,
-    };
-    plan.changes.iter().map(of).sum()
 }
 
 /// The bytes of the base that full fine-tuning writes.
@@ -260,14 +298,9 @@ fn full_archive(network: &dyn Network, plan: &Plan) -> u64 {
 }
 
 /// Output rows of the layers that have a magnitude.
-fn dora_rows(plan: &Plan, network: &dyn Network) -> u64 {
-    let rows = |(site, change): (usize, &Change)| match change {
-        Change::LowRank(low) if !low.magnitude.is_empty() => {
-            network.layer_at(site as u32).map_or(0, |linear| linear.weight.rows() as u64)
-        }
-        _ => 0,
-    };
-    plan.changes.iter().enumerate().map(rows).sum()
+fn dora_rows(plan: &Plan) -> u64 {
+    let magnitudes = plan.tensors.iter().filter(|tensor| tensor.part == Part::Magnitude);
+    magnitudes.map(|tensor| tensor.range.len() as u64).sum()
 }
 
 /// The bytes of `count` f32.
@@ -275,204 +308,15 @@ pub(crate) fn floats(count: usize) -> u64 {
     4 * count as u64
 }
 
-/// What is held while a step goes on, and the most there was.
-pub(crate) struct Books<'p> {
-    pub(crate) plan: &'p Plan,
-    has_dropout: bool,
-    precision: Precision,
-    lanes: usize,
-    held: u64,
-    most: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::largest;
 
-impl<'p> Books<'p> {
-    fn new(plan: &'p Plan, options: &Options, lanes: usize) -> Self {
-        Self {
-            plan,
-            has_dropout: options.dropout > 0.0,
-            precision: options.precision,
-            lanes: lanes.max(1),
-            held: 0,
-            most: 0,
-        }
+    #[test]
+    fn batches_are_left_out_that_are_smaller_in_every_way() {
+        let batches = [vec![10; 8], vec![9; 8], vec![30; 4], vec![1, 100], vec![100], vec![200, 1]];
+        let kept = largest(&batches, 150).unwrap();
+        assert_eq!(kept, [vec![150, 1], vec![30; 4], vec![10; 8]]);
+        assert!(largest(&[vec![]], 150).is_err() && largest(&[vec![1], vec![]], 1).is_err());
     }
-
-    pub(crate) fn held(&self) -> u64 {
-        self.held
-    }
-
-    fn most(&self) -> u64 {
-        self.most
-    }
-
-    /// Something is allocated; returns its bytes.
-    pub(crate) fn take(&mut self, bytes: u64) -> u64 {
-        self.held = self.held.saturating_add(bytes);
-        self.most = self.most.max(self.held);
-        bytes
-    }
-
-    /// And freed.
-    pub(crate) fn give(&mut self, bytes: u64) {
-        self.held = self.held.saturating_sub(bytes);
-    }
-
-    /// Everything since `before` is freed.
-    pub(crate) fn back_to(&mut self, before: u64) {
-        self.held = before;
-    }
-
-    /// Allocated and freed.
-    pub(crate) fn pass(&mut self, bytes: u64) {
-        self.take(bytes);
-        self.give(bytes);
-    }
-
-    /// [`Step::linear`](super::step::Step::linear) on n rows; returns what its trace keeps, which
-    /// stays in the books.
-    pub(crate) fn linear(&mut self, linear: &Linear<'_>, n: usize) -> u64 {
-        let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
-        let is_frozen = !matches!(self.plan.change(linear.site), Change::Full { .. });
-        if is_frozen && self.precision == Precision::Fast && kernels().has_fast(&linear.weight) {
-            self.pass((n * inputs) as u64 + floats(n * inputs / GROUP));
-        }
-        let Change::LowRank(low) = self.plan.change(linear.site) else { return 0 };
-        let dropped = if self.has_dropout { self.take(floats(n * inputs)) } else { 0 };
-        let mut kept = self.take(floats(n * low.rank));
-        self.product(n, inputs, low.rank);
-        if !low.magnitude.is_empty() {
-            kept += self.take(floats(n * outputs));
-            self.pass(floats(outputs));
-        }
-        self.product(n, low.rank, outputs);
-        self.give(dropped);
-        kept
-    }
-
-    /// [`Step::linear_back`](super::step::Step::linear_back).
-    pub(crate) fn linear_back(&mut self, linear: &Linear<'_>, n: usize, input: bool) {
-        let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
-        let before = self.held;
-        match self.plan.change(linear.site) {
-            Change::Frozen => {}
-            Change::Full { .. } => self.outer(outputs, n, inputs),
-            Change::LowRank(low) => {
-                if !low.magnitude.is_empty() {
-                    self.take(floats(outputs + n * outputs));
-                }
-                self.outer(low.rank, n, outputs);
-                self.take(floats(n * low.rank));
-                self.product(n, outputs, low.rank);
-                if !low.a_frozen {
-                    let dropped = if self.has_dropout { self.take(floats(n * inputs)) } else { 0 };
-                    self.outer(low.rank, n, inputs);
-                    self.give(dropped);
-                }
-                if input {
-                    self.product(n, low.rank, inputs);
-                }
-                if input && self.has_dropout {
-                    self.take(floats(n * inputs));
-                    let rest =
-                        if low.magnitude.is_empty() { 0 } else { self.take(floats(n * outputs)) };
-                    self.back_through(linear, n);
-                    self.give(rest);
-                }
-            }
-        }
-        if input {
-            self.back_through(linear, n);
-        }
-        self.back_to(before);
-    }
-
-    /// [`Machine::back_through`](super::parallel::Machine::back_through): a tile on every lane.
-    fn back_through(&mut self, linear: &Linear<'_>, n: usize) {
-        let (outputs, inputs) = (linear.weight.rows(), linear.weight.cols());
-        let is_float = linear.weight.format() == Format::F32
-            || matches!(self.plan.change(linear.site), Change::Full { .. });
-        if !is_float {
-            self.pass(self.lanes_of(n) * floats(tile_rows(outputs, inputs) * inputs));
-        }
-    }
-
-    /// [`Machine::outer`](super::parallel::Machine::outer): the gradient of an `[outputs, inputs]`
-    /// matrix from n rows.
-    fn outer(&mut self, outputs: usize, n: usize, inputs: usize) {
-        if outputs < SKINNY {
-            self.pass(
-                floats(n.div_ceil(part_rows(n)) * outputs * inputs)
-                    + self.lanes_of(n) * floats(part_rows(n) * outputs),
-            );
-        } else {
-            self.packed(outputs, n, inputs);
-        }
-    }
-
-    /// Vectors of `n` tokens, there or back, of an embedding of `dim` numbers.
-    pub(crate) fn embed(&mut self, site: u32, n: usize) {
-        if let Change::LowRank(low) = self.plan.change(site) {
-            self.pass(2 * floats(n * low.rank));
-        }
-    }
-
-    /// [`attention::forward`](super::attention::forward); leaves its output, whose bytes it
-    /// returns.
-    pub(crate) fn attention(&mut self, shape: Shape, starts: &[usize]) -> u64 {
-        let n = starts.last().copied().unwrap_or(0);
-        let queries = self.take(floats(n * shape.heads * shape.head_dim));
-        self.pass(self.attention_tasks(shape, starts, 1, |length| shape.forward_room(length)));
-        queries
-    }
-
-    /// [`attention::backward`](super::attention::backward).
-    pub(crate) fn attention_back(&mut self, shape: Shape, starts: &[usize]) {
-        self.pass(self.attention_tasks(shape, starts, 3, |length| shape.backward_room(length)));
-    }
-
-    /// Where the rows of the tasks' `outputs` are, and the room of the largest tasks that the lanes
-    /// work on together.
-    fn attention_tasks(
-        &self,
-        shape: Shape,
-        starts: &[usize],
-        outputs: usize,
-        room: impl Fn(usize) -> usize,
-    ) -> u64 {
-        let groups =
-            shape.kv_heads / shape.heads_together(starts.len().saturating_sub(1), self.lanes);
-        let rows = outputs * starts.last().copied().unwrap_or(0) * groups * size_of::<&mut [f32]>();
-        let mut lengths: Vec<usize> = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        lengths.sort_unstable_by(|a, b| b.cmp(a));
-        let tasks = lengths
-            .iter()
-            .flat_map(|&length| std::iter::repeat_n(length, shape.kv_heads))
-            .take(self.lanes);
-        rows as u64 + tasks.map(|length| floats(room(length))).sum::<u64>()
-    }
-
-    /// A product `[m, k] · [k, n]` whose rows are shared out among lanes; with few columns or a
-    /// small depth it packs nothing.
-    fn product(&mut self, m: usize, k: usize, n: usize) {
-        if n >= SKINNY && k >= SKINNY {
-            self.packed(m, k, n);
-        }
-    }
-
-    fn packed(&mut self, m: usize, k: usize, n: usize) {
-        let (lanes, share) = (self.lanes_of(m), m.div_ceil(self.lanes));
-        self.pass(lanes * packing(share, k, n));
-    }
-
-    /// Lanes that have a part of `rows` rows.
-    fn lanes_of(&self, rows: usize) -> u64 {
-        self.lanes.min(rows) as u64
-    }
-}
-
-/// The packing buffers of a product by `matrixmultiply`: blocks of 64 rows, 256 deep, 1024 columns,
-/// in panels of at least 8.
-fn packing(m: usize, k: usize, n: usize) -> u64 {
-    let panel = |length: usize, most: usize| length.min(most).next_multiple_of(8);
-    floats((panel(m, 64) + panel(n, 1024)) * k.min(256))
 }

@@ -1,8 +1,7 @@
 //! Norms and activations, the way back, formula by formula. Rows are independent; lanes have rows
 //! of their own.
 
-use super::parallel::Machine;
-use super::pool::Floats;
+use super::device::{Floats, Machine};
 use crate::nn::{self, Activation, LayerNorm};
 
 /// RMSNorm of every row: `y = x / √(mean(x²) + ε) ⊙ w`.
@@ -48,10 +47,12 @@ pub(crate) fn rms_norm_back(
         },
     );
     if !dw.is_empty() {
-        for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact(width)) {
-            let i = inverse(x);
-            dw.iter_mut().zip(dy).zip(x).for_each(|((dw, dy), x)| *dw += dy * x * i);
-        }
+        machine.compute(|| {
+            for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact(width)) {
+                let i = inverse(x);
+                dw.iter_mut().zip(dy).zip(x).for_each(|((dw, dy), x)| *dw += dy * x * i);
+            }
+        });
     }
 }
 
@@ -125,13 +126,15 @@ pub(crate) fn layer_norm_back(
 ) {
     let width = norm.weight.len();
     if !dw.is_empty() && !db.is_empty() {
-        for (x, dy) in x.chunks_exact(width).zip(d.chunks_exact(width)) {
-            let (mean, i) = norm.moments(x);
-            for (((dw, db), x), dy) in dw.iter_mut().zip(&mut *db).zip(x).zip(dy) {
-                *dw += dy * (x - mean) * i;
-                *db += dy;
+        machine.compute(|| {
+            for (x, dy) in x.chunks_exact(width).zip(d.chunks_exact(width)) {
+                let (mean, i) = norm.moments(x);
+                for (((dw, db), x), dy) in dw.iter_mut().zip(&mut *db).zip(x).zip(dy) {
+                    *dw += dy * (x - mean) * i;
+                    *db += dy;
+                }
             }
-        }
+        });
     }
     let share = machine.share(x.len() / width) * width;
     machine.each(d.chunks_mut(share).zip(x.chunks(share)), |(d, x)| {
@@ -178,4 +181,45 @@ pub(crate) fn add(machine: &Machine<'_>, x: &mut [f32], y: &[f32]) {
     let share = machine.share(x.len());
     machine
         .each(x.chunks_mut(share).zip(y.chunks(share)), |(x, y)| machine.kernels.axpy(1.0, y, x));
+}
+
+/// `sum += Σ rows of x`; nothing if `sum` is empty.
+pub(crate) fn sum_rows(machine: &Machine<'_>, x: &[f32], sum: &mut [f32]) {
+    if sum.is_empty() {
+        return;
+    }
+    machine.compute(|| {
+        x.chunks_exact(sum.len()).for_each(|x| sum.iter_mut().zip(x).for_each(|(s, x)| *s += x))
+    });
+}
+
+/// Some rows of x, `[_, width]`, in a buffer of their own.
+pub(crate) fn gather(
+    machine: &Machine<'_>,
+    x: &[f32],
+    width: usize,
+    rows: impl ExactSizeIterator<Item = usize>,
+) -> Floats {
+    let mut y = machine.alone(rows.len() * width);
+    machine.compute(|| {
+        y.chunks_exact_mut(width)
+            .zip(rows)
+            .for_each(|(y, row)| y.copy_from_slice(&x[row * width..][..width]))
+    });
+    y
+}
+
+/// The way back of [`gather`]: the rows of y become those of x.
+pub(crate) fn scatter(
+    machine: &Machine<'_>,
+    y: &[f32],
+    width: usize,
+    rows: impl Iterator<Item = usize>,
+    x: &mut [f32],
+) {
+    machine.compute(|| {
+        y.chunks_exact(width)
+            .zip(rows)
+            .for_each(|(y, row)| x[row * width..][..width].copy_from_slice(y))
+    });
 }

@@ -1,5 +1,7 @@
 //! What a training run is told, with PEFT's and torch's defaults, and the check of it.
 
+use serde_json::{Value, json};
+
 use super::TrainError;
 use super::method::Method;
 use super::optimizer::OptimizerKind;
@@ -71,23 +73,24 @@ pub struct PatternValue {
 pub struct Options {
     /// The method.
     pub method: Method,
-    /// r.
+    /// r. Default: 8.
     pub rank: usize,
-    /// alpha.
+    /// alpha: the factors count alpha / r (rsLoRA: alpha / √r). Default: 16, twice the default
+    /// rank.
     pub alpha: f32,
-    /// Which layers.
+    /// Which layers. Default: all linear ones.
     pub targets: Targets,
-    /// Other ranks for some layers.
+    /// Other ranks for some layers. Default: none.
     pub rank_pattern: Vec<PatternValue>,
-    /// Other alphas for some layers.
+    /// Other alphas for some layers. Default: none.
     pub alpha_pattern: Vec<PatternValue>,
-    /// How A is drawn.
+    /// How A is drawn. Default: [`Init::Kaiming`].
     pub init: Init,
-    /// The probability that an activation is dropped before A, in `[0, 1)`.
+    /// The probability that an activation is dropped before A, in `[0, 1)`. Default: 0.
     pub dropout: f32,
-    /// LoRA+: λ, how much faster B learns than A.
+    /// LoRA+: λ, how much faster B learns than A. Default: 16.
     pub lora_plus_ratio: f32,
-    /// LoRA+: the learning rate of factors of embeddings.
+    /// LoRA+: the learning rate of factors of embeddings. Default: 1e-6.
     pub lora_plus_embedding_rate: f32,
     /// DyLoRA: only the drawn rank's row and column learn.
     pub dylora_frozen: bool,
@@ -95,26 +98,27 @@ pub struct Options {
     /// weight decay after the step and on everything, and ε 1e-6 where the optimizer has torch's
     /// 1e-8.
     pub lora_fa_preconditioned: bool,
-    /// The optimizer.
+    /// The optimizer. Default: AdamW.
     pub optimizer: OptimizerKind,
-    /// The learning rate at the top of the schedule.
+    /// The learning rate at the top of the schedule. Default: 2e-4.
     pub learning_rate: f32,
-    /// Weight decay; biases and norms have none.
+    /// Weight decay; biases and norms have none. Default: 0.
     pub weight_decay: f32,
-    /// How the learning rate falls.
+    /// How the learning rate falls in a [`run`](super::run). Default: [`Shape::Linear`].
     pub schedule: Shape,
-    /// The global norm that gradients are clipped to; 0 for no clipping.
+    /// The global norm that gradients are clipped to; 0 for no clipping. Default: 1.
     pub max_norm: f32,
-    /// ε of label smoothing, in `[0, 1)`.
+    /// ε of label smoothing, in `[0, 1)`. Default: 0.
     pub label_smoothing: f32,
-    /// Everything random follows from it.
+    /// Everything random follows from it. Default: 0.
     pub seed: u64,
-    /// Keep only the inputs of blocks and compute the rest again on the way back: less memory, a
-    /// third more time.
+    /// Keep only the inputs of blocks and compute the rest again in the backward pass: less memory,
+    /// a third more time. Default: no.
     pub checkpointing: bool,
     /// How forward products with what stays frozen treat their activations. `Fast` trains the
     /// adapter on the 8-bit activations that it will be served with, in less time, where the
-    /// base is NF4 or int8. The way back, and validation, are in f32 all the same.
+    /// base is NF4 or int8. The backward pass, and validation, are in f32 all the same.
+    /// Default: `Exact`.
     pub precision: Precision,
     /// The adapter that training goes on from: its layers, ranks, alphas and scales stay, and what
     /// is said of them here is not used. `None` begins anew. See [`Options::continuing`].
@@ -122,8 +126,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// `method` with the usual numbers: r 8, alpha 16, all linear layers, AdamW at 2e-4, constant,
-    /// clipped at 1.
+    /// `method` with the usual numbers, those of the command line: r 8, alpha 16, all linear
+    /// layers, AdamW at 2e-4 that falls in a straight line, clipped at 1.
     pub fn new(method: Method) -> Self {
         Self {
             method,
@@ -141,7 +145,7 @@ impl Options {
             optimizer: OptimizerKind::default(),
             learning_rate: 2e-4,
             weight_decay: 0.0,
-            schedule: Shape::Constant,
+            schedule: Shape::default(),
             max_norm: 1.0,
             label_smoothing: 0.0,
             seed: 0,
@@ -159,41 +163,16 @@ impl Options {
         Self { start: Some(start), ..options }
     }
 
-    /// Has LoRA+'s rate of embeddings been set?
-    pub(crate) fn has_embedding_rate(&self) -> bool {
-        self.lora_plus_embedding_rate != Self::new(self.method).lora_plus_embedding_rate
-    }
-
-    /// The options that act with some methods only: its name, is it set (another value than the
-    /// default), the methods.
-    fn bound(&self) -> [(&'static str, bool, &'static [Method]); 10] {
-        let default = Self::new(self.method);
-        [
-            ("rank", self.rank != default.rank, &Method::LOW_RANK),
-            ("alpha", self.alpha != default.alpha, &Method::LOW_RANK),
-            ("rank-pattern", !self.rank_pattern.is_empty(), &Method::LOW_RANK),
-            ("alpha-pattern", !self.alpha_pattern.is_empty(), &Method::LOW_RANK),
-            ("init", self.init != default.init, &Method::LOW_RANK),
-            ("dropout", self.dropout != default.dropout, &Method::LOW_RANK),
-            (
-                "lora-plus-ratio",
-                self.lora_plus_ratio != default.lora_plus_ratio,
-                &[Method::LoraPlus],
-            ),
-            ("lora-plus-embedding-rate", self.has_embedding_rate(), &[Method::LoraPlus]),
-            ("dylora-frozen", self.dylora_frozen, &[Method::DyLora]),
-            ("lora-fa-preconditioned", self.lora_fa_preconditioned, &[Method::LoraFa]),
-        ]
-    }
-
-    /// Refuses an option that is set and acts with none of `methods`.
+    /// Refuses an option that is set (has another value than the default) and acts with none of
+    /// `methods`.
     ///
     /// # Errors
     /// [`TrainError::Options`] with its name.
     pub fn check_effects(&self, methods: &[Method]) -> Result<(), TrainError> {
-        for (name, is_set, acting) in self.bound() {
-            if is_set && !methods.iter().any(|method| acting.contains(method)) {
-                return Err(without_effect(name, acting, methods));
+        let default = Self::new(self.method);
+        for MethodOption { name, text, .. } in METHOD_OPTIONS {
+            if text(self) != text(&default) {
+                check_effect(name, methods)?;
             }
         }
         Ok(())
@@ -202,19 +181,11 @@ impl Options {
     /// The same for another method: an option that does not act with it has its default.
     pub fn with_method(&self, method: Method) -> Self {
         let (mut options, default) = (Self { method, ..self.clone() }, Self::new(method));
-        if !Method::LOW_RANK.contains(&method) {
-            (options.rank, options.alpha, options.init) =
-                (default.rank, default.alpha, default.init);
-            options.rank_pattern.clear();
-            options.alpha_pattern.clear();
-            options.dropout = default.dropout;
+        for MethodOption { name, copy, .. } in METHOD_OPTIONS {
+            if !method.takes(name) {
+                copy(&mut options, &default);
+            }
         }
-        if method != Method::LoraPlus {
-            options.lora_plus_ratio = default.lora_plus_ratio;
-            options.lora_plus_embedding_rate = default.lora_plus_embedding_rate;
-        }
-        options.dylora_frozen &= method == Method::DyLora;
-        options.lora_fa_preconditioned &= method == Method::LoraFa;
         options
     }
 
@@ -245,8 +216,7 @@ impl Options {
             }
         }
         within("dropout", self.dropout, 0.0, 0.999)?;
-        within("lora-plus-ratio", self.lora_plus_ratio, 1.0, 1e6)?;
-        within("lora-plus-embedding-rate", self.lora_plus_embedding_rate, 0.0, 1e3)?;
+        self.method.technique().check(self)?;
         if !(self.learning_rate > 0.0 && self.learning_rate <= 1e3) {
             return Err(TrainError::options(format!(
                 "learning-rate is {}, a number above 0, at most 1000, was expected",
@@ -264,17 +234,119 @@ impl Options {
     }
 }
 
-/// An option that was asked for and would do nothing.
-pub(crate) fn without_effect(name: &str, acting: &[Method], methods: &[Method]) -> TrainError {
-    let list = |methods: &[Method]| methods.iter().map(|m| m.name()).collect::<Vec<_>>().join(", ");
-    TrainError::options(format!(
-        "{name} has no effect with {}: it belongs to {}",
-        list(methods),
-        list(acting)
-    ))
+/// An option that acts with some methods only.
+pub struct MethodOption {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// What it does, in a line; empty for those of all low-rank methods, which programs know.
+    pub help: &'static str,
+    /// What its value is; empty for a switch, which is set by `true`.
+    pub value: &'static str,
+    /// The name in checkpoints, which stays.
+    pub(crate) setting: &'static str,
+    /// The value that checkpoints leave out, which stays too; `None` if they always have it.
+    pub(crate) usual: Option<&'static str>,
+    /// The value as text.
+    pub(crate) text: fn(&Options) -> String,
+    /// Takes the value from other options.
+    copy: fn(&mut Options, &Options),
+    /// Takes the value from text, unless it is none.
+    parse: fn(&mut Options, &str) -> bool,
 }
 
-fn within(name: &str, found: f32, least: f32, most: f32) -> Result<(), TrainError> {
+impl MethodOption {
+    /// Those that belong to single methods.
+    pub fn own() -> impl Iterator<Item = &'static Self> {
+        METHOD_OPTIONS.iter().filter(|option| !option.help.is_empty())
+    }
+
+    /// The default as text, of an option of single methods.
+    pub fn default(&self) -> &'static str {
+        self.usual.unwrap_or_default()
+    }
+
+    /// Sets it in `options`.
+    ///
+    /// # Errors
+    /// [`TrainError::Options`] for a text that is no value of it.
+    pub fn set(&self, options: &mut Options, text: &str) -> Result<(), TrainError> {
+        if (self.parse)(options, text) {
+            return Ok(());
+        }
+        Err(TrainError::options(format!("'{text}' is no value of {}", self.name)))
+    }
+}
+
+/// Names, the usual value, the field, the field as text; of an option of single methods also what
+/// its value is and what it does.
+macro_rules! option {
+    ($name:literal, $setting:literal, $usual:expr, $field:ident, $text:expr) => {
+        option!($name, $setting, $usual, $field, $text, "", "", |_, _| false)
+    };
+    ($name:literal, $setting:literal, $usual:expr, $field:ident, $text:expr,
+     $value:literal, $help:literal) => {
+        option!($name, $setting, $usual, $field, $text, $value, $help, |options, text| {
+            text.parse().map(|value| options.$field = value).is_ok()
+        })
+    };
+    ($name:literal, $setting:literal, $usual:expr, $field:ident, $text:expr,
+     $value:literal, $help:literal, $parse:expr) => {
+        MethodOption {
+            name: $name,
+            help: $help,
+            value: $value,
+            setting: $setting,
+            usual: $usual,
+            text: |options| $text(&options.$field),
+            copy: |to, from| to.$field = from.$field.clone(),
+            parse: $parse,
+        }
+    };
+}
+
+/// All of them.
+#[rustfmt::skip]
+pub(crate) const METHOD_OPTIONS: &[MethodOption] = &[
+    option!("rank", "rank", None, rank, usize::to_string),
+    option!("alpha", "alpha", None, alpha, f32::to_string),
+    option!("rank-pattern", "rank pattern", Some("[]"), rank_pattern, patterns),
+    option!("alpha-pattern", "alpha pattern", Some("[]"), alpha_pattern, patterns),
+    option!("init", "init", Some("kaiming"), init, |init: &Init| init.name().to_owned()),
+    option!("dropout", "dropout", Some("0"), dropout, f32::to_string),
+    option!("lora-plus-ratio", "lora+ ratio", Some("16"), lora_plus_ratio, f32::to_string,
+        "LAMBDA", "LoRA+: how much faster B learns than A"),
+    option!("lora-plus-embedding-rate", "lora+ embedding rate", Some("0.000001"),
+        lora_plus_embedding_rate, f32::to_string,
+        "RATE", "LoRA+: the learning rate of factors of embeddings"),
+    option!("dylora-frozen", "dylora frozen", Some("false"), dylora_frozen, bool::to_string,
+        "", "DyLoRA: only the drawn rank's row and column learn"),
+    option!("lora-fa-preconditioned", "lora-fa preconditioned", Some("false"),
+        lora_fa_preconditioned, bool::to_string,
+        "", "LoRA-FA: precondition gradients as PEFT's optimizer does"),
+];
+
+fn patterns(patterns: &[PatternValue]) -> String {
+    let entry = |entry: &PatternValue| json!([entry.pattern, entry.value.to_string()]);
+    patterns.iter().map(entry).collect::<Value>().to_string()
+}
+
+/// Refuses the option `name`, which was set, if it acts with none of `methods`.
+pub(crate) fn check_effect(name: &str, methods: &[Method]) -> Result<(), TrainError> {
+    if methods.iter().any(|method| method.takes(name)) {
+        return Ok(());
+    }
+    let list = |methods: &mut dyn Iterator<Item = Method>| {
+        methods.map(Method::name).collect::<Vec<_>>().join(", ")
+    };
+    Err(TrainError::options(format!(
+        "{name} has no effect with {}: it belongs to {}",
+        list(&mut methods.iter().copied()),
+        list(&mut Method::ALL.into_iter().filter(|method| method.takes(name)))
+    )))
+}
+
+/// Refuses a number outside of its bounds.
+pub(crate) fn within(name: &str, found: f32, least: f32, most: f32) -> Result<(), TrainError> {
     if (least..=most).contains(&found) {
         return Ok(());
     }
@@ -313,5 +385,18 @@ mod tests {
             assert_eq!(options.check().unwrap_err().to_string(), expected);
         }
         assert!(Options::new(Method::Lora).check().is_ok());
+    }
+
+    #[test]
+    fn options_of_single_methods_are_set_from_text() {
+        for option in MethodOption::own() {
+            let mut options = Options::new(Method::Lora);
+            assert_eq!((option.text)(&options), option.default(), "{}", option.name);
+            let other = if option.value.is_empty() { "true" } else { "7.5" };
+            option.set(&mut options, other).unwrap();
+            assert_eq!((option.text)(&options), other, "{}", option.name);
+            let error = option.set(&mut options, "much").unwrap_err().to_string();
+            assert_eq!(error, format!("'much' is no value of {}", option.name));
+        }
     }
 }

@@ -1,102 +1,17 @@
-//! What is trained: which places of a model change, how, and where their numbers lie in one flat
-//! arena.
+//! What is trained: which places of a model change, and where their numbers lie in one flat arena.
+//! How a place changes is its method's ([`Parametrization`]).
 //!
 //! All trainable numbers live in one `Vec<f32>`, their gradients in a second one; a tensor is a
 //! range. Optimizer, clipping and checkpoints then know nothing of layers.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
-/// How one linear layer or embedding is trained.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) enum Change {
-    /// Not at all.
-    #[default]
-    Frozen,
-    /// Through low-rank factors beside it.
-    LowRank(LowRank),
-    /// Itself: W, `[out, in]`, and its bias, `[out]` or empty.
-    Full { weight: Range<usize>, bias: Range<usize> },
-}
-
-/// Low-rank factors of one place: `ΔW = s·B·A`. An embedding's A is kept transposed, `[vocab, r]`,
-/// a linear layer's as `[r, in]`; B is always kept transposed, `[r, out]`, so that a smaller rank
-/// is a prefix.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct LowRank {
-    pub(crate) rank: usize,
-    /// The rank of layers without one of their own.
-    pub(crate) common: usize,
-    pub(crate) alpha: f32,
-    /// s = alpha / √r instead of alpha / r.
-    pub(crate) rank_stabilized: bool,
-    pub(crate) a: Range<usize>,
-    pub(crate) b: Range<usize>,
-    /// DoRA's m, `[out]`, or empty.
-    pub(crate) magnitude: Range<usize>,
-    /// Is A kept transposed?
-    pub(crate) embedding: bool,
-    /// LoRA-FA: A keeps what it was drawn as.
-    pub(crate) a_frozen: bool,
-}
-
-impl LowRank {
-    /// The rank of a step in which `drawn` of the common rank was drawn (DyLoRA): the same share of
-    /// its own, rounded up, so that all of the common rank is all of every layer's.
-    pub(crate) fn rank(&self, drawn: Option<usize>) -> usize {
-        drawn.map_or(self.rank, |drawn| {
-            self.rank.saturating_mul(drawn).div_ceil(self.common).clamp(1, self.rank)
-        })
-    }
-
-    /// s at `rank`.
-    pub(crate) fn scale(&self, rank: usize) -> f32 {
-        if self.rank_stabilized {
-            self.alpha / (rank as f32).sqrt()
-        } else {
-            self.alpha / rank as f32
-        }
-    }
-}
-
-/// What a tensor of the arena is to its layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Part {
-    /// A, `[r, in]`; an embedding's transposed, `[vocab, r]`.
-    A,
-    /// B transposed, `[r, out]`.
-    B,
-    /// DoRA's m, `[out]`.
-    Magnitude,
-    /// A whole weight, `[out, in]`.
-    Weight,
-    /// A bias, `[out]`.
-    Bias,
-    /// A vector of the model beside its linear layers (a norm's weight), numbered by its family.
-    Vector,
-    /// The classifier's weight, `[labels, dim]`.
-    ClassifierWeight,
-    /// The classifier's bias, `[labels]`; decoders' have none.
-    ClassifierBias,
-}
-
-impl Part {
-    /// The name that messages have for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::A => "A",
-            Self::B => "B",
-            Self::Magnitude => "magnitude",
-            Self::Weight | Self::ClassifierWeight => "weight",
-            Self::Bias | Self::ClassifierBias => "bias",
-            Self::Vector => "vector",
-        }
-    }
-}
+use super::method::{Parametrization, Part};
 
 /// One tensor of the arena.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tensor {
     /// The number of its site, or of its vector.
     pub(crate) place: u32,
@@ -104,10 +19,12 @@ pub(crate) struct Tensor {
     pub(crate) range: Range<usize>,
     /// Is the place an embedding?
     pub(crate) embedding: bool,
+    /// Does it keep its values?
+    pub(crate) frozen: bool,
 }
 
 /// A trained classifier: `[labels, dim]`, and `[labels]` or empty.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Classifier {
     pub(crate) weight: Range<usize>,
     pub(crate) bias: Range<usize>,
@@ -116,10 +33,10 @@ pub(crate) struct Classifier {
 }
 
 /// Everything that is trained.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// By site.
-    pub(crate) changes: Vec<Change>,
+    /// By site; `None` where nothing is trained.
+    pub(crate) layers: Vec<Option<Arc<dyn Parametrization>>>,
     /// By the family's number of the vector.
     pub(crate) vectors: BTreeMap<u32, Range<usize>>,
     pub(crate) classifier: Option<Classifier>,
@@ -133,52 +50,42 @@ impl Plan {
         self.tensors.last().map_or(0, |tensor| tensor.range.end)
     }
 
+    /// The tensors that gradients change.
+    pub(crate) fn trained(&self) -> impl Iterator<Item = &Tensor> {
+        self.tensors.iter().filter(|tensor| !tensor.frozen)
+    }
+
     /// Numbers that gradients change.
     pub(crate) fn trainable(&self) -> usize {
-        self.tensors
-            .iter()
-            .filter(|tensor| !self.is_frozen(tensor))
-            .map(|tensor| tensor.range.len())
-            .sum()
+        self.trained().map(|tensor| tensor.range.len()).sum()
     }
 
     /// The largest rank of a layer; 0 without low-rank factors.
     pub(crate) fn largest_rank(&self) -> usize {
-        let rank = |change: &Change| match change {
-            Change::LowRank(low) => low.rank,
-            _ => 0,
-        };
-        self.changes.iter().map(rank).max().unwrap_or(0)
-    }
-
-    /// Does this tensor keep its values?
-    pub(crate) fn is_frozen(&self, tensor: &Tensor) -> bool {
-        tensor.part == Part::A
-            && matches!(self.change(tensor.place), Change::LowRank(low) if low.a_frozen)
+        self.layers.iter().flatten().map(|layer| layer.rank()).max().unwrap_or(0)
     }
 
     /// Appends a tensor of `len` numbers to the arena.
-    pub(crate) fn push(
-        &mut self,
-        place: u32,
-        part: Part,
-        len: usize,
-        embedding: bool,
-    ) -> Range<usize> {
-        let range = self.len()..self.len() + len;
-        if len > 0 {
-            self.tensors.push(Tensor { place, part, range: range.clone(), embedding });
+    pub(crate) fn push(&mut self, place: u32, part: Part, len: usize) -> Range<usize> {
+        self.append(Tensor { place, part, range: 0..len, embedding: false, frozen: false })
+    }
+
+    /// Appends `tensor` to the arena; of its range only the length counts.
+    pub(crate) fn append(&mut self, tensor: Tensor) -> Range<usize> {
+        let range = self.len()..self.len() + tensor.range.len();
+        if !range.is_empty() {
+            self.tensors.push(Tensor { range: range.clone(), ..tensor });
         }
         range
     }
 
     /// How `site` is trained.
-    pub(crate) fn change(&self, site: u32) -> &Change {
-        self.changes.get(site as usize).unwrap_or(&Change::Frozen)
+    pub(crate) fn layer(&self, site: u32) -> Option<&dyn Parametrization> {
+        self.layers.get(site as usize)?.as_deref()
     }
 
     /// Is anything at `site` trained?
     pub(crate) fn trains(&self, site: u32) -> bool {
-        *self.change(site) != Change::Frozen
+        self.layer(site).is_some()
     }
 }

@@ -1,20 +1,22 @@
 //! From options and a model to a plan: how each chosen layer is trained, and the first values of the
-//! arena. Which layers are chosen is in `targets`.
+//! arena. Which layers are chosen is in `targets`, what is trained of one in its method's file.
 
 use super::TrainError;
 use super::body::Network;
-use super::method::Rules;
-use super::options::{Init, Options};
-use super::plan::{Change, Classifier, LowRank, Part, Plan};
-use super::random;
-use super::targets::{choose, pattern_value};
+use super::method::{Layer, Part, Technique};
+use super::options::Options;
+use super::plan::{Classifier, Plan};
+use super::targets::{Chosen, choose, pattern_value};
 use crate::adapter::label_fault;
+use crate::file::Kind;
 use crate::nn::Linear;
-use crate::quant::Matrix;
+use crate::random;
 
-/// The streams of random numbers that first values are drawn from: one per site from here on.
-const SITES: u64 = 0x1000_0000;
-const CLASSIFIER: u64 = 0x0fff_ffff;
+/// A method and what it trains.
+pub(crate) struct Planned {
+    pub(crate) technique: Box<dyn Technique>,
+    pub(crate) plan: Plan,
+}
 
 /// The plan of a run on `body`, with a classifier for `labels` unless there are none, and the
 /// arena's first values.
@@ -22,13 +24,23 @@ pub(crate) fn plan(
     body: &dyn Network,
     options: &Options,
     labels: &[String],
-) -> Result<(Plan, Vec<f32>), TrainError> {
-    let plan = layout(body, options, labels)?;
-    let mut values = first_values(body, &plan, options);
-    if let Some(start) = &options.start {
-        start.fill(&plan, &mut values);
+) -> Result<(Planned, Vec<f32>), TrainError> {
+    let (planned, layers) = planned(body, options, labels)?;
+    let plan = &planned.plan;
+    let mut values = vec![0.0; plan.len()];
+    for layer in layers.iter().map(|chosen| chosen.layer(body, options)) {
+        let layer = layer?;
+        if let Some(trained) = plan.layer(layer.linear.site) {
+            trained.init(&layer, options, &mut values);
+        }
     }
-    Ok((plan, values))
+    for (id, vector) in body.vectors() {
+        if let Some(range) = plan.vectors.get(&id) {
+            values[range.clone()].copy_from_slice(vector);
+        }
+    }
+    init_classifier(body, plan, options, &mut values);
+    Ok((planned, values))
 }
 
 /// The plan alone, without a number of the arena.
@@ -36,7 +48,15 @@ pub(crate) fn layout(
     body: &dyn Network,
     options: &Options,
     labels: &[String],
-) -> Result<Plan, TrainError> {
+) -> Result<Planned, TrainError> {
+    planned(body, options, labels).map(|(planned, _)| planned)
+}
+
+fn planned(
+    body: &dyn Network,
+    options: &Options,
+    labels: &[String],
+) -> Result<(Planned, Vec<Chosen>), TrainError> {
     options.check()?;
     if let Some((label, fault)) = labels
         .iter()
@@ -45,45 +65,69 @@ pub(crate) fn layout(
     {
         return Err(TrainError::options(format!("label {label:?} {fault}")));
     }
-    let rules = options.method.rules();
+    let mut technique = options.method.technique();
+    let is_whole = technique.result() == Kind::Base;
     let chosen = match &options.start {
         Some(start) => start.places(body, options, labels)?,
-        None => choose(body, options, !labels.is_empty())?,
+        None => choose(body, options, is_whole, !labels.is_empty())?,
     };
-    let weights: Vec<_> = chosen.iter().filter_map(|&(site, _)| body.layer_at(site)).collect();
-    rules.check(&weights.iter().map(|linear| linear.weight.format()).collect::<Vec<_>>())?;
-    let mut plan =
-        Plan { changes: vec![Change::Frozen; body.base().sites() as usize], ..Plan::default() };
-    for ((site, name), linear) in chosen.iter().zip(&weights) {
-        let embedding = is_embedding(body, *site);
-        plan.changes[*site as usize] = if rules.is_full() {
-            full(&mut plan, body, *site, &linear.weight, linear.bias.len(), embedding)
-        } else if let Some(start) = &options.start {
-            start.change(&mut plan, *site, rules.freezes_a())
-        } else {
-            low_rank(&mut plan, *site, name, &linear.weight, options, rules, embedding)?
-        };
+    let sites = body.base().sites() as usize;
+    let mut plan = Plan { layers: vec![None; sites], ..Plan::default() };
+    for chosen in &chosen {
+        let layer = chosen.layer(body, options)?;
+        plan.layers[chosen.site as usize] = Some(technique.parametrize(&layer, &mut plan)?);
     }
-    if let (true, Some((embedding, head))) = (rules.is_full(), body.base().tied()) {
-        // One weight: `choose` has taken one of the two.
-        let [embedding, head] = [embedding, head].map(|site| site as usize);
-        let taken = if plan.changes[head] == Change::Frozen { embedding } else { head };
-        let change = plan.changes[taken].clone();
-        (plan.changes[embedding], plan.changes[head]) = (change.clone(), change);
-    }
-    if rules.is_full() {
+    technique.check_plan(options, &plan)?;
+    if is_whole {
+        if let Some((embedding, head)) = body.base().tied() {
+            // One weight: `choose` has taken one of the two.
+            let [embedding, head] = [embedding, head].map(|site| site as usize);
+            let taken = plan.layers[head].clone().or_else(|| plan.layers[embedding].clone());
+            (plan.layers[embedding], plan.layers[head]) = (taken.clone(), taken);
+        }
         for (id, vector) in body.vectors() {
-            let range = plan.push(id, Part::Vector, vector.len(), false);
+            let range = plan.push(id, Part::Vector, vector.len());
             plan.vectors.insert(id, range);
         }
     }
     if !labels.is_empty() {
-        let weight = plan.push(0, Part::ClassifierWeight, labels.len() * body.base().dim(), false);
+        let weight = plan.push(0, Part::ClassifierWeight, labels.len() * body.base().dim());
         let bias = if body.borders().classifier_bias { labels.len() } else { 0 };
-        let bias = plan.push(0, Part::ClassifierBias, bias, false);
+        let bias = plan.push(0, Part::ClassifierBias, bias);
         plan.classifier = Some(Classifier { weight, bias, labels: labels.to_vec() });
     }
-    Ok(plan)
+    Ok((Planned { technique, plan }, chosen))
+}
+
+impl Chosen {
+    /// The layer with what is asked for it.
+    fn layer<'l>(
+        &'l self,
+        body: &'l dyn Network,
+        options: &'l Options,
+    ) -> Result<Layer<'l>, TrainError> {
+        let start = options.start.as_ref().and_then(|start| start.adapter_of(self.site));
+        let pattern = |name, patterns| pattern_value(name, patterns, &self.name);
+        let rank = || pattern("rank-pattern", &options.rank_pattern);
+        let alpha = || pattern("alpha-pattern", &options.alpha_pattern);
+        let (rank, alpha, common_rank) = match &start {
+            Some((start, common)) => (start.rank, start.alpha, *common),
+            None => (
+                rank()?.map_or(options.rank, |rank| rank as usize),
+                alpha()?.unwrap_or(options.alpha),
+                options.rank,
+            ),
+        };
+        let (linear, name) = (self.linear(body)?, self.name.as_str());
+        let (is_embedding, start) = (is_embedding(body, self.site), start.map(|(start, _)| start));
+        Ok(Layer { linear, name, is_embedding, rank, alpha, common_rank, start })
+    }
+
+    fn linear<'l>(&self, body: &'l dyn Network) -> Result<Linear<'l>, TrainError> {
+        let absent =
+            || TrainError::options(format!("{} is no layer that can be trained", self.name));
+        body.layer_at(self.site).ok_or_else(absent)
+    }
 }
 
 pub(crate) fn is_embedding(body: &dyn Network, site: u32) -> bool {
@@ -98,140 +142,39 @@ pub(crate) fn path(body: &dyn Network, site: u32) -> String {
     path
 }
 
-fn full(
-    plan: &mut Plan,
-    body: &dyn Network,
-    site: u32,
-    weight: &Matrix<'_>,
-    bias: usize,
-    embedding: bool,
-) -> Change {
-    debug_assert!(site < body.base().sites());
-    let weight = plan.push(site, Part::Weight, weight.rows() * weight.cols(), embedding);
-    let bias = plan.push(site, Part::Bias, bias, false);
-    Change::Full { weight, bias }
-}
+/// The stream of random numbers that a classifier is drawn from.
+const CLASSIFIER: u64 = 0x0fff_ffff;
 
-fn low_rank(
-    plan: &mut Plan,
-    site: u32,
-    name: &str,
-    weight: &Matrix<'_>,
-    options: &Options,
-    rules: &dyn Rules,
-    embedding: bool,
-) -> Result<Change, TrainError> {
-    let rank = pattern_value("rank-pattern", &options.rank_pattern, name)?
-        .map_or(options.rank, |rank| rank as usize);
-    let alpha =
-        pattern_value("alpha-pattern", &options.alpha_pattern, name)?.unwrap_or(options.alpha);
-    let (outputs, inputs) =
-        if embedding { (weight.cols(), weight.rows()) } else { (weight.rows(), weight.cols()) };
-    if embedding && rules.has_magnitude() {
-        return Err(TrainError::options(format!(
-            "dora cannot train {name}: embeddings take A and B only"
-        )));
+/// The classifier goes on from the adapter's, or from the base's own; else it is drawn from
+/// N(0, 0.02²), its bias zero.
+fn init_classifier(body: &dyn Network, plan: &Plan, options: &Options, values: &mut [f32]) {
+    let Some(classifier) = &plan.classifier else { return };
+    if let Some(start) = &options.start
+        && start.fill(classifier, values)
+    {
+        return;
     }
-    let a = plan.push(site, Part::A, rank * inputs, embedding);
-    let b = plan.push(site, Part::B, rank * outputs, embedding);
-    let magnitude =
-        plan.push(site, Part::Magnitude, if rules.has_magnitude() { outputs } else { 0 }, false);
-    let (rank_stabilized, a_frozen) = (rules.rank_stabilized(), rules.freezes_a());
-    Ok(Change::LowRank(LowRank {
-        rank,
-        common: options.rank,
-        alpha,
-        rank_stabilized,
-        a,
-        b,
-        magnitude,
-        embedding,
-        a_frozen,
-    }))
-}
-
-/// What the arena starts with.
-fn first_values(body: &dyn Network, plan: &Plan, options: &Options) -> Vec<f32> {
-    let mut values = vec![0.0; plan.len()];
-    let vectors = body.vectors();
-    for tensor in &plan.tensors {
-        let out = &mut values[tensor.range.clone()];
-        let stream = SITES + u64::from(tensor.place);
-        match tensor.part {
-            Part::A if !tensor.embedding => {
-                let Change::LowRank(low) = plan.change(tensor.place) else { continue };
-                let inputs = (out.len() / low.rank) as f32;
-                for (i, v) in out.iter_mut().enumerate() {
-                    *v = match options.init {
-                        Init::Kaiming => {
-                            (2.0 * random::uniform(options.seed, stream, i as u64) - 1.0)
-                                / inputs.sqrt()
-                        }
-                        Init::Gaussian => {
-                            random::normal(options.seed, stream, i as u64) / low.rank as f32
-                        }
-                    };
-                }
-            }
-            Part::B if tensor.embedding => {
-                out.iter_mut()
-                    .enumerate()
-                    .for_each(|(i, v)| *v = random::normal(options.seed, stream, i as u64));
-            }
-            Part::A | Part::B => {}
-            Part::ClassifierBias => {
-                if let Some((own, rows)) =
-                    own_classifier(body, plan).filter(|(own, _)| !own.bias.is_empty())
-                {
-                    out.iter_mut().zip(rows).for_each(|(out, row)| *out = own.bias[row]);
-                }
-            }
-            Part::Magnitude => {
-                if let Some(linear) = body.layer_at(tensor.place) {
-                    let norms = super::norms::squared(&linear.weight);
-                    out.iter_mut().zip(norms).for_each(|(m, squared)| *m = squared.sqrt() as f32);
-                }
-            }
-            Part::Weight => {
-                if let Some(linear) = body.layer_at(tensor.place) {
-                    let cols = linear.weight.cols();
-                    out.chunks_exact_mut(cols)
-                        .enumerate()
-                        .for_each(|(row, out)| linear.weight.read(row, 0, out));
-                }
-            }
-            Part::Bias => {
-                if let Some(linear) = body.layer_at(tensor.place) {
-                    out.copy_from_slice(linear.bias);
-                }
-            }
-            Part::Vector => {
-                if let Some((_, vector)) = vectors.iter().find(|(id, _)| *id == tensor.place) {
-                    out.copy_from_slice(vector);
-                }
-            }
-            Part::ClassifierWeight => match own_classifier(body, plan) {
-                Some((own, rows)) => {
-                    let cols = own.weight.cols();
-                    out.chunks_exact_mut(cols)
-                        .zip(rows)
-                        .for_each(|(out, row)| own.weight.read(row, 0, out));
-                }
-                None => {
-                    let draw = |i: usize| 0.02 * random::normal(options.seed, CLASSIFIER, i as u64);
-                    out.iter_mut().enumerate().for_each(|(i, v)| *v = draw(i));
-                }
-            },
-        }
+    let Some((own, rows)) = own_classifier(body, classifier) else {
+        let draw = |i: usize| 0.02 * random::normal(options.seed, CLASSIFIER, i as u64);
+        let weight = values[classifier.weight.clone()].iter_mut();
+        return weight.enumerate().for_each(|(i, v)| *v = draw(i));
+    };
+    let weight = values[classifier.weight.clone()].chunks_exact_mut(own.weight.cols());
+    weight.zip(&rows).for_each(|(out, row)| own.weight.read(*row, 0, out));
+    if !own.bias.is_empty() {
+        let bias = values[classifier.bias.clone()].iter_mut().zip(rows);
+        bias.for_each(|(out, row)| *out = own.bias[row]);
     }
-    values
 }
 
 /// The base's own classifier, if it has the same labels, and its rows in the order of the new one,
 /// which goes on from it.
-fn own_classifier<'b>(body: &'b dyn Network, plan: &Plan) -> Option<(Linear<'b>, Vec<usize>)> {
+fn own_classifier<'b>(
+    body: &'b dyn Network,
+    classifier: &Classifier,
+) -> Option<(Linear<'b>, Vec<usize>)> {
     let (own, labels) = body.classifier()?;
-    let wanted = &plan.classifier.as_ref()?.labels;
+    let wanted = &classifier.labels;
     let row = |label: &String| labels.iter().position(|own| own == label);
     let rows = wanted.iter().map(row).collect::<Option<Vec<_>>>()?;
     (rows.len() == labels.len()).then_some((own, rows))

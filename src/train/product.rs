@@ -9,8 +9,7 @@
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use super::parallel::Machine;
-use super::pool::{LINE, line};
+use super::device::{LINE, Machine, line};
 use crate::kernel::Input;
 use crate::quant::{Matrix, Values};
 use crate::tensor::MatMut;
@@ -28,7 +27,7 @@ const STRIP: usize = 12;
 
 /// From this many outputs on a float product packs its operands; below, packing costs as much as
 /// the product.
-pub(crate) const SKINNY: usize = 32;
+const SKINNY: usize = 32;
 
 /// Parts of the rows, at most, that a skinny gradient is added up from; the usual numbers of lanes
 /// divide it.
@@ -63,33 +62,48 @@ fn multiply(
 }
 
 /// Rows of a dequantized tile of an `[outputs, inputs]` weight.
-pub(crate) fn tile_rows(outputs: usize, inputs: usize) -> usize {
+fn tile_rows(outputs: usize, inputs: usize) -> usize {
     (TILE / inputs).clamp(8, ROWS).min(outputs)
 }
 
 /// Rows of each of the parts that a skinny gradient of n rows is added up from. They do not depend
 /// on lanes: sums have one order.
-pub(crate) fn part_rows(n: usize) -> usize {
+fn part_rows(n: usize) -> usize {
     n.div_ceil(PARTS).max(BLOCK)
 }
 
+/// Numbers in the packing buffers of a product `[m, k] · [k, n]` by `matrixmultiply`: blocks of 64
+/// rows, 256 deep, 1024 columns, in panels of at least 8.
+fn packing(m: usize, k: usize, n: usize) -> usize {
+    let panel = |length: usize, max: usize| length.min(max).next_multiple_of(8);
+    (panel(m, 64) + panel(n, 1024)) * k.min(256)
+}
+
 impl Machine<'_> {
+    /// Accounts for the packing buffers of the workers that share the rows of a product `[m, k] ·
+    /// [k, n]`.
+    fn packs(&self, m: usize, k: usize, n: usize) {
+        self.temporary(self.busy(m) * 4 * packing(self.share(m), k, n));
+    }
+
     /// `dX += dY · W`: dY `[n, out]`, W `[out, in]`, dX `[n, in]`. Each lane has rows of dX of its
     /// own; a row of dX is a weighted sum of rows of W, added up in their order.
     pub(crate) fn back_through(&self, weight: &Matrix<'_>, dy: &[f32], dx: &mut [f32]) {
         let (outputs, inputs) = (weight.rows(), weight.cols());
-        let share = self.share(dy.len() / outputs);
+        let (n, max) = (dy.len() / outputs, tile_rows(outputs, inputs));
+        let floats = match weight.values() {
+            Values::F32(w) => Some(w),
+            _ => None,
+        };
+        let room = if floats.is_some() { LINE } else { max * inputs + LINE };
+        self.temporary(self.busy(n) * 4 * room);
+        let share = self.share(n);
         self.each(dx.chunks_mut(share * inputs).zip(dy.chunks(share * outputs)), |(dx, dy)| {
-            let most = tile_rows(outputs, inputs);
-            let floats = match weight.values() {
-                Values::F32(w) => Some(w),
-                _ => None,
-            };
-            let mut tile = vec![0.0; if floats.is_some() { LINE } else { most * inputs + LINE }];
+            let mut tile = vec![0.0; room];
             let start = line(&tile);
             let tile = &mut tile[start..];
-            for first in (0..outputs).step_by(most) {
-                let rows = first..outputs.min(first + most);
+            for first in (0..outputs).step_by(max) {
+                let rows = first..outputs.min(first + max);
                 let w = match floats {
                     Some(w) => &w[first * inputs..],
                     None => {
@@ -129,6 +143,7 @@ impl Machine<'_> {
         if beta == 0.0 && outputs < SKINNY {
             return self.skinny_forward(alpha, x, w, outputs, y);
         }
+        self.packs(x.len() / inputs, inputs, outputs);
         let share = self.share(x.len() / inputs);
         self.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| {
             let n = y.len() / outputs;
@@ -156,6 +171,7 @@ impl Machine<'_> {
         if alpha == 1.0 && inputs < SKINNY {
             return self.skinny_sums(x, w, inputs, beta, y);
         }
+        self.packs(x.len() / inputs, inputs, outputs);
         let share = self.share(x.len() / inputs);
         self.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| {
             let n = y.len() / outputs;
@@ -177,10 +193,11 @@ impl Machine<'_> {
         if outputs < SKINNY {
             return self.skinny_outer(d, x, outputs, gradient);
         }
-        let (d, x) = (matrix(d, n, outputs), matrix(x, n, inputs));
+        self.packs(outputs, n, inputs);
         let share = self.share(outputs);
         self.each(gradient.chunks_mut(share * inputs).enumerate(), |(part, gradient)| {
             let rows = gradient.len() / inputs;
+            let (d, x) = (matrix(d, n, outputs), matrix(x, n, inputs));
             let d = d.slice(ndarray::s![.., part * share..part * share + rows]);
             multiply(1.0, d.reversed_axes(), x, 1.0, matrix_mut(gradient, rows, inputs));
         });
@@ -192,6 +209,7 @@ impl Machine<'_> {
         let (n, size) = (d.len() / outputs, gradient.len());
         let (inputs, rows) = (size / outputs, part_rows(n));
         let mut sums = vec![Vec::new(); n.div_ceil(rows)];
+        self.temporary(4 * (sums.len() * size + self.busy(n) * rows * outputs));
         let parts = d.chunks(rows * outputs).zip(x.chunks(rows * inputs));
         self.each(sums.iter_mut().zip(parts), |(sums, (d, x))| {
             *sums = vec![0.0; size];
@@ -246,7 +264,7 @@ impl Machine<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::pool::Pool;
+    use super::super::device::Pool;
     use super::*;
     use crate::runtime::{Executor, Serial, Threads};
 

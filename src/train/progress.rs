@@ -62,13 +62,13 @@ impl Progress {
             "worse": self.worse,
         });
         // First: it frees the buffers of steps, which would be held beside the copies.
-        let optimizer = trainer.optimizer_state();
+        let state = trainer.state();
         Saved {
             progress: progress.to_string(),
             steps: trainer.steps(),
             values: trainer.values().to_vec(),
             best: self.best.as_ref().map(|(_, values)| values.clone()).unwrap_or_default(),
-            optimizer,
+            state,
         }
     }
 
@@ -76,7 +76,7 @@ impl Progress {
     ///
     /// # Errors
     /// If `saved` is not what [`saved`](Self::saved) made; then `trainer` is as it was.
-    pub(super) fn restore(trainer: &mut Trainer<'_>, saved: &Saved) -> Result<Self, TrainError> {
+    pub(super) fn restore(trainer: &mut Trainer<'_>, saved: Saved) -> Result<Self, TrainError> {
         let damaged = || TrainError::options("the checkpoint's progress cannot be read");
         let progress: Value = serde_json::from_str(&saved.progress).map_err(|_| damaged())?;
         let bits =
@@ -103,7 +103,7 @@ impl Progress {
             best,
             worse: worse.ok_or_else(damaged)?,
         };
-        trainer.restore(saved.steps, &saved.values, &saved.optimizer)?;
+        trainer.restore(saved.steps, &saved.values, saved.state)?;
         Ok(state)
     }
 

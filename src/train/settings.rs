@@ -9,8 +9,7 @@ use serde_json::json;
 
 use super::TrainError;
 use super::data::Dataset;
-use super::method::Method;
-use super::options::{Options, PatternValue, Targets};
+use super::options::{METHOD_OPTIONS, MethodOption, Options, Targets};
 use super::run::{Length, RunOptions, Warmup};
 use super::trainer::Trainer;
 
@@ -107,19 +106,11 @@ impl Settings {
     fn add_options(&mut self, options: &Options) {
         // What is usual is said here and not asked of `Options::new`: it must not change.
         self.always("method", options.method.name());
-        self.always("rank", options.rank);
-        self.always("alpha", options.alpha);
-        self.or_usual("target modules", targets(&options.targets), "\"all-linear\"");
-        self.or_usual("rank pattern", patterns(&options.rank_pattern), "[]");
-        self.or_usual("alpha pattern", patterns(&options.alpha_pattern), "[]");
-        self.or_usual("init", options.init.name(), "kaiming");
-        self.or_usual("dropout", options.dropout, 0);
-        if options.method == Method::LoraPlus {
-            self.always("lora+ ratio", options.lora_plus_ratio);
-            self.always("lora+ embedding rate", options.lora_plus_embedding_rate);
+        for MethodOption { setting, usual, text, .. } in METHOD_OPTIONS {
+            let (value, usual) = (text(options), usual.map(str::to_owned));
+            self.0.push(Setting { name: setting, value, usual });
         }
-        self.or_usual("dylora frozen", options.dylora_frozen, false);
-        self.or_usual("lora-fa preconditioned", options.lora_fa_preconditioned, false);
+        self.or_usual("target modules", targets(&options.targets), "\"all-linear\"");
         self.always("optimizer", options.optimizer);
         self.always("learning rate", options.learning_rate);
         self.or_usual("weight decay", options.weight_decay, 0);
@@ -176,8 +167,4 @@ fn targets(targets: &Targets) -> serde_json::Value {
         Targets::Names(names) => json!({ "names": names }),
         Targets::Pattern(pattern) => json!({ "pattern": pattern }),
     }
-}
-
-fn patterns(patterns: &[PatternValue]) -> serde_json::Value {
-    patterns.iter().map(|entry| json!([entry.pattern, entry.value.to_string()])).collect()
 }

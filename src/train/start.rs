@@ -11,9 +11,11 @@ use super::TrainError;
 use super::body::Network;
 use super::method::Method;
 use super::options::{Options, PatternValue, Targets};
-use super::plan::{Change, LowRank, Part, Plan};
+use super::plan::Classifier;
 use super::planner::path;
-use crate::adapter::{Adapter, Base, Factor, SharedAdapter, check_fit};
+use super::targets::Chosen;
+use crate::adapter::{Adapter, Base, LowRank, SharedAdapter, check_fit};
+use crate::file::Kind;
 
 /// An adapter that training goes on from.
 #[derive(Clone)]
@@ -47,11 +49,9 @@ impl Start {
     /// The method that made it; of an adapter from elsewhere the one of its kind: DoRA, rsLoRA or
     /// LoRA.
     pub fn method(&self) -> Method {
-        let adapter = self.adapter();
-        match adapter.method().parse() {
-            Ok(Method::Full) | Err(_) => self.kind(),
-            Ok(method) if fits(method, &adapter) => method,
-            Ok(_) => self.kind(),
+        match self.adapter().method().parse() {
+            Ok(method) if fits(method, &self.adapter()) => method,
+            _ => self.kind(),
         }
     }
 
@@ -61,15 +61,10 @@ impl Start {
         classifier.map_or_else(Vec::new, |c| c.labels().map(str::to_owned).collect())
     }
 
+    /// The first method that can go on with it.
     fn kind(&self) -> Method {
         let adapter = self.adapter();
-        if adapter.is_dora() {
-            Method::Dora
-        } else if adapter.targets().any(|target| target.rank_stabilized) {
-            Method::RsLora
-        } else {
-            Method::Lora
-        }
+        Method::ALL.into_iter().find(|method| fits(*method, &adapter)).unwrap_or(Method::Lora)
     }
 
     /// Puts its rank and alpha into `options`: those of the largest rank.
@@ -120,7 +115,7 @@ impl Start {
         body: &dyn Network,
         options: &Options,
         labels: &[String],
-    ) -> Result<Vec<(u32, String)>, TrainError> {
+    ) -> Result<Vec<Chosen>, TrainError> {
         let adapter = self.adapter();
         check_fit(&adapter, body.base())?;
         if !fits(options.method, &adapter) {
@@ -132,7 +127,7 @@ impl Start {
         }
         self.check_labels(labels)?;
         let unread = body.head_site().filter(|_| !labels.is_empty());
-        let place = |target: crate::adapter::LowRank<'_>| {
+        let place = |target: LowRank<'_>| {
             let name = path(body, target.site);
             let refused = |why: &str| {
                 Err(TrainError::options(format!("training cannot go on with {name}: {why}")))
@@ -146,10 +141,7 @@ impl Start {
             if !target.bias.is_empty() {
                 return refused("the adapter has a bias beside B there, which is not trained");
             }
-            if target.is_embedding && options.method.rules().freezes_a() {
-                return refused("lora-fa would keep the A of an embedding as it is");
-            }
-            Ok((target.site, name))
+            Ok(Chosen { site: target.site, name })
         };
         adapter.targets().map(place).collect()
     }
@@ -175,70 +167,31 @@ impl Start {
         Ok(())
     }
 
-    /// How the layer at `site` goes on.
-    pub(super) fn change(&self, plan: &mut Plan, site: u32, a_frozen: bool) -> Change {
+    /// What it does at `site`, and its largest rank.
+    pub(super) fn adapter_of(&self, site: u32) -> Option<(LowRank<'_>, usize)> {
         let adapter = self.adapter();
-        let Some(target) = adapter.target(site) else { return Change::Frozen };
-        let (rank, embedding) = (target.rank, target.is_embedding);
-        let a = plan.push(site, Part::A, rank * target.inputs, embedding);
-        let b = plan.push(site, Part::B, rank * target.outputs, embedding);
-        let magnitude = plan.push(site, Part::Magnitude, target.magnitude.len(), false);
-        let (alpha, rank_stabilized) = (target.alpha, target.rank_stabilized);
-        Change::LowRank(LowRank {
-            rank,
-            common: adapter.max_rank(),
-            alpha,
-            rank_stabilized,
-            a,
-            b,
-            magnitude,
-            embedding,
-            a_frozen,
-        })
+        Some((adapter.target(site)?, adapter.max_rank()))
     }
 
-    /// Puts its numbers into the arena; those of labels are found by their names.
-    pub(super) fn fill(&self, plan: &Plan, values: &mut [f32]) {
+    /// Puts its classifier into the arena, if it brings one: rows are found by their labels' names.
+    pub(super) fn fill(&self, plan: &Classifier, values: &mut [f32]) -> bool {
         let adapter = self.adapter();
-        let classifier = adapter.classifier();
+        let Some(classifier) = adapter.classifier() else { return false };
         let own = self.labels();
-        let labels = plan.classifier.as_ref().map_or(&[][..], |classifier| &classifier.labels);
-        let rows = labels.iter().filter_map(|label| own.iter().position(|own| own == label));
-        for tensor in &plan.tensors {
-            let out = &mut values[tensor.range.clone()];
-            match (tensor.part, adapter.target(tensor.place), &classifier) {
-                (Part::A, Some(target), _) => read(&target.a, out),
-                (Part::B, Some(target), _) => read(&target.b, out),
-                (Part::Magnitude, Some(target), _) => out.copy_from_slice(target.magnitude),
-                (Part::ClassifierWeight, _, Some(classifier)) => {
-                    let weight = classifier.weight();
-                    let out = out.chunks_exact_mut(weight.cols()).zip(rows.clone());
-                    out.for_each(|(out, row)| weight.read(row, 0, out));
-                }
-                (Part::ClassifierBias, _, Some(classifier)) => {
-                    let bias = |row: usize| classifier.bias().get(row).copied().unwrap_or(0.0);
-                    out.iter_mut().zip(rows.clone()).for_each(|(out, row)| *out = bias(row));
-                }
-                _ => {}
-            }
-        }
+        let rows = plan.labels.iter().filter_map(|label| own.iter().position(|own| own == label));
+        let weight = classifier.weight();
+        let out = values[plan.weight.clone()].chunks_exact_mut(weight.cols()).zip(rows.clone());
+        out.for_each(|(out, row)| weight.read(row, 0, out));
+        let bias = |row: usize| classifier.bias().get(row).copied().unwrap_or(0.0);
+        let out = values[plan.bias.clone()].iter_mut().zip(rows);
+        out.for_each(|(out, row)| *out = bias(row));
+        true
     }
 }
 
-/// Are adapters of this method of the adapter's kind?
+/// Can training with this method go on with the adapter? A classifier alone is of every kind.
 fn fits(method: Method, adapter: &Adapter<'_>) -> bool {
-    let rules = method.rules();
-    if rules.is_full() || adapter.is_dora() != rules.has_magnitude() {
-        // A classifier alone is of every kind.
-        return !rules.is_full() && adapter.targets().len() == 0;
-    }
-    let stabilized = adapter.targets().any(|target| target.rank_stabilized);
-    adapter.is_dora() || adapter.targets().len() == 0 || stabilized == rules.rank_stabilized()
-}
-
-/// A whole factor, row after row.
-fn read(factor: &Factor<'_>, out: &mut [f32]) {
-    for (row, out) in out.chunks_exact_mut(factor.width()).enumerate() {
-        out.iter_mut().enumerate().for_each(|(col, out)| *out = factor.get(row, col));
-    }
+    let technique = method.technique();
+    let is_bare = adapter.targets().len() == 0 && technique.result() == Kind::Adapter;
+    is_bare || technique.continues(adapter)
 }

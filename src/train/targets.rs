@@ -9,17 +9,22 @@ use super::options::{Options, PatternValue, Targets};
 use super::planner::{is_embedding, path};
 use crate::nearest::nearest;
 
-/// A layer that can be trained: its site and module path.
-pub(super) type Layer = (u32, String);
+/// A layer that can be trained.
+#[derive(Debug, Clone)]
+pub(super) struct Chosen {
+    pub(super) site: u32,
+    /// Its module path.
+    pub(super) name: String,
+}
 
-/// The sites that options name, with their paths.
+/// The layers that options name; with `whole`, a run trains the weights themselves, all of them
+/// unless some are named.
 pub(super) fn choose(
     body: &dyn Network,
     options: &Options,
+    whole: bool,
     classifies: bool,
-) -> Result<Vec<Layer>, TrainError> {
-    let rules = options.method.rules();
-    let full = rules.is_full();
+) -> Result<Vec<Chosen>, TrainError> {
     // A site without a layer takes no part in training: an absent one, and a base's own classifier,
     // whose place the new one takes. Nor does a language-model head beside a classifier:
     // nothing reads it.
@@ -27,43 +32,30 @@ pub(super) fn choose(
     let takes_part = |site: &u32| {
         Some(*site) != unread && body.base().site(*site).is_some() && body.layer_at(*site).is_some()
     };
-    let layers: Vec<Layer> =
-        (0..body.base().sites()).filter(takes_part).map(|site| (site, path(body, site))).collect();
+    let layer = |site| Chosen { site, name: path(body, site) };
+    let layers: Vec<Chosen> = (0..body.base().sites()).filter(takes_part).map(layer).collect();
     let pattern = match &options.targets {
-        Targets::Pattern(pattern) => Some(whole("target-modules", pattern)?),
+        Targets::Pattern(pattern) => Some(regex("target-modules", pattern)?),
         _ => None,
     };
     let wanted = |site: u32, name: &str| match &options.targets {
-        // A full run trains everything.
-        Targets::AllLinear if full => true,
+        Targets::AllLinear if whole => true,
         Targets::AllLinear => Some(site) != body.head_site() && !is_embedding(body, site),
         Targets::Names(names) => names.iter().any(|wanted| ends_with(name, wanted)),
         Targets::Pattern(_) => pattern.as_ref().is_some_and(|pattern| pattern.is_match(name)),
     };
     let mut chosen: Vec<_> =
-        layers.iter().filter(|(site, name)| wanted(*site, name)).cloned().collect();
+        layers.iter().filter(|layer| wanted(layer.site, &layer.name)).cloned().collect();
     check_targets(body, &options.targets, &layers, &chosen)?;
-    // In a full run a tied embedding and head are one weight, whichever was named.
-    if let (true, Some((embedding, head))) = (full, body.base().tied())
+    // Where weights themselves are trained, a tied embedding and head are one, whichever was named.
+    if let (true, Some((embedding, head))) = (whole, body.base().tied())
         && Some(head) != unread
-        && let Some(at) = chosen.iter().position(|(site, _)| *site == embedding)
+        && let Some(at) = chosen.iter().position(|layer| layer.site == embedding)
     {
         chosen.remove(at);
-        if !chosen.iter().any(|(site, _)| *site == head) {
-            chosen.push((head, path(body, head)));
+        if !chosen.iter().any(|layer| layer.site == head) {
+            chosen.push(layer(head));
         }
-    }
-    if rules.freezes_a()
-        && let Some((_, name)) = chosen.iter().find(|(site, _)| is_embedding(body, *site))
-    {
-        return Err(TrainError::options(format!(
-            "lora-fa cannot train {name}: an embedding's A starts at zero and would stay there"
-        )));
-    }
-    if options.has_embedding_rate() && !chosen.iter().any(|(site, _)| is_embedding(body, *site)) {
-        return Err(TrainError::options(
-            "lora-plus-embedding-rate has no effect: target-modules names no embedding",
-        ));
     }
     check_patterns("rank-pattern", &options.rank_pattern, &layers, &chosen)?;
     check_patterns("alpha-pattern", &options.alpha_pattern, &layers, &chosen)?;
@@ -79,12 +71,12 @@ fn ends_with(path: &str, name: &str) -> bool {
 fn check_targets(
     body: &dyn Network,
     targets: &Targets,
-    layers: &[Layer],
-    chosen: &[Layer],
+    layers: &[Chosen],
+    chosen: &[Chosen],
 ) -> Result<(), TrainError> {
     let lost = match targets {
         Targets::Names(names) => {
-            names.iter().find(|name| !chosen.iter().any(|(_, path)| ends_with(path, name)))
+            names.iter().find(|name| !chosen.iter().any(|layer| ends_with(&layer.name, name)))
         }
         Targets::Pattern(pattern) if chosen.is_empty() => Some(pattern),
         _ if chosen.is_empty() => {
@@ -118,24 +110,24 @@ fn end(path: &str, parts: usize) -> String {
 }
 
 /// The ends of all layers' paths, each once.
-fn known(layers: &[Layer]) -> String {
-    let mut names: Vec<String> = layers.iter().map(|(_, path)| end(path, 1)).collect();
+fn known(layers: &[Chosen]) -> String {
+    let mut names: Vec<String> = layers.iter().map(|layer| end(&layer.name, 1)).collect();
     names.sort();
     names.dedup();
     format!("its layers are {}", names.join(", "))
 }
 
 /// "the nearest: … ; its layers are …".
-fn suggestions(wanted: &str, layers: &[Layer]) -> String {
+fn suggestions(wanted: &str, layers: &[Chosen]) -> String {
     // As many parts of the paths as were asked for.
     let parts = wanted.split('.').filter(|part| !part.is_empty()).count().max(1);
-    let ends: Vec<String> = layers.iter().map(|(_, path)| end(path, parts)).collect();
+    let ends: Vec<String> = layers.iter().map(|layer| end(&layer.name, parts)).collect();
     let near = nearest(wanted, ends.iter().map(String::as_str), 3);
     format!("the nearest: {}; {}", near.join(", "), known(layers))
 }
 
 /// A pattern that has to match all of a path.
-fn whole(option: &str, pattern: &str) -> Result<Regex, TrainError> {
+fn regex(option: &str, pattern: &str) -> Result<Regex, TrainError> {
     Regex::new(&format!("^(?:{pattern})$")).map_err(|error| {
         let error = error.to_string();
         let reason = error.lines().last().unwrap_or_default();
@@ -146,27 +138,27 @@ fn whole(option: &str, pattern: &str) -> Result<Regex, TrainError> {
 /// A pattern that matches the end of a path at a dot, as PEFT matches.
 fn ending(option: &str, pattern: &str) -> Result<Regex, TrainError> {
     // By itself first, so that an error shows what was written.
-    whole(option, pattern)?;
-    whole(option, &format!(r"(.*\.)?({pattern})"))
+    regex(option, pattern)?;
+    regex(option, &format!(r"(.*\.)?({pattern})"))
 }
 
 /// Every pattern must decide over a layer: the first that matches does, as in PEFT.
 fn check_patterns(
     option: &str,
     patterns: &[PatternValue],
-    layers: &[Layer],
-    chosen: &[Layer],
+    layers: &[Chosen],
+    chosen: &[Chosen],
 ) -> Result<(), TrainError> {
-    let mut open: Vec<&Layer> = chosen.iter().collect();
+    let mut open: Vec<&Chosen> = chosen.iter().collect();
     for PatternValue { pattern, value } in patterns {
         let regex = ending(option, pattern)?;
         let before = open.len();
-        open.retain(|(_, path)| !regex.is_match(path));
+        open.retain(|layer| !regex.is_match(&layer.name));
         if open.len() < before {
             continue;
         }
         let entry = format!("{option} {pattern}={value}");
-        let matches = |layers: &[Layer]| layers.iter().any(|(_, path)| regex.is_match(path));
+        let matches = |layers: &[Chosen]| layers.iter().any(|layer| regex.is_match(&layer.name));
         return Err(TrainError::options(if matches(chosen) {
             format!("{entry} has no effect: patterns before it decide over all layers it matches")
         } else if matches(layers) {

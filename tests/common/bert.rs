@@ -1,8 +1,10 @@
 //! Small random encoders and adapters for them, built through the public writers.
 
-use lowrank::adapter::{AdapterBuilder, ClassifierParts, Numbers as Factor, Place, TargetParts};
-use lowrank::archive::schema::bert::{Bert as Root, BertLayer, LayerNorm};
+use lowrank::adapter::{
+    AdapterBuilder, ClassifierParts, Numbers as Factor, Orientation, Place, TargetParts,
+};
 use lowrank::archive::{Buffer, schema, to_buffer};
+use lowrank::model::bert::schema::{Bert as Root, BertLayer, LayerNorm};
 use lowrank::model::bert::{Activation, Bert, Config, Pooling, Site};
 use lowrank::quant::{Format, OwnedMatrix};
 
@@ -103,6 +105,7 @@ pub fn bert_adapter(
             rank,
             alpha: 6.0,
             rank_stabilized: false,
+            orientation: Orientation::Peft,
             a: Factor::F32(numbers.vec(rank * inputs, 0.3)),
             b: Factor::F32(numbers.vec(rank * outputs, 0.3)),
             bias: Vec::new(),

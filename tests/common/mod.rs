@@ -75,9 +75,9 @@ pub fn base(config: &Config, format: Format, embedding: Format, seed: u64) -> Bu
             [linear(q), linear(k), linear(v), linear(o), linear(g), linear(u), linear(d)]
         })
         .collect();
-    let layers: Vec<schema::LlamaLayer<'_>> = linears
+    let layers: Vec<lowrank::model::llama::schema::LlamaLayer<'_>> = linears
         .iter()
-        .map(|&[q, k, v, o, gate, up, down]| schema::LlamaLayer {
+        .map(|&[q, k, v, o, gate, up, down]| lowrank::model::llama::schema::LlamaLayer {
             attention_norm: &norm,
             q,
             k,
@@ -91,7 +91,7 @@ pub fn base(config: &Config, format: Format, embedding: Format, seed: u64) -> Bu
             down,
         })
         .collect();
-    let root = schema::Llama {
+    let root = lowrank::model::llama::schema::Llama {
         name: "tiny",
         config: config.to_schema(),
         text: schema::Text { bos: Some(1), stop: &[2], ..Default::default() },

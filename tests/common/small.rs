@@ -1,13 +1,13 @@
 //! Small random LSTM and MLP bases and adapters for any base, built through the public writers.
 
 use lowrank::adapter::{
-    AdapterBuilder, Base, ClassifierParts, Numbers as Factor, Place, TargetParts,
+    AdapterBuilder, Base, ClassifierParts, Numbers as Factor, Orientation, Place, TargetParts,
 };
-use lowrank::archive::schema::lstm::{Lstm as LstmRoot, LstmLayer};
-use lowrank::archive::schema::mlp::Mlp as MlpRoot;
 use lowrank::archive::{Buffer, schema, to_buffer};
+use lowrank::model::lstm::schema::{Lstm as LstmRoot, LstmLayer};
 use lowrank::model::lstm::{Config, Head, Site};
 use lowrank::model::mlp;
+use lowrank::model::mlp::schema::Mlp as MlpRoot;
 use lowrank::quant::{Format, OwnedMatrix};
 
 use super::Numbers;
@@ -121,6 +121,7 @@ pub fn any_adapter(
             rank,
             alpha: 6.0,
             rank_stabilized: false,
+            orientation: Orientation::Peft,
             a: Factor::F32(numbers.vec(rank * inputs, 0.3)),
             b: Factor::F32(numbers.vec(rank * outputs, 0.3)),
             bias: Vec::new(),

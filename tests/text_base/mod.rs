@@ -34,7 +34,7 @@ pub fn base_with(text: schema::Text<'_>, vocab: usize) -> Buffer {
     let table = OwnedMatrix::quantize(Format::F32, 64, vocab, 8, &vec![0.0; vocab * 8]).unwrap();
     let linear = schema::Linear { weight: square.view().into(), bias: &[] };
     let norm = &[1.0; 8];
-    let layer = schema::LlamaLayer {
+    let layer = lowrank::model::llama::schema::LlamaLayer {
         attention_norm: norm,
         q: linear,
         k: linear,
@@ -47,7 +47,7 @@ pub fn base_with(text: schema::Text<'_>, vocab: usize) -> Buffer {
         up: linear,
         down: linear,
     };
-    let root = schema::Llama {
+    let root = lowrank::model::llama::schema::Llama {
         name: "",
         config: config.to_schema(),
         text,

@@ -4,6 +4,10 @@ use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 
 use super::Lines;
+#[cfg(feature = "alloc")]
+use crate::archive::{Hasher, Root};
+#[cfg(feature = "alloc")]
+use crate::error::RootKind;
 
 /// A training run between two steps.
 #[derive(Debug, Clone, Copy, Archive, Serialize)]
@@ -25,7 +29,18 @@ pub struct Checkpoint<'a> {
     /// The trained numbers at the best validation, or empty.
     #[rkyv(with = Lines)]
     pub best: &'a [f32],
-    /// The optimizer's state.
+    /// What the optimizer remembers, then what the method does.
     #[rkyv(with = Lines)]
     pub optimizer: &'a [u8],
+}
+
+#[cfg(feature = "alloc")]
+impl Root for Checkpoint<'_> {
+    const KIND: RootKind = RootKind::CHECKPOINT;
+
+    fn hash(&self, hasher: &mut Hasher) {
+        hasher.raw(&self.base);
+        hasher.raw(&self.steps.to_le_bytes());
+        hasher.floats(self.values);
+    }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::config::{self, Architecture};
 use super::names::{self, Part};
 use super::reader::{Reader, TensorInfo};
-use crate::adapter::{AdapterBuilder, Numbers, Place, TargetParts};
+use crate::adapter::{AdapterBuilder, Numbers, Orientation, Place, TargetParts};
 use crate::file::FileError;
 use crate::import::AdapterOptions;
 use crate::import::json::last_part;
@@ -69,6 +69,7 @@ pub fn import_gguf_adapter(
             rank: target.r,
             alpha: adapter.alpha.unwrap_or(target.r as f32),
             rank_stabilized: false,
+            orientation: Orientation::Peft,
             a: Numbers::F32(target.a),
             b: Numbers::F32(target.b),
             bias: Vec::new(),

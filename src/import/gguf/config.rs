@@ -57,49 +57,87 @@ pub(super) fn check_type(reader: &Reader, expected: &str) -> Result<(), FileErro
     }
 }
 
+/// The keys of one architecture.
+struct Keys<'r> {
+    reader: &'r Reader,
+    architecture: Architecture,
+}
+
+impl Keys<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture.name())
+    }
+
+    fn error(&self, name: &str, reason: impl Into<String>) -> FileError {
+        self.reader.error(self.key(name), reason)
+    }
+
+    fn missing(&self, name: &str) -> FileError {
+        self.error(name, "the key is missing")
+    }
+
+    fn optional(&self, name: &str) -> Result<Option<usize>, FileError> {
+        let Some(value) = self.reader.unsigned(&self.key(name))? else { return Ok(None) };
+        let fits = usize::try_from(value).map(Some);
+        fits.map_err(|_| self.error(name, format!("{value} does not fit")))
+    }
+
+    fn required(&self, name: &str) -> Result<usize, FileError> {
+        self.optional(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    fn float(&self, name: &str) -> Result<Option<f32>, FileError> {
+        self.reader.float(&self.key(name))
+    }
+
+    /// The dimension of a head: the stated one, or the heads' share of `dim`.
+    fn head_dim(&self, dim: usize, heads: usize) -> Result<usize, FileError> {
+        let head_dim = match self.optional("attention.key_length")? {
+            Some(head_dim) => head_dim,
+            None if heads > 0 && dim.is_multiple_of(heads) => dim / heads,
+            None => {
+                let reason = format!("{heads} heads do not divide the dimension {dim}");
+                return Err(self.error("attention.head_count", reason));
+            }
+        };
+        for name in ["attention.value_length", "rope.dimension_count"] {
+            if let Some(found) = self.optional(name)?.filter(|&found| found != head_dim) {
+                let reason =
+                    format!("{found} is not supported, it must be the head dimension {head_dim}");
+                return Err(self.error(name, reason));
+            }
+        }
+        Ok(head_dim)
+    }
+
+    /// Refuses windows shorter than the context.
+    fn refuse_window(&self, context: usize) -> Result<(), FileError> {
+        let name = "attention.sliding_window";
+        match self.optional(name)?.filter(|&window| window > 0 && window < context) {
+            None => Ok(()),
+            Some(window) => Err(self.error(
+                name,
+                format!("a sliding window of {window} tokens (context {context}) is not supported"),
+            )),
+        }
+    }
+}
+
 /// Reads the numbers and checks them.
 pub(super) fn config(reader: &Reader, architecture: Architecture) -> Result<Config, FileError> {
     refuse_unsupported(reader, architecture)?;
-    let key = |name: &str| format!("{}.{name}", architecture.name());
-    let optional = |name: &str| -> Result<Option<usize>, FileError> {
-        let key = key(name);
-        let Some(value) = reader.unsigned(&key)? else { return Ok(None) };
-        usize::try_from(value)
-            .map(Some)
-            .map_err(|_| reader.error(key, format!("{value} does not fit")))
-    };
-    let missing = |name: &str| reader.error(key(name), "the key is missing");
-    let required = |name: &str| optional(name)?.ok_or_else(|| missing(name));
-    let float = |name: &str| reader.float(&key(name));
-    let layers = required("block_count")?;
-    let per_block = |name: &str| same_in_every_block(reader, &key(name), layers);
-
-    let heads =
-        per_block("attention.head_count")?.ok_or_else(|| missing("attention.head_count"))?;
-    let dim = required("embedding_length")?;
-    let head_dim = match optional("attention.key_length")? {
-        Some(head_dim) => head_dim,
-        None if heads > 0 && dim.is_multiple_of(heads) => dim / heads,
-        None => {
-            return Err(reader.error(
-                key("attention.head_count"),
-                format!("{heads} heads do not divide the dimension {dim}"),
-            ));
-        }
-    };
-    for name in ["attention.value_length", "rope.dimension_count"] {
-        if let Some(found) = optional(name)?.filter(|&found| found != head_dim) {
-            return Err(reader.error(
-                key(name),
-                format!("{found} is not supported, it must be the head dimension {head_dim}"),
-            ));
-        }
-    }
+    let keys = Keys { reader, architecture };
+    let layers = keys.required("block_count")?;
+    let per_block = |name: &str| same_in_every_block(reader, &keys.key(name), layers);
+    let of_every_block = |name: &str| per_block(name)?.ok_or_else(|| keys.missing(name));
+    let heads = of_every_block("attention.head_count")?;
+    let dim = keys.required("embedding_length")?;
+    let head_dim = keys.head_dim(dim, heads)?;
     let embedding = reader.tensors().get("token_embd.weight");
     let vocab = embedding
         .and_then(|tensor| tensor.shape.first().copied())
         .ok_or_else(|| reader.error("token_embd.weight", "the tensor is missing"))?;
-    let epsilon = float("attention.layer_norm_rms_epsilon")?;
+    let epsilon = "attention.layer_norm_rms_epsilon";
     let mut config = Config {
         vocab,
         dim,
@@ -107,27 +145,17 @@ pub(super) fn config(reader: &Reader, architecture: Architecture) -> Result<Conf
         heads,
         kv_heads: per_block("attention.head_count_kv")?.unwrap_or(heads),
         head_dim,
-        hidden: per_block("feed_forward_length")?.ok_or_else(|| missing("feed_forward_length"))?,
-        context: required("context_length")?,
-        rope_theta: float("rope.freq_base")?.unwrap_or(10_000.0),
+        hidden: of_every_block("feed_forward_length")?,
+        context: keys.required("context_length")?,
+        rope_theta: keys.float("rope.freq_base")?.unwrap_or(10_000.0),
         rope_scaling: RopeScaling::None,
-        norm_epsilon: epsilon.ok_or_else(|| {
-            reader.error(key("attention.layer_norm_rms_epsilon"), "the key is missing")
-        })?,
+        norm_epsilon: keys.float(epsilon)?.ok_or_else(|| keys.missing(epsilon))?,
     };
     let checked = |config: &Config| {
         config.check().map_err(|error| FileError::core(reader.path(), architecture.name(), error))
     };
     checked(&config)?;
-    if let Some(window) = optional("attention.sliding_window")?
-        .filter(|&window| window > 0 && window < config.context)
-    {
-        let reason = format!(
-            "a sliding window of {window} tokens (context {}) is not supported",
-            config.context
-        );
-        return Err(reader.error(key("attention.sliding_window"), reason));
-    }
+    keys.refuse_window(config.context)?;
     config.rope_scaling = rope::scaling(reader, architecture, &config)?;
     checked(&config)?;
     Ok(config)

@@ -110,21 +110,17 @@ fn parts(
 
 /// The parts without which there is no model.
 fn required(architecture: Architecture, layers: usize) -> impl Iterator<Item = Part> {
-    let sites: [fn(usize) -> Site; 7] =
-        [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
     let norms: &[fn(usize) -> Part] = match architecture {
         Architecture::Qwen3 => {
             &[Part::AttentionNorm, Part::FeedForwardNorm, Part::QNorm, Part::KNorm]
         }
         _ => &[Part::AttentionNorm, Part::FeedForwardNorm],
     };
-    let block = move |layer| {
-        sites
-            .into_iter()
-            .map(move |site| Part::Weight(site(layer)))
-            .chain(norms.iter().map(move |norm| norm(layer)))
-    };
-    [Part::Weight(Site::Embedding), Part::FinalNorm].into_iter().chain((0..layers).flat_map(block))
+    let norms = move |layer| norms.iter().map(move |norm| norm(layer));
+    [Part::Weight(Site::Embedding), Part::FinalNorm]
+        .into_iter()
+        .chain(Site::linears(layers).map(Part::Weight))
+        .chain((0..layers).flat_map(norms))
 }
 
 impl Source for Gguf {

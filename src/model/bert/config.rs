@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use crate::archive::schema::bert::ArchivedBertConfig;
+use super::schema::ArchivedBertConfig;
 #[cfg(feature = "alloc")]
-use crate::archive::schema::bert::BertConfig;
+use super::schema::BertConfig;
 use crate::error::{Error, Field, Result};
 use crate::nn::Activation;
 
@@ -71,7 +71,7 @@ impl Config {
 
     /// The number of [`Site`]s; that of an absent pooler is counted.
     pub const fn sites(&self) -> usize {
-        self.layers * SITES_PER_LAYER + 2
+        self.layers * PER_LAYER + 2
     }
 
     /// Checks every number against what the runtime can hold.
@@ -175,7 +175,7 @@ impl Config {
 }
 
 /// Linear layers per encoder block: q, k, v, o, up, down.
-const SITES_PER_LAYER: usize = 6;
+pub(super) const PER_LAYER: usize = 6;
 
 /// A linear layer or embedding that an adapter can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -208,12 +208,12 @@ impl Site {
             Self::Embedding => (layers, 0),
             Self::Pooler => (layers, 1),
         };
-        (layer * SITES_PER_LAYER + part) as u32
+        (layer * PER_LAYER + part) as u32
     }
 
     /// The place with this number; `None` past the end.
     pub const fn from_number(number: u32, layers: usize) -> Option<Self> {
-        let (layer, part) = (number as usize / SITES_PER_LAYER, number as usize % SITES_PER_LAYER);
+        let (layer, part) = (number as usize / PER_LAYER, number as usize % PER_LAYER);
         if layer == layers {
             return match part {
                 0 => Some(Self::Embedding),
@@ -232,6 +232,20 @@ impl Site {
             4 => Self::Up(layer),
             _ => Self::Down(layer),
         })
+    }
+
+    /// The linear layers of block `layer`, by rising number.
+    #[cfg(feature = "std")]
+    pub(crate) fn block(layer: usize) -> impl Iterator<Item = Self> {
+        let first = layer * PER_LAYER;
+        (first..first + PER_LAYER)
+            .filter_map(move |number| Self::from_number(number as u32, layer + 1))
+    }
+
+    /// The linear layers of all of `layers` blocks.
+    #[cfg(feature = "std")]
+    pub(crate) fn linears(layers: usize) -> impl Iterator<Item = Self> {
+        (0..layers).flat_map(Self::block)
     }
 
     /// `[rows, cols]` of the weight at this place.

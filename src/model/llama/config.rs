@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use crate::archive::schema::ArchivedLlamaConfig;
+use super::schema::ArchivedLlamaConfig;
 #[cfg(feature = "alloc")]
-use crate::archive::schema::LlamaConfig;
+use super::schema::LlamaConfig;
 use crate::error::{Error, Field, Result};
 use crate::tensor::math;
 
@@ -78,7 +78,7 @@ impl Config {
 
     /// The number of [`Site`]s.
     pub const fn sites(&self) -> usize {
-        self.layers * SITES_PER_LAYER + 2
+        self.layers * PER_LAYER + 2
     }
 
     /// Checks every number against what the runtime can hold.
@@ -224,7 +224,7 @@ impl Config {
 }
 
 /// Linear layers per decoder block: q, k, v, o, gate, up, down.
-const SITES_PER_LAYER: usize = 7;
+pub(super) const PER_LAYER: usize = 7;
 
 /// A linear layer or embedding that an adapter can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -258,12 +258,12 @@ impl Site {
             Self::Embedding => (layers, 0),
             Self::Head => (layers, 1),
         };
-        (layer * SITES_PER_LAYER + part) as u32
+        (layer * PER_LAYER + part) as u32
     }
 
     /// The place with this number; `None` past the end.
     pub const fn from_number(number: u32, layers: usize) -> Option<Self> {
-        let (layer, part) = (number as usize / SITES_PER_LAYER, number as usize % SITES_PER_LAYER);
+        let (layer, part) = (number as usize / PER_LAYER, number as usize % PER_LAYER);
         if layer == layers {
             return match part {
                 0 => Some(Self::Embedding),
@@ -283,6 +283,20 @@ impl Site {
             5 => Self::Up(layer),
             _ => Self::Down(layer),
         })
+    }
+
+    /// The linear layers of block `layer`, by rising number.
+    #[cfg(feature = "std")]
+    pub(crate) fn block(layer: usize) -> impl Iterator<Item = Self> {
+        let first = layer * PER_LAYER;
+        (first..first + PER_LAYER)
+            .filter_map(move |number| Self::from_number(number as u32, layer + 1))
+    }
+
+    /// The linear layers of all of `layers` blocks.
+    #[cfg(feature = "std")]
+    pub(crate) fn linears(layers: usize) -> impl Iterator<Item = Self> {
+        (0..layers).flat_map(Self::block)
     }
 
     /// `[rows, cols]` of the weight at this place.
@@ -311,6 +325,69 @@ impl fmt::Display for Site {
             Self::Down(layer) => write!(f, "model.layers.{layer}.mlp.down_proj"),
             Self::Embedding => f.write_str("model.embed_tokens"),
             Self::Head => f.write_str("lm_head"),
+        }
+    }
+}
+
+/// A vector beside the linear layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vector {
+    /// Before attention, `[dim]`.
+    AttentionNorm(usize),
+    /// Before the feed-forward part, `[dim]`.
+    FeedForwardNorm(usize),
+    /// Of each query head, `[head_dim]`, or absent.
+    QNorm(usize),
+    /// Of each key head, `[head_dim]`, or absent.
+    KNorm(usize),
+    /// Behind the last block, `[dim]`.
+    Norm,
+}
+
+impl Vector {
+    /// In each block.
+    pub(crate) const PER_LAYER: usize = 4;
+
+    /// The number under which training and import know it, in a model of `layers` blocks.
+    #[cfg(feature = "alloc")]
+    pub(crate) const fn number(self, layers: usize) -> u32 {
+        let (layer, part) = match self {
+            Self::AttentionNorm(layer) => (layer, 0),
+            Self::FeedForwardNorm(layer) => (layer, 1),
+            Self::QNorm(layer) => (layer, 2),
+            Self::KNorm(layer) => (layer, 3),
+            Self::Norm => (layers, 0),
+        };
+        (layer * Self::PER_LAYER + part) as u32
+    }
+
+    /// The vector with this number; `None` past the end.
+    pub(crate) const fn from_number(number: u32, layers: usize) -> Option<Self> {
+        let number = number as usize;
+        let (layer, part) = (number / Self::PER_LAYER, number % Self::PER_LAYER);
+        if layer >= layers {
+            return if layer == layers && part == 0 { Some(Self::Norm) } else { None };
+        }
+        Some(match part {
+            0 => Self::AttentionNorm(layer),
+            1 => Self::FeedForwardNorm(layer),
+            2 => Self::QNorm(layer),
+            _ => Self::KNorm(layer),
+        })
+    }
+}
+
+/// The module path as transformers has it.
+impl fmt::Display for Vector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AttentionNorm(layer) => write!(f, "model.layers.{layer}.input_layernorm"),
+            Self::FeedForwardNorm(layer) => {
+                write!(f, "model.layers.{layer}.post_attention_layernorm")
+            }
+            Self::QNorm(layer) => write!(f, "model.layers.{layer}.self_attn.q_norm"),
+            Self::KNorm(layer) => write!(f, "model.layers.{layer}.self_attn.k_norm"),
+            Self::Norm => f.write_str("model.norm"),
         }
     }
 }

@@ -1,39 +1,41 @@
 //! Llama-family decoders: Llama, Qwen2 (biases on q, k, v) and Qwen3 (norms on query and key
 //! heads).
 //!
-//! This file opens the archive and hands out its parts; [`Config`] has the numbers; `forward` is
-//! the forward pass.
+//! This file says what an archive holds and hands out its parts; [`Config`] has the numbers,
+//! `schema` the root as it is written; `forward` is the forward pass.
 
 mod config;
 pub(crate) mod forward;
+#[cfg(feature = "std")]
+pub(crate) mod import;
+#[cfg(feature = "std")]
+pub(crate) mod import_config;
+pub mod schema;
+#[cfg(feature = "std")]
+mod train;
 
 use core::fmt;
 
-use crate::adapter::Base;
-use crate::archive::schema::{ArchivedLinear, ArchivedLlama, ArchivedText, check_vector, vector};
-use crate::archive::{self, Fingerprint, Header, check_finite};
-use crate::error::{Error, Field, Result, RootKind};
+use self::schema::{ArchivedLlama, ArchivedLlamaLayer};
+use super::family::{Family, Place, VectorPlace, sealed, view};
+use super::opened::{Opened, check_tokens, open};
+#[cfg(feature = "alloc")]
+use super::stored::Frame;
+#[cfg(feature = "std")]
+use super::stored::{Parts, Stored, all_layers};
+#[cfg(feature = "alloc")]
+use crate::archive::schema::restored;
+use crate::archive::schema::{ArchivedLinear, ArchivedText, vector};
+use crate::error::{Result, RootKind};
 use crate::nn::Linear;
 use crate::quant::Matrix;
 
+use config::PER_LAYER;
+pub(crate) use config::Vector;
 pub use config::{Config, RopeScaling, Site};
 
 /// An opened Llama-family base. Borrows the archive; copying it copies a few words.
-#[derive(Clone, Copy)]
-pub struct Llama<'a> {
-    root: &'a ArchivedLlama<'static>,
-    config: Config,
-    header: Header,
-}
-
-impl fmt::Debug for Llama<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Llama")
-            .field("config", &self.config)
-            .field("header", &self.header)
-            .finish_non_exhaustive()
-    }
-}
+pub type Llama<'a> = Opened<'a, ArchivedLlama<'static>>;
 
 /// One decoder block's parts.
 #[derive(Debug, Clone, Copy)]
@@ -55,112 +57,110 @@ pub struct Layer<'a> {
     pub down: Linear<'a>,
 }
 
-impl<'a> Llama<'a> {
-    /// Opens an archive in place. The time depends on the number of tensors, not on their size:
-    /// weights are not read.
-    ///
-    /// # Errors
-    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`],
-    /// [`Error::Shape`], [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`]
-    /// (norms and biases are read).
-    pub fn open(archive: &'a [u8]) -> Result<Self> {
-        let (header, root) =
-            archive::open_root::<ArchivedLlama<'static>>(archive, RootKind::LLAMA)?;
-        let config = Config::from_archived(&root.config)?;
-        let model = Self { root, config, header };
-        model.check()?;
-        Ok(model)
+impl sealed::Sealed for ArchivedLlama<'_> {}
+
+impl Family for ArchivedLlama<'static> {
+    const KIND: RootKind = RootKind::LLAMA;
+    const NAME: &'static str = "Llama";
+    type Config = Config;
+    #[cfg(feature = "alloc")]
+    type StoredConfig = schema::LlamaConfig;
+    #[cfg(feature = "alloc")]
+    type Stored<'a> = schema::Llama<'a>;
+
+    fn open(archive: &[u8]) -> Result<Opened<'_, Self>> {
+        open(archive)
     }
 
-    /// Reads the whole archive: its checksum, every scale, and with `alloc` its fingerprint.
-    ///
-    /// # Errors
-    /// [`Error::Checksum`], [`Error::NotFinite`], with `alloc` [`Error::Content`], and those of
-    /// [`open`](Self::open).
-    pub fn verify(archive: &'a [u8]) -> Result<Self> {
-        archive::verify(archive)?;
-        let model = Self::open(archive)?;
-        let layers = model.config.layers;
-        for (i, layer) in model.root.layers.iter().enumerate() {
-            for (site, linear) in linears(i, layer) {
-                linear.weight.check_values(site.number(layers))?;
+    fn config(&self) -> Result<Config> {
+        Config::from_archived(&self.config)
+    }
+
+    fn layers(&self) -> (usize, usize) {
+        (self.layers.len(), self.config.layers.to_native() as usize)
+    }
+
+    #[cfg(feature = "alloc")]
+    fn frame<'a>(&'a self, stop: &'a [u32]) -> Frame<'a, schema::LlamaConfig> {
+        Frame {
+            name: &self.name,
+            config: restored(&self.config),
+            layers: self.layers.len(),
+            text: self.text.with_stop(stop),
+            labels: "",
+            max_length: 0,
+        }
+    }
+
+    #[cfg(feature = "std")]
+    fn with_root<T>(
+        frame: &Frame<'_, schema::LlamaConfig>,
+        parts: &dyn Parts,
+        use_it: impl FnOnce(&schema::Llama<'_>) -> T,
+    ) -> T {
+        let layers = all_layers::<schema::Llama<'_>>(frame, parts);
+        use_it(&Stored::new(frame, parts, &layers))
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn text(&self) -> Option<&ArchivedText<'static>> {
+        Some(&self.text)
+    }
+
+    fn sites(config: &Config) -> u32 {
+        config.sites() as u32
+    }
+
+    fn place(&self, config: &Config, number: u32) -> Option<Place<'_>> {
+        let site = Site::from_number(number, config.layers)?;
+        let shape = site.shape(config);
+        match site {
+            Site::Embedding => Some(Place::embedding(&self.embedding, shape)),
+            Site::Head => Some(Place::table(self.head.as_ref()?, shape).edge(true)),
+            _ => {
+                let (layer, part) = (number as usize / PER_LAYER, number as usize % PER_LAYER);
+                Some(Place::linear(linears(&self.layers[layer])[part], shape))
             }
         }
-        model.root.embedding.check_values(Site::Embedding.number(layers))?;
-        model
-            .root
-            .head
-            .as_ref()
-            .map_or(Ok(()), |head| head.check_values(Site::Head.number(layers)))?;
-        #[cfg(feature = "alloc")]
-        archive::twin::llama(model.header.fingerprint, model.root)?;
-        Ok(model)
     }
 
-    /// Every shape, length, tag and small vector, so that the accessors below can trust them.
-    fn check(&self) -> Result<()> {
-        let (c, root) = (&self.config, self.root);
-        if root.layers.len() != c.layers {
-            let (found, layers) = (root.layers.len() as u64, c.layers as u64);
-            return Err(Error::Config {
-                field: Field::LayerCount,
-                found,
-                least: layers,
-                most: layers,
-            });
-        }
-        let norm_site = c.sites() as u32;
-        let norm = |site, lines, len, optional| {
-            check_vector(site, lines, len, optional)?;
-            check_finite(site, vector(lines, len))
+    fn vector(&self, config: &Config, number: u32) -> Option<VectorPlace<'_>> {
+        let vector = Vector::from_number(number, config.layers)?;
+        let Some(layer) = self.layers.get().get(number as usize / Vector::PER_LAYER) else {
+            return Some(VectorPlace { lines: &self.norm, len: config.dim, is_optional: false });
         };
-        for (i, layer) in root.layers.iter().enumerate() {
-            for (site, linear) in linears(i, layer) {
-                let (rows, cols) = site.shape(c);
-                linear.weight.check(site.number(c.layers), rows, cols)?;
-                norm(site.number(c.layers), &linear.bias, rows, true)?;
-            }
-            norm(norm_site, &layer.attention_norm, c.dim, false)?;
-            norm(norm_site, &layer.feed_forward_norm, c.dim, false)?;
-            norm(norm_site, &layer.q_norm, c.head_dim, true)?;
-            norm(norm_site, &layer.k_norm, c.head_dim, true)?;
-        }
-        norm(norm_site, &root.norm, c.dim, false)?;
-        root.embedding.check(Site::Embedding.number(c.layers), c.vocab, c.dim)?;
-        root.head
-            .as_ref()
-            .map_or(Ok(()), |head| head.check(Site::Head.number(c.layers), c.vocab, c.dim))?;
-        let out_of_range = root
-            .text
-            .bos
-            .as_ref()
-            .into_iter()
-            .chain(root.text.stop.iter())
-            .find(|id| id.to_native() as usize >= c.vocab);
-        out_of_range
-            .map_or(Ok(()), |id| Err(Error::Token { token: id.to_native(), vocab: c.vocab as u32 }))
+        let (lines, len, is_optional) = match vector {
+            Vector::AttentionNorm(_) => (&layer.attention_norm, config.dim, false),
+            Vector::FeedForwardNorm(_) => (&layer.feed_forward_norm, config.dim, false),
+            Vector::QNorm(_) => (&layer.q_norm, config.head_dim, true),
+            Vector::KNorm(_) => (&layer.k_norm, config.head_dim, true),
+            Vector::Norm => (&self.norm, config.dim, false),
+        };
+        Some(VectorPlace { lines, len, is_optional })
     }
 
-    /// The model's numbers.
-    pub fn config(&self) -> &Config {
-        &self.config
+    fn check(&self, config: &Config) -> Result<()> {
+        check_tokens(&self.text, config.vocab)
     }
 
-    /// The archive's header.
-    pub fn header(&self) -> &Header {
-        &self.header
+    fn width(config: &Config) -> usize {
+        config.dim
     }
 
-    /// The hash of the model's content: what adapters are bound to.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.header.fingerprint
+    fn write_path(config: &Config, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
+        Site::from_number(site, config.layers).map_or(Ok(()), |site| write!(out, "{site}"))
     }
 
-    /// The model's name as its source had it.
-    pub fn name(&self) -> &'a str {
-        &self.root.name
+    fn tied(&self, config: &Config) -> Option<(u32, u32)> {
+        let number = |site: Site| site.number(config.layers);
+        self.head.is_none().then(|| (number(Site::Embedding), number(Site::Head)))
     }
+}
 
+impl<'a> Llama<'a> {
     /// The token embedding, `[vocab, dim]`.
     pub fn embedding(&self) -> Matrix<'a> {
         self.root.embedding.view()
@@ -181,124 +181,41 @@ impl<'a> Llama<'a> {
         vector(&self.root.norm, self.config.dim)
     }
 
-    /// Decoder block `index`. Panics past the last one, like slice indexing.
-    pub fn layer(&self, index: usize) -> Layer<'a> {
-        let (c, layer) = (&self.config, &self.root.layers[index]);
-        let part = |site: Site, linear: &'a ArchivedLinear<'static>| Linear {
-            weight: linear.weight.view(),
-            bias: vector(&linear.bias, site.shape(c).0),
-            site: site.number(c.layers),
-        };
-        Layer {
-            attention_norm: vector(&layer.attention_norm, c.dim),
-            q: part(Site::Q(index), &layer.q),
-            k: part(Site::K(index), &layer.k),
-            v: part(Site::V(index), &layer.v),
-            o: part(Site::O(index), &layer.o),
-            q_norm: vector(&layer.q_norm, c.head_dim),
-            k_norm: vector(&layer.k_norm, c.head_dim),
-            feed_forward_norm: vector(&layer.feed_forward_norm, c.dim),
-            gate: part(Site::Gate(index), &layer.gate),
-            up: part(Site::Up(index), &layer.up),
-            down: part(Site::Down(index), &layer.down),
-        }
-    }
-
-    /// The weight at `site`; the head if it is the embedding too.
+    /// The weight at `site`; the head's if it is the embedding too. Panics past the last block, like
+    /// slice indexing.
     pub fn weight(&self, site: Site) -> Matrix<'a> {
         match site {
-            Site::Embedding => self.embedding(),
             Site::Head => self.head(),
-            Site::Q(i) => self.layer(i).q.weight,
-            Site::K(i) => self.layer(i).k.weight,
-            Site::V(i) => self.layer(i).v.weight,
-            Site::O(i) => self.layer(i).o.weight,
-            Site::Gate(i) => self.layer(i).gate.weight,
-            Site::Up(i) => self.layer(i).up.weight,
-            Site::Down(i) => self.layer(i).down.weight,
+            _ => self
+                .place(site.number(self.config.layers))
+                .expect("a place of the model")
+                .weight
+                .view(),
         }
     }
 
-    /// `tokenizer.json`, or empty.
-    pub fn tokenizer_json(&self) -> &'a [u8] {
-        &self.root.text.tokenizer
-    }
-
-    /// The chat template (Jinja), or empty.
-    pub fn chat_template(&self) -> &'a str {
-        &self.root.text.chat_template
-    }
-
-    /// The begin-of-sequence token.
-    pub fn bos(&self) -> Option<u32> {
-        self.root.text.bos.as_ref().map(|id| id.to_native())
-    }
-
-    /// The token put before every prompt, if the model's rule asks for one.
-    pub fn leading_bos(&self) -> Option<u32> {
-        self.bos().filter(|_| self.root.text.add_bos)
-    }
-
-    /// Does this token end a turn?
-    pub fn is_stop(&self, token: u32) -> bool {
-        self.stop_tokens().any(|id| id == token)
-    }
-
-    /// The tokens that end a turn.
-    pub fn stop_tokens(&self) -> impl Iterator<Item = u32> + use<'a> {
-        let text: &'a ArchivedText<'static> = &self.root.text;
-        text.stop.iter().map(|id| id.to_native())
+    /// Decoder block `index`. Panics past the last one, like slice indexing.
+    pub fn layer(&self, index: usize) -> Layer<'a> {
+        let (c, stored) = (&self.config, &self.root.layers[index]);
+        let first = Site::Q(index).number(c.layers);
+        let linear = |part: usize| view(linears(stored)[part], first + part as u32);
+        Layer {
+            attention_norm: vector(&stored.attention_norm, c.dim),
+            q: linear(0),
+            k: linear(1),
+            v: linear(2),
+            o: linear(3),
+            q_norm: vector(&stored.q_norm, c.head_dim),
+            k_norm: vector(&stored.k_norm, c.head_dim),
+            feed_forward_norm: vector(&stored.feed_forward_norm, c.dim),
+            gate: linear(4),
+            up: linear(5),
+            down: linear(6),
+        }
     }
 }
 
-impl Base for Llama<'_> {
-    fn fingerprint(&self) -> Fingerprint {
-        self.header.fingerprint
-    }
-
-    fn root(&self) -> RootKind {
-        RootKind::LLAMA
-    }
-
-    fn sites(&self) -> u32 {
-        self.config.sites() as u32
-    }
-
-    fn site(&self, site: u32) -> Option<(usize, usize, bool)> {
-        let site = Site::from_number(site, self.config.layers)?;
-        let (rows, cols) = site.shape(&self.config);
-        Some((rows, cols, site == Site::Embedding))
-    }
-
-    fn dim(&self) -> usize {
-        self.config.dim
-    }
-
-    fn weight_at(&self, site: u32) -> Option<Matrix<'_>> {
-        Site::from_number(site, self.config.layers).map(|site| self.weight(site))
-    }
-
-    fn write_path(&self, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
-        Site::from_number(site, self.config.layers).map_or(Ok(()), |site| write!(out, "{site}"))
-    }
-
-    fn tied(&self) -> Option<(u32, u32)> {
-        let layers = self.config.layers;
-        self.is_tied().then(|| (Site::Embedding.number(layers), Site::Head.number(layers)))
-    }
-}
-
-type ArchivedLayer = archive::schema::ArchivedLlamaLayer<'static>;
-
-/// The linear layers of a block with their places.
-fn linears(i: usize, layer: &ArchivedLayer) -> [(Site, &ArchivedLinear<'static>); 7] {
-    [
-        (Site::Q(i), &layer.q),
-        (Site::K(i), &layer.k),
-        (Site::V(i), &layer.v),
-        (Site::O(i), &layer.o),
-        (Site::Gate(i), &layer.gate),
-        (Site::Up(i), &layer.up),
-        (Site::Down(i), &layer.down),
-    ]
+/// The linear layers of a block by rising site.
+fn linears<'l>(layer: &'l ArchivedLlamaLayer<'static>) -> [&'l ArchivedLinear<'static>; PER_LAYER] {
+    [&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down]
 }

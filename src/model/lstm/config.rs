@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use crate::archive::schema::lstm::ArchivedLstmConfig;
+use super::schema::ArchivedLstmConfig;
 #[cfg(feature = "alloc")]
-use crate::archive::schema::lstm::LstmConfig;
+use super::schema::LstmConfig;
 use crate::error::{Error, Field, Result};
 
 /// What stands on the last layer's hidden state.
@@ -63,7 +63,7 @@ impl Config {
 
     /// The number of [`Site`]s; that of an absent head is counted.
     pub const fn sites(&self) -> usize {
-        self.layers * SITES_PER_LAYER + 2
+        self.layers * PER_LAYER + 2
     }
 
     /// Checks every number against what the runtime can hold.
@@ -140,7 +140,7 @@ impl Config {
 }
 
 /// Linear layers per LSTM layer: ih, hh.
-const SITES_PER_LAYER: usize = 2;
+pub(super) const PER_LAYER: usize = 2;
 
 /// A linear layer or embedding that an adapter can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,17 +159,17 @@ impl Site {
     /// The number under which archives and errors know this place, for a model of `layers` layers.
     pub const fn number(self, layers: usize) -> u32 {
         let number = match self {
-            Self::Ih(layer) => layer * SITES_PER_LAYER,
-            Self::Hh(layer) => layer * SITES_PER_LAYER + 1,
-            Self::Embedding => layers * SITES_PER_LAYER,
-            Self::Head => layers * SITES_PER_LAYER + 1,
+            Self::Ih(layer) => layer * PER_LAYER,
+            Self::Hh(layer) => layer * PER_LAYER + 1,
+            Self::Embedding => layers * PER_LAYER,
+            Self::Head => layers * PER_LAYER + 1,
         };
         number as u32
     }
 
     /// The place with this number; `None` past the end.
     pub const fn from_number(number: u32, layers: usize) -> Option<Self> {
-        let (layer, part) = (number as usize / SITES_PER_LAYER, number as usize % SITES_PER_LAYER);
+        let (layer, part) = (number as usize / PER_LAYER, number as usize % PER_LAYER);
         if layer > layers {
             return None;
         }

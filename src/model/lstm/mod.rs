@@ -1,40 +1,40 @@
 //! Token embedding, LSTM layers, and a head for the next token or for labels, or none.
 //!
-//! This file opens the archive and hands out its parts; [`Config`] has the numbers; `forward` is
+//! This file says what an archive holds and hands out its parts; [`Config`] has the numbers, `schema`
+//! the root as it is written; `forward` is
 //! the forward pass. One direction only; projections of h (PyTorch's `proj_size`) are no part of
 //! it.
 
 mod config;
 pub(crate) mod forward;
+#[cfg(feature = "std")]
+pub(crate) mod import;
+pub mod schema;
+#[cfg(feature = "std")]
+mod train;
 
 use core::fmt;
 
-use crate::adapter::{Base, check_labels};
-use crate::archive::schema::lstm::{ArchivedLstm, ArchivedLstmLayer};
-use crate::archive::schema::{ArchivedLinear, ArchivedText, check_vector, vector};
-use crate::archive::{self, Fingerprint, Header, check_finite};
+use self::schema::{ArchivedLstm, ArchivedLstmLayer};
+use super::family::{Family, Place, sealed, view};
+use super::opened::{Opened, check_tokens, open};
+#[cfg(feature = "alloc")]
+use super::stored::Frame;
+#[cfg(feature = "std")]
+use super::stored::{Parts, Stored, all_layers};
+use crate::adapter::check_labels;
+#[cfg(feature = "alloc")]
+use crate::archive::schema::restored;
+use crate::archive::schema::{ArchivedLinear, ArchivedText};
 use crate::error::{Error, Field, Result, RootKind};
 use crate::nn::Linear;
 use crate::quant::Matrix;
 
+use config::PER_LAYER;
 pub use config::{Config, Head, Site};
 
 /// An opened base of LSTM layers. Borrows the archive; copying it copies a few words.
-#[derive(Clone, Copy)]
-pub struct Lstm<'a> {
-    root: &'a ArchivedLstm<'static>,
-    config: Config,
-    header: Header,
-}
-
-impl fmt::Debug for Lstm<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lstm")
-            .field("config", &self.config)
-            .field("header", &self.header)
-            .finish_non_exhaustive()
-    }
-}
+pub type Lstm<'a> = Opened<'a, ArchivedLstm<'static>>;
 
 /// One layer's parts.
 #[derive(Debug, Clone, Copy)]
@@ -45,227 +45,134 @@ pub struct Layer<'a> {
     pub hh: Linear<'a>,
 }
 
-impl<'a> Lstm<'a> {
-    /// Opens an archive in place. The time depends on the number of tensors, not on their size:
-    /// weights are not read.
-    ///
-    /// # Errors
-    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`],
-    /// [`Error::Shape`], [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`]
-    /// (biases are read), [`Error::NoHead`], [`Error::Labels`], [`Error::Token`].
-    pub fn open(archive: &'a [u8]) -> Result<Self> {
-        let (header, root) = archive::open_root::<ArchivedLstm<'static>>(archive, RootKind::LSTM)?;
-        let config = Config::from_archived(&root.config)?;
-        let model = Self { root, config, header };
-        model.check()?;
-        Ok(model)
+impl sealed::Sealed for ArchivedLstm<'_> {}
+
+impl Family for ArchivedLstm<'static> {
+    const KIND: RootKind = RootKind::LSTM;
+    const NAME: &'static str = "Lstm";
+    type Config = Config;
+    #[cfg(feature = "alloc")]
+    type StoredConfig = schema::LstmConfig;
+    #[cfg(feature = "alloc")]
+    type Stored<'a> = schema::Lstm<'a>;
+
+    fn open(archive: &[u8]) -> Result<Opened<'_, Self>> {
+        open(archive)
     }
 
-    /// Reads the whole archive: its checksum, every scale, and with `alloc` its fingerprint.
-    ///
-    /// # Errors
-    /// [`Error::Checksum`], [`Error::NotFinite`], with `alloc` [`Error::Content`], and those of
-    /// [`open`](Self::open).
-    pub fn verify(archive: &'a [u8]) -> Result<Self> {
-        archive::verify(archive)?;
-        let model = Self::open(archive)?;
-        let (root, layers) = (model.root, model.config.layers);
-        for (i, layer) in root.layers.iter().enumerate() {
-            for (site, linear) in linears(i, layer) {
-                linear.weight.check_values(site.number(layers))?;
+    fn config(&self) -> Result<Config> {
+        Config::from_archived(&self.config)
+    }
+
+    fn layers(&self) -> (usize, usize) {
+        (self.layers.len(), self.config.layers.to_native() as usize)
+    }
+
+    #[cfg(feature = "alloc")]
+    fn frame<'a>(&'a self, stop: &'a [u32]) -> Frame<'a, schema::LstmConfig> {
+        Frame {
+            name: &self.name,
+            config: restored(&self.config),
+            layers: self.layers.len(),
+            text: self.text.with_stop(stop),
+            labels: &self.labels,
+            max_length: 0,
+        }
+    }
+
+    #[cfg(feature = "std")]
+    fn with_root<T>(
+        frame: &Frame<'_, schema::LstmConfig>,
+        parts: &dyn Parts,
+        use_it: impl FnOnce(&schema::Lstm<'_>) -> T,
+    ) -> T {
+        let layers = all_layers::<schema::Lstm<'_>>(frame, parts);
+        use_it(&Stored::new(frame, parts, &layers))
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn text(&self) -> Option<&ArchivedText<'static>> {
+        Some(&self.text)
+    }
+
+    fn labels(&self) -> &str {
+        &self.labels
+    }
+
+    fn sites(config: &Config) -> u32 {
+        config.sites() as u32
+    }
+
+    fn place(&self, config: &Config, number: u32) -> Option<Place<'_>> {
+        let site = Site::from_number(number, config.layers)?;
+        let shape = site.shape(config);
+        match site {
+            Site::Embedding => Some(Place::embedding(&self.embedding, shape)),
+            Site::Head => Some(Place::linear(self.head.as_ref()?, shape).edge(true)),
+            Site::Ih(layer) | Site::Hh(layer) => {
+                let part = number as usize % PER_LAYER;
+                Some(Place::linear(linears(&self.layers[layer])[part], shape))
             }
         }
-        root.embedding.check_values(Site::Embedding.number(layers))?;
-        root.head
-            .as_ref()
-            .map_or(Ok(()), |head| head.weight.check_values(Site::Head.number(layers)))?;
-        #[cfg(feature = "alloc")]
-        archive::twin::lstm(model.header.fingerprint, model.root)?;
-        Ok(model)
     }
 
-    /// Every shape, length, tag and bias, so that the accessors below can trust them.
-    fn check(&self) -> Result<()> {
-        let (c, root) = (&self.config, self.root);
-        if root.layers.len() != c.layers {
-            let (found, layers) = (root.layers.len() as u64, c.layers as u64);
-            return Err(Error::Config {
-                field: Field::LayerCount,
-                found,
-                least: layers,
-                most: layers,
-            });
-        }
-        let linear = |site: Site, linear: &ArchivedLinear<'static>| {
-            let ((rows, cols), number) = (site.shape(c), site.number(c.layers));
-            linear.weight.check(number, rows, cols)?;
-            check_vector(number, &linear.bias, rows, true)?;
-            check_finite(number, vector(&linear.bias, rows))
-        };
-        for (i, layer) in root.layers.iter().enumerate() {
-            linears(i, layer).into_iter().try_for_each(|(site, part)| linear(site, part))?;
-        }
-        root.embedding.check(Site::Embedding.number(c.layers), c.vocab, c.dim)?;
-        match root.head.as_ref() {
-            None if c.head == Head::None => {}
-            None => return Err(Error::NoHead),
-            Some(_) if c.head == Head::None => {
+    fn check(&self, config: &Config) -> Result<()> {
+        match (config.head == Head::None, self.head.is_none()) {
+            (false, true) => return Err(Error::NoHead),
+            (true, false) => {
                 return Err(Error::Config { field: Field::Head, found: 0, least: 1, most: 2 });
-            }
-            Some(head) => linear(Site::Head, head)?,
-        }
-        match c.head {
-            Head::Labels => check_labels(&root.labels, c.outputs)?,
-            _ if !root.labels.is_empty() => {
-                return Err(Error::Labels {
-                    names: root.labels.split('\n').count() as u64,
-                    rows: 0,
-                });
             }
             _ => {}
         }
-        let out_of_range = root
-            .text
-            .bos
-            .as_ref()
-            .into_iter()
-            .chain(root.text.stop.iter())
-            .find(|id| id.to_native() as usize >= c.vocab);
-        out_of_range
-            .map_or(Ok(()), |id| Err(Error::Token { token: id.to_native(), vocab: c.vocab as u32 }))
+        match config.head {
+            Head::Labels => check_labels(&self.labels, config.outputs)?,
+            _ if !self.labels.is_empty() => {
+                let names = self.labels.split('\n').count() as u64;
+                return Err(Error::Labels { names, rows: 0 });
+            }
+            _ => {}
+        }
+        check_tokens(&self.text, config.vocab)
     }
 
-    /// The model's numbers.
-    pub fn config(&self) -> &Config {
-        &self.config
+    fn width(config: &Config) -> usize {
+        config.hidden
     }
 
-    /// The archive's header.
-    pub fn header(&self) -> &Header {
-        &self.header
+    fn write_path(config: &Config, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
+        Site::from_number(site, config.layers).map_or(Ok(()), |site| write!(out, "{site}"))
     }
+}
 
-    /// The hash of the model's content: what adapters are bound to.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.header.fingerprint
-    }
-
-    /// The model's name as its source had it.
-    pub fn name(&self) -> &'a str {
-        &self.root.name
-    }
-
+impl<'a> Lstm<'a> {
     /// The token embedding, `[vocab, dim]`.
     pub fn embedding(&self) -> Matrix<'a> {
         self.root.embedding.view()
     }
 
+    /// The weight at `site`; `None` for a head that is absent and past the end.
+    pub fn weight(&self, site: Site) -> Option<Matrix<'a>> {
+        Some(self.place(site.number(self.config.layers))?.weight.view())
+    }
+
     /// Layer `index`. Panics past the last one, like slice indexing.
     pub fn layer(&self, index: usize) -> Layer<'a> {
-        let layer: &'a ArchivedLstmLayer<'static> = &self.root.layers[index];
-        Layer {
-            ih: self.linear(Site::Ih(index), &layer.ih),
-            hh: self.linear(Site::Hh(index), &layer.hh),
-        }
+        let first = Site::Ih(index).number(self.config.layers);
+        let [ih, hh] = linears(&self.root.layers[index]);
+        Layer { ih: view(ih, first), hh: view(hh, first + 1) }
     }
 
     /// The head, `[outputs, hidden]`.
     pub fn head(&self) -> Option<Linear<'a>> {
-        self.root.head.as_ref().map(|head| self.linear(Site::Head, head))
-    }
-
-    /// The label names of a head of labels, one per output; of other heads none.
-    pub fn labels(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let labels: &'a str = &self.root.labels;
-        labels.split('\n').filter(|label| !label.is_empty())
-    }
-
-    /// The weight at `site`; `None` for a head that is absent.
-    pub fn weight(&self, site: Site) -> Option<Matrix<'a>> {
-        Some(match site {
-            Site::Embedding => self.embedding(),
-            Site::Head => self.head()?.weight,
-            Site::Ih(i) => self.layer(i).ih.weight,
-            Site::Hh(i) => self.layer(i).hh.weight,
-        })
-    }
-
-    /// `tokenizer.json`, or empty.
-    pub fn tokenizer_json(&self) -> &'a [u8] {
-        &self.root.text.tokenizer
-    }
-
-    /// The begin-of-sequence token.
-    pub fn bos(&self) -> Option<u32> {
-        self.root.text.bos.as_ref().map(|id| id.to_native())
-    }
-
-    /// The token put before every text, if the model's rule asks for one.
-    pub fn leading_bos(&self) -> Option<u32> {
-        self.bos().filter(|_| self.root.text.add_bos)
-    }
-
-    /// Does this token end a text?
-    pub fn is_stop(&self, token: u32) -> bool {
-        self.stop_tokens().any(|id| id == token)
-    }
-
-    /// The tokens that end a text.
-    pub fn stop_tokens(&self) -> impl Iterator<Item = u32> + use<'a> {
-        let text: &'a ArchivedText<'static> = &self.root.text;
-        text.stop.iter().map(|id| id.to_native())
-    }
-
-    fn linear(&self, site: Site, linear: &'a ArchivedLinear<'static>) -> Linear<'a> {
-        let rows = site.shape(&self.config).0;
-        Linear {
-            weight: linear.weight.view(),
-            bias: vector(&linear.bias, rows),
-            site: site.number(self.config.layers),
-        }
+        let site = Site::Head.number(self.config.layers);
+        self.root.head.as_ref().map(|head| view(head, site))
     }
 }
 
-impl Base for Lstm<'_> {
-    fn fingerprint(&self) -> Fingerprint {
-        self.header.fingerprint
-    }
-
-    fn root(&self) -> RootKind {
-        RootKind::LSTM
-    }
-
-    fn sites(&self) -> u32 {
-        self.config.sites() as u32
-    }
-
-    fn site(&self, site: u32) -> Option<(usize, usize, bool)> {
-        let site = Site::from_number(site, self.config.layers)?;
-        if site == Site::Head && self.root.head.is_none() {
-            return None;
-        }
-        let (rows, cols) = site.shape(&self.config);
-        Some((rows, cols, site == Site::Embedding))
-    }
-
-    #[allow(clippy::misnamed_getters, reason = "what classifiers read is as wide as h")]
-    fn dim(&self) -> usize {
-        self.config.hidden
-    }
-
-    fn weight_at(&self, site: u32) -> Option<Matrix<'_>> {
-        self.weight(Site::from_number(site, self.config.layers)?)
-    }
-
-    fn write_path(&self, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
-        Site::from_number(site, self.config.layers).map_or(Ok(()), |site| write!(out, "{site}"))
-    }
-}
-
-/// The linear layers of a layer with their places.
-fn linears<'l>(
-    i: usize,
-    layer: &'l ArchivedLstmLayer<'static>,
-) -> [(Site, &'l ArchivedLinear<'static>); 2] {
-    [(Site::Ih(i), &layer.ih), (Site::Hh(i), &layer.hh)]
+/// The linear layers of a layer by rising site.
+fn linears<'l>(layer: &'l ArchivedLstmLayer<'static>) -> [&'l ArchivedLinear<'static>; PER_LAYER] {
+    [&layer.ih, &layer.hh]
 }

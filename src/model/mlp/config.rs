@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use crate::archive::schema::mlp::ArchivedMlpConfig;
+use super::schema::ArchivedMlpConfig;
 #[cfg(feature = "alloc")]
-use crate::archive::schema::mlp::MlpConfig;
+use super::schema::MlpConfig;
 use crate::error::{Error, Field, Result};
 use crate::nn::Activation;
 

@@ -1,167 +1,131 @@
 //! Multilayer perceptrons: linear layers with an activation between them, on numeric features.
 //!
-//! `x ← f(W x + b)` for all layers but the last, whose `W x + b` are the outputs. This file opens
-//! the archive and hands out its parts; [`Config`] has the numbers; `forward` is the forward pass.
+//! `x ← f(W x + b)` for all layers but the last, whose `W x + b` are the outputs. This file says
+//! what an archive holds and hands out its parts; [`Config`] has the numbers, `schema` the root as it
+//! is written; `forward` is the forward pass.
 //! Features are taken as they are: scaling them is the caller's.
 
 mod config;
 pub(crate) mod forward;
+#[cfg(feature = "std")]
+pub(crate) mod import;
+pub mod schema;
+#[cfg(feature = "std")]
+mod train;
 
 use core::fmt;
 
-use crate::adapter::{Base, check_labels};
-use crate::archive::schema::mlp::ArchivedMlp;
-use crate::archive::schema::{check_vector, vector};
-use crate::archive::{self, Fingerprint, Header, check_finite};
-use crate::error::{Error, Field, Result, RootKind};
+use self::schema::ArchivedMlp;
+use super::family::{Family, Place, sealed, view};
+use super::opened::{Opened, check_layers, open};
+#[cfg(feature = "alloc")]
+use super::stored::Frame;
+#[cfg(feature = "std")]
+use super::stored::{Parts, Stored, all_layers};
+use crate::adapter::check_labels;
+use crate::archive::schema::ArchivedText;
+#[cfg(feature = "alloc")]
+use crate::archive::schema::{Text, restored};
+use crate::error::{Result, RootKind};
 use crate::nn::Linear;
-use crate::quant::Matrix;
 
 pub use crate::nn::Activation;
 pub use config::{Config, Site};
 
 /// An opened multilayer perceptron. Borrows the archive; copying it copies a few words.
-#[derive(Clone, Copy)]
-pub struct Mlp<'a> {
-    root: &'a ArchivedMlp<'static>,
-    config: Config,
-    header: Header,
-}
+pub type Mlp<'a> = Opened<'a, ArchivedMlp<'static>>;
 
-impl fmt::Debug for Mlp<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mlp")
-            .field("config", &self.config)
-            .field("header", &self.header)
-            .finish_non_exhaustive()
+impl sealed::Sealed for ArchivedMlp<'_> {}
+
+impl Family for ArchivedMlp<'static> {
+    const KIND: RootKind = RootKind::MLP;
+    const NAME: &'static str = "Mlp";
+    type Config = Config;
+    #[cfg(feature = "alloc")]
+    type StoredConfig = schema::MlpConfig;
+    #[cfg(feature = "alloc")]
+    type Stored<'a> = schema::Mlp<'a>;
+
+    fn open(archive: &[u8]) -> Result<Opened<'_, Self>> {
+        open(archive)
+    }
+
+    fn config(&self) -> Result<Config> {
+        let (found, stated) = self.layers();
+        check_layers(found, stated)?;
+        let widths = self.layers.iter().map(|layer| layer.weight.rows.to_native() as usize);
+        Config::from_archived(&self.config, widths)
+    }
+
+    fn layers(&self) -> (usize, usize) {
+        (self.layers.len(), self.config.layers.to_native() as usize)
+    }
+
+    #[cfg(feature = "alloc")]
+    fn frame<'a>(&'a self, _: &'a [u32]) -> Frame<'a, schema::MlpConfig> {
+        Frame {
+            name: &self.name,
+            config: restored(&self.config),
+            layers: self.layers.len(),
+            text: Text::default(),
+            labels: &self.labels,
+            max_length: 0,
+        }
+    }
+
+    #[cfg(feature = "std")]
+    fn with_root<T>(
+        frame: &Frame<'_, schema::MlpConfig>,
+        parts: &dyn Parts,
+        use_it: impl FnOnce(&schema::Mlp<'_>) -> T,
+    ) -> T {
+        let layers = all_layers::<schema::Mlp<'_>>(frame, parts);
+        use_it(&Stored::new(frame, parts, &layers))
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn text(&self) -> Option<&ArchivedText<'static>> {
+        None
+    }
+
+    fn labels(&self) -> &str {
+        &self.labels
+    }
+
+    fn sites(config: &Config) -> u32 {
+        config.layers as u32
+    }
+
+    /// A layer has as many columns as the one before it has rows.
+    fn place(&self, config: &Config, number: u32) -> Option<Place<'_>> {
+        let index = number as usize;
+        let layer = self.layers.get().get(index)?;
+        let rows = |index: usize| self.layers[index].weight.rows.to_native() as usize;
+        let inputs = index.checked_sub(1).map_or(config.inputs, rows);
+        let is_last = index + 1 == config.layers;
+        Some(Place::linear(layer, (rows(index), inputs)).edge(is_last))
+    }
+
+    fn check(&self, config: &Config) -> Result<()> {
+        if self.labels.is_empty() { Ok(()) } else { check_labels(&self.labels, config.outputs) }
+    }
+
+    fn width(config: &Config) -> usize {
+        config.dim
+    }
+
+    fn write_path(config: &Config, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
+        let site = Site(site as usize);
+        if site.0 < config.layers { write!(out, "{site}") } else { Ok(()) }
     }
 }
 
 impl<'a> Mlp<'a> {
-    /// Opens an archive in place. The time depends on the number of tensors, not on their size:
-    /// weights are not read.
-    ///
-    /// # Errors
-    /// Those of [`Header::parse`]; [`Error::WrongRoot`], [`Error::Invalid`], [`Error::Config`],
-    /// [`Error::Shape`], [`Error::Format`], [`Error::PayloadLength`], [`Error::NotFinite`]
-    /// (biases are read), [`Error::Labels`].
-    pub fn open(archive: &'a [u8]) -> Result<Self> {
-        let (header, root) = archive::open_root::<ArchivedMlp<'static>>(archive, RootKind::MLP)?;
-        let found = root.layers.len() as u64;
-        let layers = u64::from(root.config.layers.to_native());
-        if found != layers {
-            return Err(Error::Config {
-                field: Field::LayerCount,
-                found,
-                least: layers,
-                most: layers,
-            });
-        }
-        let widths = root.layers.iter().map(|layer| layer.weight.rows.to_native() as usize);
-        let config = Config::from_archived(&root.config, widths)?;
-        let model = Self { root, config, header };
-        model.check()?;
-        Ok(model)
-    }
-
-    /// Reads the whole archive: its checksum, every scale, and with `alloc` its fingerprint.
-    ///
-    /// # Errors
-    /// [`Error::Checksum`], [`Error::NotFinite`], with `alloc` [`Error::Content`], and those of
-    /// [`open`](Self::open).
-    pub fn verify(archive: &'a [u8]) -> Result<Self> {
-        archive::verify(archive)?;
-        let model = Self::open(archive)?;
-        for (site, layer) in (0..).zip(model.root.layers.iter()) {
-            layer.weight.check_values(site)?;
-        }
-        #[cfg(feature = "alloc")]
-        archive::twin::mlp(model.header.fingerprint, model.root)?;
-        Ok(model)
-    }
-
-    /// Every shape, length, tag and bias, so that the accessors below can trust them.
-    fn check(&self) -> Result<()> {
-        let mut inputs = self.config.inputs;
-        for (site, layer) in (0..).zip(self.root.layers.iter()) {
-            let rows = layer.weight.rows.to_native() as usize;
-            layer.weight.check(site, rows, inputs)?;
-            check_vector(site, &layer.bias, rows, true)?;
-            check_finite(site, vector(&layer.bias, rows))?;
-            inputs = rows;
-        }
-        if self.root.labels.is_empty() {
-            Ok(())
-        } else {
-            check_labels(&self.root.labels, self.config.outputs)
-        }
-    }
-
-    /// The model's numbers.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The archive's header.
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
-    /// The hash of the model's content: what adapters are bound to.
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.header.fingerprint
-    }
-
-    /// The model's name as its source had it.
-    pub fn name(&self) -> &'a str {
-        &self.root.name
-    }
-
     /// Layer `index`. Panics past the last one, like slice indexing.
     pub fn layer(&self, index: usize) -> Linear<'a> {
-        let layer = &self.root.layers[index];
-        let weight = layer.weight.view();
-        Linear { weight, bias: vector(&layer.bias, weight.rows()), site: Site(index).number() }
-    }
-
-    /// The label names, one per output; none if outputs have no names.
-    pub fn labels(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let labels: &'a str = &self.root.labels;
-        labels.split('\n').filter(|label| !label.is_empty())
-    }
-}
-
-impl Base for Mlp<'_> {
-    fn fingerprint(&self) -> Fingerprint {
-        self.header.fingerprint
-    }
-
-    fn root(&self) -> RootKind {
-        RootKind::MLP
-    }
-
-    fn sites(&self) -> u32 {
-        self.config.layers as u32
-    }
-
-    fn site(&self, site: u32) -> Option<(usize, usize, bool)> {
-        let weight = self.weight_at(site)?;
-        Some((weight.rows(), weight.cols(), false))
-    }
-
-    fn dim(&self) -> usize {
-        self.config.dim
-    }
-
-    fn weight_at(&self, site: u32) -> Option<Matrix<'_>> {
-        ((site as usize) < self.config.layers).then(|| self.layer(site as usize).weight)
-    }
-
-    fn write_path(&self, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
-        if (site as usize) < self.config.layers {
-            write!(out, "{}", Site(site as usize))
-        } else {
-            Ok(())
-        }
+        view(&self.root.layers[index], Site(index).number())
     }
 }

@@ -60,18 +60,7 @@ fn check(expression: &str) -> Result<(), String> {
             outer.add(inner, 1);
         }
         match byte {
-            b'\\' => {
-                let next = bytes.get(at).copied().unwrap_or(b'\\');
-                if class == 0 && (next.is_ascii_digit() && next != b'0' || next == b'k') {
-                    return Err("a pattern refers back to what it has matched".to_owned());
-                }
-                at += 1;
-                // `\x{100}`, `\p{L}`: a name, not a repetition.
-                if matches!(next, b'p' | b'P' | b'x' | b'u') && bytes.get(at) == Some(&b'{') {
-                    let end = bytes[at..].iter().position(|&byte| byte == b'}');
-                    at += end.map_or(0, |end| end + 1);
-                }
-            }
+            b'\\' => at += escaped(&bytes[at..], class > 0)?,
             b'[' => class += 1,
             b']' if class > 0 => class -= 1,
             _ if class > 0 => {}
@@ -107,10 +96,29 @@ fn check(expression: &str) -> Result<(), String> {
     for group in groups.into_iter().chain(after_group) {
         outer.add(group, 1);
     }
-    if outer.counts > COUNTS {
-        return Err(format!("a pattern repeats {} times, at most {COUNTS}", outer.counts));
+    let endless = if is_hard { endless } else { 0 };
+    check_totals(outer.counts, endless)
+}
+
+/// The length of what stands behind a backslash; an error if it refers back.
+fn escaped(bytes: &[u8], is_in_class: bool) -> Result<usize, String> {
+    let next = bytes.first().copied().unwrap_or(b'\\');
+    if !is_in_class && (next.is_ascii_digit() && next != b'0' || next == b'k') {
+        return Err("a pattern refers back to what it has matched".to_owned());
     }
-    if is_hard && endless > ENDLESS {
+    // `\x{100}`, `\p{L}`: a name, not a repetition.
+    let name = matches!(next, b'p' | b'P' | b'x' | b'u') && bytes.get(1) == Some(&b'{');
+    let end = bytes.iter().position(|&byte| byte == b'}').filter(|_| name);
+    Ok(end.map_or(1, |end| end + 1))
+}
+
+/// Refuses more than is allowed of counted repetitions, and of those without end where the search
+/// may come back.
+fn check_totals(counts: u64, endless: usize) -> Result<(), String> {
+    if counts > COUNTS {
+        return Err(format!("a pattern repeats {counts} times, at most {COUNTS}"));
+    }
+    if endless > ENDLESS {
         return Err(format!(
             "a pattern looks around and has {endless} repetitions without end, at most {ENDLESS}"
         ));

@@ -1,20 +1,21 @@
-//! Batches: examples read from the file again, as they were when it was indexed, and laid end to
-//! end.
+//! Batches: examples taken from memory, or read from the file again as they were when it was
+//! indexed, and laid end to end.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::PoisonError;
 
 use crate::file::FileError;
 use crate::runtime::{Executor, Serial};
-use crate::train::parallel::each;
+use crate::train::device::each;
 
-use super::record::{self, Record};
+use super::example::Example;
+use super::record;
 use super::tokenize::Encoded;
-use super::{Batch, Dataset, Entry, Format, IGNORE, Inputs, Targets, Task, scan};
+use super::{Batch, Dataset, Entry, Format, IGNORE, Inputs, Source, Targets, Task, scan};
 
 /// What an example says: tokens, or features.
 #[derive(Default)]
-struct Example {
+struct Row {
     encoded: Encoded,
     features: Vec<f32>,
     class: u32,
@@ -36,8 +37,7 @@ impl Dataset<'_> {
         executor: &dyn Executor,
         examples: &[u32],
     ) -> Result<Batch, FileError> {
-        let mut read: Vec<Option<Result<Example, FileError>>> =
-            examples.iter().map(|_| None).collect();
+        let mut read: Vec<Option<Result<Row, FileError>>> = examples.iter().map(|_| None).collect();
         each(executor, read.iter_mut().zip(examples), |(read, &example)| {
             *read = Some(self.example(example))
         });
@@ -47,8 +47,8 @@ impl Dataset<'_> {
         let (mut tokens, mut next, mut values, mut classes) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for example in read.into_iter().flatten() {
-            let Example { encoded, features, class } = example?;
-            if self.format == Format::Csv {
+            let Row { encoded, features, class } = example?;
+            if self.width > 0 {
                 values.extend(features);
                 starts.push(starts.len());
             } else {
@@ -63,9 +63,9 @@ impl Dataset<'_> {
             }
             classes.push(class);
         }
-        let inputs = match self.format {
-            Format::Csv => Inputs::Features { values, width: self.width },
-            Format::Text | Format::JsonLines | Format::Tsv => Inputs::Tokens(tokens),
+        let inputs = match self.width {
+            0 => Inputs::Tokens(tokens),
+            width => Inputs::Features { values, width },
         };
         let targets = match self.task {
             Task::LanguageModel => Targets::Next(next),
@@ -74,16 +74,14 @@ impl Dataset<'_> {
         Ok(Batch { inputs, starts, targets })
     }
 
-    fn example(&self, example: u32) -> Result<Example, FileError> {
+    fn example(&self, example: u32) -> Result<Row, FileError> {
         let (entry, length) = self.entry(example)?;
-        let mut read = Example { class: entry.class, ..Example::default() };
-        match self.format {
-            Format::Csv => read.features = self.features(&entry)?,
-            Format::Text | Format::JsonLines | Format::Tsv => {
-                read.encoded = self.encoded(&entry, length)?
-            }
+        let mut row = Row { class: entry.class, ..Row::default() };
+        match self.width {
+            0 => row.encoded = self.encoded(&entry, length)?,
+            _ => row.features = self.features(&entry)?,
         }
-        Ok(read)
+        Ok(row)
     }
 
     fn entry(&self, example: u32) -> Result<(Entry, usize), FileError> {
@@ -96,41 +94,53 @@ impl Dataset<'_> {
 
     /// The tokens of an example, as they were when the file was opened.
     fn encoded(&self, entry: &Entry, length: usize) -> Result<Encoded, FileError> {
-        let Some(encoder) = self.encoder() else { return Ok(Encoded::default()) };
         if self.format == Format::Text {
             return Ok(self.window(entry, length));
         }
-        let bytes = self.read(entry)?;
         let changed = || self.changed(entry);
+        if let Some(example) = self.held(entry) {
+            return self.encode(example).map_err(|_| changed());
+        }
+        let bytes = self.read(entry)?;
         let line = std::str::from_utf8(&bytes).map_err(|_| changed())?;
-        let record = self.record(line).map_err(|_| changed())?;
-        let encoded = encoder.encode(&record).map_err(|_| changed())?;
+        let example = self.record(line).map_err(|_| changed())?;
+        let encoded = self.encode(&example).map_err(|_| changed())?;
         if encoded.ids.len() == length { Ok(encoded) } else { Err(changed()) }
     }
 
+    /// The example, where it is in memory.
+    fn held(&self, entry: &Entry) -> Option<&Example> {
+        let Source::Memory(examples) = &self.source else { return None };
+        examples.get(usize::try_from(entry.offset).ok()?)
+    }
+
     fn features(&self, entry: &Entry) -> Result<Vec<f32>, FileError> {
+        if let Some(example) = self.held(entry) {
+            return Ok(example.values().to_vec());
+        }
         let bytes = self.read(entry)?;
         let mut row = csv::ByteRecord::new();
         let is_row = scan::csv_reader(bytes.as_slice()).read_byte_record(&mut row).unwrap_or(false);
         match record::from_csv(&row) {
-            Ok(Record::Features { values, .. }) if is_row && values.len() == self.width => {
+            Ok(Example::Features { values, .. }) if is_row && values.len() == self.width => {
                 Ok(values)
             }
             _ => Err(self.changed(entry)),
         }
     }
 
-    pub(super) fn record(&self, line: &str) -> Result<Record, String> {
+    pub(super) fn record(&self, line: &str) -> Result<Example, String> {
         match self.format {
             Format::Tsv => record::from_tsv(line),
-            Format::Text | Format::JsonLines | Format::Csv => record::from_json(line, self.task),
+            _ => record::from_json(line, self.task),
         }
     }
 
     fn read(&self, entry: &Entry) -> Result<Vec<u8>, FileError> {
+        let Source::File(file) = &self.source else { return Ok(Vec::new()) };
         let mut bytes = vec![0; entry.bytes as usize];
         // A reader that panicked left no state behind but the position, which is set here.
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         let read =
             file.seek(SeekFrom::Start(entry.offset)).and_then(|_| file.read_exact(&mut bytes));
         match read {
@@ -144,7 +154,7 @@ impl Dataset<'_> {
 
     fn changed(&self, entry: &Entry) -> FileError {
         let reason = "the file has changed since it was opened; start the run again";
-        FileError::format(&self.path, format!("line {}", entry.line), reason)
+        FileError::format(&self.path, self.place(entry.line.into()), reason)
     }
 }
 

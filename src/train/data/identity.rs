@@ -5,19 +5,23 @@ use std::io::Read;
 use xxhash_rust::xxh64::Xxh64;
 
 use super::plan::Room;
-use super::{DataOptions, Dataset};
+use super::{DataOptions, Dataset, Source};
 use crate::file::FileError;
 
 impl Dataset<'_> {
-    /// A hash of the file's bytes and of the rows of every example.
+    /// A hash of the file's bytes, or of the examples in memory, and of the rows of every example.
     ///
     /// # Errors
     /// If the file cannot be read.
     pub(crate) fn content(&self) -> Result<u64, FileError> {
-        let mut file =
-            std::fs::File::open(&self.path).map_err(|error| FileError::io(&self.path, error))?;
         let (mut hash, mut buffer) = (Xxh64::new(0), vec![0; 1 << 16]);
-        loop {
+        if let Source::Memory(examples) = &self.source {
+            examples.iter().for_each(|example| example.hash(&mut hash));
+        }
+        let path = self.path();
+        let opened = path.map(std::fs::File::open).transpose();
+        let mut file = opened.map_err(|error| FileError::io(&self.path, error))?;
+        while let Some(file) = &mut file {
             match file.read(&mut buffer).map_err(|error| FileError::io(&self.path, error))? {
                 0 => break,
                 read => hash.update(&buffer[..read]),

@@ -1,5 +1,7 @@
-//! Training data: a file is opened, checked and indexed once; batches are read from disk and
+//! Training data: a file, or examples in memory, checked and indexed once; batches are read and
 //! encoded when they are needed.
+//!
+//! [`Dataset::from_examples`] takes [`Example`]s that a program has; [`Dataset::open`] a file:
 //!
 //! | extension | a record | task |
 //! |---|---|---|
@@ -21,6 +23,7 @@
 //! Per example the index takes 28 bytes; of a `.txt` file the tokens are kept, 4 bytes each.
 
 mod batch;
+mod example;
 mod header;
 mod identity;
 mod labels;
@@ -29,19 +32,21 @@ mod options;
 mod plan;
 mod record;
 mod scan;
+mod source;
 mod summary;
 mod tokenize;
 
 use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::file::{FileError, open};
 
 use plan::Room;
+use source::{Entry, Format, Kind, Source};
 use tokenize::Encoder;
 
+pub use example::Example;
 pub use lines::{LONGEST_LINE, LONGEST_TEXT_LINE};
 pub use options::{DataOptions, MAX_LENGTH, ModelInput};
 pub use tokenize::Tokenize;
@@ -93,32 +98,11 @@ pub struct Batch {
     pub targets: Targets,
 }
 
-/// What kind of file it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Text,
-    JsonLines,
-    Tsv,
-    Csv,
-}
-
-/// Where an example is and what is known about it.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// The first byte in the file; in a text file the first of the kept tokens.
-    offset: u64,
-    /// Bytes in the file.
-    bytes: u32,
-    /// From 1.
-    line: u32,
-    /// Its label; 0 without one.
-    class: u32,
-}
-
-/// An opened and indexed file.
+/// A file, or examples in memory, checked and indexed.
 pub struct Dataset<'t> {
+    /// What messages call it where it is no file.
     path: PathBuf,
-    file: Mutex<File>,
+    source: Source,
     format: Format,
     task: Task,
     tokenizer: Option<&'t dyn Tokenize>,
@@ -160,18 +144,75 @@ impl<'t> Dataset<'t> {
     /// extension, a task or model that it cannot serve, an option that has no effect on it, a
     /// missing tokenizer, no example or only one label in it.
     pub fn open(
-        path: &Path,
+        path: impl AsRef<Path>,
         task: Task,
         tokenizer: Option<&'t dyn Tokenize>,
         options: DataOptions,
     ) -> Result<Self, FileError> {
+        let path = path.as_ref();
         let format = Format::of(path, task)?;
-        options::check(format, task, tokenizer, &options)
-            .map_err(|reason| FileError::format(path, "", reason))?;
-        let file = open(path)?;
+        check(path, format, task, tokenizer, &options)?;
+        let source = Source::File(Mutex::new(open(path)?));
+        Self::new(path, format, source, task, tokenizer, options)
+    }
+
+    /// Checks and indexes examples that are in memory, as [`open`](Self::open) does those of a file.
+    /// Token ids and features need no tokenizer.
+    ///
+    /// ```
+    /// use lowrank::train::data::{DataOptions, Dataset, Example, Task};
+    /// # use lowrank::{adapter::SharedAdapter, archive::ArchiveFile, model::llama::Llama};
+    /// # use lowrank::{runtime::Serial, text::TextBorder, train::*};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let base = ArchiveFile::open("assets/tiny.lrk")?;
+    /// let model = Llama::open(&base)?;
+    /// let tokenizer = TextBorder::new(&model)?;
+    /// let examples = ["boat", "duck"].map(|word| Example::Completion {
+    ///     prompt: format!("A {word}:"),
+    ///     completion: " arr".into(),
+    /// });
+    /// let options = DataOptions::for_model(AnyBase::Llama(model).input());
+    /// let data = Dataset::from_examples(examples, Task::LanguageModel, Some(&tokenizer), options)?;
+    ///
+    /// let mut trainer = Trainer::new(model, Options::new(Method::QLora), Vec::new())?;
+    /// let go_on = &mut |_| Control::Continue;
+    /// let report = run(&mut trainer, &data, None, &RunOptions::default(), &Serial, go_on)?;
+    /// let adapter = SharedAdapter::open(finish(&trainer, &report, "pirate")?)?;
+    /// # assert_eq!(report.steps, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), with the number of the example in place of the line, from 1.
+    pub fn from_examples(
+        examples: impl IntoIterator<Item = Example>,
+        task: Task,
+        tokenizer: Option<&'t dyn Tokenize>,
+        options: DataOptions,
+    ) -> Result<Self, FileError> {
+        let examples: Vec<Example> = examples.into_iter().collect();
+        let are = match examples.first() {
+            Some(Example::Features { .. }) => Kind::Features,
+            _ if examples.iter().any(Example::is_text) => Kind::Text,
+            _ => Kind::Tokens,
+        };
+        let (path, format) = (Path::new("examples"), Format::Examples { are });
+        check(path, format, task, tokenizer, &options)?;
+        Self::new(path, format, Source::Memory(examples), task, tokenizer, options)
+    }
+
+    fn new(
+        path: &Path,
+        format: Format,
+        source: Source,
+        task: Task,
+        tokenizer: Option<&'t dyn Tokenize>,
+        options: DataOptions,
+    ) -> Result<Self, FileError> {
         let mut dataset = Self {
             path: path.to_owned(),
-            file: Mutex::new(file),
+            source,
             format,
             task,
             tokenizer,
@@ -201,12 +242,12 @@ impl<'t> Dataset<'t> {
         self.entries.is_empty()
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The file, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.format.is_file().then_some(&self.path)
     }
 
-    /// The file's name, without its folder.
+    /// The file's name, without its folder; `examples` in memory.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
@@ -283,7 +324,7 @@ impl<'t> Dataset<'t> {
     }
 
     fn room(&self, batch_size: usize) -> Room {
-        if self.options.packing && self.format != Format::Csv {
+        if self.options.packing && !self.format.is_of_numbers() {
             Room::Tokens(batch_size.saturating_mul(self.options.max_length))
         } else {
             Room::Examples(batch_size)
@@ -307,7 +348,27 @@ impl<'t> Dataset<'t> {
         Err(self.wrong(format!("{holds}, the model reads {}", input.described())))
     }
 
+    /// Where an example is, for messages: its number is the line's in a file.
+    fn place(&self, number: u64) -> String {
+        match self.format {
+            Format::Text => String::new(),
+            Format::Examples { .. } => format!("number {number}"),
+            Format::JsonLines | Format::Tsv | Format::Csv => format!("line {number}"),
+        }
+    }
+
     fn wrong(&self, reason: impl Into<String>) -> FileError {
         FileError::format(&self.path, "", reason)
     }
+}
+
+fn check(
+    path: &Path,
+    format: Format,
+    task: Task,
+    tokenizer: Option<&dyn Tokenize>,
+    options: &DataOptions,
+) -> Result<(), FileError> {
+    options::check(format, task, tokenizer, options)
+        .map_err(|reason| FileError::format(path, "", reason))
 }

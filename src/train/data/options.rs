@@ -1,6 +1,6 @@
 //! How a data file is read, and the refusal of what does not fit its format, the task or the model.
 
-use super::{Format, Task, Tokenize};
+use super::{Format, Kind, Task, Tokenize};
 
 /// The most tokens of a sequence where nothing else is asked for: in training, measuring and
 /// classifying, in the library, in C and on the command line (there never more than the base has
@@ -11,16 +11,19 @@ pub const MAX_LENGTH: usize = 512;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataOptions {
     /// The most tokens of a sequence; longer ones are cut and counted. At least 2.
+    /// Default: [`MAX_LENGTH`], with [`for_model`](Self::for_model) at most the model's context.
     pub max_length: usize,
     /// Score completions and the assistant's turns only, each with the token that ends it.
+    /// Default: no.
     pub completions_only: bool,
     /// Fill batches by tokens (up to `batch_size · max_length`) instead of by examples. Examples
-    /// stay apart.
+    /// stay apart. Default: no.
     pub packing: bool,
-    /// The labels of the training file, for a validation file; `None` takes the file's own.
+    /// The labels of the training file, for a validation file; `None`, the default, takes the
+    /// file's own.
     pub labels: Option<Vec<String>>,
     /// What the model takes in, so that a file which does not fit is refused with the line;
-    /// `None` if that is not known.
+    /// `None`, the default, if that is not known.
     pub input: Option<ModelInput>,
 }
 
@@ -29,6 +32,8 @@ pub struct DataOptions {
 pub struct ModelInput {
     /// The most tokens of a sequence.
     pub context: usize,
+    /// The tokens of its vocabulary; 0 of a model that reads numbers.
+    pub vocab: usize,
     /// The numbers of a row; 0 of a model that reads tokens.
     pub features: usize,
 }
@@ -41,6 +46,14 @@ impl ModelInput {
             1 => "rows of 1 number".into(),
             features => format!("rows of {features} numbers"),
         }
+    }
+}
+
+impl DataOptions {
+    /// The usual ones for a model that takes in `input`: as the command line reads data.
+    pub fn for_model(input: ModelInput) -> Self {
+        let max_length = MAX_LENGTH.min(input.context.max(2));
+        Self { max_length, input: Some(input), ..Self::default() }
     }
 }
 
@@ -66,16 +79,21 @@ pub(super) fn check(
     tokenizer: Option<&dyn Tokenize>,
     options: &DataOptions,
 ) -> Result<(), String> {
-    let of_numbers = format == Format::Csv;
+    let of_numbers = format.is_of_numbers();
     match options.input {
         Some(input) if of_numbers && input.features == 0 => {
-            return Err(
-                "the model reads text, and a .csv holds numbers: take .tsv or .jsonl".into()
-            );
+            return Err(match format {
+                Format::Csv => {
+                    "the model reads text, and a .csv holds numbers: take .tsv or .jsonl"
+                }
+                _ => "the model reads text, and these are rows of numbers",
+            }
+            .into());
         }
         Some(input) if !of_numbers && input.features > 0 => {
             let reads = input.described();
-            return Err(format!("the model reads {reads}, not text: take a .csv"));
+            let hint = if format.is_file() { "a .csv" } else { "rows of features" };
+            return Err(format!("the model reads {reads}, not text: take {hint}"));
         }
         _ => {}
     }
@@ -108,7 +126,7 @@ pub(super) fn check(
             options.max_length
         ));
     }
-    if tokenizer.is_none() {
+    if tokenizer.is_none() && format != (Format::Examples { are: Kind::Tokens }) {
         return Err("the model has no tokenizer, so text cannot be its input".into());
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Which examples make up each batch. Not what is in them.
 
-use crate::train::random;
+use crate::random;
 
 /// Batches whose lengths are sorted together; more sorts better and mixes less.
 const SORTED_TOGETHER: usize = 50;

@@ -1,4 +1,5 @@
-//! One record of a file: a line of JSON or TSV, a row of CSV. Not its tokens.
+//! One record of a file: a line of JSON or TSV, a row of CSV. Not what speaks against the example,
+//! and not its tokens.
 //!
 //! Errors are sentences without the place; whoever reads the file knows the line.
 
@@ -7,30 +8,11 @@ use serde_json::{Map, Value};
 use crate::nearest::{either, nearest};
 use crate::text::Message;
 
+use super::example::{Example, one_line};
 use super::{Task, header};
 
-/// What a record says.
-#[derive(Debug, PartialEq)]
-pub(super) enum Record {
-    Text(String),
-    Completion { prompt: String, completion: String },
-    Chat(Vec<Message>),
-    Labelled { text: String, label: String },
-    Features { values: Vec<f32>, label: String },
-}
-
-impl Record {
-    /// The label, in a record that has one.
-    pub(super) fn label(&self) -> Option<&str> {
-        match self {
-            Self::Labelled { label, .. } | Self::Features { label, .. } => Some(label),
-            Self::Text(_) | Self::Completion { .. } | Self::Chat(_) => None,
-        }
-    }
-}
-
 /// A line of JSON: an object with the keys that the task asks for, and no others.
-pub(super) fn from_json(line: &str, task: Task) -> Result<Record, String> {
+pub(super) fn from_json(line: &str, task: Task) -> Result<Example, String> {
     let value: Value = serde_json::from_str(line).map_err(|error| {
         let (column, error) = (error.column(), error.to_string());
         let what = error.split(" at line ").next().unwrap_or_default();
@@ -41,9 +23,9 @@ pub(super) fn from_json(line: &str, task: Task) -> Result<Record, String> {
     };
     match task {
         Task::Classify => {
-            let record = labelled(&string(&object, "text")?, &label(&object)?)?;
+            let (text, label) = (string(&object, "text")?, label(&object)?);
             only(&object, &["text", "label"], "")?;
-            Ok(record)
+            Ok(Example::Labelled { text, label })
         }
         Task::LanguageModel if object.contains_key("messages") => {
             let record = messages(&object)?;
@@ -54,19 +36,13 @@ pub(super) fn from_json(line: &str, task: Task) -> Result<Record, String> {
             if object.contains_key("prompt") || object.contains_key("completion") =>
         {
             let (prompt, completion) = (string(&object, "prompt")?, string(&object, "completion")?);
-            if completion.is_empty() {
-                return Err("\"completion\" is empty: there is nothing to learn".into());
-            }
             only(&object, &["prompt", "completion"], "")?;
-            Ok(Record::Completion { prompt, completion })
+            Ok(Example::Completion { prompt, completion })
         }
         Task::LanguageModel if object.contains_key("text") => {
             let text = string(&object, "text")?;
-            if text.is_empty() {
-                return Err("\"text\" is empty".into());
-            }
             only(&object, &["text"], "")?;
-            Ok(Record::Text(text))
+            Ok(Example::Text(text))
         }
         Task::LanguageModel => Err(format!(
             "\"text\", \"prompt\" and \"completion\", or \"messages\" was expected, found {}",
@@ -99,16 +75,16 @@ fn only(object: &Map<String, Value>, known: &[&str], place: &str) -> Result<(), 
 }
 
 /// A line `text<TAB>label`.
-pub(super) fn from_tsv(line: &str) -> Result<Record, String> {
+pub(super) fn from_tsv(line: &str) -> Result<Example, String> {
     match line.split('\t').collect::<Vec<_>>()[..] {
-        [text, label] => labelled(text, label),
+        [text, label] => Ok(Example::Labelled { text: text.to_owned(), label: label.to_owned() }),
         [_] => Err("no tab: text<TAB>label was expected".into()),
         ref columns => Err(format!("{} tabs, 1 was expected: text<TAB>label", columns.len() - 1)),
     }
 }
 
 /// A row of CSV: numbers, last the label.
-pub(super) fn from_csv(row: &csv::ByteRecord) -> Result<Record, String> {
+pub(super) fn from_csv(row: &csv::ByteRecord) -> Result<Example, String> {
     let column = |i: usize, field: &[u8]| {
         std::str::from_utf8(field)
             .map(|text| text.trim().to_owned())
@@ -130,7 +106,7 @@ pub(super) fn from_csv(row: &csv::ByteRecord) -> Result<Record, String> {
     if label.is_empty() {
         return Err(format!("column {} is empty, the label was expected", fields.len() + 1));
     }
-    Ok(Record::Features { values, label })
+    Ok(Example::Features { values, label })
 }
 
 /// Does this row name columns? So it is if none of its features is a number, or if some are not and
@@ -142,24 +118,6 @@ pub(super) fn is_header(row: &csv::ByteRecord) -> bool {
     let numbers = features().filter(|field| is_number(field)).count();
     let is_named = || row.iter().next_back().is_some_and(|label| header::names_labels(text(label)));
     row.len() > 1 && (numbers == 0 || numbers < row.len() - 1 && is_named())
-}
-
-fn labelled(text: &str, label: &str) -> Result<Record, String> {
-    let label = label.trim();
-    one_line(label)?;
-    match (text.trim().is_empty(), label.is_empty()) {
-        (true, _) => Err(format!("the text of label {label:?} is empty")),
-        (_, true) => Err("the label is empty".into()),
-        _ => Ok(Record::Labelled { text: text.to_owned(), label: label.to_owned() }),
-    }
-}
-
-/// Names of labels are stored one a line.
-fn one_line(label: &str) -> Result<(), String> {
-    match label.contains(['\n', '\r']) {
-        true => Err(format!("label {label:?} holds a line feed: a label is one line")),
-        false => Ok(()),
-    }
 }
 
 fn string(object: &Map<String, Value>, key: &str) -> Result<String, String> {
@@ -183,7 +141,7 @@ fn label(object: &Map<String, Value>) -> Result<String, String> {
     }
 }
 
-fn messages(object: &Map<String, Value>) -> Result<Record, String> {
+fn messages(object: &Map<String, Value>) -> Result<Example, String> {
     let listed =
         object.get("messages").and_then(Value::as_array).filter(|listed| !listed.is_empty());
     let listed = listed.ok_or(
@@ -201,7 +159,7 @@ fn messages(object: &Map<String, Value>) -> Result<Record, String> {
         }
         Ok(message_of)
     };
-    listed.iter().enumerate().map(message).collect::<Result<_, String>>().map(Record::Chat)
+    listed.iter().enumerate().map(message).collect::<Result<_, String>>().map(Example::Chat)
 }
 
 fn keys(object: &Map<String, Value>) -> String {

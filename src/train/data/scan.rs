@@ -2,46 +2,19 @@
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
-use std::path::Path;
 
 use crate::file::{FileError, LINE, Lines, open, too_long};
 
+use super::example::Example;
 use super::header;
 use super::labels::Names;
 use super::lines::{Blanks, BoundedRows, LONGEST_TEXT_LINE};
-use super::record::{self, Record};
+use super::record;
 use super::tokenize::Encoded;
-use super::{Dataset, Entry, Format, Task};
+use super::{Dataset, Entry, Format, Source, Task};
 
 /// A text file is encoded in pieces of at least this many bytes that end with a line.
 const PIECE: usize = 1 << 16;
-
-impl Format {
-    /// By the extension, if it serves the task.
-    pub(super) fn of(path: &Path, task: Task) -> Result<Self, FileError> {
-        let extension = path
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        match (extension.as_str(), task) {
-            ("txt", Task::LanguageModel) => Ok(Self::Text),
-            ("jsonl", _) => Ok(Self::JsonLines),
-            ("tsv", Task::Classify) => Ok(Self::Tsv),
-            ("csv", Task::Classify) => Ok(Self::Csv),
-            (other, Task::LanguageModel) => Err(FileError::format(
-                path,
-                "",
-                format!("a language model learns from .txt or .jsonl, not from {other:?}"),
-            )),
-            (other, Task::Classify) => Err(FileError::format(
-                path,
-                "",
-                format!("a classifier learns from .tsv, .jsonl or .csv, not from {other:?}"),
-            )),
-        }
-    }
-}
 
 /// Rows as they come, also of unequal lengths, so that the error is ours.
 pub(super) fn csv_reader<R: Read>(reader: R) -> csv::Reader<R> {
@@ -82,13 +55,15 @@ impl Dataset<'_> {
             Format::Text => self.scan_text().map(|()| None)?,
             Format::JsonLines | Format::Tsv => self.scan_records(&mut names)?,
             Format::Csv => self.scan_csv(&mut names)?,
+            Format::Examples { .. } => self.scan_examples(&mut names).map(|()| None)?,
         };
         if let Some(first) = first {
             self.leave_out_header(&first, &mut names);
         }
         if self.entries.is_empty() {
             return Err(self.wrong(match self.skipped {
-                0 => "the file holds no example".into(),
+                0 if self.format.is_file() => "the file holds no example".into(),
+                0 => "there is no example".into(),
                 skipped => format!(
                     "nothing is scored in any of its {skipped} records: prompts fill the longest \
                      sequence"
@@ -96,7 +71,7 @@ impl Dataset<'_> {
             }));
         }
         if u32::try_from(self.entries.len()).is_err() {
-            return Err(self.wrong("the file has more than 2^32 examples"));
+            return Err(self.wrong("there are more than 2^32 examples"));
         }
         if self.options.completions_only && !self.has_prompts {
             return Err(self.wrong(
@@ -130,9 +105,7 @@ impl Dataset<'_> {
             "{} tokens, the model has positions for {}: ask for a max-length of at most that",
             self.lengths[index], input.context
         );
-        let line = self.entries[index].line;
-        let place =
-            if self.format == Format::Text { String::new() } else { format!("line {line}") };
+        let place = self.place(self.entries[index].line.into());
         Err(FileError::format(&self.path, place, reason))
     }
 
@@ -153,15 +126,14 @@ impl Dataset<'_> {
     }
 
     fn scan_records(&mut self, names: &mut Names) -> Result<Option<First>, FileError> {
-        let Some(encoder) = self.encoder() else { return Ok(None) };
         let (mut first, mut is_first) = (None, true);
         self.each_line(|dataset, line| {
             if line.text.trim().is_empty() {
                 return Ok(());
             }
-            let record = dataset.record(line.text)?;
-            dataset.has_prompts |= matches!(record, Record::Completion { .. } | Record::Chat(_));
-            if let Record::Labelled { text, label } = &record
+            let example = dataset.record(line.text)?;
+            example.check()?;
+            if let Example::Labelled { text, .. } = &example
                 && std::mem::replace(&mut is_first, false)
                 && dataset.format == Format::Tsv
             {
@@ -171,26 +143,81 @@ impl Dataset<'_> {
                     features: Vec::new(),
                     was_cut: false,
                 };
+                let label = example.label().unwrap_or_default();
                 if names.is_foreign(label) && row.is_header(label, names.all()) {
                     dataset.header = Some(line.number);
                     return Ok(());
                 }
                 first = Some(row);
             }
-            let class = record.label().map_or(Ok(0), |label| names.index(label))?;
-            let encoded = encoder.encode(&record)?;
-            dataset.truncated += usize::from(encoded.was_cut);
+            let was_cut = dataset.add(names, &example, &line)?;
             if let Some(first) = first.as_mut().filter(|first| first.line == line.number) {
-                first.was_cut = encoded.was_cut;
+                first.was_cut = was_cut;
             }
-            if dataset.task == Task::LanguageModel && !encoded.scored.contains(&true) {
-                dataset.skipped += 1;
-                return Ok(());
-            }
-            dataset.push(line.offset, line.text.len(), line.number, class, encoded.ids.len());
             Ok(())
         })?;
         Ok(first)
+    }
+
+    fn scan_examples(&mut self, names: &mut Names) -> Result<(), FileError> {
+        let Source::Memory(examples) = &mut self.source else { return Ok(()) };
+        let examples = std::mem::take(examples);
+        self.width = examples.first().map_or(0, |example| example.values().len());
+        for (number, example) in (1..).zip(&examples) {
+            let line = Line { text: "", offset: number - 1, number };
+            self.check_held(example)
+                .and_then(|()| self.add(names, example, &line))
+                .map_err(|reason| FileError::format(&self.path, self.place(number), reason))?;
+        }
+        self.source = Source::Memory(examples);
+        Ok(())
+    }
+
+    /// Refuses an example in memory that the task, the model or the first one does not allow.
+    fn check_held(&self, example: &Example) -> Result<(), String> {
+        example.check()?;
+        example.check_task(self.task)?;
+        let width = example.values().len();
+        if width != self.width {
+            return Err(format!("{width} features, the first example has {}", self.width));
+        }
+        let Some(input) = self.options.input else { return Ok(()) };
+        if width != input.features {
+            return Err(format!("{width} features, the model reads {}", input.described()));
+        }
+        let unknown = |token: &&u32| **token as usize >= input.vocab;
+        match example.tokens().unwrap_or_default().iter().find(unknown) {
+            Some(token) => {
+                Err(format!("token {token}, the model's vocabulary has {}", input.vocab))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Counts an example and puts it into the index; was it cut?
+    fn add(&mut self, names: &mut Names, example: &Example, at: &Line<'_>) -> Result<bool, String> {
+        self.has_prompts |= matches!(example, Example::Completion { .. } | Example::Chat(_));
+        let class = example.label().map_or(Ok(0), |label| names.index(label))?;
+        let encoded = self.encode(example)?;
+        self.truncated += usize::from(encoded.was_cut);
+        if self.task == Task::LanguageModel && !encoded.scored.contains(&true) {
+            self.skipped += 1;
+        } else {
+            let rows = if self.width > 0 { 1 } else { encoded.ids.len() };
+            self.push(at.offset, at.text.len(), at.number, class, rows);
+        }
+        Ok(encoded.was_cut)
+    }
+
+    /// The tokens of an example, at most the longest sequence; none of features.
+    pub(super) fn encode(&self, example: &Example) -> Result<Encoded, String> {
+        match (example.tokens(), self.encoder()) {
+            (Some(ids), _) => {
+                Ok(Encoded::new(ids.to_vec(), vec![true; ids.len()], self.options.max_length))
+            }
+            (None, Some(encoder)) => encoder.encode(example),
+            (None, None) => Ok(Encoded::default()),
+        }
     }
 
     fn scan_text(&mut self) -> Result<(), FileError> {
@@ -284,7 +311,7 @@ impl Dataset<'_> {
         if row.len() != columns {
             return Err(format!("{} columns, the first row has {columns}", row.len()));
         }
-        let Record::Features { values, label } = record::from_csv(row)? else {
+        let Example::Features { values, label } = record::from_csv(row)? else {
             return Err("a row of features was expected".into());
         };
         match self.options.input {

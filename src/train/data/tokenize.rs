@@ -1,11 +1,11 @@
-//! Records to tokens, and which of them are scored. What a record is, `record.rs` decides.
+//! Examples to tokens, and which of them are scored.
 //!
 //! Prompt and completion are encoded as inference meets them: the prompt alone, then what follows.
 //! Where the tokens of both together begin with the prompt's, those of both together are taken.
 
 use crate::text::{Message, TextBorder, TextError};
 
-use super::record::Record;
+use super::example::Example;
 
 /// What training asks of a tokenizer: byte-level, word-level, or a base's text border.
 pub trait Tokenize: Send + Sync {
@@ -121,6 +121,19 @@ pub(super) struct Encoded {
     pub(super) was_cut: bool,
 }
 
+impl Encoded {
+    /// At most `most` tokens; the first is never scored, nothing predicts it.
+    pub(super) fn new(mut ids: Vec<u32>, mut scored: Vec<bool>, most: usize) -> Self {
+        let was_cut = ids.len() > most;
+        ids.truncate(most);
+        scored.truncate(most);
+        if let Some(first) = scored.first_mut() {
+            *first = false;
+        }
+        Self { ids, scored, was_cut }
+    }
+}
+
 /// How records become tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Encoder<'t> {
@@ -130,19 +143,21 @@ pub(super) struct Encoder<'t> {
 }
 
 impl Encoder<'_> {
-    /// The tokens of a record, at most the longest sequence.
-    pub(super) fn encode(&self, record: &Record) -> Result<Encoded, String> {
-        match record {
-            Record::Text(text) => self.completion("", text),
-            Record::Completion { prompt, completion } => self.completion(prompt, completion),
-            Record::Chat(messages) if self.completions_only => self.turns(messages),
-            Record::Chat(messages) => {
+    /// The tokens of an example that is text, at most the longest sequence.
+    pub(super) fn encode(&self, example: &Example) -> Result<Encoded, String> {
+        match example {
+            Example::Text(text) => self.completion("", text),
+            Example::Completion { prompt, completion } => self.completion(prompt, completion),
+            Example::Chat(messages) if self.completions_only => self.turns(messages),
+            Example::Chat(messages) => {
                 let ids = self.begun(&self.render(messages, false)?)?;
                 let scored = vec![true; ids.len()];
-                Ok(self.cut(ids, scored))
+                Ok(Encoded::new(ids, scored, self.max_length))
             }
-            Record::Labelled { text, .. } => self.classified(text),
-            Record::Features { .. } => Ok(Encoded::default()),
+            Example::Labelled { text, .. } => self.classified(text),
+            Example::Tokens(_) | Example::LabelledTokens { .. } | Example::Features { .. } => {
+                Ok(Encoded::default())
+            }
         }
     }
 
@@ -195,7 +210,7 @@ impl Encoder<'_> {
             ids.push(end);
         }
         let scored = (0..ids.len()).map(|i| !self.completions_only || i >= prompted).collect();
-        Ok(self.cut(ids, scored))
+        Ok(Encoded::new(ids, scored, self.max_length))
     }
 
     /// A conversation of which the assistant's turns are scored, each with the token that ends it.
@@ -224,7 +239,7 @@ impl Encoder<'_> {
         ids = self.grown(ids, &text, &whole, messages.len() - 1)?;
         let mut scored = vec![false; ids.len()];
         spans.into_iter().for_each(|span| scored[span].fill(true));
-        Ok(self.cut(ids, scored))
+        Ok(Encoded::new(ids, scored, self.max_length))
     }
 
     fn grown(
@@ -255,16 +270,5 @@ impl Encoder<'_> {
         let (ids, was_cut) =
             self.tokenizer.classified(text, self.max_length).map_err(|error| error.to_string())?;
         Ok(Encoded { ids: self.known(ids)?, scored: Vec::new(), was_cut })
-    }
-
-    /// At most the longest sequence; the first token is never scored, nothing predicts it.
-    fn cut(&self, mut ids: Vec<u32>, mut scored: Vec<bool>) -> Encoded {
-        let was_cut = ids.len() > self.max_length;
-        ids.truncate(self.max_length);
-        scored.truncate(self.max_length);
-        if let Some(first) = scored.first_mut() {
-            *first = false;
-        }
-        Encoded { ids, scored, was_cut }
     }
 }

@@ -6,43 +6,60 @@
 //! With `dylora_frozen` only row and column b learn, the ones before them are constants (the form
 //! of the authors' script).
 
-use super::Rules;
-use crate::train::options::Options;
-use crate::train::plan::{Change, Plan};
-use crate::train::random;
+use std::sync::Arc;
 
-pub(super) struct DyLora;
+use super::lora::{Factors, Lora};
+use super::{Layer, Parametrized, Technique};
+use crate::random;
+use crate::train::options::Options;
+use crate::train::plan::Plan;
+
+#[derive(Default)]
+pub(super) struct DyLora {
+    layers: Vec<Factors>,
+}
 
 /// The stream of random numbers that ranks are drawn from.
 const STREAM: u64 = 0x6479;
 
-impl Rules for DyLora {
+impl Technique for DyLora {
+    fn takes(&self, option: &str) -> bool {
+        ["dylora-frozen", "rank-tolerance"].contains(&option) || Lora.takes(option)
+    }
+
+    fn parametrize(&mut self, layer: &Layer<'_>, plan: &mut Plan) -> Parametrized {
+        let factors = Factors::new(layer, plan);
+        self.layers.push(factors.clone());
+        Ok(Arc::new(factors))
+    }
+
     fn rank(&self, options: &Options, step: u64) -> Option<usize> {
         let most = options.rank.max(1) as u64;
         Some((random::bits(options.seed, STREAM, step) % most) as usize + 1)
     }
 
-    fn adjust(&self, plan: &Plan, options: &Options, rank: Option<usize>, gradients: &mut [f32]) {
-        if !options.dylora_frozen {
-            return;
-        }
-        for change in &plan.changes {
-            if let Change::LowRank(low) = change {
-                // Where ranks differ, one more of the common rank is several rows, or none.
-                let before = match rank {
-                    Some(drawn) if drawn > 1 => low.rank(Some(drawn - 1)).min(low.rank(rank) - 1),
-                    _ => 0,
-                };
-                let (a, b) = (low.a.clone(), low.b.clone());
-                gradients[b.start..b.start + b.len() / low.rank * before].fill(0.0);
-                if low.embedding {
-                    gradients[a]
-                        .chunks_exact_mut(low.rank)
-                        .for_each(|column| column[..before].fill(0.0));
-                } else {
-                    gradients[a.start..a.start + a.len() / low.rank * before].fill(0.0);
-                }
+    /// Silences what comes before the drawn row and column.
+    fn regularize(
+        &self,
+        options: &Options,
+        rank: Option<usize>,
+        _: &[f32],
+        gradients: &mut [f32],
+    ) -> f64 {
+        let Some(drawn) = rank.filter(|drawn| options.dylora_frozen && *drawn > 1) else {
+            return 0.0;
+        };
+        for low in &self.layers {
+            // Where ranks differ, one more of the common rank is several rows, or none.
+            let before = low.rank_at(Some(drawn - 1)).min(low.rank_at(rank) - 1);
+            gradients[low.rows(&low.b, before)].fill(0.0);
+            if low.is_embedding {
+                let columns = gradients[low.a.clone()].chunks_exact_mut(low.rank);
+                columns.for_each(|column| column[..before].fill(0.0));
+            } else {
+                gradients[low.rows(&low.a, before)].fill(0.0);
             }
         }
+        0.0
     }
 }

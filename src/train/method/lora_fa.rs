@@ -1,17 +1,24 @@
 //! LoRA-FA (arXiv 2308.03303): A keeps what it was drawn as, only B learns; of a layer's input
-//! nothing but A x is needed on the way back.
+//! nothing but A x is needed for the backward pass.
 //!
 //! Plain: the optimizer gets dB as it is. Preconditioned, it is PEFT's optimizer under transformers'
 //! Trainer: gradients are clipped, then `dB ← dB·(A Aᵀ + 1e-8·I)⁻¹ / s²`, ε is added to √v before
 //! the bias of v is corrected, and everything decays after the step. PEFT's ε is 1e-6: it is taken
 //! where the optimizer has torch's 1e-8.
 
-use super::Rules;
+use std::sync::Arc;
+
+use super::lora::{Factors, Lora};
+use super::{Layer, Parametrized, Technique, Update};
+use crate::train::TrainError;
 use crate::train::optimizer::OptimizerKind;
 use crate::train::options::Options;
-use crate::train::plan::{Change, Plan};
+use crate::train::plan::{Plan, Tensor};
 
-pub(super) struct LoraFa;
+#[derive(Default)]
+pub(super) struct LoraFa {
+    layers: Vec<Factors>,
+}
 
 /// PEFT's ε, and torch's, which stands for "nothing else was asked for".
 const EPSILON: f64 = 1e-6;
@@ -20,52 +27,60 @@ const TORCH_EPSILON: f64 = 1e-8;
 /// What is added to the diagonal of A Aᵀ.
 const RIDGE: f64 = 1e-8;
 
-impl Rules for LoraFa {
-    fn freezes_a(&self) -> bool {
-        true
+impl Technique for LoraFa {
+    fn takes(&self, option: &str) -> bool {
+        option == "lora-fa-preconditioned" || Lora.takes(option)
     }
 
-    fn epsilon(&self, options: &Options, step: u64) -> Option<f64> {
-        match options.optimizer {
-            OptimizerKind::AdamW { beta2, epsilon, .. }
-            | OptimizerKind::AdamW8Bit { beta2, epsilon, .. }
-                if options.lora_fa_preconditioned =>
-            {
-                let epsilon = if epsilon == TORCH_EPSILON { EPSILON } else { epsilon };
-                Some(epsilon / (1.0 - beta2.powf(step as f64)).sqrt())
-            }
-            _ => None,
+    fn parametrize(&mut self, layer: &Layer<'_>, plan: &mut Plan) -> Parametrized {
+        if layer.is_embedding {
+            let why = match layer.start {
+                Some(_) => "A of an embedding would stay as it is",
+                None => "an embedding's A starts at zero and would stay there",
+            };
+            return Err(TrainError::options(format!("lora-fa cannot train {}: {why}", layer.name)));
+        }
+        let factors = Factors::with(layer, plan, true);
+        self.layers.push(factors.clone());
+        Ok(Arc::new(factors))
+    }
+
+    fn group(&self, tensor: &Tensor, options: &Options) -> (f32, f32) {
+        match options.lora_fa_preconditioned {
+            true => (1.0, options.weight_decay),
+            false => Lora.group(tensor, options),
         }
     }
 
-    fn decays_after(&self, options: &Options) -> bool {
-        options.lora_fa_preconditioned
-    }
-
-    fn precondition(&self, plan: &Plan, options: &Options, values: &[f32], gradients: &mut [f32]) {
+    fn before_step(&mut self, update: Update<'_>) -> bool {
+        let Update { options, values, gradients, optimizer, step } = update;
         if !options.lora_fa_preconditioned {
-            return;
+            return true;
         }
-        for change in &plan.changes {
-            if let Change::LowRank(low) = change {
-                let inverse = inverse_gram(&values[low.a.clone()], low.rank);
-                let scale = f64::from(low.scale(low.rank)).powi(2);
-                let gradient = &mut gradients[low.b.clone()];
-                let outputs = gradient.len() / low.rank;
-                let old = gradient.to_vec();
-                for (inverse, new) in
-                    inverse.chunks_exact(low.rank).zip(gradient.chunks_exact_mut(outputs))
-                {
-                    for (j, new) in new.iter_mut().enumerate() {
-                        let sum: f64 = inverse
-                            .iter()
-                            .enumerate()
-                            .map(|(q, inverse)| inverse * f64::from(old[q * outputs + j]))
-                            .sum();
-                        *new = (sum / scale) as f32;
-                    }
-                }
-            }
+        self.layers.iter().for_each(|low| precondition(low, values, gradients));
+        optimizer.set_decay_after(true);
+        if let OptimizerKind::AdamW { beta2, epsilon, .. }
+        | OptimizerKind::AdamW8Bit { beta2, epsilon, .. } = options.optimizer
+        {
+            let epsilon = if epsilon == TORCH_EPSILON { EPSILON } else { epsilon };
+            optimizer.set_epsilon(epsilon / (1.0 - beta2.powf(step as f64)).sqrt());
+        }
+        gradients.iter().all(|gradient| gradient.is_finite())
+    }
+}
+
+/// `dB ← dB·(A Aᵀ + 1e-8·I)⁻¹ / s²`.
+fn precondition(low: &Factors, values: &[f32], gradients: &mut [f32]) {
+    let inverse = inverse_gram(&values[low.a.clone()], low.rank);
+    let scale = f64::from(low.scale(low.rank)).powi(2);
+    let gradient = &mut gradients[low.b.clone()];
+    let outputs = gradient.len() / low.rank;
+    let old = gradient.to_vec();
+    let rows = inverse.chunks_exact(low.rank).zip(gradient.chunks_exact_mut(outputs));
+    for (inverse, new) in rows {
+        for (j, new) in new.iter_mut().enumerate() {
+            let term = |(q, inverse): (usize, &f64)| inverse * f64::from(old[q * outputs + j]);
+            *new = (inverse.iter().enumerate().map(term).sum::<f64>() / scale) as f32;
         }
     }
 }

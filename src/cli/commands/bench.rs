@@ -1,0 +1,337 @@
+//! `lowrank bench`: how fast a base runs here, what bounds it, and what adapters cost.
+//!
+//! Decoding is bound by bytes: each token reads every weight of the blocks and of the head once. So
+//! the bytes per token, the rate at which decoding reads them and the rate at which this machine
+//! reads memory at all stand beside the tokens per second. All figures are medians over rounds;
+//! with adapters the rounds of base and adapters alternate. Sampling and text are not in the times.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use lowrank::adapter::{AdapterSet, Factor, FactorValues, LowRank, Slot};
+use lowrank::model::llama::{Llama, Site};
+use lowrank::runtime::{Executor, Limits, Memory, Session, need};
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
+use crate::model::{Kv, ModelOptions};
+use crate::output::line;
+
+const EXAMPLES: &str = "Example:
+  lowrank bench --base base.lrk --adapter style.lrk --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    adapters: AdapterOptions,
+    /// Tokens of the timed prompt
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
+    prompt_tokens: usize,
+    /// Tokens of the timed continuation
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_one)]
+    tokens: usize,
+    /// Prompt tokens computed at once
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
+    prefill_chunk: usize,
+    /// How keys and values are kept
+    #[arg(long, value_enum, default_value_t = Kv::F16)]
+    kv: Kv,
+    /// Rounds, of which the medians are taken
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one)]
+    rounds: usize,
+    /// Print JSON with stable names
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tokens in the cache before decoding starts.
+const FILLED: usize = 16;
+/// What the read bandwidth is measured on: more than the caches of the machines this runs on.
+const BUFFER_BYTES: usize = 256 << 20;
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|&number| number > 0)
+        .ok_or_else(|| "a whole number of at least 1 was expected".into())
+}
+
+/// The times of one kind of round.
+#[derive(Debug, Default)]
+struct Times {
+    prefill: Vec<f64>,
+    decode: Vec<f64>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let base = arguments.model.open()?;
+    let model = base.base()?;
+    let files = open_adapters(&arguments.adapters.adapters)?;
+    let executor = arguments.model.executor()?;
+    let (plain, adapted) = rounds(arguments, model, &files, executor.as_ref())?;
+    let adapter_bytes = files.iter().map(|adapter| {
+        Ok(adapter.file.adapter()?.targets().map(|t| target_bytes(&t, model)).sum::<u64>())
+    });
+    let adapter_bytes = adapter_bytes.sum::<Result<u64, Failure>>()?;
+    let facts = facts(
+        arguments,
+        model,
+        &plain,
+        adapted.as_ref().map(|times| (times, adapter_bytes)),
+        executor.as_ref(),
+    );
+    if arguments.json {
+        line(&facts)?;
+    } else {
+        print_table(&facts)?;
+    }
+    Ok(())
+}
+
+/// Times the base and, where there are adapters, the base under all of them, in turn.
+fn rounds(
+    arguments: &Arguments,
+    model: Llama<'_>,
+    files: &[OpenAdapter],
+    executor: &dyn Executor,
+) -> Result<(Times, Option<Times>), Failure> {
+    let mut slots = vec![Slot::EMPTY; files.len()];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let attached = attach(&mut set, files)?;
+    let choices = &attached.choices[..];
+    let context = arguments.prompt_tokens.max(arguments.tokens.saturating_add(FILLED));
+    let limits = Limits {
+        kv_format: arguments.kv.into(),
+        prefill_chunk: arguments.prefill_chunk.min(arguments.prompt_tokens),
+        max_active: files.len(),
+        max_total_rank: attached.rank,
+        ..arguments.model.limits(&model, context, executor)
+    };
+    let mut memory = Memory::try_new({
+        limits.check(model.config())?;
+        need(model.config(), &limits)
+    })?;
+    let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
+    let mut kinds = vec![(&[][..], Times::default())];
+    if !choices.is_empty() {
+        kinds.push((choices, Times::default()));
+    }
+    // The first round brings weights, code and clock up and is not counted.
+    for round in 0..=arguments.rounds {
+        for (choices, times) in &mut kinds {
+            session.reset(0)?;
+            session.select(0, &set, choices)?;
+            let (prefill, decode) = one_round(arguments, &mut session)?;
+            if round > 0 {
+                times.prefill.push(prefill.as_secs_f64());
+                times.decode.push(decode.as_secs_f64());
+            }
+        }
+    }
+    let mut times = kinds.into_iter().map(|(_, times)| times);
+    Ok((times.next().unwrap_or_default(), times.next()))
+}
+
+/// The time of a prompt, and of a continuation behind a short one.
+fn one_round(
+    arguments: &Arguments,
+    session: &mut Session<'_, '_>,
+) -> Result<(Duration, Duration), Failure> {
+    let vocab = session.model().config().vocab;
+    // Which tokens makes no difference to the time, but neighbours should not share rows of the
+    // embedding.
+    let ids: Vec<u32> = (0..arguments.prompt_tokens.max(arguments.tokens).max(FILLED))
+        .map(|i| (i * 97 % vocab) as u32)
+        .collect();
+    let start = Instant::now();
+    session.prefill(0, &ids[..arguments.prompt_tokens])?;
+    let prefill = start.elapsed();
+    session.reset(0)?;
+    session.prefill(0, &ids[..FILLED])?;
+    let start = Instant::now();
+    for &token in &ids[..arguments.tokens] {
+        session.step(&[(0, token)])?;
+    }
+    let decode = start.elapsed();
+    // The logits are what the time was spent for.
+    black_box(session.logits(0)?);
+    Ok((prefill, decode))
+}
+
+fn facts(
+    arguments: &Arguments,
+    model: Llama<'_>,
+    plain: &Times,
+    adapted: Option<(&Times, u64)>,
+    executor: &dyn Executor,
+) -> Value {
+    let rate = |tokens: usize, times: &[f64]| tokens as f64 / median(times).max(1e-9);
+    let decode = rate(arguments.tokens, &plain.decode);
+    let bytes = weight_bytes(model);
+    let mut facts = json!({
+        "prefill_tokens_per_s": rate(arguments.prompt_tokens, &plain.prefill),
+        "decode_tokens_per_s": decode,
+        "weight_bytes_per_token": bytes,
+        "embedding_bytes_per_token": row_bytes(model.embedding().bytes(), model.config().vocab),
+        "read_gb_per_s": bytes as f64 * decode / 1e9,
+        "measured_read_gb_per_s": read_bandwidth(executor) / 1e9,
+    });
+    if let Some((times, adapter_bytes)) = adapted {
+        facts["adapter_prefill_tokens_per_s"] =
+            rate(arguments.prompt_tokens, &times.prefill).into();
+        facts["adapter_decode_tokens_per_s"] = rate(arguments.tokens, &times.decode).into();
+        facts["adapter_bytes_per_token"] = adapter_bytes.into();
+        // Of neighbouring rounds: what slows both of them cancels out.
+        let overheads: Vec<_> = times
+            .decode
+            .iter()
+            .zip(&plain.decode)
+            .map(|(with, without)| with / without.max(1e-9) - 1.0)
+            .collect();
+        facts["adapter_overhead"] = median(&overheads).into();
+    }
+    let limits = arguments.model.limits(&model, 1, executor);
+    facts["precision"] = limits.precision.name().into();
+    facts["isa"] = lowrank::kernel::kernels().name().into();
+    facts["threads"] = executor.lanes().into();
+    facts["prompt_tokens"] = arguments.prompt_tokens.into();
+    facts["tokens"] = arguments.tokens.into();
+    facts["rounds"] = arguments.rounds.into();
+    facts
+}
+
+/// The bytes of weights and scales that decoding one token reads: blocks and head. Of the embedding
+/// it reads one row.
+fn weight_bytes(model: Llama<'_>) -> u64 {
+    let layers = model.config().layers;
+    let sites =
+        (0..model.config().sites() as u32).filter_map(|number| Site::from_number(number, layers));
+    sites.filter(|&site| site != Site::Embedding).map(|site| model.weight(site).bytes()).sum()
+}
+
+fn row_bytes(bytes: u64, rows: usize) -> u64 {
+    bytes.div_ceil(rows.max(1) as u64)
+}
+
+/// The bytes of one target that decoding one token reads.
+fn target_bytes(target: &LowRank<'_>, model: Llama<'_>) -> u64 {
+    let a = factor_bytes(&target.a);
+    // Of an adapted embedding one row of A is read.
+    let a = if target.is_embedding { row_bytes(a, model.config().vocab) } else { a };
+    a + factor_bytes(&target.b) + (size_of_val(target.bias) + size_of_val(target.gain)) as u64
+}
+
+fn factor_bytes(factor: &Factor<'_>) -> u64 {
+    (match factor.values() {
+        FactorValues::F32(values) => size_of_val(values),
+        FactorValues::F16(values) => size_of_val(values),
+        FactorValues::Int8 { values, scales } => size_of_val(values) + size_of_val(scales),
+    }) as u64
+}
+
+/// Bytes per second that all lanes together read from memory: the best of three sums over a large
+/// buffer.
+fn read_bandwidth(executor: &dyn Executor) -> f64 {
+    let buffer: Vec<u64> = (0..BUFFER_BYTES as u64 / 8).collect();
+    let part = buffer.len().div_ceil(executor.lanes());
+    let sum = |lane: usize| {
+        let words = buffer.chunks(part).nth(lane).unwrap_or(&[]);
+        let mut sums = [0u64; 16];
+        for words in words.chunks_exact(16) {
+            for (sum, word) in sums.iter_mut().zip(words) {
+                *sum = sum.wrapping_add(*word);
+            }
+        }
+        black_box(sums);
+    };
+    let times = (0..3).map(|_| {
+        let start = Instant::now();
+        executor.run(executor.lanes(), &sum);
+        start.elapsed().as_secs_f64()
+    });
+    BUFFER_BYTES as f64 / times.fold(f64::INFINITY, f64::min).max(1e-9)
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[n / 2],
+        n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}
+
+fn print_table(facts: &Value) -> std::io::Result<()> {
+    let number = |name: &str| facts[name].as_f64().unwrap_or(0.0);
+    let word = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
+    line(format_args!(
+        "{} threads, {} kernels, {}; medians of {} rounds",
+        facts["threads"],
+        word("isa"),
+        word("precision"),
+        facts["rounds"]
+    ))?;
+    line(format_args!(
+        "{:<34}{:>10.1} tokens/s",
+        format!("prefill of {} tokens", facts["prompt_tokens"]),
+        number("prefill_tokens_per_s")
+    ))?;
+    line(format_args!(
+        "{:<34}{:>10.1} tokens/s",
+        format!("decode of {} tokens", facts["tokens"]),
+        number("decode_tokens_per_s")
+    ))?;
+    line(format_args!(
+        "{:<34}{:>10.2} MB",
+        "weights read per token",
+        number("weight_bytes_per_token") / 1e6
+    ))?;
+    let (read, measured) = (number("read_gb_per_s"), number("measured_read_gb_per_s"));
+    line(format_args!(
+        "{:<34}{read:>10.2} GB/s, {:.0} % of the {measured:.2} GB/s measured here",
+        "decode reads",
+        100.0 * read / measured
+    ))?;
+    if facts.get("adapter_overhead").is_some() {
+        line(format_args!(
+            "{:<34}{:>10.1} tokens/s",
+            "prefill with the adapters",
+            number("adapter_prefill_tokens_per_s")
+        ))?;
+        line(format_args!(
+            "{:<34}{:>10.1} tokens/s",
+            "decode with the adapters",
+            number("adapter_decode_tokens_per_s")
+        ))?;
+        let bytes = number("adapter_bytes_per_token");
+        let share = 100.0 * bytes / number("weight_bytes_per_token");
+        line(format_args!(
+            "{:<34}{:>10.2} MB, {share:.1} % of the weights",
+            "adapters read per token",
+            bytes / 1e6
+        ))?;
+        line(format_args!(
+            "{:<34}{:>+10.1} %",
+            "decode time the adapters add",
+            100.0 * number("adapter_overhead")
+        ))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_ignores_the_order_and_one_outlier() {
+        assert_eq!(median(&[3.0, 1.0, 100.0]), 3.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

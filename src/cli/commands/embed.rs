@@ -1,0 +1,199 @@
+//! `lowrank embed`: texts become vectors. Pooling and normalization are the base's; the special
+//! tokens are its tokenizer's.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use lowrank::adapter::{AdapterSet, Slot};
+use lowrank::file::{FileError, Kind};
+use lowrank::model::bert::{Bert, Pooling};
+use lowrank::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
+
+use crate::Failure;
+use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
+use crate::files::File;
+use crate::logits::npy_header;
+use crate::model::ModelOptions;
+use crate::output::{Force, note, written};
+use crate::tokenize::TextOptions;
+
+const EXAMPLES: &str = r#"Examples:
+  lowrank embed --base minilm.lrk --text "Knives stay sharp on wood" \
+    --text "How do I sharpen a knife?" -o vectors.npy
+  lowrank embed --base minilm.lrk --adapter domain.lrk --file texts.jsonl \
+    -o vectors.npy"#;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PoolingName {
+    /// The mean of all tokens
+    Mean,
+    /// The first token
+    Cls,
+    /// BERT's pooler over the first token
+    Pooler,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    adapters: AdapterOptions,
+    #[command(flatten)]
+    texts: TextOptions,
+    /// Tokens of a text, special ones included; what is longer is cut [default: the base's]
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// Another pooling than the base's; the vectors are then not normalized
+    #[arg(long, value_enum)]
+    pooling: Option<PoolingName>,
+    /// The .npy file to write: [texts, dim] f32
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    force: Force,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let mut inputs = arguments.adapters.inputs(&arguments.model);
+    inputs.extend(arguments.texts.file().cloned());
+    let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
+    let output = arguments.force.output(&arguments.output, Kind::Npy, &inputs)?;
+    let base = arguments.model.open()?;
+    let model = base.encoder()?;
+    let ids = tokenize(arguments, &base, &model)?;
+    let adapters = open_adapters(&arguments.adapters.adapters)?;
+    let executor = arguments.model.executor()?;
+    let dim = model.config().dim;
+    output.check_room(4 * ids.len() as u64 * dim as u64)?;
+    let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
+    let limits = EncoderLimits::for_model(&model, executor.as_ref());
+    let limits = EncoderLimits {
+        context: longest,
+        batch: limits.batch.min(ids.len()),
+        tokens: ids.iter().map(Vec::len).sum::<usize>().min(limits.tokens).max(longest),
+        precision: arguments.model.exact_precision(),
+        ..limits
+    };
+    let pooling = arguments.pooling.map(|name| match name {
+        PoolingName::Mean => Pooling::Mean,
+        PoolingName::Cls => Pooling::Cls,
+        PoolingName::Pooler => Pooling::Pooler,
+    });
+    with_encoder(model, &adapters, limits, executor.as_ref(), |encoder| {
+        let mut refused = None;
+        let written = output.write(|file| {
+            let io = |error| FileError::io(output.path(), error);
+            let mut out = BufWriter::new(file);
+            out.write_all(&npy_header(&[ids.len(), dim])).map_err(io)?;
+            for batch in batches(&ids, &limits) {
+                let vectors = vectors(encoder, batch, pooling).map_err(|error| {
+                    refused = Some(error);
+                    FileError::core(output.path(), "", error)
+                })?;
+                vectors
+                    .iter()
+                    .try_for_each(|value| out.write_all(&value.to_le_bytes()))
+                    .map_err(io)?;
+            }
+            out.flush().map_err(io)
+        });
+        // What the model refuses is not the output file's fault.
+        Ok(refused.map_or(Ok(()), Err).map(|()| written)??)
+    })?;
+    let text = format_args!("{}: [{}, {dim}] f32", output.path().display(), ids.len());
+    Ok(written(&output, text)?)
+}
+
+/// The vectors of a batch, `[texts, dim]`.
+fn vectors(
+    encoder: &mut Encoder<'_, '_>,
+    texts: &[Vec<u32>],
+    pooling: Option<Pooling>,
+) -> lowrank::Result<Vec<f32>> {
+    encoder.encode(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    let mut all = Vec::new();
+    for sequence in 0..texts.len() {
+        all.extend_from_slice(match pooling {
+            Some(pooling) => encoder.pooled(sequence, pooling)?,
+            None => encoder.embedding(sequence)?,
+        });
+    }
+    Ok(all)
+}
+
+/// The tokens of every text; says how many texts were cut.
+fn tokenize(
+    arguments: &Arguments,
+    base: &File,
+    model: &Bert<'_>,
+) -> Result<Vec<Vec<u32>>, Failure> {
+    let (border, context) = (base.text()?, model.config().context);
+    let max_length = arguments.max_length.unwrap_or(model.max_length());
+    if max_length > context {
+        return Err(format!(
+            "--max-length {max_length}: the base has positions for {context} tokens"
+        )
+        .into());
+    }
+    let (mut ids, mut cut) = (Vec::new(), 0);
+    let mut add = |text: &str| -> Result<(), Failure> {
+        let (tokens, lost) = border.encode_text(text, max_length)?;
+        cut += usize::from(lost > 0);
+        ids.push(tokens);
+        Ok(())
+    };
+    arguments.texts.texts()?.try_for_each(|text| add(&text?))?;
+    if ids.is_empty() {
+        return Err("there are no texts to embed".into());
+    }
+    if cut > 0 {
+        note(format_args!(
+            "lowrank: {cut} of {} texts are longer than {max_length} tokens and were cut (--max-length)",
+            ids.len()
+        ));
+    }
+    Ok(ids)
+}
+
+/// Consecutive texts that fit into an encoder together.
+fn batches<'i>(
+    ids: &'i [Vec<u32>],
+    limits: &EncoderLimits,
+) -> impl Iterator<Item = &'i [Vec<u32>]> {
+    let (mut left, EncoderLimits { batch, tokens, .. }) = (ids, *limits);
+    std::iter::from_fn(move || {
+        let mut together = 0;
+        let fits = |text: &&Vec<u32>| {
+            together += text.len();
+            together <= tokens
+        };
+        let count = left.iter().take(batch).take_while(fits).count();
+        let (now, rest) = left.split_at(count);
+        left = rest;
+        Some(now).filter(|now| !now.is_empty())
+    })
+}
+
+/// Calls `use_it` with an encoder in which `adapters` (with weights) are active in every sequence.
+fn with_encoder<T>(
+    model: Bert<'_>,
+    adapters: &[OpenAdapter],
+    limits: EncoderLimits,
+    executor: &dyn Executor,
+    use_it: impl FnOnce(&mut Encoder<'_, '_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut slots = vec![Slot::EMPTY; adapters.len()];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let attached = attach(&mut set, adapters)?;
+    let limits =
+        EncoderLimits { max_active: adapters.len(), max_total_rank: attached.rank, ..limits };
+    let mut memory = Memory::try_new(encoder_need(model.config(), &limits))?;
+    let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
+    for sequence in 0..limits.batch {
+        encoder.select(sequence, &set, &attached.choices)?;
+    }
+    use_it(&mut encoder)
+}

@@ -1,0 +1,134 @@
+//! `lowrank import`: a model from another format, or a float archive, becomes a base archive.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use lowrank::archive::Header;
+use lowrank::file::{FileError, Kind, Output};
+use lowrank::import::{AnySource, BaseOptions, with_nf4};
+use lowrank::model::AnyBase;
+use lowrank::quant::Format;
+
+use crate::Failure;
+use crate::files::File;
+use crate::output::{Force, written};
+use crate::progress::Progress;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Weights {
+    /// 4-bit NormalFloat, double quantization: 4.127 bits per weight
+    Nf4,
+    /// 8-bit integers: 8.25 bits per weight
+    Int8,
+    /// 16 bits per weight
+    F16,
+    /// 32 bits per weight
+    F32,
+}
+
+impl From<Weights> for Format {
+    fn from(weights: Weights) -> Self {
+        match weights {
+            Weights::Nf4 => Self::Nf4,
+            Weights::Int8 => Self::Int8,
+            Weights::F16 => Self::F16,
+            Weights::F32 => Self::F32,
+        }
+    }
+}
+
+const EXAMPLES: &str = r"Examples:
+  lowrank import model.gguf -o base.lrk
+  lowrank import model-directory -o base.lrk --weights f16 --embedding f16
+  lowrank import trained.lrk -o base.lrk
+
+The last one brings a float archive, as init and full fine-tuning write it,
+to 4 bits.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// A .gguf file, a Hugging Face directory with config.json and safetensors, or an archive
+    /// (.lrk) of float weights
+    source: PathBuf,
+    /// The archive to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    force: Force,
+    /// The format of the linear layers [default: nf4, but layers that a bitsandbytes checkpoint
+    /// left in float stay so]
+    #[arg(long, value_enum)]
+    weights: Option<Weights>,
+    /// The format of the embedding of tokens and the output head [default: int8, but a head that a
+    /// bitsandbytes checkpoint left in float stays so]
+    #[arg(long, value_enum)]
+    embedding: Option<Weights>,
+    /// Weights per block of nf4 and int8: a power of two from 32 to 4096
+    #[arg(long, default_value_t = lowrank::quant::BLOCK, value_name = "N")]
+    block: usize,
+    /// Read no tokenizer: the model alone, with or without one beside it
+    #[arg(long)]
+    without_tokenizer: bool,
+    /// The content version to write into the header
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    content_version: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let default = BaseOptions::default();
+    let options = BaseOptions {
+        weights: arguments.weights.map_or(default.weights, Format::from),
+        embedding: arguments.embedding.map_or(default.embedding, Format::from),
+        block: arguments.block,
+        keep_skipped_weights: arguments.weights.is_none(),
+        keep_skipped_embedding: arguments.embedding.is_none(),
+        allow_missing_tokenizer: arguments.without_tokenizer,
+        without_tokenizer: arguments.without_tokenizer,
+        content_version: arguments.content_version,
+    };
+    let mut progress = Progress::new("importing");
+    let source = &arguments.source;
+    let output = &arguments.force.output(&arguments.output, Kind::Base, &[source])?;
+    let mut show =
+        |p: lowrank::import::Progress<'_>| progress.show(p.done as u64, p.total as u64, p.name);
+    let header = if source.extension().is_some_and(|extension| extension == "lrk") {
+        quantize(source, &options, output)?
+    } else {
+        AnySource::open(source)?.write(&options, output, &mut show)?
+    };
+    progress.finish();
+    let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
+    let (path, fingerprint) = (arguments.output.display(), header.fingerprint);
+    Ok(written(output, format_args!("{path}: {bytes} bytes, fingerprint {fingerprint}"))?)
+}
+
+/// A float archive to the default formats.
+fn quantize(source: &Path, options: &BaseOptions, output: &Output) -> Result<Header, Failure> {
+    let default = BaseOptions {
+        keep_skipped_weights: options.keep_skipped_weights,
+        keep_skipped_embedding: options.keep_skipped_embedding,
+        ..BaseOptions::default()
+    };
+    if *options != default {
+        return Err(format!(
+            "{}: an archive is imported with the default --weights, --embedding, --block and --content-version, and with its tokenizer",
+            source.display()
+        )
+        .into());
+    }
+    let file = File::open(source)?;
+    let base = file.wrap(AnyBase::open(&file.map))?;
+    let quantized = file.wrap(with_nf4(&base))?;
+    let quantized = quantized.ok_or_else(|| {
+        format!(
+            "{}: its linear layers are quantized already: float ones were expected",
+            source.display()
+        )
+    })?;
+    output.write(|file| {
+        file.write_all(&quantized).map_err(|error| FileError::io(output.path(), error))
+    })?;
+    Ok(Header::parse(&quantized).map_err(|error| FileError::core(output.path(), "", error))?)
+}

@@ -1,0 +1,150 @@
+//! `lowrank memory`: what running a base will take, before running it. Training is in `estimate`.
+
+use clap::Args;
+use lowrank::runtime::{Limits, Need, need, need_on_32_bits};
+use serde_json::json;
+
+use crate::Failure;
+use crate::attach::{AdapterOptions, open_adapters};
+use crate::estimate;
+use crate::model::{Kv, ModelOptions};
+use crate::output::line;
+
+const EXAMPLES: &str = r"Examples:
+  lowrank memory --base base.lrk --adapter style.lrk --context 2048
+  lowrank memory --base tiny.lrk --adapter style.lrk --context 128 \
+    --prefill-chunk 8 --firmware
+  lowrank memory --base base.lrk --method qlora --batch-size 4 \
+    --max-length 256
+  lowrank memory --base base.lrk --method qlora --batch-size 4 \
+    --data style.jsonl --validation held-out.jsonl
+
+With --method it predicts what `lowrank train` with the same options reports:
+peak_bytes is the heap's high-water mark and the mapped base. Without --data
+every batch is full: batch-size sequences of max-length tokens.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    #[command(flatten)]
+    adapters: AdapterOptions,
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = 512, value_name = "N", conflicts_with = "method")]
+    context: usize,
+    /// Sequences side by side
+    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "method")]
+    batch: usize,
+    /// Prompt tokens computed at once
+    #[arg(long, default_value_t = 32, value_name = "N", conflicts_with = "method")]
+    prefill_chunk: usize,
+    /// How keys and values are kept
+    #[arg(long, value_enum, default_value_t = Kv::F16, conflicts_with = "method")]
+    kv: Kv,
+    /// The workspace on a 32-bit target, and the lines that reserve it in Rust and in C; one
+    /// thread and exact products unless told otherwise
+    #[arg(long)]
+    firmware: bool,
+    /// Print JSON with stable names
+    #[arg(long)]
+    json: bool,
+    #[command(flatten, next_help_heading = "Training")]
+    training: estimate::Arguments,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(method) = arguments.training.method {
+        return estimate::run(&arguments.training, &arguments.model, method, arguments.json);
+    }
+    let base = arguments.model.open()?;
+    let model = base.base()?;
+    let adapters = open_adapters(&arguments.adapters.adapters)?;
+    let mut rank = 0;
+    for adapter in &adapters {
+        rank += adapter.file.adapter()?.max_rank();
+    }
+    let limits = match arguments.firmware {
+        true => Limits {
+            lanes: arguments.model.threads.max(1),
+            precision: arguments.model.exact_precision(),
+            ..Limits::new(arguments.context)
+        },
+        false => {
+            let executor = arguments.model.executor()?;
+            arguments.model.limits(&model, arguments.context, executor.as_ref())
+        }
+    };
+    let limits = Limits {
+        batch: arguments.batch,
+        prefill_chunk: arguments.prefill_chunk,
+        kv_format: arguments.kv.into(),
+        max_active: adapters.len(),
+        max_total_rank: rank,
+        ..limits
+    };
+    // Refuses limits that a session would refuse.
+    if let Err(error @ lowrank::Error::Limit { .. }) = limits.check(model.config()) {
+        return Err(error.into());
+    }
+    if need(model.config(), &limits).bytes == usize::MAX {
+        return Err("the workspace would have more bytes than can be counted".into());
+    }
+    if arguments.firmware {
+        return report_firmware(
+            need_on_32_bits(model.config(), &limits),
+            need(model.config(), &limits),
+            arguments.json,
+        );
+    }
+    let files = adapters.iter().map(|adapter| adapter.file.map.len()).sum();
+    report(need(model.config(), &limits), base.map.len(), files, arguments.json)
+}
+
+/// A session on this machine: its workspace, the base and the adapters' files, in bytes.
+fn report(need: Need, base: usize, files: usize, as_json: bool) -> Result<(), Failure> {
+    let peak = need.bytes.saturating_add(base).saturating_add(files);
+    if as_json {
+        return Ok(line(json!({
+            "workspace_bytes": need.bytes, "kv_bytes": need.kv_bytes, "base_bytes": base,
+            "adapter_bytes": files, "peak_bytes": peak,
+        }))?);
+    }
+    let entries = [
+        ("base (mapped)", base),
+        ("adapters (mapped)", files),
+        ("workspace", need.bytes),
+        ("  of which keys and values", need.kv_bytes),
+        ("together", peak),
+    ];
+    for (what, bytes) in entries {
+        line(format_args!("{what:<28}{bytes:>14} bytes"))?;
+    }
+    Ok(())
+}
+
+/// The static buffer of a session on a microcontroller, ready to be pasted.
+fn report_firmware(narrow: Need, here: Need, as_json: bool) -> Result<(), Failure> {
+    let bytes = narrow.bytes;
+    let rust = format!(
+        "#[repr(align(64))] struct Workspace([u8; {bytes}]); static mut WORKSPACE: Workspace = Workspace([0; {bytes}]);"
+    );
+    let c = format!("static unsigned char workspace[{bytes}] __attribute__((aligned(64)));");
+    if as_json {
+        let facts =
+            json!({"workspace_bytes": bytes, "kv_bytes": narrow.kv_bytes, "rust": rust, "c": c});
+        return Ok(line(&facts)?);
+    }
+    line(format_args!("{:<28}{bytes:>14} bytes", "workspace, 32-bit target"))?;
+    line(format_args!("{:<28}{:>14} bytes", "  of which keys and values", narrow.kv_bytes))?;
+    line(format_args!("{:<28}{:>14} bytes", "workspace on this machine", here.bytes))?;
+    line(format_args!("Rust  {rust}"))?;
+    Ok(line(format_args!("C     {c}"))?)
+}
+
+/// The most memory this process has had resident, in bytes, where the system tells.
+pub(crate) fn peak_resident() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<usize>().ok().map(|kib| kib * 1024)
+}

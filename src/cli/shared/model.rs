@@ -1,0 +1,144 @@
+//! What every command that runs a model shares: its options, the executor, a decoder's session.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use lowrank::adapter::{AdapterSet, Slot};
+use lowrank::kernel::{Precision, by_name};
+use lowrank::model::llama::Llama;
+use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Serial, Session, Threads, need};
+
+use crate::Failure;
+use crate::attach::{OpenAdapter, attach};
+use crate::files::File;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Device {
+    Cpu,
+    Cuda,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kv {
+    F32,
+    F16,
+    /// 8 bits with one scale per token and head
+    Int8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionName {
+    /// f32 activations
+    Exact,
+    /// activations rounded to 8 bits per 64, integer products
+    Fast,
+}
+
+/// Options of every command that runs a model.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelOptions {
+    /// The base archive
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base: PathBuf,
+    /// Copy the base into large pages of memory instead of mapping its file: decodes faster,
+    /// cannot be shared or given up
+    #[arg(long)]
+    load: bool,
+    /// Threads that compute; 0 means one per core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
+    /// How products treat activations [default: exact where figures are compared, else what is
+    /// measured to be as good]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
+}
+
+impl ModelOptions {
+    /// Opens the base; refuses devices that are not there.
+    pub(crate) fn open(&self) -> Result<File, Failure> {
+        if self.device == Device::Cuda {
+            return Err("built without cuda".into());
+        }
+        Ok(if self.load { File::load(&self.base)? } else { File::open(&self.base)? })
+    }
+
+    pub(crate) fn executor(&self) -> Result<Box<dyn Executor>, Failure> {
+        if self.threads == 1 {
+            return Ok(Box::new(Serial));
+        }
+        let threads = Threads::new(self.threads);
+        Ok(Box::new(threads.map_err(|error| format!("--threads {}: {error}", self.threads))?))
+    }
+
+    /// The precision asked for; for commands whose figures are compared, exact unless told
+    /// otherwise.
+    pub(crate) fn exact_precision(&self) -> Precision {
+        self.precision.map_or(Precision::Exact, Precision::from)
+    }
+
+    /// The limits of one sequence: those of the library, with the precision asked for.
+    pub(crate) fn limits(
+        &self,
+        model: &Llama<'_>,
+        context: usize,
+        executor: &dyn Executor,
+    ) -> Limits {
+        let limits = Limits::for_model(model, context, executor);
+        Limits { precision: self.precision.map_or(limits.precision, Precision::from), ..limits }
+    }
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::Exact => Self::Exact,
+            PrecisionName::Fast => Self::Fast,
+        }
+    }
+}
+
+impl From<Kv> for KvFormat {
+    fn from(kv: Kv) -> Self {
+        match kv {
+            Kv::F32 => Self::F32,
+            Kv::F16 => Self::F16,
+            Kv::Int8 => Self::Int8,
+        }
+    }
+}
+
+/// Refuses a forced instruction set that is not there.
+pub(crate) fn check_isa() -> Result<(), Failure> {
+    let Some(name) = std::env::var_os("LOWRANK_ISA") else { return Ok(()) };
+    if name.to_str().and_then(by_name).is_some() {
+        return Ok(());
+    }
+    let known: Vec<_> = lowrank::kernel::available().map(|kernels| kernels.name()).collect();
+    Err(format!("LOWRANK_ISA={}: this CPU offers {}", name.display(), known.join(", ")).into())
+}
+
+/// Calls `use_it` with a session in which `adapters` (with weights) are active in every sequence,
+/// and the time that attaching them took.
+pub(crate) fn with_session<T>(
+    model: Llama<'_>,
+    adapters: &[OpenAdapter],
+    limits: Limits,
+    executor: &dyn Executor,
+    use_it: impl FnOnce(&mut Session<'_, '_>, Duration) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut slots = vec![Slot::EMPTY; adapters.len()];
+    let mut set = AdapterSet::new(&mut slots, &model);
+    let attached = attach(&mut set, adapters)?;
+    let limits = Limits { max_active: adapters.len(), max_total_rank: attached.rank, ..limits };
+    let mut memory = Memory::try_new(need(model.config(), &limits))?;
+    let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
+    for sequence in 0..limits.batch {
+        session.select(sequence, &set, &attached.choices)?;
+    }
+    use_it(&mut session, attached.time)
+}

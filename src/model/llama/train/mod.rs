@@ -1,0 +1,320 @@
+//! The Llama family, trained: `model::llama::forward` with its activations kept, and the way back.
+//!
+//! Of a block are kept: its input, q, k and v as attention sees them, the attended values, the
+//! residual stream between the halves, gate and up. Norms and the SwiGLU product are computed again
+//! from these. With checkpointing only the input of each block is kept, and the block runs again on
+//! the way back.
+
+mod block;
+
+use block::Kept;
+
+use crate::adapter::{AdapterSet, Base, Slot};
+use crate::archive::Buffer;
+use crate::error::Result;
+use crate::kernel::Precision;
+use crate::model::llama::{Layer, Llama, Site};
+use crate::nn::{Embedding, Linear, angles};
+use crate::runtime::{Executor, KvFormat, Limits, Memory, Session, need};
+use crate::train::TrainError;
+use crate::train::attention::Shape;
+use crate::train::body::{Body, Borders, Network, last_rows};
+use crate::train::data::{Batch, IGNORE, Inputs, Targets};
+use crate::train::device::Floats;
+use crate::train::evaluate::{Listener, open_all};
+use crate::train::ops;
+use crate::train::plan::Plan;
+use crate::train::rebuilt;
+use crate::train::step::Step;
+use crate::train::trainer::sealed::Sealed;
+
+/// A Llama-family model in training.
+pub(crate) struct LlamaBody<'a> {
+    model: Llama<'a>,
+    checkpointing: bool,
+}
+
+impl<'a> Sealed<'a> for Llama<'a> {
+    #[allow(private_interfaces, reason = "sealed")]
+    fn network(self, checkpointing: bool) -> Box<dyn Network + Send + Sync + 'a> {
+        Box::new(LlamaBody { model: self, checkpointing })
+    }
+}
+
+/// What the way back needs of a pass.
+#[derive(Default)]
+pub(crate) struct LlamaSaved {
+    blocks: Vec<Kept>,
+    /// The residual stream behind the last block.
+    last: Floats,
+    /// cos and sin, `[n, head_dim]`.
+    turns: Floats,
+}
+
+/// The family's numbers of its vectors.
+fn vector_id(layer: usize, which: Norm) -> u32 {
+    (layer * 4 + which as usize) as u32
+}
+
+#[derive(Clone, Copy)]
+enum Norm {
+    Attention = 0,
+    FeedForward = 1,
+    Q = 2,
+    K = 3,
+}
+
+impl<'a> LlamaBody<'a> {
+    fn embedding(&self) -> Embedding<'a> {
+        Embedding {
+            table: self.model.embedding(),
+            site: Site::Embedding.number(self.model.config().layers),
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        let c = self.model.config();
+        Shape { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, causal: true }
+    }
+
+    fn final_norm_id(&self) -> u32 {
+        vector_id(self.model.config().layers, Norm::Attention)
+    }
+
+    /// cos and sin of every row.
+    fn turns(&self, step: &Step<'_>, starts: &[usize]) -> Floats {
+        let c = self.model.config();
+        let mut frequencies = vec![0.0; c.head_dim / 2];
+        c.frequencies(&mut frequencies);
+        let rows = starts.last().copied().unwrap_or(0);
+        let mut turns = step.machine.unset(rows * c.head_dim);
+        let positions = starts.windows(2).flat_map(|pair| 0..pair[1] - pair[0]);
+        step.machine.compute(|| {
+            for (turn, position) in turns.chunks_exact_mut(c.head_dim).zip(positions) {
+                angles(position, &frequencies, turn);
+            }
+        });
+        turns
+    }
+
+    /// Is anything in block `index` trained?
+    fn trains(&self, plan: &Plan, index: usize) -> bool {
+        linears(&self.model.layer(index)).iter().any(|linear| plan.trains(linear.site))
+            || [Norm::Attention, Norm::FeedForward, Norm::Q, Norm::K]
+                .iter()
+                .any(|&which| plan.vectors.contains_key(&vector_id(index, which)))
+    }
+
+    /// The lowest block that the way back has to reach.
+    fn lowest(&self, plan: &Plan) -> usize {
+        let layers = self.model.config().layers;
+        if plan.trains(self.embedding().site) {
+            0
+        } else {
+            (0..layers).find(|&index| self.trains(plan, index)).unwrap_or(layers)
+        }
+    }
+
+    /// Under what limits the core measures.
+    fn limits(
+        &self,
+        longest: usize,
+        precision: Precision,
+        lanes: usize,
+        adapters: usize,
+        rank: usize,
+    ) -> Limits {
+        Limits {
+            kv_format: KvFormat::F32,
+            precision,
+            prefill_chunk: longest.min(64),
+            lanes,
+            max_active: adapters,
+            max_total_rank: rank,
+            ..Limits::new(longest)
+        }
+    }
+}
+
+impl Body for LlamaBody<'_> {
+    type Saved = LlamaSaved;
+    type Pool = ();
+
+    fn base(&self) -> &dyn Base {
+        &self.model
+    }
+
+    fn head(&self) -> Option<Linear<'_>> {
+        Some(Linear {
+            weight: self.model.head(),
+            bias: &[],
+            site: Site::Head.number(self.model.config().layers),
+        })
+    }
+
+    fn layer_at(&self, site: u32) -> Option<Linear<'_>> {
+        self.model.linear(site)
+    }
+
+    fn vectors(&self) -> Vec<(u32, &[f32])> {
+        rebuilt::vectors(&self.model)
+    }
+
+    fn borders(&self) -> Borders {
+        let c = self.model.config();
+        Borders { tokens: c.vocab, features: 0, context: c.context, classifier_bias: false }
+    }
+
+    fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {
+        rebuilt::write_base(&self.model, name, plan, values, None)
+    }
+
+    fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>> {
+        Ok(Box::new(Llama::open(archive)?))
+    }
+
+    fn measure(
+        &self,
+        base: Option<&[u8]>,
+        adapters: &[(&[u8], f32)],
+        longest: usize,
+        batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+        precision: Precision,
+        executor: &dyn Executor,
+        listener: &mut dyn Listener,
+    ) -> Result<(), TrainError> {
+        let model = base.map_or(Ok(self.model), Llama::open)?;
+        let adapters = open_all(adapters)?;
+        let rank = adapters.iter().map(|(adapter, _)| adapter.max_rank()).sum();
+        let limits = self.limits(longest, precision, executor.lanes(), adapters.len(), rank);
+        let mut slots = vec![Slot::EMPTY; adapters.len()];
+        let mut set = AdapterSet::new(&mut slots, &model);
+        let choices = set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
+        let mut memory = Memory::new(need(model.config(), &limits));
+        let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
+        session.select(0, &set, &choices)?;
+        let mut labels = Vec::new();
+        for batch in batches {
+            let batch = batch?;
+            let Inputs::Tokens(tokens) = &batch.inputs else {
+                return Err(TrainError::options("a decoder reads text, this data holds numbers"));
+            };
+            for (sequence, pair) in batch.starts.windows(2).enumerate() {
+                let tokens = &tokens[pair[0]..pair[1]];
+                session.reset(0)?;
+                match &batch.targets {
+                    Targets::Next(next) => session.score(0, tokens, |position, logits| {
+                        let next = next[pair[0] + position];
+                        if next != IGNORE {
+                            listener.next(logits, next);
+                        }
+                    })?,
+                    Targets::Class(classes) => {
+                        labels.resize(session.classifier(0)?.len(), 0.0);
+                        session.classify(0, tokens, &mut labels)?;
+                        listener.class(&labels, classes[sequence])?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        starts: &[usize],
+        keep: bool,
+    ) -> (Floats, LlamaSaved) {
+        let Inputs::Tokens(tokens) = inputs else { return Default::default() };
+        let c = self.model.config();
+        let turns = self.turns(step, starts);
+        let mut x = step.machine.unset(starts[starts.len() - 1] * c.dim);
+        step.embed(&self.embedding(), tokens, &mut x);
+        let mut blocks = Vec::with_capacity(c.layers);
+        for index in 0..c.layers {
+            let (out, inner) = self.block(step, index, starts, &turns, &x);
+            let x_before = std::mem::replace(&mut x, out);
+            if keep {
+                blocks.push(Kept { x: x_before, inner: (!self.checkpointing).then_some(inner) });
+            }
+        }
+        let weight = step.vector(self.final_norm_id(), self.model.norm());
+        let hidden = ops::rms_norm(&step.machine, &x, weight, c.norm_epsilon);
+        (hidden, LlamaSaved { blocks, last: x, turns })
+    }
+
+    fn backward(
+        &self,
+        step: &Step<'_>,
+        inputs: &Inputs,
+        starts: &[usize],
+        trace: LlamaSaved,
+        d_hidden: Floats,
+        gradients: &mut [f32],
+    ) {
+        let Inputs::Tokens(tokens) = inputs else { return };
+        let c = self.model.config();
+        let LlamaSaved { mut blocks, last, turns } = trace;
+        let weight = step.vector(self.final_norm_id(), self.model.norm());
+        let mut d = step.machine.zeros(last.len());
+        let dw = match step.plan.vectors.get(&self.final_norm_id()) {
+            Some(range) => &mut gradients[range.clone()],
+            None => &mut [][..],
+        };
+        ops::rms_norm_back(&step.machine, &last, weight, c.norm_epsilon, &d_hidden, &mut d, dw);
+        drop((last, d_hidden));
+        let embeds = step.plan.trains(self.embedding().site);
+        let lowest = self.lowest(step.plan);
+        for index in (lowest..c.layers).rev() {
+            let Some(kept) = blocks.pop() else { return };
+            let full = step.plan.vectors.contains_key(&vector_id(index, Norm::Attention));
+            self.block_back(
+                step,
+                index,
+                starts,
+                &turns,
+                &kept,
+                &mut d,
+                embeds || full || index > lowest,
+                gradients,
+            );
+        }
+        if embeds {
+            step.embed_back(&self.embedding(), tokens, &d, gradients);
+        }
+    }
+
+    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
+        need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank)).bytes
+            as u64
+    }
+
+    fn text_bytes(&self) -> u64 {
+        (self.model.tokenizer_json().len() + self.model.chat_template().len()) as u64
+    }
+
+    /// The last token's, as [`Session::classify`] takes it.
+    fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Floats, ()) {
+        let width = self.model.config().dim;
+        (ops::gather(&step.machine, hidden, width, last_rows(starts)), ())
+    }
+
+    fn pool_back(
+        &self,
+        step: &Step<'_>,
+        starts: &[usize],
+        (): (),
+        d_pooled: &[f32],
+        d_hidden: &mut [f32],
+        _: &mut [f32],
+    ) {
+        let width = self.model.config().dim;
+        ops::scatter(&step.machine, d_pooled, width, last_rows(starts), d_hidden);
+    }
+}
+
+fn linears<'a>(layer: &Layer<'a>) -> [Linear<'a>; 7] {
+    [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down]
+}
