@@ -123,7 +123,7 @@ impl Storage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::device::Pool;
+    use super::super::pool::Pool;
     use super::*;
 
     #[test]
