@@ -198,7 +198,7 @@ fn a_run_learns_from_memory_keeps_what_it_has_and_leaves_no_file() {
     let mut estimate =
         lowrank_train_memory { trainable_parameters: 0, heap_bytes: 0, peak_bytes: 0 };
     let e = null_mut();
-    let mut train = |options: &lowrank_train_options, file: *mut *mut lowrank_file| {
+    let train = |options: &lowrank_train_options, file: *mut *mut lowrank_file| {
         // SAFETY: plain memory of this function.
         unsafe {
             lowrank_train_in_memory(
