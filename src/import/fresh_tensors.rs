@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::json::Json;
 use crate::file::FileError;
-use crate::model::llama::import_config::Family;
+use crate::model::llama::import::config::Family;
 use crate::model::{bert, llama, lstm, mlp};
 use crate::random;
 
@@ -129,7 +129,7 @@ fn of_decoder(json: &Json) -> Result<Vec<Drawn>, FileError> {
 fn of_bert(path: &Path, json: &Json) -> Result<Vec<Drawn>, FileError> {
     use bert::Site;
     use bert::import::norm_path;
-    let (c, _) = bert::import_config::read(path.parent().unwrap_or(Path::new("")), json)?;
+    let (c, _) = bert::import::config::read(path.parent().unwrap_or(Path::new("")), json)?;
     let (normal, zero, one) = (sigma(json)?, Draw::Constant(0.0), Draw::Constant(1.0));
     let mut tensors = Vec::new();
     let mut words = Drawn::new(format!("{}.weight", Site::Embedding), [c.vocab, c.dim], normal);

@@ -1,7 +1,7 @@
 //! Hugging Face model directories: config.json, safetensors in one or many shards, tokenizer.json.
 //!
 //! Llama, Qwen2 and Qwen3 decoders; other families and weights in pickles are refused by name. The
-//! configuration is read by the family's `import_config`, the text border by `huggingface_text`.
+//! configuration is read by the family's `import::config`, the text border by `huggingface_text`.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::safetensors::{Shards, dense, pieces};
 use super::{Pieces, Source, Tensor, TextParts, huggingface_text};
 use crate::error::RootKind;
 use crate::file::FileError;
-use crate::model::llama::import_config::Family;
+use crate::model::llama::import::config::Family;
 use crate::model::llama::{Config, Site};
 use crate::quant::Format;
 

@@ -8,8 +8,6 @@ mod config;
 pub(crate) mod forward;
 #[cfg(feature = "std")]
 pub(crate) mod import;
-#[cfg(feature = "std")]
-pub(crate) mod import_config;
 pub mod schema;
 #[cfg(feature = "std")]
 mod train;

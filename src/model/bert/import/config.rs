@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use super::{Activation, Config};
 use crate::file::FileError;
 use crate::import::json::Json;
 use crate::import::sentence_transformers::{self, Pipeline};
+use crate::model::bert::{Activation, Config};
 
 /// The numbers of the model, and the longest text its pipeline reads.
 pub(crate) fn read(directory: &Path, json: &Json) -> Result<(Config, usize), FileError> {

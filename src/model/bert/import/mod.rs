@@ -2,12 +2,13 @@
 //! sentence-transformers' pooling.
 //!
 //! Heads of pre-training (`cls.…`) are no part of an encoder and are left out; heads of tasks are
-//! refused: they come with adapters. The configuration is read by `import_config`.
+//! refused: they come with adapters. The configuration is read by `config`.
+
+pub(crate) mod config;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::import_config;
 use super::schema::ArchivedBert;
 use super::{Config, Site, norm_vectors, tables};
 use crate::archive::{Buffer, Header};
@@ -45,7 +46,7 @@ impl HuggingFaceBert {
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, FileError> {
         let directory = directory.as_ref();
         let json = Json::read(&directory.join("config.json"))?;
-        let (config, max_length) = import_config::read(directory, &json)?;
+        let (config, max_length) = config::read(directory, &json)?;
         let quantization = json
             .object("quantization_config")?
             .map(|json| Quantization::read(&json))

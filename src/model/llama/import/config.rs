@@ -6,9 +6,9 @@
 
 use serde_json::Value;
 
-use super::{Config, RopeScaling};
 use crate::file::FileError;
 use crate::import::json::Json;
+use crate::model::llama::{Config, RopeScaling};
 
 /// A supported `model_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! A Llama-family model from any [`Source`]: which tensors there are, and in which format each is kept.
 //! What a source is, and its formats, are in `import`.
 
+pub(crate) mod config;
+
 use super::schema::ArchivedLlama;
 use super::{Config, Site, Vector};
 use crate::archive::{Buffer, Header};
