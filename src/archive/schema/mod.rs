@@ -68,7 +68,8 @@ impl<'a> From<View<'a>> for Matrix<'a> {
             layout: view.layout() as u8,
             codes,
             scales,
-            nested: bytemuck::cast_slice(nested),
+            // An empty slice of bytes may lie anywhere.
+            nested: if nested.is_empty() { &[] } else { bytemuck::cast_slice(nested) },
         }
     }
 }
