@@ -37,7 +37,7 @@ impl Talk {
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
         let side = || {
-            let flags = OFlags::RDWR | OFlags::NOCTTY;
+            let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
             Stdio::from(File::from(open(name.as_c_str(), flags, Mode::empty()).unwrap()))
         };
         let options = ["--temperature", "0", "--threads", "1", "--tokens", "4"];
@@ -52,7 +52,7 @@ impl Talk {
         let keys = File::from(master);
         let mut source = keys.try_clone().unwrap();
         let (sender, screen) = channel();
-        // Ends when the program has closed its side.
+        // Ends when nobody has the other side open; so the program never waits for a reader.
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = source.read(&mut buffer) {
@@ -88,7 +88,6 @@ impl Talk {
     }
 
     fn end(mut self) -> ExitStatus {
-        while self.screen.recv_timeout(Duration::from_secs(60)).is_ok() {}
         self.child.wait().unwrap()
     }
 }

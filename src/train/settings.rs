@@ -70,7 +70,7 @@ impl Settings {
         let theirs: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(": ")).collect();
         let differ = |their: String, our: String| {
             Err(format!(
-                "the run that wrote it was told \"{their}\", this one \"{our}\": it can only go \
+                "the run that wrote it had \"{their}\", this one has \"{our}\": it can only go \
                  on as it began; --restart begins anew"
             ))
         };
