@@ -66,14 +66,17 @@ impl Talk {
         talk
     }
 
-    /// Waits until something is shown that was not there at the last call.
+    /// Waits until `text` is shown, behind what the last call waited for.
     fn wait_for(&mut self, text: &str) {
-        while !self.shown.contains(text) {
+        let end = loop {
+            if let Some(at) = self.shown.find(text) {
+                break at + text.len();
+            }
             let bytes = self.screen.recv_timeout(Duration::from_secs(60));
             let bytes = bytes.unwrap_or_else(|_| panic!("no {text:?} in {:?}", self.shown));
             self.shown.push_str(&String::from_utf8_lossy(&bytes));
-        }
-        self.shown.clear();
+        };
+        self.shown.drain(..end);
     }
 
     fn press(&mut self, keys: &str) {
@@ -138,6 +141,8 @@ fn control_c_clears_a_line_first_and_ends_on_the_second_empty_one() {
     assert_eq!(said(&file), ["ab"]);
     talk.press(CTRL_C);
     talk.wait_for("Ctrl-C again");
+    // Only with the prompt are keys read one by one again.
+    talk.wait_for("> ");
     talk.press(CTRL_C);
     assert!(talk.end().success());
 }
