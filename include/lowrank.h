@@ -982,7 +982,7 @@ typedef struct lowrank_encoder_limits {
 typedef struct lowrank_recurrent_limits {
     /**
      * The bytes of this struct as the program knows it; `lowrank_recurrent_limits_default` sets
- * it.
+     * it.
      */
     size_t size;
     /**
@@ -1022,7 +1022,7 @@ typedef struct lowrank_recurrent_limits {
 typedef struct lowrank_predictor_limits {
     /**
      * The bytes of this struct as the program knows it; `lowrank_predictor_limits_default` sets
- * it.
+     * it.
      */
     size_t size;
     /**
@@ -1537,7 +1537,7 @@ typedef struct lowrank_weighted_archive {
 typedef struct lowrank_evaluate_options {
     /**
      * The bytes of this struct as the program knows it; `lowrank_evaluate_options_default` sets
- * it.
+     * it.
      */
     size_t size;
     /**

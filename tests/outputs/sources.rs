@@ -85,8 +85,10 @@ fn a_pipe_a_device_and_a_folder_are_named_and_not_waited_for() {
             let name = at.split_once('=').map_or(&at[..], |(_, file)| file);
             let path = folder.file(&name.replace('X', "strange"));
             let Some(says) = strange(&path, what) else { return };
-            let replaced: Vec<String> =
-                words.iter().map(|word| word.replace(name, &path)).collect();
+            let replaced: Vec<String> = words
+                .iter()
+                .map(|word| if word == at { word.replace(name, &path) } else { word.to_string() })
+                .collect();
             let line = refusal(&as_str(&replaced));
             assert!(line.contains(says) && line.contains(&path), "{replaced:?}: {line}");
             assert!(!folder.path("out").exists(), "{replaced:?}");
