@@ -31,17 +31,18 @@ pub(crate) fn attend(
     values: &Cache<'_>,
     out: &mut [f32],
 ) {
-    let height = (PAIRS / (sizes.heads / sizes.kv_heads)).max(1);
+    let height = (PAIRS / sizes.group()).max(1);
     let mut cut =
         Cut { segments: pass.segments, height, heads: sizes.heads, ranges: sizes.kv_heads };
     // Whole groups read keys and values once; where they are too few for the workers, heads are
     // shared out evenly.
-    if pass.lanes > 1 && cut.len() < 4 * pass.lanes {
+    let tiles = cut.tiles();
+    if pass.lanes > 1 && tiles * cut.ranges < 4 * pass.lanes {
         cut.ranges = pass.lanes;
     }
     let attention = Attention { pass, sizes, positions, q, keys, values };
     let out = Grid::new(out, sizes.heads * sizes.head_dim, cut);
-    for_each(pass.executor, cut.len(), out, |_, blocks| {
+    for_each(pass.executor, tiles * cut.ranges, out, |_, blocks| {
         blocks.for_each(|block| attention.item(block))
     });
 }
@@ -77,12 +78,12 @@ impl Attention<'_> {
     /// Rows of one segment and a range of heads, key-value head by key-value head.
     fn item(&self, block: Block<'_>) {
         let Block { segment, rows, heads, mut out } = block;
-        let Heads { heads: all, kv_heads, head_dim, .. } = *self.sizes;
-        let group = all / kv_heads;
+        let Heads { heads: all, head_dim, .. } = *self.sizes;
+        let group = self.sizes.group();
         let mut first = heads.start;
         while first < heads.end {
             let kv_head = first / group;
-            let next = heads.end.min((kv_head + 1) * group).min(first + PAIRS / rows.len());
+            let next = heads.end.min((kv_head + 1) * group).min(first + PAIRS / rows.len().max(1));
             let mut pairs: [Pair<'_>; PAIRS] = Default::default();
             let mut places = pairs.iter_mut();
             for (row, out) in rows.clone().zip(out.all_rows()) {

@@ -61,6 +61,11 @@ pub(crate) struct Heads {
 }
 
 impl Heads {
+    /// Query heads that share a key-value head; at least 1, so that divisions need no check.
+    pub(crate) fn group(&self) -> usize {
+        (self.heads / self.kv_heads.max(1)).max(1)
+    }
+
     /// The line of a key-value head of a sequence.
     pub(crate) fn line(&self, sequence: usize, kv_head: usize) -> usize {
         self.first_line + sequence * self.kv_heads + kv_head

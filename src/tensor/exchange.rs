@@ -62,8 +62,9 @@ impl<'a> Seat<'a> {
     /// Where part `worker` is, if it has one.
     fn place(&self, worker: usize) -> Option<(&'a AtomicBool, *mut f32)> {
         let Exchange { data, parts, width, flags, .. } = self.exchange;
+        let flag = flags.get(worker).filter(|_| worker < parts)?;
         // SAFETY: inside the buffer.
-        (worker < parts).then(|| (&flags[worker].0, unsafe { data.add(worker * width) }))
+        Some((&flag.0, unsafe { data.add(worker * width) }))
     }
 
     /// Lets `fill` write this worker's part, if it has one and has not shown it, and shows it.

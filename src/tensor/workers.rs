@@ -39,6 +39,8 @@ pub(crate) fn for_each<S: Share>(
 
 /// Which of `count` things, in nearly equal shares, belong to a worker.
 pub(crate) fn share(count: usize, worker: usize, workers: usize) -> Range<usize> {
+    // What cannot be 0 needs no check, nor a place to panic.
+    let workers = workers.max(1);
     count * worker / workers..count * (worker + 1) / workers
 }
 
@@ -141,7 +143,7 @@ impl<L> OutputColumns<'_, '_, L> {
     pub(crate) fn of(&mut self, index: usize) -> Columns<'_> {
         let whole = &self.outputs[index].whole;
         let all = whole.range().end;
-        let width = all.div_ceil(self.workers).next_multiple_of(8);
+        let width = all.div_ceil(self.workers.max(1)).next_multiple_of(8);
         let (first, end) = ((self.worker * width).min(all), ((self.worker + 1) * width).min(all));
         // SAFETY: they are this worker's, and this value is borrowed while they are used.
         unsafe { whole.alias(0..whole.rows(), first..end) }
@@ -167,21 +169,21 @@ pub(crate) struct Cut<'a> {
 }
 
 impl Cut<'_> {
-    /// The number of blocks.
-    pub(crate) fn len(&self) -> usize {
-        let tiles = self.segments.iter().map(|segment| segment.rows.div_ceil(self.height));
-        tiles.sum::<usize>() * self.ranges
+    /// How many heights of rows there are; each has a block for every range of heads.
+    pub(crate) fn tiles(&self) -> usize {
+        let tiles = self.segments.iter().map(|segment| segment.rows.div_ceil(self.height.max(1)));
+        tiles.sum()
     }
 
     /// Segment, rows and heads of block `index`.
     fn place(&self, index: usize) -> Option<(Segment, Range<usize>, Range<usize>)> {
-        let (mut tile, range) = (index / self.ranges, index % self.ranges);
+        let (ranges, height) = (self.ranges.max(1), self.height.max(1));
+        let (mut tile, range) = (index / ranges, index % ranges);
         for &segment in self.segments {
-            let count = segment.rows.div_ceil(self.height);
+            let count = segment.rows.div_ceil(height);
             if tile < count {
-                let first = segment.first + tile * self.height;
-                let rows =
-                    first..first.saturating_add(self.height).min(segment.first + segment.rows);
+                let first = segment.first + tile * height;
+                let rows = first..first.saturating_add(height).min(segment.first + segment.rows);
                 return Some((segment, rows, share(self.heads, range, self.ranges)));
             }
             tile -= count;
@@ -252,7 +254,7 @@ impl<'a> Iterator for Blocks<'a> {
     fn next(&mut self) -> Option<Block<'a>> {
         let (segment, rows, heads) = self.cut.place(self.next)?;
         self.next += self.step;
-        let width = self.whole.range().end / self.cut.heads;
+        let width = self.whole.range().end / self.cut.heads.max(1);
         let columns = heads.start * width..heads.end * width;
         // SAFETY: heads and segments lie in the matrix; every number comes once, and different ones
         // differ in rows or in columns.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use half::f16;
 
-use super::{Facts, Numbers, Parts};
+use super::{Facts, Numbers, Parts, start};
 #[cfg(feature = "alloc")]
 use super::{OwnedValues, Pieces};
 #[cfg(feature = "alloc")]
@@ -23,7 +23,7 @@ pub(super) const FACTS: Facts = Facts {
 };
 
 pub(super) fn in_place<'a>(count: usize, parts: &Parts<'a, Line>) -> &'a [u16] {
-    &halves(parts.codes)[..count]
+    start(halves(parts.codes), count)
 }
 
 impl<'a> Numbers<'a> for &'a [u16] {

@@ -3,7 +3,7 @@
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
-use super::{Facts, Numbers, Parts};
+use super::{Facts, Numbers, Parts, start};
 #[cfg(feature = "alloc")]
 use super::{OwnedValues, Pieces};
 #[cfg(feature = "alloc")]
@@ -21,7 +21,7 @@ pub(super) const FACTS: Facts = Facts {
 };
 
 pub(super) fn in_place<'a>(count: usize, parts: &Parts<'a, Line>) -> &'a [f32] {
-    &floats(parts.codes)[..count]
+    start(floats(parts.codes), count)
 }
 
 impl<'a> Numbers<'a> for &'a [f32] {

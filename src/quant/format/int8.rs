@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use half::f16;
 
-use super::{Facts, Numbers, Parts};
+use super::{Facts, Numbers, Parts, start};
 #[cfg(feature = "alloc")]
 use super::{OwnedValues, Pieces};
 #[cfg(feature = "alloc")]
@@ -46,7 +46,7 @@ impl<'a> Int8<'a> {
 
     pub(super) fn in_place(count: usize, block: usize, parts: &Parts<'a, Line>) -> Self {
         Self {
-            values: &signed(parts.codes)[..count],
+            values: start(signed(parts.codes), count),
             scales: &halves(parts.scales)[..count.div_ceil(block)],
             block,
         }

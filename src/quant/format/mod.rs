@@ -59,17 +59,56 @@ pub(crate) struct Facts {
     pub(crate) rounding: [f32; 3],
 }
 
-impl Format {
-    const fn facts(self) -> &'static Facts {
-        match self {
-            Self::F32 => &float32::FACTS,
-            Self::F16 => &float16::FACTS,
-            Self::Int8 => &int8::FACTS,
-            Self::Nf4 => &nf4::FACTS,
-            Self::Nf4Plain => &nf4::PLAIN_FACTS,
+/// Evaluates an expression with the facts of a format, each in an arm of its own: there they are
+/// constants.
+macro_rules! facts {
+    ($format:expr, $facts:ident => $answer:expr) => {{
+        let $facts: &Facts;
+        match $format {
+            Format::F32 => {
+                $facts = &float32::FACTS;
+                $answer
+            }
+            Format::F16 => {
+                $facts = &float16::FACTS;
+                $answer
+            }
+            Format::Int8 => {
+                $facts = &int8::FACTS;
+                $answer
+            }
+            Format::Nf4 => {
+                $facts = &nf4::FACTS;
+                $answer
+            }
+            Format::Nf4Plain => {
+                $facts = &nf4::PLAIN_FACTS;
+                $answer
+            }
         }
+    }};
+}
+
+/// More weights than any matrix has: with it, numbers of bytes do not overflow.
+const MAX_COUNT: u64 = 1 << 56;
+
+impl Facts {
+    /// Bytes of (codes or values, scales, nested scales) of `count` weights in `blocks` blocks.
+    #[inline(always)]
+    const fn payload(&self, count: u64, blocks: u64) -> (u64, u64, u64) {
+        let nested = if self.nested == 0 { 0 } else { blocks.div_ceil(double::GROUP as u64) };
+        ((count * self.bits).div_ceil(8), blocks * self.scale, nested * self.nested)
     }
 
+    /// Bytes of an element of (codes or values, scales); at least 1.
+    #[inline(always)]
+    const fn elements(&self) -> (u64, u64) {
+        let value = if self.bits < 8 { 1 } else { self.bits / 8 };
+        (value, if self.scale == 0 { 1 } else { self.scale })
+    }
+}
+
+impl Format {
     /// The format with this stored number.
     pub const fn from_stored(number: u8) -> Option<Self> {
         Some(match number {
@@ -84,25 +123,24 @@ impl Format {
 
     /// The name in reports and messages.
     pub const fn name(self) -> &'static str {
-        self.facts().name
+        facts!(self, facts => facts.name)
     }
 
     /// The largest error of a weight: relative to the largest of its block and of its tensor, and
     /// absolute.
     #[cfg(feature = "std")]
     pub(crate) const fn rounding(self) -> [f32; 3] {
-        self.facts().rounding
+        facts!(self, facts => facts.rounding)
     }
 
     /// Does a scale belong to every block of weights?
     pub(super) const fn has_blocks(self) -> bool {
-        self.facts().scale > 0
+        facts!(self, facts => facts.scale > 0)
     }
 
     /// Bytes of an element of (codes or values, scales); at least 1.
     pub(super) const fn elements(self) -> (u64, u64) {
-        let Facts { bits, scale, .. } = self.facts();
-        (if *bits < 8 { 1 } else { *bits / 8 }, if *scale == 0 { 1 } else { *scale })
+        facts!(self, facts => facts.elements())
     }
 
     /// Can a matrix with rows of `cols` weights have blocks of `block` weights and this layout?
@@ -111,24 +149,25 @@ impl Format {
         blocks
             && match layout {
                 Layout::Sequential => true,
-                packed => self.facts().bits == 4 && packed.allows(cols, block),
+                packed => facts!(self, facts => facts.bits == 4) && packed.allows(cols, block),
             }
     }
 
     /// Bytes of (codes or values, scales, nested scales) that `count` weights in blocks of `block`,
-    /// a power of two, take.
+    /// a power of two, take; of more than 2^56 weights, those of 2^56.
     pub const fn payload(self, count: u64, block: u64) -> (u64, u64, u64) {
-        let Facts { bits, scale, nested, .. } = self.facts();
+        let count = if count > MAX_COUNT { MAX_COUNT } else { count };
         // A shift: a division of 64 bits takes 500 bytes of code on small processors.
         let block = if block.is_power_of_two() { block } else { 1 };
         let whole = count >> block.trailing_zeros();
         let blocks = if count & (block - 1) == 0 { whole } else { whole + 1 };
-        (
-            count.saturating_mul(*bits).div_ceil(8),
-            blocks.saturating_mul(*scale),
-            blocks.div_ceil(double::GROUP as u64).saturating_mul(*nested),
-        )
+        facts!(self, facts => facts.payload(count, blocks))
     }
+}
+
+/// The first `len` numbers of a part whose length was checked when it was opened: no place to panic.
+fn start<T>(part: &[T], len: usize) -> &[T] {
+    part.get(..len).unwrap_or_default()
 }
 
 /// The parts of a matrix as archives have them: slices of bytes to be written, of [`Line`]s to be

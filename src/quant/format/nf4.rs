@@ -9,7 +9,7 @@
 #[cfg(feature = "alloc")]
 use alloc::{vec, vec::Vec};
 
-use super::{Facts, Layout, Numbers, Parts, double};
+use super::{Facts, Layout, Numbers, Parts, double, start};
 #[cfg(feature = "alloc")]
 use super::{OwnedScales, OwnedValues, Pieces};
 #[cfg(feature = "alloc")]
@@ -204,14 +204,15 @@ impl<'a> Nf4<'a> {
         let blocks = count.div_ceil(block);
         let scales = if nested {
             Scales::Double {
-                codes: &bytes_of(parts.scales)[..blocks],
-                nested: &floats(parts.nested)[..blocks.div_ceil(double::GROUP)],
+                codes: start(bytes_of(parts.scales), blocks),
+                nested: start(floats(parts.nested), blocks.div_ceil(double::GROUP)),
                 offset: parts.offset,
             }
         } else {
-            Scales::Plain(&floats(parts.scales)[..blocks])
+            Scales::Plain(start(floats(parts.scales), blocks))
         };
-        Self { codes: &bytes_of(parts.codes)[..count.div_ceil(2)], scales, block, layout }
+        let codes = start(bytes_of(parts.codes), count.div_ceil(2));
+        Self { codes, scales, block, layout }
     }
 }
 
