@@ -81,9 +81,10 @@ impl Inner<'_> {
                     let scale = target.scale(rank) * active.weight;
                     for row in segment.first..segment.first + segment.rows {
                         let at = row * self.jobs.len() * self.width + first + mine.start;
-                        let u = &mut u[at..at + mine.len()];
+                        let at = at..at + mine.len();
+                        let u = &mut u[at.clone()];
                         if let Some(from) = from {
-                            u.copy_from_slice(&from[at..at + mine.len()]);
+                            u.copy_from_slice(&from[at]);
                             continue;
                         }
                         // Where the rows of B have scales, they are multiplied in here, once for
@@ -96,7 +97,7 @@ impl Inner<'_> {
                                 .for_each(|(u, scale)| *u *= scale);
                         }
                         if let Some(to) = &mut to {
-                            to[at..at + mine.len()].copy_from_slice(u);
+                            to[at.clone()].copy_from_slice(u);
                         }
                     }
                     first += rank;

@@ -160,7 +160,8 @@ fn quantize(pass: &Pass<'_, '_>, input: &Input<'_>, values: &mut [i8], scales: &
     let parts = (Parts::new(values, input.cols), Parts::new(scales, input.cols / GROUP));
     for_each(pass.executor, pass.lanes, parts, |worker, (values, scales)| {
         let first = share(input.n(), worker, pass.lanes).start * input.cols;
-        pass.kernels.quantize(&input.x[first..][..values.len()], values, scales);
+        let x = input.x.get(first..first + values.len()).unwrap_or_default();
+        pass.kernels.quantize(x, values, scales);
     });
 }
 

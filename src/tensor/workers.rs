@@ -183,7 +183,7 @@ impl Cut<'_> {
             let count = segment.rows.div_ceil(height);
             if tile < count {
                 let first = segment.first + tile * height;
-                let rows = first..first.saturating_add(height).min(segment.first + segment.rows);
+                let rows = first..(first + height).min(segment.first + segment.rows);
                 return Some((segment, rows, share(self.heads, range, self.ranges)));
             }
             tile -= count;
@@ -202,13 +202,13 @@ impl<'a> Grid<'a> {
     /// Cuts `matrix`. Segments follow each other inside it: the first that does not, and all behind
     /// it, get no block.
     pub(crate) fn new(matrix: &'a mut [f32], width: usize, mut cut: Cut<'a>) -> Self {
-        let (whole, mut end, mut count) = (Columns::of(matrix, width), 0, 0);
-        for segment in cut.segments {
-            if segment.first < end || segment.rows > whole.rows().saturating_sub(segment.first) {
-                break;
-            }
-            (end, count) = (segment.first + segment.rows, count + 1);
-        }
+        let (whole, mut end) = (Columns::of(matrix, width), 0);
+        let fits = |segment: &&Segment| {
+            let follows = segment.first >= end;
+            end = segment.first.saturating_add(segment.rows);
+            follows && end <= whole.rows()
+        };
+        let count = cut.segments.iter().take_while(fits).count();
         cut.segments = cut.segments.get(..count).unwrap_or_default();
         Self { whole, cut }
     }
