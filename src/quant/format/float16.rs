@@ -28,7 +28,7 @@ pub(super) fn in_place<'a>(count: usize, parts: &Parts<'a, Line>) -> &'a [u16] {
 
 impl<'a> Numbers<'a> for &'a [u16] {
     fn read(&self, first: usize, out: &mut [f32]) {
-        for (out, &bits) in out.iter_mut().zip(&self[first..]) {
+        for (out, &bits) in out.iter_mut().zip(self.get(first..).unwrap_or_default()) {
             *out = f16::from_bits(bits).to_f32();
         }
     }

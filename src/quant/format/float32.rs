@@ -26,7 +26,8 @@ pub(super) fn in_place<'a>(count: usize, parts: &Parts<'a, Line>) -> &'a [f32] {
 
 impl<'a> Numbers<'a> for &'a [f32] {
     fn read(&self, first: usize, out: &mut [f32]) {
-        out.copy_from_slice(&self[first..][..out.len()]);
+        let own = self.get(first..).unwrap_or_default();
+        out.iter_mut().zip(own).for_each(|(out, weight)| *out = *weight);
     }
 
     fn first_not_finite(&self) -> Option<usize> {

@@ -47,7 +47,7 @@ impl<'a> Int8<'a> {
     pub(super) fn in_place(count: usize, block: usize, parts: &Parts<'a, Line>) -> Self {
         Self {
             values: start(signed(parts.codes), count),
-            scales: &halves(parts.scales)[..count.div_ceil(block)],
+            scales: start(halves(parts.scales), count.div_ceil(block)),
             block,
         }
     }
@@ -65,7 +65,7 @@ impl<'a> Numbers<'a> for Int8<'a> {
             let take = (self.block - index % self.block).min(out.len());
             let (now, rest) = out.split_at_mut(take);
             now.iter_mut()
-                .zip(&self.values[index..])
+                .zip(self.values.get(index..).unwrap_or_default())
                 .for_each(|(w, &value)| *w = f32::from(value) * scale);
             (index, out) = (index + take, rest);
         }
