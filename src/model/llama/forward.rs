@@ -79,8 +79,7 @@ pub(crate) fn blocks(
 ) {
     let c = model.config();
     let n = tokens.len();
-    let head = c.head_dim;
-    let (batch, room) = (size.batch, room(size.context));
+    let (head, batch, room) = (c.head_dim, size.batch, room(size.context));
     let (keys, values) = (&mut buffers.keys, &mut buffers.values);
     let [x, normed] =
         [&mut *buffers.x, &mut *buffers.normed].map(|buffer| &mut buffer[..n * c.dim]);
@@ -96,7 +95,7 @@ pub(crate) fn blocks(
     for (turn, &position) in turns.chunks_exact_mut(head).zip(positions) {
         angles(position, buffers.frequencies, turn);
     }
-    let (group, is_int8) = (c.heads / c.kv_heads, !buffers.key_factors.is_empty());
+    let is_int8 = !buffers.key_factors.is_empty();
     for index in 0..c.layers {
         let mut layer = model.layer(index);
         // out = Σ p (v + b) = Σ p v + b: an int8 cache need not hold b.
@@ -106,26 +105,18 @@ pub(crate) fn blocks(
         norm_rows(pass.kernels, x, layer.attention_norm, c.norm_epsilon, normed);
         linear::forward(pass, normed, &mut [layer.q.to(q), layer.k.to(k), layer.v.to(v)], scratch);
         norm_heads(pass, &layer, c.norm_epsilon, q, k, attended);
-        for (row, turn) in turns.chunks_exact(head).enumerate() {
-            rotate(&mut q[row * c.q_dim()..][..c.q_dim()], turn);
-            rotate(&mut k[row * c.kv_dim()..][..c.kv_dim()], turn);
-        }
+        rotate_rows(turns, head, q, c.q_dim());
+        rotate_rows(turns, head, k, c.kv_dim());
         if is_int8 && !layer.k.bias.is_empty() {
             let factors = &mut buffers.key_factors[index * c.kv_dim() / 2..][..c.kv_dim() / 2];
-            if factors[0] == UNKNOWN_FACTOR {
-                fill_factors(&layer, head, &mut normed[..c.dim], factors);
-            }
-            scale_pairs(q, head, group, factors, false);
-            scale_pairs(k, head, 1, factors, true);
+            scale_keys(c, &layer, [&mut *q, &mut *k], &mut normed[..c.dim], factors);
         }
         let heads = heads(c, index, batch, room);
         heads.store_keys(pass, positions, k, keys);
         heads.store_values(pass, positions, v, values);
         attend(pass, &heads, positions, q, keys, values, attended);
         if !value_bias.is_empty() {
-            for (i, out) in attended.chunks_exact_mut(head).enumerate() {
-                pass.kernels.axpy(1.0, &value_bias[i % c.heads / group * head..][..head], out);
-            }
+            add_value_bias(pass, c, value_bias, attended);
         }
         layer.o.forward(pass, attended, normed, scratch);
         pass.kernels.axpy(1.0, normed, x);
@@ -136,6 +127,38 @@ pub(crate) fn blocks(
         pass.kernels.silu_mul(gate, up);
         layer.down.forward(pass, gate, normed, scratch);
         pass.kernels.axpy(1.0, normed, x);
+    }
+}
+
+/// Rotates the heads of every row, `[n, width]`, by its rotary table.
+fn rotate_rows(turns: &[f32], head: usize, rows: &mut [f32], width: usize) {
+    for (row, turn) in rows.chunks_exact_mut(width).zip(turns.chunks_exact(head)) {
+        rotate(row, turn);
+    }
+}
+
+/// Divides keys by what an int8 cache holds better without, and multiplies queries with it: the
+/// scores stay. The factors are found at the first use; `room` is `[dim]`.
+fn scale_keys(
+    c: &Config,
+    layer: &Layer<'_>,
+    [q, k]: [&mut [f32]; 2],
+    room: &mut [f32],
+    factors: &mut [f32],
+) {
+    let head = c.head_dim;
+    if factors[0] == UNKNOWN_FACTOR {
+        fill_factors(layer, head, room, factors);
+    }
+    scale_pairs(q, head, c.heads / c.kv_heads, factors, false);
+    scale_pairs(k, head, 1, factors, true);
+}
+
+/// Adds b to what attention gathered of values without it.
+fn add_value_bias(pass: &Pass<'_, '_>, c: &Config, bias: &[f32], attended: &mut [f32]) {
+    let (head, group) = (c.head_dim, c.heads / c.kv_heads);
+    for (i, out) in attended.chunks_exact_mut(head).enumerate() {
+        pass.kernels.axpy(1.0, &bias[i % c.heads / group * head..][..head], out);
     }
 }
 
