@@ -71,7 +71,7 @@ impl Kernels {
     }
 
     /// `y[i, r] = Σ_c W[r, c] · x[i, c]` for every vector i and the rows r that `y` owns;
-    /// [`Precision::Fast`] if `input` has integers and `weights` have them too.
+    /// [`Precision::Fast`](super::Precision::Fast) if `input` has integers and `weights` have them too.
     ///
     /// # Panics
     /// If the shapes of `weights`, `input` and `y` do not fit each other.

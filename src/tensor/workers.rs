@@ -183,7 +183,7 @@ impl Cut<'_> {
             let count = segment.rows.div_ceil(height);
             if tile < count {
                 let first = segment.first + tile * height;
-                let rows = first..(first + height).min(segment.first + segment.rows);
+                let rows = first..first.saturating_add(height).min(segment.first + segment.rows);
                 return Some((segment, rows, share(self.heads, range, self.ranges)));
             }
             tile -= count;

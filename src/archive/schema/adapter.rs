@@ -12,7 +12,7 @@ use crate::error::RootKind;
 /// A low-rank factor `[rows, width]`.
 #[derive(Debug, Clone, Copy, Archive, Serialize)]
 pub struct Factor<'a> {
-    /// f32, f16 or int8 ([`Format`] as a number).
+    /// f32, f16 or int8 ([`Format`](crate::quant::Format) as a number).
     pub format: u8,
     /// The numbers, row after row.
     #[rkyv(with = Lines)]

@@ -23,8 +23,10 @@ mod tile;
 mod vector;
 
 use super::form::Form;
+#[cfg(feature = "std")]
+use super::scalar;
 use super::scales::INT8_GROUP;
-use super::{Input, Kernels, scalar};
+use super::{Input, Kernels};
 use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
 

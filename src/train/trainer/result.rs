@@ -72,7 +72,7 @@ impl Trainer<'_> {
 
     /// The adapter as it is now, at `rank` if one is given (DyLoRA: alpha stays, so that the scale
     /// becomes alpha / rank). Its facts are those of the training: options, steps, and after
-    /// [`run`](super::run) data, loss and validation.
+    /// [`run`](crate::train::run()) data, loss and validation.
     pub fn adapter(&self, name: &str, rank: Option<usize>) -> AdapterBuilder {
         let mut builder = AdapterBuilder::new(name, self.options.method.name());
         for (site, layer) in self.plan.layers.iter().enumerate() {

@@ -51,7 +51,7 @@ impl Trainer<'_> {
     /// accumulation).
     ///
     /// # Errors
-    /// [`Error::Token`], [`Error::Length`], [`Error::ContextFull`] for batches that do not fit the
+    /// [`Error::Token`](crate::Error::Token), [`Error::Length`](crate::Error::Length), [`Error::ContextFull`](crate::Error::ContextFull) for batches that do not fit the
     /// model.
     pub fn backward(
         &mut self,
@@ -119,7 +119,7 @@ impl Trainer<'_> {
     /// (DyLoRA).
     ///
     /// # Errors
-    /// [`Error::Token`], [`Error::Length`] for a batch that does not fit the model.
+    /// [`Error::Token`](crate::Error::Token), [`Error::Length`](crate::Error::Length) for a batch that does not fit the model.
     pub fn loss(
         &self,
         executor: &dyn Executor,
