@@ -6,10 +6,11 @@ mod common;
 use common::{LSTM, any_adapter, lstm, mlp};
 use lowrank::Error;
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
-use lowrank::archive::Buffer;
+use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::lstm::{Config, Head, Lstm};
+use lowrank::model::mlp::schema::{Mlp as Root, MlpConfig};
 use lowrank::model::mlp::{Activation, Mlp};
-use lowrank::quant::Format;
+use lowrank::quant::{Format, OwnedMatrix};
 use lowrank::runtime::{
     Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, Serial,
     predictor_need, recurrent_need,
@@ -138,5 +139,51 @@ fn damaged_adapters_of_an_lstm_never_panic() {
         if let Ok(adapter) = Adapter::open(&Buffer::from(&damaged[..])) {
             use_lstm(model, Some(&adapter));
         }
+    }
+}
+
+/// Opens an MLP of one layer.
+fn open_one_layer(config: MlpConfig, weight: schema::Matrix<'_>) -> Result<(), Error> {
+    let layers = [schema::Linear { weight, bias: &[] }];
+    let root = Root { name: "", config, layers: &layers, labels: "" };
+    Mlp::open(&to_buffer(&root, 1).unwrap()).map(|_| ())
+}
+
+/// What reads weights relies on the lengths that `open` proves: of every format, every part with a
+/// line more or less than it needs is refused.
+#[test]
+fn parts_of_another_length_are_refused_in_every_format() {
+    const ROWS: usize = 48;
+    const COLS: usize = 64;
+    let floats: Vec<f32> = (0..ROWS * COLS).map(|i| (i as f32 * 0.37).sin()).collect();
+    let config = MlpConfig { inputs: COLS as u32, outputs: ROWS as u32, layers: 1, activation: 0 };
+    let open = |weight: schema::Matrix<'_>| open_one_layer(config, weight);
+    for format in [Format::F32, Format::F16, Format::Int8, Format::Nf4, Format::Nf4Plain] {
+        let owned = OwnedMatrix::quantize(format, 64, ROWS, COLS, &floats).unwrap();
+        let whole = schema::Matrix::from(owned.view());
+        open(whole).unwrap();
+        let mut wrong = 0;
+        for part in 0..3 {
+            let longer = [whole.codes, whole.scales].map(|part| [part, &[0; 64]].concat());
+            let more = match part {
+                0 => schema::Matrix { codes: &longer[0], ..whole },
+                1 => schema::Matrix { scales: &longer[1], ..whole },
+                _ => schema::Matrix { nested: &[0.0; 32], ..whole },
+            };
+            let less = match part {
+                0 => schema::Matrix { codes: &whole.codes[64..], ..whole },
+                1 => schema::Matrix { scales: &[], ..whole },
+                _ => schema::Matrix { nested: &[], ..whole },
+            };
+            let has_less = [true, !whole.scales.is_empty(), !whole.nested.is_empty()][part];
+            for (weight, differs) in [(more, true), (less, has_less)] {
+                if differs {
+                    let error = open(weight).unwrap_err();
+                    assert!(matches!(error, Error::PayloadLength { .. }), "{format:?}: {error}");
+                    wrong += 1;
+                }
+            }
+        }
+        assert!(wrong >= 4, "{format:?}");
     }
 }

@@ -235,3 +235,17 @@ proptest! {
         }
     }
 }
+
+/// No shape that a file may claim makes the number of bytes overflow.
+#[test]
+fn payloads_of_absurd_shapes_are_large_and_do_not_overflow() {
+    for format in [Format::F32, Format::F16, Format::Int8, Format::Nf4, Format::Nf4Plain] {
+        let least = format.payload(1 << 56, 64).0;
+        assert!(least >= 1 << 55, "{format:?}");
+        for count in [(1 << 56) + 1, u64::from(u32::MAX).pow(2), u64::MAX] {
+            for block in [0, 1, 32, 4096, u64::MAX] {
+                assert!(format.payload(count, block).0 >= least, "{format:?} {count} {block}");
+            }
+        }
+    }
+}

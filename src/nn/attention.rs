@@ -237,17 +237,53 @@ mod tests {
         Pass { kernels, executor: &Serial, lanes, segments, active: &[], max_active: 0 }
     }
 
-    /// The largest error of a case in layer 1 of 2, over all instruction sets, against f64.
-    fn attention(case: Case, format: usize) -> f64 {
-        let Case { heads, kv_heads, head_dim: d, context, rows, lanes } = case;
-        let room = room(context[0].max(context[1]));
-        let (layers, kv_dim) = (2, kv_heads * d);
-        let sizes = Heads { heads, kv_heads, head_dim: d, room, first_line: 2 * kv_heads };
-        let tensors = context.map(|n| [wave(n * kv_dim, 0.7), wave(n * kv_dim, 0.31)]);
-        let mut worst = 0.0f64;
-        for kernels in available() {
+    /// The sizes of a case in layer 1 of 2, keys and values of both sequences, and q.
+    struct Tensors {
+        sizes: Heads,
+        positions: Vec<usize>,
+        /// Keys and values, `[context, kv_heads · d]`.
+        kv: [[Vec<f32>; 2]; 2],
+        /// `[n, heads · d]`.
+        q: Vec<f32>,
+    }
+
+    impl Tensors {
+        fn new(case: Case) -> Self {
+            let Case { heads, kv_heads, head_dim, context, rows, .. } = case;
+            let (room, kv_dim) = (room(context[0].max(context[1])), kv_heads * head_dim);
+            let positions: Vec<usize> =
+                (0..2).flat_map(|s| context[s] - rows[s]..context[s]).collect();
+            Self {
+                sizes: Heads { heads, kv_heads, head_dim, room, first_line: 2 * kv_heads },
+                kv: context.map(|n| [wave(n * kv_dim, 0.7), wave(n * kv_dim, 0.31)]),
+                q: wave(positions.len() * heads * head_dim, 1.3),
+                positions,
+            }
+        }
+
+        /// The formula in f64 for one head of one row, which belongs to `sequence`.
+        fn expected(&self, sequence: usize, row: usize, head: usize) -> Vec<f64> {
+            let Heads { heads, kv_heads, head_dim: d, .. } = self.sizes;
+            let [k, v] = &self.kv[sequence];
+            let at = |t: usize| t * kv_heads * d + head / (heads / kv_heads) * d;
+            let q = &self.q[(row * heads + head) * d..][..d];
+            let dot = |t| -> f64 {
+                k[at(t)..][..d].iter().zip(q).map(|(&k, &q)| f64::from(k) * f64::from(q)).sum()
+            };
+            let seen = 0..self.positions[row] + 1;
+            let weights: Vec<f64> = seen.map(|t| (dot(t) / (d as f64).sqrt()).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let value = |i| -> f64 {
+                weights.iter().enumerate().map(|(t, w)| w * f64::from(v[at(t) + i])).sum()
+            };
+            (0..d).map(|i| value(i) / total).collect()
+        }
+
+        /// What `attend` makes of them with a cache of `format`.
+        fn attended(&self, kernels: &Kernels, case: Case, format: usize) -> Vec<f32> {
+            let Case { kv_heads, head_dim: d, context, rows, lanes, .. } = case;
             // Garbage where nothing was stored: NaN in every format.
-            let len = layers * 2 * kv_heads * room;
+            let len = 2 * 2 * kv_heads * self.sizes.room;
             let mut floats = [vec![f32::NAN; len * d], vec![f32::NAN; len * d]];
             let mut halves = [vec![0xffffu16; len * d], vec![0xffff; len * d]];
             let mut bytes = [vec![99i8; len * d], vec![99; len * d]];
@@ -259,65 +295,40 @@ mod tests {
                 1 => (Cache::F16(h0), Cache::F16(h1)),
                 _ => (Cache::Int8(b0, s0), Cache::Int8(b1, s1)),
             };
-            for (sequence, [k, v]) in tensors.iter().enumerate() {
+            for (sequence, [k, v]) in self.kv.iter().enumerate() {
                 let all = [Segment { first: 0, rows: context[sequence], sequence }];
                 let positions: Vec<usize> = (0..context[sequence]).collect();
-                sizes.store_keys(&pass(kernels, lanes, &all), &positions, k, &mut keys);
-                sizes.store_values(&pass(kernels, lanes, &all), &positions, v, &mut values);
+                self.sizes.store_keys(&pass(kernels, lanes, &all), &positions, k, &mut keys);
+                self.sizes.store_values(&pass(kernels, lanes, &all), &positions, v, &mut values);
             }
             let segments = [
                 Segment { first: 0, rows: rows[0], sequence: 0 },
                 Segment { first: rows[0], rows: rows[1], sequence: 1 },
             ];
-            let positions: Vec<usize> =
-                (0..2).flat_map(|s| context[s] - rows[s]..context[s]).collect();
-            let q = wave(positions.len() * heads * d, 1.3);
-            let mut out = vec![f32::NAN; q.len()];
-            attend(
-                &pass(kernels, lanes, &segments),
-                &sizes,
-                &positions,
-                &q,
-                &keys,
-                &values,
-                &mut out,
-            );
-            for (row, &position) in positions.iter().enumerate() {
-                let sequence = usize::from(row >= rows[0]);
-                let [k, v] = &tensors[sequence];
-                let seen = position + 1;
-                for head in 0..heads {
-                    let at = |t: usize| t * kv_dim + head / (heads / kv_heads) * d;
-                    let q = &q[(row * heads + head) * d..][..d];
-                    let dot = |t| {
-                        k[at(t)..][..d]
-                            .iter()
-                            .zip(q)
-                            .map(|(&k, &q)| f64::from(k) * f64::from(q))
-                            .sum::<f64>()
-                    };
-                    let scores: Vec<f64> =
-                        (0..seen).map(|t| (dot(t) / (d as f64).sqrt()).exp()).collect();
-                    let total: f64 = scores.iter().sum();
-                    for i in 0..d {
-                        let expected = scores
-                            .iter()
-                            .enumerate()
-                            .map(|(t, s)| s * f64::from(v[at(t) + i]))
-                            .sum::<f64>()
-                            / total;
-                        let error = (f64::from(out[(row * heads + head) * d + i]) - expected).abs();
-                        assert!(
-                            error.is_finite(),
-                            "{} {case:?}: row {row}, head {head}",
-                            kernels.name()
-                        );
-                        worst = worst.max(error);
-                    }
+            let (pass, mut out) = (pass(kernels, lanes, &segments), vec![f32::NAN; self.q.len()]);
+            attend(&pass, &self.sizes, &self.positions, &self.q, &keys, &values, &mut out);
+            out
+        }
+    }
+
+    /// The largest error of a case, over all instruction sets, against f64.
+    fn largest_error(case: Case, format: usize) -> f64 {
+        let tensors = Tensors::new(case);
+        let mut largest = 0.0f64;
+        for kernels in available() {
+            let out = tensors.attended(kernels, case, format);
+            for (place, out) in out.chunks_exact(case.head_dim).enumerate() {
+                let (row, head) = (place / case.heads, place % case.heads);
+                let expected = tensors.expected(usize::from(row >= case.rows[0]), row, head);
+                for (out, expected) in out.iter().zip(expected) {
+                    let error = (f64::from(*out) - expected).abs();
+                    let name = kernels.name();
+                    assert!(error.is_finite(), "{name} {case:?}: row {row}, head {head}");
+                    largest = largest.max(error);
                 }
             }
         }
-        worst
+        largest
     }
 
     #[test]
@@ -335,8 +346,8 @@ mod tests {
                 for lanes in [1, 3, 50] {
                     let case = Case { heads, kv_heads, head_dim, context, rows, lanes };
                     for (format, allowed) in [(0, 5e-6), (1, 1e-3), (2, 1e-2)] {
-                        let worst = attention(case, format);
-                        assert!(worst <= allowed, "{case:?} format {format}: {worst:e}");
+                        let error = largest_error(case, format);
+                        assert!(error <= allowed, "{case:?} format {format}: {error:e}");
                     }
                 }
             }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use half::f16;
 
-use super::{Facts, Numbers, Parts, start};
+use super::{Facts, Numbers, Parts, after, start};
 #[cfg(feature = "alloc")]
 use super::{OwnedValues, Pieces};
 #[cfg(feature = "alloc")]
@@ -28,7 +28,7 @@ pub(super) fn in_place<'a>(count: usize, parts: &Parts<'a, Line>) -> &'a [u16] {
 
 impl<'a> Numbers<'a> for &'a [u16] {
     fn read(&self, first: usize, out: &mut [f32]) {
-        for (out, &bits) in out.iter_mut().zip(self.get(first..).unwrap_or_default()) {
+        for (out, &bits) in out.iter_mut().zip(after(self, first)) {
             *out = f16::from_bits(bits).to_f32();
         }
     }

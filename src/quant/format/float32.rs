@@ -3,7 +3,7 @@
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
-use super::{Facts, Numbers, Parts, start};
+use super::{Facts, Numbers, Parts, after, start};
 #[cfg(feature = "alloc")]
 use super::{OwnedValues, Pieces};
 #[cfg(feature = "alloc")]
@@ -26,8 +26,10 @@ pub(super) fn in_place<'a>(count: usize, parts: &Parts<'a, Line>) -> &'a [f32] {
 
 impl<'a> Numbers<'a> for &'a [f32] {
     fn read(&self, first: usize, out: &mut [f32]) {
-        let own = self.get(first..).unwrap_or_default();
-        out.iter_mut().zip(own).for_each(|(out, weight)| *out = *weight);
+        let own = start(after(self, first), out.len());
+        if own.len() == out.len() {
+            out.copy_from_slice(own);
+        }
     }
 
     fn first_not_finite(&self) -> Option<usize> {

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use half::f16;
 
-use super::{Facts, Numbers, Parts, start};
+use super::{Facts, Numbers, Parts, after, start};
 #[cfg(feature = "alloc")]
 use super::{OwnedValues, Pieces};
 #[cfg(feature = "alloc")]
@@ -65,7 +65,7 @@ impl<'a> Numbers<'a> for Int8<'a> {
             let take = (self.block - index % self.block).min(out.len());
             let (now, rest) = out.split_at_mut(take);
             now.iter_mut()
-                .zip(self.values.get(index..).unwrap_or_default())
+                .zip(after(self.values, index))
                 .for_each(|(w, &value)| *w = f32::from(value) * scale);
             (index, out) = (index + take, rest);
         }

@@ -165,9 +165,17 @@ impl Format {
     }
 }
 
-/// The first `len` numbers of a part whose length was checked when it was opened: no place to panic.
+/// The first `len` numbers of a part. Its length was proven when it was opened (or made), so the
+/// small builds have no place to panic here; builds that debug do.
 fn start<T>(part: &[T], len: usize) -> &[T] {
+    debug_assert!(len <= part.len(), "{len} numbers of {}", part.len());
     part.get(..len).unwrap_or_default()
+}
+
+/// The numbers of a part from `first` on; as [`start`].
+fn after<T>(part: &[T], first: usize) -> &[T] {
+    debug_assert!(first <= part.len(), "from {first} of {}", part.len());
+    part.get(first..).unwrap_or_default()
 }
 
 /// The parts of a matrix as archives have them: slices of bytes to be written, of [`Line`]s to be
