@@ -53,6 +53,8 @@ pub use memory::Memory;
 pub use predictor::{Predictor, PredictorLimits, predictor_need};
 pub use recurrent::{LstmCpu, Recurrent};
 pub use recurrent_limits::{RecurrentLimits, recurrent_need};
+#[cfg(feature = "std")]
+pub(crate) use runner::Runner;
 pub use sample::{Candidate, Sampler, SamplerOptions};
 pub use sequences::Sequences;
 pub use session::{LlamaCpu, Session};

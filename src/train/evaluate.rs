@@ -4,12 +4,12 @@
 
 use super::TrainError;
 use super::body::Network;
-use super::data::{Batch, Dataset, Inputs, Targets};
+use super::data::{Batch, Dataset, IGNORE, Inputs, Targets};
 use super::trainer::{Trainable, sealed::Sealed};
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
 use crate::error::Result;
 use crate::kernel::Precision;
-use crate::runtime::Executor;
+use crate::runtime::{Executor, Runner, Sequences};
 
 /// Who takes what a model says of a batch.
 pub(crate) trait Listener {
@@ -140,9 +140,55 @@ pub fn evaluate<'a>(
 /// Sequences that are read and measured at a time.
 const BATCH: usize = 16;
 
-/// Opens adapter archives, each with its weight.
-pub(crate) fn open_all<'a>(archives: &[(&'a [u8], f32)]) -> Result<Vec<(Adapter<'a>, f32)>> {
-    archives.iter().map(|&(archive, weight)| Ok((Adapter::open(archive)?, weight))).collect()
+/// Runs `measure` with the adapters in `archives`, each at its weight, chosen together: the set, the
+/// choices, and the sum of their ranks.
+pub(crate) fn with_adapters<'m, T>(
+    base: &dyn Base,
+    archives: &[(&'m [u8], f32)],
+    measure: impl FnOnce(&AdapterSet<'_, 'm>, &[Choice], usize) -> Result<T, TrainError>,
+) -> Result<T, TrainError> {
+    let open = |&(archive, weight)| Ok((Adapter::open(archive)?, weight));
+    let adapters: Vec<_> = archives.iter().map(open).collect::<Result<_>>()?;
+    let rank = adapters.iter().map(|(adapter, _)| adapter.max_rank()).sum();
+    let mut slots = vec![Slot::EMPTY; adapters.len()];
+    let mut set = AdapterSet::new(&mut slots, base);
+    let choices = set.attach_all(adapters).map_err(|refused| refused.error)?;
+    measure(&set, &choices, rank)
+}
+
+/// Lets a session read every sequence of `batches` as sequence 0: `listener` hears the logits of
+/// every next token, or what `class` tells it of a sequence's tokens and class.
+pub(crate) fn measure_sequences<'w, 'm, R: Runner>(
+    session: &mut Sequences<'w, 'm, R>,
+    batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+    listener: &mut dyn Listener,
+    mut class: impl FnMut(
+        &mut Sequences<'w, 'm, R>,
+        &[u32],
+        u32,
+        &mut dyn Listener,
+    ) -> Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    for batch in batches {
+        let batch = batch?;
+        let Inputs::Tokens(tokens) = &batch.inputs else {
+            return Err(TrainError::options("the model reads text, this data holds numbers"));
+        };
+        for (sequence, pair) in batch.starts.windows(2).enumerate() {
+            let tokens = &tokens[pair[0]..pair[1]];
+            session.reset(0)?;
+            match &batch.targets {
+                Targets::Next(next) => session.score(0, tokens, |position, logits| {
+                    let next = next[pair[0] + position];
+                    if next != IGNORE {
+                        listener.next(logits, next);
+                    }
+                })?,
+                Targets::Class(classes) => class(session, tokens, classes[sequence], listener)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// As [`evaluate`], with a base archive in place of the network's own if one is given.

@@ -8,7 +8,7 @@
 //! Of a layer are kept what it reads and the slopes of the activation behind it: `dz = dy ⊙ f'(z)`,
 //! `dx = dz W`. There is nothing to checkpoint: what a layer reads is all there is.
 
-use crate::adapter::{AdapterSet, Base, Slot};
+use crate::adapter::Base;
 use crate::archive::Buffer;
 use crate::error::{Error, Result};
 use crate::kernel::Precision;
@@ -19,7 +19,7 @@ use crate::train::TrainError;
 use crate::train::body::{Body, Borders, Network};
 use crate::train::data::{Batch, Inputs, Targets};
 use crate::train::device::Floats;
-use crate::train::evaluate::{Listener, open_all};
+use crate::train::evaluate::{Listener, with_adapters};
 use crate::train::ops;
 use crate::train::plan::Plan;
 use crate::train::rebuilt;
@@ -124,40 +124,37 @@ impl Body for MlpBody<'_> {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Mlp::open)?;
-        let adapters = open_all(adapters)?;
-        let mut slots = vec![Slot::EMPTY; adapters.len()];
-        let mut set = AdapterSet::new(&mut slots, &model);
-        let choices = set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
-        let rank = adapters.iter().map(|(adapter, _)| adapter.max_rank()).sum();
-        let limits = Self::limits(precision, executor.lanes(), adapters.len(), rank);
-        let mut memory = Memory::new(predictor_need(model.config(), &limits));
-        let mut predictor = Predictor::new(model, &limits, memory.as_mut(), executor)?;
-        predictor.select(0, &set, &choices)?;
-        for batch in batches {
-            let batch = batch?;
-            let (Inputs::Features { values, width }, Targets::Class(classes)) =
-                (&batch.inputs, &batch.targets)
-            else {
-                return Err(TrainError::options(
-                    "an MLP is measured as a classifier of numbers (--task classify)",
-                ));
-            };
-            for (features, &class) in values.chunks_exact(*width).zip(classes) {
-                predictor.infer(features)?;
-                match predictor.classifier(0) {
-                    Ok(classifier) => {
-                        let mut logits = vec![0.0; classifier.len()];
-                        predictor.classify(0, &mut logits)?;
-                        listener.class(&logits, class)?;
+        with_adapters(&model, adapters, |set, choices, rank| {
+            let limits = Self::limits(precision, executor.lanes(), choices.len(), rank);
+            let mut memory = Memory::new(predictor_need(model.config(), &limits));
+            let mut predictor = Predictor::new(model, &limits, memory.as_mut(), executor)?;
+            predictor.select(0, set, choices)?;
+            for batch in batches {
+                let batch = batch?;
+                let (Inputs::Features { values, width }, Targets::Class(classes)) =
+                    (&batch.inputs, &batch.targets)
+                else {
+                    return Err(TrainError::options(
+                        "an MLP is measured as a classifier of numbers (--task classify)",
+                    ));
+                };
+                for (features, &class) in values.chunks_exact(*width).zip(classes) {
+                    predictor.infer(features)?;
+                    match predictor.classifier(0) {
+                        Ok(classifier) => {
+                            let mut logits = vec![0.0; classifier.len()];
+                            predictor.classify(0, &mut logits)?;
+                            listener.class(&logits, class)?;
+                        }
+                        Err(Error::Classifiers { found: 0, .. }) => {
+                            listener.class(predictor.outputs(0)?, class)?
+                        }
+                        Err(error) => return Err(error.into()),
                     }
-                    Err(Error::Classifiers { found: 0, .. }) => {
-                        listener.class(predictor.outputs(0)?, class)?
-                    }
-                    Err(error) => return Err(error.into()),
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn forward(

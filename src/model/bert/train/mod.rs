@@ -17,7 +17,7 @@ use std::ops::Range;
 use block::Kept;
 use pool::Pool;
 
-use crate::adapter::{AdapterSet, Base, Slot};
+use crate::adapter::Base;
 use crate::archive::Buffer;
 use crate::error::Result;
 use crate::kernel::Precision;
@@ -29,7 +29,7 @@ use crate::train::attention::Shape;
 use crate::train::body::{Body, Borders, Network};
 use crate::train::data::{Batch, Inputs, Targets};
 use crate::train::device::Floats;
-use crate::train::evaluate::{Listener, open_all};
+use crate::train::evaluate::{Listener, with_adapters};
 use crate::train::ops;
 use crate::train::plan::Plan;
 use crate::train::rebuilt;
@@ -151,37 +151,35 @@ impl Body for BertBody<'_> {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Bert::open)?;
-        let adapters = open_all(adapters)?;
-        let rank = adapters.iter().map(|(adapter, _)| adapter.max_rank()).sum();
-        let limits = self.limits(longest, precision, executor.lanes(), adapters.len(), rank);
-        let mut slots = vec![Slot::EMPTY; adapters.len()];
-        let mut set = AdapterSet::new(&mut slots, &model);
-        let choices = set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
-        let mut memory = Memory::new(encoder_need(model.config(), &limits));
-        let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
-        (0..TEXTS).try_for_each(|sequence| encoder.select(sequence, &set, &choices))?;
-        let mut logits = vec![0.0; encoder.classifier(0)?.len()];
-        for batch in batches {
-            let batch = batch?;
-            let (Inputs::Tokens(tokens), Targets::Class(classes)) = (&batch.inputs, &batch.targets)
-            else {
-                return Err(TrainError::options(
-                    "an encoder is measured as a classifier (--task classify)",
-                ));
-            };
-            for sequences in groups(&batch.starts, limits.tokens) {
-                let texts: Vec<&[u32]> = sequences
-                    .clone()
-                    .map(|sequence| &tokens[batch.starts[sequence]..batch.starts[sequence + 1]])
-                    .collect();
-                encoder.encode(&texts)?;
-                for (sequence, &class) in classes[sequences].iter().enumerate() {
-                    encoder.classify(sequence, &mut logits)?;
-                    listener.class(&logits, class)?;
+        with_adapters(&model, adapters, |set, choices, rank| {
+            let limits = self.limits(longest, precision, executor.lanes(), choices.len(), rank);
+            let mut memory = Memory::new(encoder_need(model.config(), &limits));
+            let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
+            (0..TEXTS).try_for_each(|sequence| encoder.select(sequence, set, choices))?;
+            let mut logits = vec![0.0; encoder.classifier(0)?.len()];
+            for batch in batches {
+                let batch = batch?;
+                let (Inputs::Tokens(tokens), Targets::Class(classes)) =
+                    (&batch.inputs, &batch.targets)
+                else {
+                    return Err(TrainError::options(
+                        "an encoder is measured as a classifier (--task classify)",
+                    ));
+                };
+                for sequences in groups(&batch.starts, limits.tokens) {
+                    let texts: Vec<&[u32]> = sequences
+                        .clone()
+                        .map(|sequence| &tokens[batch.starts[sequence]..batch.starts[sequence + 1]])
+                        .collect();
+                    encoder.encode(&texts)?;
+                    for (sequence, &class) in classes[sequences].iter().enumerate() {
+                        encoder.classify(sequence, &mut logits)?;
+                        listener.class(&logits, class)?;
+                    }
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn forward(

@@ -9,7 +9,7 @@ mod block;
 
 use block::Kept;
 
-use crate::adapter::{AdapterSet, Base, Slot};
+use crate::adapter::Base;
 use crate::archive::Buffer;
 use crate::error::Result;
 use crate::kernel::Precision;
@@ -19,9 +19,9 @@ use crate::runtime::{Executor, KvFormat, Limits, Memory, Session, need};
 use crate::train::TrainError;
 use crate::train::attention::Shape;
 use crate::train::body::{Body, Borders, Network, last_rows};
-use crate::train::data::{Batch, IGNORE, Inputs, Targets};
+use crate::train::data::{Batch, Inputs};
 use crate::train::device::Floats;
-use crate::train::evaluate::{Listener, open_all};
+use crate::train::evaluate::{Listener, measure_sequences, with_adapters};
 use crate::train::ops;
 use crate::train::plan::Plan;
 use crate::train::rebuilt;
@@ -184,40 +184,22 @@ impl Body for LlamaBody<'_> {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Llama::open)?;
-        let adapters = open_all(adapters)?;
-        let rank = adapters.iter().map(|(adapter, _)| adapter.max_rank()).sum();
-        let limits = self.limits(longest, precision, executor.lanes(), adapters.len(), rank);
-        let mut slots = vec![Slot::EMPTY; adapters.len()];
-        let mut set = AdapterSet::new(&mut slots, &model);
-        let choices = set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
-        let mut memory = Memory::new(need(model.config(), &limits));
-        let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
-        session.select(0, &set, &choices)?;
-        let mut labels = Vec::new();
-        for batch in batches {
-            let batch = batch?;
-            let Inputs::Tokens(tokens) = &batch.inputs else {
-                return Err(TrainError::options("a decoder reads text, this data holds numbers"));
-            };
-            for (sequence, pair) in batch.starts.windows(2).enumerate() {
-                let tokens = &tokens[pair[0]..pair[1]];
-                session.reset(0)?;
-                match &batch.targets {
-                    Targets::Next(next) => session.score(0, tokens, |position, logits| {
-                        let next = next[pair[0] + position];
-                        if next != IGNORE {
-                            listener.next(logits, next);
-                        }
-                    })?,
-                    Targets::Class(classes) => {
-                        labels.resize(session.classifier(0)?.len(), 0.0);
-                        session.classify(0, tokens, &mut labels)?;
-                        listener.class(&labels, classes[sequence])?;
-                    }
-                }
-            }
-        }
-        Ok(())
+        with_adapters(&model, adapters, |set, choices, rank| {
+            let limits = self.limits(longest, precision, executor.lanes(), choices.len(), rank);
+            let mut memory = Memory::new(need(model.config(), &limits));
+            let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
+            session.select(0, set, choices)?;
+            measure_sequences(
+                &mut session,
+                batches,
+                listener,
+                |session, tokens, class, listener| {
+                    let mut logits = vec![0.0; session.classifier(0)?.len()];
+                    session.classify(0, tokens, &mut logits)?;
+                    listener.class(&logits, class)
+                },
+            )
+        })
     }
 
     fn forward(

@@ -19,7 +19,7 @@ mod layer;
 
 use layer::Kept;
 
-use crate::adapter::{AdapterSet, Base, Slot};
+use crate::adapter::Base;
 use crate::archive::Buffer;
 use crate::error::{Error, Result};
 use crate::kernel::Precision;
@@ -28,9 +28,9 @@ use crate::nn::{Embedding, Linear};
 use crate::runtime::{Executor, Memory, Recurrent, RecurrentLimits, recurrent_need};
 use crate::train::TrainError;
 use crate::train::body::{Body, Borders, Network, last_rows};
-use crate::train::data::{Batch, IGNORE, Inputs, Targets};
+use crate::train::data::{Batch, Inputs};
 use crate::train::device::Floats;
-use crate::train::evaluate::{Listener, open_all};
+use crate::train::evaluate::{Listener, measure_sequences, with_adapters};
 use crate::train::ops;
 use crate::train::plan::Plan;
 use crate::train::rebuilt;
@@ -153,49 +153,32 @@ impl Body for LstmBody<'_> {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Lstm::open)?;
-        let adapters = open_all(adapters)?;
-        let mut slots = vec![Slot::EMPTY; adapters.len()];
-        let mut set = AdapterSet::new(&mut slots, &model);
-        let choices = set.attach_all(adapters.iter().copied()).map_err(|refused| refused.error)?;
-        let rank = adapters.iter().map(|(adapter, _)| adapter.max_rank()).sum();
-        let limits = Self::limits(longest, precision, executor.lanes(), adapters.len(), rank);
-        let mut memory = Memory::new(recurrent_need(model.config(), &limits));
-        let mut session = Recurrent::new(model, &limits, memory.as_mut(), executor)?;
-        session.select(0, &set, &choices)?;
-        let own = model.labels().count();
-        for batch in batches {
-            let batch = batch?;
-            let Inputs::Tokens(tokens) = &batch.inputs else {
-                return Err(TrainError::options("an LSTM reads text, this data holds numbers"));
-            };
-            for (sequence, pair) in batch.starts.windows(2).enumerate() {
-                let tokens = &tokens[pair[0]..pair[1]];
-                session.reset(0)?;
-                match &batch.targets {
-                    Targets::Next(next) => session.score(0, tokens, |position, logits| {
-                        let next = next[pair[0] + position];
-                        if next != IGNORE {
-                            listener.next(logits, next);
+        with_adapters(&model, adapters, |set, choices, rank| {
+            let limits = Self::limits(longest, precision, executor.lanes(), choices.len(), rank);
+            let mut memory = Memory::new(recurrent_need(model.config(), &limits));
+            let mut session = Recurrent::new(model, &limits, memory.as_mut(), executor)?;
+            session.select(0, set, choices)?;
+            let own = model.labels().count();
+            measure_sequences(
+                &mut session,
+                batches,
+                listener,
+                |session, tokens, class, listener| {
+                    session.prefill(0, tokens)?;
+                    match session.classifier(0) {
+                        Ok(classifier) => {
+                            let mut logits = vec![0.0; classifier.len()];
+                            session.classify(0, &mut logits)?;
+                            listener.class(&logits, class)
                         }
-                    })?,
-                    Targets::Class(classes) => {
-                        session.prefill(0, tokens)?;
-                        match session.classifier(0) {
-                            Ok(classifier) => {
-                                let mut logits = vec![0.0; classifier.len()];
-                                session.classify(0, &mut logits)?;
-                                listener.class(&logits, classes[sequence])?;
-                            }
-                            Err(Error::Classifiers { found: 0, .. }) if own > 0 => {
-                                listener.class(session.logits(0)?, classes[sequence])?
-                            }
-                            Err(error) => return Err(error.into()),
+                        Err(Error::Classifiers { found: 0, .. }) if own > 0 => {
+                            listener.class(session.logits(0)?, class)
                         }
+                        Err(error) => Err(error.into()),
                     }
-                }
-            }
-        }
-        Ok(())
+                },
+            )
+        })
     }
 
     fn forward(
