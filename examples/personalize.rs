@@ -12,7 +12,7 @@ use lowrank::adapter::{Choice, SharedAdapter, SharedSet};
 use lowrank::archive::ArchiveFile;
 use lowrank::model::llama::Llama;
 use lowrank::runtime::{Limits, Memory, Sampler, Serial, Session, need};
-use lowrank::text::{Message, TextBorder};
+use lowrank::text::{Message, Tokenizer};
 use lowrank::train::data::{DataOptions, Dataset, Task};
 use lowrank::train::{Control, Event, Length, Method, Options, RunOptions, Trainer, run};
 
@@ -34,11 +34,11 @@ const CORRECTIONS: [(&str, &str); 4] = [
 fn answer(
     set: &SharedSet<Llama<'_>>,
     model: Llama<'_>,
-    border: &TextBorder,
+    tokenizer: &Tokenizer,
     question: &str,
 ) -> Result<String, Failure> {
-    let prompt = border.render_chat(&[Message::new("user", question)], true)?;
-    let prompt = border.encode_prompt(&prompt)?;
+    let prompt = tokenizer.render_chat(&[Message::new("user", question)], true)?;
+    let prompt = tokenizer.encode_prompt(&prompt)?;
     let limits = Limits::new(prompt.len() + 48);
     let mut memory = Memory::new(need(model.config(), &limits));
     let pinned = set.pin(&[USER]).ok();
@@ -50,17 +50,17 @@ fn answer(
     let mut written = Vec::new();
     for _ in 0..40 {
         let token = session.sample(0, &mut Sampler::greedy())?;
-        if border.is_stop(token) {
+        if tokenizer.is_stop(token) {
             break;
         }
         written.push(token);
         session.step(&[(0, token)])?;
     }
-    Ok(border.decode(&written, false)?)
+    Ok(tokenizer.decode(&written, false)?)
 }
 
 /// Learns the corrections over the resident base; returns the adapter's archive.
-fn learn(model: Llama<'_>, border: &TextBorder) -> Result<SharedAdapter, Failure> {
+fn learn(model: Llama<'_>, tokenizer: &Tokenizer) -> Result<SharedAdapter, Failure> {
     let mut file = tempfile::Builder::new().suffix(".jsonl").tempfile()?;
     for (question, better) in CORRECTIONS {
         let messages = [("user", question), ("assistant", better)]
@@ -69,7 +69,7 @@ fn learn(model: Llama<'_>, border: &TextBorder) -> Result<SharedAdapter, Failure
     }
     let data_options =
         DataOptions { max_length: 96, completions_only: true, ..DataOptions::default() };
-    let data = Dataset::open(file.path(), Task::LanguageModel, Some(border), data_options)?;
+    let data = Dataset::open(file.path(), Task::LanguageModel, Some(tokenizer), data_options)?;
     let options =
         Options { learning_rate: 2e-3, checkpointing: true, ..Options::new(Method::Lora) };
     let mut trainer = Trainer::new(model, options, Vec::new())?;
@@ -88,16 +88,16 @@ fn main() -> Result<(), Failure> {
     let path = std::env::args().nth(1).ok_or("usage: personalize BASE.lrk")?;
     let file = ArchiveFile::open(&path)?;
     let model = Llama::open(&file)?;
-    let border = TextBorder::new(&model)?;
+    let tokenizer = Tokenizer::new(&model)?;
     let set = SharedSet::new(model);
 
-    let before = answer(&set, model, &border, QUESTION)?;
+    let before = answer(&set, model, &tokenizer, QUESTION)?;
     println!("before: {before}");
     let learnt = AtomicBool::new(false);
     let served = std::thread::scope(|scope| -> Result<usize, Failure> {
         let teacher = scope.spawn(|| {
             let expected = set.generation(USER);
-            let published = learn(model, &border)
+            let published = learn(model, &tokenizer)
                 .and_then(|adapter| Ok(set.replace(USER, expected, Arc::new(adapter))?));
             learnt.store(true, Ordering::Release);
             published
@@ -105,13 +105,13 @@ fn main() -> Result<(), Failure> {
         // The server does not wait for the teacher.
         let mut served = 0;
         while !learnt.load(Ordering::Acquire) {
-            answer(&set, model, &border, QUESTION)?;
+            answer(&set, model, &tokenizer, QUESTION)?;
             served += 1;
         }
         teacher.join().map_err(|_| "the teacher panicked")??;
         Ok(served)
     })?;
-    let after = answer(&set, model, &border, QUESTION)?;
+    let after = answer(&set, model, &tokenizer, QUESTION)?;
     println!("served meanwhile: {served} answers");
     println!("after:  {after}");
     if after == before {

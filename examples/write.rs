@@ -22,7 +22,7 @@ use lowrank::kernel::{Precision, kernels};
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
 use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Serial, Session, need};
-use lowrank::text::{Message, TextBorder};
+use lowrank::text::{Message, Tokenizer};
 use serde_json::{Value, json};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -60,12 +60,12 @@ fn main() -> Result<(), Failure> {
     let (rows, workers) = (number(0, 32)?.max(1), number(1, 2)?.max(1));
     let file = ArchiveFile::open(base)?;
     let model = Llama::open(&file)?;
-    let border = TextBorder::new(&model)?;
+    let tokenizer = Tokenizer::new(&model)?;
     let source = fs::read_to_string(prompts)?;
     let prompts = source
         .lines()
         .enumerate()
-        .map(|(i, line)| prompt(&border, line, i))
+        .map(|(i, line)| prompt(&tokenizer, line, i))
         .collect::<Result<Vec<_>, _>>()?;
 
     let start = Instant::now();
@@ -75,8 +75,8 @@ fn main() -> Result<(), Failure> {
         for worker in 0..workers {
             let own: Vec<(usize, &Prompt)> =
                 prompts.iter().enumerate().skip(worker).step_by(workers).collect();
-            let border = &border;
-            handles.push(scope.spawn(move || write(model, border, &own, rows)));
+            let tokenizer = &tokenizer;
+            handles.push(scope.spawn(move || write(model, tokenizer, &own, rows)));
         }
         let mut count = 0;
         for handle in handles {
@@ -97,7 +97,7 @@ fn main() -> Result<(), Failure> {
 }
 
 /// A line of the prompts' file.
-fn prompt(border: &TextBorder, line: &str, number: usize) -> Result<Prompt, Failure> {
+fn prompt(tokenizer: &Tokenizer, line: &str, number: usize) -> Result<Prompt, Failure> {
     let json: Value = serde_json::from_str(line)?;
     let wrong = |what: &str| format!("line {}: {what}", number + 1);
     let mut messages = Vec::new();
@@ -109,7 +109,7 @@ fn prompt(border: &TextBorder, line: &str, number: usize) -> Result<Prompt, Fail
     }
     let text = |key: &str| json[key].as_str().map(str::to_owned);
     let start = text("start").unwrap_or_default();
-    let tokens = border.encode_prompt(&(border.render_chat(&messages, true)? + &start))?;
+    let tokens = tokenizer.encode_prompt(&(tokenizer.render_chat(&messages, true)? + &start))?;
     if tokens.len() + LONGEST > CONTEXT {
         return Err(
             wrong(&format!("{} tokens, at most {} fit", tokens.len(), CONTEXT - LONGEST)).into()
@@ -126,7 +126,7 @@ fn prompt(border: &TextBorder, line: &str, number: usize) -> Result<Prompt, Fail
 /// The lines of all these texts with their places, and how many tokens were written.
 fn write(
     model: Llama<'_>,
-    border: &TextBorder,
+    tokenizer: &Tokenizer,
     prompts: &[(usize, &Prompt)],
     rows: usize,
 ) -> Result<(Vec<(usize, String)>, usize), Failure> {
@@ -160,8 +160,8 @@ fn write(
             }
             let Some(Row { prompt, place, sampler, written }) = row else { continue };
             let token = session.sample(i, sampler)?;
-            let text = border.decode(written, false)?;
-            let ended = border.is_stop(token)
+            let text = tokenizer.decode(written, false)?;
+            let ended = tokenizer.is_stop(token)
                 || prompt.until.as_ref().is_some_and(|until| text.contains(until));
             if ended || written.len() == LONGEST {
                 texts.push((

@@ -14,7 +14,7 @@ use lowrank::import::BaseOptions;
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
 use lowrank::runtime::{KvFormat, Limits, Memory, need};
-use lowrank::text::{Message, TemplateVariables, TextBorder};
+use lowrank::text::{Message, TemplateVariables, Tokenizer};
 use lowrank::{Error, Field};
 use model_folder::Folder;
 
@@ -241,11 +241,11 @@ fn the_chat_template_is_applied() {
     unsafe {
         assert_eq!(lowrank_text_close(text, null_mut()), 0);
     }
-    let border = TextBorder::new(&Llama::open(&archive).unwrap()).unwrap();
+    let tokenizer = Tokenizer::new(&Llama::open(&archive).unwrap()).unwrap();
     let mut variables = TemplateVariables::new();
     variables.set("thinks", "false").unwrap();
     let messages = [Message::new("user", "a b"), Message::new("assistant", "c é")];
-    let expected = border.render_chat_with(&messages, true, &variables).unwrap();
+    let expected = tokenizer.render_chat_with(&messages, true, &variables).unwrap();
     assert_eq!(&buffer[..length], expected.as_bytes());
     assert_eq!(expected, "user: a b\nassistant: c é\n>!");
 }

@@ -18,7 +18,7 @@ use lowrank::model::llama::Llama;
 use lowrank::runtime::{
     Encoder, EncoderLimits, Limits, Memory, Serial, Session, encoder_need, need,
 };
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 use lowrank::train::data::{DataOptions, Dataset, Task};
 use lowrank::train::{
     AnyBase, Control, Length, Method, Options, RunOptions, Shape, Trainer, Warmup, finish, run,
@@ -220,7 +220,7 @@ fn a_text_is_encoded_as_embed_does() {
     let folder = tempfile::tempdir().unwrap();
     let archive = fresh(folder.path(), BERT);
     let base = base_of(&archive, true);
-    let border = TextBorder::for_encoder(&Bert::open(&archive).unwrap()).unwrap();
+    let tokenizer = Tokenizer::for_encoder(&Bert::open(&archive).unwrap()).unwrap();
     let mut place = [0u64; LOWRANK_TEXT_BYTES / 8];
     let (place, bytes) = room(&mut place);
     let mut text = null_mut();
@@ -241,7 +241,8 @@ fn a_text_is_encoded_as_embed_does() {
                 &mut cut,
                 null_mut(),
             );
-            let expected = border.encode_text(string, if most == 0 { 40 } else { most }).unwrap();
+            let expected =
+                tokenizer.encode_text(string, if most == 0 { 40 } else { most }).unwrap();
             assert_eq!((code, &tokens[..count], cut), (0, &expected.0[..], expected.1));
         }
         assert_eq!(lowrank_text_close(text, null_mut()), 0);
@@ -300,10 +301,11 @@ fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
     std::fs::write(&data, lines.concat()).unwrap();
 
     let model = Llama::open(&archive).unwrap();
-    let border = TextBorder::new(&model).unwrap();
+    let tokenizer = Tokenizer::new(&model).unwrap();
     let data_options = DataOptions { max_length: 32, ..DataOptions::default() };
-    let open =
-        || Dataset::open(&data, Task::LanguageModel, Some(&border), data_options.clone()).unwrap();
+    let open = || {
+        Dataset::open(&data, Task::LanguageModel, Some(&tokenizer), data_options.clone()).unwrap()
+    };
     let options = Options {
         rank: 2,
         alpha: 4.0,
@@ -360,7 +362,7 @@ fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
 
     // Published: a session of C that chooses it has the logits of Rust's.
     let file = ArchiveFile::open(&output).unwrap();
-    let prompt = border.encode_prompt("a map").unwrap();
+    let prompt = tokenizer.encode_prompt("a map").unwrap();
     let mut slots = [Slot::EMPTY];
     let mut set = AdapterSet::new(&mut slots, &model);
     set.attach(0, Adapter::open(&expected).unwrap()).unwrap();

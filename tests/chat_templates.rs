@@ -6,12 +6,12 @@ mod text_base;
 
 use lowrank::archive::schema;
 use lowrank::model::llama::Llama;
-use lowrank::text::{Message, TemplateVariables, TextBorder};
+use lowrank::text::{Message, TemplateVariables, Tokenizer};
 use serde_json::{Value, json};
 use text_base::base_with;
 
-/// A text border with this template; its tokens do not matter.
-fn border(template: &str) -> TextBorder {
+/// A tokenizer with this template; its tokens do not matter.
+fn tokenizer(template: &str) -> Tokenizer {
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
         "added_tokens": [], "pre_tokenizer": null, "post_processor": null, "decoder": null,
@@ -29,7 +29,7 @@ fn border(template: &str) -> TextBorder {
         add_bos: false,
         stop: &[1],
     };
-    TextBorder::new(&Llama::open(&base_with(text, 2)).unwrap()).unwrap()
+    Tokenizer::new(&Llama::open(&base_with(text, 2)).unwrap()).unwrap()
 }
 
 fn variables(pairs: &[(&str, &str)]) -> TemplateVariables {
@@ -57,8 +57,8 @@ fn every_expression_renders_as_in_transformers() {
     assert!(cases.len() > 200);
     let mut wrong = Vec::new();
     for case in cases {
-        let border = border(case["template"].as_str().unwrap());
-        let rendered = border.render_chat_with(&messages, true, &given);
+        let tokenizer = tokenizer(case["template"].as_str().unwrap());
+        let rendered = tokenizer.render_chat_with(&messages, true, &given);
         let expected = case["text"].as_str().unwrap();
         if rendered.as_deref() != Ok(expected) {
             wrong.push(format!("{}: {rendered:?}, expected {expected:?}", case["name"]));
@@ -70,7 +70,10 @@ fn every_expression_renders_as_in_transformers() {
 #[test]
 fn variables_are_json_or_else_text_and_go_before_special_tokens() {
     let show = |template: &str, pairs: &[(&str, &str)]| {
-        border(template).with_template_variables(variables(pairs)).render_chat(&[], false).unwrap()
+        tokenizer(template)
+            .with_template_variables(variables(pairs))
+            .render_chat(&[], false)
+            .unwrap()
     };
     let thinks = "{{ 'off' if enable_thinking is false else 'on' }}";
     assert_eq!(show(thinks, &[]), "on");
@@ -115,7 +118,7 @@ fn what_python_refuses_is_refused_with_one_sentence() {
         ("'%s' % 'a'", "% operator"),
         ("'{!r}'.format('a')", "'!'"),
     ] {
-        let error = border(&format!("{{{{ {expression} }}}}")).render_chat(&[], false);
+        let error = tokenizer(&format!("{{{{ {expression} }}}}")).render_chat(&[], false);
         let error = error.expect_err(expression).to_string();
         assert!(error.contains(words) && !error.contains('\n'), "{expression}: {error}");
     }

@@ -10,7 +10,7 @@ use lowrank::file::FileError;
 use lowrank::import::{BaseOptions, Gguf, HuggingFace, Source, Tensor, TextParts, base_to_buffer};
 use lowrank::model::llama::{Config, Llama};
 use lowrank::quant::Format;
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 use safetensors::SafeTensors;
 
 fn golden(path: &str) -> PathBuf {
@@ -87,7 +87,7 @@ fn other_families_text_border_and_int8_edges() {
         assert!(codes(&again), "{name}");
         if name == "qwen2" {
             // transformers builds the tokenizer of this type anew, whatever class a folder names.
-            let [ours, theirs] = [&model, &again].map(|model| TextBorder::new(model).unwrap());
+            let [ours, theirs] = [&model, &again].map(|model| Tokenizer::new(model).unwrap());
             for text in ["Read 42 lines\n  of text", "to be<|eos|> or not"] {
                 let ids = ours.encode_prompt(text).unwrap();
                 assert_eq!(theirs.encode_prompt(text).unwrap(), ids, "{name}: {text:?}");
@@ -124,7 +124,7 @@ fn a_base_that_is_not_nf4_is_refused_by_name_and_leaves_nothing() {
     assert!(!directory.exists());
 }
 
-/// A source without one of its tensors, with another text border.
+/// A source without one of its tensors, with another tokenizer.
 struct Changed<S>(S, &'static str, TextParts);
 
 impl<S: Source> Source for Changed<S> {

@@ -12,7 +12,7 @@ use lowrank::model::llama::{self, Llama};
 use lowrank::model::lstm::{Head, Lstm};
 use lowrank::model::mlp::Mlp;
 use lowrank::quant::{Format, Matrix};
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 
 fn floats() -> BaseOptions {
     BaseOptions { weights: Format::F32, embedding: Format::F32, ..BaseOptions::default() }
@@ -102,7 +102,7 @@ fn encoders_lstms_and_perceptrons_start_as_their_libraries_start_them() {
         (model.layer(0).attention_norm.weight, model.layer(0).q.bias),
         ([1.0; 48].as_slice(), [0.0; 48].as_slice())
     );
-    let (ids, cut) = TextBorder::for_encoder(&model).unwrap().encode_text("hi", 40).unwrap();
+    let (ids, cut) = Tokenizer::for_encoder(&model).unwrap().encode_text("hi", 40).unwrap();
     assert_eq!((ids, cut), (vec![256, 104, 105, 257], 0));
 
     let lstm = r#"{"model_type": "lstm", "vocab_size": 50, "embedding_size": 40, "hidden_size": 36, "num_layers": 2, "labels": ["a", "b"]}"#;
@@ -138,7 +138,7 @@ fn the_seed_decides_everything() {
 fn the_byte_tokenizer_reads_and_writes_any_text() {
     let archive = make(LLAMA, 1, &floats()).unwrap();
     let model = Llama::open(&archive).unwrap();
-    let text = TextBorder::new(&model).unwrap();
+    let text = Tokenizer::new(&model).unwrap();
     let content = "Zwölf\r\n\tBoxkämpfer 🥊 \u{0} \u{ad}";
     let ids = text.encode_prompt(content).unwrap();
     assert_eq!(ids[0], 256);
@@ -163,7 +163,7 @@ fn a_tokenizer_beside_the_configuration_is_carried() {
     let model = Lstm::open(&archive).unwrap();
     assert_eq!(model.config().vocab, 3);
     assert_eq!(
-        TextBorder::for_lstm(&model).unwrap().encode_prompt("bad good ugly").unwrap(),
+        Tokenizer::for_lstm(&model).unwrap().encode_prompt("bad good ugly").unwrap(),
         [2, 1, 0]
     );
 }

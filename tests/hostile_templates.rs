@@ -5,14 +5,14 @@ mod common;
 mod text_base;
 
 use lowrank::model::llama::Llama;
-use lowrank::text::{Message, TextBorder};
+use lowrank::text::{Message, Tokenizer};
 use text_base::{base, tokenizer};
 
 /// The template rendered for one message, in an archive of its own.
 fn render(template: &str) -> Result<String, String> {
     let archive = base(&tokenizer(|_| ()), template);
-    let border = TextBorder::new(&Llama::open(&archive).unwrap()).unwrap();
-    border.render_chat(&[Message::new("user", "hi")], true).map_err(|error| error.to_string())
+    let tokenizer = Tokenizer::new(&Llama::open(&archive).unwrap()).unwrap();
+    tokenizer.render_chat(&[Message::new("user", "hi")], true).map_err(|error| error.to_string())
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod model_folder;
 mod text_base;
 
 use lowrank::model::llama::Llama;
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 use model_folder::{Folder, exact};
 use serde_json::{Value, json};
 use text_base::{base, tokenizer};
@@ -19,7 +19,7 @@ fn set(place: &str, value: Value) -> Vec<u8> {
 #[track_caller]
 fn refused(tokenizer: &[u8], parts: &[&str]) {
     let archive = base(tokenizer, "");
-    let error = TextBorder::new(&Llama::open(&archive).unwrap()).expect_err("opened").to_string();
+    let error = Tokenizer::new(&Llama::open(&archive).unwrap()).expect_err("opened").to_string();
     for part in parts {
         assert!(error.contains(part), "\"{part}\" is not in: {error}");
     }
@@ -33,9 +33,9 @@ fn import(tokenizer: &[u8]) -> Folder {
     folder
 }
 
-fn border(tokenizer: &[u8]) -> TextBorder {
+fn opened(tokenizer: &[u8]) -> Tokenizer {
     import(tokenizer).import(&exact()).unwrap();
-    TextBorder::new(&Llama::open(&base(tokenizer, "")).unwrap()).unwrap()
+    Tokenizer::new(&Llama::open(&base(tokenizer, "")).unwrap()).unwrap()
 }
 
 #[test]
@@ -60,8 +60,8 @@ fn merges_that_do_not_fit_the_vocabulary_are_refused_by_name() {
         whole["model"]["continuing_subword_prefix"] = "##".into();
         whole["model"]["merges"] = json!([["a", "##b"]]);
     });
-    assert_eq!(border(&good).encode("ab abc", true).unwrap()[0], 3);
-    assert_eq!(border(&tokenizer(|_| ())).encode("abc", true).unwrap(), [3, 2]);
+    assert_eq!(opened(&good).encode("ab abc", true).unwrap()[0], 3);
+    assert_eq!(opened(&tokenizer(|_| ())).encode("abc", true).unwrap(), [3, 2]);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn precompiled_tables_are_walked_before_they_are_used() {
     for (at, texts) in [(9, &b"b\0"[..]), (1, "é\0".as_bytes()), (0, &[b'x'; 1000])] {
         refused(&set("/normalizer", leaf(at, texts)), &["normalizer.Precompiled"]);
     }
-    let good = border(&set("/normalizer", leaf(0, b"b\0")));
+    let good = opened(&set("/normalizer", leaf(0, b"b\0")));
     assert_eq!(good.encode("ac", true).unwrap(), [1, 2]);
 }
 
@@ -209,9 +209,9 @@ fn replacement_bombs_are_refused_before_they_go_off() {
     refused(&set("/normalizer", bomb(11, 10)), &["normalizer", "one byte could become"]);
     refused(&set("/normalizer", bomb(2, 1 << 15)), &["normalizer"]);
     // A description that is within bounds: short texts work, a long one is refused.
-    let border = border(&set("/normalizer", bomb(4, 10)));
-    assert_eq!(border.encode("b", true).unwrap().len(), 10_000);
-    let error = border.encode(&"b".repeat(1 << 20), true).unwrap_err().to_string();
+    let tokenizer = opened(&set("/normalizer", bomb(4, 10)));
+    assert_eq!(tokenizer.encode("b", true).unwrap().len(), 10_000);
+    let error = tokenizer.encode(&"b".repeat(1 << 20), true).unwrap_err().to_string();
     assert!(error.contains("normalizers would make"), "{error}");
     let decoder =
         |content: usize| json!({ "type": "Sequence", "decoders": vec![step(content); 8] });
@@ -228,5 +228,5 @@ fn settings_of_a_training_run_are_dropped_whatever_they_say() {
             "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "a",
         });
     });
-    assert_eq!(border(&bytes).encode("abc", true).unwrap(), [3, 2]);
+    assert_eq!(opened(&bytes).encode("abc", true).unwrap(), [3, 2]);
 }

@@ -1,4 +1,4 @@
-//! The text border of a Hugging Face folder: what is put in front, what ends a turn and which
+//! The tokenizer of a Hugging Face folder: what is put in front, what ends a turn and which
 //! template counts, as transformers 5 decides it; and damaged files, refused by name.
 
 mod model_folder;

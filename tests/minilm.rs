@@ -9,7 +9,7 @@ use lowrank::kernel::Precision;
 use lowrank::model::bert::Bert;
 use lowrank::quant::Format;
 use lowrank::runtime::{Encoder, EncoderLimits, Memory, Threads, encoder_need};
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -37,12 +37,12 @@ fn embed(
     .unwrap();
     let model = Bert::verify(&archive).unwrap();
     assert_eq!((model.max_length(), model.config().normalize), (256, true));
-    let border = TextBorder::for_encoder(&model).unwrap();
+    let tokenizer = Tokenizer::for_encoder(&model).unwrap();
     let texts = String::from_utf8(golden("texts.jsonl")).unwrap();
     for (line, ids) in texts.lines().zip(ids) {
         let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(
-            &border.encode_text(line["text"].as_str().unwrap(), model.max_length()).unwrap().0,
+            &tokenizer.encode_text(line["text"].as_str().unwrap(), model.max_length()).unwrap().0,
             ids,
             "{line}"
         );

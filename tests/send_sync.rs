@@ -47,7 +47,7 @@ const _: () = {
     use lowrank::adapter::{Pinned, SharedAdapter, SharedSet};
     use lowrank::archive::ArchiveFile;
     use lowrank::runtime::{Memory, Threads};
-    use lowrank::text::{StreamDecoder, TextBorder};
+    use lowrank::text::{StreamDecoder, Tokenizer};
     use lowrank::train::data::Dataset;
     use lowrank::train::{AnyBase, Report, Trainer};
     both::<SharedAdapter>();
@@ -56,7 +56,7 @@ const _: () = {
     both::<ArchiveFile>();
     both::<Memory>();
     both::<Threads>();
-    both::<TextBorder>();
+    both::<Tokenizer>();
     moves::<StreamDecoder<'static>>();
     both::<Dataset<'static>>();
     both::<AnyBase<'static>>();

@@ -7,7 +7,7 @@ use std::fs;
 
 use lowrank::import::{HuggingFaceBert, bert_to_buffer};
 use lowrank::model::bert::{Bert, Pooling};
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 use model_folder::{Folder, Stored, exact, golden};
 use serde_json::{Value, json};
 
@@ -187,7 +187,7 @@ fn texts_are_lowered_where_sentence_transformers_is_told_to() {
         folder.write(place.path());
         let source = HuggingFaceBert::open(place.path()).unwrap();
         let archive = bert_to_buffer(&source, &exact(), &mut |_| {}).unwrap();
-        TextBorder::for_encoder(&Bert::open(&archive).unwrap())
+        Tokenizer::for_encoder(&Bert::open(&archive).unwrap())
             .unwrap()
             .encode_for_model(text)
             .unwrap()

@@ -11,7 +11,7 @@ use lowrank::kernel::Precision;
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
 use lowrank::runtime::{KvFormat, Limits, Memory, Sampler, Session, Threads, need};
-use lowrank::text::{Message, TextBorder};
+use lowrank::text::{Message, Tokenizer};
 use lowrank::train::data::{DataOptions, Dataset, Task};
 use lowrank::train::evaluate;
 use serde_json::Value;
@@ -105,7 +105,7 @@ fn greedy_continuations_equal_those_of_transformers() {
     let model = Llama::open(&archive).unwrap();
     for case in json("tests/golden/smollm2/greedy.json").as_array().unwrap() {
         let (prompt, expected) = (ids(&case["prompt_ids"]), ids(&case["continuation_ids"]));
-        let text = TextBorder::new(&model).unwrap();
+        let text = Tokenizer::new(&model).unwrap();
         assert_eq!(text.encode(case["prompt"].as_str().unwrap(), true).unwrap(), prompt);
         let written = with_session(model, None, |session| {
             session.prefill(0, &prompt).unwrap();
@@ -124,31 +124,31 @@ fn greedy_continuations_equal_those_of_transformers() {
 fn text_is_that_of_llama_cpp_and_transformers() {
     let Some(gguf) = gguf() else { return };
     let archive = import(&gguf, Format::Nf4, Format::Int8);
-    let border = TextBorder::new(&Llama::open(&archive).unwrap()).unwrap();
+    let tokenizer = Tokenizer::new(&Llama::open(&archive).unwrap()).unwrap();
     let lines = |name: &str| -> Vec<Value> {
         let text = std::fs::read_to_string(root().join("tests/golden/smollm2").join(name)).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     for (line, expected) in lines("lines.jsonl").iter().zip(lines("ids.jsonl")) {
         let (text, expected) = (line["text"].as_str().unwrap(), ids(&expected["ids"]));
-        assert_eq!(border.encode(text, true).unwrap(), expected, "{text:?}");
+        assert_eq!(tokenizer.encode(text, true).unwrap(), expected, "{text:?}");
         // Token by token gives the same text.
-        let mut stream = border.stream();
+        let mut stream = tokenizer.stream();
         let mut streamed = String::new();
         for &id in &expected {
             let piece = stream.push(id).unwrap();
             streamed += &piece;
         }
         streamed += &stream.finish();
-        assert_eq!(streamed, border.decode(&expected, false).unwrap(), "{text:?}");
+        assert_eq!(streamed, tokenizer.decode(&expected, false).unwrap(), "{text:?}");
     }
     for case in json("tests/golden/smollm2/chat.json")["conversations"].as_array().unwrap() {
         let message =
             |m: &Value| Message::new(m["role"].as_str().unwrap(), m["content"].as_str().unwrap());
         let messages: Vec<_> = case["messages"].as_array().unwrap().iter().map(message).collect();
-        let rendered = border.render_chat(&messages, true).unwrap();
+        let rendered = tokenizer.render_chat(&messages, true).unwrap();
         assert_eq!(rendered, case["text"].as_str().unwrap());
-        assert_eq!(border.encode_prompt(&rendered).unwrap(), ids(&case["ids"]));
+        assert_eq!(tokenizer.encode_prompt(&rendered).unwrap(), ids(&case["ids"]));
     }
 }
 
@@ -160,7 +160,7 @@ fn perplexity_is_that_of_transformers_and_of_bitsandbytes() {
     let measure = |weights, embedding| {
         let archive = import(&gguf, weights, embedding);
         let model = Llama::open(&archive).unwrap();
-        let tokens = TextBorder::new(&model).unwrap().encode(&text, false).unwrap();
+        let tokens = Tokenizer::new(&model).unwrap().encode(&text, false).unwrap();
         assert_eq!(tokens.len() as u64, golden["tokens"].as_u64().unwrap());
         perplexity(model, KvFormat::F32, None, &[tokens])
     };
@@ -183,7 +183,7 @@ fn keys_and_values_in_fewer_bits_cost_little_perplexity() {
     let archive = import(&gguf, Format::Nf4, Format::Int8);
     let model = Llama::open(&archive).unwrap();
     let text = std::fs::read_to_string(root().join("tests/golden/smollm2/text.txt")).unwrap();
-    let tokens = TextBorder::new(&model).unwrap().encode(&text, false).unwrap();
+    let tokens = Tokenizer::new(&model).unwrap().encode(&text, false).unwrap();
     let [f32, f16, int8] = [KvFormat::F32, KvFormat::F16, KvFormat::Int8]
         .map(|kv| perplexity(model, kv, None, std::slice::from_ref(&tokens)));
     println!("perplexity with keys and values in f32 {f32:.4}, f16 {f16:.4}, int8 {int8:.4}");
@@ -196,7 +196,7 @@ fn each_style_adapter_is_best_at_its_own_style() {
     let Some(gguf) = gguf() else { return };
     let archive = import(&gguf, Format::Nf4, Format::Int8);
     let model = Llama::open(&archive).unwrap();
-    let border = TextBorder::new(&model).unwrap();
+    let tokenizer = Tokenizer::new(&model).unwrap();
     let styles: Vec<PathBuf> = {
         let entries = std::fs::read_dir(root().join("examples/style")).unwrap();
         let mut folders: Vec<_> = entries
@@ -220,7 +220,7 @@ fn each_style_adapter_is_best_at_its_own_style() {
         let data = Dataset::open(
             folder.with_extension("held-out.jsonl"),
             Task::LanguageModel,
-            Some(&border),
+            Some(&tokenizer),
             options,
         )
         .unwrap();

@@ -1,4 +1,4 @@
-//! The text border: special tokens, streaming without half characters, chat templates, and clear
+//! The tokenizer: special tokens, streaming without half characters, chat templates, and clear
 //! errors.
 
 mod common;
@@ -7,7 +7,7 @@ mod text_base;
 use common::Numbers;
 use lowrank::archive::schema;
 use lowrank::model::llama::Llama;
-use lowrank::text::{Message, TextBorder};
+use lowrank::text::{Message, Tokenizer};
 use lowrank::train::data::{DataOptions, Dataset, IGNORE, Inputs, Targets, Task};
 use serde_json::json;
 use text_base::base_with;
@@ -44,7 +44,7 @@ const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}
 [{{ m.role.upper() }}] {{ m.content.strip() }}
 {% endfor %}{% if add_generation_prompt %}[ASSISTANT]{% endif %}";
 
-fn border(template: &str, add_bos: bool) -> TextBorder {
+fn opened(template: &str, add_bos: bool) -> Tokenizer {
     let tokenizer = tokenizer();
     let text = schema::Text {
         tokenizer: &tokenizer,
@@ -53,12 +53,12 @@ fn border(template: &str, add_bos: bool) -> TextBorder {
         add_bos,
         stop: &[257],
     };
-    TextBorder::new(&Llama::open(&base_with(text, 258)).unwrap()).unwrap()
+    Tokenizer::new(&Llama::open(&base_with(text, 258)).unwrap()).unwrap()
 }
 
 #[test]
 fn special_tokens_and_the_rule_about_bos() {
-    let (plain, leading) = (border("", false), border("", true));
+    let (plain, leading) = (opened("", false), opened("", true));
     assert_eq!(plain.encode("a</s>", true).unwrap(), [97, 257]);
     assert_eq!(plain.encode("a</s>", false).unwrap(), [97, 60, 47, 115, 62]);
     assert_eq!(plain.encode_prompt("a").unwrap(), [97]);
@@ -74,11 +74,11 @@ fn special_tokens_and_the_rule_about_bos() {
 
 #[test]
 fn conversations_become_training_data_as_the_template_renders_them() {
-    let (border, directory) = (border(TEMPLATE, true), tempfile::tempdir().unwrap());
+    let (tokenizer, directory) = (opened(TEMPLATE, true), tempfile::tempdir().unwrap());
     let path = directory.path().join("chat.jsonl");
     std::fs::write(&path, r#"{"messages": [{"role": "user", "content": " hi"}, {"role": "assistant", "content": "yes</s>"}]}"#).unwrap();
     let options = DataOptions { completions_only: true, ..DataOptions::default() };
-    let dataset = Dataset::open(&path, Task::LanguageModel, Some(&border), options).unwrap();
+    let dataset = Dataset::open(&path, Task::LanguageModel, Some(&tokenizer), options).unwrap();
     let batch = dataset.batch(&[0]).unwrap();
     let mut ids = vec![256];
     ids.extend(b"[USER] hi\n[ASSISTANT] yes".map(u32::from));
@@ -92,11 +92,11 @@ fn conversations_become_training_data_as_the_template_renders_them() {
 
 #[test]
 fn a_stream_never_prints_half_a_character_and_loses_nothing() {
-    let border = border("", false);
+    let tokenizer = opened("", false);
     for text in ["plain", "naïve €5 日本語 👩‍🚀🇩🇪", "a\u{301}\u{200d} b", "\u{fffd} itself", ""]
     {
-        let ids = border.encode(text, true).unwrap();
-        let mut stream = border.stream();
+        let ids = tokenizer.encode(text, true).unwrap();
+        let mut stream = tokenizer.stream();
         let mut whole = String::new();
         for (i, &id) in ids.iter().enumerate() {
             let piece = stream.push(id).unwrap();
@@ -113,15 +113,15 @@ fn a_stream_never_prints_half_a_character_and_loses_nothing() {
 }
 
 /// The text of `ids`, token by token.
-fn streamed(border: &TextBorder, ids: &[u32]) -> String {
-    let mut stream = border.stream();
+fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+    let mut stream = tokenizer.stream();
     let pieces: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
     pieces + &stream.finish()
 }
 
 #[test]
 fn a_stream_is_the_whole_decoded_whatever_the_bytes() {
-    let border = border("", false);
+    let tokenizer = opened("", false);
     let cases: [&[u32]; 6] = [
         &[0xff, 0xfe, 0xfd, 97, 0xe2, 0x82],
         // A character behind more garbage than a character is long, and behind special tokens.
@@ -135,7 +135,7 @@ fn a_stream_is_the_whole_decoded_whatever_the_bytes() {
         let bytes: Vec<u8> = ids.iter().filter_map(|&id| u8::try_from(id).ok()).collect();
         let expected = String::from_utf8_lossy(&bytes);
         assert_eq!(
-            (streamed(&border, ids), border.decode(ids, false).unwrap()),
+            (streamed(&tokenizer, ids), tokenizer.decode(ids, false).unwrap()),
             (expected.to_string(), expected.to_string()),
             "{ids:?}"
         );
@@ -145,7 +145,7 @@ fn a_stream_is_the_whole_decoded_whatever_the_bytes() {
         // Mostly beginnings and continuations of characters.
         let ids: Vec<u32> =
             (0..12).map(|_| ((numbers.next() + 1.0) * 64.0) as u32 + 0x80).collect();
-        assert_eq!(streamed(&border, &ids), border.decode(&ids, false).unwrap(), "{ids:x?}");
+        assert_eq!(streamed(&tokenizer, &ids), tokenizer.decode(&ids, false).unwrap(), "{ids:x?}");
     }
 }
 
@@ -176,17 +176,17 @@ fn sentencepiece_bytes_and_spaces_stream_exactly() {
         stop: &[2],
         ..Default::default()
     };
-    let border = TextBorder::new(&Llama::open(&base_with(text, 11)).unwrap()).unwrap();
-    let ids = border.encode_prompt("a a€\nb").unwrap();
+    let tokenizer = Tokenizer::new(&Llama::open(&base_with(text, 11)).unwrap()).unwrap();
+    let ids = tokenizer.encode_prompt("a a€\nb").unwrap();
     assert_eq!(ids, [1, 8, 8, 3, 4, 5, 6, 9]);
     assert_eq!(
-        (streamed(&border, &ids), border.decode(&ids, false).unwrap()),
+        (streamed(&tokenizer, &ids), tokenizer.decode(&ids, false).unwrap()),
         ("a a€\nb".into(), "a a€\nb".into())
     );
-    let mut stream = border.stream();
+    let mut stream = tokenizer.stream();
     let pieces: Vec<String> = [8, 3, 4, 5, 8].iter().map(|&id| stream.push(id).unwrap()).collect();
     assert_eq!(pieces, ["a", "", "", "€", " a"]);
-    assert_eq!(streamed(&border, &[8, 3, 4, 9]), "a\u{fffd}b");
+    assert_eq!(streamed(&tokenizer, &[8, 3, 4, 9]), "a\u{fffd}b");
 }
 
 #[test]
@@ -197,8 +197,8 @@ fn a_prompt_is_never_cut_or_filled_up() {
     trained["padding"] = json!({ "strategy": { "Fixed": 16 }, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "a" });
     let trained = serde_json::to_vec(&trained).unwrap();
     let text = schema::Text { tokenizer: &trained, ..Default::default() };
-    let border = TextBorder::new(&Llama::open(&base_with(text, 258)).unwrap()).unwrap();
-    assert_eq!(border.encode("abcdefgh", true).unwrap().len(), 8);
+    let tokenizer = Tokenizer::new(&Llama::open(&base_with(text, 258)).unwrap()).unwrap();
+    assert_eq!(tokenizer.encode("abcdefgh", true).unwrap().len(), 8);
 }
 
 #[test]
@@ -211,15 +211,15 @@ fn templates_render_as_transformers_renders_them() {
             Message::new(m["role"].as_str().unwrap(), m["content"].as_str().unwrap())
         };
         let messages: Vec<_> = case["messages"].as_array().unwrap().iter().map(message).collect();
-        let rendered = border(case["template"].as_str().unwrap(), false)
+        let rendered = opened(case["template"].as_str().unwrap(), false)
             .render_chat(&messages, case["add_generation_prompt"] == true);
         assert_eq!(rendered.unwrap(), case["text"].as_str().unwrap(), "{}", case["name"]);
     }
     // The date depends on the day; its form does not.
-    let date = border("{{ strftime_now('%Y-%m-%d') }}", false).render_chat(&[], false).unwrap();
+    let date = opened("{{ strftime_now('%Y-%m-%d') }}", false).render_chat(&[], false).unwrap();
     assert!(date.len() == 10 && date.bytes().filter(u8::is_ascii_digit).count() == 8, "{date}");
     assert!(
-        border("{{ strftime_now('%!') }}", false)
+        opened("{{ strftime_now('%!') }}", false)
             .render_chat(&[], false)
             .unwrap_err()
             .to_string()
@@ -229,7 +229,7 @@ fn templates_render_as_transformers_renders_them() {
 
 #[test]
 fn chat_templates_render_as_in_transformers_and_fail_with_one_sentence() {
-    let chat = border(TEMPLATE, false);
+    let chat = opened(TEMPLATE, false);
     let messages = [Message::new("user", " hi "), Message::new("assistant", "yes")];
     assert_eq!(
         chat.render_chat(&messages, true).unwrap(),
@@ -238,22 +238,22 @@ fn chat_templates_render_as_in_transformers_and_fail_with_one_sentence() {
     let error = chat.render_chat(&[Message::new("system", "x")], true).unwrap_err().to_string();
     assert!(error.contains("no system messages"), "{error}");
     let error =
-        border("{% for x in %}", false).render_chat(&messages, true).unwrap_err().to_string();
+        opened("{% for x in %}", false).render_chat(&messages, true).unwrap_err().to_string();
     assert!(error.starts_with("the chat template cannot be rendered"), "{error}");
     let endless =
         "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
     assert!(
-        border(endless, false).render_chat(&messages, true).is_err(),
+        opened(endless, false).render_chat(&messages, true).is_err(),
         "an endless template stops"
     );
-    let error = border("", false).render_chat(&messages, true).unwrap_err().to_string();
+    let error = opened("", false).render_chat(&messages, true).unwrap_err().to_string();
     assert!(error.contains("no chat template"), "{error}");
 }
 
 #[test]
 fn a_missing_or_broken_tokenizer_is_one_clear_error() {
     let open = |text, vocab| {
-        TextBorder::new(&Llama::open(&base_with(text, vocab)).unwrap()).unwrap_err().to_string()
+        Tokenizer::new(&Llama::open(&base_with(text, vocab)).unwrap()).unwrap_err().to_string()
     };
     assert!(open(schema::Text::default(), 8).contains("has no tokenizer"));
     assert!(
@@ -263,8 +263,8 @@ fn a_missing_or_broken_tokenizer_is_one_clear_error() {
     // Tokens that the model does not have are an error where they occur, not before.
     let tokenizer = tokenizer();
     let archive = base_with(schema::Text { tokenizer: &tokenizer, ..Default::default() }, 200);
-    let border = TextBorder::new(&Llama::open(&archive).unwrap()).unwrap();
-    assert_eq!(border.encode("a", true).unwrap(), [97]);
-    let error = border.encode("a</s>", true).unwrap_err().to_string();
+    let tokenizer = Tokenizer::new(&Llama::open(&archive).unwrap()).unwrap();
+    assert_eq!(tokenizer.encode("a", true).unwrap(), [97]);
+    let error = tokenizer.encode("a</s>", true).unwrap_err().to_string();
     assert!(error.contains("\"</s>\" with id 257") && error.contains("199"), "{error}");
 }

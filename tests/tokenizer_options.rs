@@ -11,7 +11,7 @@ use std::fs;
 use lowrank::import::{BaseOptions, HuggingFace, HuggingFaceBert, base_to_buffer, bert_to_buffer};
 use lowrank::model::bert::Bert;
 use lowrank::model::llama::Llama;
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 use model_folder::{Folder, Stored, exact, golden};
 use serde_json::{Value, json};
 
@@ -67,21 +67,21 @@ fn folder(case: &Value) -> Folder {
     folder
 }
 
-/// The text border of an imported folder.
-fn border(folder: &Folder, options: &BaseOptions) -> Result<TextBorder, String> {
+/// The tokenizer of an imported folder.
+fn tokenizer(folder: &Folder, options: &BaseOptions) -> Result<Tokenizer, String> {
     let place = tempfile::tempdir().unwrap();
     folder.write(place.path());
     let say = |error: lowrank::file::FileError| error.to_string();
-    let border = if folder.config["model_type"] == "bert" {
+    let tokenizer = if folder.config["model_type"] == "bert" {
         let source = HuggingFaceBert::open(place.path()).map_err(say)?;
         let archive = bert_to_buffer(&source, options, &mut |_| {}).map_err(say)?;
-        TextBorder::for_encoder(&Bert::open(&archive).unwrap())
+        Tokenizer::for_encoder(&Bert::open(&archive).unwrap())
     } else {
         let source = HuggingFace::open(place.path()).map_err(say)?;
         let archive = base_to_buffer(&source, options, &mut |_| {}).map_err(say)?;
-        TextBorder::new(&Llama::open(&archive).unwrap())
+        Tokenizer::new(&Llama::open(&archive).unwrap())
     };
-    Ok(border.unwrap())
+    Ok(tokenizer.unwrap())
 }
 
 #[test]
@@ -91,9 +91,9 @@ fn ids_are_those_of_transformers_or_the_key_is_refused() {
     let mut wrong = Vec::new();
     for case in cases {
         let folder = folder(&case);
-        let border = border(&folder, &exact());
+        let tokenizer = tokenizer(&folder, &exact());
         if let Some(key) = case["refused"].as_str() {
-            let error = border.map(drop).expect_err(key);
+            let error = tokenizer.map(drop).expect_err(key);
             let is_named = error.contains(key) && error.contains("--without-tokenizer");
             assert!(is_named && !error.contains('\n'), "{case}: {error}");
             let skip = BaseOptions { without_tokenizer: true, ..exact() };
@@ -107,13 +107,13 @@ fn ids_are_those_of_transformers_or_the_key_is_refused() {
             }
             continue;
         }
-        let border = border.unwrap_or_else(|error| panic!("{case}: {error}"));
+        let tokenizer = tokenizer.unwrap_or_else(|error| panic!("{case}: {error}"));
         let expected = &ids[case["ids"].as_u64().unwrap() as usize];
         for (text, expected) in texts.as_array().unwrap().iter().zip(expected.as_array().unwrap()) {
             let text = text.as_str().unwrap();
             let found = match case["cut"].as_u64() {
-                Some(most) => border.encode_text(text, most as usize).unwrap().0,
-                None => border.encode_for_model(text).unwrap(),
+                Some(most) => tokenizer.encode_text(text, most as usize).unwrap().0,
+                None => tokenizer.encode_for_model(text).unwrap(),
             };
             if json!(found) != *expected {
                 wrong.push(format!("{case}\n  {text:?}: {found:?}, not {expected}"));
@@ -149,15 +149,15 @@ fn a_tokenizer_that_nothing_changes_goes_into_the_archive_as_it_is() {
 fn tokens_that_the_model_does_not_have_are_refused_where_they_occur() {
     // The tokenizer knows 268 tokens; the model has rows for those before `<tool>`.
     let settings = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "additional_special_tokens": ["<tool>"] });
-    let whole = border(&decoder(settings.clone(), VOCAB), &exact()).unwrap();
+    let whole = tokenizer(&decoder(settings.clone(), VOCAB), &exact()).unwrap();
     let id = whole.encode("<tool>", true).unwrap()[0];
-    let border = border(&decoder(settings, id as usize), &exact()).unwrap();
-    assert_eq!(border.encode("the <s>", true), whole.encode("the <s>", true));
+    let tokenizer = tokenizer(&decoder(settings, id as usize), &exact()).unwrap();
+    assert_eq!(tokenizer.encode("the <s>", true), whole.encode("the <s>", true));
     for refused in [
-        border.encode("a <tool>", true),
-        border.encode_prompt("a <tool>"),
-        border.encode_for_model("a <tool>"),
-        border.encode_text("a <tool>", 9).map(|(ids, _)| ids),
+        tokenizer.encode("a <tool>", true),
+        tokenizer.encode_prompt("a <tool>"),
+        tokenizer.encode_for_model("a <tool>"),
+        tokenizer.encode_text("a <tool>", 9).map(|(ids, _)| ids),
     ] {
         let error = refused.unwrap_err().to_string();
         for part in ["\"<tool>\"", &format!("id {id}"), &format!("ends at {}", id - 1)] {

@@ -14,7 +14,7 @@ use lowrank::runtime::{
     Memory, Predictor, PredictorLimits, Recurrent, RecurrentLimits, Sampler, Serial, Threads,
     predictor_need, recurrent_need,
 };
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets as Wanted};
 use lowrank::train::{Method, Options, Targets, Trainer};
 
@@ -443,7 +443,7 @@ fn an_lstm_learns_opinions_from_examples() {
 fn continued(
     model: Lstm<'_>,
     adapter: Option<&[u8]>,
-    text: &TextBorder,
+    text: &Tokenizer,
     expected: &str,
     given: usize,
 ) -> String {
@@ -471,8 +471,8 @@ fn an_lstm_learns_to_continue_a_text() {
     let config = r#"{"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 24, "hidden_size": 64, "num_layers": 1}"#;
     let archive = fresh(config, 1, Format::F32);
     let model = Lstm::open(&archive).unwrap();
-    let text = TextBorder::for_lstm(&model).unwrap();
-    let batch = |text: &TextBorder, content: &str| {
+    let text = Tokenizer::for_lstm(&model).unwrap();
+    let batch = |text: &Tokenizer, content: &str| {
         let tokens = text.encode_prompt(content).unwrap();
         assert_eq!(tokens.len(), 1 + content.len(), "a token per byte, and <s>");
         let next = tokens[1..].iter().copied().chain([IGNORE]).collect();

@@ -10,7 +10,7 @@
 
 #include <lowrank.h>
 
-#define CONTEXT 96
+#define CONTEXT 64
 
 static lowrank_error error;
 

@@ -13,7 +13,7 @@ use lowrank::quant::{Format, OwnedMatrix};
 use lowrank::runtime::{
     Encoder, EncoderLimits, Limits, Memory, Sampler, Serial, Session, encoder_need, need,
 };
-use lowrank::text::{Message, TextBorder};
+use lowrank::text::{Message, Tokenizer};
 use xxhash_rust::xxh64::Xxh64;
 
 /// The base of the repository's assets.
@@ -49,20 +49,20 @@ pub fn run_archive(archive: &[u8]) {
     let _ = (Lstm::verify(archive), Mlp::verify(archive));
     if let Ok(model) = Llama::open(archive) {
         run_decoder(model, None);
-        if let Ok(border) = TextBorder::new(&model) {
-            run_text(&border);
+        if let Ok(tokenizer) = Tokenizer::new(&model) {
+            run_text(&tokenizer);
         }
     }
     if let Ok(model) = Bert::open(archive) {
         run_encoder(model);
-        if let Ok(border) = TextBorder::for_encoder(&model) {
-            run_text(&border);
+        if let Ok(tokenizer) = Tokenizer::for_encoder(&model) {
+            run_text(&tokenizer);
         }
     }
     if let Ok(model) = Lstm::open(archive)
-        && let Ok(border) = TextBorder::for_lstm(&model)
+        && let Ok(tokenizer) = Tokenizer::for_lstm(&model)
     {
-        run_text(&border);
+        run_text(&tokenizer);
     }
 }
 
@@ -102,20 +102,20 @@ fn run_encoder(model: Bert<'_>) {
 }
 
 /// Texts there and back, and a conversation.
-pub fn run_text(border: &TextBorder) {
+pub fn run_text(tokenizer: &Tokenizer) {
     for text in ["Hello world 123", "Grüße 漢字 🙂\n\t", "", "ab abc <s>a</s>"] {
         for special in [false, true] {
-            if let Ok(ids) = border.encode(text, special) {
-                let _ = border.decode(&ids, special);
-                let mut stream = border.stream();
+            if let Ok(ids) = tokenizer.encode(text, special) {
+                let _ = tokenizer.decode(&ids, special);
+                let mut stream = tokenizer.stream();
                 ids.iter().for_each(|&id| drop(stream.push(id)));
                 stream.finish();
             }
         }
-        let _ = border.encode_text(text, 16);
+        let _ = tokenizer.encode_text(text, 16);
     }
     let turns = [Message::new("system", "Be brief."), Message::new("user", "hi")];
-    let _ = border.render_chat(&turns, true);
+    let _ = tokenizer.render_chat(&turns, true);
 }
 
 /// A small base with these parts of text.

@@ -1,4 +1,4 @@
-//! The text border as transformers wants it in a directory: tokenizer.json, tokenizer_config.json,
+//! The tokenizer as transformers wants it in a directory: tokenizer.json, tokenizer_config.json,
 //! generation_config.json.
 //!
 //! Not the weights. transformers 5 reads the rule about the begin-of-sequence token off the
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::file::{FileError, write_whole};
 use crate::model::llama::Llama;
-use crate::text::gate::Tokenizer;
+use crate::text::gate::GuardedTokenizer;
 use crate::text::leading_token;
 
 /// The files' names.
@@ -37,8 +37,8 @@ impl<'a> TextFiles<'a> {
         }
         let unreadable =
             |error: &dyn std::fmt::Display| format!("the base's tokenizer cannot be read: {error}");
-        let tokenizer =
-            Tokenizer::from_json(base.tokenizer_json()).map_err(|error| unreadable(&error))?;
+        let tokenizer = GuardedTokenizer::from_json(base.tokenizer_json())
+            .map_err(|error| unreadable(&error))?;
         let mut json: Value =
             serde_json::from_slice(base.tokenizer_json()).map_err(|error| unreadable(&error))?;
         let leading = base.leading_bos().and_then(|id| Some((id, tokenizer.id_to_token(id)?)));
@@ -68,7 +68,7 @@ impl<'a> TextFiles<'a> {
 }
 
 /// tokenizer_config.json: what transformers wants to know beside tokenizer.json.
-fn settings(base: &Llama<'_>, tokenizer: &Tokenizer) -> Value {
+fn settings(base: &Llama<'_>, tokenizer: &GuardedTokenizer) -> Value {
     let mut settings = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": base.leading_bos().is_some(),

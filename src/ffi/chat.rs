@@ -78,9 +78,9 @@ pub unsafe extern "C" fn lowrank_render_chat(
                     text_of(variable.value, variable.value_bytes, 4)?,
                 )?;
             }
-            let border = &share(text, 1)?.border;
+            let tokenizer = &share(text, 1)?.tokenizer;
             let rendered =
-                border.render_chat_with(&conversation, add_generation_prompt != 0, &given)?;
+                tokenizer.render_chat_with(&conversation, add_generation_prompt != 0, &given)?;
             give(rendered.as_bytes(), buffer.cast(), capacity, bytes)
         }
     })

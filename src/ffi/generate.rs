@@ -11,7 +11,7 @@ use super::session::lowrank_session;
 use super::text::{lowrank_text, text_of};
 use crate::error::Error;
 use crate::runtime::{Sampler, Session};
-use crate::text::TextBorder;
+use crate::text::Tokenizer;
 
 /// `ended`: with a token that ends a turn.
 pub const LOWRANK_ENDED_STOP: u32 = 0;
@@ -71,14 +71,14 @@ pub unsafe extern "C" fn lowrank_generate(
     unsafe {
         running::call(session, error, 11, &regions, |session, _| {
             let mut sampler = hold(sampler, 4)?;
-            let (sampler, border) = (sampler.value(), &share(text, 3)?.border);
+            let (sampler, tokenizer) = (sampler.value(), &share(text, 3)?.tokenizer);
             let prompt = text_of(prompt, prompt_bytes, 5)?;
             let tell = &mut |text: &str| match piece {
                 // SAFETY: the caller's own function, with its own context.
                 Some(piece) => piece(context, text.as_ptr().cast(), text.len()) == 0,
                 None => true,
             };
-            let made = Generation { session, sequence, sampler, border, most_tokens };
+            let made = Generation { session, sequence, sampler, tokenizer, most_tokens };
             let found = made.run(prompt, tell)?;
             if !reply.is_null() {
                 reply.write(found);
@@ -92,19 +92,19 @@ struct Generation<'a> {
     session: &'a mut Session<'static, 'static>,
     sequence: usize,
     sampler: &'a mut Sampler,
-    border: &'a TextBorder,
+    tokenizer: &'a Tokenizer,
     most_tokens: usize,
 }
 
 impl Generation<'_> {
     fn run(self, prompt: &str, tell: &mut dyn FnMut(&str) -> bool) -> Outcome<lowrank_reply> {
-        let Self { session, sequence, sampler, border, most_tokens } = self;
+        let Self { session, sequence, sampler, tokenizer, most_tokens } = self;
         let ids = match session.position(sequence)? {
-            0 => border.encode_prompt(prompt)?,
-            _ => border.encode(prompt, true)?,
+            0 => tokenizer.encode_prompt(prompt)?,
+            _ => tokenizer.encode(prompt, true)?,
         };
         session.prefill(sequence, &ids)?;
-        let mut stream = border.stream();
+        let mut stream = tokenizer.stream();
         let mut reply =
             lowrank_reply { prompt_tokens: ids.len(), tokens: 0, ended: LOWRANK_ENDED_LENGTH };
         while reply.tokens < most_tokens {

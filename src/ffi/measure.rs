@@ -11,7 +11,7 @@ use super::memory::{Region, check, slice};
 use super::options::{self, Options as CarriesSize};
 use super::train::options_of;
 use super::train_options::{LOWRANK_TASK_LM, lowrank_train_options};
-use super::train_run::{Data, border, for_model};
+use super::train_run::{Data, for_model, tokenizer};
 use crate::adapter::Adapter;
 use crate::runtime::Executor;
 use crate::train::data::{Dataset, Task, Tokenize};
@@ -49,8 +49,8 @@ pub unsafe extern "C" fn lowrank_train_estimate(
         // SAFETY: as above.
         let job = &unsafe { Job::new(&options, told) }?;
         let base = AnyBase::open(archive)?;
-        let border = border(&base);
-        let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
+        let tokenizer = tokenizer(&base);
+        let tokenizer = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
         let trainer = job.options()?;
         let data = match job.has_data() {
             true => Some(Data::open(&base, job, &trainer, tokenizer)?),
@@ -233,8 +233,8 @@ fn metrics_of(
     if task == Task::Classify {
         options.labels = Some(labels(&base, adapters)?);
     }
-    let border = border(&base);
-    let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
+    let tokenizer = tokenizer(&base);
+    let tokenizer = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
     let data = Dataset::open(path, task, tokenizer, options)?;
     let (precision, executor) = (precision_of(c.precision, 3)?, start(c.threads)?);
     let found = evaluate(base, adapters, &data, precision, &executor, &mut |_, _| ())?;

@@ -8,7 +8,7 @@ use super::failure::{Outcome, Refusal, call, lowrank_code, lowrank_error};
 use super::family::Opened;
 use super::memory::{Region, slice};
 use super::object::{self, Kind, hold, region, share, size};
-use crate::text::{StreamDecoder, TextBorder, TextError};
+use crate::text::{StreamDecoder, TextError, Tokenizer};
 
 /// The tokenizer and chat template of a base, read once. Any number of threads may use it; the base
 /// may be closed before it.
@@ -22,7 +22,7 @@ pub const LOWRANK_TEXT_BYTES: usize = 64;
 const _: () = assert!(size::<lowrank_text>() <= LOWRANK_TEXT_BYTES);
 
 pub(super) struct TextValue {
-    pub(super) border: Arc<TextBorder>,
+    pub(super) tokenizer: Arc<Tokenizer>,
     /// What texts are cut at if the caller names nothing else.
     max_length: usize,
 }
@@ -47,7 +47,7 @@ pub(super) struct StreamValue {
     decoder: StreamDecoder<'static>,
     /// What has been decoded and did not fit the caller's buffer yet.
     waiting: String,
-    _text: Arc<TextBorder>,
+    _text: Arc<Tokenizer>,
 }
 
 impl Kind for lowrank_stream {
@@ -108,17 +108,17 @@ pub unsafe extern "C" fn lowrank_text_open(
         object::open((memory, memory_bytes), region(base, false, 3), text, 4, error, |room| {
             let value = share(base, 3)?;
             room.clear_of(value.archive, false, 3)?;
-            let border = match value.model.opened() {
-                Opened::Llama(model) => TextBorder::new(model)?,
-                Opened::Bert(model) => TextBorder::for_encoder(model)?,
-                Opened::Lstm(model) => TextBorder::for_lstm(model)?,
+            let tokenizer = match value.model.opened() {
+                Opened::Llama(model) => Tokenizer::new(model)?,
+                Opened::Bert(model) => Tokenizer::for_encoder(model)?,
+                Opened::Lstm(model) => Tokenizer::for_lstm(model)?,
                 Opened::Mlp(_) => return Err(TextError(NO_TEXT.into()).into()),
             };
             let max_length = match value.model.facts().max_length {
                 0 => usize::MAX,
                 most => most,
             };
-            Ok(TextValue { border: Arc::new(border), max_length })
+            Ok(TextValue { tokenizer: Arc::new(tokenizer), max_length })
         })
     }
 }
@@ -151,10 +151,11 @@ pub unsafe extern "C" fn lowrank_tokenize(
         }
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
-            let (border, string) = (&share(text, 1)?.border, text_of(string, string_bytes, 2)?);
+            let (tokenizer, string) =
+                (&share(text, 1)?.tokenizer, text_of(string, string_bytes, 2)?);
             let ids = match flags & LOWRANK_PROMPT {
-                0 => border.encode(string, flags & LOWRANK_SPECIAL != 0)?,
-                _ => border.encode_prompt(string)?,
+                0 => tokenizer.encode(string, flags & LOWRANK_SPECIAL != 0)?,
+                _ => tokenizer.encode_prompt(string)?,
             };
             give(&ids, tokens, capacity, count)
         }
@@ -190,7 +191,7 @@ pub unsafe extern "C" fn lowrank_tokenize_for_encoder(
         unsafe {
             let (value, string) = (share(text, 1)?, text_of(string, string_bytes, 2)?);
             let max_length = if max_length == 0 { value.max_length } else { max_length };
-            let (ids, lost) = value.border.encode_text(string, max_length)?;
+            let (ids, lost) = value.tokenizer.encode_text(string, max_length)?;
             if !cut.is_null() {
                 cut.write(lost);
             }
@@ -226,7 +227,7 @@ pub unsafe extern "C" fn lowrank_detokenize(
         // SAFETY: checked by `call`; the caller vouches for the memory.
         unsafe {
             let decoded = share(text, 1)?
-                .border
+                .tokenizer
                 .decode(slice(tokens, count), flags & LOWRANK_SPECIAL != 0)?;
             give(decoded.as_bytes(), buffer.cast(), capacity, bytes)
         }
@@ -262,10 +263,10 @@ pub unsafe extern "C" fn lowrank_stream_open(
     // SAFETY: the caller's promises.
     unsafe {
         object::open((memory, memory_bytes), region(text, false, 3), stream, 4, error, |_| {
-            let text = Arc::clone(&share(text, 3)?.border);
+            let text = Arc::clone(&share(text, 3)?.tokenizer);
             // SAFETY: the Arc beside the decoder keeps what it borrows where it is.
-            let border: &'static TextBorder = &*Arc::as_ptr(&text);
-            Ok(StreamValue { decoder: border.stream(), waiting: String::new(), _text: text })
+            let tokenizer: &'static Tokenizer = &*Arc::as_ptr(&text);
+            Ok(StreamValue { decoder: tokenizer.stream(), waiting: String::new(), _text: text })
         })
     }
 }

@@ -8,7 +8,7 @@ use super::train::{lowrank_train_progress, lowrank_train_report};
 use crate::archive::{Buffer, Header};
 use crate::file::Output;
 use crate::runtime::Executor;
-use crate::text::TextBorder;
+use crate::text::Tokenizer;
 use crate::train::data::{DataOptions, Dataset, Task, Tokenize};
 use crate::train::{
     AnyBase, Control, Event, Options, Report, Start, TrainError, Trainer, kind, run, save,
@@ -31,11 +31,11 @@ impl From<TrainError> for Failure {
 }
 
 /// The tokenizer of a base that has one.
-pub(super) fn border(base: &AnyBase<'_>) -> Option<TextBorder> {
+pub(super) fn tokenizer(base: &AnyBase<'_>) -> Option<Tokenizer> {
     match base {
-        AnyBase::Llama(model) => TextBorder::new(model).ok(),
-        AnyBase::Bert(model) => TextBorder::for_encoder(model).ok(),
-        AnyBase::Lstm(model) => TextBorder::for_lstm(model).ok(),
+        AnyBase::Llama(model) => Tokenizer::new(model).ok(),
+        AnyBase::Bert(model) => Tokenizer::for_encoder(model).ok(),
+        AnyBase::Lstm(model) => Tokenizer::for_lstm(model).ok(),
         AnyBase::Mlp(_) => None,
     }
 }
@@ -111,9 +111,9 @@ impl Run<'_, '_> {
         job.check_checkpoint()?;
         let base = AnyBase::open(archive)?;
         let place = place_of(archive, job, is_file)?;
-        let border = border(&base);
+        let tokenizer = tokenizer(&base);
         let options = job.options()?;
-        let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
+        let tokenizer = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
         let data = Data::open(&base, job, &options, tokenizer)?;
         let executor = start(job.threads)?;
         if job.memory_limit > 0 {

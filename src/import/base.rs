@@ -32,7 +32,7 @@ pub struct BaseOptions {
     /// The same of the output head, where `embedding` is a quantized format; and of the embedding
     /// if it is the head too or is named there.
     pub keep_skipped_embedding: bool,
-    /// Write an archive without text border if the source has no tokenizer, instead of refusing.
+    /// Write an archive without tokenizer if the source has no tokenizer, instead of refusing.
     pub allow_missing_tokenizer: bool,
     /// Read no tokenizer at all, whether the source has one or not.
     pub without_tokenizer: bool,
@@ -66,7 +66,7 @@ pub struct Progress<'p> {
     pub name: &'p str,
 }
 
-/// The text border of a source, if it fits a vocabulary of `vocab` tokens; a refusal says how to do
+/// The tokenizer of a source, if it fits a vocabulary of `vocab` tokens; a refusal says how to do
 /// without.
 pub(crate) fn checked_text(
     path: &Path,

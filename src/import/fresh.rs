@@ -44,7 +44,7 @@ pub fn write_fresh(
 ) -> Result<Header, FileError> {
     let output = output.output(Kind::Base, &[config])?;
     let design = Design::read(config)?;
-    if let Some(Tokenizer { file: Some(file), .. }) = &design.tokenizer {
+    if let Some(GuardedTokenizer { file: Some(file), .. }) = &design.tokenizer {
         output.refuse_inputs(&[file])?;
     }
     output.check_room(design.bytes(options))?;
@@ -101,12 +101,12 @@ pub fn fresh_to_buffer(
 struct Design<'p> {
     path: &'p Path,
     json: Json,
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<GuardedTokenizer>,
     tensors: Vec<Drawn>,
 }
 
 /// A tokenizer.json, and the file it is from unless it is ours.
-struct Tokenizer {
+struct GuardedTokenizer {
     json: Vec<u8>,
     file: Option<PathBuf>,
 }
@@ -229,7 +229,7 @@ fn save(path: &Path, seed: u64, tensors: &[Drawn]) -> Result<(), FileError> {
 
 /// Takes `tokenizer` out of the configuration; fills in the vocabulary's size and, for bytes, the
 /// special tokens.
-fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Tokenizer>, FileError> {
+fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<GuardedTokenizer>, FileError> {
     let Some(stated) = json.text("tokenizer")?.map(str::to_owned) else { return Ok(None) };
     json.fields.remove("tokenizer");
     let default = |fields: &mut Map<String, Value>, key: &str, value: Value| {
@@ -243,15 +243,15 @@ fn tokenizer(path: &Path, json: &mut Json) -> Result<Option<Tokenizer>, FileErro
         default(&mut json.fields, "eos_token_id", json!(257));
         let is_encoder = json.text("model_type")? == Some("bert");
         let json = byte_tokenizer(is_encoder).to_string().into_bytes();
-        return Ok(Some(Tokenizer { json, file: None }));
+        return Ok(Some(GuardedTokenizer { json, file: None }));
     }
     let file = path.parent().unwrap_or(Path::new("")).join(&stated);
     let bytes = crate::foreign::read(&file)?;
-    let tokenizer = gate::Tokenizer::import(&bytes)
+    let tokenizer = gate::GuardedTokenizer::import(&bytes)
         .map_err(|refusal| super::huggingface_text::refused(&file, refusal))?;
     let last = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
     default(&mut json.fields, "vocab_size", json!(u64::from(last) + 1));
-    Ok(Some(Tokenizer { json: bytes, file: Some(file) }))
+    Ok(Some(GuardedTokenizer { json: bytes, file: Some(file) }))
 }
 
 /// Tokens of the byte-level tokenizer.

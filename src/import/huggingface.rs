@@ -1,7 +1,7 @@
 //! Hugging Face model directories: config.json, safetensors in one or many shards, tokenizer.json.
 //!
 //! Llama, Qwen2 and Qwen3 decoders; other families and weights in pickles are refused by name. The
-//! configuration is read by the family's `import::config`, the text border by `huggingface_text`.
+//! configuration is read by the family's `import::config`, the tokenizer by `huggingface_text`.
 
 use std::path::{Path, PathBuf};
 

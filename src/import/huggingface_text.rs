@@ -1,4 +1,4 @@
-//! The text border of a Hugging Face directory: tokenizer, chat template, special tokens.
+//! The tokenizer of a Hugging Face directory: tokenizer, chat template, special tokens.
 //!
 //! The rules are those of transformers 5: `tokenizer` builds the tokenizer as its classes do, and
 //! which token is put in front of a text is read off the post-processor, never off `add_bos_token`.

@@ -39,7 +39,7 @@ impl std::fmt::Debug for Pieces<'_> {
     }
 }
 
-/// The text border of a source; see `archive::schema::Text`.
+/// The tokenizer of a source; see `archive::schema::Text`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TextParts {
     /// `tokenizer.json`, or empty if the source has none.
@@ -89,7 +89,7 @@ pub trait Source {
     /// A [`FileError`] that names the key.
     fn text(&self) -> Result<TextParts, FileError>;
 
-    /// What is known of the text border when no tokenizer is read: the tokens that the model's
+    /// What is known of the tokenizer when no tokenizer is read: the tokens that the model's
     /// configuration states by id.
     ///
     /// # Errors

@@ -128,7 +128,7 @@ pub trait Family:
     ) -> T;
     /// The model's name as its source had it.
     fn name(&self) -> &str;
-    /// The text border, if models of the family read text.
+    /// The tokenizer, if models of the family read text.
     fn text(&self) -> Option<&ArchivedText<'static>>;
     /// Label names of the model's own head, joined by line feeds, or empty.
     fn labels(&self) -> &str {

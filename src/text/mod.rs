@@ -1,4 +1,4 @@
-//! The text border: strings to token ids and back, and chat templates. `std` only.
+//! The tokenizer: strings to token ids and back, and chat templates. `std` only.
 //!
 //! Everything comes from the base's archive: tokenizer, template, special tokens, and the rule
 //! about the begin-of-sequence token.
@@ -23,7 +23,7 @@ use crate::model::bert::Bert;
 use crate::model::llama::Llama;
 use crate::model::lstm::Lstm;
 
-use gate::Tokenizer;
+use gate::GuardedTokenizer;
 use pieces::{Pieces, Position};
 
 pub use mark::without_mark;
@@ -31,7 +31,7 @@ pub(crate) use post_processor::leading_token;
 pub use stream::StreamDecoder;
 pub use template::{Message, TemplateVariables};
 
-/// What goes wrong at the text border; a full sentence.
+/// What goes wrong at the tokenizer; a full sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextError(pub(crate) String);
 
@@ -45,10 +45,10 @@ impl std::error::Error for TextError {}
 
 /// Encodes, decodes and renders for one base.
 #[derive(Debug)]
-pub struct TextBorder {
-    tokenizer: Tokenizer,
+pub struct Tokenizer {
+    tokenizer: GuardedTokenizer,
     /// The same tokenizer for text in which special tokens are plain text; made when first needed.
-    plain: OnceLock<Tokenizer>,
+    plain: OnceLock<GuardedTokenizer>,
     /// Tokens that the model has; the tokenizer may know more.
     vocab: usize,
     /// From which side a text that is too long is cut.
@@ -67,8 +67,8 @@ pub struct TextBorder {
     stop: Vec<u32>,
 }
 
-impl TextBorder {
-    /// The text border of a base.
+impl Tokenizer {
+    /// The tokenizer of a base.
     ///
     /// # Errors
     /// If the archive has no tokenizer, or one that cannot be read.
@@ -82,16 +82,16 @@ impl TextBorder {
         })
     }
 
-    /// The text border of an encoder; it has neither template nor tokens that end a turn.
+    /// The tokenizer of an encoder; it has neither template nor tokens that end a turn.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn for_encoder(model: &Bert<'_>) -> Result<Self, TextError> {
-        let border = Self::from_tokenizer(model.tokenizer_json(), model.config().vocab)?;
-        Ok(Self { is_framed: true, ..border })
+        let tokenizer = Self::from_tokenizer(model.tokenizer_json(), model.config().vocab)?;
+        Ok(Self { is_framed: true, ..tokenizer })
     }
 
-    /// The text border of an LSTM base; it has no template.
+    /// The tokenizer of an LSTM base; it has no template.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -113,7 +113,8 @@ impl TextBorder {
         let unreadable = |error: &dyn fmt::Display| {
             TextError(format!("the base's tokenizer cannot be read: {error}"))
         };
-        let tokenizer = Tokenizer::from_json(json).map_err(|refusal| unreadable(&refusal))?;
+        let tokenizer =
+            GuardedTokenizer::from_json(json).map_err(|refusal| unreadable(&refusal))?;
         let cut = tokenizer.cut();
         let decoder =
             serde_json::to_value(tokenizer.get_decoder()).map_err(|error| unreadable(&error))?;
@@ -276,13 +277,13 @@ impl TextBorder {
         template::render(&self.template, &conversation)
     }
 
-    /// The same text border, whose conversations are all rendered with these template variables.
+    /// The same tokenizer, whose conversations are all rendered with these template variables.
     #[must_use]
     pub fn with_template_variables(self, variables: TemplateVariables) -> Self {
         Self { variables, ..self }
     }
 
-    /// Has a conversation been rendered since this text border was made?
+    /// Has a conversation been rendered since this tokenizer was made?
     pub fn has_rendered(&self) -> bool {
         self.has_rendered.load(Ordering::Relaxed)
     }
@@ -329,7 +330,7 @@ impl TextBorder {
         Ok(())
     }
 
-    fn plain(&self) -> &Tokenizer {
+    fn plain(&self) -> &GuardedTokenizer {
         self.plain.get_or_init(|| {
             let mut tokenizer = self.tokenizer.clone();
             tokenizer.set_encode_special_tokens(true);

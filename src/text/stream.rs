@@ -3,23 +3,23 @@
 //! A character can be spread over tokens. So tokens become bytes, and bytes become text as soon as
 //! they are a whole character; at most three bytes wait. Bytes that can be no character are shown
 //! as U+FFFD, one for each longest beginning of a character, as `String::from_utf8_lossy` does:
-//! what a stream has printed in the end is what [`TextBorder::decode`] gives, always.
+//! what a stream has printed in the end is what [`Tokenizer::decode`] gives, always.
 
 use super::pieces::Position;
-use super::{TextBorder, TextError};
+use super::{TextError, Tokenizer};
 
 /// Turns tokens into printable pieces of text. Special tokens are left out.
 #[derive(Debug)]
 pub struct StreamDecoder<'b> {
-    border: &'b TextBorder,
+    tokenizer: &'b Tokenizer,
     position: Position,
     /// The beginning of a character.
     pending: Vec<u8>,
 }
 
 impl<'b> StreamDecoder<'b> {
-    pub(super) fn new(border: &'b TextBorder) -> Self {
-        Self { border, position: Position::start(), pending: Vec::new() }
+    pub(super) fn new(tokenizer: &'b Tokenizer) -> Self {
+        Self { tokenizer, position: Position::start(), pending: Vec::new() }
     }
 
     /// Adds a token; returns the text that is now finished, which may be empty. The time does not
@@ -28,7 +28,7 @@ impl<'b> StreamDecoder<'b> {
     /// # Errors
     /// If the tokenizer is of a kind that cannot decode tokens one by one.
     pub fn push(&mut self, token: u32) -> Result<String, TextError> {
-        self.border.append(token, false, &mut self.position, &mut self.pending)?;
+        self.tokenizer.append(token, false, &mut self.position, &mut self.pending)?;
         Ok(take_text(&mut self.pending))
     }
 
@@ -36,7 +36,7 @@ impl<'b> StreamDecoder<'b> {
     /// new.
     pub fn finish(&mut self) -> String {
         let left = String::from_utf8_lossy(&self.pending).into_owned();
-        *self = Self::new(self.border);
+        *self = Self::new(self.tokenizer);
         left
     }
 }

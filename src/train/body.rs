@@ -21,7 +21,7 @@ use crate::runtime::Executor;
 
 /// What a batch for a model may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Borders {
+pub(crate) struct InputSpec {
     /// Tokens in its vocabulary; 0 if it takes none.
     pub(crate) tokens: usize,
     /// Features per row; 0 if it takes none.
@@ -32,7 +32,7 @@ pub(crate) struct Borders {
     pub(crate) classifier_bias: bool,
 }
 
-impl Borders {
+impl InputSpec {
     /// What data is checked against.
     pub(crate) fn input(self) -> ModelInput {
         ModelInput { context: self.context, vocab: self.tokens, features: self.features }
@@ -49,7 +49,7 @@ pub(crate) trait Body {
     /// What adapters are bound to.
     fn base(&self) -> &dyn Base;
     /// What a batch may hold.
-    fn borders(&self) -> Borders;
+    fn input_spec(&self) -> InputSpec;
     /// The language-model head on the hidden states, if the family has one.
     fn head(&self) -> Option<Linear<'_>>;
     /// The base's own classifier with its labels, if it has one: its place is taken by the one that
@@ -147,7 +147,7 @@ pub(crate) struct Back<'g> {
 /// A model family behind one type; the twin of [`Body`] without its associated types.
 pub(crate) trait Network {
     fn base(&self) -> &dyn Base;
-    fn borders(&self) -> Borders;
+    fn input_spec(&self) -> InputSpec;
     fn head_site(&self) -> Option<u32>;
     fn classifier(&self) -> Option<(Linear<'_>, Vec<String>)>;
     fn layer_at(&self, site: u32) -> Option<Linear<'_>>;
@@ -176,8 +176,8 @@ impl<B: Body> Network for B {
         Body::base(self)
     }
 
-    fn borders(&self) -> Borders {
-        Body::borders(self)
+    fn input_spec(&self) -> InputSpec {
+        Body::input_spec(self)
     }
 
     fn head_site(&self) -> Option<u32> {

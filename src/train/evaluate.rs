@@ -201,7 +201,7 @@ pub(crate) fn measure(
     executor: &dyn Executor,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Measures, TrainError> {
-    data.check_input(network.borders().input())?;
+    data.check_input(network.input_spec().input())?;
     let plan = data.plan_in_order(BATCH);
     let total = plan.len();
     let mut batches = plan.iter().enumerate().map(|(done, examples)| {

@@ -208,7 +208,7 @@ fn step_bytes(
         dropout: (options.dropout > 0.0).then_some(Dropout { p: options.dropout, seed: 0 }),
         precision: options.precision,
     };
-    for lengths in largest(&workload.batches, network.borders().context)? {
+    for lengths in largest(&workload.batches, network.input_spec().context)? {
         let (batch, bytes) = batch(network, plan, &lengths);
         let _batch = step.machine.hold(bytes);
         let back = Back { weight: 1.0, label_smoothing: 0.0, gradients: &mut gradients };
@@ -224,7 +224,7 @@ fn batch(network: &dyn Network, plan: &Plan, lengths: &[usize]) -> (Batch, usize
         Some(*end)
     });
     let starts: Vec<usize> = std::iter::once(0).chain(ends).collect();
-    let (rows, width) = (starts[starts.len() - 1], network.borders().features);
+    let (rows, width) = (starts[starts.len() - 1], network.input_spec().features);
     // Tokens or features, targets, starts.
     let bytes = 8 * (rows + starts.len()) + 4 * rows * width;
     let inputs = match width {

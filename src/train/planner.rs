@@ -92,7 +92,7 @@ fn planned(
     }
     if !labels.is_empty() {
         let weight = plan.push(0, Part::ClassifierWeight, labels.len() * body.base().dim());
-        let bias = if body.borders().classifier_bias { labels.len() } else { 0 };
+        let bias = if body.input_spec().classifier_bias { labels.len() } else { 0 };
         let bias = plan.push(0, Part::ClassifierBias, bias);
         plan.classifier = Some(Classifier { weight, bias, labels: labels.to_vec() });
     }

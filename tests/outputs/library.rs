@@ -55,9 +55,9 @@ fn training_never_writes_over_its_base_or_what_is_no_checkpoint() {
     let base = folder.path("base.lrk");
     let before = std::fs::read(&base).unwrap();
     let archive = lowrank::archive::ArchiveFile::open(&base).unwrap();
-    let border = lowrank::text::TextBorder::new(&Llama::open(&archive).unwrap()).unwrap();
+    let tokenizer = lowrank::text::Tokenizer::new(&Llama::open(&archive).unwrap()).unwrap();
     let options = DataOptions { max_length: 16, ..DataOptions::default() };
-    let tokenizer = Some(&border as &dyn Tokenize);
+    let tokenizer = Some(&tokenizer as &dyn Tokenize);
     let data = folder.path("data.jsonl");
     let data = Dataset::open(&data, Task::LanguageModel, tokenizer, options).unwrap();
     for method in [Method::Full, Method::Lora] {

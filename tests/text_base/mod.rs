@@ -18,7 +18,7 @@ pub fn base(tokenizer: &[u8], template: &str) -> Buffer {
     )
 }
 
-/// A base with this text border and this many tokens; its weights do not matter.
+/// A base with this tokenizer and this many tokens; its weights do not matter.
 pub fn base_with(text: schema::Text<'_>, vocab: usize) -> Buffer {
     let config = Config {
         vocab,

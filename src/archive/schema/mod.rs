@@ -173,7 +173,7 @@ pub struct Linear<'a> {
     pub bias: &'a [f32],
 }
 
-/// The text border of a language model, carried as it came.
+/// The tokenizer of a language model, carried as it came.
 #[derive(Debug, Clone, Copy, Default, Archive, Serialize)]
 pub struct Text<'a> {
     /// `tokenizer.json`, or empty.

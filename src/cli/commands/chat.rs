@@ -101,15 +101,15 @@ impl Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.base()?;
-    let border = base.text()?;
-    if !border.has_template() {
+    let tokenizer = base.text()?;
+    if !tokenizer.has_template() {
         return Err(format!(
             "{}: the base has no chat template; use generate",
             base.path.display()
         )
         .into());
     }
-    let border = arguments.template.apply(border)?;
+    let tokenizer = arguments.template.apply(tokenizer)?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     check_names(&adapters)?;
     let options = arguments.sampling.or(SamplerOptions { seed: random_seed(), ..DEFAULT });
@@ -134,7 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let interrupt = Interrupt::new()?;
     let mut conversation = Conversation::new(
         session,
-        &border,
+        &tokenizer,
         (sampler, arguments.tokens),
         arguments.system.clone(),
         &interrupt.pressed,

@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         )
         .into());
     }
-    let border = base.text()?;
+    let tokenizer = base.text()?;
     let max_length =
         arguments.max_length.unwrap_or(DataOptions::for_model(model.input()).max_length);
     let adapters = open_adapters(&arguments.adapters.adapters)?;
@@ -67,7 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         count += part.len();
         let mut ids = Vec::with_capacity(part.len());
         for text in &part {
-            let (tokens, was_cut) = border.classified(text, max_length)?;
+            let (tokens, was_cut) = tokenizer.classified(text, max_length)?;
             cut += usize::from(was_cut);
             ids.push(tokens);
         }

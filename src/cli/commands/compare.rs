@@ -126,15 +126,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let inputs = [arguments.model.base.as_path(), &arguments.data, &arguments.validation];
     let folder = OutputFolder::new(&arguments.output, &REPORT, &inputs, arguments.force.force)?;
     let base = arguments.model.open()?;
-    let border = arguments.options.template.apply_to(base.text().ok())?;
-    let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
+    let tokenizer = arguments.options.template.apply_to(base.text().ok())?;
+    let tokenize = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
     let options = &arguments.options;
-    options.template.check_used(border.as_ref())?;
+    options.template.check_used(tokenizer.as_ref())?;
     let model = base.wrap(AnyBase::open(&base.map))?;
     let input = model.input();
-    let training = options.open(&arguments.data, input, tokenizer, None)?;
+    let training = options.open(&arguments.data, input, tokenize, None)?;
     let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
-    let validation = options.open(&arguments.validation, input, tokenizer, labels.clone())?;
+    let validation = options.open(&arguments.validation, input, tokenize, labels.clone())?;
     let contest =
         Contest { base: &base, model, training, validation, labels: labels.unwrap_or_default() };
     arguments.check_seeds()?;

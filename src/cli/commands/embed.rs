@@ -130,7 +130,7 @@ fn tokenize(
     base: &File,
     model: &Bert<'_>,
 ) -> Result<Vec<Vec<u32>>, Failure> {
-    let (border, context) = (base.text()?, model.config().context);
+    let (tokenizer, context) = (base.text()?, model.config().context);
     let max_length = arguments.max_length.unwrap_or(model.max_length());
     if max_length > context {
         return Err(format!(
@@ -140,7 +140,7 @@ fn tokenize(
     }
     let (mut ids, mut cut) = (Vec::new(), 0);
     let mut add = |text: &str| -> Result<(), Failure> {
-        let (tokens, lost) = border.encode_text(text, max_length)?;
+        let (tokens, lost) = tokenizer.encode_text(text, max_length)?;
         cut += usize::from(lost > 0);
         ids.push(tokens);
         Ok(())

@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
-    let border = arguments.template.apply_to(base.text().ok())?;
+    let tokenizer = arguments.template.apply_to(base.text().ok())?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     let labels =
         if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
@@ -68,9 +68,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         labels,
         ..usual
     };
-    let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
-    let data = Dataset::open(&arguments.data, arguments.task.into(), tokenizer, options)?;
-    arguments.template.check_used(border.as_ref())?;
+    let tokenize = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
+    let data = Dataset::open(&arguments.data, arguments.task.into(), tokenize, options)?;
+    arguments.template.check_used(tokenizer.as_ref())?;
     say_losses(&arguments.data, &data);
     if let Some(line) = data.header() {
         note(format_args!("{}: line {line} names the columns", arguments.data.display()));

@@ -15,7 +15,7 @@ use lowrank::RootKind;
 use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::model::llama::Llama;
 use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -89,7 +89,7 @@ pub(crate) struct Arguments {
 /// What every continuation of a command shares.
 pub(crate) struct Job<'j> {
     pub(crate) arguments: &'j Arguments,
-    pub(crate) border: TextBorder,
+    pub(crate) tokenizer: Tokenizer,
     pub(crate) prompt: Vec<u32>,
     sampler: Sampler,
 }
@@ -101,9 +101,9 @@ impl<'j> Job<'j> {
         if let Some(idle) = arguments.sampling.without_effect(&options) {
             note(format_args!("lowrank: {idle}"));
         }
-        let border = arguments.prompt.prepare(base.text()?)?;
-        let prompt = arguments.prompt.encode(&border, &base.path)?;
-        Ok(Self { arguments, border, prompt, sampler })
+        let tokenizer = arguments.prompt.prepare(base.text()?)?;
+        let prompt = arguments.prompt.encode(&tokenizer, &base.path)?;
+        Ok(Self { arguments, tokenizer, prompt, sampler })
     }
 
     /// The adapters that are active together, and those to swap to.
@@ -213,7 +213,7 @@ pub(crate) fn continue_prompt<'m>(
     let mut print =
         |text: &str| if arguments.json || text.is_empty() { Ok(()) } else { part(text) };
     let start = Instant::now();
-    let reply = write_reply(session, &job.border, &mut job.sampler.clone(), bounds, &mut print)?;
+    let reply = write_reply(session, &job.tokenizer, &mut job.sampler.clone(), bounds, &mut print)?;
     let decode = start.elapsed();
     let times = Times { attaching, prefill, decode };
     if arguments.json {

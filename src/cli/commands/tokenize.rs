@@ -40,12 +40,12 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = File::open(&arguments.base)?;
-    let border = base.text()?;
+    let tokenizer = base.text()?;
     let encode = |text: &str| {
         if arguments.no_special_tokens {
-            border.encode(text, true)
+            tokenizer.encode(text, true)
         } else {
-            border.encode_for_model(text)
+            tokenizer.encode_for_model(text)
         }
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());

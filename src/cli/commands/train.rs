@@ -189,17 +189,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     checkpoint.as_ref().map_or(Ok(()), |path| arguments.check_checkpoint(path))?;
     let base = arguments.model.open()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
-    let border = arguments.options.template.apply_to(base.text().ok())?;
-    let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
+    let tokenizer = arguments.options.template.apply_to(base.text().ok())?;
+    let tokenize = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
     let (options, start, input) = (&arguments.options, arguments.start()?, model.input());
-    let training = options.open_training(&arguments.data, input, tokenizer, start.as_ref())?;
+    let training = options.open_training(&arguments.data, input, tokenize, start.as_ref())?;
     let labels = (options.task == TaskName::Classify).then(|| training.labels().to_vec());
     let validation = arguments
         .validation
         .as_ref()
-        .map(|path| options.open(path, input, tokenizer, labels.clone()))
+        .map(|path| options.open(path, input, tokenize, labels.clone()))
         .transpose()?;
-    options.template.check_used(border.as_ref())?;
+    options.template.check_used(tokenizer.as_ref())?;
     let every = if arguments.checkpoint_every == 0 { u64::MAX } else { arguments.checkpoint_every };
     let run_options = RunOptions {
         checkpoint: checkpoint.clone().map(|path| (path, every)),

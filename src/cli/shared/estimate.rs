@@ -45,17 +45,17 @@ pub(crate) fn run(
     let base = model.open()?;
     let (lanes, precision) = (model.executor()?.lanes(), model.exact_precision());
     let model = base.wrap(AnyBase::open(&base.map))?;
-    let border = arguments.options.template.apply_to(base.text().ok())?;
-    let tokenizer = border.as_ref().map(|border| border as &dyn Tokenize);
+    let tokenizer = arguments.options.template.apply_to(base.text().ok())?;
+    let tokenize = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
     let (options, input) = (&arguments.options, model.input());
     let is_classifier = options.task == TaskName::Classify;
     let open = |path: &Option<PathBuf>, labels| {
-        path.as_ref().map(|path| options.open(path, input, tokenizer, labels)).transpose()
+        path.as_ref().map(|path| options.open(path, input, tokenize, labels)).transpose()
     };
     let training = open(&arguments.data, None)?;
     let labels = training.as_ref().filter(|_| is_classifier).map(|data| data.labels().to_vec());
     let validation = open(&arguments.validation, labels)?;
-    options.template.check_used(border.as_ref())?;
+    options.template.check_used(tokenizer.as_ref())?;
     let checkpoint =
         (arguments.checkpoint_every > 0).then(|| (PathBuf::new(), arguments.checkpoint_every));
     let run_options = RunOptions { checkpoint, ..options.run() };

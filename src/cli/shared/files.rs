@@ -9,7 +9,7 @@ use lowrank::file::FileError;
 use lowrank::model::AnyBase;
 use lowrank::model::bert::Bert;
 use lowrank::model::llama::Llama;
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 
 use crate::Failure;
 
@@ -57,14 +57,14 @@ impl File {
         }
     }
 
-    /// The text border of the base, of whatever family.
-    pub(crate) fn text(&self) -> Result<TextBorder, Failure> {
-        let border = match self.any_base()? {
-            AnyBase::Bert(model) => TextBorder::for_encoder(&model),
-            AnyBase::Lstm(model) => TextBorder::for_lstm(&model),
-            _ => TextBorder::new(&self.base()?),
+    /// The tokenizer of the base, of whatever family.
+    pub(crate) fn text(&self) -> Result<Tokenizer, Failure> {
+        let tokenizer = match self.any_base()? {
+            AnyBase::Bert(model) => Tokenizer::for_encoder(&model),
+            AnyBase::Lstm(model) => Tokenizer::for_lstm(&model),
+            _ => Tokenizer::new(&self.base()?),
         };
-        Ok(border.map_err(|error| format!("{}: {error}", self.path.display()))?)
+        Ok(tokenizer.map_err(|error| format!("{}: {error}", self.path.display()))?)
     }
 
     pub(crate) fn adapter(&self) -> Result<Adapter<'_>, FileError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use lowrank::file::FileError;
-use lowrank::text::{Message, TextBorder};
+use lowrank::text::{Message, Tokenizer};
 
 use crate::Failure;
 use crate::template::TemplateOptions;
@@ -39,19 +39,19 @@ pub(crate) struct PromptOptions {
 }
 
 impl PromptOptions {
-    /// `border` with the variables for the chat template.
-    pub(crate) fn prepare(&self, border: TextBorder) -> Result<TextBorder, Failure> {
+    /// `tokenizer` with the variables for the chat template.
+    pub(crate) fn prepare(&self, tokenizer: Tokenizer) -> Result<Tokenizer, Failure> {
         if !self.chat && !self.template.is_empty() {
             return Err("--template-arg has no effect without --chat".into());
         }
-        self.template.apply(border)
+        self.template.apply(tokenizer)
     }
 
     /// The tokens of the prompt on the base in `base`.
-    pub(crate) fn encode(&self, border: &TextBorder, base: &Path) -> Result<Vec<u32>, Failure> {
+    pub(crate) fn encode(&self, tokenizer: &Tokenizer, base: &Path) -> Result<Vec<u32>, Failure> {
         let text = self.text()?;
-        let text = if self.chat { self.render(text, border, base)? } else { text };
-        let prompt = border.encode_prompt(&text)?;
+        let text = if self.chat { self.render(text, tokenizer, base)? } else { text };
+        let prompt = tokenizer.encode_prompt(&text)?;
         if prompt.is_empty() { Err("the prompt is empty".into()) } else { Ok(prompt) }
     }
 
@@ -66,10 +66,10 @@ impl PromptOptions {
         }
     }
 
-    fn render(&self, text: String, border: &TextBorder, base: &Path) -> Result<String, Failure> {
+    fn render(&self, text: String, tokenizer: &Tokenizer, base: &Path) -> Result<String, Failure> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         let messages: Vec<_> = system.chain([Message::new("user", text)]).collect();
-        let rendered = border
+        let rendered = tokenizer
             .render_chat(&messages, true)
             .map_err(|error| format!("{}: {error}", base.display()))?;
         match &self.system {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lowrank::adapter::{AdapterSet, Choice};
 use lowrank::runtime::{Sampler, Session, need};
-use lowrank::text::TextBorder;
+use lowrank::text::Tokenizer;
 
 use crate::Failure;
 use crate::output::note;
@@ -146,12 +146,12 @@ pub(crate) struct Reply {
 /// Chooses tokens until something ends the reply, and hands their text to `tell` as it comes.
 pub(crate) fn write_reply<'m>(
     session: &mut impl Continues<'m>,
-    border: &TextBorder,
+    tokenizer: &Tokenizer,
     sampler: &mut Sampler,
     bounds: Bounds<'_>,
     tell: &mut dyn FnMut(&str) -> std::io::Result<()>,
 ) -> Result<Reply, Failure> {
-    let (mut stream, mut filter) = (border.stream(), Filter::new(bounds.stops));
+    let (mut stream, mut filter) = (tokenizer.stream(), Filter::new(bounds.stops));
     let (mut tokens, mut text) = (Vec::new(), String::new());
     let mut print = |new: &str| {
         text.push_str(new);
@@ -170,7 +170,7 @@ pub(crate) fn write_reply<'m>(
                 session.step(last)?;
             }
             let token = session.sample(sampler)?;
-            if border.is_stop(token) {
+            if tokenizer.is_stop(token) {
                 end = Some(End::Turn);
             } else {
                 tokens.push(token);

@@ -1,7 +1,7 @@
 //! `--template-arg NAME=VALUE`: variables for the chat template, on every command that renders one.
 
 use clap::Args;
-use lowrank::text::{TemplateVariables, TextBorder};
+use lowrank::text::{TemplateVariables, Tokenizer};
 
 use crate::Failure;
 
@@ -19,12 +19,12 @@ impl TemplateOptions {
         self.arguments.is_empty()
     }
 
-    /// `border` with these variables; refuses them where there is no template.
-    pub(crate) fn apply(&self, border: TextBorder) -> Result<TextBorder, Failure> {
+    /// `tokenizer` with these variables; refuses them where there is no template.
+    pub(crate) fn apply(&self, tokenizer: Tokenizer) -> Result<Tokenizer, Failure> {
         if self.is_empty() {
-            return Ok(border);
+            return Ok(tokenizer);
         }
-        if !border.has_template() {
+        if !tokenizer.has_template() {
             return Err("--template-arg has no effect: the base has no chat template".into());
         }
         let mut variables = TemplateVariables::new();
@@ -35,24 +35,24 @@ impl TemplateOptions {
             };
             variables.set(name, value).map_err(|error| format!("--template-arg: {error}"))?;
         }
-        Ok(border.with_template_variables(variables))
+        Ok(tokenizer.with_template_variables(variables))
     }
 
-    /// [`apply`](Self::apply) to the text border of a base that may have none.
+    /// [`apply`](Self::apply) to the tokenizer of a base that may have none.
     pub(crate) fn apply_to(
         &self,
-        border: Option<TextBorder>,
-    ) -> Result<Option<TextBorder>, Failure> {
-        match border {
-            Some(border) => self.apply(border).map(Some),
+        tokenizer: Option<Tokenizer>,
+    ) -> Result<Option<Tokenizer>, Failure> {
+        match tokenizer {
+            Some(tokenizer) => self.apply(tokenizer).map(Some),
             None if self.is_empty() => Ok(None),
             None => Err("--template-arg has no effect: the base has no tokenizer".into()),
         }
     }
 
     /// Refuses variables after data was read that has no conversation.
-    pub(crate) fn check_used(&self, border: Option<&TextBorder>) -> Result<(), Failure> {
-        if !self.is_empty() && !border.is_some_and(TextBorder::has_rendered) {
+    pub(crate) fn check_used(&self, tokenizer: Option<&Tokenizer>) -> Result<(), Failure> {
+        if !self.is_empty() && !tokenizer.is_some_and(Tokenizer::has_rendered) {
             return Err("--template-arg has no effect: the data has no conversations".into());
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The text border from a GGUF file's metadata: vocabulary, special tokens, chat template.
+//! The tokenizer from a GGUF file's metadata: vocabulary, special tokens, chat template.
 //!
 //! The rules are llama.cpp's. One file per kind of tokenizer builds its `tokenizer.json`:
 //! `tokenizer` (gpt2: byte-level BPE), `sentencepiece` (llama), `wordpiece` (bert).
@@ -9,7 +9,7 @@ use super::special::{special_id, special_tokens};
 use super::{pretokenizers, sentencepiece, tokenizer, vocabulary, wordpiece};
 use crate::file::FileError;
 use crate::import::TextParts;
-use crate::text::gate::Tokenizer;
+use crate::text::gate::GuardedTokenizer;
 
 /// The kinds of tokenizer that are read.
 enum Model {
@@ -111,7 +111,7 @@ pub(super) fn text(reader: &Reader, vocab: usize) -> Result<TextParts, FileError
             wordpiece::json(reader, &vocabulary, [bos, separator, unknown])?
         }
     };
-    Tokenizer::import(&tokenizer).map_err(|refusal| {
+    GuardedTokenizer::import(&tokenizer).map_err(|refusal| {
         reader.error("tokenizer.ggml", format!("not a tokenizer that can be used: {refusal}"))
     })?;
     let chat_template = reader.string("tokenizer.chat_template")?.unwrap_or_default().to_owned();

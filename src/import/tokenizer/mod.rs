@@ -24,14 +24,14 @@ use super::huggingface_text::refused;
 use super::json::Json;
 use crate::file::FileError;
 use crate::foreign;
-use crate::text::gate::Tokenizer;
+use crate::text::gate::GuardedTokenizer;
 
 /// A folder's tokenizer.
 pub(super) struct FolderTokenizer {
     /// What goes into the archive.
     pub(super) bytes: Vec<u8>,
     json: Json,
-    tokenizer: Tokenizer,
+    tokenizer: GuardedTokenizer,
     /// tokenizer_config.json, and what older files say beside it.
     pub(super) settings: Json,
     special: Special,
@@ -184,6 +184,6 @@ fn cut_side(json: &mut Json, settings: &Json) -> Result<(), FileError> {
 }
 
 /// A tokenizer.json through the gate: what would fail later is refused now.
-fn check(path: &Path, bytes: &[u8]) -> Result<Tokenizer, FileError> {
-    Tokenizer::import(bytes).map_err(|refusal| refused(path, refusal))
+fn check(path: &Path, bytes: &[u8]) -> Result<GuardedTokenizer, FileError> {
+    GuardedTokenizer::import(bytes).map_err(|refusal| refused(path, refusal))
 }

@@ -16,7 +16,7 @@ use crate::model::mlp::{Config, Mlp};
 use crate::nn::Linear;
 use crate::runtime::{Executor, Memory, Predictor, PredictorLimits, predictor_need};
 use crate::train::TrainError;
-use crate::train::body::{Body, Borders, Network};
+use crate::train::body::{Body, InputSpec, Network};
 use crate::train::data::{Batch, Inputs, Targets};
 use crate::train::device::Floats;
 use crate::train::evaluate::{Listener, with_adapters};
@@ -73,8 +73,8 @@ impl Body for MlpBody<'_> {
         &self.model
     }
 
-    fn borders(&self) -> Borders {
-        Borders {
+    fn input_spec(&self) -> InputSpec {
+        InputSpec {
             tokens: 0,
             features: self.model.config().inputs,
             context: 1,

@@ -19,7 +19,7 @@ mod values;
 use std::fmt;
 
 pub(super) use template::Job;
-pub(crate) use tokenizer::Tokenizer;
+pub(crate) use tokenizer::GuardedTokenizer;
 
 /// Why a tokenizer is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -33,13 +33,13 @@ const PROBES: [&str; 4] = [
 
 /// A tokenizer that was checked. Its methods are the library's, without its panics.
 #[derive(Debug, Clone)]
-pub(crate) struct Tokenizer {
+pub(crate) struct GuardedTokenizer {
     library: Library,
     growth: Growth,
     cut: TruncationDirection,
 }
 
-impl Tokenizer {
+impl GuardedTokenizer {
     /// The tokenizer that `json` describes. Settings about cutting and padding that some files
     /// still carry from a training run are dropped: a prompt is never cut or filled up silently.
     pub(crate) fn from_json(json: &[u8]) -> Result<Self, Refusal> {

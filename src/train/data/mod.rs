@@ -162,11 +162,11 @@ impl<'t> Dataset<'t> {
     /// ```
     /// use lowrank::train::data::{DataOptions, Dataset, Example, Task};
     /// # use lowrank::{adapter::SharedAdapter, archive::ArchiveFile, model::llama::Llama};
-    /// # use lowrank::{runtime::Serial, text::TextBorder, train::*};
+    /// # use lowrank::{runtime::Serial, text::Tokenizer, train::*};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let base = ArchiveFile::open("assets/tiny.lrk")?;
     /// let model = Llama::open(&base)?;
-    /// let tokenizer = TextBorder::new(&model)?;
+    /// let tokenizer = Tokenizer::new(&model)?;
     /// let examples = ["boat", "duck"].map(|word| Example::Completion {
     ///     prompt: format!("A {word}:"),
     ///     completion: " arr".into(),

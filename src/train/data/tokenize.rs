@@ -3,11 +3,11 @@
 //! Prompt and completion are encoded as inference meets them: the prompt alone, then what follows.
 //! Where the tokens of both together begin with the prompt's, those of both together are taken.
 
-use crate::text::{Message, TextBorder, TextError};
+use crate::text::{Message, TextError, Tokenizer};
 
 use super::example::Example;
 
-/// What training asks of a tokenizer: byte-level, word-level, or a base's text border.
+/// What training asks of a tokenizer: byte-level, word-level, or a base's tokenizer.
 pub trait Tokenize: Send + Sync {
     /// The ids of `text`, nothing in front and nothing behind; special tokens in it are parsed.
     ///
@@ -71,7 +71,7 @@ pub trait Tokenize: Send + Sync {
     ) -> Result<String, TextError>;
 }
 
-impl Tokenize for TextBorder {
+impl Tokenize for Tokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         Self::encode(self, text, true)
     }

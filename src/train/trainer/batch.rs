@@ -3,16 +3,16 @@
 use super::Trainer;
 use crate::error::Error;
 use crate::train::TrainError;
-use crate::train::body::Borders;
+use crate::train::body::InputSpec;
 use crate::train::data::{Batch, IGNORE, Inputs, Targets};
 
 impl Trainer<'_> {
     /// Checks `batch` against the model and the run.
     pub(super) fn check(&self, batch: &Batch) -> Result<(), TrainError> {
-        let borders = self.network.borders();
-        let rows = check_inputs(&batch.inputs, borders)?;
-        check_sequences(&batch.starts, rows, borders.context)?;
-        self.check_targets(batch, rows, borders.tokens)
+        let input_spec = self.network.input_spec();
+        let rows = check_inputs(&batch.inputs, input_spec)?;
+        check_sequences(&batch.starts, rows, input_spec.context)?;
+        self.check_targets(batch, rows, input_spec.tokens)
     }
 
     fn check_targets(&self, batch: &Batch, rows: usize, vocab: usize) -> Result<(), TrainError> {
@@ -42,17 +42,17 @@ impl Trainer<'_> {
 }
 
 /// The rows of inputs that the model can read.
-fn check_inputs(inputs: &Inputs, borders: Borders) -> Result<usize, TrainError> {
+fn check_inputs(inputs: &Inputs, input_spec: InputSpec) -> Result<usize, TrainError> {
     match inputs {
         Inputs::Tokens(tokens) => {
-            let vocab = borders.tokens;
+            let vocab = input_spec.tokens;
             match tokens.iter().find(|&&token| token as usize >= vocab) {
                 Some(&token) => Err(Error::Token { token, vocab: vocab as u32 }.into()),
                 None => Ok(tokens.len()),
             }
         }
         Inputs::Features { values, width } => {
-            let need = borders.features;
+            let need = input_spec.features;
             if *width != need || need == 0 || !values.len().is_multiple_of(need) {
                 return Err(Error::Length { have: *width, need }.into());
             }

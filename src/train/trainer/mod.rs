@@ -51,7 +51,7 @@ impl<'a> sealed::Sealed<'a> for AnyBase<'a> {
 impl AnyBase<'_> {
     /// What it takes in.
     pub fn input(&self) -> ModelInput {
-        sealed::Sealed::network(*self, false).borders().input()
+        sealed::Sealed::network(*self, false).input_spec().input()
     }
 }
 
@@ -214,7 +214,7 @@ impl<'a> Trainer<'a> {
     /// The loss of a model that gives every token, or every label, the same probability.
     pub(crate) fn uniform_loss(&self) -> f64 {
         let choices = match self.labels.len() {
-            0 => self.network.borders().tokens,
+            0 => self.network.input_spec().tokens,
             labels => labels,
         };
         (choices.max(1) as f64).ln()
@@ -232,7 +232,7 @@ impl<'a> Trainer<'a> {
 
     /// What the base takes in.
     pub(crate) fn input(&self) -> ModelInput {
-        self.network.borders().input()
+        self.network.input_spec().input()
     }
 
     /// The fingerprint of the base.

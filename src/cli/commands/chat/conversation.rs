@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lowrank::adapter::{AdapterSet, Choice};
 use lowrank::file::{FileError, write_whole};
 use lowrank::runtime::{Sampler, Session};
-use lowrank::text::{Message, TextBorder};
+use lowrank::text::{Message, Tokenizer};
 use serde_json::json;
 
 use crate::Failure;
@@ -22,7 +22,7 @@ use crate::reply::{Bounds, Continues, End, read_prompt, write_reply};
 
 pub(crate) struct Conversation<'c, 'w, 'm> {
     session: Session<'w, 'm>,
-    border: &'c TextBorder,
+    tokenizer: &'c Tokenizer,
     /// As it was at the start.
     fresh: Sampler,
     sampler: Sampler,
@@ -44,14 +44,14 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
     /// If the chat template has no place for the system message.
     pub(crate) fn new(
         session: Session<'w, 'm>,
-        border: &'c TextBorder,
+        tokenizer: &'c Tokenizer,
         (sampler, tokens): (Sampler, usize),
         system: Option<String>,
         interrupt: &'c AtomicBool,
     ) -> Result<Self, Failure> {
         let mut new = Self {
             session,
-            border,
+            tokenizer,
             fresh: sampler.clone(),
             sampler,
             tokens,
@@ -85,7 +85,7 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
     pub(crate) fn set_system(&mut self, system: Option<String>) -> Result<(), Failure> {
         if let Some(text) = &system {
             let messages = [Message::new("system", text), Message::new("user", "?")];
-            if !has_system(&self.border.render_chat(&messages, true)?, text) {
+            if !has_system(&self.tokenizer.render_chat(&messages, true)?, text) {
                 return Err(NO_SYSTEM.into());
             }
         }
@@ -138,7 +138,7 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
         }
         let mut print = |text: &str| if text.is_empty() { Ok(()) } else { part(text) };
         let reply =
-            write_reply(&mut self.session, self.border, &mut self.sampler, bounds, &mut print)?;
+            write_reply(&mut self.session, self.tokenizer, &mut self.sampler, bounds, &mut print)?;
         line("")?;
         match reply.end {
             End::Length => note(format_args!(
@@ -209,7 +209,7 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
     fn ids(&self, start: usize) -> Result<Vec<u32>, Failure> {
         let system = self.system.iter().map(|text| Message::new("system", text));
         let messages: Vec<_> = system.chain(self.messages[start..].iter().cloned()).collect();
-        Ok(self.border.encode_prompt(&self.border.render_chat(&messages, true)?)?)
+        Ok(self.tokenizer.encode_prompt(&self.tokenizer.render_chat(&messages, true)?)?)
     }
 
     /// Writes all that was said as one line of JSON, `{"messages": […]}`, which `train` reads;

@@ -26,7 +26,7 @@ use crate::nn::{Embedding, Linear};
 use crate::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
 use crate::train::TrainError;
 use crate::train::attention::Shape;
-use crate::train::body::{Body, Borders, Network};
+use crate::train::body::{Body, InputSpec, Network};
 use crate::train::data::{Batch, Inputs, Targets};
 use crate::train::device::Floats;
 use crate::train::evaluate::{Listener, with_adapters};
@@ -115,9 +115,9 @@ impl Body for BertBody<'_> {
         &self.model
     }
 
-    fn borders(&self) -> Borders {
+    fn input_spec(&self) -> InputSpec {
         let c = self.model.config();
-        Borders { tokens: c.vocab, features: 0, context: c.context, classifier_bias: true }
+        InputSpec { tokens: c.vocab, features: 0, context: c.context, classifier_bias: true }
     }
 
     fn head(&self) -> Option<Linear<'_>> {

@@ -18,7 +18,7 @@ use crate::nn::{Embedding, Linear, angles};
 use crate::runtime::{Executor, KvFormat, Limits, Memory, Session, need};
 use crate::train::TrainError;
 use crate::train::attention::Shape;
-use crate::train::body::{Body, Borders, Network, last_rows};
+use crate::train::body::{Body, InputSpec, Network, last_rows};
 use crate::train::data::{Batch, Inputs};
 use crate::train::device::Floats;
 use crate::train::evaluate::{Listener, measure_sequences, with_adapters};
@@ -160,9 +160,9 @@ impl Body for LlamaBody<'_> {
         rebuilt::vectors(&self.model)
     }
 
-    fn borders(&self) -> Borders {
+    fn input_spec(&self) -> InputSpec {
         let c = self.model.config();
-        Borders { tokens: c.vocab, features: 0, context: c.context, classifier_bias: false }
+        InputSpec { tokens: c.vocab, features: 0, context: c.context, classifier_bias: false }
     }
 
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer> {

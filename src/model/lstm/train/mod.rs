@@ -27,7 +27,7 @@ use crate::model::lstm::{Config, Head, Lstm, Site};
 use crate::nn::{Embedding, Linear};
 use crate::runtime::{Executor, Memory, Recurrent, RecurrentLimits, recurrent_need};
 use crate::train::TrainError;
-use crate::train::body::{Body, Borders, Network, last_rows};
+use crate::train::body::{Body, InputSpec, Network, last_rows};
 use crate::train::data::{Batch, Inputs};
 use crate::train::device::Floats;
 use crate::train::evaluate::{Listener, measure_sequences, with_adapters};
@@ -98,8 +98,8 @@ impl Body for LstmBody<'_> {
         &self.model
     }
 
-    fn borders(&self) -> Borders {
-        Borders {
+    fn input_spec(&self) -> InputSpec {
+        InputSpec {
             tokens: self.model.config().vocab,
             features: 0,
             context: LONGEST,
