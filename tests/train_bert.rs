@@ -89,8 +89,8 @@ fn gradients_are_slopes_in_other_configurations() {
     finite_differences(&first, false, Method::Full, Format::F32, |_| ());
 }
 
-/// Where nothing below is trained the way back stops early; what is trained has the gradient it has
-/// when it goes on: adapters of zeros below change nothing.
+/// Where nothing below is trained the backward pass stops early; what is trained has the gradient
+/// it has when it goes on: adapters of zeros below change nothing.
 #[test]
 fn the_way_back_stops_at_the_lowest_trained_layer() {
     let (archive, batch) = (bert(&BERT, Format::Nf4, Format::Nf4, true, 3), batch());

@@ -211,7 +211,7 @@ fn the_training_loss_is_the_cores() {
     }
 }
 
-/// `Fast` is the core's `Fast`, and the way back stays close to that of `Exact`, whatever the lanes
+/// `Fast` is the core's `Fast`, and the backward pass stays close to that of `Exact`, whatever the lanes
 /// and the checkpointing.
 #[test]
 fn fast_training_is_what_will_be_served() {

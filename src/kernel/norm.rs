@@ -28,8 +28,8 @@ impl LayerNorm<'_> {
         }
     }
 
-    /// The way back of [`forward`](Self::forward): of every row of x, `[n, dim]`, dy becomes dx.
-    /// With i = 1/√(var + ε), n = (x − mean)·i and g = w ⊙ dy: `dx = i·(g − mean(g) − n·mean(g
+    /// The backward pass of [`forward`](Self::forward): of every row of x, `[n, dim]`, dy becomes
+    /// dx. With i = 1/√(var + ε), n = (x − mean)·i and g = w ⊙ dy: `dx = i·(g − mean(g) − n·mean(g
     /// ⊙ n))`.
     #[cfg(feature = "std")]
     #[inline(always)]

@@ -3,7 +3,7 @@
 //!
 //! A family ([`Body`]) maps a batch to hidden states and carries a gradient back. What is asked of
 //! the hidden states is the same for all: [`Network::run`] puts the language-model head or the
-//! classifier on top, computes the loss and starts the way back.
+//! classifier on top, computes the loss and starts the backward pass.
 
 use super::TrainError;
 use super::data::{Batch, IGNORE, Inputs, ModelInput, Targets};
@@ -41,9 +41,9 @@ impl InputSpec {
 
 /// A model family in training.
 pub(crate) trait Body {
-    /// What the way back needs of a pass.
+    /// What the backward pass needs of a pass.
     type Saved;
-    /// What the way back needs of pooling.
+    /// What the backward pass needs of pooling.
     type Pool;
 
     /// What adapters are bound to.
@@ -65,8 +65,8 @@ pub(crate) trait Body {
     fn write_base(&self, name: &str, plan: &Plan, values: &[f32]) -> Result<Buffer>;
     /// An archive of this family as something adapters are bound to.
     fn reopen<'b>(&self, archive: &'b [u8]) -> Result<Box<dyn Base + 'b>>;
-    /// What the core makes of `batches` under `adapters`, on another base archive if one is given;
-    /// no sequence is longer than `longest`.
+    /// What the runtime makes of `batches` under `adapters`, on another base archive if one is
+    /// given; no sequence is longer than `longest`.
     #[allow(clippy::too_many_arguments, reason = "what is measured, on what, and how")]
     fn measure(
         &self,
@@ -79,7 +79,7 @@ pub(crate) trait Body {
         listener: &mut dyn Listener,
     ) -> Result<(), TrainError>;
 
-    /// The hidden states, `[n, dim]`; with `keep`, what the way back needs.
+    /// The hidden states, `[n, dim]`; with `keep`, what the backward pass needs.
     fn forward(
         &self,
         step: &Step<'_>,
@@ -94,19 +94,19 @@ pub(crate) trait Body {
     fn text_bytes(&self) -> u64 {
         0
     }
-    /// The way back from d_hidden, `[n, dim]`; adds to `gradients`.
+    /// The backward pass from d_hidden, `[n, dim]`; adds to `gradients`.
     fn backward(
         &self,
         step: &Step<'_>,
         inputs: &Inputs,
         starts: &[usize],
-        trace: Self::Saved,
+        saved: Self::Saved,
         d_hidden: Floats,
         gradients: &mut [f32],
     );
     /// The vector of every sequence that a classifier reads, `[sequences, dim]`.
     fn pool(&self, step: &Step<'_>, hidden: &[f32], starts: &[usize]) -> (Floats, Self::Pool);
-    /// The way back of [`pool`](Self::pool); adds to d_hidden and `gradients`.
+    /// The backward pass of [`pool`](Self::pool); adds to d_hidden and `gradients`.
     fn pool_back(
         &self,
         step: &Step<'_>,
@@ -220,7 +220,7 @@ impl<B: Body> Network for B {
 
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome {
         step.machine.begin(batch.starts.last().copied().unwrap_or(0));
-        let (hidden, trace) = self.forward(step, &batch.inputs, &batch.starts, back.is_some());
+        let (hidden, saved) = self.forward(step, &batch.inputs, &batch.starts, back.is_some());
         let mut d_hidden =
             if back.is_some() { step.machine.zeros(hidden.len()) } else { Floats::default() };
         let (outcome, back) = match &batch.targets {
@@ -231,7 +231,7 @@ impl<B: Body> Network for B {
         };
         drop(hidden);
         if let Some(back) = back {
-            self.backward(step, &batch.inputs, &batch.starts, trace, d_hidden, back.gradients);
+            self.backward(step, &batch.inputs, &batch.starts, saved, d_hidden, back.gradients);
         }
         outcome
     }
@@ -261,7 +261,8 @@ fn next_token<'g>(
         return (Outcome::default(), back);
     };
     let (m, vocab) = (&step.machine, head.weight.rows());
-    // The meta device knows no targets: every row has one, and one chunk takes what all of them take.
+    // The meta device knows no targets: every row has one, and one chunk takes what all of them
+    // take.
     let (rows, _list) = match m.is_meta() {
         false => (0..next.len(), m.hold(0)),
         true => (0..ROWS.min(hidden.len() / dim), m.hold(size_of::<usize>() * hidden.len() / dim)),
@@ -273,7 +274,7 @@ fn next_token<'g>(
     for rows in scored.chunks(ROWS) {
         let logits = &mut logits[..rows.len() * vocab];
         let x = ops::gather(m, hidden, dim, rows.iter().copied());
-        let trace = step.linear(&head, &x, logits);
+        let saved = step.linear(&head, &x, logits);
         let smoothing = back.as_ref().map_or(0.0, |back| back.label_smoothing);
         let weight = back.as_ref().map_or(0.0, |back| back.weight);
         let share = m.share(rows.len());
@@ -288,7 +289,7 @@ fn next_token<'g>(
         outcome.loss += losses.iter().sum::<f64>();
         if let Some(back) = &mut back {
             let mut dx = m.alone(x.len());
-            step.linear_back(&head, &trace, &x, logits, Some(&mut dx), back.gradients);
+            step.linear_back(&head, &saved, &x, logits, Some(&mut dx), back.gradients);
             ops::scatter(m, &dx, dim, rows.iter().copied(), d_hidden);
         }
     }

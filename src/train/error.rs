@@ -46,7 +46,7 @@ pub enum TrainError {
     },
     /// The loss of an evaluation is not a number.
     NotANumber,
-    /// What the core says.
+    /// What the runtime says.
     Core(Error),
     /// What is wrong with a file.
     File(FileError),

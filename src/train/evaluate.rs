@@ -1,4 +1,4 @@
-//! Asking a model with the core's own forward pass: measures of data with known answers (what
+//! Asking a model with the runtime's own forward pass: measures of data with known answers (what
 //! training validates with, in `Exact`, and what `lowrank evaluate` prints), and the labels of
 //! texts without.
 
@@ -123,7 +123,7 @@ pub(crate) fn negative_log_likelihood(logits: &[f32], next: u32) -> f64 {
 /// classifier, where there is one to be read; no weight scales it), on all of `data`.
 ///
 /// # Errors
-/// What the core says of the archives, and what is wrong with the data; a loss that is not a
+/// What the runtime says of the archives, and what is wrong with the data; a loss that is not a
 /// number.
 pub fn evaluate<'a>(
     base: impl Trainable<'a>,
@@ -140,8 +140,8 @@ pub fn evaluate<'a>(
 /// Sequences that are read and measured at a time.
 const BATCH: usize = 16;
 
-/// Runs `measure` with the adapters in `archives`, each at its weight, chosen together: the set, the
-/// choices, and the sum of their ranks.
+/// Runs `measure` with the adapters in `archives`, each at its weight, chosen together: the set,
+/// the choices, and the sum of their ranks.
 pub(crate) fn with_adapters<'m, T>(
     base: &dyn Base,
     archives: &[(&'m [u8], f32)],
@@ -241,8 +241,8 @@ impl Listener for Answers {
 /// unless the base has its own.
 ///
 /// # Errors
-/// What the core says of archives and tokens; that there is no classifier; that the base reads no
-/// text; a result that is not a number.
+/// What the runtime says of archives and tokens; that there is no classifier; that the base reads
+/// no text; a result that is not a number.
 pub fn classify<'a>(
     base: impl Trainable<'a>,
     adapters: &[(&[u8], f32)],

@@ -2,12 +2,13 @@
 //!
 //! With P numbers in the arena, in bytes:
 //! ```text
-//! held        4P values + 4P gradients + 4P kept by the guard + optimizer (AdamW: 8 a trained number)
+//! held        4P values + 4P gradients + 4P kept by the guard + optimizer (AdamW: 8 a trained
+//! number)
 //!             + early stopping 4P + DoRA 8 a row of its layers
-//! step        held + DoRA 4 a row + what the step itself takes on the meta device
-//! validation  held + the archive + the factors twice, while it is written, or the core's workspace
-//! checkpoint  held + 4P values + early stopping 4P + optimizer
-//! peak        the largest of the three, beside what the caller holds (tokenizer, index of the data)
+//! step        held + DoRA 4 a row + what the step itself takes on the meta device validation  held
+//! + the archive + the factors twice, while it is written, or the runtime's workspace checkpoint
+//! held + 4P values + early stopping 4P + optimizer peak        the largest of the three, beside
+//! what the caller holds (tokenizer, index of the data)
 //! ```
 //! A step is not described here: the code of training runs on a [`device`](super::device) that does
 //! no work and counts. What the system's allocator adds is not counted.
@@ -259,7 +260,7 @@ fn largest(batches: &[Vec<usize>], context: usize) -> Result<Vec<Vec<usize>>, Tr
     Ok(kept.into_iter().map(|(_, batch)| batch).collect())
 }
 
-/// The numbers as an archive, and the core on top.
+/// The numbers as an archive, and the runtime on top.
 fn measure_bytes(
     network: &dyn Network,
     plan: &Plan,

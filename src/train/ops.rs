@@ -1,5 +1,5 @@
-//! Norms and activations, the way back, formula by formula. Rows are independent; lanes have rows
-//! of their own.
+//! Norms and activations, the backward pass, formula by formula. Rows are independent; lanes have
+//! rows of their own.
 
 use super::device::{Floats, Machine};
 use crate::nn::{self, Activation, LayerNorm};
@@ -17,8 +17,8 @@ pub(crate) fn rms_norm(machine: &Machine<'_>, x: &[f32], weight: &[f32], epsilon
     y
 }
 
-/// The way back of [`rms_norm`]; adds to dx, and to dw unless it is empty. With i = 1/√(mean(x²) +
-/// ε) and g = w ⊙ dy: `dx = i·g − x·(i³/d)·Σ g ⊙ x`, `dw = Σ rows dy ⊙ x·i`.
+/// The backward pass of [`rms_norm`]; adds to dx, and to dw unless it is empty. With i =
+/// 1/√(mean(x²) + ε) and g = w ⊙ dy: `dx = i·g − x·(i³/d)·Σ g ⊙ x`, `dw = Σ rows dy ⊙ x·i`.
 pub(crate) fn rms_norm_back(
     machine: &Machine<'_>,
     x: &[f32],
@@ -72,7 +72,7 @@ pub(crate) fn silu_mul(machine: &Machine<'_>, gate: &[f32], up: &[f32]) -> Float
 
 static ONES: [f32; 1024] = [1.0; 1024];
 
-/// The way back of [`silu_mul`], in place: dh becomes d_gate, and d_up is returned.
+/// The backward pass of [`silu_mul`], in place: dh becomes d_gate, and d_up is returned.
 /// `d_gate = dh ⊙ up ⊙ σ(1 + gate·(1 − σ))`, `d_up = dh ⊙ silu(gate)`.
 pub(crate) fn silu_mul_back(
     machine: &Machine<'_>,
@@ -113,9 +113,9 @@ pub(crate) fn layer_norm(machine: &Machine<'_>, x: &[f32], norm: &LayerNorm<'_>)
     y
 }
 
-/// The way back of [`layer_norm`], in place: dy becomes dx (see [`LayerNorm`]); adds to dw and db
-/// unless they are empty. With i = 1/√(var + ε) and n = (x − mean)·i: `dw = Σ rows dy ⊙ n`, `db = Σ
-/// rows dy`.
+/// The backward pass of [`layer_norm`], in place: dy becomes dx (see [`LayerNorm`]); adds to dw and
+/// db unless they are empty. With i = 1/√(var + ε) and n = (x − mean)·i: `dw = Σ rows dy ⊙ n`, `db
+/// = Σ rows dy`.
 pub(crate) fn layer_norm_back(
     machine: &Machine<'_>,
     x: &[f32],
@@ -209,7 +209,7 @@ pub(crate) fn gather(
     y
 }
 
-/// The way back of [`gather`]: the rows of y become those of x.
+/// The backward pass of [`gather`]: the rows of y become those of x.
 pub(crate) fn scatter(
     machine: &Machine<'_>,
     y: &[f32],

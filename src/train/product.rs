@@ -1,9 +1,9 @@
 //! Matrix products of training: through frozen weights in any format, and among floats.
 //!
-//! Forward products with frozen weights are the core's own ([`crate::nn::Linear`]): the training
-//! loss is the core's loss. Here is the way back, `dX += dY · W`, with W dequantized a tile of rows
-//! at a time, and the small float products of adapters. `ndarray` hands products to
-//! `matrixmultiply`, which packs both operands; those with a rank of few dozens run on the core's
+//! Forward products with frozen weights are the runtime's own ([`crate::nn::Linear`]): the training
+//! loss is the runtime's loss. Here is the backward pass, `dX += dY · W`, with W dequantized a tile
+//! of rows at a time, and the small float products of adapters. `ndarray` hands products to
+//! `matrixmultiply`, which packs both operands; those with a rank of few dozens run on the runtime's
 //! kernels.
 
 use ndarray::linalg::general_mat_mul;
@@ -33,8 +33,8 @@ const SKINNY: usize = 32;
 /// divide it.
 const PARTS: usize = 8;
 
-/// Rows that the core's kernels take at a time. How they add up may depend on how many there are,
-/// so it is never the lanes that decide.
+/// Rows that the runtime's kernels take at a time. How they add up may depend on how many there
+/// are, so it is never the lanes that decide.
 const BLOCK: usize = 64;
 
 /// `[rows, cols]` over the front of `data`.
@@ -225,7 +225,7 @@ impl Machine<'_> {
         });
     }
 
-    /// `Y ← α·X·Wᵀ` for few outputs, W `[out, in]`: the core's product.
+    /// `Y ← α·X·Wᵀ` for few outputs, W `[out, in]`: the runtime's product.
     fn skinny_forward(&self, alpha: f32, x: &[f32], w: &[f32], outputs: usize, y: &mut [f32]) {
         let inputs = w.len() / outputs;
         let Ok(weights) = Matrix::new(outputs, inputs, Values::F32(w)) else { return };

@@ -112,7 +112,7 @@ impl<'s> Step<'s> {
         }
     }
 
-    /// `W x + b` of frozen weights as the core computes it in this precision. Threads share the rows
+    /// `W x + b` of frozen weights as the runtime computes it in this precision. Threads share the rows
     /// where there are enough for each: what comes before and after does too, and a thread finds
     /// its own rows in its caches. Else they share the outputs.
     pub(crate) fn frozen(&self, linear: &Linear<'_>, x: &[f32], y: &mut [f32]) {

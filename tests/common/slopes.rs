@@ -87,8 +87,8 @@ impl Norms {
             .collect()
     }
 
-    /// DoRA's norm is a constant on the way back: where A or B have moved from `before`, m moves so
-    /// that m / ‖W + s·B A‖ stays.
+    /// DoRA's norm is a constant in the backward pass: where A or B have moved from `before`, m
+    /// moves so that m / ‖W + s·B A‖ stays.
     fn hold(&self, before: &[f32], moved: &mut [f32]) {
         let (old, new) = (self.of(before), self.of(moved));
         for (m, (old, new)) in

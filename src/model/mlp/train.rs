@@ -5,7 +5,8 @@
 //! trained takes that layer's place and goes on from it if the labels are the same. A sequence of a
 //! batch is one row of features.
 //!
-//! Of a layer are kept what it reads and the slopes of the activation behind it: `dz = dy ⊙ f'(z)`,
+//! Of a layer are kept what it reads and the derivatives of the activation behind it: `dz = dy ⊙
+//! f'(z)`,
 //! `dx = dz W`. There is nothing to checkpoint: what a layer reads is all there is.
 
 use crate::adapter::Base;
@@ -38,17 +39,17 @@ impl<'a> Sealed<'a> for Mlp<'a> {
     }
 }
 
-/// What the way back needs of one layer.
+/// What the backward pass needs of one layer.
 pub(crate) struct Kept {
     /// What it reads, `[n, in]`.
     x: Floats,
     /// f'(z), `[n, out]`.
-    slope: Floats,
-    trace: Saved,
+    derivative: Floats,
+    saved: Saved,
 }
 
 impl MlpBody<'_> {
-    /// Under what limits the core measures.
+    /// Under what limits the runtime measures.
     fn limits(precision: Precision, lanes: usize, adapters: usize, rank: usize) -> PredictorLimits {
         PredictorLimits {
             precision,
@@ -173,14 +174,14 @@ impl Body for MlpBody<'_> {
         for index in 0..self.inner_layers() {
             let layer = self.model.layer(index);
             let mut y = step.machine.unset(n * layer.weight.rows());
-            let trace = step.linear(&layer, &x, &mut y);
-            let (y, slope) = match keep {
+            let saved = step.linear(&layer, &x, &mut y);
+            let (y, derivative) = match keep {
                 true => ops::activate_with_derivative(&step.machine, activation, y),
                 false => (ops::activate(&step.machine, activation, &y), Floats::default()),
             };
             let x = std::mem::replace(&mut x, y);
             if keep {
-                kept.push(Kept { x, slope, trace });
+                kept.push(Kept { x, derivative, saved });
             }
         }
         (x, kept)
@@ -191,7 +192,7 @@ impl Body for MlpBody<'_> {
         step: &Step<'_>,
         _: &Inputs,
         _: &[usize],
-        mut trace: Vec<Kept>,
+        mut saved: Vec<Kept>,
         d_hidden: Floats,
         gradients: &mut [f32],
     ) {
@@ -199,13 +200,13 @@ impl Body for MlpBody<'_> {
         let lowest = (0..inner).find(|&index| step.plan.trains(index as u32)).unwrap_or(inner);
         let mut d = d_hidden;
         for index in (lowest..inner).rev() {
-            let Some(Kept { x, slope, trace }) = trace.pop() else { return };
-            ops::multiply_by(&step.machine, &mut d, &slope);
+            let Some(Kept { x, derivative, saved }) = saved.pop() else { return };
+            ops::multiply_by(&step.machine, &mut d, &derivative);
             let input = index > lowest;
             let mut dx = if input { step.machine.zeros(x.len()) } else { Floats::default() };
             step.linear_back(
                 &self.model.layer(index),
-                &trace,
+                &saved,
                 &x,
                 &d,
                 input.then_some(&mut dx[..]),

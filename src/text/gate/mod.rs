@@ -1,7 +1,7 @@
 //! The one gate before the `tokenizers` and `minijinja` crates: both panic, never end or take
 //! memory without bound on hostile files, and tokenizers and templates come with files.
 //!
-//! Nothing else in the crate calls them for what a file says. [`Tokenizer`] checks a
+//! Nothing else in the crate calls them for what a file says. [`GuardedTokenizer`] checks a
 //! tokenizer.json before the library sees it (`check`, `model`, `pattern`, `charsmap`, `json`),
 //! bounds what a text can become, and turns a panic that is left into an error (`quiet`).
 //! `template` does the same for chat templates.

@@ -1,4 +1,4 @@
-//! Full fine-tuning: the yardstick. Trains every targeted weight with its bias, and all norms;
+//! Full fine-tuning: the baseline. Trains every targeted weight with its bias, and all norms;
 //! needs a float base and writes a base. `dW = dyᵀ x`, `db = Σ dy`, `dx = dy W`.
 
 use std::ops::Range;

@@ -1,4 +1,5 @@
-//! What training leaves behind: an adapter or a base as an archive, and what the core makes of it.
+//! What training leaves behind: an adapter or a base as an archive, and what the runtime makes of
+//! it.
 
 use super::Trainer;
 use crate::adapter::{AdapterBuilder, ClassifierParts, Place};
@@ -12,11 +13,11 @@ use crate::train::evaluate::{self, Measures};
 use crate::train::facts;
 
 impl Trainer<'_> {
-    /// What the core makes of `data` with what is trained now, in `Exact`; at `rank` if one is
+    /// What the runtime makes of `data` with what is trained now, in `Exact`; at `rank` if one is
     /// given (DyLoRA).
     ///
     /// # Errors
-    /// What the core or the data says.
+    /// What the runtime or the data says.
     pub fn measure(
         &self,
         data: &Dataset<'_>,

@@ -7,7 +7,7 @@ use crate::train::device::Floats;
 use crate::train::ops;
 use crate::train::step::{Saved, Step};
 
-/// What the way back needs of one block.
+/// What the backward pass needs of one block.
 pub(crate) struct Kept {
     /// The sum that the norm before it reads, `[n, dim]`.
     pub(super) sum: Floats,
@@ -25,7 +25,7 @@ pub(crate) struct Inner {
     /// Before the activation, `[n, hidden]`.
     up: Floats,
     /// Of q, k, v, o, up, down.
-    traces: [Saved; 6],
+    saved: [Saved; 6],
 }
 
 impl BertBody<'_> {
@@ -41,23 +41,23 @@ impl BertBody<'_> {
         let (m, n) = (&step.machine, sum.len() / c.dim);
         let apply = |linear: &Linear<'_>, x: &[f32]| {
             let mut y = m.unset(n * linear.weight.rows());
-            let trace = step.linear(linear, x, &mut y);
-            (y, trace)
+            let saved = step.linear(linear, x, &mut y);
+            (y, saved)
         };
 
         let x = ops::layer_norm(m, sum, &self.norm(step, 2 * index));
-        let (q, q_trace) = apply(&layer.q, &x);
-        let (k, k_trace) = apply(&layer.k, &x);
-        let (v, v_trace) = apply(&layer.v, &x);
+        let (q, q_saved) = apply(&layer.q, &x);
+        let (k, k_saved) = apply(&layer.k, &x);
+        let (v, v_saved) = apply(&layer.v, &x);
         let attended =
             attention::forward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v });
-        let (mut middle, o_trace) = apply(&layer.o, &attended);
+        let (mut middle, o_saved) = apply(&layer.o, &attended);
         ops::add(m, &mut middle, &x);
         drop(x);
 
         let x = ops::layer_norm(m, &middle, &self.norm(step, 2 * index + 1));
-        let (up, up_trace) = apply(&layer.up, &x);
-        let (mut out, down_trace) = apply(&layer.down, &ops::activate(m, c.activation, &up));
+        let (up, up_saved) = apply(&layer.up, &x);
+        let (mut out, down_saved) = apply(&layer.down, &ops::activate(m, c.activation, &up));
         ops::add(m, &mut out, &x);
         (
             out,
@@ -68,12 +68,12 @@ impl BertBody<'_> {
                 attended,
                 middle,
                 up,
-                traces: [q_trace, k_trace, v_trace, o_trace, up_trace, down_trace],
+                saved: [q_saved, k_saved, v_saved, o_saved, up_saved, down_saved],
             },
         )
     }
 
-    /// The way back of block `index`: d, `[n, dim]`, becomes the gradient of the sum it reads;
+    /// The backward pass of block `index`: d, `[n, dim]`, becomes the gradient of the sum it reads;
     /// wrong if `input` is false.
     #[allow(clippy::too_many_arguments, reason = "the block's inputs, and the two gradients")]
     pub(super) fn block_back(
@@ -95,19 +95,19 @@ impl BertBody<'_> {
             attended,
             middle,
             up,
-            traces: [q_trace, k_trace, v_trace, o_trace, up_trace, down_trace],
+            saved: [q_saved, k_saved, v_saved, o_saved, up_saved, down_saved],
         } = inner;
         let (c, layer, m) = (self.model.config(), self.model.layer(index), &step.machine);
 
         // out = x + Down h, h = f(up), up = Up x, x = norm(middle)
-        let (h, slope) = ops::activate_with_derivative(m, c.activation, up);
+        let (h, derivative) = ops::activate_with_derivative(m, c.activation, up);
         let mut d_up = m.zeros(h.len());
-        step.linear_back(&layer.down, &down_trace, &h, d, Some(&mut d_up), gradients);
+        step.linear_back(&layer.down, &down_saved, &h, d, Some(&mut d_up), gradients);
         drop(h);
-        ops::multiply_by(m, &mut d_up, &slope);
-        drop(slope);
+        ops::multiply_by(m, &mut d_up, &derivative);
+        drop(derivative);
         let x = ops::layer_norm(m, &middle, &self.norm(step, 2 * index + 1));
-        step.linear_back(&layer.up, &up_trace, &x, &d_up, Some(&mut *d), gradients);
+        step.linear_back(&layer.up, &up_saved, &x, &d_up, Some(&mut *d), gradients);
         drop((x, d_up));
         self.norm_back(step, 2 * index + 1, &middle, d, gradients);
 
@@ -116,13 +116,13 @@ impl BertBody<'_> {
         let mut buffer = m.unset(shape.gradients(d.len() / c.dim));
         let [d_attended, dq, dk, dv] = shape.split(&mut buffer);
         m.clear(d_attended);
-        step.linear_back(&layer.o, &o_trace, &attended, d, Some(&mut *d_attended), gradients);
+        step.linear_back(&layer.o, &o_saved, &attended, d, Some(&mut *d_attended), gradients);
         attention::backward(m, shape, starts, inputs, d_attended, [&mut *dq, &mut *dk, &mut *dv]);
         let x = ops::layer_norm(m, &sum, &self.norm(step, 2 * index));
-        for (linear, trace, dy) in
-            [(&layer.q, &q_trace, dq), (&layer.k, &k_trace, dk), (&layer.v, &v_trace, dv)]
+        for (linear, saved, dy) in
+            [(&layer.q, &q_saved, dq), (&layer.k, &k_saved, dk), (&layer.v, &v_saved, dv)]
         {
-            step.linear_back(linear, trace, &x, dy, input.then_some(&mut *d), gradients);
+            step.linear_back(linear, saved, &x, dy, input.then_some(&mut *d), gradients);
         }
         if input {
             self.norm_back(step, 2 * index, &sum, d, gradients);

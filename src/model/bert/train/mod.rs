@@ -1,4 +1,5 @@
-//! The BERT family, trained: `model::bert::forward` with its activations kept, and the way back.
+//! The BERT family, trained: `model::bert::forward` with its activations kept, and the backward
+//! pass.
 //!
 //! The norms stand behind the residuals, so a block is seen from sum to sum: `x = norm(s)`, `m =
 //! norm(x + O attention(x))`, `s' = m + Down f(Up m)`. Norm 0 is the embeddings', norms 2i + 1 and
@@ -6,7 +7,7 @@
 //!
 //! Of a block are kept: s, q, k and v, the attended values, the sum between the halves and what the
 //! activation reads. Norms and activations are computed again from these. With checkpointing only s
-//! is kept, and the block runs again on the way back.
+//! is kept, and the block runs again in the backward pass.
 
 mod block;
 mod pool;
@@ -49,7 +50,7 @@ impl<'a> Sealed<'a> for Bert<'a> {
     }
 }
 
-/// What the way back needs of a pass.
+/// What the backward pass needs of a pass.
 #[derive(Default)]
 pub(crate) struct BertSaved {
     blocks: Vec<Kept>,
@@ -75,7 +76,8 @@ impl<'a> BertBody<'a> {
         linears(&self.model.layer(index)).iter().any(|linear| plan.trains(linear.site))
     }
 
-    /// The lowest block that the way back has to reach, and whether it goes on to the embeddings.
+    /// The lowest block that the backward pass has to reach, and whether it goes on to the
+    /// embeddings.
     fn lowest(&self, plan: &Plan) -> Option<(usize, bool)> {
         // Vectors are trained all or none.
         if !plan.vectors.is_empty() || plan.trains(self.embedding().site) {
@@ -86,7 +88,7 @@ impl<'a> BertBody<'a> {
             .map(|index| (index, false))
     }
 
-    /// Under what limits the core measures.
+    /// Under what limits the runtime measures.
     fn limits(
         &self,
         longest: usize,
@@ -211,14 +213,14 @@ impl Body for BertBody<'_> {
         step: &Step<'_>,
         inputs: &Inputs,
         starts: &[usize],
-        trace: BertSaved,
+        saved: BertSaved,
         d_hidden: Floats,
         gradients: &mut [f32],
     ) {
         let Inputs::Tokens(tokens) = inputs else { return };
         let layers = self.model.config().layers;
         let Some((lowest, everything)) = self.lowest(step.plan) else { return };
-        let BertSaved { mut blocks, last } = trace;
+        let BertSaved { mut blocks, last } = saved;
         let mut d = d_hidden;
         self.norm_back(step, self.last_norm(), &last, &mut d, gradients);
         drop(last);

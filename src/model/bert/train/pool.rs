@@ -1,4 +1,4 @@
-//! What a classifier on an encoder reads of its hidden states, and the way back.
+//! What a classifier on an encoder reads of its hidden states, and the backward pass.
 
 use super::BertBody;
 use crate::model::bert::Pooling;
@@ -6,7 +6,7 @@ use crate::train::device::Floats;
 use crate::train::ops;
 use crate::train::step::{Saved, Step};
 
-/// What the way back needs of pooling.
+/// What the backward pass needs of pooling.
 pub(crate) enum Pool {
     /// The first token's state.
     First,
@@ -15,7 +15,7 @@ pub(crate) enum Pool {
     Pooler {
         first: Floats,
         out: Floats,
-        trace: Saved,
+        saved: Saved,
     },
 }
 
@@ -34,11 +34,11 @@ impl BertBody<'_> {
             (Pooling::Pooler, Some(pooler)) => {
                 let first = first();
                 let mut out = m.alone(first.len());
-                let trace = step.linear(&pooler, &first, &mut out);
+                let saved = step.linear(&pooler, &first, &mut out);
                 m.compute(|| out.iter_mut().for_each(|v| *v = crate::tensor::math::tanh(*v)));
                 let mut pooled = m.alone(out.len());
                 m.assign(&mut pooled, &out);
-                (pooled, Pool::Pooler { first, out, trace })
+                (pooled, Pool::Pooler { first, out, saved })
             }
             (Pooling::Mean, _) => {
                 let mut means = m.alone((starts.len() - 1) * dim);
@@ -75,13 +75,13 @@ impl BertBody<'_> {
         };
         match (pool, self.model.pooler()) {
             // out = tanh(P h + b)
-            (Pool::Pooler { first: states, out, trace }, Some(pooler)) => {
+            (Pool::Pooler { first: states, out, saved }, Some(pooler)) => {
                 let (mut d, mut d_states) = (m.alone(out.len()), m.alone(states.len()));
                 m.compute(|| {
                     let terms = d_pooled.iter().zip(&*out).map(|(d, out)| d * (1.0 - out * out));
                     d.iter_mut().zip(terms).for_each(|(d, term)| *d = term);
                 });
-                step.linear_back(&pooler, &trace, &states, &d, Some(&mut d_states), gradients);
+                step.linear_back(&pooler, &saved, &states, &d, Some(&mut d_states), gradients);
                 first(&d_states);
             }
             (Pool::Mean, _) => m.compute(|| {

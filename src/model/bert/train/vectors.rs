@@ -39,7 +39,7 @@ impl<'a> BertBody<'a> {
         }
     }
 
-    /// The way back of norm `number`, in place.
+    /// The backward pass of norm `number`, in place.
     pub(super) fn norm_back(
         &self,
         step: &Step<'_>,
@@ -84,7 +84,7 @@ impl<'a> BertBody<'a> {
         });
     }
 
-    /// The way back of [`add_places`](Self::add_places).
+    /// The backward pass of [`add_places`](Self::add_places).
     pub(super) fn add_places_back(
         &self,
         step: &Step<'_>,

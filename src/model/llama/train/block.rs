@@ -7,7 +7,7 @@ use crate::train::device::{Floats, Machine};
 use crate::train::ops;
 use crate::train::step::{Saved, Step};
 
-/// What the way back needs of one block.
+/// What the backward pass needs of one block.
 pub(crate) struct Kept {
     /// Its input, `[n, dim]`.
     pub(super) x: Floats,
@@ -27,7 +27,7 @@ pub(crate) struct Inner {
     gate: Floats,
     up: Floats,
     /// Of q, k, v, o, gate, up, down.
-    traces: [Saved; 7],
+    saved: [Saved; 7],
 }
 
 impl LlamaBody<'_> {
@@ -42,7 +42,7 @@ impl LlamaBody<'_> {
         step.vector(vector_id(index, which), archived)
     }
 
-    /// Block `index` of x: its output, and what the way back needs.
+    /// Block `index` of x: its output, and what the backward pass needs.
     pub(super) fn block(
         &self,
         step: &Step<'_>,
@@ -53,13 +53,13 @@ impl LlamaBody<'_> {
     ) -> (Floats, Inner) {
         let (mut inner, h) = self.block_but_down(step, index, starts, turns, x);
         let mut out = step.machine.unset(x.len());
-        inner.traces[6] = step.linear(&self.model.layer(index).down, &h, &mut out);
+        inner.saved[6] = step.linear(&self.model.layer(index).down, &h, &mut out);
         ops::add(&step.machine, &mut out, &inner.middle);
         (out, inner)
     }
 
-    /// Block `index` of x as far as the way back needs it again: all but the last product, whose
-    /// input comes second.
+    /// Block `index` of x as far as the backward pass needs it again: all but the last product,
+    /// whose input comes second.
     fn block_but_down(
         &self,
         step: &Step<'_>,
@@ -72,8 +72,8 @@ impl LlamaBody<'_> {
         let (m, n) = (&step.machine, x.len() / c.dim);
         let apply = |linear: &Linear<'_>, x: &[f32]| {
             let mut y = m.unset(n * linear.weight.rows());
-            let trace = step.linear(linear, x, &mut y);
-            (y, trace)
+            let saved = step.linear(linear, x, &mut y);
+            (y, saved)
         };
 
         let normed = ops::rms_norm(
@@ -82,16 +82,16 @@ impl LlamaBody<'_> {
             self.norm(step, index, Norm::Attention, layer.attention_norm),
             c.norm_epsilon,
         );
-        let (mut q, q_trace) = apply(&layer.q, &normed);
-        let (mut k, k_trace) = apply(&layer.k, &normed);
-        let (v, v_trace) = apply(&layer.v, &normed);
+        let (mut q, q_saved) = apply(&layer.q, &normed);
+        let (mut k, k_saved) = apply(&layer.k, &normed);
+        let (v, v_saved) = apply(&layer.v, &normed);
         let q_bare = self.norm_heads(step, index, Norm::Q, layer.q_norm, &mut q);
         let k_bare = self.norm_heads(step, index, Norm::K, layer.k_norm, &mut k);
         turn(m, &mut q, turns, c.head_dim, 1.0);
         turn(m, &mut k, turns, c.head_dim, 1.0);
         let attended =
             attention::forward(m, self.shape(), starts, attention::Inputs { q: &q, k: &k, v: &v });
-        let (mut middle, o_trace) = apply(&layer.o, &attended);
+        let (mut middle, o_saved) = apply(&layer.o, &attended);
         ops::add(m, &mut middle, x);
 
         let normed = ops::rms_norm(
@@ -100,14 +100,14 @@ impl LlamaBody<'_> {
             self.norm(step, index, Norm::FeedForward, layer.feed_forward_norm),
             c.norm_epsilon,
         );
-        let (gate, gate_trace) = apply(&layer.gate, &normed);
-        let (up, up_trace) = apply(&layer.up, &normed);
+        let (gate, gate_saved) = apply(&layer.gate, &normed);
+        let (up, up_saved) = apply(&layer.up, &normed);
         let h = ops::silu_mul(m, &gate, &up);
-        let traces = [q_trace, k_trace, v_trace, o_trace, gate_trace, up_trace, Saved::new()];
-        (Inner { q_bare, k_bare, q, k, v, attended, middle, gate, up, traces }, h)
+        let saved = [q_saved, k_saved, v_saved, o_saved, gate_saved, up_saved, Saved::new()];
+        (Inner { q_bare, k_bare, q, k, v, attended, middle, gate, up, saved }, h)
     }
 
-    /// The way back of block `index`: d, `[n, dim]`, becomes the gradient of its input; wrong
+    /// The backward pass of block `index`: d, `[n, dim]`, becomes the gradient of its input; wrong
     /// behind it if `input` is false.
     #[allow(clippy::too_many_arguments, reason = "the block's inputs, and the two gradients")]
     pub(super) fn block_back(
@@ -126,7 +126,7 @@ impl LlamaBody<'_> {
             Some(inner) => inner,
             None => {
                 let (mut inner, h) = self.block_but_down(step, index, starts, turns, &kept.x);
-                inner.traces[6] = step.save(&self.model.layer(index).down, &h);
+                inner.saved[6] = step.save(&self.model.layer(index).down, &h);
                 again = inner;
                 &again
             }
@@ -146,17 +146,17 @@ impl LlamaBody<'_> {
         gradients: &mut [f32],
     ) {
         let (c, layer, m) = (self.model.config(), self.model.layer(index), &step.machine);
-        let [.., gate_trace, up_trace, down_trace] = &inner.traces;
+        let [.., gate_saved, up_saved, down_saved] = &inner.saved;
         let weight = self.norm(step, index, Norm::FeedForward, layer.feed_forward_norm);
         let h = ops::silu_mul(m, &inner.gate, &inner.up);
         let mut d_gate = m.zeros(h.len());
-        step.linear_back(&layer.down, down_trace, &h, d, Some(&mut d_gate), gradients);
+        step.linear_back(&layer.down, down_saved, &h, d, Some(&mut d_gate), gradients);
         drop(h);
         let d_up = ops::silu_mul_back(m, &inner.gate, &inner.up, &mut d_gate);
         let normed = ops::rms_norm(m, &inner.middle, weight, c.norm_epsilon);
         let mut d_normed = m.zeros(normed.len());
-        step.linear_back(&layer.gate, gate_trace, &normed, &d_gate, Some(&mut d_normed), gradients);
-        step.linear_back(&layer.up, up_trace, &normed, &d_up, Some(&mut d_normed), gradients);
+        step.linear_back(&layer.gate, gate_saved, &normed, &d_gate, Some(&mut d_normed), gradients);
+        step.linear_back(&layer.up, up_saved, &normed, &d_up, Some(&mut d_normed), gradients);
         let dw = self.norm_gradient(step, index, Norm::FeedForward, gradients);
         ops::rms_norm_back(m, &inner.middle, weight, c.norm_epsilon, &d_normed, d, dw);
     }
@@ -176,13 +176,13 @@ impl LlamaBody<'_> {
         gradients: &mut [f32],
     ) {
         let (c, layer, m) = (self.model.config(), self.model.layer(index), &step.machine);
-        let [q_trace, k_trace, v_trace, o_trace, ..] = &inner.traces;
+        let [q_saved, k_saved, v_saved, o_saved, ..] = &inner.saved;
         let (shape, inputs) =
             (self.shape(), attention::Inputs { q: &inner.q, k: &inner.k, v: &inner.v });
         let mut buffer = m.unset(shape.gradients(d.len() / c.dim));
         let [d_attended, dq, dk, dv] = shape.split(&mut buffer);
         m.clear(d_attended);
-        step.linear_back(&layer.o, o_trace, &inner.attended, d, Some(&mut *d_attended), gradients);
+        step.linear_back(&layer.o, o_saved, &inner.attended, d, Some(&mut *d_attended), gradients);
         attention::backward(m, shape, starts, inputs, d_attended, [&mut *dq, &mut *dk, &mut *dv]);
         turn(m, dq, turns, c.head_dim, -1.0);
         turn(m, dk, turns, c.head_dim, -1.0);
@@ -191,10 +191,10 @@ impl LlamaBody<'_> {
         let weight = self.norm(step, index, Norm::Attention, layer.attention_norm);
         let normed = ops::rms_norm(m, x, weight, c.norm_epsilon);
         let mut d_normed = m.zeros(normed.len());
-        for (linear, trace, dy) in
-            [(&layer.q, q_trace, dq), (&layer.k, k_trace, dk), (&layer.v, v_trace, dv)]
+        for (linear, saved, dy) in
+            [(&layer.q, q_saved, dq), (&layer.k, k_saved, dk), (&layer.v, v_saved, dv)]
         {
-            step.linear_back(linear, trace, &normed, dy, input.then_some(&mut d_normed), gradients);
+            step.linear_back(linear, saved, &normed, dy, input.then_some(&mut d_normed), gradients);
         }
         if input {
             let dw = self.norm_gradient(step, index, Norm::Attention, gradients);

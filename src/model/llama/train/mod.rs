@@ -1,9 +1,10 @@
-//! The Llama family, trained: `model::llama::forward` with its activations kept, and the way back.
+//! The Llama family, trained: `model::llama::forward` with its activations kept, and the backward
+//! pass.
 //!
 //! Of a block are kept: its input, q, k and v as attention sees them, the attended values, the
 //! residual stream between the halves, gate and up. Norms and the SwiGLU product are computed again
 //! from these. With checkpointing only the input of each block is kept, and the block runs again on
-//! the way back.
+//! the backward pass.
 
 mod block;
 
@@ -41,7 +42,7 @@ impl<'a> Sealed<'a> for Llama<'a> {
     }
 }
 
-/// What the way back needs of a pass.
+/// What the backward pass needs of a pass.
 #[derive(Default)]
 pub(crate) struct LlamaSaved {
     blocks: Vec<Kept>,
@@ -105,7 +106,7 @@ impl<'a> LlamaBody<'a> {
                 .any(|&which| plan.vectors.contains_key(&vector_id(index, which)))
     }
 
-    /// The lowest block that the way back has to reach.
+    /// The lowest block that the backward pass has to reach.
     fn lowest(&self, plan: &Plan) -> usize {
         let layers = self.model.config().layers;
         if plan.trains(self.embedding().site) {
@@ -115,7 +116,7 @@ impl<'a> LlamaBody<'a> {
         }
     }
 
-    /// Under what limits the core measures.
+    /// Under what limits the runtime measures.
     fn limits(
         &self,
         longest: usize,
@@ -232,13 +233,13 @@ impl Body for LlamaBody<'_> {
         step: &Step<'_>,
         inputs: &Inputs,
         starts: &[usize],
-        trace: LlamaSaved,
+        saved: LlamaSaved,
         d_hidden: Floats,
         gradients: &mut [f32],
     ) {
         let Inputs::Tokens(tokens) = inputs else { return };
         let c = self.model.config();
-        let LlamaSaved { mut blocks, last, turns } = trace;
+        let LlamaSaved { mut blocks, last, turns } = saved;
         let weight = step.vector(self.final_norm_id(), self.model.norm());
         let mut d = step.machine.zeros(last.len());
         let dw = match step.plan.vectors.get(&self.final_norm_id()) {

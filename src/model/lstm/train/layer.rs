@@ -7,7 +7,7 @@ use crate::train::device::{Floats, Machine};
 use crate::train::ops;
 use crate::train::step::{Saved, Step};
 
-/// What the way back needs of one layer.
+/// What the backward pass needs of one layer.
 pub(crate) struct Kept {
     /// What it reads, `[n, in]`.
     pub(super) x: Floats,
@@ -73,7 +73,8 @@ impl LstmBody<'_> {
         Inner { gates, c, h, ih, hh }
     }
 
-    /// The way back of one layer: from the gradient of its h to that of what it reads; empty if
+    /// The backward pass of one layer: from the gradient of its h to that of what it reads; empty
+    /// if
     /// `input` is false.
     #[allow(clippy::too_many_arguments, reason = "the layer's inputs, and the two gradients")]
     pub(super) fn layer_back(
@@ -132,7 +133,7 @@ impl LstmBody<'_> {
     }
 }
 
-/// One cell on the way back.
+/// One cell in the backward pass.
 struct Back<'b> {
     gates: &'b [f32],
     c: &'b [f32],

@@ -1,19 +1,19 @@
-//! LSTM layers, trained: `model::lstm::forward` with its activations kept, and the way back through
-//! time.
+//! LSTM layers, trained: `model::lstm::forward` with its activations kept, and the backward pass
+//! through time.
 //!
 //! A layer's input product serves all rows at once, forth and back. The recurrent product goes
 //! token by token, each time for all sequences of the batch that have one, through the frozen base
 //! and its adapter. Gradients go back to the beginning of each sequence.
 //!
 //! ```text
-//! c = f ⊙ c' + i ⊙ g    h = o ⊙ tanh(c)
-//! do = dh ⊙ tanh(c)    dc += dh ⊙ o ⊙ (1 − tanh²(c))    di = dc ⊙ g    dg = dc ⊙ i    df = dc ⊙ c'    dc' = dc ⊙ f
+//! c = f ⊙ c' + i ⊙ g    h = o ⊙ tanh(c) do = dh ⊙ tanh(c)    dc += dh ⊙ o ⊙ (1 − tanh²(c))    di =
+//! dc ⊙ g    dg = dc ⊙ i    df = dc ⊙ c'    dc' = dc ⊙ f
 //! ```
 //! and through the functions of the gates: σ' = σ(1 − σ), tanh' = 1 − tanh².
 //!
 //! Of a layer are kept: what it reads, its gates, c and h. With checkpointing only what it reads is
-//! kept, and the layer runs again on the way back. Dropout before a recurrent matrix's A drops the
-//! same elements at every token.
+//! kept, and the layer runs again in the backward pass. Dropout before a recurrent matrix's A drops
+//! the same elements at every token.
 
 mod layer;
 
@@ -61,7 +61,8 @@ impl<'a> LstmBody<'a> {
         }
     }
 
-    /// The lowest layer that the way back has to reach, and whether it goes on to the embedding.
+    /// The lowest layer that the backward pass has to reach, and whether it goes on to the
+    /// embedding.
     fn lowest(&self, plan: &Plan) -> (usize, bool) {
         let layers = self.model.config().layers;
         let trains = |index: &usize| {
@@ -71,7 +72,7 @@ impl<'a> LstmBody<'a> {
         (if embeds { 0 } else { (0..layers).find(trains).unwrap_or(layers) }, embeds)
     }
 
-    /// Under what limits the core measures.
+    /// Under what limits the runtime measures.
     fn limits(
         longest: usize,
         precision: Precision,
@@ -192,13 +193,13 @@ impl Body for LstmBody<'_> {
         let c = self.model.config();
         let mut x = step.machine.alone(starts[starts.len() - 1] * c.dim);
         step.embed(&self.embedding(), tokens, &mut x);
-        let mut trace = Vec::with_capacity(c.layers);
+        let mut saved = Vec::with_capacity(c.layers);
         for index in 0..c.layers {
             let inner = self.layer(step, &self.model.layer(index), starts, &x);
             if keep {
                 let mut h = step.machine.alone(inner.h.len());
                 step.machine.assign(&mut h, &inner.h);
-                trace.push(Kept {
+                saved.push(Kept {
                     x: std::mem::replace(&mut x, h),
                     inner: (!self.checkpointing).then_some(inner),
                 });
@@ -206,7 +207,7 @@ impl Body for LstmBody<'_> {
                 x = inner.h;
             }
         }
-        (x, trace)
+        (x, saved)
     }
 
     fn backward(
@@ -214,7 +215,7 @@ impl Body for LstmBody<'_> {
         step: &Step<'_>,
         inputs: &Inputs,
         starts: &[usize],
-        mut trace: Vec<Kept>,
+        mut saved: Vec<Kept>,
         d_hidden: Floats,
         gradients: &mut [f32],
     ) {
@@ -223,7 +224,7 @@ impl Body for LstmBody<'_> {
         let (lowest, embeds) = self.lowest(step.plan);
         let mut d = d_hidden;
         for index in (lowest..layers).rev() {
-            let Some(Kept { x, inner }) = trace.pop() else { return };
+            let Some(Kept { x, inner }) = saved.pop() else { return };
             let layer = self.model.layer(index);
             let inner = inner.unwrap_or_else(|| self.layer(step, &layer, starts, &x));
             let input = embeds || index > lowest;
