@@ -1277,7 +1277,8 @@ typedef struct lowrank_train_options {
     uint32_t task;
     /**
      * One of `LOWRANK_METHOD_LORA`, `_QLORA`, `_RSLORA`, `_LORA_PLUS`, `_DYLORA`, `_LORA_FA`,
-     * `_DORA`, `_FULL`.
+     * `_DORA`, `_FULL`. Default: `LOWRANK_METHOD_QLORA`, as on the
+     * command line.
      */
     uint32_t method;
     /**

@@ -331,6 +331,7 @@ fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
         data: c_data.as_ptr(),
         validation: c_data.as_ptr(),
         output: c_output.as_ptr(),
+        method: LOWRANK_METHOD_LORA,
         rank: 2,
         epochs: 3,
         batch_size: 2,
@@ -497,6 +498,7 @@ fn a_run_that_diverges_leaves_its_last_good_numbers() {
     let options = lowrank_train_options {
         data: c_data.as_ptr(),
         output: c_output.as_ptr(),
+        method: LOWRANK_METHOD_LORA,
         target_modules: c"lm_head".as_ptr(),
         steps: 300,
         warmup: 200.0,

@@ -66,6 +66,7 @@ fn training_refuses_what_has_no_effect_and_reports_what_it_learnt_from() {
         let mut options = lowrank_train_options_default();
         (options.data, options.output) = (data.as_ptr(), output.as_ptr());
         (options.task, options.steps) = (LOWRANK_TASK_CLASSIFY, 2);
+        options.method = LOWRANK_METHOD_LORA;
         change(&mut options);
         // SAFETY: both are plain C structs.
         let (mut error, mut report): (lowrank_error, lowrank_train_report) =

@@ -72,7 +72,8 @@ pub struct lowrank_train_options {
     /// data.
     pub task: u32,
     /// One of `LOWRANK_METHOD_LORA`, `_QLORA`, `_RSLORA`, `_LORA_PLUS`, `_DYLORA`, `_LORA_FA`,
-    /// `_DORA`, `_FULL`.
+    /// `_DORA`, `_FULL`. Default: `LOWRANK_METHOD_QLORA`, as on the
+    /// command line.
     pub method: u32,
     /// One of `LOWRANK_OPTIMIZER_ADAMW`, `_ADAMW_8BIT`, `_SGD`.
     pub optimizer: u32,
@@ -163,7 +164,7 @@ pub fn lowrank_train_options_default() -> lowrank_train_options {
         target_modules: none,
         name: none,
         task: LOWRANK_TASK_LM,
-        method: LOWRANK_METHOD_LORA,
+        method: LOWRANK_METHOD_QLORA,
         optimizer: LOWRANK_OPTIMIZER_ADAMW,
         schedule: LOWRANK_SCHEDULE_LINEAR,
         rank: 8,

@@ -263,6 +263,9 @@ impl<'m> Commands<'_, '_, 'm> {
             ("/save", file) => {
                 let count = conversation.save(Path::new(file))?;
                 note(format_args!("{file}: {count} messages"));
+                if !file.ends_with(".jsonl") {
+                    note("train reads conversations from files called .jsonl");
+                }
             }
             ("/quit" | "/exit" | "/bye" | "/help" | "/reset", more) => {
                 note(format_args!("{command} takes nothing, \"{more}\" was given"));

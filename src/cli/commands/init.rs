@@ -19,6 +19,10 @@ tiny.json:
    "intermediate_size": 128, "num_hidden_layers": 2,
    "num_attention_heads": 4, "num_key_value_heads": 2,
    "max_position_embeddings": 128, "tie_word_embeddings": true}
+(qwen2 and qwen3 have the same keys) or
+  {"model_type": "bert", "tokenizer": "bytes", "hidden_size": 64,
+   "intermediate_size": 128, "num_hidden_layers": 2,
+   "num_attention_heads": 4, "max_position_embeddings": 128}
 or
   {"model_type": "lstm", "tokenizer": "bytes", "embedding_size": 32,
    "hidden_size": 64, "num_layers": 1}

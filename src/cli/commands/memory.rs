@@ -23,6 +23,9 @@ With --method it predicts what `lowrank train` with the same options reports:
 peak_bytes is the heap's high-water mark and the mapped base. Without --data
 every batch is full: batch-size sequences of max-length tokens.";
 
+/// Tokens of a sequence where none is asked for.
+const CONTEXT: usize = 512;
+
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -30,9 +33,9 @@ pub(crate) struct Arguments {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// Tokens of a sequence
-    #[arg(long, default_value_t = 512, value_name = "N", conflicts_with = "method")]
-    context: usize,
+    /// Tokens of a sequence [default: 512, at most what the model takes]
+    #[arg(long, value_name = "N", conflicts_with = "method")]
+    context: Option<usize>,
     /// Sequences side by side
     #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "method")]
     batch: usize,
@@ -64,15 +67,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     for adapter in &adapters {
         rank += adapter.file.adapter()?.max_rank();
     }
+    let context = arguments.context.unwrap_or(CONTEXT.min(model.config().context));
     let limits = match arguments.firmware {
         true => Limits {
             lanes: arguments.model.threads.max(1),
             precision: arguments.model.exact_precision(),
-            ..Limits::new(arguments.context)
+            ..Limits::new(context)
         },
         false => {
             let executor = arguments.model.executor()?;
-            arguments.model.limits(&model, arguments.context, executor.as_ref())
+            arguments.model.limits(&model, context, executor.as_ref())
         }
     };
     let limits = Limits {

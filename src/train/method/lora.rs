@@ -38,7 +38,7 @@ impl Technique for QLora {
             Format::Nf4 | Format::Nf4Plain => Lora.parametrize(layer, plan),
             format => Err(TrainError::options(format!(
                 "qlora trains on an nf4 base, a target of this one is {}; import it with \
-                 --weights nf4, or take lora",
+                 --weights nf4, or train with --method lora",
                 format.name()
             ))),
         }

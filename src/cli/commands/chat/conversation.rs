@@ -218,6 +218,9 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
     /// # Errors
     /// If something else than a saved conversation is there, or it cannot be written.
     pub(crate) fn save(&self, path: &Path) -> Result<usize, Failure> {
+        if self.messages.is_empty() {
+            return Err("/save: nothing was said yet".into());
+        }
         if !is_free(path) {
             return Err(format!(
                 "{}: it exists and is no saved conversation; choose another name",
