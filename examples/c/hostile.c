@@ -313,6 +313,8 @@ static void hostile_sessions(void) {
     bad = lowrank_limits_default(0);
     EXPECT(lowrank_session_need(base, &bad, &need, &error), ERROR_LIMIT);
     memset(&bad, 0xff, sizeof bad);
+    EXPECT(lowrank_session_need(base, &bad, &need, &error), ERROR_OPTIONS_SIZE);
+    bad.size = sizeof bad;
     bad.kv_format = LOWRANK_KV_F16;
     bad.precision = LOWRANK_PRECISION_EXACT;
     EXPECT(lowrank_session_need(base, &bad, &need, &error), ERROR_LIMIT);

@@ -129,7 +129,7 @@ static void hostile_training(void) {
     REFUSED(rank, ENDLESS, ERROR_TRAIN);
     REFUSED(batch_size, 0, ERROR_TRAIN);
     REFUSED(accumulation, 0, ERROR_TRAIN);
-    REFUSED(max_length, 0, ERROR_FILE);
+    REFUSED(max_length, 1, ERROR_FILE);
     REFUSED(threads, ENDLESS, ERROR_LIMIT);
     REFUSED(warmup, NAN, ERROR_TRAIN);
     REFUSED(warmup, -1.0, ERROR_TRAIN);
@@ -250,6 +250,8 @@ static void hostile_encoders(void) {
     bad.precision = 99;
     EXPECT(lowrank_encoder_need(base, &bad, &need, &error), ERROR_UNKNOWN_CONSTANT);
     memset(&bad, 0xff, sizeof bad);
+    EXPECT(lowrank_encoder_need(base, &bad, &need, &error), ERROR_OPTIONS_SIZE);
+    bad.size = sizeof bad;
     bad.precision = LOWRANK_PRECISION_EXACT;
     EXPECT(lowrank_encoder_need(base, &bad, &need, &error), ERROR_LIMIT);
     bad = lowrank_encoder_limits_default(0);
