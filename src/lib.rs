@@ -14,6 +14,7 @@
 //! 5. [`runtime::Session`] continues sequences of tokens in memory that the caller lends;
 //!    [`runtime::need`] says beforehand how much. [`runtime::Encoder`], [`runtime::Recurrent`] and
 //!    [`runtime::Predictor`] do the same for encoders, LSTM and MLP.
+//!    [`engine::Engine`] puts tokenizer, adapters by name and a session together.
 //! 6. [`nn`] and [`model`] are the forward pass; base and adapter meet in one place,
 //!    [`nn::Linear`].
 //! 7. [`kernel`] has the inner loops, one table per instruction set.
@@ -50,6 +51,8 @@ extern crate alloc;
 
 pub mod adapter;
 pub mod archive;
+#[cfg(feature = "std")]
+pub mod engine;
 pub mod error;
 pub mod exec;
 #[cfg(feature = "std")]

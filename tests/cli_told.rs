@@ -94,6 +94,10 @@ fn training_says_what_it_learns_from_and_what_is_cut_in_every_command() {
     );
     let (_, stderr) = said(&[&["evaluate"], &on[..], &["--adapter", &out]].concat());
     once(&stderr, cut);
+    let prompt = ["--prompt", "a", "--tokens", "1"];
+    let (_, stderr) =
+        said(&[&["generate", "--base", &base, "--adapter", &out], &prompt[..]].concat());
+    once(&stderr, "its classifier has no effect here; classify uses it");
     let report = folder.file("report");
     let compare = ["--validation", &tsv, "--methods", "lora", "--steps", "1", "-o", &report];
     let (_, stderr) = said(&[&["compare"], &on[..], &compare].concat());
@@ -318,4 +322,26 @@ fn texts_with_a_byte_order_mark_are_read() {
     folder.write("plain.jsonl", "{\"text\": \"a cat\"}\n{\"text\": \"a dog\"}\n");
     let ids = |name: &str| said(&["tokenize", "--base", &tiny(), "--file", &folder.file(name)]).0;
     assert_eq!(ids("marked.jsonl"), ids("plain.jsonl"));
+}
+
+#[test]
+fn memory_refuses_options_of_training_without_a_method() {
+    let base = tiny();
+    let memory = ["memory", "--base", &base];
+    for option in [
+        &["--epochs", "3"][..],
+        &["--rank", "4"],
+        &["--data", "a.jsonl"],
+        &["--labels", "3"],
+        &["--patience", "2"],
+        &["--checkpointing"],
+        &["--max-length", "64"],
+    ] {
+        let output = lowrank(&[&memory, option].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{option:?}: {text}");
+        assert!(text.contains("--method <METHOD>"), "{option:?}: {text}");
+    }
+    said(&memory);
+    said(&[&memory[..], &["--method", "lora", "--epochs", "3"]].concat());
 }

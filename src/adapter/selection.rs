@@ -38,7 +38,7 @@ impl<'a> Chosen<'a> {
     /// `choice` of an adapter that is held as long as it is chosen.
     #[cfg(feature = "std")]
     #[allow(unsafe_code)]
-    pub(super) fn owned(adapter: &Arc<SharedAdapter>, choice: &Choice) -> Result<Self> {
+    pub(crate) fn owned(adapter: &Arc<SharedAdapter>, choice: &Choice) -> Result<Self> {
         let owner = Arc::clone(adapter);
         // SAFETY: the bytes do not move with their owner and stay while one `Arc` of it does; this
         // value keeps one, and gives the adapter away only with it or for as long as it lives.

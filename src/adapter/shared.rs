@@ -11,9 +11,9 @@ use super::{Adapter, Chosen};
 use crate::archive::{ArchiveFile, Buffer, Fingerprint, Header};
 use crate::error::{Error, Result};
 
-/// Bytes that an adapter can own. The kinds are those of this crate and plain memory, because an
-/// opened adapter trusts that it is shown the same bytes every time: a type of the caller's could
-/// hand out others.
+/// The bytes of an archive, owned. The kinds are those of this crate and plain memory, because an
+/// opened archive is trusted to show the same bytes every time: a type of the caller's could hand
+/// out others.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -49,7 +49,7 @@ enum Owner {
 }
 
 impl Bytes {
-    fn get(&self) -> &[u8] {
+    pub(crate) fn get(&self) -> &[u8] {
         match &self.0 {
             Owner::File(file) => file,
             Owner::Buffer(buffer) => buffer,

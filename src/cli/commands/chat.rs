@@ -12,7 +12,7 @@ use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
 
 use crate::Failure;
-use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
+use crate::attach::{AdapterOptions, OpenAdapter, attach, note_classifiers, open_adapters};
 use crate::model::{Kv, ModelOptions};
 use crate::output::note;
 use crate::sampling::SamplingOptions;
@@ -112,6 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let tokenizer = arguments.template.apply(tokenizer)?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     check_names(&adapters)?;
+    note_classifiers(&adapters)?;
     let options = arguments.sampling.or(SamplerOptions { seed: random_seed(), ..DEFAULT });
     let sampler = Sampler::new(options)?;
     let mut slots = vec![Slot::EMPTY; adapters.len()];
@@ -289,12 +290,7 @@ impl<'m> Commands<'_, '_, 'm> {
         } else {
             let mut choices: Vec<Choice> = Vec::new();
             for name in names.split_whitespace() {
-                let choice = self.choice(name).ok_or_else(|| {
-                    format!(
-                        "no adapter is called \"{name}\"; there are: {}",
-                        list(self.adapters, &self.active)
-                    )
-                })?;
+                let choice = self.choice(name).ok_or_else(|| self.unknown(name))?;
                 if choices.iter().any(|other| other.slot == choice.slot) {
                     return Err(format!("the adapter \"{name}\" is named twice").into());
                 }
@@ -304,8 +300,25 @@ impl<'m> Commands<'_, '_, 'm> {
         };
         conversation.select(&self.set, &choices)?;
         self.active = choices;
-        note("swapped; the conversation is read again under the new adapters");
+        note(match conversation.is_empty() {
+            true => "swapped",
+            false => "swapped; the conversation is read again under the new adapters",
+        });
         Ok(())
+    }
+
+    /// Why `name` chooses nothing.
+    fn unknown(&self, name: &str) -> String {
+        let is_known = |name: &str| self.adapters.iter().any(|adapter| adapter.name == name);
+        match name.rsplit_once(':') {
+            Some((known, weight)) if is_known(known) => {
+                format!("/adapter {name}: the weight \"{weight}\" is not a finite number")
+            }
+            _ => {
+                let all = list(self.adapters, &self.active);
+                format!("no adapter is called \"{name}\"; there are: {all}")
+            }
+        }
     }
 
     /// The adapter called `NAME` or `NAME:WEIGHT`.

@@ -13,18 +13,21 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use lowrank::RootKind;
 use lowrank::adapter::{AdapterSet, Choice, Slot};
+use lowrank::engine::{Bounds, End, Reply};
 use lowrank::model::llama::Llama;
 use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
 use lowrank::text::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::attach::{AdapterArgument, AdapterOptions, OpenAdapter, argument, open_adapters};
+use crate::attach::{
+    AdapterArgument, AdapterOptions, OpenAdapter, argument, note_classifiers, open_adapters,
+};
 use crate::files::File;
 use crate::model::{Kv, ModelOptions, with_session};
 use crate::output::{line, note, part};
 use crate::prompt::PromptOptions;
-use crate::reply::{Bounds, Continues, End, Reply, read_prompt, write_reply};
+use crate::reply::{Continues, read_prompt, write_reply};
 use crate::sampling::SamplingOptions;
 
 const EXAMPLES: &str = r#"Examples:
@@ -109,7 +112,10 @@ impl<'j> Job<'j> {
     /// The adapters that are active together, and those to swap to.
     pub(crate) fn adapters(&self) -> Result<(Vec<OpenAdapter>, Vec<OpenAdapter>), Failure> {
         let Arguments { adapters, swaps, .. } = self.arguments;
-        Ok((open_adapters(&adapters.adapters)?, open_adapters(swaps)?))
+        let opened = (open_adapters(&adapters.adapters)?, open_adapters(swaps)?);
+        note_classifiers(&opened.0)?;
+        note_classifiers(&opened.1)?;
+        Ok(opened)
     }
 }
 
@@ -209,11 +215,11 @@ pub(crate) fn continue_prompt<'m>(
     let start = Instant::now();
     read_prompt(session, &job.prompt, &never)?;
     let prefill = start.elapsed();
-    let bounds = Bounds { most: arguments.tokens, stops: &arguments.stops, interrupt: &never };
-    let mut print =
-        |text: &str| if arguments.json || text.is_empty() { Ok(()) } else { part(text) };
+    let bounds = Bounds { tokens: arguments.tokens, stops: &arguments.stops };
+    let mut print = |text: &str| if arguments.json { Ok(()) } else { part(text) };
     let start = Instant::now();
-    let reply = write_reply(session, &job.tokenizer, &mut job.sampler.clone(), bounds, &mut print)?;
+    let mut sampler = job.sampler.clone();
+    let reply = write_reply(session, &job.tokenizer, &mut sampler, bounds, &never, &mut print)?;
     let decode = start.elapsed();
     let times = Times { attaching, prefill, decode };
     if arguments.json {

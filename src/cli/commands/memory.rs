@@ -56,6 +56,19 @@ pub(crate) struct Arguments {
     training: estimate::Arguments,
 }
 
+/// The headings of what `--method` alone makes use of.
+const TRAINING: [&str; 5] = ["Training", "Data", "Method", "Optimization", "Validation"];
+
+/// The command, with the options of training refused where no `--method` asks for it.
+pub(crate) fn only_with_method(command: clap::Command) -> clap::Command {
+    command.mut_args(|option| match option.get_help_heading() {
+        Some(heading) if TRAINING.contains(&heading) && option.get_id() != "method" => {
+            option.requires("method")
+        }
+        _ => option,
+    })
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(method) = arguments.training.method {
         return estimate::run(&arguments.training, &arguments.model, method, arguments.json);

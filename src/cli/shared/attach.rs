@@ -16,6 +16,7 @@ use lowrank::file::FileError;
 use crate::Failure;
 use crate::files::File;
 use crate::model::ModelOptions;
+use crate::output::note;
 
 /// Adapters that are active together.
 #[derive(Debug, Args)]
@@ -77,6 +78,19 @@ impl AdapterArgument {
 /// Opens all of them.
 pub(crate) fn open_adapters(arguments: &[AdapterArgument]) -> Result<Vec<OpenAdapter>, Failure> {
     arguments.iter().map(AdapterArgument::open).collect()
+}
+
+/// Tells which adapters have a classifier, which continuing a text makes no use of.
+pub(crate) fn note_classifiers(adapters: &[OpenAdapter]) -> Result<(), Failure> {
+    for OpenAdapter { file, .. } in adapters {
+        if file.adapter()?.classifier().is_some() {
+            note(format_args!(
+                "lowrank: {}: its classifier has no effect here; classify uses it",
+                file.path.display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The archives and weights, as the library's measures take them.

@@ -20,10 +20,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = crate::methods::MethodParser, value_name = "METHOD", conflicts_with_all = ["adapters", "firmware"])]
     pub(crate) method: Option<Method>,
     /// Training data, for its real batches
-    #[arg(long, value_name = "FILE", requires = "method")]
+    #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Validation data
-    #[arg(long, value_name = "FILE", requires = "method")]
+    #[arg(long, value_name = "FILE")]
     validation: Option<PathBuf>,
     /// Labels to classify, where no data says it
     #[arg(long, default_value_t = 2, value_name = "N")]

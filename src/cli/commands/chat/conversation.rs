@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lowrank::adapter::{AdapterSet, Choice};
+use lowrank::engine::{Bounds, End};
 use lowrank::file::{FileError, write_whole};
 use lowrank::runtime::{Sampler, Session};
 use lowrank::text::{Message, Tokenizer};
@@ -18,7 +19,7 @@ use serde_json::json;
 use crate::Failure;
 use crate::output::{line, note, part};
 use crate::prompt::{NO_SYSTEM, has_system};
-use crate::reply::{Bounds, Continues, End, read_prompt, write_reply};
+use crate::reply::{Continues, read_prompt, write_reply};
 
 pub(crate) struct Conversation<'c, 'w, 'm> {
     session: Session<'w, 'm>,
@@ -71,6 +72,11 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
         self.start = 0;
         self.was_told = false;
         self.sampler = self.fresh.clone();
+    }
+
+    /// Was nothing said yet?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
     }
 
     /// The system message.
@@ -131,14 +137,15 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
         // The last token is always read: its logits are those of the reply.
         let known = shared.min(ids.len() - 1);
         self.session.rewind(0, known)?;
-        let bounds = Bounds { most: self.tokens, stops: &[], interrupt: self.interrupt };
+        let bounds = Bounds { tokens: self.tokens, stops: &[] };
         if !read_prompt(&mut self.session, &ids[known..], self.interrupt)? {
             note("stopped before the reply began; the message is forgotten");
             return Ok(None);
         }
-        let mut print = |text: &str| if text.is_empty() { Ok(()) } else { part(text) };
+        let (tokenizer, interrupt) = (self.tokenizer, self.interrupt);
+        let (session, sampler) = (&mut self.session, &mut self.sampler);
         let reply =
-            write_reply(&mut self.session, self.tokenizer, &mut self.sampler, bounds, &mut print)?;
+            write_reply(session, tokenizer, sampler, bounds, interrupt, &mut |text| part(text))?;
         line("")?;
         match reply.end {
             End::Length => note(format_args!(
@@ -149,12 +156,8 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
                 "the reply was cut: the context of {} tokens is full (--context gives more)",
                 self.session.limits().context
             )),
-            End::Interrupted if reply.tokens.is_empty() => {
-                note("stopped before the reply began; the message is forgotten");
-                return Ok(None);
-            }
             End::Interrupted => note("stopped"),
-            End::Turn | End::Stop(_) => {}
+            _ => {}
         }
         Ok(Some(reply.text))
     }

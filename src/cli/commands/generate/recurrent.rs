@@ -2,6 +2,7 @@
 //! rest is in `generate`.
 
 use lowrank::adapter::{AdapterSet, Choice, Slot};
+use lowrank::engine::Continue;
 use lowrank::model::lstm::{Head, Lstm};
 use lowrank::runtime::{Memory, Recurrent, RecurrentLimits, Sampler, recurrent_need};
 
@@ -18,13 +19,7 @@ struct Reader<'w, 'm> {
     read: Vec<u32>,
 }
 
-impl<'m> Continues<'m> for Reader<'_, 'm> {
-    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()> {
-        self.session.prefill(0, tokens)?;
-        self.read.extend(tokens);
-        Ok(())
-    }
-
+impl Continue for Reader<'_, '_> {
     fn sample(&mut self, sampler: &mut Sampler) -> lowrank::Result<u32> {
         self.session.sample(0, sampler, &self.read)
     }
@@ -35,8 +30,20 @@ impl<'m> Continues<'m> for Reader<'_, 'm> {
         Ok(())
     }
 
-    fn is_full(&self) -> lowrank::Result<bool> {
-        Ok(false)
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+impl<'m> Continues<'m> for Reader<'_, 'm> {
+    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()> {
+        self.session.prefill(0, tokens)?;
+        self.read.extend(tokens);
+        Ok(())
+    }
+
+    fn sequence(&mut self) -> lowrank::Result<impl Continue> {
+        Ok(&mut *self)
     }
 
     fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()> {
