@@ -147,7 +147,7 @@ fn options_without_effect_are_refused_by_name() {
         (&["--lora-fa-preconditioned"], "lora-fa-preconditioned has no effect with qlora"),
         (&["--completions-only"], "completions-only has no effect: no record has a prompt"),
         (&["--validate-every", "1"], "validate-every has no effect without validation data"),
-        (&["--patience", "1"], "early stopping needs validation data"),
+        (&["--patience", "1"], "patience has no effect without validation data"),
         (
             &["--target-modules", "q_proj,v_porj"],
             "v_porj names no layer of this model; the nearest",
@@ -160,10 +160,21 @@ fn options_without_effect_are_refused_by_name() {
         let line = refused(&[&lm[..], more].concat());
         assert!(line.contains(expected), "{more:?}: {line}");
     }
+    // What `memory` is asked about that run is held to the same.
+    let memory = ["memory", "--base", &base, "--method", "lora"];
+    for (more, expected) in [
+        (["--validate-every", "1"], "validate-every has no effect without validation data"),
+        (["--patience", "1"], "patience has no effect without validation data"),
+        (["--labels", "3"], "--labels has no effect without --task classify"),
+    ] {
+        let line = refused(&[&memory[..], &more].concat());
+        assert!(line.contains(expected), "{more:?}: {line}");
+    }
     let table = ["train", "--base", &mlp, "--data", &csv, "--task", "classify", "--method", "lora"];
     for (more, expected) in [
         ("--packing", "packing has no effect on .csv"),
         ("--completions-only", "completions-only has no effect on labels"),
+        ("--precision=fast", "precision fast has no effect: no layer of this base is nf4 or int8"),
     ] {
         let line = refused(&[&table[..], &[more, "-o", &out]].concat());
         assert!(line.contains(expected), "{line}");
@@ -344,4 +355,33 @@ fn memory_refuses_options_of_training_without_a_method() {
     }
     said(&memory);
     said(&[&memory[..], &["--method", "lora", "--epochs", "3"]].concat());
+}
+
+#[test]
+fn a_precision_that_changes_nothing_is_told() {
+    let folder = Folder::new();
+    let config = json!({ "model_type": "lstm", "tokenizer": "bytes", "embedding_size": 4, "hidden_size": 4, "num_layers": 1 });
+    folder.write("lstm.json", config.to_string());
+    let lstm = folder.file("lstm.lrk");
+    said(&["init", &folder.file("lstm.json"), "-o", &lstm]);
+    let prompt = ["--prompt", "a", "--tokens", "1", "--precision", "fast"];
+    let (_, stderr) = said(&[&["generate", "--base", &lstm], &prompt[..]].concat());
+    assert!(stderr.contains("--precision fast: no effect, no layer of"), "{stderr}");
+    let (_, stderr) = said(&[&["generate", "--base", &tiny()], &prompt[..]].concat());
+    assert!(!stderr.contains("no effect"), "{stderr}");
+}
+
+#[test]
+fn numbers_that_mean_nothing_are_refused() {
+    let folder = Folder::new();
+    let (base, texts, out) = (tiny(), folder.file("short.jsonl"), folder.file("a.lrk"));
+    for warmup in ["nan", "inf", "-1", "1.5", "many"] {
+        let warmup = format!("--warmup={warmup}");
+        let train = ["train", "--base", &base, "--data", &texts, "--steps", "1", "-o", &out];
+        let output = lowrank(&[&train[..], &[&warmup]].concat());
+        assert_eq!(output.status.code(), Some(2), "{warmup}");
+    }
+    let long = ["--text", "a", "--max-length", "129"];
+    let line = refused(&[&["classify", "--base", &base], &long[..]].concat());
+    assert!(line.contains("--max-length 129: the base has positions for 128 tokens"), "{line}");
 }

@@ -202,12 +202,32 @@ fn an_unfinished_run_is_not_replaced_unasked() {
     folder.succeeds(&format!("{TEXTS} --steps 2 --restart -o a.lrk"));
     assert!(!checkpoint.exists());
 
+    // A damaged one can be replaced, and is never gone on from.
+    std::fs::write(&checkpoint, &left[..left.len() / 2]).unwrap();
+    let sentence = folder.fails(&format!("{TEXTS} --steps 2 -o a.lrk"));
+    assert!(sentence.contains("--restart begins anew"), "{sentence}");
+    folder.fails(&format!("{TEXTS} --steps 2 --resume -o a.lrk"));
+    folder.succeeds(&format!("{TEXTS} --steps 2 --restart -o a.lrk"));
+    assert!(!checkpoint.exists());
+
     // What is no checkpoint is not replaced at all.
     folder.write("a.lrk.checkpoint", "notes");
-    for more in ["", "--restart"] {
+    for more in ["", "--restart", "--restart --force"] {
         let sentence = folder.fails(&format!("{TEXTS} --steps 2 {more} -o a.lrk"));
         assert!(sentence.contains("a.lrk.checkpoint"), "{sentence}");
+        assert!(sentence.contains("move it away"), "{sentence}");
         assert_eq!(std::fs::read(&checkpoint).unwrap(), b"notes");
+    }
+
+    // A pipe keeps nothing, and would be waited for.
+    #[cfg(unix)]
+    {
+        let _ = std::fs::remove_file(&checkpoint);
+        assert!(Command::new("mkfifo").arg(&checkpoint).status().unwrap().success());
+        for more in ["", "--restart", "--resume", "--restart --force"] {
+            let sentence = folder.fails(&format!("{TEXTS} --steps 2 {more} -o a.lrk"));
+            assert!(sentence.contains("a.lrk.checkpoint: this is a pipe"), "{sentence}");
+        }
     }
 }
 

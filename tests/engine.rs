@@ -91,7 +91,8 @@ fn an_engine_writes_what_a_session_writes_whatever_came_before() {
     let mut engine = engine();
     let warm = SamplerOptions { temperature: 0.9, seed: 7, ..SamplerOptions::default() };
     let both = [("pirate", 0.5), ("notes", 0.25)];
-    let cases: [(&str, &[(&str, f32)], SamplerOptions); 7] = [
+    type Case<'c> = (&'c str, &'c [(&'c str, f32)], SamplerOptions);
+    let cases: [Case<'_>; 7] = [
         ("Duck and boat:", &[], SamplerOptions::default()),
         ("Duck and boat:", &[("pirate", 1.0)], SamplerOptions::default()),
         ("Duck and boat:", &[("notes", 1.0)], SamplerOptions::default()),

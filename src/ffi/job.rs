@@ -93,7 +93,7 @@ impl<'a> Job<'a> {
             data_options: data_options(c.max_length, c.completions_only),
             // SAFETY: as above.
             trainer: unsafe { trainer_options(c) }?,
-            run: run_options(c, path(c.checkpoint)?),
+            run: run_options(c, path(c.checkpoint)?)?,
             threads: c.threads,
             memory_limit: c.memory_limit,
         })
@@ -174,15 +174,10 @@ unsafe fn trainer_options(c: &lowrank_train_options) -> Outcome<Options> {
     })
 }
 
-fn run_options(c: &lowrank_train_options, checkpoint: Option<&Path>) -> RunOptions {
-    RunOptions {
+fn run_options(c: &lowrank_train_options, checkpoint: Option<&Path>) -> Outcome<RunOptions> {
+    Ok(RunOptions {
         length: if c.steps > 0 { Length::Steps(c.steps) } else { Length::Epochs(c.epochs) },
-        // A NaN and what is below 0 are refused as shares.
-        warmup: if c.warmup >= 1.0 {
-            Warmup::Steps(c.warmup as u64)
-        } else {
-            Warmup::Share(c.warmup)
-        },
+        warmup: Warmup::from_number(c.warmup)?,
         batch_size: c.batch_size,
         accumulation: c.accumulation,
         validate_every: (c.validate_every > 0).then_some(c.validate_every),
@@ -190,5 +185,5 @@ fn run_options(c: &lowrank_train_options, checkpoint: Option<&Path>) -> RunOptio
         checkpoint: checkpoint.map(|path| (path.to_owned(), c.checkpoint_every)),
         resume: c.resume != 0,
         ..RunOptions::default()
-    }
+    })
 }

@@ -38,6 +38,19 @@ macro_rules! with_family {
 #[cfg(feature = "std")]
 pub(crate) use with_family;
 
+/// Does [`Precision::Fast`](crate::kernel::Precision::Fast) change what this base computes: is a
+/// layer of it nf4 or int8? (An embedding is looked up, not multiplied, unless it is the head too.)
+#[cfg(feature = "std")]
+pub fn has_fast(base: &dyn Base) -> bool {
+    let is_product = |&site: &u32| match base.site(site) {
+        Some((_, _, is_embedding)) => !is_embedding || base.tied().is_some(),
+        None => false,
+    };
+    let weights = (0..base.sites()).filter(is_product).filter_map(|site| base.weight_at(site));
+    let kernels = crate::kernel::kernels();
+    weights.into_iter().any(|weight| kernels.has_fast(&weight))
+}
+
 impl<'a> AnyBase<'a> {
     /// Opens an archive by the kind of its root.
     ///

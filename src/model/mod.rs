@@ -12,6 +12,8 @@ pub(crate) mod stored;
 
 pub use base::AnyBase;
 #[cfg(feature = "std")]
+pub use base::has_fast;
+#[cfg(feature = "std")]
 pub(crate) use base::with_family;
 pub use family::Family;
 pub use opened::Opened;

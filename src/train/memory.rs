@@ -24,7 +24,7 @@ use super::method::Part;
 use super::options::Options;
 use super::plan::Plan;
 use super::planner::{self, Planned};
-use super::run::RunOptions;
+use super::run::{RunOptions, check_run};
 use super::start::Start;
 use super::step::{Dropout, Step};
 use super::trainer::{Trainable, check_task, sealed::Sealed};
@@ -142,6 +142,7 @@ pub fn estimate<'a>(
         start.describe(&mut described);
     }
     let options = &described;
+    check_run(run, workload.validation.is_some())?;
     let network = Sealed::network(base, options.checkpointing);
     most("labels", workload.labels.max(1), MOST_LABELS)?;
     check_task(network.as_ref(), workload.labels)?;

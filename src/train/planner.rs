@@ -7,8 +7,10 @@ use super::method::{Layer, Part, Technique};
 use super::options::Options;
 use super::plan::{Classifier, Plan};
 use super::targets::{Chosen, choose, pattern_value};
-use crate::adapter::label_fault;
+use crate::adapter::{Base, label_fault};
 use crate::file::Kind;
+use crate::kernel::Precision;
+use crate::model::has_fast;
 use crate::nn::Linear;
 use crate::random;
 
@@ -52,12 +54,23 @@ pub(crate) fn layout(
     planned(body, options, labels).map(|(planned, _)| planned)
 }
 
+/// Refuses a precision that no product of this base knows.
+fn check_precision(base: &dyn Base, precision: Precision) -> Result<(), TrainError> {
+    if precision == Precision::Fast && !has_fast(base) {
+        return Err(TrainError::options(
+            "precision fast has no effect: no layer of this base is nf4 or int8",
+        ));
+    }
+    Ok(())
+}
+
 fn planned(
     body: &dyn Network,
     options: &Options,
     labels: &[String],
 ) -> Result<(Planned, Vec<Chosen>), TrainError> {
     options.check()?;
+    check_precision(body.base(), options.precision)?;
     if let Some((label, fault)) = labels
         .iter()
         .enumerate()

@@ -53,6 +53,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let tokenizer = base.text()?;
     let max_length =
         arguments.max_length.unwrap_or(DataOptions::for_model(model.input()).max_length);
+    let positions = model.input().context;
+    if max_length > positions {
+        return Err(format!(
+            "--max-length {max_length}: the base has positions for {positions} tokens"
+        )
+        .into());
+    }
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     let labels = labels(&model, &adapters)?;
     let archives = archives(&adapters);

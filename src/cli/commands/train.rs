@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use lowrank::RootKind;
 use lowrank::adapter::SharedAdapter;
 use lowrank::archive::ArchiveFile;
 use lowrank::file::{FileError, Kind, Output};
@@ -22,7 +21,6 @@ use lowrank::train::{
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::files::File;
 use crate::memory::peak_resident;
 use crate::model::ModelOptions;
 use crate::output::{Force, note, written};
@@ -130,26 +128,31 @@ impl Arguments {
     /// Refuses to begin beside the checkpoint of a run that was not finished, unless asked to.
     fn check_checkpoint(&self, checkpoint: &Path) -> Result<(), Failure> {
         let path = checkpoint.display();
-        if self.restart && checkpoint.exists() {
-            let file = File::open(checkpoint)?;
-            return match file.root() {
-                Ok(RootKind::CHECKPOINT) => Ok(()),
-                _ => Err(format!("{path} is no checkpoint: move it away to train here").into()),
-            };
-        }
-        if self.resume {
-            if !checkpoint.exists() {
+        if !checkpoint.exists() {
+            if self.resume {
                 note(format_args!("{path}: no checkpoint there, the run starts anew"));
             }
             return Ok(());
         }
-        match unfinished(checkpoint)? {
-            None => Ok(()),
-            Some(steps) => Err(format!(
+        lowrank::file::open(checkpoint)?;
+        if self.resume {
+            return Ok(());
+        }
+        // A damaged checkpoint is one too: nothing of it is needed.
+        if Output::new(checkpoint, Kind::Checkpoint, &[], false).is_err() {
+            return Err(format!("{path} is no checkpoint: move it away to train here").into());
+        }
+        if self.restart {
+            return Ok(());
+        }
+        match unfinished(checkpoint) {
+            Ok(None) => Ok(()),
+            Ok(Some(steps)) => Err(format!(
                 "{path} is of a run that was not finished (step {steps}): --resume goes on with \
                  it, --restart begins anew and replaces it"
             )
             .into()),
+            Err(error) => Err(format!("{error}: --restart begins anew and replaces it").into()),
         }
     }
 

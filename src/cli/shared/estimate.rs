@@ -25,9 +25,9 @@ pub(crate) struct Arguments {
     /// Validation data
     #[arg(long, value_name = "FILE")]
     validation: Option<PathBuf>,
-    /// Labels to classify, where no data says it
-    #[arg(long, default_value_t = 2, value_name = "N")]
-    labels: usize,
+    /// Labels to classify, where no data says it [default: 2]
+    #[arg(long, value_name = "N", conflicts_with = "data")]
+    labels: Option<usize>,
     /// Steps between checkpoints; 0 for none
     #[arg(long, default_value_t = 100, value_name = "N")]
     checkpoint_every: u64,
@@ -49,6 +49,9 @@ pub(crate) fn run(
     let tokenize = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
     let (options, input) = (&arguments.options, model.input());
     let is_classifier = options.task == TaskName::Classify;
+    if arguments.labels.is_some() && !is_classifier {
+        return Err("--labels has no effect without --task classify".into());
+    }
     let open = |path: &Option<PathBuf>, labels| {
         path.as_ref().map(|path| options.open(path, input, tokenize, labels)).transpose()
     };
@@ -70,7 +73,7 @@ pub(crate) fn run(
             ..Workload::full(
                 options.batch_size,
                 options.max_length(input),
-                if is_classifier { arguments.labels } else { 0 },
+                if is_classifier { arguments.labels.unwrap_or(2) } else { 0 },
                 lanes,
             )?
         },

@@ -7,11 +7,13 @@ use clap::{Args, ValueEnum};
 use lowrank::adapter::{AdapterSet, Slot};
 use lowrank::kernel::{Precision, by_name};
 use lowrank::model::llama::Llama;
+use lowrank::model::{AnyBase, has_fast};
 use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Serial, Session, Threads, need};
 
 use crate::Failure;
 use crate::attach::{OpenAdapter, attach};
 use crate::files::File;
+use crate::output::note;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Device {
@@ -64,7 +66,17 @@ impl ModelOptions {
         if self.device == Device::Cuda {
             return Err("built without cuda".into());
         }
-        Ok(if self.load { File::load(&self.base)? } else { File::open(&self.base)? })
+        let file = if self.load { File::load(&self.base)? } else { File::open(&self.base)? };
+        if self.precision == Some(PrecisionName::Fast)
+            && let Ok(base) = AnyBase::open(&file.map)
+            && !has_fast(base.as_base())
+        {
+            note(format_args!(
+                "lowrank: --precision fast: no effect, no layer of {} is nf4 or int8",
+                file.path.display()
+            ));
+        }
+        Ok(file)
     }
 
     pub(crate) fn executor(&self) -> Result<Box<dyn Executor>, Failure> {

@@ -79,8 +79,8 @@ pub(crate) struct TrainOptions {
     schedule: ScheduleName,
     #[arg(help_heading = "Optimization")]
     /// In how many steps the learning rate rises, or in which share of all (below 1)
-    #[arg(long, default_value_t = 0.0, value_name = "N|SHARE")]
-    warmup: f64,
+    #[arg(long, default_value = "0", value_parser = warmup, value_name = "N|SHARE")]
+    warmup: Warmup,
     #[arg(help_heading = "Optimization")]
     /// The optimizer
     #[arg(long, value_enum, default_value_t = OptimizerName::Adamw)]
@@ -173,11 +173,7 @@ impl TrainOptions {
     pub(crate) fn run(&self) -> RunOptions {
         RunOptions {
             length: self.steps.map_or(Length::Epochs(self.epochs), Length::Steps),
-            warmup: if self.warmup < 1.0 {
-                Warmup::Share(self.warmup)
-            } else {
-                Warmup::Steps(self.warmup as u64)
-            },
+            warmup: self.warmup,
             batch_size: self.batch_size,
             accumulation: self.accumulation,
             sort_by_length: !self.no_sort,
@@ -308,6 +304,11 @@ fn pattern(name: &str, text: &str) -> Result<PatternValue, Failure> {
     let (pattern, value) =
         parts.ok_or_else(|| format!("--{name} {text}: PATTERN=NUMBER was expected"))?;
     Ok(PatternValue { pattern, value })
+}
+
+fn warmup(text: &str) -> Result<Warmup, String> {
+    let number = text.parse().map_err(|_| "a number was expected".to_owned())?;
+    Warmup::from_number(number).map_err(|error| error.to_string())
 }
 
 /// "1 step", "2 steps".

@@ -25,6 +25,7 @@ use super::trainer::Trainer;
 use crate::file::{Kind, ToOutput};
 use crate::runtime::Executor;
 
+pub(super) use options::check_run;
 pub use options::{Control, Event, Length, Report, RunOptions, Warmup};
 pub use result::{finish, kind, save};
 
@@ -277,6 +278,10 @@ fn try_checkpoint(
 ) -> Result<(), TrainError> {
     let datasets = [Some(training), validation];
     let inputs: Vec<&Path> = datasets.into_iter().flatten().filter_map(Dataset::path).collect();
+    // A pipe or a device would take a checkpoint and keep nothing to go on from.
+    if path.exists() {
+        crate::file::open(path)?;
+    }
     let place = path.output(Kind::Checkpoint, &inputs)?;
     let (values, state) = trainer.sizes();
     Ok(place.check_room(4 * values as u64 + state as u64)?)

@@ -1,5 +1,6 @@
 //! What a run is told beside the options of training, what it tells, and the check of it.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::train::TrainError;
@@ -26,6 +27,34 @@ pub enum Warmup {
     Steps(u64),
     /// This share of all steps, from 0 to 1.
     Share(f64),
+}
+
+impl Warmup {
+    /// A whole number of steps, or a share of all below 1, as the command line and C take it.
+    ///
+    /// # Errors
+    /// [`TrainError::Options`] for anything else.
+    pub fn from_number(number: f64) -> Result<Self, TrainError> {
+        match number {
+            share if (0.0..1.0).contains(&share) => Ok(Self::Share(share)),
+            steps if steps.is_finite() && steps >= 1.0 && steps.fract() == 0.0 => {
+                Ok(Self::Steps(steps as u64))
+            }
+            _ => Err(TrainError::options(format!(
+                "warmup is {number}, a whole number of steps or a share from 0 to 1 was expected"
+            ))),
+        }
+    }
+}
+
+/// The number as it is typed.
+impl fmt::Display for Warmup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Steps(steps) => steps.fmt(f),
+            Self::Share(share) => share.fmt(f),
+        }
+    }
 }
 
 /// What a run is told beside [`Options`](crate::train::Options).
@@ -159,13 +188,7 @@ pub(super) fn check(
     trainer: &Trainer<'_>,
     validation: Option<&Dataset<'_>>,
 ) -> Result<(), TrainError> {
-    check_numbers(options)?;
-    if options.patience.is_some() && validation.is_none() {
-        return Err(TrainError::options("early stopping needs validation data"));
-    }
-    if options.validate_every.is_some() && validation.is_none() {
-        return Err(TrainError::options("validate-every has no effect without validation data"));
-    }
+    check_run(options, validation.is_some())?;
     let method = trainer.options().method;
     options.check_effects(&[method])?;
     if method.takes("rank-tolerance") && validation.is_none() {
@@ -174,6 +197,21 @@ pub(super) fn check(
         )));
     }
     Ok(())
+}
+
+/// Checks every number, and that what is set has an effect with or without validation data.
+pub(crate) fn check_run(options: &RunOptions, has_validation: bool) -> Result<(), TrainError> {
+    check_numbers(options)?;
+    let idle = [
+        ("patience", options.patience.is_some()),
+        ("validate-every", options.validate_every.is_some()),
+    ];
+    match idle.iter().find(|(_, is_set)| *is_set && !has_validation) {
+        Some((name, _)) => Err(TrainError::options(format!(
+            "{name} has no effect without validation data: name some"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn check_numbers(options: &RunOptions) -> Result<(), TrainError> {
