@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, LazyLock};
 
 use lowrank::adapter::{Choice, Pinned, SharedAdapter, SharedSet};
@@ -68,11 +68,8 @@ fn serve(
             let Ok(request) = requests.recv() else { return Ok((passes, tokens)) };
             waiting.push_back(request);
         }
-        loop {
-            match requests.try_recv() {
-                Ok(request) => waiting.push_back(request),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(request) = requests.try_recv() {
+            waiting.push_back(request);
         }
         for (sequence, seat) in running.iter_mut().enumerate() {
             if seat.is_none()
@@ -201,7 +198,7 @@ fn learn(tokenizer: &Tokenizer) -> Result<SharedAdapter, Failure> {
 }
 
 fn main() -> Result<(), Failure> {
-    let tokenizer = Tokenizer::new(&*MODEL)?;
+    let tokenizer = Tokenizer::new(&MODEL)?;
     let set = SharedSet::new(*MODEL);
     for (slot, archive) in (0..).zip([PIRATE, NOTES]) {
         set.replace(slot, 0, Arc::new(SharedAdapter::open(archive)?))?;

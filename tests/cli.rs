@@ -109,8 +109,12 @@ fn import_inspect_verify_and_memory() {
     let number = |key: &str| memory[key].as_u64().unwrap();
     assert_eq!(
         number("peak_bytes"),
-        number("workspace_bytes") + number("base_bytes") + number("adapter_bytes")
+        number("workspace_bytes")
+            + number("base_bytes")
+            + number("adapter_bytes")
+            + number("tokenizer_bytes")
     );
+    assert!(number("tokenizer_bytes") > 0);
     assert!(failure(&["memory", "--base", &base, "--context", "65"]).contains("65"));
     let firmware = stdout(&[
         "memory",

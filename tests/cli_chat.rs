@@ -331,3 +331,21 @@ fn ctrl_c_ends_the_program_where_there_is_nothing_to_stop() {
     }
     drop(input);
 }
+
+#[test]
+fn a_template_that_cannot_be_used_is_told_when_the_model_comes() {
+    for (template, is_told) in [
+        (TEMPLATE, false),
+        ("", false),
+        ("{% for m in messages %}{{ m.content }}", true),
+        ("{{ raise_exception('no users here') }}", true),
+    ] {
+        let folder = Folder::new();
+        let base = folder.base(64, template, None);
+        // The same import again, for what it says.
+        let (source, other) = (folder.file("source"), folder.file("other.lrk"));
+        let (_, notes) = program::success(&["import", &source, "-o", &other]);
+        assert_eq!(notes.contains("chat will not work"), is_told, "{template}: {notes}");
+        assert!(std::fs::read(base).unwrap() == std::fs::read(other).unwrap());
+    }
+}

@@ -384,4 +384,13 @@ fn numbers_that_mean_nothing_are_refused() {
     let long = ["--text", "a", "--max-length", "129"];
     let line = refused(&[&["classify", "--base", &base], &long[..]].concat());
     assert!(line.contains("--max-length 129: the base has positions for 128 tokens"), "{line}");
+    let memory = ["memory", "--method", "lora", "--max-length", "129"];
+    let line = refused(&[&memory[..], &["--base", &base]].concat());
+    assert!(line.contains("--max-length 129: the base has positions for 128 tokens"), "{line}");
+    let (mlp, csv) = (folder.file("mlp.lrk"), folder.file("a.csv"));
+    let on = ["--base", &mlp, "--data", &csv, "--task", "classify", "--max-length", "9"];
+    for command in [&["evaluate"][..], &["train", "--method", "lora", "-o", &out]] {
+        let line = refused(&[command, &on].concat());
+        assert!(line.contains("max-length has no effect: the base reads numbers"), "{line}");
+    }
 }

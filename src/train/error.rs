@@ -97,9 +97,10 @@ impl fmt::Display for TrainError {
                 f,
                 "the run would take {need} bytes, {limit} are allowed; a smaller batch or length, checkpointing or the 8-bit optimizer take less"
             ),
-            Self::NotANumber => {
-                f.write_str("the loss is not a number: the weights are damaged, run verify")
-            }
+            Self::NotANumber => f.write_str(
+                "the loss is not a number: the weights are damaged (run verify), or an \
+                     adapter's weight is far too large",
+            ),
             Self::Core(error) => error.fmt(f),
             Self::File(error) => error.fmt(f),
             Self::Text(error) => error.fmt(f),

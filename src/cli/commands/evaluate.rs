@@ -19,7 +19,7 @@ use crate::output::{line, note};
 use crate::progress::Progress;
 use crate::results::{measures_json, measures_text, say_losses};
 use crate::template::TemplateOptions;
-use crate::train_options::TaskName;
+use crate::train_options::{TaskName, check_length};
 
 const EXAMPLES: &str = r"Examples:
   lowrank evaluate --base base.lrk --adapter style.lrk \
@@ -61,6 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let labels =
         if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
     let input = model.input();
+    check_length(arguments.max_length, input)?;
     let usual = DataOptions::for_model(input);
     let options = DataOptions {
         max_length: arguments.max_length.unwrap_or(usual.max_length),

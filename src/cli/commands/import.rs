@@ -4,15 +4,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use lowrank::RootKind;
 use lowrank::archive::Header;
 use lowrank::file::{FileError, Kind, Output};
 use lowrank::import::{AnySource, BaseOptions, with_nf4};
 use lowrank::model::AnyBase;
 use lowrank::quant::Format;
+use lowrank::text::Message;
 
 use crate::Failure;
 use crate::files::File;
-use crate::output::{Force, written};
+use crate::output::{Force, note, written};
 use crate::progress::Progress;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -101,7 +103,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     progress.finish();
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
     let (path, fingerprint) = (arguments.output.display(), header.fingerprint);
-    Ok(written(output, format_args!("{path}: {bytes} bytes, fingerprint {fingerprint}"))?)
+    written(output, format_args!("{path}: {bytes} bytes, fingerprint {fingerprint}"))?;
+    if header.root == RootKind::LLAMA && !output.is_stdout() {
+        check_template(&File::open(&arguments.output)?)?;
+    }
+    Ok(())
+}
+
+/// Tells that conversations cannot be rendered, before somebody tries.
+fn check_template(base: &File) -> Result<(), Failure> {
+    let Ok(tokenizer) = base.text() else { return Ok(()) };
+    if tokenizer.has_template()
+        && let Err(error) = tokenizer.render_chat(&[Message::new("user", "?")], true)
+    {
+        let path = base.path.display();
+        note(format_args!("lowrank: {path}: chat will not work with this model: {error}"));
+    }
+    Ok(())
 }
 
 /// A float archive to the default formats.

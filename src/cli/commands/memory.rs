@@ -115,27 +115,40 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         );
     }
     let files = adapters.iter().map(|adapter| adapter.file.map.len()).sum();
-    report(need(model.config(), &limits), base.map.len(), files, arguments.json)
+    let before = crate::PEAK.current_usage();
+    let tokenizer = base.text().ok();
+    let text = crate::PEAK.current_usage().saturating_sub(before);
+    drop(tokenizer);
+    report(need(model.config(), &limits), base.map.len(), files, text, arguments.json)
 }
 
-/// A session on this machine: its workspace, the base and the adapters' files, in bytes.
-fn report(need: Need, base: usize, files: usize, as_json: bool) -> Result<(), Failure> {
-    let peak = need.bytes.saturating_add(base).saturating_add(files);
+/// A session on this machine: its workspace, the base and the adapters' files, and the tokenizer of
+/// `text` bytes.
+fn report(
+    need: Need,
+    base: usize,
+    files: usize,
+    text: usize,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let parts = [need.bytes, base, files, text];
+    let peak = parts.into_iter().fold(0, usize::saturating_add);
     if as_json {
         return Ok(line(json!({
             "workspace_bytes": need.bytes, "kv_bytes": need.kv_bytes, "base_bytes": base,
-            "adapter_bytes": files, "peak_bytes": peak,
+            "adapter_bytes": files, "tokenizer_bytes": text, "peak_bytes": peak,
         }))?);
     }
     let entries = [
         ("base (mapped)", base),
         ("adapters (mapped)", files),
+        ("tokenizer (where text goes in)", text),
         ("workspace", need.bytes),
         ("  of which keys and values", need.kv_bytes),
         ("together", peak),
     ];
     for (what, bytes) in entries {
-        line(format_args!("{what:<28}{bytes:>14} bytes"))?;
+        line(format_args!("{what:<32}{bytes:>14} bytes"))?;
     }
     Ok(())
 }

@@ -4,14 +4,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use lowrank::train::data::Tokenize;
+use lowrank::train::data::{ModelInput, Tokenize};
 use lowrank::train::{AnyBase, Estimate, Method, RunOptions, TrainError, Workload, estimate};
 use serde_json::json;
 
 use crate::Failure;
 use crate::model::ModelOptions;
 use crate::output::line;
-use crate::train_options::{TaskName, TrainOptions};
+use crate::train_options::{TaskName, TrainOptions, check_length};
 
 #[derive(Debug, Args)]
 #[group(skip)]
@@ -35,6 +35,24 @@ pub(crate) struct Arguments {
     options: TrainOptions,
 }
 
+impl Arguments {
+    /// Refuses a length that no sequence has, and labels where nothing is classified.
+    fn check(&self, input: ModelInput) -> Result<(), Failure> {
+        let (asked, positions) = (self.options.max_length, input.context);
+        check_length(asked, input)?;
+        if let Some(asked) = asked.filter(|asked| *asked > positions) {
+            return Err(format!(
+                "--max-length {asked}: the base has positions for {positions} tokens"
+            )
+            .into());
+        }
+        if self.labels.is_some() && self.options.task != TaskName::Classify {
+            return Err("--labels has no effect without --task classify".into());
+        }
+        Ok(())
+    }
+}
+
 /// Opens what `train` opens, trains nothing.
 pub(crate) fn run(
     arguments: &Arguments,
@@ -49,9 +67,7 @@ pub(crate) fn run(
     let tokenize = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
     let (options, input) = (&arguments.options, model.input());
     let is_classifier = options.task == TaskName::Classify;
-    if arguments.labels.is_some() && !is_classifier {
-        return Err("--labels has no effect without --task classify".into());
-    }
+    arguments.check(input)?;
     let open = |path: &Option<PathBuf>, labels| {
         path.as_ref().map(|path| options.open(path, input, tokenize, labels)).transpose()
     };

@@ -100,7 +100,7 @@ pub(crate) struct TrainOptions {
     #[arg(help_heading = "Data")]
     /// Tokens of a sequence [default: 512, or the positions of the base if those are fewer]
     #[arg(long, value_name = "N")]
-    max_length: Option<usize>,
+    pub(crate) max_length: Option<usize>,
     #[arg(help_heading = "Data")]
     /// Score completions and the assistant's turns only
     #[arg(long)]
@@ -262,6 +262,11 @@ impl TrainOptions {
         self.max_length.unwrap_or(DataOptions::for_model(input).max_length)
     }
 
+    /// Refuses a length where the base reads numbers.
+    fn check_length(&self, path: &Path, input: ModelInput) -> Result<(), FileError> {
+        check_length(self.max_length, input).map_err(|reason| FileError::format(path, "", reason))
+    }
+
     /// Opens the training file; a classifier that goes on keeps its labels.
     pub(crate) fn open_training<'t>(
         &self,
@@ -270,6 +275,7 @@ impl TrainOptions {
         tokenizer: Option<&'t dyn Tokenize>,
         start: Option<&Start>,
     ) -> Result<Dataset<'t>, FileError> {
+        self.check_length(path, input)?;
         let labels = start.map(Start::labels).filter(|labels| !labels.is_empty());
         let labels = labels.filter(|_| self.task == TaskName::Classify);
         let options = DataOptions { packing: self.packing, ..self.data(input, labels) };
@@ -290,9 +296,20 @@ impl TrainOptions {
         tokenizer: Option<&'t dyn Tokenize>,
         labels: Option<Vec<String>>,
     ) -> Result<Dataset<'t>, FileError> {
+        self.check_length(path, input)?;
         let packing = self.packing && labels.is_none();
         let options = DataOptions { packing, ..self.data(input, labels) };
         Dataset::open(path, self.task.into(), tokenizer, options)
+    }
+}
+
+/// Refuses a `--max-length` that has no effect.
+pub(crate) fn check_length(asked: Option<usize>, input: ModelInput) -> Result<(), String> {
+    match asked {
+        Some(_) if input.features > 0 => {
+            Err("max-length has no effect: the base reads numbers, not text".into())
+        }
+        _ => Ok(()),
     }
 }
 
