@@ -160,6 +160,10 @@ fn options_without_effect_are_refused_by_name() {
         let line = refused(&[&lm[..], more].concat());
         assert!(line.contains(expected), "{more:?}: {line}");
     }
+    folder.write("a.txt", "a text that is cut into windows");
+    let windows = ["train", "--base", &base, "--data", &folder.file("a.txt"), "--packing"];
+    let line = refused(&[&windows[..], &["--steps", "1", "-o", &out]].concat());
+    assert!(line.contains("packing has no effect on .txt"), "{line}");
     // What `memory` is asked about that run is held to the same.
     let memory = ["memory", "--base", &base, "--method", "lora"];
     for (more, expected) in [
@@ -381,6 +385,13 @@ fn numbers_that_mean_nothing_are_refused() {
         let output = lowrank(&[&train[..], &[&warmup]].concat());
         assert_eq!(output.status.code(), Some(2), "{warmup}");
     }
+    for (option, range) in
+        [("--alpha", "above 0"), ("--learning-rate", "above 0"), ("--dropout", "0")]
+    {
+        let train = ["train", "--base", &base, "--data", &texts, "--steps", "1", "-o", &out];
+        let line = refused(&[&train[..], &[option, "-1"]].concat());
+        assert!(line.contains("is -1, ") && line.contains(range), "{line}");
+    }
     let long = ["--text", "a", "--max-length", "129"];
     let line = refused(&[&["classify", "--base", &base], &long[..]].concat());
     assert!(line.contains("--max-length 129: the base has positions for 128 tokens"), "{line}");
@@ -393,4 +404,19 @@ fn numbers_that_mean_nothing_are_refused() {
         let line = refused(&[command, &on].concat());
         assert!(line.contains("max-length has no effect: the base reads numbers"), "{line}");
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn names_of_others_do_not_reach_the_terminal() {
+    let folder = Folder::new();
+    let (mlp, out) = (folder.file("mlp.lrk"), folder.file("a\u{1b}[2J\nbytes 1.lrk"));
+    let csv = folder.file("a.csv");
+    let train = ["train", "--base", &mlp, "--data", &csv, "--task", "classify"];
+    said(&[&train[..], &["--method", "lora", "--steps", "1", "-o", &out]].concat());
+    let (shown, _) = said(&["inspect", &out]);
+    assert!(!shown.contains('\u{1b}'), "{shown:?}");
+    let row = |line: &&str| line.starts_with("name ") && line.ends_with("a\\u{1b}[2J\\nbytes 1");
+    assert_eq!(shown.lines().filter(row).count(), 1, "{shown}");
+    assert_eq!(shown.lines().filter(|line| line.starts_with("bytes")).count(), 1, "{shown}");
 }

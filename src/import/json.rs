@@ -63,7 +63,9 @@ impl Json {
     }
 
     pub(crate) fn number(&self, key: &str) -> Result<Option<f32>, FileError> {
-        self.expect(key, "a number", |value| value.as_f64().map(|value| value as f32))
+        self.expect(key, "a number that 32 bits hold", |value| {
+            value.as_f64().map(|value| value as f32).filter(|value| value.is_finite())
+        })
     }
 
     pub(crate) fn count(&self, key: &str) -> Result<Option<usize>, FileError> {

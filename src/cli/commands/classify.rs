@@ -10,7 +10,7 @@ use crate::Failure;
 use crate::attach::{AdapterOptions, archives, open_adapters};
 use crate::evaluate::labels;
 use crate::model::ModelOptions;
-use crate::output::{line, note};
+use crate::output::{line, note, printable};
 use crate::tokenize::TextOptions;
 
 const EXAMPLES: &str = r#"Examples:
@@ -109,8 +109,9 @@ fn tell(
     };
     if !as_json {
         return Ok(line(format_args!(
-            "{label}\t{probability:.4}\t{}",
-            text.replace(['\n', '\r', '\t'], " ")
+            "{}\t{probability:.4}\t{}",
+            printable(label),
+            printable(&text.replace(['\n', '\r', '\t'], " "))
         ))?);
     }
     let all: Map<String, Value> = labels

@@ -13,7 +13,7 @@ use lowrank::train::data::{DataOptions, Dataset, Tokenize};
 use lowrank::train::{AnyBase, evaluate};
 
 use crate::Failure;
-use crate::attach::{AdapterOptions, OpenAdapter, archives, open_adapters};
+use crate::attach::{AdapterOptions, OpenAdapter, archives, note_classifiers, open_adapters};
 use crate::model::ModelOptions;
 use crate::output::{line, note};
 use crate::progress::Progress;
@@ -58,8 +58,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = base.wrap(AnyBase::open(&base.map))?;
     let tokenizer = arguments.template.apply_to(base.text().ok())?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
-    let labels =
-        if arguments.task == TaskName::Classify { Some(labels(&model, &adapters)?) } else { None };
+    let labels = match arguments.task {
+        TaskName::Classify => Some(labels(&model, &adapters)?),
+        TaskName::Lm if matches!(model, AnyBase::Bert(_)) => {
+            let path = base.path.display();
+            return Err(format!("{path}: an encoder predicts no text: --task classify").into());
+        }
+        TaskName::Lm => {
+            note_classifiers(&adapters)?;
+            None
+        }
+    };
     let input = model.input();
     check_length(arguments.max_length, input)?;
     let usual = DataOptions::for_model(input);

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::files::File;
-use crate::output::line;
+use crate::output::{line, printable};
 
 const EXAMPLES: &str = "Examples:
   lowrank inspect base.lrk
@@ -86,9 +86,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Strings without quotes, everything else as JSON.
+/// Values of a list that people are shown.
+const SHOWN: usize = 20;
+
+/// Strings without quotes, everything else as JSON; of a long list the beginning.
 fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    match value {
+        Value::String(text) => printable(text),
+        Value::Array(list) if list.len() > SHOWN => {
+            let shown = Value::from(&list[..SHOWN]);
+            printable(&format!("{shown} and {} more (--json)", list.len() - SHOWN))
+        }
+        value => printable(&value.to_string()),
+    }
 }
 
 fn base(model: &Llama<'_>) -> Value {

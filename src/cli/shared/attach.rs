@@ -80,7 +80,7 @@ pub(crate) fn open_adapters(arguments: &[AdapterArgument]) -> Result<Vec<OpenAda
     arguments.iter().map(AdapterArgument::open).collect()
 }
 
-/// Tells which adapters have a classifier, which continuing a text makes no use of.
+/// Tells which adapters have a classifier, which predicting a text makes no use of.
 pub(crate) fn note_classifiers(adapters: &[OpenAdapter]) -> Result<(), Failure> {
     for OpenAdapter { file, .. } in adapters {
         if file.adapter()?.classifier().is_some() {

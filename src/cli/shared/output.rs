@@ -37,6 +37,16 @@ pub(crate) fn written(output: &Output, text: impl Display) -> io::Result<()> {
     line(text)
 }
 
+/// A text of somebody else's on one line: what would move a terminal's cursor, change its colours
+/// or begin another line or column is shown as an escape.
+pub(crate) fn printable(text: &str) -> String {
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
 /// Prints a line of results.
 pub(crate) fn line(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}").map_err(of_stdout)

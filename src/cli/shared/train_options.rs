@@ -30,7 +30,7 @@ pub(crate) struct TrainOptions {
     rank: usize,
     #[arg(help_heading = "Method")]
     /// alpha: the factors count alpha / rank (rslora: alpha / √rank) [default: twice the rank]
-    #[arg(long, value_name = "ALPHA")]
+    #[arg(long, allow_negative_numbers = true, value_name = "ALPHA")]
     alpha: Option<f32>,
     #[arg(help_heading = "Method")]
     /// Which layers: all-linear, names separated by commas (q_proj,v_proj), or a regular
@@ -51,7 +51,7 @@ pub(crate) struct TrainOptions {
     init: InitName,
     #[arg(help_heading = "Method")]
     /// Share of activations dropped before A
-    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0.0, value_name = "P")]
     dropout: f32,
     #[arg(help_heading = "Optimization")]
     /// Passes over the data
@@ -71,7 +71,7 @@ pub(crate) struct TrainOptions {
     accumulation: usize,
     #[arg(help_heading = "Optimization")]
     /// Learning rate
-    #[arg(long, default_value_t = 2e-4, value_name = "RATE")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 2e-4, value_name = "RATE")]
     learning_rate: f32,
     #[arg(help_heading = "Optimization")]
     /// How the learning rate falls
@@ -79,7 +79,7 @@ pub(crate) struct TrainOptions {
     schedule: ScheduleName,
     #[arg(help_heading = "Optimization")]
     /// In how many steps the learning rate rises, or in which share of all (below 1)
-    #[arg(long, default_value = "0", value_parser = warmup, value_name = "N|SHARE")]
+    #[arg(long, allow_negative_numbers = true, default_value = "0", value_parser = warmup, value_name = "N|SHARE")]
     warmup: Warmup,
     #[arg(help_heading = "Optimization")]
     /// The optimizer
@@ -87,15 +87,15 @@ pub(crate) struct TrainOptions {
     optimizer: OptimizerName,
     #[arg(help_heading = "Optimization")]
     /// Weight decay
-    #[arg(long, default_value_t = 0.0, value_name = "DECAY")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0.0, value_name = "DECAY")]
     weight_decay: f32,
     #[arg(help_heading = "Optimization")]
     /// Clip gradients to this global norm; 0 for not at all
-    #[arg(long, default_value_t = 1.0, value_name = "NORM")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 1.0, value_name = "NORM")]
     max_norm: f32,
     #[arg(help_heading = "Optimization")]
     /// Label smoothing
-    #[arg(long, default_value_t = 0.0, value_name = "E")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0.0, value_name = "E")]
     label_smoothing: f32,
     #[arg(help_heading = "Data")]
     /// Tokens of a sequence [default: 512, or the positions of the base if those are fewer]
@@ -119,7 +119,7 @@ pub(crate) struct TrainOptions {
     own: MethodOptions,
     #[arg(help_heading = "Method")]
     /// DyLoRA: keep the smallest rank whose validation loss is within this share of the best
-    #[arg(long, default_value_t = 0.01, value_name = "SHARE")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0.01, value_name = "SHARE")]
     rank_tolerance: f64,
     #[arg(help_heading = "Optimization")]
     /// Keep only the inputs of blocks and compute the rest again in the backward pass: less memory,

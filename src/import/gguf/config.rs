@@ -87,7 +87,12 @@ impl Keys<'_> {
     }
 
     fn float(&self, name: &str) -> Result<Option<f32>, FileError> {
-        self.reader.float(&self.key(name))
+        match self.reader.float(&self.key(name))? {
+            Some(found) if !(found.is_finite() && found > 0.0) => {
+                Err(self.error(name, format!("{found}, a finite number above 0 was expected")))
+            }
+            found => Ok(found),
+        }
     }
 
     /// The dimension of a head: the stated one, or the heads' share of `dim`.

@@ -150,9 +150,11 @@ impl<'t> Dataset<'t> {
         options: DataOptions,
     ) -> Result<Self, FileError> {
         let path = path.as_ref();
+        // What is no file has no kind either.
+        let file = open(path)?;
         let format = Format::of(path, task)?;
         check(path, format, task, tokenizer, &options)?;
-        let source = Source::File(Mutex::new(open(path)?));
+        let source = Source::File(Mutex::new(file));
         Self::new(path, format, source, task, tokenizer, options)
     }
 

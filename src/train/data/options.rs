@@ -110,6 +110,10 @@ pub(super) fn check(
             options.packing && of_numbers,
             "packing has no effect on .csv, whose rows have one length",
         ),
+        (
+            options.packing && format == Format::Text,
+            "packing has no effect on .txt, which is cut into windows of one length",
+        ),
     ];
     if let Some((_, reason)) = without_effect.iter().find(|(is_so, _)| *is_so) {
         return Err((*reason).into());

@@ -279,7 +279,8 @@ impl<'a> Trainer<'a> {
 pub(crate) fn check_task(network: &dyn Network, labels: usize) -> Result<(), TrainError> {
     if labels == 0 && network.head_site().is_none() {
         return Err(TrainError::options(
-            "this model has no language-model head: it can only be trained to classify",
+            "this model has no language-model head: it can only be trained to classify \
+             (task classify)",
         ));
     }
     Ok(())
