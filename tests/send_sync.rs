@@ -46,6 +46,9 @@ const _: () = {
 const _: () = {
     use lowrank::adapter::{Pinned, SharedAdapter, SharedSet};
     use lowrank::archive::ArchiveFile;
+    use lowrank::engine::{Engine, OwnedSession};
+    moves::<Engine>();
+    moves::<OwnedSession>();
     use lowrank::runtime::{Memory, Threads};
     use lowrank::text::{StreamDecoder, Tokenizer};
     use lowrank::train::data::Dataset;

@@ -117,6 +117,7 @@ fn an_adapter_of_another_base_is_refused_and_the_old_one_stays() {
     let error = set.replace(0, generation, Adapter::open(&foreign).unwrap()).unwrap_err();
     assert!(matches!(error, Error::OtherBase { .. }), "{error}");
     assert_eq!(set.get(0).unwrap().1, generation);
+    assert_eq!(set.generation(0), Ok(generation));
     assert_eq!(set.get(0).unwrap().0.unwrap().base(), model.fingerprint());
 }
 

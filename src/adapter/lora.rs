@@ -28,6 +28,7 @@ use super::factor::Factor;
 
 /// An opened adapter. Borrows the archive; copying it copies a few words.
 #[derive(Clone, Copy)]
+#[doc(alias = "LoRA")]
 pub struct Adapter<'a> {
     pub(super) root: &'a ArchivedAdapter<'static>,
     fingerprint: Fingerprint,

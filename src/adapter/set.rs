@@ -292,6 +292,14 @@ impl<'s, 'a> AdapterSet<'s, 'a> {
             .ok_or(Error::NoSuchSlot { slot, slots })
     }
 
+    /// The slot's generation, which [`replace`](Self::replace) and [`detach`](Self::detach) expect.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchSlot`].
+    pub fn generation(&self, slot: u32) -> Result<Generation> {
+        Ok(self.get(slot)?.1)
+    }
+
     fn set(
         &mut self,
         slot: u32,

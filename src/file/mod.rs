@@ -84,12 +84,5 @@ impl fmt::Display for FileError {
     }
 }
 
-impl std::error::Error for FileError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.reason {
-            Reason::Io(error) => Some(error),
-            Reason::Core(error) => Some(error),
-            Reason::Format(_) => None,
-        }
-    }
-}
+/// Without a source: the sentence has it in it already, and [`reason`](FileError::reason) is it.
+impl std::error::Error for FileError {}

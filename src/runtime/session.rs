@@ -34,6 +34,8 @@ use crate::tensor::workspace::Workspace;
 /// session.step(&[(0, token)])?;
 /// # Ok(()) }
 /// ```
+#[doc(alias = "generate")]
+#[doc(alias = "inference")]
 pub type Session<'w, 'm> = Sequences<'w, 'm, LlamaCpu<'w, 'm>>;
 
 /// A decoder with its working buffers and the keys and values of its sequences.

@@ -44,6 +44,7 @@ impl fmt::Display for TextError {
 impl std::error::Error for TextError {}
 
 /// Encodes, decodes and renders for one base.
+#[doc(alias = "chat template")]
 #[derive(Debug)]
 pub struct Tokenizer {
     tokenizer: GuardedTokenizer,

@@ -108,16 +108,8 @@ impl fmt::Display for TrainError {
     }
 }
 
-impl std::error::Error for TrainError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Core(error) => Some(error),
-            Self::File(error) => Some(error),
-            Self::Text(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+/// Without a source: the sentence has it in it already, and the variant holds it.
+impl std::error::Error for TrainError {}
 
 impl From<Error> for TrainError {
     fn from(error: Error) -> Self {
