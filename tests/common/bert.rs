@@ -5,13 +5,14 @@ use lowrank::adapter::{
 };
 use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::bert::schema::{Bert as Root, BertLayer, LayerNorm};
-use lowrank::model::bert::{Activation, Bert, Config, Pooling, Site};
+use lowrank::model::bert::{Activation, Architecture, Bert, Config, Pooling, Site};
 use lowrank::quant::{Format, OwnedMatrix};
 
 use super::Numbers;
 
 /// A small encoder whose widths no vector width divides.
 pub const BERT: Config = Config {
+    architecture: Architecture::Bert,
     vocab: 60,
     dim: 36,
     layers: 2,
