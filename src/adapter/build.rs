@@ -140,7 +140,8 @@ impl AdapterBuilder {
     /// # Errors
     /// [`Error::UnknownSite`], [`Error::Rank`], [`Error::PayloadLength`], [`Error::NotFinite`],
     /// [`Error::Range`] (a value that f16 cannot hold), [`Error::EmbeddingExtras`],
-    /// [`Error::Labels`], [`Error::Config`] if it would change nothing or alpha is not finite.
+    /// [`Error::Labels`], [`Error::ReplacedTensors`] for a pooler without a classifier or on a base
+    /// that is no encoder, [`Error::Config`] if it would change nothing or alpha is not finite.
     pub fn build(&self, base: &dyn Base) -> Result<Buffer> {
         self.with_root(base, |root| to_buffer(root, self.content_version))?
     }
@@ -190,7 +191,11 @@ impl AdapterBuilder {
             .unwrap_or_default();
         let classifier =
             self.classifier.as_ref().map(|parts| parts.schema(base, &labels)).transpose()?;
-        let pooler = self.pooler.as_ref().map(|parts| parts.schema(base)).transpose()?;
+        let pooler = self.pooler.as_ref();
+        if pooler.is_some() && (classifier.is_none() || !base.root().is_encoder()) {
+            return Err(Error::ReplacedTensors { count: 1 });
+        }
+        let pooler = pooler.map(|parts| parts.schema(base)).transpose()?;
         Ok(use_it(&schema::Adapter {
             base: base.fingerprint().0,
             base_root: base.root().0,
@@ -249,9 +254,6 @@ impl AdapterBuilder {
 impl PoolerParts {
     /// Checked against `base`, an encoder.
     fn schema(&self, base: &dyn Base) -> Result<schema::Replaced<'_>> {
-        if !base.root().is_encoder() {
-            return Err(Error::ReplacedTensors { count: 1 });
-        }
         let (site, dim) = (base.sites() - 1, base.dim());
         exact(site, self.weight.len(), dim * dim, size_of::<f32>())?;
         exact(site, self.bias.len(), dim, size_of::<f32>())?;
