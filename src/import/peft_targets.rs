@@ -30,15 +30,10 @@ pub(super) fn missing(
     let encoder = Architecture::of(base.root());
     let prefix = encoder.map_or("", Architecture::prefix);
     let is_embedding = |site: u32| base.site(site).is_some_and(|(_, _, embedding)| embedding);
-    // A pooler that is part of the head is saved with it.
-    let is_saved = |path: &str| {
-        classifier
-            && encoder.is_some_and(|encoder| {
-                encoder.head_pooler().is_some() && path == encoder.path(Site::Pooler)
-            })
+    let is_unread = |path: &str| {
+        path == "lm_head" && (classifier || stated == "all-linear")
+            || classifier && encoder.is_some_and(|encoder| is_saved(encoder, path))
     };
-    let is_unread =
-        |path: &str| path == "lm_head" && (classifier || stated == "all-linear") || is_saved(path);
     let is_target = |path: &str, site: u32| match stated.as_str() {
         Some("all-linear") => !is_embedding(site),
         _ => named(stated, path) || named(stated, &format!("{prefix}{path}")),
@@ -82,6 +77,11 @@ pub(super) fn missing(
         }
     }
     notes
+}
+
+/// A pooler that is part of the head is saved with it.
+fn is_saved(encoder: Architecture, path: &str) -> bool {
+    encoder.head_pooler().is_some() && path == encoder.path(Site::Pooler)
 }
 
 /// Is this the path, or the end of it at a dot?

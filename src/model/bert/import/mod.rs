@@ -114,7 +114,7 @@ impl reader::Tensors for HuggingFaceBert {
             let unread = self.unread_rows(name);
             if let ([rows, cols], 1..) = (&mut shape[..], unread) {
                 *rows = rows.saturating_sub(unread);
-                values.drain(..values.len().min(unread * *cols));
+                values.drain(..values.len().min(unread.saturating_mul(*cols)));
             }
             Tensor::Dense { shape, values }
         }))
