@@ -250,6 +250,16 @@ enum {
 #define LOWRANK_KIND_MLP 65540
 
 /**
+ * `kind`: an encoder of the BERT family with RoBERTa's parts.
+ */
+#define LOWRANK_KIND_ROBERTA 65541
+
+/**
+ * `kind`: an encoder of the BERT family with DistilBERT's parts.
+ */
+#define LOWRANK_KIND_DISTILBERT 65542
+
+/**
  * `kind`: an adapter of any base.
  */
 #define LOWRANK_KIND_ADAPTER 131072
@@ -659,7 +669,7 @@ typedef struct lowrank_error {
  */
 typedef struct lowrank_base_info {
     /**
-     * The family: `LOWRANK_KIND_LLAMA`, `_BERT`, `_LSTM` or `_MLP`.
+     * The family: `LOWRANK_KIND_LLAMA`, `_BERT`, `_ROBERTA`, `_DISTILBERT`, `_LSTM` or `_MLP`.
      */
     uint32_t kind;
     /**

@@ -282,10 +282,19 @@ impl RootKind {
     pub const LSTM: Self = Self(0x0001_0003);
     /// A base of plain linear layers.
     pub const MLP: Self = Self(0x0001_0004);
+    /// A base of the BERT family with RoBERTa's parts (RoBERTa, XLM-R, CamemBERT).
+    pub const ROBERTA: Self = Self(0x0001_0005);
+    /// A base of the BERT family with DistilBERT's parts.
+    pub const DISTILBERT: Self = Self(0x0001_0006);
     /// A low-rank adapter of any base.
     pub const ADAPTER: Self = Self(0x0002_0000);
     /// A training checkpoint.
     pub const CHECKPOINT: Self = Self(0x0003_0000);
+
+    /// Is it an encoder: a base that [`Bert`](crate::model::bert::Bert) opens?
+    pub const fn is_encoder(self) -> bool {
+        matches!(self, Self::BERT | Self::ROBERTA | Self::DISTILBERT)
+    }
 }
 
 impl fmt::Display for RootKind {
@@ -295,6 +304,8 @@ impl fmt::Display for RootKind {
             Self::BERT => "a BERT base",
             Self::LSTM => "an LSTM base",
             Self::MLP => "an MLP base",
+            Self::ROBERTA => "a RoBERTa base",
+            Self::DISTILBERT => "a DistilBERT base",
             Self::ADAPTER => "an adapter",
             Self::CHECKPOINT => "a training checkpoint",
             Self(other) => return write!(f, "an unknown root ({other:#010x})"),

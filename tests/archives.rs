@@ -76,7 +76,7 @@ fn outputs(base: &ArchiveFile, adapter: Option<&ArchiveFile>) -> Vec<f32> {
             }
             all
         }
-        RootKind::BERT => {
+        kind if kind.is_encoder() => {
             let model = Bert::verify(base).unwrap();
             let mut set = AdapterSet::new(&mut slots, &model);
             adapter.into_iter().for_each(|adapter| set.attach(0, adapter).map(drop).unwrap());
@@ -189,6 +189,8 @@ fn every_root_and_method_is_there() {
     for root in [
         RootKind::LLAMA,
         RootKind::BERT,
+        RootKind::ROBERTA,
+        RootKind::DISTILBERT,
         RootKind::LSTM,
         RootKind::MLP,
         RootKind::ADAPTER,

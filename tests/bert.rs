@@ -4,10 +4,10 @@
 
 mod common;
 
-use common::{BERT, all_bert_linear, bert, bert_adapter};
+use common::{BERT, all_bert_linear, bert, bert_adapter, bert_adapter_parts, pooler_parts};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::kernel::Precision;
-use lowrank::model::bert::{Bert, Config, Pooling, Site};
+use lowrank::model::bert::{Architecture, Bert, Config, Pooling, Site};
 use lowrank::quant::Format;
 use lowrank::runtime::{Encoder, EncoderLimits, Executor, Memory, Serial, Threads, encoder_need};
 use lowrank::{Error, Field};
@@ -207,6 +207,54 @@ fn what_does_not_fit_has_one_error_each() {
     let refused =
         AdapterSet::new(&mut slots, &model).attach(0, Adapter::open(&pooled).unwrap()).unwrap_err();
     assert!(matches!(refused, Error::OtherBase { .. }));
+}
+
+/// An adapter may bring the pooler that its classifier reads: where the base has another one, or
+/// none; only its classifier reads it.
+#[test]
+fn an_adapters_own_pooler_is_read_by_its_classifier() {
+    for (architecture, pooler) in [
+        (Architecture::Bert, true),
+        (Architecture::Bert, false),
+        (Architecture::DistilBert, true),
+        (Architecture::DistilBert, false),
+    ] {
+        let config = Config { architecture, ..BERT };
+        let archive = bert(&config, Format::F32, Format::F32, pooler, 3);
+        let model = Bert::verify(&archive).unwrap();
+        assert_eq!(model.config().architecture, architecture);
+        let mut parts = bert_adapter_parts(&model, &[Site::Q(1)], false, &["a", "b"], 1);
+        parts.pooler = Some(pooler_parts(BERT.dim, 9));
+        let bytes = parts.build(&model).unwrap();
+        let adapter = Adapter::verify(&bytes).unwrap();
+        with_encoder(model, &limits(), &Serial, &[adapter], &[&[0]], |encoder| {
+            encoder.encode(&TEXTS[..1]).unwrap();
+            let first = encoder.pooled(0, Pooling::Cls).unwrap().to_vec();
+            let mut logits = [0.0; 2];
+            encoder.classify(0, &mut logits).unwrap();
+            let (own, classifier) = (parts.pooler.as_ref().unwrap(), parts.classifier.as_ref());
+            let classifier = classifier.unwrap();
+            let linear = |weight: &[f32], bias: &[f32], x: &[f32]| -> Vec<f32> {
+                let row = |w: &[f32]| w.iter().zip(x).map(|(w, x)| w * x).sum::<f32>();
+                weight.chunks_exact(x.len()).map(row).zip(bias).map(|(y, b)| y + b).collect()
+            };
+            let pooled: Vec<f32> = linear(&own.weight, &own.bias, &first)
+                .into_iter()
+                .map(|v| if architecture == Architecture::Bert { v.tanh() } else { v.max(0.0) })
+                .collect();
+            for (ours, found) in
+                linear(&classifier.weight, &classifier.bias, &pooled).iter().zip(logits)
+            {
+                assert!((ours - found).abs() <= 1e-5 * (1.0 + ours.abs()), "{ours}, {found}");
+            }
+            assert_eq!(encoder.pooled(0, Pooling::Pooler).is_ok(), pooler);
+        });
+        let mut wrong = parts.clone();
+        wrong.classifier = None;
+        assert_eq!(wrong.build(&model).unwrap_err(), Error::ReplacedTensors { count: 1 });
+        parts.pooler.as_mut().unwrap().weight.pop();
+        assert!(matches!(parts.build(&model), Err(Error::PayloadLength { .. })));
+    }
 }
 
 #[test]

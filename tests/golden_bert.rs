@@ -214,7 +214,7 @@ fn what_would_change_the_model_is_refused_by_name() {
             f.config["position_embedding_type"] = json!("relative_key")
         }),
         ("is_decoder", |f| f.config["is_decoder"] = json!(true)),
-        ("model_type", |f| f.config["model_type"] = json!("roberta")),
+        ("model_type", |f| f.config["model_type"] = json!("albert")),
         ("attention heads", |f| f.config["num_attention_heads"] = json!(5)),
         ("layer_norm_eps", |f| f.config["layer_norm_eps"] = json!("small")),
         ("encoder.layer.1.output.dense.bias: the tensor is missing", |f| {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{BERT, CONFIG, adapter, base, bert, bert_adapter};
+use common::{BERT, CONFIG, adapter, base, bert, bert_adapter_parts, pooler_parts};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::archive::{Buffer, HEADER_LEN};
 use lowrank::model::bert::{self, Bert, Pooling};
@@ -227,13 +227,10 @@ fn every_truncation_and_flipped_byte_of_an_encoder_is_refused_and_never_panics()
 fn every_flipped_byte_of_an_adapter_with_a_classifier_is_refused_and_never_panics() {
     let archive = bert(&SMALL_BERT, Format::Nf4, Format::Int8, true, 1);
     let model = Bert::open(&archive).unwrap();
-    let bytes = bert_adapter(
-        &model,
-        &[bert::Site::Q(0), bert::Site::Pooler, bert::Site::Embedding],
-        true,
-        &["no", "yes"],
-        7,
-    );
+    let sites = [bert::Site::Q(0), bert::Site::Pooler, bert::Site::Embedding];
+    let mut parts = bert_adapter_parts(&model, &sites, true, &["no", "yes"], 7);
+    parts.pooler = Some(pooler_parts(SMALL_BERT.dim, 8));
+    let bytes = parts.build(&model).unwrap();
     exercise_bert(model, Some(&Adapter::verify(&bytes).unwrap()));
     for at in 0..bytes.len() {
         assert!(Adapter::open(&Buffer::from(&bytes[..at])).is_err(), "{at} bytes were accepted");

@@ -3,10 +3,14 @@
 
 mod common;
 
-use common::{BERT, Numbers, assert_slopes, bert, shake};
-use lowrank::adapter::{Adapter, AdapterBuilder, AdapterSet, Choice, ClassifierParts, Slot};
+use std::sync::Arc;
+
+use common::{BERT, Numbers, assert_slopes, bert, bert_adapter_parts, pooler_parts, shake};
+use lowrank::adapter::{
+    Adapter, AdapterBuilder, AdapterSet, Choice, ClassifierParts, SharedAdapter, Slot,
+};
 use lowrank::archive::Buffer;
-use lowrank::model::bert::{Activation, Bert, Config, Pooling};
+use lowrank::model::bert::{Activation, Architecture, Bert, Config, Pooling, Site};
 use lowrank::quant::Format;
 use lowrank::runtime::{Encoder, EncoderLimits, Memory, Serial, Threads, encoder_need};
 use lowrank::train::data::{Batch, Inputs, Targets as Wanted};
@@ -72,6 +76,59 @@ fn gradients_are_slopes() {
     finite_differences(&BERT, true, Method::QLora, Format::Nf4, |options| {
         options.label_smoothing = 0.2
     });
+}
+
+/// RoBERTa's pooler, and DistilBERT's, which has ReLU: gradients are slopes, the loss is the core's,
+/// and what `full` writes is of the same architecture.
+#[test]
+fn other_architectures_are_trained_alike() {
+    // Few values behind ReLU, so that no kink lies in a difference.
+    let few = || Batch {
+        inputs: Inputs::Tokens(vec![5, 9, 41, 2, 33, 7]),
+        starts: vec![0, 4, 6],
+        targets: Wanted::Class(vec![0, 2]),
+    };
+    for architecture in [Architecture::Roberta, Architecture::DistilBert] {
+        let config = Config { architecture, dim: 12, hidden: 20, token_types: 1, ..BERT };
+        for (method, format) in [
+            (Method::Lora, Format::F32),
+            (Method::Dora, Format::Nf4),
+            (Method::QLora, Format::Nf4),
+            (Method::Full, Format::F32),
+        ] {
+            let archive = bert(&config, format, format, true, 3);
+            let model = Bert::open(&archive).unwrap();
+            let options = Options { targets: Targets::AllLinear, ..options(method) };
+            let trainer = Trainer::new(model, options.clone(), labels()).unwrap();
+            let what = format!("{method} on {format:?} of {architecture:?}");
+            assert_slopes(&what, trainer, &model, &few(), 3);
+            let mut trainer = Trainer::new(model, options, labels()).unwrap();
+            shake(&mut trainer, 23);
+            let batch = batch();
+            let ours = trainer.loss(&Serial, &batch, None).unwrap().loss;
+            let trained = trainer.archive("test", None).unwrap();
+            let core = if method == Method::Full {
+                let base = Bert::verify(&trained).unwrap();
+                assert_eq!(base.config(), &config);
+                core_loss(base, &classifier_alone(&trainer, &base), &batch)
+            } else {
+                core_loss(model, &trained, &batch)
+            };
+            assert!(
+                (ours - core).abs() <= 1e-5 * core,
+                "{architecture:?} {method}: {ours}, {core}"
+            );
+        }
+    }
+    // An adapter with a pooler of its own cannot be gone on with.
+    let archive = bert(&BERT, Format::F32, Format::F32, true, 3);
+    let model = Bert::open(&archive).unwrap();
+    let mut parts = bert_adapter_parts(&model, &[Site::Q(0)], false, &["no", "yes", "unsure"], 1);
+    parts.pooler = Some(pooler_parts(BERT.dim, 2));
+    let start = SharedAdapter::open(parts.build(&model).unwrap()).unwrap();
+    let options = Options { start: Some(Arc::new(start).into()), ..options(Method::Lora) };
+    let error = Trainer::new(model, options, labels()).map(drop).unwrap_err().to_string();
+    assert!(error.contains("a pooler of its own"), "{error}");
 }
 
 /// Whole groups of 64, for which weights have their other layout; every pooling and activation.

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use common::{LSTM, Numbers, base, bert, lstm, mlp};
 use lowrank::archive::Buffer;
 use lowrank::kernel::Precision;
-use lowrank::model::bert::{Activation, Config as BertConfig, Pooling};
+use lowrank::model::bert::{Activation, Architecture, Config as BertConfig, Pooling};
 use lowrank::model::llama::{Config, RopeScaling};
 use lowrank::model::lstm::Config as LstmConfig;
 use lowrank::model::mlp::Activation as MlpActivation;
@@ -41,6 +41,7 @@ const LLAMA: Config = Config {
 };
 
 const BERT: BertConfig = BertConfig {
+    architecture: Architecture::Bert,
     vocab: 300,
     dim: 96,
     layers: 4,

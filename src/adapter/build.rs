@@ -53,6 +53,15 @@ pub struct ClassifierParts {
     pub labels: Vec<String>,
 }
 
+/// The pooler that an adapter's classifier reads in place of its base's: `P h + b`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolerParts {
+    /// P, `[dim, dim]`.
+    pub weight: Vec<f32>,
+    /// b, `[dim]`.
+    pub bias: Vec<f32>,
+}
+
 /// An adapter that is about to be bound to a base.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterBuilder {
@@ -66,6 +75,8 @@ pub struct AdapterBuilder {
     pub targets: BTreeMap<Place, TargetParts>,
     /// What reads the base's hidden state, if it classifies.
     pub classifier: Option<ClassifierParts>,
+    /// Beside a classifier on an encoder: a pooler in place of the base's, or where it has none.
+    pub pooler: Option<PoolerParts>,
     /// What an importer has to say of the source, a sentence each; not stored.
     pub notes: Vec<String>,
     /// How factors are stored.
@@ -99,6 +110,7 @@ impl AdapterBuilder {
             facts: String::new(),
             targets: BTreeMap::new(),
             classifier: None,
+            pooler: None,
             notes: Vec::new(),
             format: FactorFormat::AsIs,
             content_version: 1,
@@ -128,7 +140,8 @@ impl AdapterBuilder {
     /// # Errors
     /// [`Error::UnknownSite`], [`Error::Rank`], [`Error::PayloadLength`], [`Error::NotFinite`],
     /// [`Error::Range`] (a value that f16 cannot hold), [`Error::EmbeddingExtras`],
-    /// [`Error::Labels`], [`Error::Config`] if it would change nothing or alpha is not finite.
+    /// [`Error::Labels`], [`Error::ReplacedTensors`] for a pooler without a classifier or on a base
+    /// that is no encoder, [`Error::Config`] if it would change nothing or alpha is not finite.
     pub fn build(&self, base: &dyn Base) -> Result<Buffer> {
         self.with_root(base, |root| to_buffer(root, self.content_version))?
     }
@@ -178,6 +191,11 @@ impl AdapterBuilder {
             .unwrap_or_default();
         let classifier =
             self.classifier.as_ref().map(|parts| parts.schema(base, &labels)).transpose()?;
+        let pooler = self.pooler.as_ref();
+        if pooler.is_some() && (classifier.is_none() || !base.root().is_encoder()) {
+            return Err(Error::ReplacedTensors { count: 1 });
+        }
+        let pooler = pooler.map(|parts| parts.schema(base)).transpose()?;
         Ok(use_it(&schema::Adapter {
             base: base.fingerprint().0,
             base_root: base.root().0,
@@ -186,7 +204,7 @@ impl AdapterBuilder {
             facts: &self.facts,
             index: &index,
             targets: &targets,
-            replaced: &[],
+            replaced: pooler.as_slice(),
             classifier,
         }))
     }
@@ -230,6 +248,19 @@ impl AdapterBuilder {
             }
         };
         Ok(Finished { place, is_embedding, parts, inputs, outputs, a, b, gain })
+    }
+}
+
+impl PoolerParts {
+    /// Checked against `base`, an encoder.
+    fn schema(&self, base: &dyn Base) -> Result<schema::Replaced<'_>> {
+        let (site, dim) = (base.sites() - 1, base.dim());
+        exact(site, self.weight.len(), dim * dim, size_of::<f32>())?;
+        exact(site, self.bias.len(), dim, size_of::<f32>())?;
+        check_finite(site, &self.weight)?;
+        check_finite(site, &self.bias)?;
+        let weight = Matrix::new(dim, dim, Values::F32(&self.weight))?.into();
+        Ok(schema::Replaced { site, linear: schema::Linear { weight, bias: &self.bias } })
     }
 }
 

@@ -4,7 +4,7 @@
 //! This file checks and hands out its parts; sessions compute with them.
 
 use crate::archive::check_finite;
-use crate::archive::schema::{ArchivedClassifier, check_vector, vector};
+use crate::archive::schema::{ArchivedClassifier, ArchivedLinear, check_vector, vector};
 use crate::error::{Error, Result};
 use crate::quant::Matrix;
 
@@ -60,6 +60,16 @@ pub(super) fn check(site: u32, classifier: &ArchivedClassifier<'static>) -> Resu
     let (rows, cols) =
         (linear.weight.rows.to_native() as usize, linear.weight.cols.to_native() as usize);
     check_labels(&classifier.labels, rows)?;
+    check_linear(site, linear, rows, cols)
+}
+
+/// A layer of `[rows, cols]` with a bias or none, every value finite.
+pub(super) fn check_linear(
+    site: u32,
+    linear: &ArchivedLinear<'static>,
+    rows: usize,
+    cols: usize,
+) -> Result<()> {
     linear.weight.check(site, rows, cols)?;
     check_vector(site, &linear.bias, rows, true)?;
     linear.weight.check_values(site)?;

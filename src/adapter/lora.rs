@@ -20,7 +20,7 @@ use crate::archive::schema::{
 };
 use crate::archive::{self, Fingerprint, check_finite};
 use crate::error::{Error, Field, Result, RootKind};
-use crate::quant::Format;
+use crate::quant::{Format, Matrix};
 use crate::tensor::math;
 
 use super::classifier::{self, Classifier};
@@ -53,7 +53,7 @@ impl<'a> Adapter<'a> {
     /// [`Error::ReplacedTensors`], [`Error::Labels`].
     pub fn open(archive: &'a [u8]) -> Result<Self> {
         let (header, root) =
-            archive::open_root::<ArchivedAdapter<'static>>(archive, RootKind::ADAPTER)?;
+            archive::open_root::<ArchivedAdapter<'static>>(archive, &[RootKind::ADAPTER])?;
         let adapter = Self { root, fingerprint: header.fingerprint };
         adapter.check()?;
         Ok(adapter)
@@ -85,12 +85,10 @@ impl<'a> Adapter<'a> {
     fn check(&self) -> Result<()> {
         let root = self.root;
         let sites = root.index.len() as u32;
-        if !root.replaced.is_empty() {
-            return Err(Error::ReplacedTensors { count: root.replaced.len() });
+        if let Some(classifier) = root.classifier.as_ref() {
+            classifier::check(sites, classifier)?;
         }
-        root.classifier
-            .as_ref()
-            .map_or(Ok(()), |classifier| classifier::check(sites, classifier))?;
+        self.check_replaced(sites)?;
         let targets = root.targets.len() as u64;
         let indexed = root.index.iter().filter(|index| index.to_native() != 0).count() as u64;
         // A classifier alone is an adapter too.
@@ -113,6 +111,22 @@ impl<'a> Adapter<'a> {
             check_target(target)?;
         }
         Ok(())
+    }
+
+    /// Of an encoder's classifier the pooler may be replaced: the last site, `[dim, dim]`.
+    fn check_replaced(&self, sites: u32) -> Result<()> {
+        let root = self.root;
+        let dim = root.classifier.as_ref().map(|classifier| &classifier.linear.weight.cols);
+        match (root.replaced.get(), dim) {
+            ([], _) => Ok(()),
+            ([pooler], Some(dim))
+                if self.base_root().is_encoder() && pooler.site.to_native() + 1 == sites =>
+            {
+                let dim = dim.to_native() as usize;
+                classifier::check_linear(sites, &pooler.linear, dim, dim)
+            }
+            (all, _) => Err(Error::ReplacedTensors { count: all.len() }),
+        }
     }
 
     /// The hash of the adapter's content.
@@ -167,6 +181,14 @@ impl<'a> Adapter<'a> {
     pub fn classifier(&self) -> Option<Classifier<'a>> {
         let root = self.root;
         root.classifier.as_ref().map(Classifier::new)
+    }
+
+    /// The pooler that its classifier reads in place of the base's, if it brings one: weight
+    /// `[dim, dim]`, and bias `[dim]` or empty.
+    pub fn pooler(&self) -> Option<(Matrix<'a>, &'a [f32])> {
+        let linear = &self.root.replaced.get().first()?.linear;
+        let weight = linear.weight.view();
+        Some((weight, vector(&linear.bias, weight.rows())))
     }
 
     /// The largest rank of its targets.

@@ -19,7 +19,7 @@ mod verify;
 #[cfg(feature = "std")]
 pub(crate) use build::label_fault;
 #[cfg(feature = "std")]
-pub use build::{AdapterBuilder, ClassifierParts, Orientation, Place, TargetParts};
+pub use build::{AdapterBuilder, ClassifierParts, Orientation, Place, PoolerParts, TargetParts};
 pub use classifier::Classifier;
 pub(crate) use classifier::check_labels;
 pub use factor::{Factor, FactorValues};

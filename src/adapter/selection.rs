@@ -14,6 +14,7 @@ use super::SharedAdapter;
 use super::{Active, Adapter, Choice, Classifier, Resolve};
 use crate::archive::Fingerprint;
 use crate::error::{Error, Result};
+use crate::quant::Matrix;
 
 /// A resolved choice: what [`Resolve::resolve`] gives and a session keeps.
 #[derive(Debug, Clone)]
@@ -164,6 +165,12 @@ impl<'w, 'a> Selection<'w, 'a> {
                 Err(Error::Classifiers { sequence, found: usize::from(first.is_some()) + more })
             }
         }
+    }
+
+    /// The adapter of a sequence whose pooler its classifier reads, if one brings a pooler.
+    pub(crate) fn pooler(&self, sequence: usize) -> Option<(Matrix<'_>, &[f32])> {
+        let handles = &self.handles()[self.places(sequence)];
+        handles.iter().flatten().find_map(|active| active.adapter.pooler())
     }
 
     fn places(&self, sequence: usize) -> Range<usize> {

@@ -25,6 +25,11 @@ pub trait Base: Sync {
     fn dim(&self) -> usize;
     /// The weight at `site`; `None` where [`site`](Self::site) is.
     fn weight_at(&self, site: u32) -> Option<Matrix<'_>>;
+    /// The bias at `site`, `[rows]`; empty where there is none.
+    #[cfg(feature = "std")]
+    fn bias_at(&self, _site: u32) -> &[f32] {
+        &[]
+    }
     /// Writes the module path of `site` as transformers has it; nothing past the end.
     ///
     /// # Errors

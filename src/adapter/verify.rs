@@ -31,6 +31,10 @@ pub(super) fn check(adapter: &Adapter<'_>) -> Result<()> {
         let (weight, bias) = (classifier.weight().into(), classifier.bias());
         schema::Classifier { linear: schema::Linear { weight, bias }, labels: "" }
     });
+    let replaced = adapter.pooler().map(|(weight, bias)| schema::Replaced {
+        site: adapter.sites().saturating_sub(1),
+        linear: schema::Linear { weight: weight.into(), bias },
+    });
     let twin = schema::Adapter {
         base: root.base,
         base_root: root.base_root.to_native(),
@@ -39,8 +43,7 @@ pub(super) fn check(adapter: &Adapter<'_>) -> Result<()> {
         facts: "",
         index: &[],
         targets: &[],
-        // An adapter that replaces tensors is not opened.
-        replaced: &[],
+        replaced: replaced.as_slice(),
         classifier,
     };
     Hasher::check(adapter.fingerprint(), RootKind::ADAPTER, |hasher| twin.feed(targets, hasher))

@@ -130,7 +130,7 @@ pub fn write_file<R: Root>(
     content_version: u64,
     output: impl ToOutput,
 ) -> Result<Header, FileError> {
-    let place = output.output(Kind::of_root(R::KIND), &[])?;
+    let place = output.output(Kind::of_root(root.kind()), &[])?;
     place.write(|file| {
         let mut output =
             FileOutput { file: std::io::BufWriter::with_capacity(1 << 20, file), error: None };

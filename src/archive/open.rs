@@ -27,14 +27,14 @@ pub fn verify(archive: &[u8]) -> Result<Header> {
     Ok(header)
 }
 
-/// The validated root of an archive.
-pub(crate) fn open_root<T>(archive: &[u8], expected: RootKind) -> Result<(Header, &T)>
+/// The validated root of an archive of one of these kinds.
+pub(crate) fn open_root<'a, T>(archive: &'a [u8], kinds: &[RootKind]) -> Result<(Header, &'a T)>
 where
     T: Portable + for<'v> CheckBytes<LowValidator<'v, Failure>>,
 {
     let header = Header::parse(archive)?;
-    if header.root != expected {
-        return Err(Error::WrongRoot { found: header.root, expected });
+    if !kinds.contains(&header.root) {
+        return Err(Error::WrongRoot { found: header.root, expected: kinds[0] });
     }
     let payload = &archive[HEADER_LEN..];
     if payload.len() < size_of::<T>() {

@@ -37,7 +37,7 @@ pub trait Root:
     for<'s, 'o> Serialize<HighSerializer<Hashed<'o>, rkyv::ser::allocator::ArenaHandle<'s>, Failure>>
 {
     /// Its number in the header.
-    const KIND: RootKind;
+    fn kind(&self) -> RootKind;
     /// Feeds what the archive means, independent of layout and platform.
     fn hash(&self, hasher: &mut Hasher);
 }
@@ -48,11 +48,11 @@ pub trait Root:
 /// [`Error::Write`], or what the output returned.
 pub fn write<R: Root>(root: &R, content_version: u64, output: &mut dyn Output) -> Result<Header> {
     output.append(&[0; HEADER_LEN])?;
-    let mut hasher = Hasher::new(R::KIND);
+    let mut hasher = Hasher::new(root.kind());
     root.hash(&mut hasher);
     let Hashed { output, hash, position, .. } = serialize(root, output)?;
     let mut header = Header {
-        root: R::KIND,
+        root: root.kind(),
         payload: position as u64,
         checksum: 0,
         fingerprint: hasher.finish(),

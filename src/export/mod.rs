@@ -2,6 +2,7 @@
 
 mod bitsandbytes;
 mod peft;
+mod peft_head;
 mod transformers_text;
 
 use std::path::Path;

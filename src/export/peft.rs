@@ -18,7 +18,10 @@ use serde_json::{Map, Value, json};
 use crate::adapter::{Adapter, Base, Classifier, Factor, FactorValues, LowRank, check_fit};
 use crate::error::RootKind;
 use crate::file::{FileError, FolderKind, ToFolder, write_whole};
-use crate::import::peft_classifier::default_name;
+use crate::import::peft_classifier::{default_name, has_pooler};
+use crate::model::bert::{Architecture, Site};
+
+use super::peft_head as head;
 
 /// What a PEFT directory is to whoever writes one.
 pub static PEFT: FolderKind = FolderKind {
@@ -52,13 +55,14 @@ pub fn export_peft(
     let model = Model::new(adapter, base).map_err(refused)?;
     let config = config(adapter, &model).map_err(refused)?;
     let biased = model.targets.iter().any(|(_, target)| !target.bias.is_empty());
+    let full = |path: &str| format!("{}{path}", model.prefix);
     let mut tensors: BTreeMap<String, Tensor> = model
         .targets
         .iter()
-        .flat_map(|(path, target)| tensors(&format!("{}{path}", model.prefix), target, biased))
+        .flat_map(|(path, target)| tensors(&full(path), target, biased))
         .collect();
     if let Some(classifier) = adapter.classifier() {
-        tensors.extend(classifier_tensors(&classifier, base.root() == RootKind::BERT));
+        tensors.extend(head::tensors(adapter, &classifier, base));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let weights = safetensors::serialize(tensors, Some(metadata))
@@ -95,26 +99,33 @@ impl<'t> Model<'t> {
             base.write_path(site, &mut path).ok()?;
             Some(path)
         };
-        let targets: Vec<_> =
+        let mut targets: Vec<_> =
             adapter.targets().filter_map(|target| Some((path(target.site)?, target))).collect();
-        let paths: Vec<String> = (0..base.sites()).filter_map(path).collect();
-        let (prefix, task) =
-            match (base.root(), adapter.classifier()) {
-                (RootKind::BERT, Some(_)) if paths.iter().any(|path| path == "pooler.dense") => {
-                    ("bert.", "SEQ_CLS")
+        let mut paths: Vec<String> = (0..base.sites()).filter_map(path).collect();
+        let encoder = Architecture::of(base.root());
+        let (prefix, task) = match (encoder, base.root(), adapter.classifier()) {
+            (Some(encoder), _, Some(_)) if adapter.pooler().is_some() || has_pooler(base) => {
+                if encoder.head_pooler().is_some() {
+                    // It is saved whole, with what the adapter changes in it.
+                    targets.retain(|(path, _)| *path != encoder.path(Site::Pooler));
+                    paths.retain(|path| *path != encoder.path(Site::Pooler));
                 }
-                (RootKind::BERT, Some(_)) => return Err(
-                    "the classifiers of PEFT's BERT read a pooler's output, and the base has none"
+                (encoder.prefix(), "SEQ_CLS")
+            }
+            (Some(_), _, Some(_)) => {
+                return Err(
+                    "PEFT's classifiers on encoders read a pooler's output, and there is none"
                         .into(),
-                ),
-                (RootKind::BERT, None) => ("", "FEATURE_EXTRACTION"),
-                (RootKind::LLAMA, Some(classifier)) => {
-                    check_score(&classifier, &targets)?;
-                    ("", "SEQ_CLS")
-                }
-                (_, Some(_)) => return Err("PEFT has no classifier on such a base".into()),
-                (_, None) => ("", "CAUSAL_LM"),
-            };
+                );
+            }
+            (Some(_), _, None) => ("", "FEATURE_EXTRACTION"),
+            (_, RootKind::LLAMA, Some(classifier)) => {
+                check_score(&classifier, &targets)?;
+                ("", "SEQ_CLS")
+            }
+            (_, _, Some(_)) => return Err("PEFT has no classifier on such a base".into()),
+            (_, _, None) => ("", "CAUSAL_LM"),
+        };
         Ok(Self { targets, paths, prefix, task })
     }
 
@@ -175,7 +186,7 @@ fn config(adapter: &Adapter<'_>, model: &Model<'_>) -> Result<String, String> {
         "fan_in_fan_out": false,
         "init_lora_weights": true,
         // PEFT lists the two names that classifiers have in transformers, whichever the model uses.
-        "modules_to_save": adapter.classifier().map(|_| ["classifier", "score"]),
+        "modules_to_save": adapter.classifier().map(|_| head::modules(adapter.base_root())),
     });
     if biased {
         // Older versions of PEFT refuse keys they do not know.
@@ -288,10 +299,10 @@ fn number(value: f64) -> Value {
 }
 
 /// A tensor as safetensors stores it.
-struct Tensor {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
+pub(super) struct Tensor {
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl View for Tensor {
@@ -333,29 +344,8 @@ fn tensors(module: &str, target: &LowRank<'_>, biased: bool) -> Vec<(String, Ten
     tensors
 }
 
-/// A classifier's tensors under PEFT's names, as f32; an encoder's without bias gets zeros, a
-/// decoder's has none.
-fn classifier_tensors(classifier: &Classifier<'_>, is_encoder: bool) -> Vec<(String, Tensor)> {
-    let weight = classifier.weight();
-    let mut values = vec![0.0; weight.rows() * weight.cols()];
-    values
-        .chunks_exact_mut(weight.cols())
-        .enumerate()
-        .for_each(|(row, out)| weight.read(row, 0, out));
-    let bias = if classifier.bias().is_empty() {
-        vec![0.0; weight.rows()]
-    } else {
-        classifier.bias().to_vec()
-    };
-    let weight = Tensor { shape: vec![weight.rows(), weight.cols()], ..vector(&values) };
-    let name = |name: &str| format!("base_model.model.{name}");
-    match is_encoder {
-        true => vec![(name("classifier.weight"), weight), (name("classifier.bias"), vector(&bias))],
-        false => vec![(name("score.weight"), weight)],
-    }
-}
-
-fn vector(values: &[f32]) -> Tensor {
+/// f32 numbers.
+pub(super) fn vector(values: &[f32]) -> Tensor {
     Tensor {
         dtype: Dtype::F32,
         shape: vec![values.len()],

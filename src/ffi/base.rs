@@ -52,6 +52,10 @@ pub const LOWRANK_KIND_BERT: u32 = 0x0001_0002;
 pub const LOWRANK_KIND_LSTM: u32 = 0x0001_0003;
 /// `kind`: a multilayer perceptron.
 pub const LOWRANK_KIND_MLP: u32 = 0x0001_0004;
+/// `kind`: an encoder of the BERT family with RoBERTa's parts.
+pub const LOWRANK_KIND_ROBERTA: u32 = 0x0001_0005;
+/// `kind`: an encoder of the BERT family with DistilBERT's parts.
+pub const LOWRANK_KIND_DISTILBERT: u32 = 0x0001_0006;
 /// `kind`: an adapter of any base.
 pub const LOWRANK_KIND_ADAPTER: u32 = 0x0002_0000;
 /// `kind`: the checkpoint of a training run.
@@ -61,6 +65,8 @@ const _: () = assert!(
         && LOWRANK_KIND_BERT == RootKind::BERT.0
         && LOWRANK_KIND_LSTM == RootKind::LSTM.0
         && LOWRANK_KIND_MLP == RootKind::MLP.0
+        && LOWRANK_KIND_ROBERTA == RootKind::ROBERTA.0
+        && LOWRANK_KIND_DISTILBERT == RootKind::DISTILBERT.0
         && LOWRANK_KIND_ADAPTER == RootKind::ADAPTER.0
         && LOWRANK_KIND_CHECKPOINT == RootKind::CHECKPOINT.0
 );
@@ -69,7 +75,7 @@ const _: () = assert!(
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lowrank_base_info {
-    /// The family: `LOWRANK_KIND_LLAMA`, `_BERT`, `_LSTM` or `_MLP`.
+    /// The family: `LOWRANK_KIND_LLAMA`, `_BERT`, `_ROBERTA`, `_DISTILBERT`, `_LSTM` or `_MLP`.
     pub kind: u32,
     /// Tokens in the vocabulary.
     pub vocab: u32,

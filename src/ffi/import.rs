@@ -134,7 +134,7 @@ fn write(
         Some(labels) => builder.name_labels(labels.lines().map(str::to_owned).collect()),
         None => Ok(()),
     };
-    if Header::parse(archive)?.root == RootKind::BERT {
+    if Header::parse(archive)?.root.is_encoder() {
         let base = Bert::open(archive)?;
         let mut builder = import_peft(source, &base as &dyn Base, options)?;
         named(&mut builder)?;
@@ -267,7 +267,9 @@ fn import(source: &Path, output: &Output, options: &BaseOptions) -> Outcome {
         return Ok(());
     }
     match directory_kind(source)? {
-        RootKind::BERT => write_bert(&HuggingFaceBert::open(source)?, options, output, show)?,
+        kind if kind.is_encoder() => {
+            write_bert(&HuggingFaceBert::open(source)?, options, output, show)?
+        }
         RootKind::LSTM | RootKind::MLP => {
             write_pytorch(&PyTorch::open(source)?, options, output, show)?
         }

@@ -36,7 +36,7 @@ impl AnySource {
             return Gguf::open(path).map(Self::Gguf);
         }
         match directory_kind(path)? {
-            RootKind::BERT => HuggingFaceBert::open(path).map(Self::Bert),
+            kind if kind.is_encoder() => HuggingFaceBert::open(path).map(Self::Bert),
             RootKind::LSTM | RootKind::MLP => PyTorch::open(path).map(Self::PyTorch),
             _ => HuggingFace::open(path).map(Self::HuggingFace),
         }

@@ -52,7 +52,7 @@ pub fn write_fresh(
     let (directory, options, quiet) =
         (fresh.directory(), &fresh.options, &mut |_: Progress<'_>| {});
     match directory_kind(&directory)? {
-        RootKind::BERT => write_bert(
+        kind if kind.is_encoder() => write_bert(
             &HuggingFaceBert::open(directory)?.with_tokenizer_as_it_is(),
             options,
             &output,
@@ -83,7 +83,7 @@ pub fn fresh_to_buffer(
     let (directory, options, quiet) =
         (fresh.directory(), &fresh.options, &mut |_: Progress<'_>| {});
     match directory_kind(&directory)? {
-        RootKind::BERT => bert_to_buffer(
+        kind if kind.is_encoder() => bert_to_buffer(
             &HuggingFaceBert::open(directory)?.with_tokenizer_as_it_is(),
             options,
             quiet,

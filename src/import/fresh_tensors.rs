@@ -71,6 +71,10 @@ impl Drawn {
 pub(super) fn of(path: &Path, json: &Json) -> Result<Vec<Drawn>, FileError> {
     match json.required("model_type", json.text("model_type")?)? {
         "bert" => of_bert(path, json),
+        other if bert::import::config::architecture(other).is_some() => {
+            let reason = format!("\"{other}\" cannot be made anew; of the encoders bert can");
+            Err(json.error("model_type", reason))
+        }
         "lstm" => of_lstm(json),
         "mlp" => of_mlp(json),
         _ => of_decoder(json),
@@ -128,11 +132,12 @@ fn of_decoder(json: &Json) -> Result<Vec<Drawn>, FileError> {
 
 fn of_bert(path: &Path, json: &Json) -> Result<Vec<Drawn>, FileError> {
     use bert::Site;
-    use bert::import::norm_path;
-    let (c, _) = bert::import::config::read(path.parent().unwrap_or(Path::new("")), json)?;
+    let c = bert::import::config::read(path.parent().unwrap_or(Path::new("")), json)?.config;
+    let a = c.architecture;
     let (normal, zero, one) = (sigma(json)?, Draw::Constant(0.0), Draw::Constant(1.0));
     let mut tensors = Vec::new();
-    let mut words = Drawn::new(format!("{}.weight", Site::Embedding), [c.vocab, c.dim], normal);
+    let mut words =
+        Drawn::new(format!("{}.weight", a.path(Site::Embedding)), [c.vocab, c.dim], normal);
     words.zero_row = Some(json.count("pad_token_id")?.unwrap_or(0));
     tensors.push(words);
     tensors.push(Drawn::new("embeddings.position_embeddings.weight", [c.context, c.dim], normal));
@@ -147,14 +152,15 @@ fn of_bert(path: &Path, json: &Json) -> Result<Vec<Drawn>, FileError> {
     };
     let linear = |tensors: &mut Vec<Drawn>, site: Site| {
         let (rows, cols) = site.shape(&c);
-        tensors.push(Drawn::new(format!("{site}.weight"), [rows, cols], normal));
-        tensors.push(Drawn::new(format!("{site}.bias"), [rows], zero));
+        let path = a.path(site);
+        tensors.push(Drawn::new(format!("{path}.weight"), [rows, cols], normal));
+        tensors.push(Drawn::new(format!("{path}.bias"), [rows], zero));
     };
-    norm(&mut tensors, &norm_path(0));
+    norm(&mut tensors, &a.norm_path(0));
     for layer in 0..c.layers {
         Site::block(layer).for_each(|site| linear(&mut tensors, site));
-        norm(&mut tensors, &norm_path(2 * layer + 1));
-        norm(&mut tensors, &norm_path(2 * layer + 2));
+        norm(&mut tensors, &a.norm_path(2 * layer + 1));
+        norm(&mut tensors, &a.norm_path(2 * layer + 2));
     }
     linear(&mut tensors, Site::Pooler);
     Ok(tensors)

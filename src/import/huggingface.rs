@@ -11,6 +11,7 @@ use super::safetensors::{Shards, dense, pieces};
 use super::{Pieces, Source, Tensor, TextParts, huggingface_text};
 use crate::error::RootKind;
 use crate::file::FileError;
+use crate::model::bert;
 use crate::model::llama::import::config::Family;
 use crate::model::llama::{Config, Site};
 use crate::quant::Format;
@@ -136,8 +137,10 @@ pub(crate) fn model_name(json: &Json, directory: &Path) -> String {
 pub fn directory_kind(directory: impl AsRef<Path>) -> Result<RootKind, FileError> {
     let json = Json::read(&directory.as_ref().join("config.json"))?;
     let kind = json.required("model_type", json.text("model_type")?)?;
+    if let Some(encoder) = bert::import::config::architecture(kind) {
+        return Ok(encoder.kind());
+    }
     Ok(match kind {
-        "bert" => RootKind::BERT,
         "lstm" => RootKind::LSTM,
         "mlp" => RootKind::MLP,
         _ => RootKind::LLAMA,

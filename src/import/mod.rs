@@ -15,7 +15,7 @@ pub(crate) mod huggingface;
 pub(crate) mod huggingface_text;
 pub(crate) mod json;
 mod peft;
-mod peft_base;
+pub(crate) mod peft_base;
 pub(crate) mod peft_classifier;
 mod peft_config;
 mod peft_names;

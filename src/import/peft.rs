@@ -19,6 +19,8 @@ use crate::adapter::{
 };
 use crate::error::RootKind;
 use crate::file::FileError;
+use crate::model::bert::Architecture;
+use crate::model::bert::import::head;
 
 /// How an adapter is imported.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,7 +31,8 @@ pub struct AdapterOptions {
     pub format: FactorFormat,
 }
 
-/// Reads the adapter in `directory` for `base`. What there is to say of it (modules that
+/// Reads the adapter in `directory` for `base`; of the directory of a model that classifies texts
+/// its classifier, for the base that was imported from the same. What there is to say of it (modules that
 /// `target_modules` names and the file does not have, label names that do not fit) is in
 /// [`AdapterBuilder::notes`].
 ///
@@ -41,9 +44,13 @@ pub fn import_peft(
     options: &AdapterOptions,
 ) -> Result<AdapterBuilder, FileError> {
     let directory = directory.as_ref();
+    let config = directory.join("adapter_config.json");
+    if base.root().is_encoder() && !config.exists() && directory.join("config.json").exists() {
+        return head::import(directory, base, options);
+    }
     let head = Head::of(base.root());
     let file = weights(directory)?;
-    let json = Json::read(&directory.join("adapter_config.json"))?;
+    let json = Json::read(&config)?;
     let settings = Settings::read(&json, head)?;
     refuse_pickle(directory, &file)?;
     let shards = Shards::open(std::slice::from_ref(&file))?;
@@ -54,9 +61,11 @@ pub fn import_peft(
     let (modules, classifier) = group(&shards, &file, head)?;
     for (module, tensors) in modules {
         // Task models put their encoder behind a prefix; decoders without head have none.
-        let path = match base.root() {
-            RootKind::BERT => module.strip_prefix("bert.").unwrap_or(&module).to_owned(),
-            RootKind::LLAMA if !sites.contains_key(&module) => format!("model.{module}"),
+        let path = match (Architecture::of(base.root()), base.root()) {
+            (Some(encoder), _) => {
+                module.strip_prefix(encoder.prefix()).unwrap_or(&module).to_owned()
+            }
+            (_, RootKind::LLAMA) if !sites.contains_key(&module) => format!("model.{module}"),
             _ => module.clone(),
         };
         let unknown = "the base has no such linear layer or embedding; was the adapter made for another model?";
@@ -72,13 +81,10 @@ pub fn import_peft(
             ));
         }
     }
-    builder.classifier = peft_classifier::read(
-        &file,
-        &classifier,
-        &settings,
-        base,
-        sites.contains_key("pooler.dense"),
-    )?;
+    if let Some((classifier, pooler)) = peft_classifier::read(&file, &classifier, &settings, base)?
+    {
+        (builder.classifier, builder.pooler) = (Some(classifier), pooler);
+    }
     check_tying(&builder, &settings, base, &file)?;
     if let Some(classifier) = &mut builder.classifier {
         match peft_classifier::names(&json, classifier.labels.len()) {
@@ -187,7 +193,7 @@ type Tensors<'s> = BTreeMap<Role, (&'s str, Stored<'s>)>;
 type Modules<'s> = BTreeMap<String, Tensors<'s>>;
 
 /// A classifier's tensors by name.
-type Parts<'s> = BTreeMap<&'s str, Stored<'s>>;
+type Parts<'s> = BTreeMap<String, Stored<'s>>;
 
 /// All LoRA tensors by module path; and the classifier's, if the base's models can have one.
 fn group<'s>(

@@ -9,7 +9,7 @@ use super::safetensors::Stored;
 use crate::quant::Matrix;
 
 /// Refuses a stored base layer that is not `weight`.
-pub(super) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(), String> {
+pub(crate) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(), String> {
     let (rows, cols) = (weight.rows(), weight.cols());
     if stored.shape != [rows, cols] {
         return Err(format!(

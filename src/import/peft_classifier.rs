@@ -1,8 +1,9 @@
 //! The classifier that PEFT saves beside a SEQ_CLS adapter (`modules_to_save`), and what
 //! transformers calls it.
 //!
-//! An encoder's is `classifier`, with a bias, on the pooler's output; a base without pooler cannot
-//! have been its own. A decoder's is `score`, without bias, on the last token's state.
+//! An encoder's has a bias and reads a pooler's output: the base's, or one that RoBERTa and
+//! DistilBERT have in the head and PEFT saves with it. A decoder's is `score`, without bias, on the
+//! last token's state.
 //! PEFT keeps no label names. They are taken from `id2label` in adapter_config.json (this crate's
 //! export puts it there), else from a config.json beside it, which some people save there;
 //! else they are transformers' `LABEL_0`, `LABEL_1` … .
@@ -13,83 +14,94 @@ use std::path::Path;
 use super::json::Json;
 use super::peft_config::Settings;
 use super::safetensors::Stored;
-use crate::adapter::{Base, ClassifierParts, label_fault};
+use crate::adapter::{Base, ClassifierParts, PoolerParts, label_fault};
 use crate::error::RootKind;
 use crate::file::FileError;
+use crate::model::bert::Architecture;
 
-/// The classifier of a family's models in transformers.
+/// The classifier of a family's models in transformers, by module paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
-    /// Its module's name.
-    pub(super) module: &'static str,
-    weight: &'static str,
-    /// None if it has none.
-    bias: Option<&'static str>,
-    /// Must the base have a pooler?
-    reads_pooler: bool,
+pub(crate) struct Head {
+    /// Its last layer.
+    path: &'static str,
+    /// The pooler, if it is part of the head.
+    pooler: Option<&'static str>,
+    /// Has its last layer a bias?
+    is_biased: bool,
 }
-
-const ENCODER: Head = Head {
-    module: "classifier",
-    weight: "base_model.model.classifier.weight",
-    bias: Some("base_model.model.classifier.bias"),
-    reads_pooler: true,
-};
-const DECODER: Head = Head {
-    module: "score",
-    weight: "base_model.model.score.weight",
-    bias: None,
-    reads_pooler: false,
-};
 
 impl Head {
     /// That of bases with this root, if transformers has them.
-    pub(super) fn of(base: RootKind) -> Option<Self> {
-        match base {
-            RootKind::BERT => Some(ENCODER),
-            RootKind::LLAMA => Some(DECODER),
+    pub(crate) fn of(base: RootKind) -> Option<Self> {
+        match (Architecture::of(base), base) {
+            (Some(encoder), _) => {
+                let (path, pooler) = (encoder.head_classifier(), encoder.head_pooler());
+                Some(Self { path, pooler, is_biased: true })
+            }
+            (None, RootKind::LLAMA) => Some(Self { path: "score", pooler: None, is_biased: false }),
             _ => None,
         }
     }
 
+    /// The name under which `modules_to_save` has it.
+    pub(super) fn module(self) -> &'static str {
+        self.path.split('.').next().unwrap_or(self.path)
+    }
+
+    /// The path of its last layer.
+    pub(crate) fn path(self) -> &'static str {
+        self.path
+    }
+
+    /// The path of its pooler, if that is part of it.
+    pub(crate) fn pooler(self) -> Option<&'static str> {
+        self.pooler
+    }
+
+    /// The names of its tensors in PEFT's file.
+    fn tensors(self) -> impl Iterator<Item = String> {
+        let weights = [Some(self.path), self.pooler].into_iter().flatten();
+        let biases = [Some(self.path).filter(|_| self.is_biased), self.pooler];
+        weights.map(weight).chain(biases.into_iter().flatten().map(bias))
+    }
+
     /// The part of it that a tensor of this name is, if any. The adapter's name may be left in:
     /// `score.modules_to_save.NAME.weight`.
-    pub(super) fn part(&self, tensor: &str) -> Option<&'static str> {
-        let is_part = |part: &&'static str| {
-            let named = || {
-                let (module, rest) = tensor.split_once(".modules_to_save.")?;
-                let (_, tail) = rest.split_once('.')?;
-                Some(part.strip_prefix(module)?.strip_prefix('.')? == tail)
-            };
-            tensor == *part || named().unwrap_or(false)
+    pub(super) fn part(self, tensor: &str) -> Option<String> {
+        let saved = || {
+            let (module, rest) = tensor.split_once(".modules_to_save.")?;
+            Some(format!("{module}.{}", rest.split_once('.')?.1))
         };
-        [Some(self.weight), self.bias].into_iter().flatten().find(is_part)
+        let name = saved().unwrap_or_else(|| tensor.to_owned());
+        self.tensors().find(|part| *part == name)
     }
 }
 
-/// The classifier among `tensors`, if the adapter announces one.
+/// The name in PEFT's file of the weight at a module path.
+pub(crate) fn weight(path: &str) -> String {
+    format!("base_model.model.{path}.weight")
+}
+
+/// The name of the bias there.
+pub(crate) fn bias(path: &str) -> String {
+    format!("base_model.model.{path}.bias")
+}
+
+/// The classifier among `tensors`, if the adapter announces one, and the pooler if it is with it.
 pub(super) fn read(
     file: &Path,
-    tensors: &BTreeMap<&str, Stored<'_>>,
+    tensors: &BTreeMap<String, Stored<'_>>,
     settings: &Settings,
     base: &dyn Base,
-    has_pooler: bool,
-) -> Result<Option<ClassifierParts>, FileError> {
+) -> Result<Option<(ClassifierParts, Option<PoolerParts>)>, FileError> {
     let Some(head) = settings.classifier else {
         let unannounced =
             format!("modules_to_save does not announce it in {}", settings.path.display());
         return tensors
             .keys()
             .next()
-            .map_or(Ok(None), |name| Err(FileError::format(file, *name, unannounced)));
+            .map_or(Ok(None), |name| Err(FileError::format(file, name, unannounced)));
     };
-    if head.reads_pooler && !has_pooler {
-        return Err(FileError::format(
-            file,
-            head.weight,
-            "the classifier reads the output of a pooler, and the base has none",
-        ));
-    }
     let values = |name: &str, expected: &[usize]| {
         let stored = tensors
             .get(name)
@@ -106,16 +118,37 @@ pub(super) fn read(
         };
         stored.to_f32().ok_or_else(|| FileError::format(file, name, unsupported()))
     };
-    let labels =
-        tensors.get(head.weight).and_then(|stored| stored.shape.first().copied()).unwrap_or(1);
-    if labels == 0 {
-        return Err(FileError::format(file, head.weight, "a classifier without labels"));
+    let (name, dim) = (weight(head.path), base.dim());
+    let own =
+        |path: &&str| tensors.contains_key(&weight(path)) || tensors.contains_key(&bias(path));
+    let pooler = head.pooler.filter(own).map(|path| {
+        let (weight, bias) = (values(&weight(path), &[dim, dim])?, values(&bias(path), &[dim])?);
+        Ok::<_, FileError>(PoolerParts { weight, bias })
+    });
+    if base.root().is_encoder() && pooler.is_none() && !has_pooler(base) {
+        return Err(FileError::format(
+            file,
+            name,
+            "the classifier reads the output of a pooler, and the base has none",
+        ));
     }
-    Ok(Some(ClassifierParts {
-        weight: values(head.weight, &[labels, base.dim()])?,
-        bias: head.bias.map_or(Ok(Vec::new()), |bias| values(bias, &[labels]))?,
+    let labels = tensors.get(&name).and_then(|stored| stored.shape.first().copied()).unwrap_or(1);
+    if labels == 0 {
+        return Err(FileError::format(file, name, "a classifier without labels"));
+    }
+    let bias = || values(&bias(head.path), &[labels]);
+    let classifier = ClassifierParts {
+        weight: values(&name, &[labels, dim])?,
+        bias: if head.is_biased { bias()? } else { Vec::new() },
         labels: (0..labels).map(default_name).collect(),
-    }))
+    };
+    Ok(Some((classifier, pooler.transpose()?)))
+}
+
+/// Has the base a pooler that a classifier reads?
+pub(crate) fn has_pooler(base: &dyn Base) -> bool {
+    // It is the last site of every encoder.
+    base.root().is_encoder() && base.site(base.sites() - 1).is_some()
 }
 
 /// What transformers calls label `index` unless it is told otherwise.
@@ -125,7 +158,7 @@ pub(crate) fn default_name(index: usize) -> String {
 
 /// The names of `rows` labels that the directory has, if it has some; or a sentence about those it
 /// has and that do not fit.
-pub(super) fn names(config: &Json, rows: usize) -> Result<Option<Vec<String>>, String> {
+pub(crate) fn names(config: &Json, rows: usize) -> Result<Option<Vec<String>>, String> {
     let beside = config.path.with_file_name("config.json");
     let other = match config.get("id2label") {
         Some(_) => None,

@@ -106,13 +106,17 @@ impl Settings {
             }
         }
         // PEFT lists the two names that classifiers have in transformers, whichever the model uses.
-        let is_head = |name: &Value| name == "classifier" || name == "score";
+        let pooler = head.and_then(Head::pooler);
+        let is_head = |name: &Value| {
+            name == "classifier" || name == "score" || pooler.is_some_and(|pooler| name == pooler)
+        };
         let saved = json
             .get("modules_to_save")
             .and_then(Value::as_array)
             .filter(|saved| head.is_some() && saved.iter().all(is_head));
-        let classifier = head
-            .filter(|head| saved.is_some_and(|saved| saved.iter().any(|name| name == head.module)));
+        let classifier = head.filter(|head| {
+            saved.is_some_and(|saved| saved.iter().any(|name| name == head.module()))
+        });
         check_keys(json, saved.is_some())?;
         let (dora, bias) = (json.flag("use_dora")?, json.flag("lora_bias")?);
         if dora && bias {

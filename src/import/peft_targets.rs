@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::json::Json;
 use crate::adapter::Base;
-use crate::error::RootKind;
+use crate::model::bert::{Architecture, Site};
 
 /// Module paths that a sentence lists.
 const LISTED: usize = 4;
@@ -27,9 +27,13 @@ pub(super) fn missing(
     there: impl Fn(u32) -> bool,
 ) -> Vec<String> {
     let Some(stated) = json.get("target_modules") else { return Vec::new() };
-    let prefix = if base.root() == RootKind::BERT { "bert." } else { "" };
+    let encoder = Architecture::of(base.root());
+    let prefix = encoder.map_or("", Architecture::prefix);
     let is_embedding = |site: u32| base.site(site).is_some_and(|(_, _, embedding)| embedding);
-    let is_unread = |path: &str| path == "lm_head" && (classifier || stated == "all-linear");
+    let is_unread = |path: &str| {
+        path == "lm_head" && (classifier || stated == "all-linear")
+            || classifier && encoder.is_some_and(|encoder| is_saved(encoder, path))
+    };
     let is_target = |path: &str, site: u32| match stated.as_str() {
         Some("all-linear") => !is_embedding(site),
         _ => named(stated, path) || named(stated, &format!("{prefix}{path}")),
@@ -73,6 +77,11 @@ pub(super) fn missing(
         }
     }
     notes
+}
+
+/// A pooler that is part of the head is saved with it.
+fn is_saved(encoder: Architecture, path: &str) -> bool {
+    encoder.head_pooler().is_some() && path == encoder.path(Site::Pooler)
 }
 
 /// Is this the path, or the end of it at a dot?

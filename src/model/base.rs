@@ -59,7 +59,7 @@ impl<'a> AnyBase<'a> {
     pub fn open(archive: &'a [u8]) -> Result<Self> {
         match Header::parse(archive)?.root {
             RootKind::LLAMA => Llama::open(archive).map(Self::Llama),
-            RootKind::BERT => Bert::open(archive).map(Self::Bert),
+            kind if kind.is_encoder() => Bert::open(archive).map(Self::Bert),
             RootKind::LSTM => Lstm::open(archive).map(Self::Lstm),
             RootKind::MLP => Mlp::open(archive).map(Self::Mlp),
             found => Err(Error::WrongRoot { found, expected: RootKind::LLAMA }),
@@ -73,7 +73,7 @@ impl<'a> AnyBase<'a> {
     pub fn verify(archive: &'a [u8]) -> Result<Self> {
         match Header::parse(archive)?.root {
             RootKind::LLAMA => Llama::verify(archive).map(Self::Llama),
-            RootKind::BERT => Bert::verify(archive).map(Self::Bert),
+            kind if kind.is_encoder() => Bert::verify(archive).map(Self::Bert),
             RootKind::LSTM => Lstm::verify(archive).map(Self::Lstm),
             RootKind::MLP => Mlp::verify(archive).map(Self::Mlp),
             found => Err(Error::WrongRoot { found, expected: RootKind::LLAMA }),

@@ -89,8 +89,8 @@ pub struct VectorPlace<'a> {
 pub trait Family:
     Portable + for<'v> CheckBytes<LowValidator<'v, Failure>> + sealed::Sealed + Sync + Sized + 'static
 {
-    /// Its root's number.
-    const KIND: RootKind;
+    /// Its root's numbers: one for each architecture that has this root.
+    const KINDS: &'static [RootKind];
     /// Its name in debug output.
     const NAME: &'static str;
     /// Tables that no adapter changes; their numbers follow those of the sites.
@@ -109,16 +109,17 @@ pub trait Family:
     /// # Errors
     /// As there.
     fn open(archive: &[u8]) -> Result<Opened<'_, Self>>;
-    /// The numbers, checked.
+    /// The numbers of the root of an archive of this kind, checked.
     ///
     /// # Errors
     /// A number outside its range.
-    fn config(&self) -> Result<Self::Config>;
+    fn config(&self, kind: RootKind) -> Result<Self::Config>;
     /// How many layers there are, and how many the stored configuration says.
     fn layers(&self) -> (usize, usize);
     /// What is stored beside the tensors. `stop` are the text's tokens that end a turn.
     #[cfg(feature = "alloc")]
-    fn frame<'a>(&'a self, stop: &'a [u32]) -> Frame<'a, Self::StoredConfig>;
+    fn frame<'a>(&'a self, config: &Self::Config, stop: &'a [u32])
+    -> Frame<'a, Self::StoredConfig>;
     /// Lends `use_it` the root that `frame` and `parts` make.
     #[cfg(feature = "std")]
     fn with_root<T>(

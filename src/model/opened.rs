@@ -73,8 +73,8 @@ impl<'a, F: Family> Opened<'a, F> {
             }
         }
         #[cfg(feature = "alloc")]
-        Hasher::check(model.header.fingerprint, F::KIND, |hasher| {
-            let frame = model.root.frame(&[]);
+        Hasher::check(model.header.fingerprint, model.header.root, |hasher| {
+            let frame = model.root.frame(&model.config, &[]);
             let layer = |index| <F::Stored<'_> as Stored<'_>>::layer(&model, frame.layers, index);
             F::Stored::new(&frame, &model, &[]).feed((0..frame.layers).map(layer), hasher);
         })?;
@@ -173,7 +173,7 @@ impl<'a, F: Family> Opened<'a, F> {
     where
         'a: 's,
     {
-        self.root.frame(stop)
+        self.root.frame(&self.config, stop)
     }
 
     /// How many vectors there are; absent ones are counted.
@@ -196,7 +196,7 @@ impl<F: Family> Base for Opened<'_, F> {
     }
 
     fn root(&self) -> RootKind {
-        F::KIND
+        self.header.root
     }
 
     fn sites(&self) -> u32 {
@@ -215,6 +215,11 @@ impl<F: Family> Base for Opened<'_, F> {
     fn weight_at(&self, site: u32) -> Option<Matrix<'_>> {
         let place = self.place(site).filter(|_| site < self.sites())?;
         Some(place.weight.view())
+    }
+
+    #[cfg(feature = "std")]
+    fn bias_at(&self, site: u32) -> &[f32] {
+        self.linear(site).filter(|_| site < self.sites()).map_or(&[], |linear| linear.bias)
     }
 
     fn write_path(&self, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
@@ -241,8 +246,8 @@ impl<F: Family> Parts for Opened<'_, F> {
 /// [`Opened::open`]. Families call it, so that it is compiled in this crate and not in the one that
 /// uses it: only then does the compiler see through an archive that is a constant in flash.
 pub(super) fn open<F: Family>(archive: &[u8]) -> Result<Opened<'_, F>> {
-    let (header, root) = archive::open_root::<F>(archive, F::KIND)?;
-    let config = root.config()?;
+    let (header, root) = archive::open_root::<F>(archive, F::KINDS)?;
+    let config = root.config(header.root)?;
     check(root, &config)?;
     Ok(Opened { root, config, header })
 }

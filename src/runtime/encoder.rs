@@ -10,8 +10,8 @@ use super::{EncoderLimits, encoder_need};
 use crate::adapter::{Choice, Classifier, Handle, Resolve, Selection};
 use crate::error::{Error, Result};
 use crate::exec::Executor;
-use crate::model::bert::{Bert, Pooling, forward};
-use crate::nn::{Engine, Segment, Size};
+use crate::model::bert::{Bert, Pooling, Site, forward};
+use crate::nn::{Engine, Linear, Segment, Size};
 use crate::tensor::math;
 use crate::tensor::workspace::{Workspace, times, workspace};
 
@@ -216,10 +216,9 @@ impl<'w, 'm> Encoder<'w, 'm> {
         let rows = self.rows(sequence)?;
         let one = [Segment { first: 0, rows: 1, sequence }];
         let pass = self.engine.pass(&one, self.selection.handles());
-        match forward::pool(&self.model, &pass, pooling, rows, &mut self.buffers) {
-            true => Ok(self.buffers.pooled),
-            false => Err(Error::NoPooler),
-        }
+        let pooling = (pooling, self.model.pooler());
+        forward::pool(&self.model, &pass, pooling, rows, &mut self.buffers)?;
+        Ok(self.buffers.pooled)
     }
 
     /// The text's embedding, `[dim]`: pooled and normalized as the base says.
@@ -252,20 +251,28 @@ impl<'w, 'm> Encoder<'w, 'm> {
     }
 
     /// The logit of each label into `logits`, `[labels]`: the classifier over
-    /// [`Bert::classifier_pooling`]. The adapter's weight does not scale it.
+    /// [`Bert::classifier_pooling`], or over the pooler that its adapter brings. The adapter's
+    /// weight does not scale them.
     ///
     /// # Errors
     /// [`Error::NotEncoded`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one
     /// place per label.
     pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
-        self.rows(sequence)?;
+        let rows = self.rows(sequence)?;
         let need = self.classifier(sequence)?.len();
         if logits.len() != need {
             return Err(Error::Length { have: logits.len(), need });
         }
-        self.pooled(sequence, self.model.classifier_pooling())?;
         let one = [Segment { first: 0, rows: 1, sequence }];
         let pass = self.engine.pass(&one, self.selection.handles());
+        let pooling = match self.selection.pooler(sequence) {
+            Some((weight, bias)) => {
+                let site = Site::Pooler.number(self.model.config().layers);
+                (Pooling::Pooler, Some(Linear { weight, bias, site }))
+            }
+            None => (self.model.classifier_pooling(), self.model.pooler()),
+        };
+        forward::pool(&self.model, &pass, pooling, rows, &mut self.buffers)?;
         let classifier = self.selection.classifier(sequence)?;
         classifier.linear().forward(&pass, self.buffers.pooled, logits, &mut self.buffers.scratch);
         Ok(())

@@ -104,6 +104,6 @@ fn open<'f>(
 ) -> Result<&'f ArchivedCheckpoint<'static>, FileError> {
     let wrap = |error| FileError::core(path, "", error);
     archive::verify(file).map_err(wrap)?;
-    let root = archive::open_root::<ArchivedCheckpoint<'static>>(file, RootKind::CHECKPOINT);
+    let root = archive::open_root::<ArchivedCheckpoint<'static>>(file, &[RootKind::CHECKPOINT]);
     Ok(root.map_err(wrap)?.1)
 }

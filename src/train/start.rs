@@ -126,6 +126,11 @@ impl Start {
             )));
         }
         self.check_labels(labels)?;
+        if adapter.pooler().is_some() {
+            return Err(TrainError::options(
+                "the adapter's classifier has a pooler of its own, which training does not keep",
+            ));
+        }
         let unread = body.head_site().filter(|_| !labels.is_empty());
         let place = |target: LowRank<'_>| {
             let name = path(body, target.site);

@@ -1,17 +1,19 @@
 //! Small random encoders and adapters for them, built through the public writers.
 
 use lowrank::adapter::{
-    AdapterBuilder, ClassifierParts, Numbers as Factor, Orientation, Place, TargetParts,
+    AdapterBuilder, ClassifierParts, Numbers as Factor, Orientation, Place, PoolerParts,
+    TargetParts,
 };
 use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::bert::schema::{Bert as Root, BertLayer, LayerNorm};
-use lowrank::model::bert::{Activation, Bert, Config, Pooling, Site};
+use lowrank::model::bert::{Activation, Architecture, Bert, Config, Pooling, Site};
 use lowrank::quant::{Format, OwnedMatrix};
 
 use super::Numbers;
 
 /// A small encoder whose widths no vector width divides.
 pub const BERT: Config = Config {
+    architecture: Architecture::Bert,
     vocab: 60,
     dim: 36,
     layers: 2,
@@ -89,6 +91,17 @@ pub fn bert_adapter(
     labels: &[&str],
     seed: u64,
 ) -> Buffer {
+    bert_adapter_parts(base, sites, dora, labels, seed).build(base).unwrap()
+}
+
+/// What [`bert_adapter`] builds.
+pub fn bert_adapter_parts(
+    base: &Bert<'_>,
+    sites: &[Site],
+    dora: bool,
+    labels: &[&str],
+    seed: u64,
+) -> AdapterBuilder {
     let (config, rank) = (base.config(), 3);
     let mut numbers = Numbers::new(seed);
     let mut builder = AdapterBuilder::new("random", if dora { "dora" } else { "lora" });
@@ -120,7 +133,13 @@ pub fn bert_adapter(
             labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         });
     }
-    builder.build(base).unwrap()
+    builder
+}
+
+/// A random pooler for an adapter.
+pub fn pooler_parts(dim: usize, seed: u64) -> PoolerParts {
+    let mut numbers = Numbers::new(seed);
+    PoolerParts { weight: numbers.vec(dim * dim, 0.3), bias: numbers.vec(dim, 0.3) }
 }
 
 /// The linear layers of every block.

@@ -8,7 +8,7 @@ mod bert;
 mod slopes;
 mod small;
 
-pub use bert::{BERT, all_bert_linear, bert, bert_adapter};
+pub use bert::{BERT, all_bert_linear, bert, bert_adapter, bert_adapter_parts, pooler_parts};
 use lowrank::archive::{Buffer, schema, to_buffer};
 use lowrank::model::llama::{Config, Llama, RopeScaling, Site};
 use lowrank::quant::{Format, OwnedMatrix};

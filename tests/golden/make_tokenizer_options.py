@@ -173,9 +173,13 @@ def cases():
         yield "bert", "wordpiece", patch, name, {"tokenizer_config.json": {**SPECIAL, **options["tokenizer_config.json"]}}, None
     for name, options in itertools.product((None, "PreTrainedTokenizerFast", "BertTokenizer"), OPTIONS.values()):
         yield "bert", "wordpiece", {}, name, options, None
-    for name in ("XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "PreTrainedTokenizerFast"):
+    for name in ("XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "CamembertTokenizer", "PreTrainedTokenizerFast"):
         for options in ({}, *PREFIX.values(), OPTIONS["additional"], OPTIONS["decoder, lstrip"]):
             yield "bert", "unigram", {}, name, options, None
+    yield "bert", "unigram", {}, "CamembertTokenizer", config(mask_token="<mask>", unk_token="a", additional_special_tokens=[]), None
+    for name in ("RobertaTokenizer", "RobertaTokenizerFast"):
+        for options in (*OPTIONS.values(), *PREFIX.values()):
+            yield "bert", "byte_level", {}, name, options, None
     classes = (None, "PreTrainedTokenizerFast", "TokenizersBackend", "LlamaTokenizer", "LlamaTokenizerFast", "Qwen2Tokenizer")
     classes += ("GPT2Tokenizer", "GPTNeoXTokenizerFast", "GemmaTokenizer")
     for model, name in itertools.product(("llama", "qwen2", "qwen3"), classes):
@@ -201,7 +205,7 @@ def cases():
     yield "qwen2", "byte_level", {}, "Qwen2Tokenizer", config(**code), None
     for name in ("CodeLlamaTokenizer", "CohereTokenizerFast", "T5Tokenizer", "ByT5Tokenizer"):
         yield "llama", "sentencepiece", {}, name, {}, "tokenizer_class"
-    for name in ("MPNetTokenizer", "AlbertTokenizerFast", "RobertaTokenizer", "LongformerTokenizer", "ConvBertTokenizerFast", "DPRReaderTokenizer"):
+    for name in ("MPNetTokenizer", "AlbertTokenizerFast", "LukeTokenizer", "LongformerTokenizer", "ConvBertTokenizerFast", "DPRReaderTokenizer"):
         yield "bert", "wordpiece", {}, name, {}, "tokenizer_class"
     yield "llama", "byte_level", {}, None, config(split_special_tokens=True), "split_special_tokens"
     yield "bert", "wordpiece", {}, None, config(split_special_tokens=True), "split_special_tokens"

@@ -135,7 +135,9 @@ impl Adapter<'_> {
 
 #[cfg(feature = "alloc")]
 impl Root for Adapter<'_> {
-    const KIND: RootKind = RootKind::ADAPTER;
+    fn kind(&self) -> RootKind {
+        RootKind::ADAPTER
+    }
 
     fn hash(&self, hasher: &mut Hasher) {
         self.feed(self.targets.iter().copied(), hasher);

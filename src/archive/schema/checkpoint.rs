@@ -36,7 +36,9 @@ pub struct Checkpoint<'a> {
 
 #[cfg(feature = "alloc")]
 impl Root for Checkpoint<'_> {
-    const KIND: RootKind = RootKind::CHECKPOINT;
+    fn kind(&self) -> RootKind {
+        RootKind::CHECKPOINT
+    }
 
     fn hash(&self, hasher: &mut Hasher) {
         hasher.raw(&self.base);

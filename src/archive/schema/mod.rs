@@ -14,12 +14,6 @@ pub use adapter::{
     Classifier, Factor, Replaced, Target,
 };
 
-#[cfg(feature = "alloc")]
-use rkyv::Deserialize;
-#[cfg(feature = "alloc")]
-use rkyv::api::low::LowDeserializer;
-#[cfg(feature = "alloc")]
-use rkyv::rancor::Infallible;
 use rkyv::rend::{f32_le, u16_le, u32_le};
 use rkyv::vec::ArchivedVec;
 use rkyv::with::InlineAsBox;
@@ -203,13 +197,6 @@ impl ArchivedText<'_> {
             stop,
         }
     }
-}
-
-/// Numbers of a root as they were written.
-#[cfg(feature = "alloc")]
-pub(crate) fn restored<T>(archived: &impl Deserialize<T, LowDeserializer<Infallible>>) -> T {
-    let Ok(numbers) = rkyv::api::low::deserialize(archived);
-    numbers
 }
 
 // The format features of rkyv show in these.

@@ -28,9 +28,10 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// A PEFT directory or a GGUF LoRA file becomes an adapter archive, bound to its base
+    /// A PEFT directory or a GGUF LoRA file becomes an adapter archive, bound to its base; so does
+    /// the classifier of a checkpoint that classifies texts
     Import {
-        /// A PEFT directory, or a .gguf LoRA file
+        /// A PEFT directory, a .gguf LoRA file, or the directory of an encoder with a classifier
         source: PathBuf,
         /// The base archive it was trained for
         #[arg(long, value_name = "FILE")]

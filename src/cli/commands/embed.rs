@@ -30,7 +30,7 @@ enum PoolingName {
     Mean,
     /// The first token
     Cls,
-    /// BERT's pooler over the first token
+    /// The base's pooler over the first token
     Pooler,
 }
 

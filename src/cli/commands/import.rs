@@ -93,14 +93,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut progress = Progress::new("importing");
     let source = &arguments.source;
     let output = &arguments.force.output(&arguments.output, Kind::Base, &[source])?;
+    let mut classifier = false;
     let mut show =
         |p: lowrank::import::Progress<'_>| progress.show(p.done as u64, p.total as u64, p.name);
     let header = if source.extension().is_some_and(|extension| extension == "lrk") {
         quantize(source, &options, output)?
     } else {
-        AnySource::open(source)?.write(&options, output, &mut show)?
+        let opened = AnySource::open(source)?;
+        let header = opened.write(&options, output, &mut show)?;
+        classifier = matches!(&opened, AnySource::Bert(encoder) if encoder.has_classifier());
+        header
     };
     progress.finish();
+    if classifier {
+        note(format_args!(
+            "lowrank: the base has no classifier; lowrank adapter import {} --base {} -o head.lrk \
+             makes an adapter of the one in the directory",
+            source.display(),
+            arguments.output.display()
+        ));
+    }
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
     let (path, fingerprint) = (arguments.output.display(), header.fingerprint);
     written(output, format_args!("{path}: {bytes} bytes, fingerprint {fingerprint}"))?;

@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     });
     let more = match header.root {
         RootKind::LLAMA => base(&file.base()?),
-        RootKind::BERT => encoder(&file.encoder()?),
+        kind if kind.is_encoder() => encoder(&file.encoder()?),
         RootKind::LSTM => recurrent(&file.wrap(Lstm::open(&file.map))?),
         RootKind::MLP => perceptron(&file.wrap(Mlp::open(&file.map))?),
         RootKind::ADAPTER => adapter(&file.adapter()?),
@@ -190,6 +190,7 @@ fn adapter(adapter: &Adapter<'_>) -> Value {
         "name": adapter.name(), "method": adapter.method(), "base_fingerprint": adapter.base().to_string(),
         "base_kind": adapter.base_root().to_string(), "targets": adapter.targets().len(), "max_rank": adapter.max_rank(),
         "dora": adapter.is_dora(), "labels": adapter.classifier().map(|classifier| classifier.labels().collect::<Vec<_>>()),
+        "pooler": adapter.pooler().is_some(),
         "parameters": adapter.targets().map(|t| t.rank * (t.inputs + t.outputs) + t.bias.len() + t.magnitude.len()).sum::<usize>(),
         "facts": facts,
     })
@@ -200,9 +201,10 @@ pub(crate) fn verify(arguments: &VerifyArguments) -> Result<(), Failure> {
     let root = file.root()?;
     match root {
         RootKind::ADAPTER => drop(file.wrap(Adapter::verify(&file.map))?),
-        RootKind::LLAMA | RootKind::BERT | RootKind::LSTM | RootKind::MLP => {
+        RootKind::LLAMA | RootKind::LSTM | RootKind::MLP => {
             file.wrap(AnyBase::verify(&file.map)).map(drop)?
         }
+        kind if kind.is_encoder() => file.wrap(AnyBase::verify(&file.map)).map(drop)?,
         _ => drop(file.wrap(lowrank::archive::verify(&file.map))?),
     }
     line(format_args!("{}: {root}, {} bytes, whole", file.path.display(), file.map.len()))?;

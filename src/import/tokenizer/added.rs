@@ -65,6 +65,11 @@ impl Token {
         })
     }
 
+    /// Takes the white space before it.
+    pub(super) fn strip_left(&mut self) {
+        self.places[1] = true;
+    }
+
     fn normalized(&self) -> bool {
         self.normalized.unwrap_or(!self.special)
     }

@@ -13,17 +13,19 @@ pub(super) enum Class {
     /// It is taken as it is.
     AsItIs,
     Bert,
+    Camembert,
     Gemma,
     Gpt2,
     GptNeoX,
     Llama,
     Qwen2,
+    Roberta,
     XlmRoberta,
 }
 
 /// Classes that build the tokenizer by rules of their own which are not known here, or in Python;
 /// without `Tokenizer` and `Fast` behind the name.
-const OTHERS: [&str; 90] = [
+const OTHERS: [&str; 88] = [
     "Albert",
     "Bart",
     "Barthez",
@@ -38,7 +40,6 @@ const OTHERS: [&str; 90] = [
     "ByT5",
     "CLIP",
     "CTRL",
-    "Camembert",
     "Canine",
     "Clvp",
     "CodeGen",
@@ -93,7 +94,6 @@ const OTHERS: [&str; 90] = [
     "RemBert",
     "RoCBert",
     "RoFormer",
-    "Roberta",
     "SeamlessM4T",
     "Siglip",
     "Siglip2",
@@ -131,8 +131,11 @@ impl Class {
             return Err(settings.error("auto_map", reason));
         }
         let registered = match model {
-            "bert" => Some("BertTokenizer"),
+            "bert" | "distilbert" => Some("BertTokenizer"),
+            "camembert" => Some("CamembertTokenizer"),
             "qwen2" | "qwen3" => Some("Qwen2Tokenizer"),
+            "roberta" => Some("RobertaTokenizer"),
+            "xlm-roberta" => Some("XLMRobertaTokenizer"),
             _ => None,
         };
         let source = if settings.get("tokenizer_class").is_some() { settings } else { config };
@@ -160,11 +163,13 @@ impl Class {
         match stem {
             "Bert" | "DistilBert" | "Electra" | "LayoutLM" | "Lxmert" | "MobileBert"
             | "SqueezeBert" => Some(Self::Bert),
+            "Camembert" => Some(Self::Camembert),
             "Gemma" => Some(Self::Gemma),
             "GPT2" => Some(Self::Gpt2),
             "GPTNeoX" => Some(Self::GptNeoX),
             "Llama" | "Phi3" => Some(Self::Llama),
             "Qwen2" => Some(Self::Qwen2),
+            "Roberta" => Some(Self::Roberta),
             "XLMRoberta" => Some(Self::XlmRoberta),
             _ if stem != name && OTHERS.contains(&stem) => None,
             _ => Some(Self::AsItIs),
@@ -199,7 +204,7 @@ impl Class {
             ],
             Self::Llama => &[("unk_token", "<unk>"), ("bos_token", "<s>"), ("eos_token", "</s>")],
             Self::Qwen2 => &[("unk_token", END), ("eos_token", END), ("pad_token", END)],
-            Self::XlmRoberta => &[
+            Self::Camembert | Self::Roberta | Self::XlmRoberta => &[
                 ("bos_token", "<s>"),
                 ("eos_token", "</s>"),
                 ("sep_token", "</s>"),

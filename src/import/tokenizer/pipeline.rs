@@ -38,7 +38,7 @@ pub(super) fn build(
             sentence_piece_decoder(false),
             bpe(file, unknown(), true)?,
         ],
-        Class::Gpt2 => [
+        Class::Gpt2 | Class::Roberta => [
             Value::Null,
             byte_level(prefix(false)?, true),
             byte_level(true, true),
@@ -67,12 +67,12 @@ pub(super) fn build(
                 bpe(file, None, false)?,
             ]
         }
-        Class::XlmRoberta => {
+        Class::Camembert | Class::XlmRoberta => {
             let scheme = if prefix(true)? { "always" } else { "never" };
             let metaspace = json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": true });
             let steps = [json!({ "type": "WhitespaceSplit" }), metaspace.clone()];
             let steps = json!({ "type": "Sequence", "pretokenizers": steps });
-            [precompiled(file), steps, metaspace, unigram(file)?]
+            [precompiled(file), steps, metaspace, unigram(file, class, unknown())?]
         }
     }))
 }
@@ -85,8 +85,8 @@ fn precompiled(file: &Json) -> Value {
     steps.iter().find(|step| step["type"] == "Precompiled").cloned().unwrap_or_default()
 }
 
-/// The Unigram model of XLM-RoBERTa, whose fourth token stands for what is unknown.
-fn unigram(file: &Json) -> Result<Value, FileError> {
+/// A Unigram model. XLM-RoBERTa's fourth token stands for what is unknown, whatever it is called.
+fn unigram(file: &Json, class: Class, unknown: Option<&str>) -> Result<Value, FileError> {
     let vocab = file.get("model").and_then(|model| model.get("vocab"));
     let vocab = vocab.filter(|vocab| vocab.is_array()).ok_or_else(|| {
         file.error(
@@ -94,7 +94,9 @@ fn unigram(file: &Json) -> Result<Value, FileError> {
             "tokens with scores were expected, as the tokenizer's class has them",
         )
     })?;
-    Ok(json!({ "type": "Unigram", "unk_id": 3, "vocab": vocab, "byte_fallback": false }))
+    let named = || vocab.as_array()?.iter().position(|item| item[0].as_str() == unknown);
+    let unknown = if class == Class::XlmRoberta { 3 } else { named().unwrap_or(0) };
+    Ok(json!({ "type": "Unigram", "unk_id": unknown, "vocab": vocab, "byte_fallback": false }))
 }
 
 /// `BertTokenizer` lowers texts unless told not to, whatever tokenizer.json does.
@@ -127,10 +129,11 @@ pub(super) fn frame(
     settings: &Json,
     id: impl Fn(&str) -> Option<u32>,
 ) -> Result<Option<Value>, FileError> {
-    // XLM-RoBERTa puts one more token between two texts, and has one kind of tokens only.
+    // RoBERTa and its kin put one more token between two texts, and have one kind of tokens only.
     let (before, after, between, kind) = match class {
         Class::Bert => ("cls_token", "sep_token", 0, 1),
-        Class::XlmRoberta => ("bos_token", "eos_token", 1, 0),
+        Class::Roberta => ("cls_token", "sep_token", 1, 0),
+        Class::Camembert | Class::XlmRoberta => ("bos_token", "eos_token", 1, 0),
         // It drops what the file has.
         Class::GptNeoX => return Ok(Some(Value::Null)),
         _ => return Ok(None),

@@ -17,6 +17,9 @@ use super::super::json::Json;
 const ROLES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
+/// The extra tokens of `CamembertTokenizer` where the folder names none.
+const UNUSED: [&str; 3] = ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"];
+
 /// The tokens that the folder's files name.
 #[derive(Debug)]
 pub(super) struct Special {
@@ -61,12 +64,20 @@ impl Special {
                 named.push((role.to_owned(), Token::special(*text)));
             }
         }
+        let is_plain = |value: Option<&Value>| value.is_none_or(Value::is_string);
+        if class == Class::Camembert && is_plain(settings.get("mask_token")) {
+            let mask = |(role, token): &&mut (String, Token)| {
+                role == "mask_token" && !decoder.values().any(|t| t.content == token.content)
+            };
+            named.iter_mut().filter(mask).for_each(|(_, token)| token.strip_left());
+        }
         named.extend(own_roles(settings)?);
         let extra = match settings.get("extra_special_tokens") {
             Some(Value::Array(items)) => items
                 .iter()
                 .map(|item| parse(settings, "extra_special_tokens", item))
                 .collect::<Result<_, _>>()?,
+            None if class == Class::Camembert => UNUSED.map(Token::special).to_vec(),
             None | Some(Value::Object(_)) => Vec::new(),
             Some(other) => {
                 let reason = format!("a list of tokens was expected, found {other}");

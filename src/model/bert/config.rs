@@ -1,11 +1,10 @@
 //! The numbers that define a BERT-family encoder, and the numbering of its parts.
 
-use core::fmt;
-
+use super::Architecture;
 use super::schema::ArchivedBertConfig;
 #[cfg(feature = "alloc")]
 use super::schema::BertConfig;
-use crate::error::{Error, Field, Result};
+use crate::error::{Error, Field, Result, RootKind};
 use crate::nn::Activation;
 
 /// How the hidden states of a text, `[tokens, dim]`, become one vector, `[dim]`.
@@ -16,7 +15,7 @@ pub enum Pooling {
     Mean,
     /// The first token (`[CLS]`).
     Cls,
-    /// `tanh(P h + b)` of the first token h: BERT's pooler.
+    /// `tanh(P h + b)` of the first token h: BERT's pooler. DistilBERT's has ReLU in place of tanh.
     Pooler,
 }
 
@@ -34,6 +33,8 @@ impl Pooling {
 /// The numbers that define a BERT-family encoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
+    /// Which model it is; archives have it as the number of their root.
+    pub architecture: Architecture,
     /// Tokens in the vocabulary.
     pub vocab: usize,
     /// The model dimension; `heads` divides it.
@@ -132,11 +133,12 @@ impl Config {
             },
             normalize: u32::from(self.normalize),
             norm_epsilon: self.norm_epsilon,
+            architecture: self.architecture,
         }
     }
 
-    /// From an archive, checked.
-    pub(crate) fn from_archived(stored: &ArchivedBertConfig) -> Result<Self> {
+    /// From an archive of this kind, checked.
+    pub(super) fn from_archived(stored: &ArchivedBertConfig, kind: RootKind) -> Result<Self> {
         let unknown = |field, found: u32, most| {
             Err(Error::Config { field, found: found.into(), least: 0, most })
         };
@@ -156,7 +158,9 @@ impl Config {
             flag @ 0..=1 => flag == 1,
             found => return unknown(Field::Normalize, found, 1),
         };
+        let wrong = Error::WrongRoot { found: kind, expected: RootKind::BERT };
         let config = Self {
+            architecture: Architecture::of(kind).ok_or(wrong)?,
             vocab: stored.vocab.to_native() as usize,
             dim: stored.dim.to_native() as usize,
             layers: stored.layers.to_native() as usize,
@@ -257,22 +261,6 @@ impl Site {
             Self::Up(_) => (config.hidden, config.dim),
             Self::Down(_) => (config.dim, config.hidden),
             Self::Embedding => (config.vocab, config.dim),
-        }
-    }
-}
-
-/// The module path in transformers' `BertModel`.
-impl fmt::Display for Site {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Q(layer) => write!(f, "encoder.layer.{layer}.attention.self.query"),
-            Self::K(layer) => write!(f, "encoder.layer.{layer}.attention.self.key"),
-            Self::V(layer) => write!(f, "encoder.layer.{layer}.attention.self.value"),
-            Self::O(layer) => write!(f, "encoder.layer.{layer}.attention.output.dense"),
-            Self::Up(layer) => write!(f, "encoder.layer.{layer}.intermediate.dense"),
-            Self::Down(layer) => write!(f, "encoder.layer.{layer}.output.dense"),
-            Self::Embedding => f.write_str("embeddings.word_embeddings"),
-            Self::Pooler => f.write_str("pooler.dense"),
         }
     }
 }

@@ -5,10 +5,10 @@
 //! each a segment of the pass; attention stays inside a segment, so none needs a mask.
 
 use super::{Bert, Config, Pooling, Site};
+use crate::error::{Error, Result};
 use crate::nn::inner::SIDE_BY_SIDE;
 use crate::nn::packed::{Inputs, Shape, attend_bidirectional};
-use crate::nn::{Embedding, Pass, Scratch, Size, activate, linear};
-use crate::tensor::math;
+use crate::nn::{Embedding, Linear, Pass, Scratch, Size, activate, linear};
 use crate::tensor::workspace::{times, workspace};
 
 workspace! {
@@ -110,16 +110,16 @@ fn add_places(
 }
 
 /// One vector of the hidden states `[rows, dim]` that lie from row `first` on in `buffers.x`, into
-/// `buffers.pooled`. The pass has one segment of one row: that of the text's sequence. False if
-/// there is no pooler.
+/// `buffers.pooled`, with this pooler if `pooling` asks for one. The pass has one segment of one
+/// row: that of the text's sequence.
 pub(crate) fn pool(
     model: &Bert<'_>,
     pass: &Pass<'_, '_>,
-    pooling: Pooling,
+    (pooling, pooler): (Pooling, Option<Linear<'_>>),
     rows: core::ops::Range<usize>,
     buffers: &mut Buffers<'_>,
-) -> bool {
-    let dim = model.config().dim;
+) -> Result<()> {
+    let Config { architecture, dim, .. } = *model.config();
     let (states, pooled) = (&buffers.x[rows.start * dim..rows.end * dim], &mut *buffers.pooled);
     match pooling {
         Pooling::Cls => pooled.copy_from_slice(&states[..dim]),
@@ -129,10 +129,10 @@ pub(crate) fn pool(
             pooled.iter_mut().for_each(|value| *value /= rows.len() as f32);
         }
         Pooling::Pooler => {
-            let Some(pooler) = model.pooler() else { return false };
+            let pooler = pooler.ok_or(Error::NoPooler)?;
             pooler.forward(pass, &states[..dim], pooled, &mut buffers.scratch);
-            pooled.iter_mut().for_each(|value| *value = math::tanh(*value));
+            architecture.activate_pooled(pooled);
         }
     }
-    true
+    Ok(())
 }

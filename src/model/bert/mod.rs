@@ -1,11 +1,12 @@
 //! BERT-family encoders (arXiv 1810.04805): absolute positions, attention in both directions, a
-//! norm after each residual.
+//! norm after each residual. RoBERTa, XLM-R, CamemBERT and DistilBERT are the same mathematics under
+//! other names ([`Architecture`]).
 //!
 //! This file says what an archive holds and hands out its parts; [`Config`] has the numbers, `schema`
-//! the root as it is written; `forward` is
-//! the forward pass. Heads for classification come from adapters; language-model heads are no part
+//! the root as it is written; `forward` is the forward pass. Heads for classification come from adapters; language-model heads are no part
 //! of it.
 
+mod architecture;
 mod config;
 pub(crate) mod forward;
 #[cfg(feature = "std")]
@@ -23,14 +24,13 @@ use super::opened::{Opened, open};
 use super::stored::Frame;
 #[cfg(feature = "std")]
 use super::stored::{Parts, Stored, all_layers};
-#[cfg(feature = "alloc")]
-use crate::archive::schema::restored;
 use crate::archive::schema::{ArchivedLinear, ArchivedText, vector};
 use crate::error::{Error, Field, Result, RootKind};
 use crate::nn::{LayerNorm, Linear};
 use crate::quant::Matrix;
 
 pub use crate::nn::Activation;
+pub use architecture::Architecture;
 use config::PER_LAYER;
 pub use config::{Config, Pooling, Site};
 
@@ -57,7 +57,7 @@ pub struct Layer<'a> {
 impl sealed::Sealed for ArchivedBert<'_> {}
 
 impl Family for ArchivedBert<'static> {
-    const KIND: RootKind = RootKind::BERT;
+    const KINDS: &'static [RootKind] = Architecture::KINDS;
     const NAME: &'static str = "Bert";
     const TABLES: u32 = 2;
     type Config = Config;
@@ -70,8 +70,8 @@ impl Family for ArchivedBert<'static> {
         open(archive)
     }
 
-    fn config(&self) -> Result<Config> {
-        Config::from_archived(&self.config)
+    fn config(&self, kind: RootKind) -> Result<Config> {
+        Config::from_archived(&self.config, kind)
     }
 
     fn layers(&self) -> (usize, usize) {
@@ -79,10 +79,10 @@ impl Family for ArchivedBert<'static> {
     }
 
     #[cfg(feature = "alloc")]
-    fn frame<'a>(&'a self, stop: &'a [u32]) -> Frame<'a, schema::BertConfig> {
+    fn frame<'a>(&'a self, config: &Config, stop: &'a [u32]) -> Frame<'a, schema::BertConfig> {
         Frame {
             name: &self.name,
-            config: restored(&self.config),
+            config: config.to_schema(),
             layers: self.layers.len(),
             text: self.text.with_stop(stop),
             labels: "",
@@ -162,7 +162,8 @@ impl Family for ArchivedBert<'static> {
     }
 
     fn write_path(config: &Config, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
-        Site::from_number(site, config.layers).map_or(Ok(()), |site| write!(out, "{site}"))
+        Site::from_number(site, config.layers)
+            .map_or(Ok(()), |site| config.architecture.write_path(site, out))
     }
 }
 
@@ -217,7 +218,7 @@ impl<'a> Bert<'a> {
         }
     }
 
-    /// BERT's pooler, `[dim, dim]`, to be followed by tanh.
+    /// The pooler, `[dim, dim]`, to be followed by tanh, of DistilBERT by ReLU.
     pub fn pooler(&self) -> Option<Linear<'a>> {
         let site = Site::Pooler.number(self.config.layers);
         self.root.pooler.as_ref().map(|pooler| view(pooler, site))

@@ -1,9 +1,10 @@
 //! The root of a BERT-family base (encoder), how it is built, and what of it is
 //! hashed. Checks of meaning are in the module above.
 
-use rkyv::with::InlineAsBox;
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::with::{InlineAsBox, Skip};
+use rkyv::{Archive, Serialize};
 
+use super::Architecture;
 #[cfg(feature = "alloc")]
 use super::Site;
 use crate::archive::Lines;
@@ -16,7 +17,7 @@ use crate::error::RootKind;
 use crate::model::stored::{Frame, Parts, Stored, given};
 
 /// The numbers that define a BERT-family encoder; see [`crate::model::bert::Config`].
-#[derive(Debug, Clone, Copy, Archive, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Archive, Serialize)]
 #[allow(missing_docs, reason = "the twin documents every field")]
 pub struct BertConfig {
     pub vocab: u32,
@@ -33,6 +34,9 @@ pub struct BertConfig {
     /// 0 or 1.
     pub normalize: u32,
     pub norm_epsilon: f32,
+    /// Decides the root's number; takes no bytes.
+    #[rkyv(with = Skip)]
+    pub architecture: Architecture,
 }
 
 /// A LayerNorm: weight and bias, `[dim]` each.
@@ -171,7 +175,9 @@ impl<'a> Stored<'a> for Bert<'a> {
 
 #[cfg(feature = "alloc")]
 impl Root for Bert<'_> {
-    const KIND: RootKind = RootKind::BERT;
+    fn kind(&self) -> RootKind {
+        self.config.architecture.kind()
+    }
 
     fn hash(&self, hasher: &mut Hasher) {
         self.feed(self.layers.iter().copied(), hasher);

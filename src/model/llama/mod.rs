@@ -21,8 +21,6 @@ use super::opened::{Opened, check_tokens, open};
 use super::stored::Frame;
 #[cfg(feature = "std")]
 use super::stored::{Parts, Stored, all_layers};
-#[cfg(feature = "alloc")]
-use crate::archive::schema::restored;
 use crate::archive::schema::{ArchivedLinear, ArchivedText, vector};
 use crate::error::{Result, RootKind};
 use crate::nn::Linear;
@@ -58,7 +56,7 @@ pub struct Layer<'a> {
 impl sealed::Sealed for ArchivedLlama<'_> {}
 
 impl Family for ArchivedLlama<'static> {
-    const KIND: RootKind = RootKind::LLAMA;
+    const KINDS: &'static [RootKind] = &[RootKind::LLAMA];
     const NAME: &'static str = "Llama";
     type Config = Config;
     #[cfg(feature = "alloc")]
@@ -70,7 +68,7 @@ impl Family for ArchivedLlama<'static> {
         open(archive)
     }
 
-    fn config(&self) -> Result<Config> {
+    fn config(&self, _: RootKind) -> Result<Config> {
         Config::from_archived(&self.config)
     }
 
@@ -79,10 +77,10 @@ impl Family for ArchivedLlama<'static> {
     }
 
     #[cfg(feature = "alloc")]
-    fn frame<'a>(&'a self, stop: &'a [u32]) -> Frame<'a, schema::LlamaConfig> {
+    fn frame<'a>(&'a self, config: &Config, stop: &'a [u32]) -> Frame<'a, schema::LlamaConfig> {
         Frame {
             name: &self.name,
-            config: restored(&self.config),
+            config: config.to_schema(),
             layers: self.layers.len(),
             text: self.text.with_stop(stop),
             labels: "",

@@ -2,7 +2,7 @@
 //! in the module above.
 
 use rkyv::with::InlineAsBox;
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::{Archive, Serialize};
 
 #[cfg(feature = "alloc")]
 use super::{Site, Vector};
@@ -16,7 +16,7 @@ use crate::error::RootKind;
 use crate::model::stored::{Frame, Parts, Stored, given};
 
 /// The numbers that define a Llama-family decoder; see [`crate::model::llama::Config`].
-#[derive(Debug, Clone, Copy, Archive, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Archive, Serialize)]
 #[allow(missing_docs, reason = "the twin documents every field")]
 pub struct LlamaConfig {
     pub vocab: u32,
@@ -153,7 +153,9 @@ impl<'a> Stored<'a> for Llama<'a> {
 
 #[cfg(feature = "alloc")]
 impl Root for Llama<'_> {
-    const KIND: RootKind = RootKind::LLAMA;
+    fn kind(&self) -> RootKind {
+        RootKind::LLAMA
+    }
 
     fn hash(&self, hasher: &mut Hasher) {
         self.feed(self.layers.iter().copied(), hasher);

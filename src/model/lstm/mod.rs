@@ -23,8 +23,6 @@ use super::stored::Frame;
 #[cfg(feature = "std")]
 use super::stored::{Parts, Stored, all_layers};
 use crate::adapter::check_labels;
-#[cfg(feature = "alloc")]
-use crate::archive::schema::restored;
 use crate::archive::schema::{ArchivedLinear, ArchivedText};
 use crate::error::{Error, Field, Result, RootKind};
 use crate::nn::Linear;
@@ -48,7 +46,7 @@ pub struct Layer<'a> {
 impl sealed::Sealed for ArchivedLstm<'_> {}
 
 impl Family for ArchivedLstm<'static> {
-    const KIND: RootKind = RootKind::LSTM;
+    const KINDS: &'static [RootKind] = &[RootKind::LSTM];
     const NAME: &'static str = "Lstm";
     type Config = Config;
     #[cfg(feature = "alloc")]
@@ -60,7 +58,7 @@ impl Family for ArchivedLstm<'static> {
         open(archive)
     }
 
-    fn config(&self) -> Result<Config> {
+    fn config(&self, _: RootKind) -> Result<Config> {
         Config::from_archived(&self.config)
     }
 
@@ -69,10 +67,10 @@ impl Family for ArchivedLstm<'static> {
     }
 
     #[cfg(feature = "alloc")]
-    fn frame<'a>(&'a self, stop: &'a [u32]) -> Frame<'a, schema::LstmConfig> {
+    fn frame<'a>(&'a self, config: &Config, stop: &'a [u32]) -> Frame<'a, schema::LstmConfig> {
         Frame {
             name: &self.name,
-            config: restored(&self.config),
+            config: config.to_schema(),
             layers: self.layers.len(),
             text: self.text.with_stop(stop),
             labels: &self.labels,

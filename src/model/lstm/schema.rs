@@ -2,7 +2,7 @@
 //! hashed. Checks of meaning are in the module above.
 
 use rkyv::with::InlineAsBox;
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::{Archive, Serialize};
 
 #[cfg(feature = "alloc")]
 use super::Site;
@@ -15,7 +15,7 @@ use crate::error::RootKind;
 use crate::model::stored::{Frame, Parts, Stored, given};
 
 /// The numbers that define a stack of LSTM layers; see [`crate::model::lstm::Config`].
-#[derive(Debug, Clone, Copy, Archive, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Archive, Serialize)]
 #[allow(missing_docs, reason = "the twin documents every field")]
 pub struct LstmConfig {
     pub vocab: u32,
@@ -99,7 +99,9 @@ impl<'a> Stored<'a> for Lstm<'a> {
 
 #[cfg(feature = "alloc")]
 impl Root for Lstm<'_> {
-    const KIND: RootKind = RootKind::LSTM;
+    fn kind(&self) -> RootKind {
+        RootKind::LSTM
+    }
 
     fn hash(&self, hasher: &mut Hasher) {
         self.feed(self.layers.iter().copied(), hasher);

@@ -25,7 +25,7 @@ use super::stored::{Parts, Stored, all_layers};
 use crate::adapter::check_labels;
 use crate::archive::schema::ArchivedText;
 #[cfg(feature = "alloc")]
-use crate::archive::schema::{Text, restored};
+use crate::archive::schema::Text;
 use crate::error::{Result, RootKind};
 use crate::nn::Linear;
 
@@ -38,7 +38,7 @@ pub type Mlp<'a> = Opened<'a, ArchivedMlp<'static>>;
 impl sealed::Sealed for ArchivedMlp<'_> {}
 
 impl Family for ArchivedMlp<'static> {
-    const KIND: RootKind = RootKind::MLP;
+    const KINDS: &'static [RootKind] = &[RootKind::MLP];
     const NAME: &'static str = "Mlp";
     type Config = Config;
     #[cfg(feature = "alloc")]
@@ -50,7 +50,7 @@ impl Family for ArchivedMlp<'static> {
         open(archive)
     }
 
-    fn config(&self) -> Result<Config> {
+    fn config(&self, _: RootKind) -> Result<Config> {
         let (found, stated) = self.layers();
         check_layers(found, stated)?;
         let widths = self.layers.iter().map(|layer| layer.weight.rows.to_native() as usize);
@@ -62,10 +62,10 @@ impl Family for ArchivedMlp<'static> {
     }
 
     #[cfg(feature = "alloc")]
-    fn frame<'a>(&'a self, _: &'a [u32]) -> Frame<'a, schema::MlpConfig> {
+    fn frame<'a>(&'a self, config: &Config, _: &'a [u32]) -> Frame<'a, schema::MlpConfig> {
         Frame {
             name: &self.name,
-            config: restored(&self.config),
+            config: config.to_schema(),
             layers: self.layers.len(),
             text: Text::default(),
             labels: &self.labels,

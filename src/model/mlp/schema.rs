@@ -2,7 +2,7 @@
 //! hashed. Checks of meaning are in the module above.
 
 use rkyv::with::InlineAsBox;
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::{Archive, Serialize};
 
 use crate::archive::schema::Linear;
 #[cfg(feature = "alloc")]
@@ -14,7 +14,7 @@ use crate::model::stored::{Frame, Parts, Stored, given};
 
 /// The numbers that define a multilayer perceptron beside the shapes of its layers; see
 /// [`crate::model::mlp::Config`].
-#[derive(Debug, Clone, Copy, Archive, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Archive, Serialize)]
 #[allow(missing_docs, reason = "the twin documents every field")]
 pub struct MlpConfig {
     pub inputs: u32,
@@ -66,7 +66,9 @@ impl<'a> Stored<'a> for Mlp<'a> {
 
 #[cfg(feature = "alloc")]
 impl Root for Mlp<'_> {
-    const KIND: RootKind = RootKind::MLP;
+    fn kind(&self) -> RootKind {
+        RootKind::MLP
+    }
 
     fn hash(&self, hasher: &mut Hasher) {
         self.feed(self.layers.iter().copied(), hasher);

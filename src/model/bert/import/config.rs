@@ -1,4 +1,4 @@
-//! config.json of BERT encoders; what sentence-transformers says beside it is
+//! config.json of the encoders of the BERT family; what sentence-transformers says beside it is
 //! `sentence_transformers`'.
 //!
 //! Every field that changes the mathematics is honoured or refused by name. No tensor is read here.
@@ -8,46 +8,114 @@ use std::path::Path;
 use crate::file::FileError;
 use crate::import::json::Json;
 use crate::import::sentence_transformers::{self, Pipeline};
-use crate::model::bert::{Activation, Config};
+use crate::model::bert::{Activation, Architecture, Config};
 
-/// The numbers of the model, and the longest text its pipeline reads.
-pub(crate) fn read(directory: &Path, json: &Json) -> Result<(Config, usize), FileError> {
-    match json.required("model_type", json.text("model_type")?)? {
-        "bert" => {}
-        other => {
-            return Err(json.error("model_type", format!("\"{other}\" is not supported; bert is")));
-        }
+/// What config.json says.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) config: Config,
+    /// The longest text that its pipeline reads.
+    pub(crate) max_length: usize,
+    /// Rows of the table of positions before that of the first token.
+    pub(crate) first_position: usize,
+}
+
+/// The architecture of a `model_type`, if it is an encoder's.
+pub(crate) fn architecture(model_type: &str) -> Option<Architecture> {
+    match model_type {
+        "bert" => Some(Architecture::Bert),
+        "roberta" | "xlm-roberta" | "camembert" => Some(Architecture::Roberta),
+        "distilbert" => Some(Architecture::DistilBert),
+        _ => None,
     }
+}
+
+/// How an architecture calls its numbers.
+struct Keys {
+    dim: &'static str,
+    layers: &'static str,
+    heads: &'static str,
+    hidden: &'static str,
+    activation: &'static str,
+}
+
+const BERT: Keys = Keys {
+    dim: "hidden_size",
+    layers: "num_hidden_layers",
+    heads: "num_attention_heads",
+    hidden: "intermediate_size",
+    activation: "hidden_act",
+};
+const DISTILBERT: Keys = Keys {
+    dim: "dim",
+    layers: "n_layers",
+    heads: "n_heads",
+    hidden: "hidden_dim",
+    activation: "activation",
+};
+
+/// Reads the configuration of the model in `directory`.
+pub(crate) fn read(directory: &Path, json: &Json) -> Result<Facts, FileError> {
+    let kind = json.required("model_type", json.text("model_type")?)?;
+    let architecture = architecture(kind).ok_or_else(|| {
+        let known = "bert, roberta, xlm-roberta, camembert and distilbert are";
+        json.error("model_type", format!("\"{kind}\" is not supported; {known}"))
+    })?;
     json.refuse("position_embedding_type", |value| value == "absolute")?;
     ["is_decoder", "add_cross_attention", "chunk_size_feed_forward"]
         .iter()
         .try_for_each(|key| json.refuse(key, |_| false))?;
+    let is_distil = architecture == Architecture::DistilBert;
+    let keys = if is_distil { DISTILBERT } else { BERT };
     let count = |key: &str| json.required(key, json.count(key)?);
-    let dim = count("hidden_size")?;
+    let dim = count(keys.dim)?;
     let Pipeline { pooling, normalize } = sentence_transformers::read(directory, dim)?;
+    let (first_position, context) = positions(json, architecture)?;
     let config = Config {
+        architecture,
         vocab: count("vocab_size")?,
         dim,
-        layers: count("num_hidden_layers")?,
-        heads: count("num_attention_heads")?,
-        hidden: count("intermediate_size")?,
-        context: count("max_position_embeddings")?,
-        token_types: json.count("type_vocab_size")?.unwrap_or(2),
-        activation: match json.text("hidden_act")?.unwrap_or("gelu") {
-            "gelu" => Activation::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
-            "relu" => Activation::Relu,
-            other => {
-                let known = "gelu, gelu_new, gelu_pytorch_tanh and relu are";
-                return Err(
-                    json.error("hidden_act", format!("\"{other}\" is not supported; {known}"))
-                );
-            }
-        },
+        layers: count(keys.layers)?,
+        heads: count(keys.heads)?,
+        hidden: count(keys.hidden)?,
+        context,
+        token_types: if is_distil { 1 } else { json.count("type_vocab_size")?.unwrap_or(2) },
+        activation: activation(json, keys.activation)?,
         pooling,
         normalize,
         norm_epsilon: json.number("layer_norm_eps")?.unwrap_or(1e-12),
     };
     config.check().map_err(|error| FileError::core(&json.path, "", error))?;
-    Ok((config, sentence_transformers::max_length(directory, config.context)?))
+    let max_length = sentence_transformers::max_length(directory, context)?;
+    Ok(Facts { config, max_length, first_position })
+}
+
+/// The row of the first token's position, and the positions from there on. RoBERTa counts from the
+/// row behind the padding token's.
+fn positions(json: &Json, architecture: Architecture) -> Result<(usize, usize), FileError> {
+    let key = "max_position_embeddings";
+    let all = json.required(key, json.count(key)?)?;
+    if architecture != Architecture::Roberta {
+        return Ok((0, all));
+    }
+    let first = json.count("pad_token_id")?.unwrap_or(1).saturating_add(1);
+    match all.checked_sub(first) {
+        Some(context @ 1..) => Ok((first, context)),
+        _ => Err(json.error(
+            key,
+            format!("{all}: more than {first} were expected, pad_token_id takes up the first ones"),
+        )),
+    }
+}
+
+fn activation(json: &Json, key: &str) -> Result<Activation, FileError> {
+    match json.text(key)?.unwrap_or("gelu") {
+        "gelu" => Ok(Activation::Gelu),
+        "gelu_new" | "gelu_pytorch_tanh" => Ok(Activation::GeluTanh),
+        "relu" => Ok(Activation::Relu),
+        other => {
+            let known = "gelu, gelu_new, gelu_pytorch_tanh and relu are";
+            Err(json.error(key, format!("\"{other}\" is not supported; {known}")))
+        }
+    }
 }

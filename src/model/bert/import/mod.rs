@@ -1,16 +1,19 @@
-//! Hugging Face directories of BERT encoders: config.json, safetensors, tokenizer.json, and
+//! Hugging Face directories of encoders: config.json, safetensors, tokenizer.json, and
 //! sentence-transformers' pooling.
 //!
-//! Heads of pre-training (`cls.…`) are no part of an encoder and are left out; heads of tasks are
-//! refused: they come with adapters. The configuration is read by `config`.
+//! BERT, RoBERTa, XLM-R, CamemBERT and DistilBERT differ in what `config` and `names` read, and
+//! nothing else here depends on which it is. A classifier of texts is no part of the base: `head`
+//! makes an adapter of it.
 
 pub(crate) mod config;
+pub(crate) mod head;
+mod names;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::schema::ArchivedBert;
-use super::{Config, Site, norm_vectors, tables};
+use super::{Architecture, Config, Site, norm_vectors, tables};
 use crate::archive::{Buffer, Header};
 use crate::file::{FileError, Kind, ToOutput};
 use crate::import::base::{BaseOptions, Finished, Progress, Tensors};
@@ -20,18 +23,19 @@ use crate::import::json::Json;
 use crate::import::reader::{self, Reader};
 use crate::import::safetensors::{Shards, dense, pieces};
 use crate::import::{Pieces, Tensor, TextParts, huggingface_text};
-use crate::quant::Format;
+use crate::quant::{BLOCK, Format, OwnedMatrix};
+use config::Facts;
+use names::CLASSIFIER;
 
-/// A directory with a BERT encoder.
+/// A directory with an encoder of the BERT family.
 #[derive(Debug)]
 pub struct HuggingFaceBert {
     directory: PathBuf,
     json: Json,
-    config: Config,
-    max_length: usize,
+    facts: Facts,
     shards: Shards,
     quantization: Option<Quantization>,
-    /// Names of `BertModel` to those in the files.
+    /// Names of the bare model to those in the files.
     names: BTreeMap<String, String>,
     tokenizer_as_it_is: bool,
 }
@@ -42,22 +46,22 @@ impl HuggingFaceBert {
     /// # Errors
     /// A [`FileError`] that names the file and the key or tensor: missing or damaged files, another
     /// model type, a field that changes the mathematics and is not supported, a pooling that is
-    /// not the mean or the first token, the head of a task.
+    /// not the mean or the first token, the head of a task other than classifying texts.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, FileError> {
         let directory = directory.as_ref();
         let json = Json::read(&directory.join("config.json"))?;
-        let (config, max_length) = config::read(directory, &json)?;
+        let facts = config::read(directory, &json)?;
         let quantization = json
             .object("quantization_config")?
             .map(|json| Quantization::read(&json))
             .transpose()?;
         let shards = open_shards(directory)?;
-        let names = names(directory, &shards, quantization.is_some())?;
+        let architecture = facts.config.architecture;
+        let names = names::read(&json, architecture, &shards, quantization.is_some())?;
         Ok(Self {
             directory: directory.to_owned(),
             json,
-            config,
-            max_length,
+            facts,
             shards,
             quantization,
             names,
@@ -72,46 +76,23 @@ impl HuggingFaceBert {
 
     /// The numbers.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.facts.config
+    }
+
+    /// Does it classify texts? [`import_peft`](crate::import::import_peft) makes an adapter of its
+    /// classifier, which is no part of the base.
+    pub fn has_classifier(&self) -> bool {
+        self.names.contains_key(&format!("{CLASSIFIER}.weight"))
+    }
+
+    /// The rows of a tensor that no token reads, and that are left out: positions before the first.
+    fn unread_rows(&self, name: &str) -> usize {
+        if name == POSITIONS { self.facts.first_position } else { 0 }
     }
 }
 
-/// `BertModel`'s names: without the prefix that task models put in front, and with the norms' names
-/// of today.
-fn names(
-    directory: &Path,
-    shards: &Shards,
-    quantized: bool,
-) -> Result<BTreeMap<String, String>, FileError> {
-    let is_prefixed = shards.names().any(|name| name.starts_with("bert."));
-    let mut names = BTreeMap::new();
-    for stored in shards.names() {
-        if stored.starts_with("cls.") || quantized && Quantization::is_companion(stored) {
-            continue;
-        }
-        let name = stored.strip_prefix("bert.").unwrap_or(stored);
-        if is_prefixed && name == stored
-            || ["classifier", "qa_outputs"].iter().any(|head| name.starts_with(head))
-        {
-            let reason = "the head of a task is no part of an encoder; classifiers are imported with their adapters";
-            return Err(FileError::format(directory, stored, reason));
-        }
-        let renamed =
-            |old: &str, new: &str| name.strip_suffix(old).map(|stem| format!("{stem}{new}"));
-        let name = renamed("LayerNorm.gamma", "LayerNorm.weight")
-            .or_else(|| renamed("LayerNorm.beta", "LayerNorm.bias"));
-        let name =
-            name.unwrap_or_else(|| stored.strip_prefix("bert.").unwrap_or(stored).to_owned());
-        if let Some(other) = names.insert(name, stored.to_owned()) {
-            return Err(FileError::format(
-                directory,
-                stored,
-                format!("{other} is the same part of the model: one of the two is too many"),
-            ));
-        }
-    }
-    Ok(names)
-}
+/// The table of positions.
+const POSITIONS: &str = "embeddings.position_embeddings.weight";
 
 impl reader::Tensors for HuggingFaceBert {
     fn path(&self) -> &Path {
@@ -129,13 +110,21 @@ impl reader::Tensors for HuggingFaceBert {
         {
             return Ok(Some(Tensor::Packed(matrix)));
         }
-        Ok(dense(&self.shards, stored)?.map(|(shape, values)| Tensor::Dense { shape, values }))
+        Ok(dense(&self.shards, stored)?.map(|(mut shape, mut values)| {
+            let unread = self.unread_rows(name);
+            if let ([rows, cols], 1..) = (&mut shape[..], unread) {
+                *rows = rows.saturating_sub(unread);
+                values.drain(..values.len().min(unread.saturating_mul(*cols)));
+            }
+            Tensor::Dense { shape, values }
+        }))
     }
 
     fn pieces(&self, name: &str) -> Result<Option<Pieces<'_>>, FileError> {
         let Some(stored) = self.names.get(name) else { return Ok(None) };
         match &self.quantization {
             Some(quantization) if quantization.is_packed(&self.shards, stored) => Ok(None),
+            _ if self.unread_rows(name) > 0 => Ok(None),
             _ => pieces(&self.shards, stored),
         }
     }
@@ -179,12 +168,13 @@ fn read(
     options: &BaseOptions,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Finished<ArchivedBert<'static>>, FileError> {
-    let config = source.config;
+    let Facts { config, max_length, .. } = source.facts;
+    let architecture = config.architecture;
     let text = TextParts { tokenizer: tokenizer(source, options)?, ..TextParts::default() };
     let mut reader = Reader::new(source, options, progress);
     let (mut tensors, layers) = (Tensors::default(), config.layers);
     for site in Site::linears(layers) {
-        let layer = reader.biased_linear(&site.to_string(), site.shape(&config))?;
+        let layer = reader.biased_linear(&architecture.path(site), site.shape(&config))?;
         tensors.places.insert(site.number(layers), layer);
     }
     let [positions, token_types] = tables(layers);
@@ -193,26 +183,39 @@ fn read(
         (positions, "position_embeddings", config.context, Format::F32),
         (token_types, "token_type_embeddings", config.token_types, Format::F32),
     ] {
+        if place == token_types && architecture == Architecture::DistilBert {
+            tensors.places.insert(place, no_types(source, config.dim)?.into());
+            continue;
+        }
         let shape = (rows, config.dim);
         let weight = reader.weight(&format!("embeddings.{path}"), shape, format)?;
         tensors.places.insert(place, weight.into());
     }
     for norm in 0..=2 * layers {
-        let path = norm_path(norm);
+        let path = architecture.norm_path(norm);
         for (number, part) in norm_vectors(norm).into_iter().zip(["weight", "bias"]) {
             let values = reader.vector(&format!("{path}.{part}"), config.dim)?;
             tensors.vectors.insert(number, values);
         }
     }
-    let path = Site::Pooler.to_string();
+    let path = architecture.path(Site::Pooler);
     if reader.has(&format!("{path}.weight")) {
         let pooler = reader.biased_linear(&path, Site::Pooler.shape(&config))?;
         tensors.places.insert(Site::Pooler.number(layers), pooler);
     }
-    reader.refuse_leftovers(|name| name == "embeddings.position_ids")?;
+    reader.refuse_leftovers(|name| {
+        name == "embeddings.position_ids" || name.starts_with(CLASSIFIER)
+    })?;
     let name = model_name(&source.json, &source.directory);
-    let (config, max_length) = (config.to_schema(), source.max_length);
+    let config = config.to_schema();
     Ok(Finished { name, config, layers, text, labels: Vec::new(), max_length, tensors })
+}
+
+/// The table of a model without token types: one row of zeros. In f16, because what is trained with
+/// a base are its tables in f32.
+fn no_types(source: &HuggingFaceBert, dim: usize) -> Result<OwnedMatrix, FileError> {
+    OwnedMatrix::quantize(Format::F16, BLOCK, 1, dim, &vec![0.0; dim])
+        .map_err(|error| FileError::core(&source.directory, "token types", error))
 }
 
 /// tokenizer.json, or nothing where that is allowed.
@@ -230,15 +233,4 @@ fn tokenizer(source: &HuggingFaceBert, options: &BaseOptions) -> Result<Vec<u8>,
         return Err(huggingface_text::with_hint(error));
     }
     Ok(tokenizer)
-}
-
-/// The module path of a norm in transformers' `BertModel`.
-pub(crate) fn norm_path(norm: usize) -> String {
-    match norm {
-        0 => "embeddings.LayerNorm".to_owned(),
-        odd if !odd.is_multiple_of(2) => {
-            format!("encoder.layer.{}.attention.output.LayerNorm", odd / 2)
-        }
-        even => format!("encoder.layer.{}.output.LayerNorm", even / 2 - 1),
-    }
 }

@@ -11,7 +11,7 @@ pub(crate) enum Pool {
     /// The first token's state.
     First,
     Mean,
-    /// BERT's pooler: the first tokens' states, what came out of tanh, and the layer's own.
+    /// BERT's pooler: the first tokens' states, what came out of its activation, and the layer's own.
     Pooler {
         first: Floats,
         out: Floats,
@@ -35,7 +35,7 @@ impl BertBody<'_> {
                 let first = first();
                 let mut out = m.alone(first.len());
                 let saved = step.linear(&pooler, &first, &mut out);
-                m.compute(|| out.iter_mut().for_each(|v| *v = crate::tensor::math::tanh(*v)));
+                m.compute(|| self.model.config().architecture.activate_pooled(&mut out));
                 let mut pooled = m.alone(out.len());
                 m.assign(&mut pooled, &out);
                 (pooled, Pool::Pooler { first, out, saved })
@@ -74,11 +74,13 @@ impl BertBody<'_> {
             })
         };
         match (pool, self.model.pooler()) {
-            // out = tanh(P h + b)
+            // out = f(P h + b)
             (Pool::Pooler { first: states, out, saved }, Some(pooler)) => {
                 let (mut d, mut d_states) = (m.alone(out.len()), m.alone(states.len()));
+                let architecture = self.model.config().architecture;
                 m.compute(|| {
-                    let terms = d_pooled.iter().zip(&*out).map(|(d, out)| d * (1.0 - out * out));
+                    let slope = |out: &f32| architecture.pooled_slope(*out);
+                    let terms = d_pooled.iter().zip(&*out).map(|(d, out)| d * slope(out));
                     d.iter_mut().zip(terms).for_each(|(d, term)| *d = term);
                 });
                 step.linear_back(&pooler, &saved, &states, &d, Some(&mut d_states), gradients);

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::file::FileError;
 use crate::import::json::Json;
+use crate::model::bert;
 use crate::model::llama::{Config, RopeScaling};
 
 /// A supported `model_type`.
@@ -25,13 +26,16 @@ impl Family {
             "llama" => Self::Llama,
             "qwen2" => Self::Qwen2,
             "qwen3" => Self::Qwen3,
-            "bert" => {
+            other if bert::import::config::architecture(other).is_some() => {
                 return Err(json.error("model_type", "an encoder: open it as HuggingFaceBert"));
             }
             other => {
                 return Err(json.error(
                     "model_type",
-                    format!("\"{other}\" is not supported; llama, qwen2, qwen3 and bert are"),
+                    format!(
+                        "\"{other}\" is not supported; llama, qwen2, qwen3 and the encoders bert, \
+                         roberta, xlm-roberta, camembert and distilbert are"
+                    ),
                 ));
             }
         };
