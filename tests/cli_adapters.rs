@@ -144,3 +144,27 @@ fn a_path_may_look_like_a_name_or_a_weight() {
         assert!(said.contains(&format!("the weight \"{weight}\" is not a finite")), "{said}");
     }
 }
+
+#[test]
+fn what_peft_has_no_form_for_is_refused_by_its_own_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let config = serde_json::json!({
+        "model_type": "llama", "tokenizer": "bytes", "hidden_size": 8, "intermediate_size": 8,
+        "num_hidden_layers": 1, "num_attention_heads": 1, "max_position_embeddings": 32,
+    });
+    std::fs::write(file("llama.json"), config.to_string()).unwrap();
+    std::fs::write(file("a.tsv"), "good\tyes\nbad\tno\n").unwrap();
+    let (base, tuned) = (file("llama.lrk"), file("tuned.lrk"));
+    stdout(&["init", &file("llama.json"), "-o", &base]);
+    let data = file("a.tsv");
+    let train = ["train", "--base", &base, "--data", &data, "--task", "classify"];
+    stdout(&[&train[..], &["--method", "full", "--steps", "1", "-o", &tuned]].concat());
+    let (head, out) = (file("tuned.lrk.classifier.lrk"), file("peft"));
+    let line = failure(&["adapter", "export", &head, "--base", &tuned, "-o", &out]);
+    assert!(line.contains("changes no layer"), "{line}");
+    assert!(!folder.path().join("peft").exists());
+    let line =
+        failure(&["adapter", "import", &file("none"), "--base", &base, "-o", &file("b.lrk")]);
+    assert!(line.contains("none: ") && !line.contains("llama.lrk"), "{line}");
+}

@@ -42,7 +42,7 @@ const KEYS: [&str; 4] = ["peft_type", "task_type", "base_model_name_or_path", "r
 /// # Errors
 /// A path where something else is than what this crate wrote, see
 /// [`OutputFolder::new`](crate::file::OutputFolder::new). An adapter of another base, or one that PEFT has no form for (a bias of B beside DoRA or on an
-/// embedding, DoRA on some layers only; a classifier with a bias or beside an adapted output head
+/// embedding, DoRA on some layers only; a classifier that stands alone; a classifier with a bias or beside an adapted output head
 /// on a decoder, on an encoder without pooler, or on another family); I/O errors.
 pub fn export_peft(
     adapter: &Adapter<'_>,
@@ -53,6 +53,13 @@ pub fn export_peft(
     check_fit(adapter, base).map_err(|error| FileError::core(place.path(), "", error))?;
     let refused = |reason: String| FileError::format(place.path(), "", reason);
     let model = Model::new(adapter, base).map_err(refused)?;
+    if model.targets.is_empty() {
+        return Err(refused(
+            "the adapter classifies and changes no layer: PEFT's LoRA has no form for that, \
+             train it with a low-rank method"
+                .into(),
+        ));
+    }
     let config = config(adapter, &model).map_err(refused)?;
     let biased = model.targets.iter().any(|(_, target)| !target.bias.is_empty());
     let full = |path: &str| format!("{}{path}", model.prefix);

@@ -92,7 +92,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let model = base.peft_base()?;
             let mut builder = match source.is_dir() {
                 true => import_peft(source, model.as_base(), &options)?,
-                false => import_gguf_adapter(source, &base.base()?, &options)?,
+                false => {
+                    // Before anything is said of the base.
+                    lowrank::file::open(source)?;
+                    import_gguf_adapter(source, &base.base()?, &options)?
+                }
             };
             if let Some(labels) = labels {
                 name_labels(&mut builder, source, labels)?;

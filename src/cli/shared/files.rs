@@ -52,8 +52,12 @@ impl File {
     /// The base, of a family that PEFT knows.
     pub(crate) fn peft_base(&self) -> Result<AnyBase<'_>, FileError> {
         match self.any_base()? {
-            AnyBase::Bert(model) => Ok(AnyBase::Bert(model)),
-            _ => self.base().map(AnyBase::Llama),
+            base @ (AnyBase::Bert(_) | AnyBase::Llama(_)) => Ok(base),
+            base => {
+                let found = base.as_base().root();
+                let reason = format!("{found}: PEFT's adapters are for decoders and encoders");
+                Err(FileError::format(&self.path, "", reason))
+            }
         }
     }
 
