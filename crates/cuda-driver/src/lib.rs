@@ -52,6 +52,20 @@ pub(crate) fn missing() -> c_uint {
     if driver().is_ok() { SYMBOL_NOT_FOUND } else { NO_LIBRARY }
 }
 
+static CHOSEN: OnceLock<std::path::PathBuf> = OnceLock::new();
+
+/// Names the driver's library, as [`OVERRIDE`] does, from within the program; false if it has been
+/// named or looked for before.
+pub fn use_library(path: impl Into<std::path::PathBuf>) -> bool {
+    CHOSEN.set(path.into()).is_ok()
+}
+
+/// The library that somebody named.
+pub(crate) fn chosen() -> Option<&'static std::path::Path> {
+    let named = CHOSEN.get_or_init(|| std::env::var_os(OVERRIDE).unwrap_or_default().into());
+    (!named.as_os_str().is_empty()).then_some(named)
+}
+
 /// Opens the driver's library, once for the whole process.
 ///
 /// # Errors
@@ -68,6 +82,15 @@ fn library() -> &'static Result<library::Library, String> {
 /// The address of a driver function, or null.
 pub(crate) fn function(name: &CStr) -> *const c_void {
     library().as_ref().map_or(core::ptr::null(), |library| library.symbol(name))
+}
+
+/// What a result means, in the driver's words.
+pub fn error_text(code: u32) -> String {
+    let mut text = core::ptr::null();
+    // SAFETY: a place for the answer.
+    unsafe { cuGetErrorString(code, &mut text) };
+    // SAFETY: never null, and the driver's texts end with a NUL and stay.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
 /// What a result means. Never fails and never leaves `text` unset: `cust` would panic.

@@ -53,12 +53,12 @@ impl Library {
     }
 }
 
-/// The library that [`OVERRIDE`](crate::OVERRIDE) names, or the first of the usual ones; the error is
+/// The library that somebody named, or the first of the usual ones; the error is
 /// that of the first.
 pub(crate) fn open() -> Result<Library, String> {
-    if let Some(path) = std::env::var_os(crate::OVERRIDE) {
-        let name = CString::new(path.as_bytes())
-            .map_err(|_| format!("{} holds a NUL byte", crate::OVERRIDE))?;
+    if let Some(path) = crate::chosen() {
+        let name = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| format!("{} holds a NUL byte", path.display()))?;
         return Library::open(&name);
     }
     let [first, others @ ..] = PLACES;

@@ -14,7 +14,7 @@ pub(crate) enum Rounding {
 /// The bits of `value`, of type `from`, as a `to`. Floats become the nearest integer that there is.
 pub(crate) fn convert(from: Type, to: Type, rounding: Rounding, value: u64) -> u64 {
     match (from.is_float(), to.is_float()) {
-        (false, false) => to.cut(from.integer(value) as u64),
+        (false, false) => extended(to, from.integer(value)),
         (false, true) => to.bits(from.integer(value) as f64),
         (true, true) if from == to => to.bits(rounded(from.float(value), rounding)),
         (true, true) => to.bits(from.float(value)),
@@ -25,8 +25,16 @@ pub(crate) fn convert(from: Type, to: Type, rounding: Rounding, value: u64) -> u
                 _ => (0, (1i128 << bits) - 1),
             };
             let integer = rounded(from.float(value), rounding) as i128;
-            to.cut(integer.clamp(least, most) as u64)
+            extended(to, integer.clamp(least, most))
         }
+    }
+}
+
+/// An integer as a register keeps it: of signed types with its sign in all bits.
+fn extended(to: Type, value: i128) -> u64 {
+    match to {
+        Type::S(_) => to.integer(value as u64) as u64,
+        _ => to.cut(value as u64),
     }
 }
 
@@ -129,7 +137,8 @@ mod tests {
         assert_eq!(convert(Type::S(4), F32, Rounding::Nearest, u32::MAX.into()), bits(-1.0));
         assert_eq!(convert(Type::U(4), Type::U(8), Rounding::Nearest, u64::MAX), 0xffff_ffff);
         assert_eq!(convert(Type::S(4), Type::S(8), Rounding::Nearest, 0xffff_ffff), u64::MAX);
-        assert_eq!(convert(F32, Type::S(4), Rounding::Zero, bits(-2.7)), 0xffff_fffe);
+        assert_eq!(convert(F32, Type::S(4), Rounding::Zero, bits(-2.7)), -2i64 as u64);
+        assert_eq!(convert(Type::S(4), Type::S(1), Rounding::Nearest, 0x1ff), u64::MAX);
         assert_eq!(convert(F32, Type::U(1), Rounding::Nearest, bits(300.0)), 255);
         assert_eq!(convert(F32, Type::F16, Rounding::Nearest, bits(1e9)), 0x7c00);
         assert_eq!(convert(F32, F32, Rounding::Nearest, bits(2.5)), bits(2.0));

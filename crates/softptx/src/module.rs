@@ -51,7 +51,7 @@ impl Module {
     pub fn load(source: &str, memory: &mut Memory) -> Result<Self> {
         let mut tokens = Tokens::new(source);
         let mut module = Self { entries: Vec::new(), variables: Vec::new() };
-        let mut symbols = HashMap::new();
+        let (mut symbols, mut shared) = (HashMap::new(), 0);
         while !tokens.is_done() {
             match tokens.next() {
                 ".version" | ".target" | ".address_size" => {
@@ -64,8 +64,10 @@ impl Module {
                     module.variables.push(address);
                     symbols.insert(name, address);
                 }
+                // Every kernel's shared memory begins with those that several may use.
+                ".shared" => shared = share(&mut tokens, shared, &mut symbols)?,
                 ".entry" => {
-                    let entry = entry(&mut tokens, &symbols)?;
+                    let entry = entry(&mut tokens, &symbols, shared)?;
                     module.entries.push(entry);
                 }
                 other => return Err(tokens.unknown(format!("`{other}` is not known here"))),
@@ -114,6 +116,15 @@ fn declaration<'s>(tokens: &mut Tokens<'s>) -> Result<(usize, usize, &'s str, us
     Ok((align.max(size), size, name, count))
 }
 
+/// What follows `.shared`: a variable's place behind `end` bytes of others; the new end.
+fn share(tokens: &mut Tokens<'_>, end: usize, symbols: &mut HashMap<String, u64>) -> Result<usize> {
+    let (align, size, name, count) = declaration(tokens)?;
+    tokens.want(";")?;
+    let start = end.next_multiple_of(align);
+    symbols.insert(name.to_owned(), start as u64);
+    Ok(start + size * count)
+}
+
 /// A variable outside of kernels: its name and bytes, zero where it says nothing.
 fn variable(tokens: &mut Tokens<'_>) -> Result<(String, Vec<u8>)> {
     let (_, size, name, count) = declaration(tokens)?;
@@ -137,7 +148,7 @@ fn variable(tokens: &mut Tokens<'_>) -> Result<(String, Vec<u8>)> {
 }
 
 /// A kernel, from behind `.entry` to its closing brace.
-fn entry(tokens: &mut Tokens<'_>, symbols: &HashMap<String, u64>) -> Result<Entry> {
+fn entry(tokens: &mut Tokens<'_>, symbols: &HashMap<String, u64>, shared: usize) -> Result<Entry> {
     let name = tokens.next().to_owned();
     let mut names = Names::new(symbols.clone());
     let mut parameters = Vec::new();
@@ -162,7 +173,7 @@ fn entry(tokens: &mut Tokens<'_>, symbols: &HashMap<String, u64>) -> Result<Entr
             _ => return Err(tokens.unexpected("`{`")),
         }
     }
-    let mut entry = Entry { name, parameters, shared: 0, max_threads, registers: 0, code: vec![] };
+    let mut entry = Entry { name, parameters, shared, max_threads, registers: 0, code: vec![] };
     body(tokens, &mut names, &mut entry)?;
     entry.registers = names.registers as usize;
     Ok(entry)
@@ -189,13 +200,7 @@ fn body(tokens: &mut Tokens<'_>, names: &mut Names, entry: &mut Entry) -> Result
             "}" if !names.close() => break,
             "}" | ";" => {}
             ".reg" => names.declare(tokens)?,
-            ".shared" => {
-                let (align, size, name, count) = declaration(tokens)?;
-                tokens.want(";")?;
-                let start = entry.shared.next_multiple_of(align);
-                names.symbols.insert(name.to_owned(), start as u64);
-                entry.shared = start + size * count;
-            }
+            ".shared" => entry.shared = share(tokens, entry.shared, &mut names.symbols)?,
             ".pragma" => tokens.skip(";"),
             ".loc" => (0..3).for_each(|_| {
                 tokens.next();

@@ -17,11 +17,22 @@ struct Register {
     written: u32,
 }
 
+/// Threads at the same instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    at: usize,
+    lanes: u32,
+    /// Do they wait there for others?
+    waits: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Warp {
     number: u16,
-    /// `(instruction, lanes)` of threads that run on, by rising instruction.
-    groups: Vec<(usize, u32)>,
+    /// All of its threads.
+    all: u32,
+    /// Threads that run on, by rising instruction.
+    groups: Vec<Group>,
     registers: Vec<Register>,
     threads: [[u32; 3]; 32],
 }
@@ -47,10 +58,12 @@ impl Warp {
         registers: usize,
         thread: impl Fn(u32) -> [u32; 3],
     ) -> Self {
+        let all = u32::MAX >> (32 - live);
         let register = Register { lanes: [0xdead_beef_dead_beef; 32], written: 0 };
         Self {
             number,
-            groups: vec![(0, u32::MAX >> (32 - live))],
+            all,
+            groups: vec![Group { at: 0, lanes: all, waits: false }],
             registers: vec![register; registers],
             threads: core::array::from_fn(|lane| thread(lane as u32)),
         }
@@ -59,24 +72,32 @@ impl Warp {
     /// Runs up to the next barrier or to the end.
     pub(crate) fn run(&mut self, block: &mut Block<'_>) -> Result<Stop> {
         let entry = block.entry;
-        while let Some(&(at, mask)) = self.groups.first() {
+        while !self.groups.is_empty() {
+            // Where all wait, the first says what it misses.
+            let first = self.groups.iter().position(|group| !group.waits);
+            let (group, is_last) = (first.unwrap_or(0), first.is_none());
+            let Group { at, lanes: mask, .. } = self.groups[group];
             let Some(instruction) = entry.code.get(at) else {
                 return Err(Fault::new(0, Kind::Unknown, "a thread ran past the last instruction"));
             };
             let active = self.active(instruction, mask)?;
+            if let Err(fault) = self.complete(instruction, active) {
+                if is_last || active != mask {
+                    return Err(Fault { line: instruction.line, ..fault });
+                }
+                self.groups[group].waits = true;
+                continue;
+            }
             block.stats.warps += 1;
             block.stats.lanes += u64::from(active.count_ones());
-            self.groups[0].0 = at + 1;
+            self.groups[group] = Group { at: at + 1, lanes: mask, waits: false };
             match &instruction.op {
-                Op::Branch(target) => self.part(active, *target),
-                Op::Return => self.groups[0].1 &= !active,
-                Op::Barrier => {
-                    if self.groups.len() > 1 || active != mask {
-                        let text = "a barrier that not all threads of the warp reach together";
-                        return Err(Fault::new(instruction.line, Kind::Divergent, text));
-                    }
-                    return Ok(Stop::Barrier(instruction.line));
+                Op::Branch(target) => {
+                    self.groups[group].lanes &= !active;
+                    self.groups.push(Group { at: *target, lanes: active, waits: false });
                 }
+                Op::Return => self.groups[group].lanes &= !active,
+                Op::Barrier => return Ok(Stop::Barrier(instruction.line)),
                 _ => self
                     .step(block, instruction, active)
                     .map_err(|fault| Fault { line: instruction.line, ..fault })?,
@@ -84,6 +105,18 @@ impl Warp {
             self.meet();
         }
         Ok(Stop::Done)
+    }
+
+    /// Are all threads there that an instruction needs together?
+    fn complete(&self, instruction: &Instruction, active: u32) -> Result<()> {
+        let members = match instruction.op {
+            Op::Barrier => [self.all.into(); 32],
+            Op::WarpBarrier(members) | Op::Shuffle { from: [.., members], .. } => {
+                self.fetch(members, active, None)?
+            }
+            _ => return Ok(()),
+        };
+        together(&members, active)
     }
 
     /// The lanes of `mask` in which the instruction's guard is true.
@@ -97,25 +130,20 @@ impl Warp {
             .fold(0, |mask, lane| mask | 1 << lane))
     }
 
-    /// Sends some lanes of the first group elsewhere.
-    fn part(&mut self, lanes: u32, target: usize) {
-        self.groups[0].1 &= !lanes;
-        self.groups.push((target, lanes));
-    }
-
     /// Drops empty groups, sorts the others, and joins those at the same instruction.
     fn meet(&mut self) {
-        if let [(_, mask)] = self.groups[..]
-            && mask != 0
+        if let [group] = self.groups[..]
+            && group.lanes != 0
         {
             return;
         }
-        self.groups.retain(|group| group.1 != 0);
+        self.groups.retain(|group| group.lanes != 0);
         self.groups.sort_unstable();
         self.groups.dedup_by(|next, kept| {
-            let same = next.0 == kept.0;
+            let same = next.at == kept.at;
             if same {
-                kept.1 |= next.1;
+                kept.lanes |= next.lanes;
+                kept.waits = false;
             }
             same
         });
@@ -198,11 +226,7 @@ impl Warp {
             &Op::Shuffle { how, to, inside, from } => {
                 return self.shuffle(how, to, inside, from, mask);
             }
-            &Op::WarpBarrier(members) => {
-                let members = self.fetch(members, mask, None)?;
-                return together(&members, mask);
-            }
-            Op::Branch(_) | Op::Barrier | Op::Return => {}
+            Op::Branch(_) | Op::Barrier | Op::WarpBarrier(_) | Op::Return => {}
         }
         Ok(())
     }
@@ -283,10 +307,9 @@ impl Warp {
         how: Shuffle,
         to: u32,
         inside: Option<u32>,
-        [number, by, clamp, members]: [Value; 4],
+        [number, by, clamp, _]: [Value; 4],
         mask: u32,
     ) -> Result<()> {
-        together(&self.fetch(members, mask, None)?, mask)?;
         let number = self.fetch(number, mask, None)?;
         let (by, clamp) = (self.fetch(by, mask, None)?, self.fetch(clamp, mask, None)?);
         let mut sources = [(0, false); 32];
