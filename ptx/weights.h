@@ -27,11 +27,11 @@ struct Nf4 {
   typedef u32x4 Raw;
 
   DEVICE void prepare(const Matrix& m) {
-    for (u32 i = thread(); i < 256 * COPIES; i += 256) {
-      u32 byte = i / COPIES;
-      f32x2 pair = {m.tables[byte >> 4], m.tables[byte & 15]};
-      pairs[i] = pair;
-    }
+    // A thread has a byte; neighbours begin with different copies, so that they write to different banks.
+    u32 byte = thread();
+    f32x2 pair = {m.tables[byte >> 4], m.tables[byte & 15]};
+#pragma unroll
+    for (u32 i = 0; i < COPIES; i++) pairs[byte * COPIES + (i + byte) % COPIES] = pair;
     scale_values[thread()] = m.tables[16 + thread()];
     __syncthreads();
   }

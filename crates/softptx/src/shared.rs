@@ -1,67 +1,77 @@
 //! A block's shared memory, with who wrote and read every byte since the last barrier.
 
+use std::ops::Range;
+
 use crate::{Fault, Kind, Result};
 
 /// Nobody, or several warps.
 const NONE: u16 = u16::MAX;
 const SEVERAL: u16 = u16::MAX - 1;
 
+/// Who accessed a byte since the last barrier.
 #[derive(Debug, Clone, Copy)]
-struct Byte {
-    value: u8,
-    written: bool,
-    /// Since the last barrier.
+struct Users {
     writer: u16,
     reader: u16,
 }
 
+const UNUSED: Users = Users { writer: NONE, reader: NONE };
+
 #[derive(Debug)]
 pub(crate) struct Shared {
-    bytes: Vec<Byte>,
+    bytes: Vec<u8>,
+    written: Vec<bool>,
+    users: Vec<Users>,
 }
 
 impl Shared {
     pub(crate) fn new(size: usize) -> Self {
-        let byte = Byte { value: 0xaa, written: false, writer: NONE, reader: NONE };
-        Self { bytes: vec![byte; size] }
+        Self { bytes: vec![0xaa; size], written: vec![false; size], users: vec![UNUSED; size] }
     }
 
     /// All warps have passed a barrier.
     pub(crate) fn barrier(&mut self) {
-        self.bytes.iter_mut().for_each(|byte| (byte.writer, byte.reader) = (NONE, NONE));
+        self.users.fill(UNUSED);
     }
 
-    fn find(&mut self, what: &str, address: u64, size: usize) -> Result<&mut [Byte]> {
-        let range = address as usize..(address as usize).saturating_add(size);
+    fn find(&self, what: &str, address: u64, size: usize) -> Result<Range<usize>> {
+        let end = (address as usize).saturating_add(size);
+        if end <= self.bytes.len() {
+            return Ok(address as usize..end);
+        }
         let have = self.bytes.len();
-        self.bytes.get_mut(range).ok_or_else(|| {
-            let text = format!("shared {what} of {size} bytes at {address:#x}, past {have}");
-            Fault::new(0, Kind::OutOfBounds, text)
-        })
+        let text = format!("shared {what} of {size} bytes at {address:#x}, past {have}");
+        Err(Fault::new(0, Kind::OutOfBounds, text))
     }
 
     pub(crate) fn write(&mut self, warp: u16, address: u64, bytes: &[u8]) -> Result<()> {
-        for (byte, &value) in self.find("store", address, bytes.len())?.iter_mut().zip(bytes) {
-            if ![NONE, warp].contains(&byte.writer) || ![NONE, warp].contains(&byte.reader) {
+        let range = self.find("store", address, bytes.len())?;
+        let others = |user: u16| user != NONE && user != warp;
+        for users in &mut self.users[range.clone()] {
+            if others(users.writer) || others(users.reader) {
                 return Err(race(warp, address, "written"));
             }
-            (byte.value, byte.written, byte.writer) = (value, true, warp);
+            users.writer = warp;
         }
+        self.written[range.clone()].fill(true);
+        self.bytes[range].copy_from_slice(bytes);
         Ok(())
     }
 
     pub(crate) fn read(&mut self, warp: u16, address: u64, out: &mut [u8]) -> Result<()> {
-        for (byte, out) in self.find("load", address, out.len())?.iter_mut().zip(out) {
-            if !byte.written {
-                let text = format!("shared load at {address:#x}, which nothing wrote");
-                return Err(Fault::new(0, Kind::Uninitialized, text));
-            }
-            if ![NONE, warp].contains(&byte.writer) {
+        let range = self.find("load", address, out.len())?;
+        if self.written[range.clone()].contains(&false) {
+            let text = format!("shared load at {address:#x}, which nothing wrote");
+            return Err(Fault::new(0, Kind::Uninitialized, text));
+        }
+        for users in &mut self.users[range.clone()] {
+            if users.writer != NONE && users.writer != warp {
                 return Err(race(warp, address, "read"));
             }
-            byte.reader = if [NONE, warp].contains(&byte.reader) { warp } else { SEVERAL };
-            *out = byte.value;
+            let alone = users.reader == NONE || users.reader == warp;
+            users.reader = if alone { warp } else { SEVERAL };
         }
+        out.copy_from_slice(&self.bytes[range]);
         Ok(())
     }
 }
