@@ -197,7 +197,7 @@ errors! {
     NotComputed { row: usize, rows: usize } = 72,
         "row {row} has no outputs: {rows} rows are computed (choosing adapters forgets them)";
     /// The device that a session runs on failed.
-    Device { code: u32 } = 74, "the device failed (driver error {code}): open a new session, or use the CPU";
+    Device = 74, "the device failed: open a new session, or use the CPU";
     /// The content is not what the fingerprint says, although the checksum is right.
     Content { stored: u64, computed: u64 } = 73,
         "fingerprint mismatch: the header says {stored:016x}…, the content gives {computed:016x}…; the file was changed after it was written";

@@ -54,9 +54,3 @@ impl From<Error> for CudaError {
         Self::refused(error.to_string())
     }
 }
-
-impl From<&CudaError> for Error {
-    fn from(error: &CudaError) -> Self {
-        Self::Device { code: error.code }
-    }
-}

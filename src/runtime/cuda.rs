@@ -53,7 +53,7 @@ impl<'m> LlamaCuda<'_, 'm> {
 
     /// What ended the session, if something did.
     fn alive(&self) -> Result<()> {
-        self.failure.as_ref().map_or(Ok(()), |failure| Err(failure.into()))
+        if self.failure.is_none() { Ok(()) } else { Err(Error::Device) }
     }
 
     /// Asks whether NaN came from a cache that could not hold a number.

@@ -1,6 +1,7 @@
 //! Instructions that make one number of up to three.
 
 use crate::types::Type;
+use crate::warp::Lanes;
 
 /// Which bits of a product are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +108,25 @@ impl Compute {
             _ if ty == Type::Pred => self.predicate(a, b) & 1,
             _ if ty.is_float() => self.float(ty, a, b, c),
             _ => self.integer(ty, a, b, c),
+        }
+    }
+
+    /// [`of`](Self::of) in every lane; what kernels do most without a choice in each.
+    pub(crate) fn of_lanes(self, ty: Type, [a, b, c]: &[Lanes; 3]) -> Lanes {
+        let float = |bits: u64| f32::from_bits(bits as u32);
+        let floats = |of: &dyn Fn(usize) -> f32| core::array::from_fn(|i| of(i).to_bits().into());
+        match (self, ty) {
+            (Self::FusedMultiplyAdd, Type::F32) => {
+                floats(&|i| float(a[i]).mul_add(float(b[i]), float(c[i])))
+            }
+            (Self::Add, Type::F32) => floats(&|i| float(a[i]) + float(b[i])),
+            (Self::Multiply(_), Type::F32) => floats(&|i| float(a[i]) * float(b[i])),
+            (Self::Add, Type::U(_) | Type::S(_)) => {
+                core::array::from_fn(|i| ty.cut(a[i].wrapping_add(b[i])))
+            }
+            (Self::And, Type::B(_)) => core::array::from_fn(|i| ty.cut(a[i] & b[i])),
+            (Self::Move | Self::Address, _) => core::array::from_fn(|i| ty.cut(a[i])),
+            _ => core::array::from_fn(|i| self.of(ty, [a[i], b[i], c[i]])),
         }
     }
 

@@ -193,8 +193,8 @@ impl Warp {
                 for (lanes, from) in numbers.iter_mut().zip(from).take(what.operands()) {
                     *lanes = self.fetch(from, mask, Some(block))?;
                 }
-                let [a, b, c] = &numbers;
-                self.put(to, mask, |lane| what.of(ty, [a[lane], b[lane], c[lane]]));
+                let result = what.of_lanes(ty, &numbers);
+                self.put(to, mask, |lane| result[lane]);
             }
             &Op::Convert { from_type, to_type, rounding, to, from } => {
                 let from = self.fetch(from, mask, Some(block))?;

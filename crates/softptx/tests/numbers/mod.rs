@@ -1,4 +1,5 @@
 //! Numbers for tests of kernels, and the way to and from the device.
+#![allow(dead_code, reason = "not every test uses all")]
 
 use std::path::Path;
 
@@ -34,7 +35,7 @@ pub fn half(x: f32) -> (u16, f64) {
     let rounded = bits + 0xfff + (bits >> 13 & 1);
     let kept = f64::from(f32::from_bits(rounded & !0x1fff));
     let sign = (bits >> 31) as u16;
-    (sign << 15 | ((rounded & 0x7fff_ffff) - (112 << 23) >> 13) as u16, kept)
+    (sign << 15 | (((rounded & 0x7fff_ffff) - (112 << 23)) >> 13) as u16, kept)
 }
 
 /// The bytes of numbers as f16.
