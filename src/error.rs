@@ -196,6 +196,8 @@ errors! {
     /// No row of features with this number has been computed under its adapters.
     NotComputed { row: usize, rows: usize } = 72,
         "row {row} has no outputs: {rows} rows are computed (choosing adapters forgets them)";
+    /// The device that a session runs on failed.
+    Device = 74, "the device failed: open a new session, or use the CPU";
     /// The content is not what the fingerprint says, although the checksum is right.
     Content { stored: u64, computed: u64 } = 73,
         "fingerprint mismatch: the header says {stored:016x}…, the content gives {computed:016x}…; the file was changed after it was written";

@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms and files that open it, as their modules are declared or, with a file's ending, in it.
-const OPEN: [&str; 15] = [
+const OPEN: [&str; 17] = [
     "adapter/lora.rs",
     "adapter/selection.rs",
     "adapter/shared.rs",
     "archive/file",
     "archive/line",
     "archive/open",
+    "cuda/buffer",
+    "cuda/device",
     "exec/executor",
     "exec/threads",
     "ffi",

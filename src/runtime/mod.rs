@@ -32,6 +32,8 @@
 //! - Floating-point registers are used throughout: a handler or task that calls in must have them
 //!   saved, as for any code with `f32`.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod encoder;
 mod encoder_limits;
 mod limits;
@@ -45,6 +47,8 @@ mod sample;
 mod sequences;
 mod session;
 
+#[cfg(feature = "cuda")]
+pub use cuda::{CudaSession, LlamaCuda};
 pub use encoder::Encoder;
 pub use encoder_limits::{EncoderLimits, encoder_need};
 pub use limits::{Limits, Need, need, need_on_32_bits};

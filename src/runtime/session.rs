@@ -104,13 +104,19 @@ impl<'m> Runner for LlamaCpu<'_, 'm> {
     fn forget(&mut self, _: usize) {}
 }
 
-impl LlamaCpu<'_, '_> {
-    /// How a layer lies in the cache.
-    fn heads(&self, layer: usize) -> Heads {
-        forward::heads(self.model.config(), layer, self.size.batch, room(self.size.context))
+/// What sessions over decoders ask of their runner besides.
+pub(crate) trait Decoder: Runner {
+    /// The limits that it was made for.
+    fn limits(&self) -> &Limits;
+    /// Copies the keys and values of the first `length` positions of a sequence to another.
+    fn copy(&mut self, from: usize, to: usize, length: usize);
+}
+
+impl Decoder for LlamaCpu<'_, '_> {
+    fn limits(&self) -> &Limits {
+        &self.limits
     }
 
-    /// Copies the keys and values of the first `length` positions.
     fn copy(&mut self, from: usize, to: usize, length: usize) {
         for layer in 0..self.model.config().layers {
             let sizes = self.heads(layer);
@@ -118,6 +124,13 @@ impl LlamaCpu<'_, '_> {
             self.buffers.keys.copy(&sizes, from, to, sizes.kv_heads, length);
             self.buffers.values.copy(&sizes, from, to, sizes.kv_heads, length);
         }
+    }
+}
+
+impl LlamaCpu<'_, '_> {
+    /// How a layer lies in the cache.
+    fn heads(&self, layer: usize) -> Heads {
+        forward::heads(self.model.config(), layer, self.size.batch, room(self.size.context))
     }
 }
 
@@ -145,14 +158,6 @@ impl<'w, 'm> Session<'w, 'm> {
         Ok(Self::with(runner, &mut w, &size, limits.max_active, context, context))
     }
 
-    /// Chooses the next token of a sequence; does not append it.
-    ///
-    /// # Errors
-    /// Those of [`logits`](Self::logits) and [`Sampler::sample`].
-    pub fn sample(&mut self, sequence: usize, sampler: &mut Sampler) -> Result<u32> {
-        self.sample_from(sequence, sampler, None)
-    }
-
     /// Appends tokens to a sequence like [`prefill`](Self::prefill), but computes the logit of each
     /// label after the last one, into `logits`, `[labels]`: the classifier over the last token's
     /// hidden state behind the final norm, which is the token that transformers'
@@ -178,6 +183,22 @@ impl<'w, 'm> Session<'w, 'm> {
         let linear = classifier.linear();
         forward::project(model, engine, active, &mut one, &linear, buffers, logits);
         self.runner.check(sequence, self.position(sequence)?, logits)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Llama<'m> {
+        &self.runner.model
+    }
+}
+
+#[allow(private_bounds, reason = "runners are the crate's own")]
+impl<R: Decoder> Sequences<'_, '_, R> {
+    /// Chooses the next token of a sequence; does not append it.
+    ///
+    /// # Errors
+    /// Those of [`logits`](Self::logits) and [`Sampler::sample`].
+    pub fn sample(&mut self, sequence: usize, sampler: &mut Sampler) -> Result<u32> {
+        self.sample_from(sequence, sampler, None)
     }
 
     /// Forgets all but the first `length` tokens of a sequence, whose keys and values stay: prompts
@@ -218,13 +239,8 @@ impl<'w, 'm> Session<'w, 'm> {
         Ok(self.limits().context - self.position(sequence)?)
     }
 
-    /// The model.
-    pub fn model(&self) -> &Llama<'m> {
-        &self.runner.model
-    }
-
     /// The limits it was made for.
     pub fn limits(&self) -> &Limits {
-        &self.runner.limits
+        self.runner.limits()
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Decoders are opened here, LSTMs in `recurrent`; what both do with a prompt is here.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod recurrent;
 
 use std::path::Path;
@@ -24,6 +26,8 @@ use crate::attach::{
     AdapterArgument, AdapterOptions, OpenAdapter, argument, note_classifiers, open_adapters,
 };
 use crate::files::File;
+#[cfg(feature = "cuda")]
+use crate::model::Device;
 use crate::model::{Kv, ModelOptions, with_session};
 use crate::output::{line, note, part};
 use crate::prompt::PromptOptions;
@@ -120,6 +124,10 @@ impl<'j> Job<'j> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    #[cfg(feature = "cuda")]
+    if arguments.model.device == Device::Cuda {
+        return cuda::generate(&arguments.model.file()?, arguments);
+    }
     let base = arguments.model.open()?;
     match base.root()? {
         RootKind::LSTM => recurrent::generate(&base, arguments),

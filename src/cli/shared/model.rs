@@ -61,11 +61,19 @@ pub(crate) struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// Opens the base; refuses devices that are not there.
+    /// Opens the base for a command that runs on the CPU only.
     pub(crate) fn open(&self) -> Result<File, Failure> {
-        if self.device == Device::Cuda {
-            return Err("built without cuda".into());
+        match self.device {
+            Device::Cpu => self.file(),
+            Device::Cuda if cfg!(feature = "cuda") => {
+                Err("this runs on the CPU only: --device cuda is for generate".into())
+            }
+            Device::Cuda => Err("built without cuda".into()),
         }
+    }
+
+    /// Opens the base, whatever the device.
+    pub(crate) fn file(&self) -> Result<File, Failure> {
         let file = if self.load { File::load(&self.base)? } else { File::open(&self.base)? };
         if self.precision == Some(PrecisionName::Fast)
             && let Ok(base) = AnyBase::open(&file.map)

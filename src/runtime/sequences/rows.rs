@@ -97,6 +97,21 @@ impl<R: Runner> Sequences<'_, '_, R> {
         last_row
     }
 
+    /// Reads one token of each of several sequences in one pass, without logits; the rows of each.
+    #[cfg(feature = "cuda")]
+    pub(in crate::runtime) fn feed_each(
+        &mut self,
+        tokens: &[(usize, u32)],
+    ) -> Result<Vec<Segment>> {
+        self.check(tokens.len(), &|i| (tokens[i].0, core::slice::from_ref(&tokens[i].1)))?;
+        for (row, &(sequence, token)) in tokens.iter().enumerate() {
+            self.append(row, sequence, &[token]);
+            self.segments[row] = Segment { first: row, rows: 1, sequence };
+        }
+        self.run(tokens.len(), tokens.len());
+        Ok(self.segments[..tokens.len()].to_vec())
+    }
+
     /// Makes `tokens` the next of `sequence` and rows `row ..` of the pass.
     pub(super) fn append(&mut self, row: usize, sequence: usize, tokens: &[u32]) {
         let first = self.sequences[sequence].position;

@@ -1,0 +1,312 @@
+//! Products and embeddings of every format in `ptx/` against their formulas in f64, adapters included.
+
+mod numbers;
+
+use numbers::{Device, Numbers, Parameters, close, half, halves};
+
+const NF4: [f32; 16] = [
+    -1.0,
+    -0.696_192_8,
+    -0.525_073_05,
+    -0.394_917_5,
+    -0.284_441_38,
+    -0.184_773_43,
+    -0.091_050_036,
+    0.0,
+    0.079_580_3,
+    0.160_930_2,
+    0.246_112_3,
+    0.337_915_24,
+    0.440_709_83,
+    0.562_617,
+    0.722_956_84,
+    1.0,
+];
+
+/// A matrix on the device: the parameters that `Matrix` in `weights.h` has, and its weights.
+struct Matrix {
+    parameters: Parameters,
+    weights: Vec<f64>,
+    rows: usize,
+    cols: usize,
+}
+
+/// Where the code of a column is in its row: the byte, and is it in the high nibble?
+fn place(cols: usize, col: usize) -> (usize, bool) {
+    let inside = col % 1024;
+    let byte = if col < cols / 1024 * 1024 {
+        col / 1024 * 512 + inside % 256 / 8 * 16 + inside / 256 * 4 + inside % 8 / 2
+    } else {
+        col / 2
+    };
+    (byte, col.is_multiple_of(2))
+}
+
+fn nf4(device: &mut Device, rows: usize, cols: usize, nested: bool) -> Matrix {
+    let mut numbers = Numbers::new(rows as u64 * 7 + cols as u64);
+    let count = rows * cols;
+    let codes: Vec<u8> = (0..count).map(|_| (numbers.next().abs() * 16.0) as u8 & 15).collect();
+    let scale_values = numbers.vec(256);
+    let blocks = count / 64;
+    let scale_codes: Vec<u8> = (0..blocks).map(|i| (i * 37) as u8).collect();
+    let groups: Vec<f32> = numbers.vec(blocks.div_ceil(256)).iter().map(|x| x.abs()).collect();
+    let plain = numbers.vec(blocks);
+    let offset = 0.5f32;
+    let scale = |block: usize| {
+        if nested {
+            f64::from(scale_values[usize::from(scale_codes[block])])
+                * f64::from(groups[block / 256])
+                + f64::from(offset)
+        } else {
+            f64::from(plain[block])
+        }
+    };
+    let weights =
+        (0..count).map(|i| f64::from(NF4[usize::from(codes[i])]) * scale(i / 64)).collect();
+    let mut packed = vec![0u8; count / 2];
+    for (i, &code) in codes.iter().enumerate() {
+        let (byte, high) = place(cols, i % cols);
+        packed[i / cols * cols / 2 + byte] |= if high { code << 4 } else { code };
+    }
+    let tables = [&NF4[..], &scale_values].concat();
+    let scales = if nested { device.bytes(&scale_codes) } else { device.floats(&plain) };
+    let parameters = Parameters::new()
+        .address(device.bytes(&packed))
+        .address(scales)
+        .address(if nested { device.floats(&groups) } else { 0 })
+        .address(device.floats(&tables))
+        .float(offset)
+        .words(&[rows, cols, cols, 6, 0]);
+    Matrix { parameters, weights, rows, cols }
+}
+
+fn dense(device: &mut Device, format: &str, rows: usize, cols: usize) -> Matrix {
+    let mut numbers = Numbers::new(cols as u64);
+    let stride = cols.next_multiple_of(8);
+    let floats = numbers.vec(rows * cols);
+    let mut padded = vec![0.0f32; rows * stride];
+    for (to, from) in padded.chunks_exact_mut(stride).zip(floats.chunks_exact(cols)) {
+        to[..cols].copy_from_slice(from);
+    }
+    let int8: Vec<i8> = floats.iter().map(|x| (x * 100.0) as i8).collect();
+    let scales = numbers.vec((rows * cols).div_ceil(32));
+    let (codes, scales_at, weights) = match format {
+        "f32" => (device.floats(&padded), 0, floats.iter().map(|&x| f64::from(x)).collect()),
+        "f16" => (device.bytes(&halves(&padded)), 0, floats.iter().map(|&x| half(x).1).collect()),
+        _ => {
+            let bytes: Vec<u8> = int8.iter().map(|&q| q as u8).collect();
+            let weight = |i: usize| f64::from(int8[i]) * half(scales[i / 32]).1;
+            let weights = (0..rows * cols).map(weight).collect();
+            (device.bytes(&bytes), device.bytes(&halves(&scales)), weights)
+        }
+    };
+    let parameters = Parameters::new()
+        .address(codes)
+        .address(scales_at)
+        .address(0)
+        .address(0)
+        .float(0.0)
+        .words(&[rows, cols, stride, 5, 0]);
+    Matrix { parameters, weights, rows, cols }
+}
+
+/// Two adapters of two sequences at site 1 of 2: a plain one of rank 3 for sequence 0, one with gain and
+/// bias of rank 40 behind one of rank 2 for sequence 1, none for sequence 2.
+struct Adapters {
+    table: u64,
+    /// Of each sequence: (a, b, bias, gain, scale, weight).
+    all: Vec<Vec<Adapter>>,
+}
+
+struct Adapter {
+    rank: usize,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    bias: Vec<f32>,
+    gain: Vec<f32>,
+    scale: f32,
+    weight: f32,
+}
+
+const SITES: usize = 2;
+const SITE: usize = 1;
+const MAX_ACTIVE: usize = 2;
+
+fn adapters(device: &mut Device, rows: usize, cols: usize) -> Adapters {
+    let mut numbers = Numbers::new(99);
+    let mut make = |rank: usize, extras: bool| Adapter {
+        rank,
+        a: numbers.vec(rank * cols),
+        b: numbers.vec(rows * rank),
+        bias: if extras { numbers.vec(rows) } else { Vec::new() },
+        gain: if extras { numbers.vec(rows) } else { Vec::new() },
+        scale: 0.3,
+        weight: 0.6,
+    };
+    let all = vec![vec![make(3, false)], vec![make(2, false), make(40, true)], Vec::new()];
+    let mut table = Parameters::new();
+    let stride = cols.next_multiple_of(8);
+    for sequence in &all {
+        for _ in 0..SITE * MAX_ACTIVE {
+            table = table.words(&[0; 16]);
+        }
+        let mut first = 0;
+        for i in 0..MAX_ACTIVE {
+            let Some(adapter) = sequence.get(i) else {
+                table = table.words(&[0; 16]);
+                continue;
+            };
+            let mut a = vec![0.0f32; adapter.rank * stride];
+            for (to, from) in a.chunks_exact_mut(stride).zip(adapter.a.chunks_exact(cols)) {
+                to[..cols].copy_from_slice(from);
+            }
+            let mut optional = |values: &[f32]| {
+                if values.is_empty() { 0 } else { device.floats(values) }
+            };
+            table = table
+                .address(optional(&a))
+                .address(optional(&adapter.b))
+                .address(optional(&adapter.bias))
+                .address(optional(&adapter.gain))
+                .words(&[adapter.rank, first, stride, adapter.rank, 0, 0])
+                .float(adapter.scale)
+                .float(adapter.weight);
+            first += adapter.rank;
+        }
+    }
+    Adapters { table: device.bytes(&table.bytes()), all }
+}
+
+const DOWN_STRIDE: usize = 48;
+
+/// y and what it may be off by, in f64: the formula of `product.h`.
+fn expected(
+    m: &Matrix,
+    x: &[f32],
+    bias: &[f32],
+    adapters: &[Vec<Adapter>],
+    sequences: &[usize],
+) -> Vec<(f64, f64)> {
+    let mut out = Vec::new();
+    for (x, &sequence) in x.chunks_exact(m.cols).zip(sequences) {
+        let dot = |w: &dyn Fn(usize) -> f64| -> (f64, f64) {
+            (0..m.cols).fold((0.0, 0.0), |(sum, size), i| {
+                let term = w(i) * f64::from(x[i]);
+                (sum + term, size + term.abs())
+            })
+        };
+        for (row, &bias) in bias.iter().enumerate() {
+            let (p, mut size) = dot(&|i| m.weights[row * m.cols + i]);
+            let mut y = p + f64::from(bias);
+            for adapter in &adapters[sequence] {
+                let (scale, weight) = (f64::from(adapter.scale), f64::from(adapter.weight));
+                let mut delta = 0.0;
+                for j in 0..adapter.rank {
+                    let (u, u_size) = dot(&|i| f64::from(adapter.a[j * m.cols + i]));
+                    let b = f64::from(adapter.b[row * adapter.rank + j]) * scale;
+                    delta += b * u;
+                    size += (b * u_size).abs();
+                }
+                delta += scale * adapter.bias.get(row).map_or(0.0, |&b| f64::from(b));
+                let k = adapter.gain.get(row).map_or(1.0, |&k| f64::from(k));
+                y += weight * (k - 1.0) * p + k * delta;
+            }
+            out.push((y, size + y.abs() + 1.0));
+        }
+    }
+    out
+}
+
+fn check_product(file: &str, format: &str, m: &Matrix, device: &mut Device) {
+    let (rows, cols, x_stride) = (m.rows, m.cols, m.cols.next_multiple_of(8));
+    let adapters = adapters(device, rows, cols);
+    let y_stride = rows.next_multiple_of(8);
+    for (n, each) in [(1, 1), (3, 4), (8, 8), (11, 8)] {
+        let mut numbers = Numbers::new(n as u64);
+        let (x, bias) = (numbers.vec(n * cols), numbers.vec(rows));
+        let mut padded = vec![0.0f32; n * x_stride];
+        for (to, from) in padded.chunks_exact_mut(x_stride).zip(x.chunks_exact(cols)) {
+            to[..cols].copy_from_slice(from);
+        }
+        let sequences: Vec<usize> = (0..n).map(|i| (i + 1) % 3).collect();
+        let (x_at, u) = (device.floats(&padded), device.floats(&vec![0.0; n * DOWN_STRIDE]));
+        let (y, before) = (device.floats(&vec![0.25; n * y_stride]), 0.25);
+        let sequences_at = device.words(&sequences);
+        let places = [SITE, SITES, MAX_ACTIVE];
+        let down = Parameters::new()
+            .address(x_at)
+            .address(u)
+            .address(adapters.table)
+            .address(sequences_at)
+            .words(&[cols, x_stride, DOWN_STRIDE])
+            .words(&places);
+        device.launch("low_rank", "low_rank_down", [n, DOWN_STRIDE / 8], 256, down);
+        let product = Parameters::new()
+            .join(&m.parameters)
+            .address(x_at)
+            .address(y)
+            .address(device.floats(&bias))
+            .address(adapters.table)
+            .address(sequences_at)
+            .address(u)
+            .words(&[n, x_stride, y_stride, DOWN_STRIDE])
+            .words(&places)
+            .words(&[1]);
+        let kernel = format!("product_{format}_{each}");
+        device.launch(file, &kernel, [rows.div_ceil(16), n.div_ceil(each)], 256, product);
+        let found = device.read(y, n * y_stride);
+        let expected = expected(m, &x, &bias, &adapters.all, &sequences);
+        for (i, (value, size)) in expected.iter().enumerate() {
+            let found = f64::from(found[i / rows * y_stride + i % rows]);
+            let error = (found - (value + before)).abs();
+            assert!(error <= 1e-6 * size, "{kernel} {rows}x{cols}, n {n}: {i} is off by {error:e}");
+        }
+    }
+}
+
+#[test]
+fn products_with_their_adapters() {
+    let mut device = Device::default();
+    for (rows, cols) in [(5, 64), (17, 1024 + 192), (3, 2048)] {
+        for nested in [true, false] {
+            let m = nf4(&mut device, rows, cols, nested);
+            check_product("nf4", "nf4", &m, &mut device);
+        }
+    }
+    for (rows, cols) in [(19, 264), (2, 24)] {
+        for format in ["f32", "f16", "int8"] {
+            let m = dense(&mut device, format, rows, cols);
+            check_product("dense", format, &m, &mut device);
+        }
+    }
+    let m = dense(&mut device, "f32", 4, 101);
+    check_product("dense", "f32", &m, &mut device);
+}
+
+#[test]
+fn embeddings_are_rows_of_the_table() {
+    let mut device = Device::default();
+    let tables = [
+        ("nf4", "nf4", nf4(&mut device, 9, 1024 + 128, true)),
+        ("dense", "int8", dense(&mut device, "int8", 9, 264)),
+        ("dense", "f16", dense(&mut device, "f16", 9, 101)),
+        ("dense", "f32", dense(&mut device, "f32", 9, 12)),
+    ];
+    for (file, format, m) in tables {
+        let (tokens, stride) = ([8usize, 0, 3], m.cols.next_multiple_of(8));
+        let y = device.floats(&vec![0.0; 3 * stride]);
+        let embedding = Parameters::new()
+            .join(&m.parameters)
+            .address(device.words(&tokens))
+            .address(y)
+            .address(0)
+            .address(device.words(&[0, 0, 0]))
+            .words(&[stride, 0, 1, 1]);
+        device.launch(file, &format!("embedding_{format}"), [3, 1], 256, embedding);
+        let found = device.read(y, 3 * stride);
+        for (found, token) in found.chunks_exact(stride).zip(tokens) {
+            close(found, &m.weights[token * m.cols..][..m.cols], 1e-6);
+            assert!(found[m.cols..].iter().all(|&x| x == 0.0), "the padding stays");
+        }
+    }
+}

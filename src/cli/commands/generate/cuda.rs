@@ -1,0 +1,94 @@
+//! `lowrank generate --device cuda`: what differs from a decoder on the CPU. The rest is in `generate`.
+
+use std::sync::Arc;
+
+use lowrank::RootKind;
+use lowrank::adapter::{AdapterSet, Choice, Slot};
+use lowrank::cuda::{Device, Model};
+use lowrank::kernel::Precision;
+use lowrank::runtime::{CudaSession, Limits, Memory, Sampler, Serial};
+
+use crate::Failure;
+use crate::attach::attach;
+use crate::files::File;
+use crate::generate::{Arguments, Job, context, continue_prompt, swap};
+use crate::model::Kv;
+use crate::reply::Continues;
+
+/// A session on a device and what that device is called.
+struct Reader<'w, 'm> {
+    session: CudaSession<'w, 'm>,
+    device: Arc<Device>,
+}
+
+impl<'m> Continues<'m> for Reader<'_, 'm> {
+    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()> {
+        self.session.prefill(0, tokens)
+    }
+
+    fn sample(&mut self, sampler: &mut Sampler) -> lowrank::Result<u32> {
+        self.session.sample(0, sampler)
+    }
+
+    fn step(&mut self, token: u32) -> lowrank::Result<()> {
+        self.session.step(&[(0, token)])
+    }
+
+    fn is_full(&self) -> lowrank::Result<bool> {
+        Ok(self.session.room(0)? == 0)
+    }
+
+    fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()> {
+        self.session.reset(0)?;
+        self.session.select(0, set, choices)
+    }
+
+    fn workspace(&self) -> String {
+        format!("on {}", self.device.name())
+    }
+}
+
+/// Continues the prompt on the first card.
+pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure> {
+    if base.root()? == RootKind::LSTM {
+        return Err(format!("{}: LSTM bases run on the CPU only", base.path.display()).into());
+    }
+    if arguments.model.exact_precision() == Precision::Fast {
+        return Err("--precision fast: a card computes with exact activations".into());
+    }
+    let llama = base.base()?;
+    let job = Job::new(arguments, base)?;
+    let context = context(&llama, job.prompt.len(), arguments)?;
+    let (adapters, swaps) = job.adapters()?;
+    let mut slots = vec![Slot::EMPTY; adapters.len().max(1)];
+    let mut set = AdapterSet::new(&mut slots, &llama);
+    let attached = attach(&mut set, &adapters)?;
+    let mut rank = attached.rank;
+    for adapter in &swaps {
+        rank = rank.max(adapter.file.adapter()?.max_rank());
+    }
+    let limits = Limits {
+        kv_format: arguments.kv.unwrap_or(Kv::F16).into(),
+        prefill_chunk: 64,
+        max_active: adapters.len().max(1),
+        max_total_rank: rank,
+        ..arguments.model.limits(&llama, context, &Serial)
+    };
+    let device = Device::open(0)?;
+    let model = Model::upload(&device, llama)?;
+    let mut memory = Memory::try_new(CudaSession::need(llama.config(), &limits))?;
+    let session = CudaSession::new(&model, &limits, memory.as_mut())?;
+    let mut reader = Reader { session, device };
+    let result = if swaps.is_empty() {
+        reader.start_over(&set, &attached.choices)?;
+        let names: Vec<_> = adapters.iter().map(|adapter| adapter.name.as_str()).collect();
+        continue_prompt(&mut reader, &job, &names, attached.time)
+    } else {
+        swap(&mut reader, &mut set, &swaps, &job)
+    };
+    // The driver's words say more than a number.
+    result.map_err(|error| match reader.session.device_error() {
+        Some(failure) => failure.clone().into(),
+        None => error,
+    })
+}

@@ -1,0 +1,33 @@
+//! Llama-family models on an NVIDIA GPU, through the CUDA driver and the kernels in `ptx/`. Needs the
+//! feature `cuda`; a program with it starts on any machine and says at run time if there is no driver.
+//!
+//! [`Device::open`] finds a card and loads the kernels; [`Model::upload`] copies a base to it, once;
+//! adapters follow when they are first chosen and stay. [`CudaSession`](crate::runtime::CudaSession)
+//! then runs sequences, with the books of any other session. Nothing here trains, and other families
+//! stay on the CPU.
+//!
+//! The parts: `device` (driver, launches), `buffer` (device memory), `kernels` (what each takes),
+//! `weights` and `adapter` (how they lie on the device), `model`, `state` (a session's memory there) and
+//! `forward` (the pass).
+
+mod adapter;
+#[allow(unsafe_code)]
+mod buffer;
+#[allow(unsafe_code)]
+mod device;
+mod error;
+mod forward;
+mod kernels;
+mod model;
+mod state;
+mod weights;
+
+pub use device::Device;
+pub use error::CudaError;
+pub use model::Model;
+pub(crate) use state::State;
+
+/// The start of each row of activations: `width` rounded up to what kernels read at once.
+const fn stride(width: usize) -> usize {
+    width.next_multiple_of(8)
+}

@@ -1,0 +1,196 @@
+//! Sessions over Llama-family decoders on an NVIDIA GPU: the books are those of any session, the model
+//! and its keys and values are on the device.
+
+use super::runner::Runner;
+use super::sequences::{Books, Sequences};
+use super::session::Decoder;
+use super::{Limits, Need};
+use crate::adapter::Handle;
+use crate::archive::Fingerprint;
+use crate::cuda::{CudaError, Model, State};
+use crate::error::{Error, Result};
+use crate::model::llama::{Config, Llama};
+use crate::nn::Segment;
+use crate::tensor::workspace::{Pointers, Workspace};
+
+/// Sequences that a decoder on a device continues; see [`Session`](super::Session). The books are in
+/// memory that the caller lends for `'w`.
+///
+/// The device works on its own: what goes wrong there is told by the call that asks for a result
+/// ([`logits`](Sequences::logits), [`sample`](Sequences::sample)), as [`Error::Device`], and
+/// [`device_error`](Self::device_error) has the driver's words. After that the session gives nothing
+/// but this error; sessions on the CPU go on.
+pub type CudaSession<'w, 'm> = Sequences<'w, 'm, LlamaCuda<'w, 'm>>;
+
+/// A decoder on a device and the memory of its sequences there.
+pub struct LlamaCuda<'w, 'm> {
+    model: &'w Model<'m>,
+    limits: Limits,
+    state: State,
+    /// What ended the session.
+    failure: Option<CudaError>,
+    /// A sequence whose cache could not hold a number.
+    overflow: Option<usize>,
+}
+
+impl<'m> LlamaCuda<'_, 'm> {
+    /// Works on the device unless it failed before, and notes if it fails now.
+    fn attempt<T>(
+        &mut self,
+        work: impl FnOnce(&Model<'m>, &mut State) -> Result<T, CudaError>,
+    ) -> Option<T> {
+        if self.failure.is_some() {
+            return None;
+        }
+        match work(self.model, &mut self.state) {
+            Ok(done) => Some(done),
+            Err(error) => {
+                self.failure = Some(error);
+                None
+            }
+        }
+    }
+
+    /// What ended the session, if something did.
+    fn alive(&self) -> Result<()> {
+        if self.failure.is_none() { Ok(()) } else { Err(Error::Device) }
+    }
+
+    /// Asks whether NaN came from a cache that could not hold a number.
+    fn find_overflow(&mut self, sequence: usize) {
+        if self.attempt(|model, state| model.overflowed(state, sequence)) == Some(true) {
+            self.overflow = Some(sequence);
+        }
+    }
+}
+
+impl<'m> Runner for LlamaCuda<'_, 'm> {
+    type Model = Llama<'m>;
+
+    fn model(&self) -> &Llama<'m> {
+        self.model.llama()
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        self.model.llama().fingerprint()
+    }
+
+    fn vocab(&self) -> usize {
+        self.model.llama().config().vocab
+    }
+
+    fn outputs(&self) -> usize {
+        self.vocab()
+    }
+
+    fn run(
+        &mut self,
+        tokens: &[u32],
+        positions: &[usize],
+        segments: &[Segment],
+        active: &[Handle<'_>],
+    ) {
+        self.attempt(|model, state| model.run(state, tokens, positions, segments, active));
+    }
+
+    /// The adapters are those of the last run.
+    fn logits(&mut self, segments: &mut [Segment], _: &[Handle<'_>], out: &mut [f32]) {
+        if self.attempt(|model, state| model.logits(state, segments, out)).is_none() {
+            return out.fill(f32::NAN);
+        }
+        let rows = segments.iter().flat_map(|segment| vec![segment.sequence; segment.rows]);
+        for (sequence, logits) in rows.zip(out.chunks_exact(self.vocab())) {
+            if logits[0].is_nan() {
+                self.find_overflow(sequence);
+            }
+        }
+    }
+
+    fn check(&self, sequence: usize, _: usize, logits: &[f32]) -> Result<()> {
+        self.alive()?;
+        let is_nan = logits.first().is_some_and(|logit| logit.is_nan());
+        if is_nan && self.overflow == Some(sequence) {
+            return Err(Error::CacheOverflow { sequence });
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, sequence: usize) {
+        self.attempt(|model, state| model.forget(state, sequence));
+    }
+}
+
+impl Decoder for LlamaCuda<'_, '_> {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn copy(&mut self, from: usize, to: usize, _: usize) {
+        self.attempt(|model, state| model.copy(state, from, to));
+    }
+}
+
+impl<'w, 'm> CudaSession<'w, 'm> {
+    /// The bytes of books that a session over a model with `config` needs under `limits`; keys, values
+    /// and activations are on the device.
+    pub fn need(config: &Config, limits: &Limits) -> Need {
+        let (outputs, history) = (config.vocab, limits.context);
+        let bytes =
+            Books::bytes(&limits.size(), limits.max_active, outputs, history, Pointers::Here);
+        Need { bytes, kv_bytes: 0 }
+    }
+
+    /// A session over `memory`, which starts on a 64-byte boundary and has at least
+    /// [`need`](Self::need) bytes. Precision is always exact; lanes do not matter.
+    ///
+    /// # Errors
+    /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`] in a
+    /// [`CudaError`]'s place; what the driver says, most often that there is too little memory.
+    pub fn new(
+        model: &'w Model<'m>,
+        limits: &Limits,
+        memory: &'w mut [u8],
+    ) -> Result<Self, CudaError> {
+        let config = model.llama().config();
+        limits.check(config)?;
+        let mut w = Workspace::new(memory, Self::need(config, limits).bytes)?;
+        let size = limits.size();
+        let state = State::new(model, &size, limits.max_active)?;
+        let runner = LlamaCuda { model, limits: *limits, state, failure: None, overflow: None };
+        let context = limits.context;
+        Ok(Self::with(runner, &mut w, &size, limits.max_active, context, context))
+    }
+
+    /// Appends one token to each of several sequences and chooses the most likely next ones on the
+    /// device, into `next`, `[tokens]`: all that comes back is a number for each. There are no logits
+    /// afterwards.
+    ///
+    /// # Errors
+    /// As [`step`](Sequences::step); [`Error::Length`] if `next` has not one place per token;
+    /// [`Error::Device`]; [`Error::CacheOverflow`] or [`Error::BadLogits`] where a logit is NaN or
+    /// infinite.
+    pub fn step_greedy(&mut self, tokens: &[(usize, u32)], next: &mut [u32]) -> Result<()> {
+        if next.len() != tokens.len() {
+            return Err(Error::Length { have: next.len(), need: tokens.len() });
+        }
+        let segments = self.feed_each(tokens)?;
+        if self.runner.attempt(|model, state| model.best(state, &segments, next)).is_none() {
+            return self.runner.alive();
+        }
+        let Some(bad) = next.iter().position(|&token| token == u32::MAX) else { return Ok(()) };
+        let sequence = tokens[bad].0;
+        self.runner.find_overflow(sequence);
+        self.runner.check(sequence, 0, &[f32::NAN])?;
+        Err(Error::BadLogits { index: 0 })
+    }
+
+    /// The driver's words about what ended the session, if something did.
+    pub fn device_error(&self) -> Option<&CudaError> {
+        self.runner.failure.as_ref()
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Llama<'m> {
+        self.runner.model.llama()
+    }
+}
