@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lowrank::RootKind;
 use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::cuda::{Device, Model};
+use lowrank::engine::Continue;
 use lowrank::kernel::Precision;
 use lowrank::runtime::{CudaSession, Limits, Memory, Sampler, Serial};
 
@@ -21,11 +22,7 @@ struct Reader<'w, 'm> {
     device: Arc<Device>,
 }
 
-impl<'m> Continues<'m> for Reader<'_, 'm> {
-    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()> {
-        self.session.prefill(0, tokens)
-    }
-
+impl Continue for Reader<'_, '_> {
     fn sample(&mut self, sampler: &mut Sampler) -> lowrank::Result<u32> {
         self.session.sample(0, sampler)
     }
@@ -34,8 +31,18 @@ impl<'m> Continues<'m> for Reader<'_, 'm> {
         self.session.step(&[(0, token)])
     }
 
-    fn is_full(&self) -> lowrank::Result<bool> {
-        Ok(self.session.room(0)? == 0)
+    fn is_full(&self) -> bool {
+        self.session.room(0) == Ok(0)
+    }
+}
+
+impl<'m> Continues<'m> for Reader<'_, 'm> {
+    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()> {
+        self.session.prefill(0, tokens)
+    }
+
+    fn sequence(&mut self) -> lowrank::Result<impl Continue> {
+        Ok(&mut *self)
     }
 
     fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()> {
