@@ -168,6 +168,34 @@ fn the_same_model_from_a_task_checkpoint_and_under_old_names() {
 }
 
 #[test]
+fn a_checkpoint_that_classifies_is_a_base_and_the_adapter_of_its_classifier() {
+    let plain = import(&Folder::golden("tiny-bert")).unwrap();
+    let plain = Bert::open(&plain).unwrap();
+    let mut folder = Folder::golden("tiny-bert");
+    folder.config["architectures"] = json!(["BertForSequenceClassification"]);
+    folder.config["id2label"] = json!({ "0": "no", "1": "yes" });
+    folder.tensors = std::mem::take(&mut folder.tensors)
+        .into_iter()
+        .map(|(name, tensor)| (format!("bert.{name}"), tensor))
+        .collect();
+    let weight: Vec<f32> = (0..96).map(|i| i as f32 / 48.0 - 1.0).collect();
+    folder.tensors.insert("classifier.weight".into(), model_folder::Stored::f32(&[2, 48], &weight));
+    folder.tensors.insert("classifier.bias".into(), model_folder::Stored::f32(&[2], &[0.5, -0.5]));
+    let archive = import(&folder).unwrap();
+    assert_eq!(Bert::open(&archive).unwrap().fingerprint(), plain.fingerprint());
+    let place = tempfile::tempdir().unwrap();
+    folder.write(place.path());
+    let head = import_peft(place.path(), &plain, &Default::default()).unwrap();
+    let classifier = head.classifier.as_ref().unwrap();
+    assert_eq!((&classifier.weight, &classifier.bias[..]), (&weight, &[0.5, -0.5][..]));
+    assert_eq!(classifier.labels, ["no", "yes"]);
+    assert!(head.pooler.is_none() && head.targets.is_empty());
+    folder.config["architectures"] = json!(["BertForTokenClassification"]);
+    let error = import(&folder).unwrap_err();
+    assert!(error.contains("BertForTokenClassification"), "{error}");
+}
+
+#[test]
 fn what_sentence_transformers_says_is_kept() {
     let mut folder = Folder::golden("tiny-bert");
     let modules = json!([
