@@ -1,5 +1,5 @@
-//! `lowrank generate --device cuda`: what the CPU writes, through the software driver, and one clear line
-//! for everything that can be wrong with a device.
+//! `lowrank generate --device cuda`: what the CPU writes, through the software driver, and one
+//! clear line for everything that can be wrong with a device.
 
 mod cuda_driver;
 
