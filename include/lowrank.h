@@ -132,6 +132,8 @@ enum {
     LOWRANK_ERROR_SLOT_TAKEN = 71,
     /* No row of features with this number has been computed under its adapters. */
     LOWRANK_ERROR_NOT_COMPUTED = 72,
+    /* The device that a session runs on failed. */
+    LOWRANK_ERROR_DEVICE = 74,
     /* The content is not what the fingerprint says, although the checksum is right. */
     LOWRANK_ERROR_CONTENT = 73,
     /* A classifier's label names are not one per row, or one is empty. */

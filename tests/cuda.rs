@@ -1,5 +1,6 @@
-//! The device path against the CPU path: the kernels in `ptx/` and all of the host's code run through the
-//! software driver, so no card is needed. With `LOWRANK_CUDA_DRIVER` set they run on that driver's card.
+//! The device path against the CPU path: the kernels in `ptx/` and all of the host's code run
+//! through the software driver, so no card is needed. With `LOWRANK_CUDA_DRIVER` set they run on
+//! that driver's card.
 
 mod common;
 mod cuda_driver;

@@ -1,5 +1,5 @@
-//! `lowrank generate --device cuda`: what the CPU writes, through the software driver, and one clear line
-//! for everything that can be wrong with a device.
+//! `lowrank generate --device cuda`: what the CPU writes, through the software driver, and one
+//! clear line for everything that can be wrong with a device.
 
 mod cuda_driver;
 
@@ -46,7 +46,7 @@ fn refused(command: &str, arguments: &[&str], driver: &Path, variables: &[(&str,
     line
 }
 
-const PROMPT: [&str; 4] = ["--prompt", "The duck", "--tokens", "24"];
+const PROMPT: [&str; 4] = ["--prompt", "The duck", "--tokens", "12"];
 
 #[test]
 fn a_card_writes_what_the_cpu_writes() {
@@ -81,7 +81,7 @@ fn what_goes_wrong_on_a_card_is_said_in_one_line() {
     let cuda = [&PROMPT[..], &["--device", "cuda"]].concat();
     let small = refused("generate", &cuda, driver(), &[("SOFTPTX_MEMORY", "300000")]);
     assert!(small.contains("out of memory") && small.contains("smaller context"), "{small}");
-    let output = run("generate", &cuda, driver(), &[("SOFTPTX_LOSE_AFTER", "300")]);
+    let output = run("generate", &cuda, driver(), &[("SOFTPTX_LOSE_AFTER", "100")]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).unwrap();
     let line = text.lines().find(|line| line.starts_with("lowrank: ")).unwrap();

@@ -42,6 +42,13 @@ const _: () = {
     both::<Error>();
 };
 
+#[cfg(feature = "cuda")]
+const _: () = {
+    both::<lowrank::cuda::Device>();
+    both::<lowrank::cuda::Model<'static>>();
+    both::<lowrank::runtime::CudaSession<'static, 'static>>();
+};
+
 #[cfg(feature = "std")]
 const _: () = {
     use lowrank::adapter::{Pinned, SharedAdapter, SharedSet};

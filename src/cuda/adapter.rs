@@ -99,8 +99,9 @@ impl Resident {
         Ok(Self { targets, _buffer: buffer })
     }
 
-    /// Puts what `active`, which is this adapter, does into a sequence's table, `[sites, max_active]`, as
-    /// its number `slot`; `ranks`, `[sites]`, are those of the numbers before, and grow.
+    /// Puts what `active`, which is this adapter, does into a sequence's table, `[sites,
+    /// max_active]`, as its number `slot`; `ranks`, `[sites]`, are those of the numbers before, and
+    /// grow.
     pub(super) fn choose(
         &self,
         active: &Active<'_>,

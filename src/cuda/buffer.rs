@@ -67,8 +67,8 @@ impl Buffer {
         self.device.enter()?;
         let from = values.as_ptr().cast::<c_void>();
         let to = self.address + at as u64;
-        // SAFETY: `bytes` may be read from `values`, which the driver has copied when it returns (they
-        // are pageable memory), and lie inside the allocation.
+        // SAFETY: `bytes` may be read from `values`, which the driver has copied when it returns
+        // (they are pageable memory), and lie inside the allocation.
         let result = unsafe { cuMemcpyHtoDAsync_v2(to, from, bytes, self.device.stream()) };
         CudaError::check("a copy to the card", result)
     }
@@ -79,8 +79,8 @@ impl Buffer {
         self.check(at, bytes)?;
         self.device.enter()?;
         let (to, from) = (out.as_mut_ptr().cast::<c_void>(), self.address + at as u64);
-        // SAFETY: `out` has room for `bytes`, which lie inside the allocation, any bits are a `T`, and
-        // `out` is borrowed until the line below has waited for the copy.
+        // SAFETY: `out` has room for `bytes`, which lie inside the allocation, any bits are a `T`,
+        // and `out` is borrowed until the line below has waited for the copy.
         let copied = unsafe { cuMemcpyDtoHAsync_v2(to, from, bytes, self.device.stream()) };
         // Also where the copy was refused: nothing may write to `out` any more.
         let waited = self.device.wait();

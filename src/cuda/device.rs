@@ -104,8 +104,9 @@ impl Device {
     ) -> Result<(), CudaError> {
         let mut pointers = [core::ptr::from_ref(parameters).cast_mut().cast::<c_void>()];
         // SAFETY: the kernel belongs to this context; the driver copies the parameters before it
-        // returns. A kernel touches memory of the device only, of which no Rust object is made: wrong
-        // numbers in `parameters` cost results or this context, never memory safety of the host.
+        // returns. A kernel touches memory of the device only, of which no Rust object is made:
+        // wrong numbers in `parameters` cost results or this context, never memory safety of the
+        // host.
         let result = unsafe {
             cuLaunchKernel(
                 kernel.0,

@@ -92,8 +92,8 @@ impl<'m> Model<'m> {
         Ok(())
     }
 
-    /// The most likely token of each of those rows, into `out`, `[rows]`; `u32::MAX` where a logit is
-    /// NaN or +∞.
+    /// The most likely token of each of those rows, into `out`, `[rows]`; `u32::MAX` where a logit
+    /// is NaN or +∞.
     pub(crate) fn best(
         &self,
         state: &State,

@@ -1,14 +1,31 @@
-//! Llama-family models on an NVIDIA GPU, through the CUDA driver and the kernels in `ptx/`. Needs the
-//! feature `cuda`; a program with it starts on any machine and says at run time if there is no driver.
+//! Llama-family models on an NVIDIA GPU, through the CUDA driver and the kernels in `ptx/`. Needs
+//! the feature `cuda`; a program with it starts on any machine and says at run time if there is no
+//! driver.
 //!
-//! [`Device::open`] finds a card and loads the kernels; [`Model::upload`] copies a base to it, once;
-//! adapters follow when they are first chosen and stay. [`CudaSession`](crate::runtime::CudaSession)
-//! then runs sequences, with the books of any other session. Nothing here trains, and other families
-//! stay on the CPU.
+//! [`Device::open`] finds a card and loads the kernels; [`Model::upload`] copies a base to it,
+//! once; adapters follow when they are first chosen and stay.
+//! [`CudaSession`](crate::runtime::CudaSession) then runs sequences, with the books of any other
+//! session. Nothing here trains, and other families stay on the CPU.
+//!
+//! ```no_run
+//! # fn run(base: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+//! use lowrank::cuda::{Device, Model};
+//! use lowrank::model::llama::Llama;
+//! use lowrank::runtime::{CudaSession, Limits, Memory, Sampler};
+//!
+//! let model = Model::upload(&Device::open(0)?, Llama::open(base)?)?;
+//! let limits = Limits { batch: 8, prefill_chunk: 64, ..Limits::new(2048) };
+//! let mut books = Memory::new(CudaSession::need(model.llama().config(), &limits));
+//! let mut session = CudaSession::new(&model, &limits, books.as_mut())?;
+//! session.prefill(0, &[1, 2, 3])?;
+//! let token = session.sample(0, &mut Sampler::greedy())?;
+//! session.step(&[(0, token)])?;
+//! # Ok(()) }
+//! ```
 //!
 //! The parts: `device` (driver, launches), `buffer` (device memory), `kernels` (what each takes),
-//! `weights` and `adapter` (how they lie on the device), `model`, `state` (a session's memory there) and
-//! `forward` (the pass).
+//! `weights` and `adapter` (how they lie on the device), `model`, `state` (a session's memory
+//! there) and `forward` (the pass).
 
 mod adapter;
 #[allow(unsafe_code)]

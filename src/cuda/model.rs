@@ -108,7 +108,7 @@ impl<'m> Model<'m> {
         let head_dim = llama.config().head_dim;
         if head_dim > MOST_HEAD_DIM {
             return Err(CudaError::refused(format!(
-                "the model's heads have {head_dim} dimensions, the CUDA kernels take {MOST_HEAD_DIM}"
+                "heads of {head_dim} dimensions: the CUDA kernels take up to {MOST_HEAD_DIM}"
             )));
         }
         let tables = tables(device)?;
@@ -142,8 +142,8 @@ impl<'m> Model<'m> {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// Copies an adapter to the device, if it is not there: choosing it is then as quick as it gets.
-    /// Sessions do so by themselves when they first run under it.
+    /// Copies an adapter to the device, if it is not there: choosing it is then as quick as it
+    /// gets. Sessions do so by themselves when they first run under it.
     ///
     /// # Errors
     /// What the driver says.
@@ -151,7 +151,8 @@ impl<'m> Model<'m> {
         self.resident(adapter).map(drop)
     }
 
-    /// Frees the adapters that no sequence has chosen; how many bytes that is, only the driver knows.
+    /// Frees the adapters that no sequence has chosen; how many bytes that is, only the driver
+    /// knows.
     pub fn unload_unused_adapters(&self) {
         let mut adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
         adapters.retain(|(_, resident)| Arc::strong_count(resident) > 1);

@@ -1,4 +1,5 @@
-//! A session's memory on the device: activations, keys and values, and what each sequence has chosen.
+//! A session's memory on the device: activations, keys and values, and what each sequence has
+//! chosen.
 
 use std::sync::Arc;
 
@@ -127,8 +128,8 @@ impl State {
         })
     }
 
-    /// Makes the device's tables say what the sequences of `segments` have chosen: one small copy for
-    /// each that chose anew, and the adapter itself where it is not there yet.
+    /// Makes the device's tables say what the sequences of `segments` have chosen: one small copy
+    /// for each that chose anew, and the adapter itself where it is not there yet.
     pub(super) fn choose(
         &mut self,
         model: &Model<'_>,

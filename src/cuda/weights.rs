@@ -1,5 +1,5 @@
-//! Weight matrices on the device, repacked on the way as `ptx/weights.h` describes. What a kernel cannot
-//! read in its own format (rows that share a block, odd widths) becomes f32.
+//! Weight matrices on the device, repacked on the way as `ptx/weights.h` describes. What a kernel
+//! cannot read in its own format (rows that share a block, odd widths) becomes f32.
 
 use std::sync::Arc;
 

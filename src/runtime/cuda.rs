@@ -1,5 +1,5 @@
-//! Sessions over Llama-family decoders on an NVIDIA GPU: the books are those of any session, the model
-//! and its keys and values are on the device.
+//! Sessions over Llama-family decoders on an NVIDIA GPU: the books are those of any session, the
+//! model and its keys and values are on the device.
 
 use super::runner::Runner;
 use super::sequences::{Books, Sequences};
@@ -13,13 +13,13 @@ use crate::model::llama::{Config, Llama};
 use crate::nn::Segment;
 use crate::tensor::workspace::{Pointers, Workspace};
 
-/// Sequences that a decoder on a device continues; see [`Session`](super::Session). The books are in
-/// memory that the caller lends for `'w`.
+/// Sequences that a decoder on a device continues; see [`Session`](super::Session). The books are
+/// in memory that the caller lends for `'w`.
 ///
 /// The device works on its own: what goes wrong there is told by the call that asks for a result
 /// ([`logits`](Sequences::logits), [`sample`](Sequences::sample)), as [`Error::Device`], and
-/// [`device_error`](Self::device_error) has the driver's words. After that the session gives nothing
-/// but this error; sessions on the CPU go on.
+/// [`device_error`](Self::device_error) has the driver's words. After that the session gives
+/// nothing but this error; sessions on the CPU go on.
 pub type CudaSession<'w, 'm> = Sequences<'w, 'm, LlamaCuda<'w, 'm>>;
 
 /// A decoder on a device and the memory of its sequences there.
@@ -131,8 +131,8 @@ impl Decoder for LlamaCuda<'_, '_> {
 }
 
 impl<'w, 'm> CudaSession<'w, 'm> {
-    /// The bytes of books that a session over a model with `config` needs under `limits`; keys, values
-    /// and activations are on the device.
+    /// The bytes of books that a session over a model with `config` needs under `limits`; keys,
+    /// values and activations are on the device.
     pub fn need(config: &Config, limits: &Limits) -> Need {
         let (outputs, history) = (config.vocab, limits.context);
         let bytes =
@@ -162,8 +162,8 @@ impl<'w, 'm> CudaSession<'w, 'm> {
     }
 
     /// Appends one token to each of several sequences and chooses the most likely next ones on the
-    /// device, into `next`, `[tokens]`: all that comes back is a number for each. There are no logits
-    /// afterwards.
+    /// device, into `next`, `[tokens]`: all that comes back is a number for each. There are no
+    /// logits afterwards.
     ///
     /// # Errors
     /// As [`step`](Sequences::step); [`Error::Length`] if `next` has not one place per token;

@@ -2,9 +2,10 @@
 //! opened at the first call. A program that links this builds, starts and tests on machines without
 //! CUDA, and hears why there is none from [`driver`].
 //!
-//! The library is `libcuda.so.1` where the system's loader finds it, or where some hosts keep it; with
-//! [`OVERRIDE`] set, that file and no other. One program can link this once: it *defines* `cuInit` and
-//! the others. It knows nothing of kernels, and systems other than Unix have no driver here.
+//! The library is `libcuda.so.1` where the system's loader finds it, or where some hosts keep it;
+//! with [`OVERRIDE`] set, that file and no other. One program can link this once: it *defines*
+//! `cuInit` and the others. It knows nothing of kernels, and systems other than Unix have no driver
+//! here.
 
 use core::ffi::{CStr, c_char, c_uint, c_void};
 use std::sync::OnceLock;

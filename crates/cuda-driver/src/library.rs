@@ -32,8 +32,8 @@ unsafe impl Sync for Library {}
 
 impl Library {
     fn open(name: &CStr) -> Result<Self, String> {
-        // SAFETY: `name` ends with a NUL. Constructors of the library run: it is the driver, or what
-        // the user named as one.
+        // SAFETY: `name` ends with a NUL. Constructors of the library run: it is the driver, or
+        // what the user named as one.
         let handle = unsafe { dlopen(name.as_ptr(), RTLD_NOW) };
         NonNull::new(handle).map(Self).ok_or_else(|| {
             // SAFETY: no arguments; what it returns is valid until this thread's next call.

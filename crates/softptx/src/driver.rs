@@ -1,8 +1,8 @@
-//! A software `libcuda.so.1`: the driver functions that `cust` calls for contexts, memory, modules and
-//! launches, over the interpreter. Load this library in the driver's place.
+//! A software `libcuda.so.1`: the driver functions that `cust` calls for contexts, memory, modules
+//! and launches, over the interpreter. Load this library in the driver's place.
 //!
-//! One device; everything is done when a call returns, whatever the stream. The text of an error is the
-//! whole report, line included. `SOFTPTX_MEMORY` is the device's memory in bytes,
+//! One device; everything is done when a call returns, whatever the stream. The text of an error is
+//! the whole report, line included. `SOFTPTX_MEMORY` is the device's memory in bytes,
 //! `SOFTPTX_LOSE_AFTER` the number of launches after which the device is lost.
 #![allow(non_snake_case, clippy::missing_safety_doc, reason = "the driver's own")]
 

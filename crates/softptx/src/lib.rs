@@ -1,12 +1,13 @@
-//! Runs PTX on the CPU and reports what hardware would not: accesses outside an allocation, misaligned
-//! ones, reads of memory or registers that nothing wrote, barriers and shuffles that not all threads
-//! reach, races in shared memory, instructions that are not known. Every report names the PTX line.
+//! Runs PTX on the CPU and reports what hardware would not: accesses outside an allocation,
+//! misaligned ones, reads of memory or registers that nothing wrote, barriers and shuffles that not
+//! all threads reach, races in shared memory, instructions that are not known. Every report names
+//! the PTX line.
 //!
-//! Two ways in: [`Module`] and [`launch`] for tests of kernels, and the C functions of `driver`, which
-//! make this library a `libcuda.so.1` that unmodified host code runs on. Threads of a block run warp by
-//! warp, blocks one after the other, so a result never depends on luck. It measures nothing: no clock,
-//! no caches, no memory model across blocks. Only what the kernels of this repository need is there;
-//! anything else is refused when a module is loaded.
+//! Two ways in: [`Module`] and [`launch`] for tests of kernels, and the C functions of `driver`,
+//! which make this library a `libcuda.so.1` that unmodified host code runs on. Threads of a block
+//! run warp by warp, blocks one after the other, so a result never depends on luck. It measures
+//! nothing: no clock, no caches, no memory model across blocks. Only what the kernels of this
+//! repository need is there; anything else is refused when a module is loaded.
 #![deny(unsafe_code)]
 
 mod block;

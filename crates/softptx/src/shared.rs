@@ -78,7 +78,7 @@ impl Shared {
 
 fn race(warp: u16, address: u64, what: &str) -> Fault {
     let text = format!(
-        "shared memory at {address:#x} is {what} by warp {warp} with no barrier after another warp's access"
+        "shared memory at {address:#x} is {what} by warp {warp}, no barrier after another's access"
     );
     Fault::new(0, Kind::Race, text)
 }

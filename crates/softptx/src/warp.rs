@@ -1,5 +1,5 @@
-//! 32 threads that run together. Where they part, those at the lowest instruction run first, so that
-//! they meet again as soon as they can.
+//! 32 threads that run together. Where they part, those at the lowest instruction run first, so
+//! that they meet again as soon as they can.
 
 use crate::block::Block;
 use crate::convert::convert;

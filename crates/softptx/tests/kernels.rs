@@ -1,5 +1,5 @@
-//! Every kernel in `ptx/` but the products against its formula in f64. What the kernels make of whole models is compared
-//! with the CPU path in the main crate's `tests/cuda.rs`.
+//! Every kernel in `ptx/` but the products against its formula in f64. What the kernels make of
+//! whole models is compared with the CPU path in the main crate's `tests/cuda.rs`.
 
 mod numbers;
 

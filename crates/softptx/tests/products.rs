@@ -1,4 +1,5 @@
-//! Products and embeddings of every format in `ptx/` against their formulas in f64, adapters included.
+//! Products and embeddings of every format in `ptx/` against their formulas in f64, adapters
+//! included.
 
 mod numbers;
 
@@ -110,8 +111,8 @@ fn dense(device: &mut Device, format: &str, rows: usize, cols: usize) -> Matrix 
     Matrix { parameters, weights, rows, cols }
 }
 
-/// Two adapters of two sequences at site 1 of 2: a plain one of rank 3 for sequence 0, one with gain and
-/// bias of rank 40 behind one of rank 2 for sequence 1, none for sequence 2.
+/// Two adapters of two sequences at site 1 of 2: a plain one of rank 3 for sequence 0, one with
+/// gain and bias of rank 40 behind one of rank 2 for sequence 1, none for sequence 2.
 struct Adapters {
     table: u64,
     /// Of each sequence: (a, b, bias, gain, scale, weight).

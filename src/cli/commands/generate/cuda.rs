@@ -1,4 +1,5 @@
-//! `lowrank generate --device cuda`: what differs from a decoder on the CPU. The rest is in `generate`.
+//! `lowrank generate --device cuda`: what differs from a decoder on the CPU. The rest is in
+//! `generate`.
 
 use std::sync::Arc;
 
