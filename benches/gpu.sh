@@ -38,9 +38,9 @@ prompt=$(head -c 256 README.md | tr -d '\n')
 for base in "$out/base.lrk" target/quickstart/*.lrk; do
     [ -f "$base" ] || continue
     echo "-- $base, $(wc -c <"$base") bytes, $card"
-    for run in 1 2 3; do
+    for _ in 1 2 3; do
         "$out/lowrank" generate --device cuda --base "$base" --prompt "$prompt" --tokens "$tokens" --json |
-            sed -n 's/.*"prefill_tokens_per_s": *\([0-9.]*\).*/prefill \1 tokens\/s/p; s/.*"decode_tokens_per_s": *\([0-9.]*\).*/decode \1 tokens\/s/p'
+            grep -oE '"(prefill|decode)_tokens_per_s": *[0-9.]+'
     done
 done
 echo "bytes read per token of the first: about $weights; times tokens/s is the bandwidth reached"
