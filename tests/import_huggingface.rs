@@ -609,7 +609,7 @@ fn configurations_that_are_not_supported_are_refused_by_key() {
         folder.config[key] = value;
         folder.refused(&exact(), &[&["config.json", key], parts].concat());
     };
-    with("model_type", json!("mamba"), &["\"mamba\"", "llama, qwen2, qwen3 and bert"]);
+    with("model_type", json!("mamba"), &["\"mamba\"", "llama, qwen2, qwen3 and the encoders bert"]);
     with("model_type", json!(7), &["a string was expected, found 7"]);
     with("model_type", json!(null), &["missing"]);
     with(
@@ -692,7 +692,7 @@ fn numbers_out_of_range_say_what_is_allowed() {
     with("vocab_size", json!(1u64 << 60), &["the vocabulary size"]);
     with("head_dim", json!(15), &["the head dimension is 15"]);
     with("rms_norm_eps", json!(0.0), &["epsilon"]);
-    with("rms_norm_eps", json!(1e300), &["epsilon"]);
+    with("rms_norm_eps", json!(1e300), &["rms_norm_eps", "32 bits"]);
     with("rope_parameters", json!({"rope_theta": -1.0}), &["the rotary base"]);
     with("bos_token_id", json!(96), &["token 96", "vocabulary of 96"]);
     with("eos_token_id", json!([2, 4000]), &["token 4000", "vocabulary of 96"]);

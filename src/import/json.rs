@@ -63,9 +63,12 @@ impl Json {
     }
 
     pub(crate) fn number(&self, key: &str) -> Result<Option<f32>, FileError> {
-        self.expect(key, "a number that 32 bits hold", |value| {
-            value.as_f64().map(|value| value as f32).filter(|value| value.is_finite())
-        })
+        match self.expect(key, "a number", Value::as_f64)? {
+            Some(value) if !(value as f32).is_finite() => {
+                Err(self.error(key, format!("{value:e} is more than 32 bits hold")))
+            }
+            value => Ok(value.map(|value| value as f32)),
+        }
     }
 
     pub(crate) fn count(&self, key: &str) -> Result<Option<usize>, FileError> {

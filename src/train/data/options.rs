@@ -71,6 +71,30 @@ impl Default for DataOptions {
     }
 }
 
+/// Refuses what has no effect on such data.
+fn check_effects(format: Format, task: Task, options: &DataOptions) -> Result<(), &'static str> {
+    let without_effect = [
+        (
+            options.completions_only && task == Task::Classify,
+            "completions-only has no effect on labels: it belongs to language models",
+        ),
+        (
+            options.completions_only && format == Format::Text,
+            "completions-only has no effect on .txt, which has no prompts: take .jsonl",
+        ),
+        (
+            options.packing && format.is_of_numbers(),
+            "packing has no effect on .csv, whose rows have one length",
+        ),
+        (
+            options.packing && format == Format::Text,
+            "packing has no effect on .txt, which is cut into windows of one length",
+        ),
+    ];
+    let idle = without_effect.iter().find(|(is_so, _)| *is_so);
+    idle.map_or(Ok(()), |(_, reason)| Err(*reason))
+}
+
 /// Refuses what the file's format, the task and the model cannot serve, and options that would have
 /// no effect.
 pub(super) fn check(
@@ -97,27 +121,7 @@ pub(super) fn check(
         }
         _ => {}
     }
-    let without_effect = [
-        (
-            options.completions_only && task == Task::Classify,
-            "completions-only has no effect on labels: it belongs to language models",
-        ),
-        (
-            options.completions_only && format == Format::Text,
-            "completions-only has no effect on .txt, which has no prompts: take .jsonl",
-        ),
-        (
-            options.packing && of_numbers,
-            "packing has no effect on .csv, whose rows have one length",
-        ),
-        (
-            options.packing && format == Format::Text,
-            "packing has no effect on .txt, which is cut into windows of one length",
-        ),
-    ];
-    if let Some((_, reason)) = without_effect.iter().find(|(is_so, _)| *is_so) {
-        return Err((*reason).into());
-    }
+    check_effects(format, task, options)?;
     if of_numbers {
         return Ok(());
     }
