@@ -35,12 +35,17 @@ JSON
 [ -f "$out/base.lrk" ] && [ -z "${GPU_DRY:-}" ] || "$out/lowrank" import "$out/float.lrk" -o "$out/base.lrk" --force
 weights=$(wc -c <"$out/base.lrk")
 prompt=$(head -c 256 README.md | tr -d '\n')
-for base in "$out/base.lrk" target/quickstart/*.lrk; do
-    [ -f "$base" ] || continue
-    echo "-- $base, $(wc -c <"$base") bytes, $card"
+measure() { # BASE, more arguments
+    echo "-- $*, $(wc -c <"$1") bytes, $card"
     for _ in 1 2 3; do
-        "$out/lowrank" generate --device cuda --base "$base" --prompt "$prompt" --tokens "$tokens" --json |
+        "$out/lowrank" generate --device cuda --base "$1" "${@:2}" --prompt "$prompt" --tokens "$tokens" --json |
             grep -oE '"(prefill|decode)_tokens_per_s": *[0-9.]+'
     done
-done
+}
+measure "$out/base.lrk"
+smollm2=target/quickstart
+if [ -f "$smollm2/base.lrk" ]; then
+    measure "$smollm2/base.lrk"
+    [ ! -f "$smollm2/pirate.lrk" ] || measure "$smollm2/base.lrk" --adapter "$smollm2/pirate.lrk"
+fi
 echo "bytes read per token of the first: about $weights; times tokens/s is the bandwidth reached"
