@@ -64,7 +64,7 @@ pub struct Request {
     pub tokens: usize,
     /// Texts that end the reply and are no part of it. Default: none.
     pub stops: Vec<String>,
-    /// How tokens are chosen. Default: always the most probable.
+    /// How tokens are chosen. Default: always the most probable, as `lowrank generate` does.
     pub sampling: SamplerOptions,
 }
 
@@ -169,8 +169,8 @@ impl Engine {
         Ok(Self { base, executor, options, tokenizer, adapters, session, room })
     }
 
-    /// Attaches an adapter under `name`, in place of one that had it. Copies no weights; what is
-    /// being generated meanwhile is not disturbed.
+    /// Attaches an adapter under `name`, in place of one that had it. Copies no weights; what was
+    /// read under the old one is read again.
     ///
     /// # Errors
     /// [`Error::OtherBase`], [`Error::UnknownSite`], [`Error::Shape`]; the old one stays.
