@@ -196,7 +196,7 @@ enum {
 #define LOWRANK_NUMBERS 5
 
 /**
- * `lowrank_features`: files, text and threads are there (the library was built with `std`).
+ * `lowrank_features`: files and threads are there (the library was built with `std`).
  */
 #define LOWRANK_FEATURE_STD 1
 
@@ -210,6 +210,21 @@ enum {
  * `lowrank_features`: objects refuse use by two threads at once for certain, not just mostly.
  */
 #define LOWRANK_FEATURE_LOCKS 4
+
+/**
+ * `lowrank_features`: texts, streams, chats and `lowrank_generate` are there (`text`).
+ */
+#define LOWRANK_FEATURE_TEXT 8
+
+/**
+ * `lowrank_features`: bases and adapters of other programs are imported (`import`).
+ */
+#define LOWRANK_FEATURE_IMPORT 16
+
+/**
+ * `lowrank_features`: training, evaluation and estimates of memory are there (`train`).
+ */
+#define LOWRANK_FEATURE_TRAIN 32
 
 /**
  * Every object's memory starts at a multiple of this.

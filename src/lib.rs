@@ -6,7 +6,7 @@
 //!
 //! # The walk of a weight
 //!
-//! 1. `import` (std) reads GGUF, Hugging Face and bitsandbytes models and PEFT or GGUF adapters.
+//! 1. `import` reads GGUF, Hugging Face and bitsandbytes models and PEFT or GGUF adapters.
 //! 2. [`quant`] says what 4-bit, 8-bit and 16-bit weights mean and makes them.
 //! 3. [`archive`] writes them into a file that is used in place: [`archive::ArchiveFile`] maps it,
 //!    [`model::llama::Llama::open`] checks it in microseconds.
@@ -28,10 +28,13 @@
 //! |---|---|---|
 //! | none | opening archives, adapters, sessions, sampling, kernels | `core` |
 //! | `alloc` | writing archives, quantizing, owned workspaces | an allocator |
-//! | `std` (default) | import, export, memory maps, threads, tokenizer and chat template, shared adapter sets | an operating system |
+//! | `std` | memory maps, threads, making adapters, shared adapter sets | an operating system |
+//! | `text` | tokenizer, chat templates, [`engine`] | |
+//! | `import` (default) | bases and adapters of other programs, and back; with `text` | |
+//! | `train` (default) | training, evaluation, estimates of memory; with `text` | |
 //! | `cli` | the `lowrank` program | |
 //! | `cuda` | Llama-family models on NVIDIA GPUs | at run time the CUDA driver |
-//! | `capi` | the C interface, `include/lowrank.h` | with `std` also files, text and threads |
+//! | `capi` | the C interface, `include/lowrank.h`, of what the other features have | |
 //! | `panic-handler` | a panic handler for static C libraries without `std` | no other panic handler |
 //!
 //! Features only add. None changes the archive format. The instruction set is chosen at run time;
@@ -46,6 +49,11 @@
 //! be changed in place.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![deny(unsafe_code)]
+// What `import` and `train` call of the rooms below them stays unused without them.
+#![cfg_attr(
+    all(feature = "std", not(all(feature = "import", feature = "train"))),
+    allow(dead_code, unused_imports)
+)]
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
@@ -54,11 +62,11 @@ pub mod adapter;
 pub mod archive;
 #[cfg(feature = "cuda")]
 pub mod cuda;
-#[cfg(feature = "std")]
+#[cfg(feature = "text")]
 pub mod engine;
 pub mod error;
 pub mod exec;
-#[cfg(feature = "std")]
+#[cfg(feature = "import")]
 pub mod export;
 #[cfg(feature = "capi")]
 #[allow(unsafe_code)]
@@ -68,12 +76,12 @@ pub mod file;
 #[cfg(feature = "std")]
 mod foreign;
 mod header;
-#[cfg(feature = "std")]
+#[cfg(feature = "import")]
 pub mod import;
 #[allow(unsafe_code)]
 pub mod kernel;
 pub mod model;
-#[cfg(feature = "std")]
+#[cfg(any(feature = "import", feature = "train"))]
 mod nearest;
 pub mod nn;
 pub mod quant;
@@ -81,13 +89,13 @@ pub mod quant;
 pub mod random;
 pub mod runtime;
 pub mod tensor;
-#[cfg(feature = "std")]
+#[cfg(feature = "text")]
 pub mod text;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 pub mod train;
 
 /// The guide: from the first model to training, C and firmware.
-#[cfg(all(feature = "std", any(doc, doctest)))]
+#[cfg(all(feature = "import", feature = "train", any(doc, doctest)))]
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
 

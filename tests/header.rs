@@ -24,7 +24,7 @@ const FILES: [&str; 15] = [
     "predictor",
     "panic",
 ];
-/// Those that only libraries built with `std` have.
+/// Those that only libraries built with `std` have, with `text`, `import` or `train` besides.
 const STD_FILES: [&str; 9] =
     ["file", "text", "chat", "generate", "import", "example", "train_options", "train", "measure"];
 /// Structs of options, and what their defaults ask for.

@@ -8,13 +8,19 @@ use super::memory::{Region, bytes_mut};
 use super::object::ALIGN;
 use crate::kernel::kernels;
 
-/// `lowrank_features`: files, text and threads are there (the library was built with `std`).
+/// `lowrank_features`: files and threads are there (the library was built with `std`).
 pub const LOWRANK_FEATURE_STD: u32 = 1;
 /// `lowrank_features`: an executor is used. Processors without atomic read-modify-write (Cortex-M0)
 /// run every lane themselves.
 pub const LOWRANK_FEATURE_EXECUTOR: u32 = 2;
 /// `lowrank_features`: objects refuse use by two threads at once for certain, not just mostly.
 pub const LOWRANK_FEATURE_LOCKS: u32 = 4;
+/// `lowrank_features`: texts, streams, chats and `lowrank_generate` are there (`text`).
+pub const LOWRANK_FEATURE_TEXT: u32 = 8;
+/// `lowrank_features`: bases and adapters of other programs are imported (`import`).
+pub const LOWRANK_FEATURE_IMPORT: u32 = 16;
+/// `lowrank_features`: training, evaluation and estimates of memory are there (`train`).
+pub const LOWRANK_FEATURE_TRAIN: u32 = 32;
 
 /// Every object's memory starts at a multiple of this.
 pub const LOWRANK_OBJECT_ALIGN: usize = 8;
@@ -37,14 +43,17 @@ pub extern "C" fn lowrank_version() -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn lowrank_features() -> u32 {
     let mut features = 0;
-    if cfg!(feature = "std") {
-        features |= LOWRANK_FEATURE_STD;
-    }
-    if cfg!(target_has_atomic = "ptr") {
-        features |= LOWRANK_FEATURE_EXECUTOR;
-    }
-    if cfg!(target_has_atomic = "8") {
-        features |= LOWRANK_FEATURE_LOCKS;
+    for (bit, is_there) in [
+        (LOWRANK_FEATURE_STD, cfg!(feature = "std")),
+        (LOWRANK_FEATURE_EXECUTOR, cfg!(target_has_atomic = "ptr")),
+        (LOWRANK_FEATURE_LOCKS, cfg!(target_has_atomic = "8")),
+        (LOWRANK_FEATURE_TEXT, cfg!(feature = "text")),
+        (LOWRANK_FEATURE_IMPORT, cfg!(feature = "import")),
+        (LOWRANK_FEATURE_TRAIN, cfg!(feature = "train")),
+    ] {
+        if is_there {
+            features |= bit;
+        }
     }
     features
 }

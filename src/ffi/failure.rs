@@ -124,7 +124,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-#[cfg(feature = "std")]
+#[cfg(feature = "text")]
 impl From<crate::text::TextError> for Failure {
     fn from(error: crate::text::TextError) -> Self {
         Self::Said(Refusal::Text, error.0)

@@ -6,7 +6,7 @@
 //! `memory` checks pointers, `object` keeps objects in foreign memory, `options` reads structs that
 //! carry their size, `running` is what sessions, encoders, recurrent sessions and predictors share,
 //! `family` tells families apart, `failure` turns errors into codes and numbers; every other file
-//! is one chapter of the header. Files, text, threads, import and training need `std`.
+//! is one chapter of the header. Files and threads need `std`, text, import and training the features of those names.
 //!
 //! What cannot be checked is the caller's promise: that a pointer which is not null is valid for
 //! the length that comes with it, that archives stay where they are and unchanged as long as
@@ -21,25 +21,25 @@
 mod about;
 mod adapter;
 mod base;
-#[cfg(feature = "std")]
+#[cfg(feature = "text")]
 mod chat;
 mod choice;
 mod encoder;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 mod example;
 mod executor;
 mod failure;
 mod family;
 #[cfg(feature = "std")]
 mod file;
-#[cfg(feature = "std")]
+#[cfg(feature = "text")]
 mod generate;
-#[cfg(feature = "std")]
+#[cfg(feature = "import")]
 mod import;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 mod job;
 mod limits;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 mod measure;
 mod memory;
 mod object;
@@ -53,34 +53,34 @@ mod running;
 mod sampler;
 mod session;
 mod set;
-#[cfg(feature = "std")]
+#[cfg(feature = "text")]
 mod text;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 mod train;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 mod train_options;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 mod train_run;
 
 pub use about::*;
 pub use adapter::*;
 pub use base::*;
-#[cfg(feature = "std")]
+#[cfg(feature = "text")]
 pub use chat::*;
 pub use choice::*;
 pub use encoder::*;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 pub use example::*;
 pub use executor::*;
 pub use failure::*;
 #[cfg(feature = "std")]
 pub use file::*;
-#[cfg(feature = "std")]
+#[cfg(feature = "text")]
 pub use generate::*;
-#[cfg(feature = "std")]
+#[cfg(feature = "import")]
 pub use import::*;
 pub use limits::*;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 pub use measure::*;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 pub use panic::*;
@@ -90,9 +90,9 @@ pub use requests::*;
 pub use sampler::*;
 pub use session::*;
 pub use set::*;
-#[cfg(feature = "std")]
+#[cfg(feature = "text")]
 pub use text::*;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 pub use train::*;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 pub use train_options::*;

@@ -48,9 +48,9 @@ fn exp_below_zero(z: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     extern crate std;
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     use std::{vec, vec::Vec};
 
     use super::*;
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!((gelu(1e30).0, gelu(-1e30).0.abs() < 1e-6), (1e30, true));
     }
 
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     #[test]
     fn kernels_agree_to_the_bit() {
         let x: Vec<f32> = (-1000..1003).map(|i| i as f32 * 0.011).collect();

@@ -31,7 +31,7 @@ impl LayerNorm<'_> {
     /// The backward pass of [`forward`](Self::forward): of every row of x, `[n, dim]`, dy becomes
     /// dx. With i = 1/√(var + ε), n = (x − mean)·i and g = w ⊙ dy: `dx = i·(g − mean(g) − n·mean(g
     /// ⊙ n))`.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     #[inline(always)]
     pub(crate) fn backward(&self, x: &[f32], d: &mut [f32]) {
         let width = self.weight.len();
@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     #[test]
     fn the_way_back_agrees_with_f64_and_kernels_with_both() {
         let kernels = crate::kernel::kernels();

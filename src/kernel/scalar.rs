@@ -43,10 +43,10 @@ pub(super) static SCALAR: Kernels = Kernels {
     dots_i8,
     silu_mul,
     gelu: None,
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     gelu_and_derivative,
     layer_norm: None,
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     layer_norm_back: |norm, x, d| norm.backward(x, d),
 };
 
@@ -225,7 +225,7 @@ pub(super) fn gelu(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = super::gelu(*x).0);
 }
 
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 #[inline(always)]
 pub(super) fn gelu_and_derivative(x: &mut [f32], y: &mut [f32]) {
     x.iter_mut().zip(y).for_each(|(x, y)| (*y, *x) = super::gelu(*x));

@@ -56,11 +56,11 @@ pub struct Kernels {
     pub(super) silu_mul: unsafe fn(&mut [f32], &[f32]),
     /// As `softmax`.
     pub(super) gelu: Option<unsafe fn(&mut [f32])>,
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     pub(super) gelu_and_derivative: unsafe fn(&mut [f32], &mut [f32]),
     /// As `softmax`.
     pub(super) layer_norm: Option<unsafe fn(&LayerNorm<'_>, &mut [f32])>,
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     pub(super) layer_norm_back: unsafe fn(&LayerNorm<'_>, &[f32], &mut [f32]),
 }
 

@@ -183,7 +183,7 @@ impl Kernels {
     }
 
     /// yᵢ ← GELU(xᵢ) and xᵢ ← GELU'(xᵢ), over the shorter length: what training asks for.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     #[inline]
     pub fn gelu_and_derivative(&self, x: &mut [f32], y: &mut [f32]) {
         let n = x.len().min(y.len());
@@ -201,7 +201,7 @@ impl Kernels {
     }
 
     /// [`LayerNorm::backward`] of every row of x, `[n, dim]`: dy becomes dx in place.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     pub(crate) fn layer_norm_back(&self, norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {
         // SAFETY: as in `dot`.
         unsafe { (self.layer_norm_back)(norm, x, d) }

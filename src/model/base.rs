@@ -92,7 +92,7 @@ impl<'a> AnyBase<'a> {
     }
 }
 
-#[cfg(all(test, feature = "std"))]
+#[cfg(all(test, feature = "import"))]
 mod tests {
     use super::*;
     use crate::archive::to_buffer;

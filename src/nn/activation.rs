@@ -51,7 +51,7 @@ impl Activation {
     }
 }
 
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 impl Activation {
     /// Its value and its derivative at x.
     #[inline]

@@ -14,7 +14,7 @@ mod rope;
 
 pub use activation::Activation;
 pub(crate) use activation::activate;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 pub(crate) use activation::apply_all;
 pub(crate) use attention::attend;
 pub use cache::KvFormat;

@@ -48,7 +48,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// A matrix of this shape that holds `values` instead, `[rows, cols]`.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     pub(crate) fn with_floats<'b>(&self, values: &'b [f32]) -> Matrix<'b> {
         debug_assert_eq!(values.len(), self.rows * self.cols);
         Matrix::trusted(self.rows, self.cols, Values::F32(values))

@@ -124,7 +124,7 @@ pub(in crate::kernel) fn gelu(x: &mut [f32]) {
 }
 
 /// As [`gelu`].
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 #[target_feature(enable = "avx2")]
 pub(in crate::kernel) fn gelu_and_derivative(x: &mut [f32], y: &mut [f32]) {
     scalar::gelu_and_derivative(x, y);

@@ -47,10 +47,10 @@ pub(super) static AVX2: Kernels = Kernels {
     dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
     gelu: Some(exp::gelu),
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     gelu_and_derivative: exp::gelu_and_derivative,
     layer_norm: Some(layer_norm),
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     layer_norm_back,
 };
 
@@ -61,7 +61,7 @@ fn layer_norm(norm: &LayerNorm<'_>, x: &mut [f32]) {
 }
 
 /// As [`layer_norm`].
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 #[target_feature(enable = "avx2")]
 fn layer_norm_back(norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {
     norm.backward(x, d);

@@ -45,10 +45,10 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     dots_i8: mix::dots_i8,
     silu_mul: exp::silu_mul,
     gelu: Some(gelu),
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     gelu_and_derivative,
     layer_norm: Some(layer_norm),
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     layer_norm_back,
 };
 
@@ -89,7 +89,7 @@ fn gelu(x: &mut [f32]) {
 }
 
 /// As [`gelu`].
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn gelu_and_derivative(x: &mut [f32], y: &mut [f32]) {
     scalar::gelu_and_derivative(x, y);
@@ -102,7 +102,7 @@ fn layer_norm(norm: &LayerNorm<'_>, x: &mut [f32]) {
 }
 
 /// As [`gelu`].
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn layer_norm_back(norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {
     norm.backward(x, d);

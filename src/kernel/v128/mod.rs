@@ -23,7 +23,7 @@ mod tile;
 mod vector;
 
 use super::form::Form;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 use super::scalar;
 use super::scales::INT8_GROUP;
 use super::{Input, Kernels};
@@ -124,10 +124,10 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         dots_i8: mix::dots_i8::<S>,
         silu_mul: exp::silu_mul::<S>,
         gelu: None,
-        #[cfg(feature = "std")]
+        #[cfg(feature = "train")]
         gelu_and_derivative: scalar::gelu_and_derivative,
         layer_norm: None,
-        #[cfg(feature = "std")]
+        #[cfg(feature = "train")]
         layer_norm_back: |norm, x, d| norm.backward(x, d),
     }
 }

@@ -82,7 +82,7 @@ impl Architecture {
     }
 
     /// The derivative of [`activate_pooled`](Self::activate_pooled) where it gave `out`.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "train")]
     pub(super) fn pooled_slope(self, out: f32) -> f32 {
         match self {
             Self::DistilBert => f32::from(u8::from(out > 0.0)),

@@ -9,10 +9,10 @@
 mod architecture;
 mod config;
 pub(crate) mod forward;
-#[cfg(feature = "std")]
+#[cfg(feature = "import")]
 pub(crate) mod import;
 pub mod schema;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 mod train;
 
 use core::fmt;

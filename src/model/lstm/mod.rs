@@ -7,10 +7,10 @@
 
 mod config;
 pub(crate) mod forward;
-#[cfg(feature = "std")]
+#[cfg(feature = "import")]
 pub(crate) mod import;
 pub mod schema;
-#[cfg(feature = "std")]
+#[cfg(feature = "train")]
 mod train;
 
 use core::fmt;

@@ -18,7 +18,7 @@ pub(super) const FACTS: Facts = Facts {
     scale: 0,
     nested: 0,
     // The copy that is compared with it may be bf16.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "import")]
     rounding: [0.004, 0.0, 1e-7],
 };
 

@@ -22,7 +22,7 @@ pub(super) const FACTS: Facts = Facts {
     scale: 2,
     nested: 0,
     // Half a step is 0.0039; scales below f16's normal range are off by up to 3e-8.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "import")]
     rounding: [0.006, 0.0, 4e-6],
 };
 

@@ -55,7 +55,7 @@ pub(crate) struct Facts {
     nested: u64,
     /// The largest error of a weight: relative to the largest of its block and of its tensor, and
     /// absolute.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "import")]
     pub(crate) rounding: [f32; 3],
 }
 
@@ -128,7 +128,7 @@ impl Format {
 
     /// The largest error of a weight: relative to the largest of its block and of its tensor, and
     /// absolute.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "import")]
     pub(crate) const fn rounding(self) -> [f32; 3] {
         facts!(self, facts => facts.rounding)
     }

@@ -23,7 +23,7 @@ pub(super) const FACTS: Facts = Facts {
     nested: 4,
     // Half the widest gap of the codebook is 0.152 of the scale; nested scales are off by up to
     // 0.0071 of their group's largest.
-    #[cfg(feature = "std")]
+    #[cfg(feature = "import")]
     rounding: [0.16, 0.01, 0.0],
 };
 
