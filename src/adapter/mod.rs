@@ -1,4 +1,21 @@
 //! Low-rank adapters: opened archives, and the sets that sessions choose from.
+//!
+//! | set | slots | changed by | adapters |
+//! |---|---|---|---|
+//! | [`AdapterSet`] | the caller's | whoever has it `&mut` | borrow their archive |
+//! | `SharedSet` (`std`) | its own | any thread, compare-and-swap on generations | own their archive |
+//!
+//! ```
+//! use lowrank::adapter::Adapter;
+//! # use lowrank::archive::ArchiveFile;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let file = ArchiveFile::open("assets/tiny-pirate.lrk")?;
+//! let adapter = Adapter::open(&file)?;
+//! let layer = adapter.targets().next().unwrap();
+//! println!("{}: {}, rank {}", adapter.name(), adapter.method(), layer.rank);
+//! # Ok(())
+//! # }
+//! ```
 
 #[cfg(feature = "std")]
 mod build;

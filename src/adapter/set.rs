@@ -212,6 +212,35 @@ impl fmt::Display for AttachError {
 impl core::error::Error for AttachError {}
 
 /// Attached adapters of one base, in the caller's slots.
+///
+/// ```
+/// use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
+/// # use lowrank::archive::ArchiveFile;
+/// # use lowrank::model::llama::Llama;
+/// # use lowrank::runtime::{Limits, Memory, Serial, Session, need};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let base = ArchiveFile::open("assets/tiny.lrk")?;
+/// # let (pirate, notes) =
+/// #     (ArchiveFile::open("assets/tiny-pirate.lrk")?, ArchiveFile::open("assets/tiny-notes.lrk")?);
+/// let model = Llama::open(&base)?;
+/// let mut slots = [Slot::EMPTY; 4];
+/// let mut set = AdapterSet::new(&mut slots, &model);
+/// let first = set.attach(0, Adapter::open(&pirate)?)?;
+/// set.attach(1, Adapter::open(&notes)?)?;
+///
+/// # let limits = Limits { batch: 2, ..Limits::new(64) };
+/// # let mut memory = Memory::new(need(model.config(), &limits));
+/// # let mut session = Session::new(model, &limits, memory.as_mut(), &Serial)?;
+/// session.select(0, &set, &[Choice::slot(0)])?;
+/// session.select(1, &set, &[Choice { weight: 0.5, ..Choice::slot(1) }])?;
+///
+/// // Another adapter in place of the first, if nobody was faster. Sequence 0 keeps what it has
+/// // until it selects again.
+/// set.replace(0, first, Adapter::open(&notes)?)?;
+/// assert!(set.replace(0, first, Adapter::open(&pirate)?).is_err());
+/// # Ok(())
+/// # }
+/// ```
 pub struct AdapterSet<'s, 'a> {
     slots: &'s mut [Slot<'a>],
     base: &'s dyn Base,

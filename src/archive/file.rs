@@ -23,6 +23,18 @@ pub(crate) fn map(path: &Path) -> Result<memmap2::Mmap, FileError> {
 /// An archive file in memory, read-only: mapped, or a copy. Dereferences to its bytes,
 /// page-aligned.
 ///
+/// ```
+/// use lowrank::archive::ArchiveFile;
+/// use lowrank::model::llama::Llama;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let file = ArchiveFile::open("assets/tiny.lrk")?;
+/// let model = Llama::open(&file)?; // checked, not copied
+/// assert_eq!(model.config().vocab, 258);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// The file must not be changed while it is mapped: replace it by rename, as [`write_file`] does.
 #[derive(Debug)]
 pub struct ArchiveFile {

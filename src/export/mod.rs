@@ -1,4 +1,4 @@
-//! Exporting adapters and bases for other programs. `std` only.
+//! Exporting adapters and bases for other programs. Feature `import`.
 
 mod bitsandbytes;
 mod peft;

@@ -1,4 +1,4 @@
-//! Importing models and adapters from the formats they are published in. `std` only.
+//! Importing models and adapters from the formats they are published in. Feature `import`.
 //!
 //! [`import()`] takes any model that is supported, and says what it is by itself; [`import_peft`] and
 //! [`import_gguf_adapter`] take adapters. A [`Source`] is a decoder in a foreign format, seen through

@@ -1,4 +1,4 @@
-//! The tokenizer: strings to token ids and back, and chat templates. `std` only.
+//! The tokenizer: strings to token ids and back, and chat templates. Feature `text`.
 //!
 //! Everything comes from the base's archive: tokenizer, template, special tokens, and the rule
 //! about the begin-of-sequence token.
@@ -44,6 +44,27 @@ impl fmt::Display for TextError {
 impl std::error::Error for TextError {}
 
 /// Encodes, decodes and renders for one base.
+///
+/// ```
+/// # use lowrank::{archive::ArchiveFile, model::llama::Llama};
+/// use lowrank::text::Tokenizer;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let base = ArchiveFile::open("assets/tiny.lrk")?;
+/// let model = Llama::open(&base)?;
+/// let tokenizer = Tokenizer::new(&model)?;
+/// let tokens = tokenizer.encode_prompt("A duck and a boat")?;
+/// assert_eq!(tokenizer.decode(&tokens, false)?, "A duck and a boat");
+///
+/// // Tokens that come one by one: a piece is whole characters.
+/// let mut stream = tokenizer.stream();
+/// let mut text = String::new();
+/// for token in tokens {
+///     text += &stream.push(token)?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[doc(alias = "chat template")]
 #[derive(Debug)]
 pub struct Tokenizer {

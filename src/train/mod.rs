@@ -1,4 +1,4 @@
-//! Training adapters, and whole models, on the device. `std` only.
+//! Training adapters, and whole models, on the device. Feature `train`.
 
 pub(crate) mod attention;
 pub(crate) mod body;

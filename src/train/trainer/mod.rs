@@ -69,6 +69,37 @@ pub struct Parameter {
 }
 
 /// Trains adapters (or, with [`Method::Full`](super::Method::Full), the weights) of one base.
+///
+/// [`run`](super::run()) makes a whole run; here, single steps:
+///
+/// ```
+/// # use lowrank::{archive::ArchiveFile, model::llama::Llama, runtime::Serial, text::Tokenizer};
+/// use lowrank::train::data::{Batch, Inputs, IGNORE, Targets};
+/// use lowrank::train::{Method, Options, Trainer};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let base = ArchiveFile::open("assets/tiny.lrk")?;
+/// let model = Llama::open(&base)?;
+/// let options = Options { learning_rate: 1e-2, ..Options::new(Method::QLora) };
+/// let mut trainer = Trainer::new(model, options, Vec::new())?;
+///
+/// let tokens = Tokenizer::new(&model)?.encode_prompt("The duck sails a boat.")?;
+/// let next = tokens[1..].iter().copied().chain([IGNORE]).collect();
+/// let batch = Batch {
+///     starts: vec![0, tokens.len()],
+///     inputs: Inputs::Tokens(tokens),
+///     targets: Targets::Next(next),
+/// };
+/// let first = trainer.step(&Serial, &[batch.clone()], 1.0)?.loss;
+/// for _ in 0..5 {
+///     trainer.step(&Serial, &[batch.clone()], 1.0)?;
+/// }
+/// let last = trainer.step(&Serial, &[batch], 1.0)?.loss;
+/// assert!(last < first);
+/// let adapter = trainer.archive("duck", None)?; // for `Adapter::open`, or a file
+/// # Ok(())
+/// # }
+/// ```
 pub struct Trainer<'a> {
     network: Box<dyn Network + Send + Sync + 'a>,
     options: Options,
