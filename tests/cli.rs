@@ -290,6 +290,38 @@ fn a_float_archive_is_imported_to_four_bits() {
 }
 
 #[test]
+fn fitted_scales_are_four_bits_like_the_others_and_are_told() {
+    let folder = Folder::new();
+    let source = golden("gguf/tiny-llama.gguf");
+    let source = source.to_str().unwrap();
+    let [float, fitted, again, exported, back] =
+        ["float.lrk", "fitted.lrk", "again.lrk", "exported", "back.lrk"].map(|n| folder.file(n));
+    stdout(&["import", source, "-o", &float, "--weights", "f32", "--embedding", "f32"]);
+    stdout(&["import", source, "-o", &fitted, "--fit"]);
+    stdout(&["import", &float, "-o", &again, "--fit"]);
+    let facts = |path: &str| -> Value {
+        serde_json::from_str(&stdout(&["inspect", path, "--json"])).unwrap()
+    };
+    let (plain, fitted_facts) = (facts(&folder.file("base.lrk")), facts(&fitted));
+    assert_eq!(fitted_facts["fingerprint"], facts(&again)["fingerprint"]);
+    assert_ne!(fitted_facts["fingerprint"], plain["fingerprint"]);
+    assert_eq!(fitted_facts["bytes"], plain["bytes"]);
+    let scales = |facts: &Value| facts["weights"]["nf4"]["scales"].clone();
+    assert_eq!((scales(&plain), scales(&fitted_facts)), (json!("absmax"), json!("fitted")));
+
+    // Other programs read it: a bitsandbytes checkpoint, and the same numbers back from it.
+    stdout(&["export", &fitted, "--format", "bitsandbytes", "-o", &exported]);
+    stdout(&["import", &exported, "-o", &back, "--embedding", "int8", "--without-tokenizer"]);
+    assert_eq!(facts(&back)["fingerprint"], fitted_facts["fingerprint"]);
+    let refused = failure(&["import", &exported, "-o", &folder.file("x.lrk"), "--fit"]);
+    assert!(refused.contains("taken over as they are"), "{refused}");
+    let idle =
+        failure(&["import", source, "-o", &folder.file("x.lrk"), "--fit", "--weights", "f16"]);
+    assert!(idle.contains("--fit has no effect"), "{idle}");
+    assert!(!Path::new(&folder.file("x.lrk")).exists());
+}
+
+#[test]
 fn chat_swaps_adapters_and_survives_what_is_typed() {
     let folder = Folder::new();
     let base = with_template(&folder);

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use lowrank::quant::{Format, Layout, OwnedMatrix, OwnedScales, OwnedValues, double, nf4};
+use lowrank::quant::{
+    BlockScale, Format, Layout, OwnedMatrix, OwnedScales, OwnedValues, Quantization, double, nf4,
+};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
 
@@ -247,5 +249,46 @@ fn payloads_of_absurd_shapes_are_large_and_do_not_overflow() {
                 assert!(format.payload(count, block).0 >= least, "{format:?} {count} {block}");
             }
         }
+    }
+}
+
+/// Σ (w − what is stored)² in f64.
+fn squared_error(weights: &[f32], stored: &OwnedMatrix) -> f64 {
+    let difference = |(w, s): (&f32, f32)| f64::from(w - s).powi(2);
+    weights.iter().zip(dequantize(stored)).map(difference).sum()
+}
+
+proptest! {
+    /// Whatever the shape (blocks across rows, a last block cut short, an odd number of weights)
+    /// and the size of the weights.
+    #[test]
+    fn fitted_scales_leave_less_error_than_the_largest_weight(
+        rows in 1usize..6,
+        cols in 1usize..200,
+        block in prop::sample::select(vec![32usize, 64, 256]),
+        nested in any::<bool>(),
+        exponent in -20i32..20,
+        seed in any::<u64>(),
+    ) {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        let size = 2f32.powi(exponent);
+        let weights: Vec<f32> = (0..rows * cols).map(|_| (next() + next() + next()) * size).collect();
+        let stored = |scale| {
+            let format = if nested { Format::Nf4 } else { Format::Nf4Plain };
+            let how = Quantization { block, scale, ..Quantization::new(format) };
+            OwnedMatrix::quantize_pieces(&how, rows, cols, &mut |first, out| {
+                out.copy_from_slice(&weights[first..][..out.len()]);
+            })
+            .unwrap()
+        };
+        let plain = squared_error(&weights, &stored(BlockScale::Absmax));
+        let fitted = squared_error(&weights, &stored(BlockScale::Fitted));
+        // Scales of 8 bits cost some of it; those of either sign are further apart.
+        let most = if nested { 1.1 } else { 1.0 + 1e-5 };
+        prop_assert!(fitted <= plain * most, "{fitted} {plain}");
     }
 }

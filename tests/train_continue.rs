@@ -129,6 +129,26 @@ fn a_classifier_goes_on_with_its_labels_in_any_order() {
 }
 
 #[test]
+fn a_classifier_alone_gets_layers_and_keeps_its_own_values() {
+    let archive = base(&CONFIG, Format::Nf4, Format::Nf4, 3);
+    let model = Llama::open(&archive).unwrap();
+    let mut first = trainer(&archive, &Options::new(Method::QLora), &["bad", "good"]);
+    train(&mut first, &batch(Next::Class(vec![1, 0])));
+    let mut head = first.adapter("head", None);
+    head.targets.clear();
+    let options = Options { rank: 3, ..Options::continuing(start(&head, &model)) };
+    let second = trainer(&archive, &options, &["bad", "good"]);
+    let of = |trainer: &Trainer<'_>, part: Part| -> Vec<f32> {
+        let all = trainer.parameters().filter(|parameter| parameter.part == part);
+        all.flat_map(|parameter| trainer.values()[parameter.range].to_vec()).collect()
+    };
+    assert_eq!(of(&first, Part::ClassifierWeight), of(&second, Part::ClassifierWeight));
+    let layers = second.parameters().filter(|parameter| parameter.part == Part::A).count();
+    assert_eq!(layers, first.parameters().filter(|parameter| parameter.part == Part::A).count());
+    assert!(second.adapter("second", None).targets.values().all(|target| target.rank == 3));
+}
+
+#[test]
 fn what_it_cannot_go_on_with_is_refused() {
     let archive = base(&CONFIG, Format::Nf4, Format::Nf4, 3);
     let other = base(&CONFIG, Format::Nf4, Format::Nf4, 4);

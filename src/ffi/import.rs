@@ -17,7 +17,7 @@ use crate::import::{
 };
 use crate::model::bert::Bert;
 use crate::model::llama::Llama;
-use crate::quant::{BLOCK, Format};
+use crate::quant::{BLOCK, BlockScale, Format};
 
 /// `factors`: A and B keep the source's type, f32 or f16.
 pub const LOWRANK_FACTORS_AS_IS: u32 = 0;
@@ -179,8 +179,9 @@ pub struct lowrank_import_options {
     pub embedding: u32,
     /// Not 0: read no tokenizer.
     pub without_tokenizer: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Not 0: the scales of nf4 blocks are chosen by the error they leave, not by the largest
+    /// weight (`lowrank import --fit`).
+    pub fit: u32,
 }
 
 // SAFETY: begins with its size; numbers without padding.
@@ -201,7 +202,7 @@ pub fn lowrank_import_options_default() -> lowrank_import_options {
         weights: LOWRANK_FORMAT_DEFAULT,
         embedding: LOWRANK_FORMAT_DEFAULT,
         without_tokenizer: 0,
-        reserved: 0,
+        fit: 0,
     }
 }
 
@@ -242,6 +243,7 @@ pub unsafe extern "C" fn lowrank_base_import(
             weights: format_of(c.weights, usual.weights)?,
             embedding: format_of(c.embedding, usual.embedding)?,
             block: c.block,
+            scale: if c.fit != 0 { BlockScale::Fitted } else { BlockScale::Absmax },
             keep_skipped_weights: c.weights == LOWRANK_FORMAT_DEFAULT,
             keep_skipped_embedding: c.embedding == LOWRANK_FORMAT_DEFAULT,
             allow_missing_tokenizer: c.without_tokenizer != 0,

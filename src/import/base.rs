@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::file::{FileError, ToOutput};
 use crate::model::Family;
 use crate::model::stored::{Frame, Parts};
-use crate::quant::{BLOCK, Format};
+use crate::quant::{BLOCK, BlockScale, Format};
 
 /// How a base is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,9 @@ pub struct BaseOptions {
     pub embedding: Format,
     /// Weights per block: a power of two from 32 to 4096.
     pub block: usize,
+    /// How NF4 chooses the scale of a block. [`BlockScale::Fitted`] refuses weights that are in NF4
+    /// already.
+    pub scale: BlockScale,
     /// Linear layers that a bitsandbytes checkpoint left in float (`llm_int8_skip_modules`) stay
     /// so where `weights` is a quantized format.
     pub keep_skipped_weights: bool,
@@ -46,6 +49,7 @@ impl Default for BaseOptions {
             weights: Format::Nf4,
             embedding: Format::Int8,
             block: BLOCK,
+            scale: BlockScale::Absmax,
             keep_skipped_weights: true,
             keep_skipped_embedding: true,
             allow_missing_tokenizer: false,

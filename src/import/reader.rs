@@ -9,7 +9,7 @@ use super::{Pieces, Source, Tensor};
 use crate::archive::schema;
 use crate::error::Error;
 use crate::file::FileError;
-use crate::quant::{Format, Layout, OwnedMatrix};
+use crate::quant::{BlockScale, Format, Layout, OwnedMatrix, Quantization};
 
 /// Tensors by transformers' names; see [`Source`] for what is promised of them.
 pub(crate) trait Tensors {
@@ -182,6 +182,11 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
                 let view = matrix.view();
                 self.check_shape(&name, &[view.rows(), view.cols()], &[rows, cols])?;
                 if matches!(format, Format::Nf4 | Format::Nf4Plain) {
+                    if self.options.scale != BlockScale::Absmax {
+                        let why = "its codes and scales are taken over as they are: nothing can be \
+                                   fitted to weights that are lost";
+                        return Err(FileError::format(self.source.path(), &name, why));
+                    }
                     return Ok(Some(matrix.with_layout(Layout::Split64)));
                 }
                 self.quantized(&name, (rows, cols), format, &mut |first, mut out| {
@@ -203,7 +208,8 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
         format: Format,
         read: &mut dyn FnMut(usize, &mut [f32]),
     ) -> Result<Option<OwnedMatrix>, FileError> {
-        OwnedMatrix::quantize_pieces(format, self.options.block, rows, cols, read)
+        let BaseOptions { block, scale, .. } = *self.options;
+        OwnedMatrix::quantize_pieces(&Quantization { format, block, scale }, rows, cols, read)
             .map(Some)
             .map_err(|error| self.refused(name, error))
     }

@@ -9,19 +9,20 @@ use crate::error::Result;
 use crate::model::stored::Parts;
 use crate::model::{AnyBase, Family, Opened, with_family};
 use crate::nn::Linear;
-use crate::quant::{BLOCK, Format, Matrix, OwnedMatrix};
+use crate::quant::{BlockScale, Format, Matrix, OwnedMatrix, Quantization};
 
 /// A float base as `lowrank import` makes it by default: linear layers in NF4, embedding and output
-/// head in 8 bits; `None` if its linear layers are no floats.
+/// head in 8 bits; `None` if its linear layers are no floats. `scale` is how NF4 chooses the scale
+/// of a block.
 ///
 /// # Errors
 /// Those of the writers.
-pub fn with_nf4(base: &AnyBase<'_>) -> Result<Option<Buffer>> {
+pub fn with_nf4(base: &AnyBase<'_>, scale: BlockScale) -> Result<Option<Buffer>> {
     let first = base.as_base().weight_at(0);
     if !first.is_some_and(|weight| matches!(weight.format(), Format::F32 | Format::F16)) {
         return Ok(None);
     }
-    with_family!(base, model => requantized(model)).map(Some)
+    with_family!(base, model => requantized(model, scale)).map(Some)
 }
 
 /// A base whose weights at its sites are replaced.
@@ -42,12 +43,13 @@ impl<F: Family> Parts for Requantized<'_, F> {
     }
 }
 
-fn requantized<F: Family>(model: &Opened<'_, F>) -> Result<Buffer> {
+fn requantized<F: Family>(model: &Opened<'_, F>, scale: BlockScale) -> Result<Buffer> {
     let mut weights = BTreeMap::new();
     for site in 0..model.sites() {
         if let Some((weight, is_edge)) = model.own_weight(site) {
             let format = if is_edge { Format::Int8 } else { Format::Nf4 };
-            weights.insert(site, converted(weight, format)?);
+            let how = Quantization { scale, ..Quantization::new(format) };
+            weights.insert(site, converted(weight, &how)?);
         }
     }
     let stop: Vec<u32> = model.stop_tokens().collect();
@@ -56,11 +58,14 @@ fn requantized<F: Family>(model: &Opened<'_, F>) -> Result<Buffer> {
 }
 
 /// A matrix in another format.
-fn converted(weight: Matrix<'_>, format: Format) -> Result<OwnedMatrix> {
-    let mut floats = vec![0.0; weight.rows() * weight.cols()];
-    floats
-        .chunks_exact_mut(weight.cols())
-        .enumerate()
-        .for_each(|(row, out)| weight.read(row, 0, out));
-    OwnedMatrix::quantize(format, BLOCK, weight.rows(), weight.cols(), &floats)
+fn converted(weight: Matrix<'_>, how: &Quantization) -> Result<OwnedMatrix> {
+    let (rows, cols) = (weight.rows(), weight.cols());
+    OwnedMatrix::quantize_pieces(how, rows, cols, &mut |first, mut out| {
+        let mut at = first;
+        while !out.is_empty() {
+            let (now, rest) = out.split_at_mut(out.len().min(cols - at % cols));
+            weight.read(at / cols, at % cols, now);
+            (at, out) = (at + now.len(), rest);
+        }
+    })
 }

@@ -19,7 +19,7 @@ mod owned;
 
 pub(crate) use format::Parts;
 pub use format::int8::Int8;
-pub use format::nf4::{Nf4, Scales};
+pub use format::nf4::{BlockScale, Nf4, Scales};
 #[cfg(feature = "std")]
 pub(crate) use format::reorder;
 pub use format::{Format, Layout, Values, int8, nf4};
@@ -27,7 +27,7 @@ pub use format::{Format, Layout, Values, int8, nf4};
 pub use format::{OwnedScales, OwnedValues};
 pub use matrix::Matrix;
 #[cfg(feature = "alloc")]
-pub use owned::OwnedMatrix;
+pub use owned::{OwnedMatrix, Quantization};
 
 /// The NF4 and int8 block size used unless another is asked for, in weights.
 pub const BLOCK: usize = 64;

@@ -5,8 +5,28 @@
 use alloc::{vec, vec::Vec};
 
 use super::format::{OwnedValues, reorder};
-use super::{Format, Layout, Matrix, nf4};
+use super::{BLOCK, BlockScale, Format, Layout, Matrix, nf4};
 use crate::error::{Error, Result};
+
+/// How floats are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quantization {
+    /// The format.
+    pub format: Format,
+    /// Weights per block: a power of two from 32 to 4096; f32 and f16 have none. Default:
+    /// [`BLOCK`].
+    pub block: usize,
+    /// How NF4 chooses the scale of a block; the others do not ask. Default:
+    /// [`BlockScale::Absmax`].
+    pub scale: BlockScale,
+}
+
+impl Quantization {
+    /// `format` with the defaults.
+    pub const fn new(format: Format) -> Self {
+        Self { format, block: BLOCK, scale: BlockScale::Absmax }
+    }
+}
 
 /// An owned weight matrix `[rows, cols]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,33 +64,33 @@ impl OwnedMatrix {
         if weights.len() != count {
             return Err(Error::Length { have: weights.len(), need: count });
         }
-        Self::quantize_pieces(format, block, rows, cols, &mut |first, out| {
+        let how = Quantization { block, ..Quantization::new(format) };
+        Self::quantize_pieces(&how, rows, cols, &mut |first, out| {
             out.copy_from_slice(&weights[first..][..out.len()]);
         })
     }
 
     /// As [`quantize`](Self::quantize), of weights that never stand in memory together: `read`
     /// fills its second argument with the weights of the flattened tensor from the first on, a
-    /// multiple of 65,536; as many follow, or the tensor ends.
+    /// multiple of 65,536; as many follow, or the tensor ends. Some formats read twice.
     ///
     /// # Errors
     /// As [`quantize`](Self::quantize); [`Error::Length`] for a shape beyond the address space.
     pub fn quantize_pieces(
-        format: Format,
-        block: usize,
+        how: &Quantization,
         rows: usize,
         cols: usize,
         read: &mut dyn FnMut(usize, &mut [f32]),
     ) -> Result<Self> {
         let count =
             rows.checked_mul(cols).ok_or(Error::Length { have: usize::MAX, need: usize::MAX })?;
-        if format.has_blocks() && !nf4::is_block_size(block) {
-            return Err(Error::Block { found: block });
+        if how.format.has_blocks() && !nf4::is_block_size(how.block) {
+            return Err(Error::Block { found: how.block });
         }
         let mut pieces = Pieces { count, piece: vec![0.0; count.min(PIECE)], read };
-        let split = Layout::Split64.allows(cols, block);
+        let split = Layout::Split64.allows(cols, how.block);
         let layout = if split { Layout::Split64 } else { Layout::Sequential };
-        let values = OwnedValues::quantize(format, block, layout, &mut pieces)?;
+        let values = OwnedValues::quantize(how, layout, &mut pieces)?;
         Ok(Self { rows, cols, values })
     }
 

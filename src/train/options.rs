@@ -156,7 +156,8 @@ impl Options {
     }
 
     /// The usual numbers, to go on from `start` with the method, rank, alpha and layers that it
-    /// has. Another method may be set if its adapters are of the same kind (LoRA, rsLoRA or DoRA).
+    /// has. Another method may be set if its adapters are of the same kind (LoRA, rsLoRA or DoRA). A
+    /// classifier alone leaves all of them free.
     pub fn continuing(start: Start) -> Self {
         let mut options = Self::new(start.method());
         start.describe(&mut options);

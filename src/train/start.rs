@@ -1,5 +1,6 @@
 //! Going on from an adapter: one that was trained here, or imported. What it is (its layers, ranks,
-//! alphas and scales, DoRA's magnitudes, its labels) stays; its numbers are the first values.
+//! alphas and scales, DoRA's magnitudes, its labels) stays; its numbers are the first values. A
+//! classifier alone gets layers, as if training began anew.
 //!
 //! Only the numbers are taken over: the optimizer begins anew. A run that was interrupted goes on
 //! from its checkpoint instead.
@@ -13,7 +14,7 @@ use super::method::Method;
 use super::options::{Options, PatternValue, Targets};
 use super::plan::Classifier;
 use super::planner::path;
-use super::targets::Chosen;
+use super::targets::{Chosen, choose};
 use crate::adapter::{Adapter, Base, LowRank, SharedAdapter, check_fit};
 use crate::file::Kind;
 
@@ -67,8 +68,16 @@ impl Start {
         Method::ALL.into_iter().find(|method| fits(*method, &adapter)).unwrap_or(Method::Lora)
     }
 
+    /// Is it a classifier alone?
+    fn is_bare(&self) -> bool {
+        self.adapter().targets().len() == 0
+    }
+
     /// Puts its rank and alpha into `options`: those of the largest rank.
     pub(super) fn describe(&self, options: &mut Options) {
+        if self.is_bare() {
+            return;
+        }
         let adapter = self.adapter();
         let largest = adapter.targets().find(|target| target.rank == adapter.max_rank());
         if let Some(largest) = largest {
@@ -80,6 +89,9 @@ impl Start {
     /// Puts the names of its layers into `options`, and the ranks and alphas of those that have
     /// others.
     pub(super) fn describe_layers(&self, base: &dyn Base, options: &mut Options) {
+        if self.is_bare() {
+            return;
+        }
         let path = |site: u32| {
             let mut path = String::new();
             // Writing to a string cannot fail.
@@ -130,6 +142,9 @@ impl Start {
             return Err(TrainError::options(
                 "the adapter's classifier has a pooler of its own, which training does not keep",
             ));
+        }
+        if self.is_bare() {
+            return choose(body, options, false, !labels.is_empty());
         }
         let unread = body.head_site().filter(|_| !labels.is_empty());
         let place = |target: LowRank<'_>| {

@@ -15,6 +15,7 @@ use clap::Args;
 use lowrank::archive::Buffer;
 use lowrank::file::OutputFolder;
 use lowrank::import::with_nf4;
+use lowrank::quant::BlockScale;
 use lowrank::train::data::{Dataset, Tokenize};
 use lowrank::train::{
     AnyBase, Control, Event, Meter, Method, Options, Run, Workload, estimate, rows, run_method,
@@ -247,7 +248,11 @@ impl Contest<'_> {
 
     /// The base that a method trains on, if it is not the one given.
     fn quantized(&self, method: Method) -> Result<Option<Buffer>, Failure> {
-        Ok(if method == Method::QLora { self.base.wrap(with_nf4(&self.model))? } else { None })
+        Ok(if method == Method::QLora {
+            self.base.wrap(with_nf4(&self.model, BlockScale::Absmax))?
+        } else {
+            None
+        })
     }
 
     /// Refuses what cannot be trained, or not in the memory that is allowed, before anything is.

@@ -12,7 +12,7 @@ use lowrank::model::bert::{self, Bert};
 use lowrank::model::llama::{Llama, RopeScaling, Site};
 use lowrank::model::lstm::{self, Lstm};
 use lowrank::model::mlp::Mlp;
-use lowrank::quant::Matrix;
+use lowrank::quant::{Matrix, Values};
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -154,22 +154,34 @@ fn perceptron(model: &Mlp<'_>) -> Value {
     })
 }
 
-/// Weights, bytes and bits per weight of each format.
+/// Weights, bytes and bits per weight of each format; of nf4 also how its scales were chosen.
 fn weights<'a>(matrices: impl Iterator<Item = Matrix<'a>>) -> serde_json::Map<String, Value> {
-    let mut formats = BTreeMap::<String, (u64, u64)>::new();
+    let mut formats = BTreeMap::<String, (u64, u64, bool)>::new();
     for weight in matrices {
         let entry = formats.entry(weight.format().name().to_owned()).or_default();
         entry.0 += (weight.rows() * weight.cols()) as u64;
         entry.1 += weight.bytes();
+        entry.2 |= is_fitted(&weight);
     }
-    let facts = |(format, (weights, bytes)): (String, (u64, u64))| {
+    let facts = |(format, (weights, bytes, fitted)): (String, (u64, u64, bool))| {
         let bits = bytes as f64 * 8.0 / weights as f64;
-        (
-            format,
-            json!({ "weights": weights, "bytes": bytes, "bits_per_weight": (bits * 1000.0).round() / 1000.0 }),
-        )
+        let bits = (bits * 1000.0).round() / 1000.0;
+        let mut facts = json!({ "weights": weights, "bytes": bytes, "bits_per_weight": bits });
+        if format.starts_with("nf4") {
+            facts["scales"] = if fitted { "fitted" } else { "absmax" }.into();
+        }
+        (format, facts)
     };
     formats.into_iter().map(facts).collect()
+}
+
+/// Were the scales chosen by the error they leave? Then about half are negative, of the largest
+/// weights none.
+fn is_fitted(weight: &Matrix<'_>) -> bool {
+    let Values::Nf4(nf4) = weight.values() else { return false };
+    let blocks = (weight.rows() * weight.cols()).div_ceil(nf4.block).min(1024);
+    let negative = (0..blocks).filter(|&block| nf4.scales.get(block) < 0.0).count();
+    negative * 8 > blocks
 }
 
 fn rope_scaling(scaling: RopeScaling) -> Value {

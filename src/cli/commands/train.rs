@@ -53,7 +53,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = crate::methods::MethodParser, value_name = "METHOD")]
     method: Option<Method>,
     #[arg(help_heading = "Method")]
-    /// Go on from this adapter, trained or imported: its layers, rank, alpha and scale stay
+    /// Go on from this adapter, trained or imported: its layers, rank, alpha and scale stay; a
+    /// classifier alone gets all-linear layers of rank 8
     #[arg(
         long,
         value_name = "FILE",

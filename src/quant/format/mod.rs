@@ -10,13 +10,15 @@ mod float32;
 pub mod int8;
 mod layout;
 pub mod nf4;
+#[cfg(feature = "alloc")]
+mod nf4_fit;
 
 #[cfg(feature = "alloc")]
 use alloc::vec::Vec;
 
 use super::double;
 #[cfg(feature = "alloc")]
-use super::owned::Pieces;
+use super::owned::{Pieces, Quantization};
 #[cfg(feature = "alloc")]
 use crate::error::Result;
 use crate::tensor::line::Line;
@@ -321,19 +323,18 @@ pub enum OwnedValues {
 
 #[cfg(feature = "alloc")]
 impl OwnedValues {
-    /// All weights of `pieces` in `format`.
+    /// All weights of `pieces`.
     pub(super) fn quantize(
-        format: Format,
-        block: usize,
+        how: &Quantization,
         layout: Layout,
         pieces: &mut Pieces<'_>,
     ) -> Result<Self> {
-        match format {
+        match how.format {
             Format::F32 => float32::quantize(pieces),
             Format::F16 => float16::quantize(pieces),
-            Format::Int8 => int8::quantize(pieces, block),
-            Format::Nf4 => nf4::quantize(pieces, block, layout, true),
-            Format::Nf4Plain => nf4::quantize(pieces, block, layout, false),
+            Format::Int8 => int8::quantize(pieces, how.block),
+            Format::Nf4 => nf4::quantize(pieces, how, layout, true),
+            Format::Nf4Plain => nf4::quantize(pieces, how, layout, false),
         }
     }
 
