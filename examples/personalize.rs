@@ -44,7 +44,7 @@ fn answer(
     let pinned = set.pin(&[USER]).ok();
     let mut session = Session::new(model, &limits, memory.as_mut(), &Serial)?;
     if let Some(pinned) = &pinned {
-        session.select(0, &pinned, &[Choice::slot(USER)])?;
+        session.select(0, pinned, &[Choice::slot(USER)])?;
     }
     session.prefill(0, &prompt)?;
     let mut written = Vec::new();

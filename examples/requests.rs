@@ -75,10 +75,9 @@ fn serve(
             if seat.is_none()
                 && let Some(request) = waiting.pop_front()
             {
-                session.reset(sequence)?;
-                match &request.adapter {
-                    Some((pinned, choice)) => session.select(sequence, pinned, &[*choice])?,
-                    None => session.select(sequence, &SharedSet::new(*MODEL).pin(&[])?, &[])?,
+                session.cancel(sequence)?;
+                if let Some((pinned, choice)) = &request.adapter {
+                    session.select(sequence, pinned, &[*choice])?;
                 }
                 *seat = Some(Running { request, read: 0, written: Vec::new() });
             }

@@ -19,7 +19,7 @@
  * - A function returns LOWRANK_OK or a code. The last argument may be null, else it is filled when the function fails;
  *   lowrank_error_message makes a sentence of it. A function that failed has changed nothing, except where its comment says so.
  * - Null pointers, misaligned pointers, lengths past the end of the address space, arguments that overlap each other or memory that an
- *   object uses, objects that were never opened, were closed or were copied: all refused with a code. What cannot be seen is a pointer to
+ *   object uses (the memory that an object is opened in excepted: close what was open there first), objects that were never opened, were closed or were copied: all refused with a code. What cannot be seen is a pointer to
  *   memory that is not there or shorter than said.
  * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions (recurrent ones too),
  *   encoders, predictors, samplers and streams serve one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
@@ -1213,9 +1213,10 @@ typedef struct lowrank_import_options {
      */
     uint32_t without_tokenizer;
     /**
-     * 0.
+     * Not 0: the scales of nf4 blocks are chosen by the error they leave, not by the largest
+     * weight (`lowrank import --fit`).
      */
-    uint32_t reserved;
+    uint32_t fit;
 } lowrank_import_options;
 
 /**

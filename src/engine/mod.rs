@@ -216,8 +216,9 @@ impl Engine {
     /// common with what was read before, under the same adapters, is not read again.
     ///
     /// # Errors
-    /// A [`ReplyError`]: no such adapter, a weight that is no number, a prompt longer than the
-    /// context, sampling options out of range, no chat template.
+    /// [`ReplyError::UnknownAdapter`]; [`ReplyError::EmptyPrompt`]; [`ReplyError::Session`] for a
+    /// weight that is no number, a prompt longer than [`EngineOptions::context`], sampling options
+    /// out of range; [`ReplyError::Text`] if there is no chat template.
     pub fn generate(
         &mut self,
         request: &Request,

@@ -64,7 +64,8 @@ impl fmt::Debug for OwnedSession {
 
 impl OwnedSession {
     /// Opens a decoder's archive and takes it over; `limits` says what the session must have room
-    /// for, given the model and the executor.
+    /// for, given the model and the executor. Who needs the base elsewhere too, to train on it or for
+    /// its tokenizer, shares it: `Arc<ArchiveFile>` is such [`Bytes`].
     ///
     /// # Errors
     /// As [`Llama::open`], [`Memory::try_new`] and [`Session::new`].

@@ -6,7 +6,7 @@
 //! change smaller than that rounding can't be seen.
 
 use super::safetensors::Stored;
-use crate::quant::Matrix;
+use crate::quant::{Matrix, Values};
 
 /// Refuses a stored base layer that is not `weight`.
 pub(crate) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(), String> {
@@ -20,7 +20,10 @@ pub(crate) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(),
     let values = stored.to_f32().ok_or_else(|| {
         format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype)
     })?;
-    let [relative, of_largest, absolute] = weight.format().rounding();
+    let [mut relative, of_largest, absolute] = weight.format().rounding();
+    if is_fitted(weight) {
+        relative = FITTED;
+    }
     let absolute = of_largest * largest(&values) + absolute;
     // What a format rounds is relative to the largest weight of its block; of its row if it has no
     // blocks.
@@ -42,6 +45,16 @@ pub(crate) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Of the largest weight of a block a fitted scale cuts off a part.
+const FITTED: f32 = 0.4;
+
+/// Were scales chosen by the error they leave? Then some are negative.
+fn is_fitted(weight: &Matrix<'_>) -> bool {
+    let Values::Nf4(nf4) = weight.values() else { return false };
+    let blocks = (weight.rows() * weight.cols()).div_ceil(nf4.block);
+    (0..blocks).any(|block| nf4.scales.get(block) < 0.0)
 }
 
 fn largest(values: &[f32]) -> f32 {

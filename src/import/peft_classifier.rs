@@ -133,8 +133,9 @@ pub(super) fn read(
         ));
     }
     let labels = tensors.get(&name).and_then(|stored| stored.shape.first().copied()).unwrap_or(1);
-    if labels == 0 {
-        return Err(FileError::format(file, name, "a classifier without labels"));
+    if labels < 2 {
+        let reason = format!("a classifier of {labels} labels says nothing: 2 were expected");
+        return Err(FileError::format(file, name, reason));
     }
     let bias = || values(&bias(head.path), &[labels]);
     let classifier = ClassifierParts {
@@ -143,6 +144,31 @@ pub(super) fn read(
         labels: (0..labels).map(default_name).collect(),
     };
     Ok(Some((classifier, pooler.transpose()?)))
+}
+
+/// Refuses a classifier of something else than of texts that have one label of several: of tokens, of
+/// choices, with several labels at once, or a number.
+pub(super) fn check_task(config: &Json) -> Result<(), FileError> {
+    if let Some(task) = config.text("task_type")?
+        && task != "SEQ_CLS"
+    {
+        let reason = format!("\"{task}\" with a classifier is not supported; \"SEQ_CLS\" is");
+        return Err(config.error("task_type", reason));
+    }
+    // Another program's file: what else is wrong with it is no reason to refuse the adapter.
+    let beside = Json::read_if_there(&config.path.with_file_name("config.json")).ok().flatten();
+    beside.map_or(Ok(()), |model| check_problem(&model))
+}
+
+/// The same of a model's config.json.
+pub(crate) fn check_problem(model: &Json) -> Result<(), FileError> {
+    match model.text("problem_type")? {
+        None | Some("single_label_classification") => Ok(()),
+        Some(other) => {
+            let reason = format!("\"{other}\" is not supported: a text has one of several labels");
+            Err(model.error("problem_type", reason))
+        }
+    }
 }
 
 /// Has the base a pooler that a classifier reads?

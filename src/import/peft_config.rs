@@ -10,7 +10,7 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::json::{Json, is_neutral, public_place};
-use super::peft_classifier::Head;
+use super::peft_classifier::{Head, check_task};
 use crate::file::FileError;
 
 /// What adapter_config.json says about the mathematics.
@@ -117,6 +117,9 @@ impl Settings {
         let classifier = head.filter(|head| {
             saved.is_some_and(|saved| saved.iter().any(|name| name == head.module()))
         });
+        if classifier.is_some() {
+            check_task(json)?;
+        }
         check_keys(json, saved.is_some())?;
         let (dora, bias) = (json.flag("use_dora")?, json.flag("lora_bias")?);
         if dora && bias {

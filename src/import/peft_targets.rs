@@ -11,6 +11,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::json::Json;
+use super::peft_classifier::Head;
 use crate::adapter::Base;
 use crate::model::bert::{Architecture, Site};
 
@@ -68,9 +69,17 @@ pub(super) fn missing(
             names.join(", ")
         ));
     }
-    let is_head = |name: &str| matches!(name, "classifier" | "score");
+    // Full names may have the prefix of task models; parts of the head are saved whole.
+    let head = Head::of(base.root()).map(Head::module);
+    let is_head = |name: &str| {
+        let first = name.split('.').next().unwrap_or(name);
+        matches!(first, "classifier" | "score") || classifier && head == Some(first)
+    };
     for name in stated.as_array().into_iter().flatten().filter_map(Value::as_str) {
-        if !is_head(name) && !sites.keys().any(|path| ends_with(path, name)) {
+        let is_there = |path: &String| {
+            ends_with(path, name) || name.strip_prefix(prefix).is_some_and(|name| name == path)
+        };
+        if !is_head(name) && !sites.keys().any(is_there) {
             let path = json.path.display();
             notes
                 .push(format!("{path}: target_modules names {name}, which the base does not have"));

@@ -251,7 +251,8 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
         self.selection.classifier(sequence)
     }
 
-    /// Forgets a sequence's tokens. Its adapters stay chosen.
+    /// Forgets a sequence's tokens. Its adapters stay chosen; [`cancel`](Self::cancel) lets go of
+    /// them too, for the base alone.
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`].

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokenizers::TruncationDirection;
 
-use crate::model::bert::Bert;
+use crate::model::bert::{Architecture, Bert};
 use crate::model::llama::Llama;
 use crate::model::lstm::Lstm;
 
@@ -86,7 +86,19 @@ pub struct Tokenizer {
     has_rendered: AtomicBool,
     bos: Option<u32>,
     leading_bos: Option<u32>,
+    /// The token that fills batches up, where the model counts no position at it.
+    pad: Option<u32>,
     stop: Vec<u32>,
+}
+
+/// What tokens that fill batches up are called.
+pub(crate) const PADS: [&str; 2] = ["<pad>", "[PAD]"];
+
+/// The token with the id `id`, if there is such a tokenizer and such a token.
+#[cfg(feature = "import")]
+pub(crate) fn pad_token(json: &[u8], id: usize) -> Option<String> {
+    let tokenizer = GuardedTokenizer::from_json(json).ok()?;
+    tokenizer.id_to_token(u32::try_from(id).ok()?)
 }
 
 impl Tokenizer {
@@ -110,7 +122,10 @@ impl Tokenizer {
     /// As [`new`](Self::new).
     pub fn for_encoder(model: &Bert<'_>) -> Result<Self, TextError> {
         let tokenizer = Self::from_tokenizer(model.tokenizer_json(), model.config().vocab)?;
-        Ok(Self { is_framed: true, ..tokenizer })
+        let counts_no_pads = model.config().architecture == Architecture::Roberta;
+        let known = |name: &&str| tokenizer.tokenizer.token_to_id(name);
+        let pad = PADS.iter().find_map(known).filter(|_| counts_no_pads);
+        Ok(Self { is_framed: true, pad, ..tokenizer })
     }
 
     /// The tokenizer of an LSTM base; it has no template.
@@ -152,6 +167,7 @@ impl Tokenizer {
             has_rendered: AtomicBool::new(false),
             bos: None,
             leading_bos: None,
+            pad: None,
             stop: Vec::new(),
         })
     }
@@ -201,6 +217,12 @@ impl Tokenizer {
 
     /// These ids, if the model has them all.
     fn known(&self, ids: &[u32]) -> Result<Vec<u32>, TextError> {
+        if let Some(pad) = self.pad.filter(|pad| ids.contains(pad)) {
+            let token = self.tokenizer.id_to_token(pad).unwrap_or_default();
+            return Err(TextError(format!(
+                "the text has the token {token}, at which this model counts no position: take it out"
+            )));
+        }
         let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab) else {
             return Ok(ids.to_vec());
         };

@@ -98,7 +98,7 @@ impl fmt::Display for TrainError {
                 "the run would take {need} bytes, {limit} are allowed; a smaller batch or length, checkpointing or the 8-bit optimizer take less"
             ),
             Self::NotANumber => f.write_str(
-                "the loss is not a number: the weights are damaged (run verify), or an \
+                "the result is not a number: the weights are damaged (run verify), or an \
                      adapter's weight is far too large",
             ),
             Self::Core(error) => error.fmt(f),

@@ -11,7 +11,9 @@ use lowrank::model::bert::{Bert, Pooling};
 use lowrank::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
 
 use crate::Failure;
-use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
+use crate::attach::{
+    AdapterOptions, NOT_FINITE, OpenAdapter, attach, note_classifiers, open_adapters,
+};
 use crate::files::File;
 use crate::logits::npy_header;
 use crate::model::ModelOptions;
@@ -65,6 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let model = base.encoder()?;
     let ids = tokenize(arguments, &base, &model)?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
+    note_classifiers(&adapters)?;
     let executor = arguments.model.executor()?;
     let dim = model.config().dim;
     output.check_room(4 * ids.len() as u64 * dim as u64)?;
@@ -88,11 +91,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             let io = |error| FileError::io(output.path(), error);
             let mut out = BufWriter::new(file);
             out.write_all(&npy_header(&[ids.len(), dim])).map_err(io)?;
+            let mut first = 0;
             for batch in batches(&ids, &limits) {
                 let vectors = vectors(encoder, batch, pooling).map_err(|error| {
                     refused = Some(error);
                     FileError::core(output.path(), "", error)
                 })?;
+                if let Some(at) = vectors.iter().position(|value| !value.is_finite()) {
+                    let text = format!("text {}", first + at / dim + 1);
+                    return Err(FileError::format(output.path(), text, NOT_FINITE));
+                }
+                first += batch.len();
                 vectors
                     .iter()
                     .try_for_each(|value| out.write_all(&value.to_le_bytes()))

@@ -34,10 +34,11 @@ pub(crate) struct Arguments {
     model: ModelOptions,
     #[command(flatten)]
     adapters: AdapterOptions,
-    /// .txt or .jsonl; to classify .tsv, .jsonl or .csv
+    /// .txt or .jsonl; to classify .tsv, .jsonl or .csv (numbers and a label)
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// What to measure
+    /// What to measure: lm the loss and perplexity of the next token, classify loss, accuracy and F1
+    /// (with two labels that of the second in alphabetical order, else the mean of those that occur)
     #[arg(long, value_enum, default_value_t = TaskName::Lm)]
     task: TaskName,
     /// Tokens of a sequence [default: 512, or the positions of the base if those are fewer]

@@ -9,7 +9,7 @@ use lowrank::file::{FileError, Kind};
 use lowrank::runtime::{KvFormat, Limits};
 
 use crate::Failure;
-use crate::attach::{AdapterOptions, open_adapters};
+use crate::attach::{AdapterOptions, NOT_FINITE, note_classifiers, open_adapters};
 use crate::model::{ModelOptions, with_session};
 use crate::output::{Force, written};
 
@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = arguments.model.open()?;
     let model = base.base()?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
+    note_classifiers(&adapters)?;
     let executor = arguments.model.executor()?;
     let limits = Limits {
         kv_format: KvFormat::F32,
@@ -55,7 +56,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let written = output.write(|file| {
             let mut out = BufWriter::new(file);
             let mut written = out.write_all(&header);
-            let write = |_, logits: &[f32]| {
+            let mut wrong = None;
+            let write = |row: usize, logits: &[f32]| {
+                if wrong.is_none() && logits.iter().any(|logit| !logit.is_finite()) {
+                    wrong = Some(row);
+                }
                 if written.is_ok() {
                     written =
                         logits.iter().try_for_each(|logit| out.write_all(&logit.to_le_bytes()));
@@ -64,6 +69,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             if let Err(error) = session.score(0, &arguments.tokens, write) {
                 refused = Some(error);
                 return Err(FileError::core(output.path(), "", error));
+            }
+            if let Some(row) = wrong {
+                let token = format!("token {}", row + 1);
+                return Err(FileError::format(output.path(), token, NOT_FINITE));
             }
             written.and_then(|()| out.flush()).map_err(|error| FileError::io(output.path(), error))
         });

@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 /// The texts of a command that reads several.
 #[derive(Debug, Args)]
 pub(crate) struct TextOptions {
-    /// A text; may be repeated
+    /// A text; may be repeated (or --file)
     #[arg(
         long = "text",
         value_name = "TEXT",

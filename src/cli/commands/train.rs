@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
     #[arg(help_heading = "Data")]
-    /// Training data: .txt, .jsonl, .tsv or .csv
+    /// Training data: .txt, .jsonl, .tsv, or .csv (numbers and a label)
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     #[arg(help_heading = "Data")]
@@ -188,6 +188,10 @@ impl Arguments {
     }
 }
 
+/// The usual learning rate is for thousands of steps; after fewer than these nearly nothing is learnt.
+const FEW: u64 = 50;
+const USUAL_RATE: f32 = 2e-4;
+
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (output, checkpoint) = arguments.try_output()?;
     checkpoint.as_ref().map_or(Ok(()), |path| arguments.check_checkpoint(path))?;
@@ -222,6 +226,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         );
         let estimate = estimate(model, &trainer_options, &run_options, &workload)?;
         crate::estimate::check(limit, crate::estimate::peak(&estimate, base.map.len()))?;
+    }
+    if let (Some(_), AnyBase::Bert(encoder)) = (&labels, &model)
+        && encoder.pooler().is_none()
+    {
+        note(
+            "lowrank: the base has no pooler, through which transformers' classifiers read: the result works here and cannot be exported",
+        );
     }
     let mut trainer = Trainer::new(model, trainer_options, labels.unwrap_or_default())?;
     output.check_room(4 * trainer.trainable_parameters() as u64)?;
@@ -358,6 +369,18 @@ fn tell(
         report.seconds,
         trainer.trainable_parameters()
     ))?;
+    if trainer.options().method == Method::Full
+        && !trainer.labels().is_empty()
+        && let Some(classifier) = output.beside("classifier.lrk")
+    {
+        line(&format_args!("{}: its classifier, for --adapter", classifier.display()))?;
+    }
+    if report.steps < FEW && trainer.options().learning_rate == USUAL_RATE {
+        note(format_args!(
+            "lowrank: {} at the usual rate teach little: --epochs 40 --learning-rate 2e-3 suits a few dozen examples",
+            counted(report.steps, "step")
+        ));
+    }
     if let Some(rank) = report.rank {
         line(&format_args!(
             "rank {rank} kept; validation loss by rank: {}",

@@ -93,6 +93,10 @@ pub(crate) fn note_classifiers(adapters: &[OpenAdapter]) -> Result<(), Failure> 
     Ok(())
 }
 
+/// What is said of numbers that came out so.
+pub(crate) const NOT_FINITE: &str = "the result is not finite: the weights are damaged (run verify), \
+                                     or an adapter's weight is far too large";
+
 /// The archives and weights, as the library's measures take them.
 pub(crate) fn archives(adapters: &[OpenAdapter]) -> Vec<(&[u8], f32)> {
     adapters.iter().map(|adapter| (&adapter.file.map[..], adapter.weight)).collect()

@@ -68,7 +68,9 @@ impl ModelOptions {
             Device::Cuda if cfg!(feature = "cuda") => {
                 Err("this runs on the CPU only: --device cuda is for generate".into())
             }
-            Device::Cuda => Err("built without cuda".into()),
+            Device::Cuda => {
+                Err("built without cuda: build it with --features cli,cuda (docs/cuda.md)".into())
+            }
         }
     }
 

@@ -30,26 +30,26 @@ pub(crate) fn architecture(model_type: &str) -> Option<Architecture> {
     }
 }
 
-/// How an architecture calls its numbers.
+/// How an architecture calls its numbers; of two names transformers takes either.
 struct Keys {
-    dim: &'static str,
-    layers: &'static str,
-    heads: &'static str,
+    dim: &'static [&'static str],
+    layers: &'static [&'static str],
+    heads: &'static [&'static str],
     hidden: &'static str,
     activation: &'static str,
 }
 
 const BERT: Keys = Keys {
-    dim: "hidden_size",
-    layers: "num_hidden_layers",
-    heads: "num_attention_heads",
+    dim: &["hidden_size"],
+    layers: &["num_hidden_layers"],
+    heads: &["num_attention_heads"],
     hidden: "intermediate_size",
     activation: "hidden_act",
 };
 const DISTILBERT: Keys = Keys {
-    dim: "dim",
-    layers: "n_layers",
-    heads: "n_heads",
+    dim: &["dim", "hidden_size"],
+    layers: &["n_layers", "num_hidden_layers"],
+    heads: &["n_heads", "num_attention_heads"],
     hidden: "hidden_dim",
     activation: "activation",
 };
@@ -68,26 +68,60 @@ pub(crate) fn read(directory: &Path, json: &Json) -> Result<Facts, FileError> {
     let is_distil = architecture == Architecture::DistilBert;
     let keys = if is_distil { DISTILBERT } else { BERT };
     let count = |key: &str| json.required(key, json.count(key)?);
-    let dim = count(keys.dim)?;
+    let dim = one_of(json, keys.dim)?;
     let Pipeline { pooling, normalize } = sentence_transformers::read(directory, dim)?;
     let (first_position, context) = positions(json, architecture)?;
+    let heads = one_of(json, keys.heads)?;
+    if heads == 0 || !dim.is_multiple_of(heads) {
+        let reason = format!("{heads}: a divisor of {}, {dim}, was expected", keys.dim[0]);
+        return Err(json.error(keys.heads[0], reason));
+    }
     let config = Config {
         architecture,
         vocab: count("vocab_size")?,
         dim,
-        layers: count(keys.layers)?,
-        heads: count(keys.heads)?,
+        layers: one_of(json, keys.layers)?,
+        heads,
         hidden: count(keys.hidden)?,
         context,
         token_types: if is_distil { 1 } else { json.count("type_vocab_size")?.unwrap_or(2) },
         activation: activation(json, keys.activation)?,
         pooling,
         normalize,
-        norm_epsilon: json.number("layer_norm_eps")?.unwrap_or(1e-12),
+        norm_epsilon: if is_distil { EPSILON } else { epsilon(json)? },
     };
     config.check().map_err(|error| FileError::core(&json.path, "", error))?;
     let max_length = sentence_transformers::max_length(directory, context)?;
     Ok(Facts { config, max_length, first_position })
+}
+
+/// What is added to the variance of norms; DistilBERT has no key for it.
+const EPSILON: f32 = 1e-12;
+
+fn epsilon(json: &Json) -> Result<f32, FileError> {
+    let key = "layer_norm_eps";
+    match json.number(key)? {
+        Some(found) if found <= 0.0 => {
+            Err(json.error(key, format!("{found}: a number above 0 was expected")))
+        }
+        found => Ok(found.unwrap_or(EPSILON)),
+    }
+}
+
+/// The count under one of two names; under both it has to be the same.
+fn one_of(json: &Json, keys: &[&str]) -> Result<usize, FileError> {
+    let mut found = None;
+    for key in keys {
+        match (json.count(key)?, found) {
+            (Some(count), Some((other, before))) if count != before => {
+                let reason = format!("{count}: {other} is {before}, which is the same number");
+                return Err(json.error(key, reason));
+            }
+            (Some(count), None) => found = Some((key, count)),
+            _ => {}
+        }
+    }
+    json.required(keys[0], found.map(|(_, count)| count))
 }
 
 /// The row of the first token's position, and the positions from there on. RoBERTa counts from the

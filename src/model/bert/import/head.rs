@@ -28,11 +28,11 @@ pub(crate) fn import(
         let kind = base.root();
         return Err(error("", format!("the base is {kind} of another model than this one")));
     }
-    if !source.has_classifier() {
+    if !source.holds_classifier() {
         let path = config.architecture.head_classifier();
         return Err(error(path, "the checkpoint holds no classifier of texts".into()));
     }
-    check_pooler(&source, base)?;
+    check_encoder(&source, base)?;
     let rows = labels(&source)?;
     let name = options.name.clone().or_else(|| folder_name(directory)).unwrap_or_default();
     let mut builder = AdapterBuilder::new(name, "classifier");
@@ -51,29 +51,34 @@ pub(crate) fn import(
 }
 
 /// How many labels there are, each text having one of them.
-fn labels(source: &HuggingFaceBert) -> Result<usize, FileError> {
+pub(super) fn labels(source: &HuggingFaceBert) -> Result<usize, FileError> {
     let json = &source.json;
-    match json.text("problem_type")? {
-        None | Some("single_label_classification") => {}
-        Some(other) => {
-            let reason = format!("\"{other}\" is not supported: a text has one of several labels");
-            return Err(json.error("problem_type", reason));
-        }
-    }
-    match json.object("id2label")?.map_or(2, |names| names.fields.len()) {
-        0 | 1 => Err(json.error("id2label", "a classifier of one label or none says nothing")),
+    peft_classifier::check_problem(json)?;
+    let (key, rows) = match json.object("id2label")? {
+        Some(names) => ("id2label", names.fields.len()),
+        None => ("num_labels", json.count("num_labels")?.unwrap_or(2)),
+    };
+    match rows {
+        0 | 1 => Err(json.error(key, "a classifier of one label or none says nothing")),
         rows => Ok(rows),
     }
 }
 
-/// The classifier reads the pooler's output, so the base has to have the checkpoint's pooler.
-fn check_pooler(source: &HuggingFaceBert, base: &dyn Base) -> Result<(), FileError> {
+/// The classifier reads what this checkpoint's encoder and pooler make: the base has to be of it. Of
+/// the layers the first and the last are compared.
+fn check_encoder(source: &HuggingFaceBert, base: &dyn Base) -> Result<(), FileError> {
+    let layers = source.config().layers;
+    let last = Site::Down(layers.saturating_sub(1));
+    [Site::Pooler, Site::Q(0), last].iter().try_for_each(|&site| check_layer(source, base, site))
+}
+
+fn check_layer(source: &HuggingFaceBert, base: &dyn Base, site: Site) -> Result<(), FileError> {
     let config = source.config();
-    let path = config.architecture.path(Site::Pooler);
+    let path = config.architecture.path(site);
     let Some(stored) = source.names.get(&format!("{path}.weight")) else { return Ok(()) };
     let error = |reason: String| FileError::format(&source.directory, stored, reason);
     let ours = base
-        .weight_at(Site::Pooler.number(config.layers))
+        .weight_at(site.number(config.layers))
         .ok_or_else(|| error("the base has no pooler: import it from this directory too".into()))?;
     match source.shards.get(stored) {
         // bitsandbytes' codes are taken over as they are.

@@ -24,6 +24,7 @@ use crate::import::reader::{self, Reader};
 use crate::import::safetensors::{Shards, dense, pieces};
 use crate::import::{Pieces, Tensor, TextParts, huggingface_text};
 use crate::quant::{BLOCK, Format, OwnedMatrix};
+use crate::text::{PADS, pad_token};
 use config::Facts;
 use names::CLASSIFIER;
 
@@ -82,6 +83,11 @@ impl HuggingFaceBert {
     /// Does it classify texts? [`import_peft`](crate::import::import_peft) makes an adapter of its
     /// classifier, which is no part of the base.
     pub fn has_classifier(&self) -> bool {
+        self.holds_classifier() && head::labels(self).is_ok()
+    }
+
+    /// Is there a classifier, of whatever kind?
+    fn holds_classifier(&self) -> bool {
         self.names.contains_key(&format!("{CLASSIFIER}.weight"))
     }
 
@@ -218,6 +224,20 @@ fn no_types(source: &HuggingFaceBert, dim: usize) -> Result<OwnedMatrix, FileErr
         .map_err(|error| FileError::core(&source.directory, "token types", error))
 }
 
+/// RoBERTa counts no position at the token `pad`, which therefore must be one that texts do not have.
+fn check_pad(source: &HuggingFaceBert, tokenizer: &[u8], pad: usize) -> Result<(), FileError> {
+    let token = pad_token(tokenizer, pad);
+    if token.as_ref().is_none_or(|token| PADS.contains(&token.as_str())) {
+        return Ok(());
+    }
+    let reason = format!(
+        "{pad} is the token {:?}, which texts contain and at which the model would count no \
+         position: the id of <pad> was expected",
+        token.unwrap_or_default()
+    );
+    Err(source.json.error("pad_token_id", reason))
+}
+
 /// tokenizer.json, or nothing where that is allowed.
 fn tokenizer(source: &HuggingFaceBert, options: &BaseOptions) -> Result<Vec<u8>, FileError> {
     if options.without_tokenizer {
@@ -226,6 +246,9 @@ fn tokenizer(source: &HuggingFaceBert, options: &BaseOptions) -> Result<Vec<u8>,
     let (directory, as_it_is) = (&source.directory, source.tokenizer_as_it_is);
     let tokenizer = huggingface_text::encoder_tokenizer(directory, &source.json, as_it_is)
         .map_err(huggingface_text::with_hint)?;
+    if let Some(pad) = source.facts.first_position.checked_sub(1) {
+        check_pad(source, &tokenizer, pad)?;
+    }
     if tokenizer.is_empty() && !options.allow_missing_tokenizer {
         let reason = "the model comes without tokenizer.json (transformers' save_pretrained of its \
                       fast tokenizer writes one)";
