@@ -202,6 +202,71 @@ fn parts_of_pretraining_are_left_out_and_names_of_the_bare_model_are_known() {
     }
 }
 
+/// What transformers does not look at, or reads under another name.
+#[test]
+fn what_transformers_ignores_changes_nothing() {
+    let changes: [(&str, Change); 6] = [
+        ("tiny-distilbert", |f| f.config["layer_norm_eps"] = json!(0.01)),
+        ("tiny-distilbert", |f| {
+            let fields = f.config.as_object_mut().unwrap();
+            for (name, alias) in [
+                ("dim", "hidden_size"),
+                ("n_heads", "num_attention_heads"),
+                ("n_layers", "num_hidden_layers"),
+            ] {
+                let value = fields.remove(name).unwrap();
+                fields.insert(alias.into(), value);
+            }
+        }),
+        ("tiny-distilbert", |f| f.config["num_attention_heads"] = json!(4)),
+        // RobertaForSequenceClassification has no pooler but its head's; older checkpoints keep one.
+        ("tiny-roberta", |f| {
+            for part in ["weight", "bias"] {
+                one(f, &format!("roberta.pooler.dense.{part}"));
+            }
+        }),
+        ("tiny-roberta", |f| drop(f.config.as_object_mut().unwrap().remove("id2label"))),
+        ("tiny-roberta", |f| f.config["architectures"] = json!(["RobertaModel"])),
+    ];
+    for (index, (name, change)) in changes.into_iter().enumerate() {
+        let mut folder = Folder::golden(name);
+        folder.files.insert(
+            "tokenizer.json".into(),
+            std::fs::read(golden(name).join("tokenizer.json")).unwrap(),
+        );
+        let plain = import_folder(&folder).unwrap();
+        change(&mut folder);
+        let changed = import_folder(&folder).unwrap();
+        let fingerprint = |bytes: &[u8]| Bert::verify(bytes).unwrap().fingerprint();
+        assert_eq!(fingerprint(&changed), fingerprint(&plain), "change {index} of {name}");
+    }
+}
+
+/// RoBERTa, XLM-R and CamemBERT count no position at the token that fills batches up.
+#[test]
+fn texts_with_a_pad_and_pads_that_texts_have_are_refused() {
+    for (name, kind) in MODELS {
+        let archive = import(&golden(name)).unwrap();
+        let tokenizer = Tokenizer::for_encoder(&Bert::open(&archive).unwrap()).unwrap();
+        let pad = if kind == RootKind::ROBERTA { "<pad>" } else { "[PAD]" };
+        let encoded = tokenizer.encode_text(&format!("a {pad} film"), 40);
+        if kind == RootKind::ROBERTA {
+            let error = encoded.unwrap_err().to_string();
+            assert!(error.contains(pad) && error.contains("take it out"), "{error}");
+        } else {
+            assert!(encoded.is_ok(), "{name} counts every token");
+        }
+        assert!(tokenizer.encode_text("a film", 40).is_ok());
+    }
+    let mut folder = Folder::golden("tiny-roberta");
+    let tokenizer = std::fs::read(golden("tiny-roberta").join("tokenizer.json")).unwrap();
+    folder.files.insert("tokenizer.json".into(), tokenizer);
+    folder.config["pad_token_id"] = json!(0);
+    folder.config["max_position_embeddings"] = json!(42);
+    let error = import_folder(&folder).unwrap_err();
+    assert!(error.contains("pad_token_id") && error.contains("<s>"), "{error}");
+}
+
 type Change = fn(&mut Folder);
 
 fn one(folder: &mut Folder, name: &str) {
@@ -210,7 +275,7 @@ fn one(folder: &mut Folder, name: &str) {
 
 #[test]
 fn what_would_change_the_model_is_refused_by_name() {
-    let changes: [(&str, &str, Change); 12] = [
+    let changes: [(&str, &str, Change); 14] = [
         ("tiny-roberta", "more than 101 were expected", |f| f.config["pad_token_id"] = json!(100)),
         ("tiny-roberta", "more than 42 were expected", |f| f.config["pad_token_id"] = json!(41)),
         ("tiny-roberta", "pad_token_id", |f| f.config["pad_token_id"] = json!(u64::MAX)),
@@ -223,10 +288,18 @@ fn what_would_change_the_model_is_refused_by_name() {
         ("tiny-roberta", "encoder.layer.1.output.dense.bias: the tensor is missing", |f| {
             drop(f.tensors.remove("roberta.encoder.layer.1.output.dense.bias"))
         }),
-        ("tiny-roberta", "classifier.weight: the head of a task", |f| one(f, "classifier.weight")),
-        ("tiny-roberta", "qa_outputs.bias: the head of a task", |f| one(f, "qa_outputs.bias")),
-        ("tiny-roberta", "one of the two is too many", |f| one(f, "roberta.pooler.dense.weight")),
-        ("tiny-distilbert", "classifier: the head of a task", |f| {
+        ("tiny-roberta", "classifier.weight: is no part", |f| one(f, "classifier.weight")),
+        ("tiny-roberta", "qa_outputs.bias: is no part", |f| one(f, "qa_outputs.bias")),
+        ("tiny-roberta", "layer_norm_eps: 0: a number above 0", |f| {
+            f.config["layer_norm_eps"] = json!(0.0)
+        }),
+        ("tiny-roberta", "num_attention_heads: 5: a divisor of hidden_size, 32", |f| {
+            f.config["num_attention_heads"] = json!(5)
+        }),
+        ("tiny-distilbert", "num_attention_heads: 8: n_heads is 4", |f| {
+            f.config["num_attention_heads"] = json!(8)
+        }),
+        ("tiny-distilbert", "classifier: this classifier reads the output of a pooler", |f| {
             drop(f.tensors.remove("pre_classifier.weight"))
         }),
         ("tiny-distilbert", "DistilBertForMultipleChoice", |f| {
@@ -252,7 +325,15 @@ fn what_would_change_the_model_is_refused_by_name() {
 fn heads_that_do_not_fit_are_refused_by_name() {
     let archive = import(&golden("tiny-distilbert")).unwrap();
     let model = Bert::open(&archive).unwrap();
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 9] = [
+        ("transformer.layer.0.attention.q_lin.weight: [1, 2]", |f| {
+            f.tensor("distilbert.transformer.layer.0.attention.q_lin.weight").put(34, 9.0)
+        }),
+        ("num_labels: a classifier of one label", |f| {
+            f.config.as_object_mut().unwrap().remove("id2label");
+            f.config["num_labels"] = json!(1);
+        }),
+        ("no classifier of texts", |f| f.config["architectures"] = json!(["DistilBertModel"])),
         ("problem_type", |f| f.config["problem_type"] = json!("multi_label_classification")),
         ("id2label", |f| f.config["id2label"] = json!({ "0": "score" })),
         ("the configuration asks for [2", |f| f.config["id2label"] = json!({ "0": "a", "1": "b" })),
@@ -272,4 +353,36 @@ fn heads_that_do_not_fit_are_refused_by_name() {
     }
     let error = adapter(&golden("tiny-roberta"), &model).unwrap_err();
     assert!(error.contains("a DistilBERT base of another model"), "{error}");
+}
+
+#[test]
+fn peft_classifiers_of_anything_but_texts_with_one_label_of_several_are_refused() {
+    let archive = import(&golden("tiny-roberta")).unwrap();
+    let model = Bert::open(&archive).unwrap();
+    let source = golden("tiny-roberta").join("adapters/lora");
+    let read = |name: &str| std::fs::read(source.join(name)).unwrap();
+    let import = |config: &serde_json::Value, beside: Option<&str>| {
+        let folder = tempfile::tempdir().unwrap();
+        let put =
+            |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        put("adapter_model.safetensors", &read("adapter_model.safetensors"));
+        put("adapter_config.json", config.to_string().as_bytes());
+        beside.iter().for_each(|text| put("config.json", text.as_bytes()));
+        import_peft(folder.path(), &model, &Default::default())
+    };
+    let config: serde_json::Value = serde_json::from_slice(&read("adapter_config.json")).unwrap();
+    let mut tokens = config.clone();
+    tokens["task_type"] = json!("TOKEN_CLS");
+    let error = import(&tokens, None).unwrap_err().to_string();
+    assert!(error.contains("task_type") && error.contains("SEQ_CLS"), "{error}");
+    let beside = r#"{"problem_type": "multi_label_classification"}"#;
+    let error = import(&config, Some(beside)).unwrap_err().to_string();
+    assert!(error.contains("multi_label_classification"), "{error}");
+    // Full names, as PEFT writes them for all-linear, have the prefix of task models.
+    let mut full = config.clone();
+    let names = ["query", "key", "value"]
+        .map(|part| format!("roberta.encoder.layer.0.attention.self.{part}"));
+    full["target_modules"] = json!([names[0], names[1], names[2], "classifier.dense"]);
+    let notes = import(&full, None).unwrap().notes;
+    assert!(!notes.iter().any(|note| note.contains("does not have")), "{notes:?}");
 }

@@ -35,10 +35,10 @@ pub(super) fn read(
     let has_own_pooler = shards.names().any(|name| own_pooler(architecture, name).is_some());
     let mut names = BTreeMap::new();
     for stored in shards.names() {
+        let bare = stored.strip_prefix(prefix);
         if PRETRAINING.iter().any(|head| stored.starts_with(head))
             || quantized && Quantization::is_companion(stored)
-            || has_own_pooler
-                && part(stored.strip_prefix(prefix).unwrap_or(stored), &pooler).is_some()
+            || has_own_pooler && bare.is_some_and(|name| part(name, &pooler).is_some())
         {
             continue;
         }
@@ -49,11 +49,10 @@ pub(super) fn read(
             format!("{CLASSIFIER}{part}")
         } else if let Some(part) = own_pooler(architecture, stored) {
             format!("{pooler}{part}")
-        } else if !stored.starts_with(prefix) && (is_prefixed || stored.starts_with("classifier."))
-        {
+        } else if bare.is_none() && (is_prefixed || stored.starts_with("classifier.")) {
             return Err(error(stored, UNKNOWN));
         } else {
-            todays(stored.strip_prefix(prefix).unwrap_or(stored))
+            todays(bare.unwrap_or(stored))
         };
         if let Some(other) = names.insert(name, stored.to_owned()) {
             let reason = "is the same part of the model: one of the two is too many";
