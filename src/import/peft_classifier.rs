@@ -116,7 +116,11 @@ pub(super) fn read(
         let unsupported = || {
             format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype)
         };
-        stored.to_f32().ok_or_else(|| FileError::format(file, name, unsupported()))
+        let values = stored.to_f32().ok_or_else(|| FileError::format(file, name, unsupported()))?;
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(at) => Err(FileError::format(file, name, format!("value {at} is not finite"))),
+        }
     };
     let (name, dim) = (weight(head.path), base.dim());
     let own =
