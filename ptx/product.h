@@ -132,8 +132,8 @@ DEVICE void product(const Product& p) {
   TWO(256) product_##format##_4(const Product p) { product<W, 4>(p); } \
   TWO(256) product_##format##_8(const Product p) { product<W, 8>(p); }
 
-// The embedding (src/nn/embedding.rs is its CPU twin): y = W[token] + Σ_i B_i (scale_i A_i[token]). Zero behind the
-// width. Launch: 256 threads; grid (n): a thread makes every 256th number.
+// The embedding (src/nn/embedding.rs is its CPU twin): y = [y +] W[token] + Σ_i B_i (scale_i A_i[token]). Zero behind
+// the width. Launch: 256 threads; grid (n): a thread makes every 256th number.
 struct Embedding {
   Matrix table;
   const u32* tokens;       // [n]
@@ -141,6 +141,7 @@ struct Embedding {
   const Low* adapters;     // as in Product
   const u32* sequences;
   u32 y_stride, site, sites, max_active;
+  u32 accumulate, padding;
 };
 
 template <class W>
@@ -163,7 +164,8 @@ DEVICE void embedding(const Embedding& p) {
       }
       y += delta;
     }
-    p.y[(u64)vector * p.y_stride + col] = y;
+    float* to = p.y + (u64)vector * p.y_stride + col;
+    *to = p.accumulate ? *to + y : y;
   }
 }
 

@@ -4,6 +4,11 @@
 
 mod common;
 mod cuda_driver;
+#[path = "cuda/encoder.rs"]
+mod encoder;
+#[path = "cuda/faults.rs"]
+mod faults;
+mod model_folder;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};

@@ -14,13 +14,15 @@ use cust::sys::{CUfunction, CUstream, cuLaunchKernel};
 use super::CudaError;
 
 /// The kernels as they are committed in `ptx/`.
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 10] = [
+    ("activation", include_str!("../../ptx/activation.ptx")),
     ("argmax", include_str!("../../ptx/argmax.ptx")),
     ("attention", include_str!("../../ptx/attention.ptx")),
     ("dense", include_str!("../../ptx/dense.ptx")),
     ("low_rank", include_str!("../../ptx/low_rank.ptx")),
     ("nf4", include_str!("../../ptx/nf4.ptx")),
     ("norm", include_str!("../../ptx/norm.ptx")),
+    ("pool", include_str!("../../ptx/pool.ptx")),
     ("rotary", include_str!("../../ptx/rotary.ptx")),
     ("swiglu", include_str!("../../ptx/swiglu.ptx")),
 ];
@@ -126,7 +128,7 @@ impl Device {
     }
 
     /// Waits for all work.
-    pub(super) fn wait(&self) -> Result<(), CudaError> {
+    pub(crate) fn wait(&self) -> Result<(), CudaError> {
         self.stream
             .synchronize()
             .map_err(|error| CudaError::driver("waiting for the card", error as u32))

@@ -16,8 +16,7 @@ use crate::tensor::workspace::{Pointers, Workspace};
 /// Sequences that a decoder on a device continues; see [`Session`](super::Session). The books are
 /// in memory that the caller lends for `'w`.
 ///
-/// The device works on its own: what goes wrong there is told by the call that asks for a result
-/// ([`logits`](Sequences::logits), [`sample`](Sequences::sample)), as [`Error::Device`], and
+/// What goes wrong on the device is told by the call that it happens in, as [`Error::Device`], and
 /// [`device_error`](Self::device_error) has the driver's words. After that the session gives
 /// nothing but this error; sessions on the CPU go on.
 pub type CudaSession<'w, 'm> = Sequences<'w, 'm, LlamaCuda<'w, 'm>>;
@@ -49,11 +48,6 @@ impl<'m> LlamaCuda<'_, 'm> {
                 None
             }
         }
-    }
-
-    /// What ended the session, if something did.
-    fn alive(&self) -> Result<()> {
-        if self.failure.is_none() { Ok(()) } else { Err(Error::Device) }
     }
 
     /// Asks whether NaN came from a cache that could not hold a number.
@@ -117,6 +111,10 @@ impl<'m> Runner for LlamaCuda<'_, 'm> {
 
     fn forget(&mut self, sequence: usize) {
         self.attempt(|model, state| model.forget(state, sequence));
+    }
+
+    fn alive(&self) -> Result<()> {
+        if self.failure.is_none() { Ok(()) } else { Err(Error::Device) }
     }
 }
 

@@ -34,6 +34,8 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_encoder;
 mod encoder;
 mod encoder_limits;
 mod limits;
@@ -46,10 +48,13 @@ mod runner;
 mod sample;
 mod sequences;
 mod session;
+mod texts;
 
 #[cfg(feature = "cuda")]
 pub use cuda::{CudaSession, LlamaCuda};
-pub use encoder::Encoder;
+#[cfg(feature = "cuda")]
+pub use cuda_encoder::{BertCuda, CudaEncoder};
+pub use encoder::{BertCpu, Encoder};
 pub use encoder_limits::{EncoderLimits, encoder_need};
 pub use limits::{Limits, Need, need, need_on_32_bits};
 #[cfg(feature = "alloc")]
@@ -62,6 +67,7 @@ pub(crate) use runner::Runner;
 pub use sample::{Candidate, Sampler, SamplerOptions};
 pub use sequences::Sequences;
 pub use session::{LlamaCpu, Session};
+pub use texts::Texts;
 
 #[cfg(all(feature = "std", feature = "capi"))]
 pub(crate) use crate::exec::MOST_THREADS;

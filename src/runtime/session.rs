@@ -216,11 +216,12 @@ impl<R: Decoder> Sequences<'_, '_, R> {
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`]; [`Error::DuplicateSequence`] if the two are one;
-    /// [`Error::Length`] if `from` has fewer tokens; then nothing changed.
+    /// [`Error::Length`] if `from` has fewer tokens; then nothing changed. [`Error::Device`] where one
+    /// fails.
     pub fn fork(&mut self, from: usize, to: usize, length: usize) -> Result<()> {
         self.copy_books(from, to, length)?;
         self.runner.copy(from, to, length);
-        Ok(())
+        self.runner.alive()
     }
 
     /// The tokens of a sequence.

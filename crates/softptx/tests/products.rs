@@ -294,20 +294,28 @@ fn embeddings_are_rows_of_the_table() {
         ("dense", "f32", dense(&mut device, "f32", 9, 12)),
     ];
     for (file, format, m) in tables {
-        let (tokens, stride) = ([8usize, 0, 3], m.cols.next_multiple_of(8));
+        let (tokens, more) = ([8usize, 0, 3], [1usize, 8, 8]);
+        let stride = m.cols.next_multiple_of(8);
         let y = device.floats(&vec![0.0; 3 * stride]);
-        let embedding = Parameters::new()
-            .join(&m.parameters)
-            .address(device.words(&tokens))
-            .address(y)
-            .address(0)
-            .address(device.words(&[0, 0, 0]))
-            .words(&[stride, 0, 1, 1]);
-        device.launch(file, &format!("embedding_{format}"), [3, 1], 256, embedding);
-        let found = device.read(y, 3 * stride);
-        for (found, token) in found.chunks_exact(stride).zip(tokens) {
-            close(found, &m.weights[token * m.cols..][..m.cols], 1e-6);
-            assert!(found[m.cols..].iter().all(|&x| x == 0.0), "the padding stays");
+        let row = |token: usize| &m.weights[token * m.cols..][..m.cols];
+        // Then the rows of others are added.
+        for (numbers, accumulate) in [(tokens, 0), (more, 1)] {
+            let embedding = Parameters::new()
+                .join(&m.parameters)
+                .address(device.words(&numbers))
+                .address(y)
+                .address(0)
+                .address(device.words(&[0, 0, 0]))
+                .words(&[stride, 0, 1, 1, accumulate, 0]);
+            device.launch(file, &format!("embedding_{format}"), [3, 1], 256, embedding);
+            let found = device.read(y, 3 * stride);
+            for (i, found) in found.chunks_exact(stride).enumerate() {
+                let added = |col: usize| row(more[i])[col] * accumulate as f64;
+                let expected: Vec<f64> =
+                    row(tokens[i]).iter().enumerate().map(|(col, w)| w + added(col)).collect();
+                close(found, &expected, 1e-6);
+                assert!(found[m.cols..].iter().all(|&x| x == 0.0), "the padding stays");
+            }
         }
     }
 }
