@@ -5,6 +5,7 @@
 use core::ffi::{CStr, c_void};
 use std::ffi::CString;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cust::context::{Context, CurrentContext};
 use cust::device::Device as Card;
@@ -15,6 +16,7 @@ use cust::sys::{
 };
 
 use super::CudaError;
+use super::buffer::Buffer;
 
 /// The kernels as they are committed in `ptx/`.
 const SOURCES: [(&str, &str); 10] = [
@@ -180,6 +182,25 @@ impl Device {
             )
         };
         CudaError::check("a kernel", result)
+    }
+
+    /// Bytes per second that the card copies from one place of its memory to another, read and
+    /// written: the best of three, each some copies of `bytes`.
+    ///
+    /// # Errors
+    /// What the driver says, most often that there is too little memory for two times `bytes`.
+    pub fn copy_bandwidth(self: &Arc<Self>, bytes: usize) -> Result<f64, CudaError> {
+        const COPIES: usize = 8;
+        let buffer = Buffer::of(self, &[2, bytes.max(1)])?;
+        let mut best = f64::INFINITY;
+        for _ in 0..4 {
+            self.wait()?;
+            let start = Instant::now();
+            (0..COPIES).try_for_each(|_| buffer.copy(0, bytes, bytes))?;
+            self.wait()?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok(2.0 * (COPIES * bytes) as f64 / best.max(1e-9))
     }
 
     /// Waits for all work.

@@ -5,10 +5,11 @@ use super::runner::Runner;
 use super::sequences::{Books, Sequences};
 use super::session::Decoder;
 use super::{Limits, Need};
-use crate::adapter::Handle;
+use crate::adapter::{Classifier, Handle};
 use crate::archive::Fingerprint;
 use crate::cuda::{CudaError, Model, State};
 use crate::error::{Error, Result};
+use crate::kernel::kernels;
 use crate::model::llama::{Config, Llama};
 use crate::nn::Segment;
 use crate::tensor::workspace::{Pointers, Workspace};
@@ -20,6 +21,15 @@ use crate::tensor::workspace::{Pointers, Workspace};
 /// [`device_error`](Self::device_error) has the driver's words. After that the session gives
 /// nothing but this error; sessions on the CPU go on.
 pub type CudaSession<'w, 'm> = Sequences<'w, 'm, LlamaCuda<'w, 'm>>;
+
+/// What a classifier says of a vector: `logits`, `[labels]`.
+pub(super) fn classified(classifier: &Classifier<'_>, x: &[f32], logits: &mut [f32]) {
+    let mut row = vec![0.0; x.len()];
+    for (label, logit) in logits.iter_mut().enumerate() {
+        classifier.weight().read(label, 0, &mut row);
+        *logit = kernels().dot(&row, x) + classifier.bias().get(label).copied().unwrap_or(0.0);
+    }
+}
 
 /// A decoder on a device and the memory of its sequences there.
 pub struct LlamaCuda<'w, 'm> {
@@ -180,6 +190,30 @@ impl<'w, 'm> CudaSession<'w, 'm> {
         self.runner.find_overflow(sequence);
         self.runner.check(sequence, 0, &[f32::NAN])?;
         Err(Error::BadLogits { index: 0 })
+    }
+
+    /// As [`Session::classify`](super::Session::classify): the hidden state comes from the device,
+    /// the classifier, a few rows, is the CPU's.
+    ///
+    /// # Errors
+    /// Those of [`Session::classify`](super::Session::classify); [`Error::Device`].
+    pub fn classify(&mut self, sequence: usize, tokens: &[u32], logits: &mut [f32]) -> Result<()> {
+        self.runner.alive()?;
+        self.check_tokens(sequence, tokens)?;
+        let need = self.classifier(sequence)?.len();
+        if logits.len() != need {
+            return Err(Error::Length { have: logits.len(), need });
+        }
+        let first = self.feed_all(sequence, tokens);
+        let one = [Segment { first, rows: 1, sequence }];
+        let Some(state) = self.runner.attempt(|model, state| model.state(state, &one)) else {
+            return self.runner.alive();
+        };
+        classified(&self.selection.classifier(sequence)?, &state, logits);
+        if logits[0].is_nan() {
+            self.runner.find_overflow(sequence);
+        }
+        self.runner.check(sequence, 0, logits)
     }
 
     /// The driver's words about what ended the session, if something did.

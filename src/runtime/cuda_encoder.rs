@@ -3,13 +3,13 @@
 
 use std::sync::OnceLock;
 
+use super::cuda::classified;
 use super::runner::Encode;
 use super::texts::{Books, Texts};
 use super::{EncoderLimits, Need};
 use crate::adapter::{Handle, Selection};
 use crate::cuda::{CudaError, EncoderModel, EncoderState, Wanted};
 use crate::error::{Error, Result};
-use crate::kernel::kernels;
 use crate::model::bert::{Bert, Pooling};
 use crate::nn::Segment;
 use crate::tensor::workspace::{Pointers, Workspace};
@@ -120,12 +120,7 @@ impl<'m> Encode<'m> for BertCuda<'_, 'm> {
         logits: &mut [f32],
     ) -> Result<()> {
         let x = self.vector_of(segments, sequence, Wanted::Classified)?;
-        let classifier = selection.classifier(sequence)?;
-        let mut row = vec![0.0; x.len()];
-        for (label, logit) in logits.iter_mut().enumerate() {
-            classifier.weight().read(label, 0, &mut row);
-            *logit = kernels().dot(&row, x) + classifier.bias().get(label).copied().unwrap_or(0.0);
-        }
+        classified(&selection.classifier(sequence)?, x, logits);
         Ok(())
     }
 }

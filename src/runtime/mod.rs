@@ -63,7 +63,7 @@ pub use predictor::{Predictor, PredictorLimits, predictor_need};
 pub use recurrent::{LstmCpu, Recurrent};
 pub use recurrent_limits::{RecurrentLimits, recurrent_need};
 #[cfg(feature = "std")]
-pub(crate) use runner::Runner;
+pub(crate) use runner::{Encode, Runner};
 pub use sample::{Candidate, Sampler, SamplerOptions};
 pub use sequences::Sequences;
 pub use session::{LlamaCpu, Session};

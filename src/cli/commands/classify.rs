@@ -2,6 +2,8 @@
 //! adapter's, or the base's own.
 
 use clap::Args;
+#[cfg(feature = "cuda")]
+use lowrank::train::DeviceBase;
 use lowrank::train::data::{DataOptions, Tokenize};
 use lowrank::train::{AnyBase, classify};
 use serde_json::{Map, Value, json};
@@ -41,7 +43,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let base = arguments.model.open()?;
+    let base = arguments.model.file()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
     if matches!(model, AnyBase::Mlp(_)) {
         return Err(format!(
@@ -64,6 +66,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let labels = labels(&model, &adapters)?;
     let archives = archives(&adapters);
     let executor = arguments.model.executor()?;
+    #[cfg(feature = "cuda")]
+    let card = arguments.model.card()?.map(|card| DeviceBase::upload(&card, model)).transpose()?;
+    #[cfg(not(feature = "cuda"))]
+    arguments.model.card()?;
+    let ask = |texts: &[Vec<u32>]| {
+        #[cfg(feature = "cuda")]
+        if let Some(card) = &card {
+            return card.classify(&archives, texts);
+        }
+        classify(model, &archives, texts, arguments.model.exact_precision(), executor.as_ref())
+    };
     let mut all = arguments.texts.texts()?;
     let (mut cut, mut count) = (0, 0);
     loop {
@@ -78,9 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             cut += usize::from(was_cut);
             ids.push(tokens);
         }
-        let answers =
-            classify(model, &archives, &ids, arguments.model.exact_precision(), executor.as_ref());
-        let answers = answers.map_err(|error| format!("{}: {error}", base.path.display()))?;
+        let answers = ask(&ids).map_err(|error| format!("{}: {error}", base.path.display()))?;
         for (text, probabilities) in part.iter().zip(&answers) {
             tell(arguments.json, &labels, text, probabilities)?;
         }

@@ -57,9 +57,13 @@ impl<'m> Model<'m> {
         Pass { config: self.llama.config(), state, shared }
     }
 
-    /// The logits of rows of the last run, one segment behind the other, on the device, `[rows,
-    /// vocab]`; the number of rows.
-    fn project(&self, state: &State, segments: &[Segment]) -> Result<usize, CudaError> {
+    /// What the head reads of rows of the last run, one segment behind the other, into
+    /// `state.normed`; the pass of these rows.
+    fn last_norm<'p>(
+        &'p self,
+        state: &'p State,
+        segments: &'p [Segment],
+    ) -> Result<Pass<'p>, CudaError> {
         self.device().enter()?;
         let mut selected = vec![0u32; 2 * state.rows];
         let mut rows = 0;
@@ -74,10 +78,24 @@ impl<'m> Model<'m> {
         let sequences = state.selected.address() + words(state.rows) as u64;
         let pass = self.pass(state, segments, rows, sequences);
         pass.norm(&state.x, &state.normed, self.norm, state.selected.address())?;
+        Ok(pass)
+    }
+
+    /// The last hidden state, behind the final norm, of a row of the last run, `[dim]`.
+    pub(crate) fn state(&self, state: &State, row: &[Segment]) -> Result<Vec<f32>, CudaError> {
+        self.last_norm(state, row)?;
+        let mut hidden = vec![0.0; self.llama.config().dim];
+        state.normed.read(0, &mut hidden)?;
+        Ok(hidden)
+    }
+
+    /// The logits of rows of the last run, on the device, `[rows, vocab]`; the number of rows.
+    fn project(&self, state: &State, segments: &[Segment]) -> Result<usize, CudaError> {
+        let pass = self.last_norm(state, segments)?;
         let site = Site::Head.number(pass.config.layers);
         let (x, y) = (state.normed.address(), state.logits.address());
         pass.shared.product(self.head(), 0, site, x, y, false)?;
-        Ok(rows)
+        Ok(pass.shared.rows)
     }
 
     /// As [`project`](Self::project), copied to `out`, `[rows, vocab]`.
