@@ -15,6 +15,8 @@ pub const LOWRANK_FEATURE_STD: u32 = 1;
 pub const LOWRANK_FEATURE_EXECUTOR: u32 = 2;
 /// `lowrank_features`: objects refuse use by two threads at once for certain, not just mostly.
 pub const LOWRANK_FEATURE_LOCKS: u32 = 4;
+/// `lowrank_features`: sessions run on NVIDIA GPUs too (the library was built with `cuda`).
+pub const LOWRANK_FEATURE_CUDA: u32 = 8;
 
 /// Every object's memory starts at a multiple of this.
 pub const LOWRANK_OBJECT_ALIGN: usize = 8;
@@ -45,6 +47,9 @@ pub extern "C" fn lowrank_features() -> u32 {
     }
     if cfg!(target_has_atomic = "8") {
         features |= LOWRANK_FEATURE_LOCKS;
+    }
+    if cfg!(feature = "cuda") {
+        features |= LOWRANK_FEATURE_CUDA;
     }
     features
 }

@@ -4,7 +4,7 @@
 //! crate's own types do the work.
 //!
 //! `memory` checks pointers, `object` keeps objects in foreign memory, `options` reads structs that
-//! carry their size, `running` is what sessions, encoders, recurrent sessions and predictors share,
+//! carry their size, `place` is where sessions run, `running` is what sessions, encoders, recurrent sessions and predictors share,
 //! `family` tells families apart, `failure` turns errors into codes and numbers; every other file
 //! is one chapter of the header. Files, text, threads, import and training need `std`.
 //!
@@ -46,6 +46,7 @@ mod object;
 mod options;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 mod panic;
+mod place;
 mod predictor;
 mod recurrent;
 mod requests;

@@ -34,7 +34,10 @@ pub(super) trait Work: Sized + 'static {
         limits: &Self::Limits,
         memory: &'static mut [u8],
         executor: &'static Callback,
-    ) -> Result<Self>;
+    ) -> Outcome<Self>;
+    /// What a device says that has failed, if it says something.
+    #[cfg(feature = "cuda")]
+    fn device_error(&self) -> Option<String>;
     fn select(
         &mut self,
         sequence: usize,
@@ -50,6 +53,19 @@ macro_rules! runs {
     ($object:ident, $magic:literal, $Work:ident, $Model:ident, $Options:ident -> $Limits:ident,
      |$options:ident, $argument:ident| $limits:expr,
      |$config:ident, $checked:ident| $need:expr) => {
+        runs! {
+            $object, $magic, $Work, $Model, $Options -> $Limits,
+            |$options, $argument| $limits,
+            |$config, $checked| $need,
+            |model, limits, memory, executor| Ok($Work::new(model, limits, memory, executor)?),
+            |_work| None
+        }
+    };
+    ($object:ident, $magic:literal, $Work:ident, $Model:ident, $Options:ident -> $Limits:ident,
+     |$options:ident, $argument:ident| $limits:expr,
+     |$config:ident, $checked:ident| $need:expr,
+     |$model:ident, $placed:ident, $memory:ident, $executor:ident| $open:expr,
+     |$work:ident| $error:expr) => {
         impl Kind for $object {
             type Value = Running<$Work<'static, 'static>>;
             const MAGIC: u32 = $magic;
@@ -70,12 +86,18 @@ macro_rules! runs {
             }
 
             fn new(
-                model: Self::Model,
-                limits: &$Limits,
-                memory: &'static mut [u8],
-                executor: &'static Callback,
-            ) -> crate::Result<Self> {
-                $Work::new(model, limits, memory, executor)
+                $model: Self::Model,
+                $placed: &$Limits,
+                $memory: &'static mut [u8],
+                $executor: &'static Callback,
+            ) -> super::failure::Outcome<Self> {
+                $open
+            }
+
+            #[cfg(feature = "cuda")]
+            fn device_error(&self) -> Option<String> {
+                let $work = self;
+                $error
             }
 
             fn select(
@@ -199,7 +221,7 @@ unsafe fn work_of(workspace: *mut c_void, bytes: usize) -> &'static mut [u8] {
 ///
 /// # Safety
 /// As [`need`]; `regions` begins with the object's.
-pub(super) unsafe fn call<K, W>(
+pub(super) unsafe fn call<K, W: Work>(
     object: *mut K,
     error: *mut lowrank_error,
     argument: u32,
@@ -216,7 +238,10 @@ where
         // SAFETY: an open object; `executor` is not touched while `work` is borrowed.
         let (work, workspace) = unsafe { (&mut (*value).work, (*value).workspace) };
         clear_of(error, regions.get(1..).unwrap_or_default(), workspace, 1)?;
-        body(work, workspace)
+        let outcome = body(work, workspace);
+        #[cfg(feature = "cuda")]
+        let outcome = outcome.map_err(|failure| failure.in_words(|| work.device_error()));
+        outcome
     })
 }
 
@@ -224,7 +249,7 @@ where
 ///
 /// # Safety
 /// As [`need`].
-pub(super) unsafe fn change<K, W>(
+pub(super) unsafe fn change<K, W: Work>(
     object: *mut K,
     error: *mut lowrank_error,
     argument: u32,
@@ -242,7 +267,7 @@ where
 ///
 /// # Safety
 /// As [`need`].
-pub(super) unsafe fn tell<K, W, T>(
+pub(super) unsafe fn tell<K, W: Work, T>(
     object: *mut K,
     position: u32,
     values: *mut *const T,

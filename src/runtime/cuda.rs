@@ -5,7 +5,7 @@ use super::runner::Runner;
 use super::sequences::{Books, Sequences};
 use super::session::Decoder;
 use super::{Limits, Need};
-use crate::adapter::{Classifier, Handle};
+use crate::adapter::{Classifier, Handle, Selection};
 use crate::archive::Fingerprint;
 use crate::cuda::{CudaError, Model, State};
 use crate::error::{Error, Result};
@@ -31,9 +31,28 @@ pub(super) fn classified(classifier: &Classifier<'_>, x: &[f32], logits: &mut [f
     }
 }
 
+/// A model that somebody else keeps, or that its sessions do.
+enum Held<'w, 'm> {
+    Lent(&'w Model<'m>),
+    #[cfg(feature = "capi")]
+    Shared(std::sync::Arc<Model<'m>>),
+}
+
+impl<'m> core::ops::Deref for Held<'_, 'm> {
+    type Target = Model<'m>;
+
+    fn deref(&self) -> &Model<'m> {
+        match self {
+            Self::Lent(model) => model,
+            #[cfg(feature = "capi")]
+            Self::Shared(model) => model,
+        }
+    }
+}
+
 /// A decoder on a device and the memory of its sequences there.
 pub struct LlamaCuda<'w, 'm> {
-    model: &'w Model<'m>,
+    model: Held<'w, 'm>,
     limits: Limits,
     state: State,
     /// What ended the session.
@@ -51,7 +70,7 @@ impl<'m> LlamaCuda<'_, 'm> {
         if self.failure.is_some() {
             return None;
         }
-        match work(self.model, &mut self.state) {
+        match work(&self.model, &mut self.state) {
             Ok(done) => Some(done),
             Err(error) => {
                 self.failure = Some(error);
@@ -136,6 +155,55 @@ impl Decoder for LlamaCuda<'_, '_> {
     fn copy(&mut self, from: usize, to: usize, _: usize) {
         self.attempt(|model, state| model.copy(state, from, to));
     }
+
+    /// The hidden state comes from the device; the classifier, a few rows, is the CPU's.
+    fn classify(
+        &mut self,
+        row: &mut [Segment; 1],
+        selection: &Selection<'_, '_>,
+        logits: &mut [f32],
+    ) -> Result<()> {
+        let Some(state) = self.attempt(|model, state| model.state(state, row)) else {
+            return self.alive();
+        };
+        let sequence = row[0].sequence;
+        classified(&selection.classifier(sequence)?, &state, logits);
+        if logits[0].is_nan() {
+            self.find_overflow(sequence);
+        }
+        Ok(())
+    }
+}
+
+impl<'w, 'm> LlamaCuda<'w, 'm> {
+    fn new(model: Held<'w, 'm>, limits: &Limits) -> Result<Self, CudaError> {
+        let state = State::new(&model, &limits.size(), limits.max_active)?;
+        Ok(Self { model, limits: *limits, state, failure: None, overflow: None })
+    }
+
+    /// A decoder whose sessions keep the model.
+    #[cfg(feature = "capi")]
+    pub(super) fn shared(
+        model: std::sync::Arc<Model<'m>>,
+        limits: &Limits,
+    ) -> Result<Self, CudaError> {
+        Self::new(Held::Shared(model), limits)
+    }
+
+    /// What ended the session, if something did.
+    pub(super) fn failure(&self) -> Option<&CudaError> {
+        self.failure.as_ref()
+    }
+}
+
+/// The books of a runner for a decoder.
+pub(super) fn of<'w, 'm, R: Decoder>(
+    runner: R,
+    w: &mut Workspace<'w>,
+    limits: &Limits,
+) -> Sequences<'w, 'm, R> {
+    let context = limits.context;
+    Sequences::with(runner, w, &limits.size(), limits.max_active, context, context)
 }
 
 impl<'w, 'm> CudaSession<'w, 'm> {
@@ -159,14 +227,15 @@ impl<'w, 'm> CudaSession<'w, 'm> {
         limits: &Limits,
         memory: &'w mut [u8],
     ) -> Result<Self, CudaError> {
+        let mut w = Workspace::new(memory, Self::checked_need(model, limits)?.bytes)?;
+        let runner = LlamaCuda::new(Held::Lent(model), limits)?;
+        Ok(of(runner, &mut w, limits))
+    }
+
+    fn checked_need(model: &Model<'_>, limits: &Limits) -> Result<Need> {
         let config = model.llama().config();
         limits.check(config)?;
-        let mut w = Workspace::new(memory, Self::need(config, limits).bytes)?;
-        let size = limits.size();
-        let state = State::new(model, &size, limits.max_active)?;
-        let runner = LlamaCuda { model, limits: *limits, state, failure: None, overflow: None };
-        let context = limits.context;
-        Ok(Self::with(runner, &mut w, &size, limits.max_active, context, context))
+        Ok(Self::need(config, limits))
     }
 
     /// Appends one token to each of several sequences and chooses the most likely next ones on the
@@ -192,37 +261,8 @@ impl<'w, 'm> CudaSession<'w, 'm> {
         Err(Error::BadLogits { index: 0 })
     }
 
-    /// As [`Session::classify`](super::Session::classify): the hidden state comes from the device,
-    /// the classifier, a few rows, is the CPU's.
-    ///
-    /// # Errors
-    /// Those of [`Session::classify`](super::Session::classify); [`Error::Device`].
-    pub fn classify(&mut self, sequence: usize, tokens: &[u32], logits: &mut [f32]) -> Result<()> {
-        self.runner.alive()?;
-        self.check_tokens(sequence, tokens)?;
-        let need = self.classifier(sequence)?.len();
-        if logits.len() != need {
-            return Err(Error::Length { have: logits.len(), need });
-        }
-        let first = self.feed_all(sequence, tokens);
-        let one = [Segment { first, rows: 1, sequence }];
-        let Some(state) = self.runner.attempt(|model, state| model.state(state, &one)) else {
-            return self.runner.alive();
-        };
-        classified(&self.selection.classifier(sequence)?, &state, logits);
-        if logits[0].is_nan() {
-            self.runner.find_overflow(sequence);
-        }
-        self.runner.check(sequence, 0, logits)
-    }
-
     /// The driver's words about what ended the session, if something did.
     pub fn device_error(&self) -> Option<&CudaError> {
-        self.runner.failure.as_ref()
-    }
-
-    /// The model.
-    pub fn model(&self) -> &Llama<'m> {
-        self.runner.model.llama()
+        self.runner.failure()
     }
 }

@@ -36,6 +36,8 @@
 mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_encoder;
+#[cfg(all(feature = "cuda", feature = "capi"))]
+mod cuda_or_cpu;
 mod encoder;
 mod encoder_limits;
 mod limits;
@@ -54,6 +56,8 @@ mod texts;
 pub use cuda::{CudaSession, LlamaCuda};
 #[cfg(feature = "cuda")]
 pub use cuda_encoder::{BertCuda, CudaEncoder};
+#[cfg(all(feature = "cuda", feature = "capi"))]
+pub(crate) use cuda_or_cpu::AnySession;
 pub use encoder::{BertCpu, Encoder};
 pub use encoder_limits::{EncoderLimits, encoder_need};
 pub use limits::{Limits, Need, need, need_on_32_bits};
