@@ -83,17 +83,22 @@ DEVICE void product(const Product& p) {
   u32 whole = W::CHUNK ? cols & ~(W::CHUNK - 1) : 0;
   for (u32 chunk = 0; chunk < whole; chunk += W::CHUNK) {
     typename W::Raw raw[ROWS];
+    float scales[ROWS];
 #pragma unroll
-    for (u32 r = 0; r < ROWS; r++) raw[r] = W::raw(p.weight, read_row[r], chunk, lane);
+    for (u32 r = 0; r < ROWS; r++) {
+      raw[r] = W::raw(p.weight, read_row[r], chunk, lane);
+      scales[r] = W::scales(p.weight, read_row[r], chunk, lane);
+    }
     // Of several vectors one quarter at a time: more would not fit into the registers.
 #pragma unroll N > 1 ? 1 : 4
-    for (u32 col = chunk + lane * 8; col < chunk + W::CHUNK; col += 256) {
+    for (u32 quarter = 0; quarter < 4; quarter++) {
 #pragma unroll
       for (u32 r = 0; r < ROWS; r++) {
-        scale[r] = W::decode(p.weight, read_row[r], col, raw[r].x, w[r]);
+        W::decode(raw[r].x, w[r]);
+        scale[r] = __nvvm_shfl_sync_idx_f32(-1, scales[r], 4 * quarter + lane / 8, 31);
         raw[r] = raw[r].yzww;
       }
-      take<N>(p, first, col, w, scale, sum);
+      take<N>(p, first, chunk + quarter * 256 + lane * 8, w, scale, sum);
     }
   }
   for (u32 col = whole + lane * 8; col < cols; col += 256) {
