@@ -76,8 +76,10 @@ def main():
                 used.update(registers(tool("PTXAS", f"-arch=sm_{arch}", "-v", f"{file}.ptx", "-o", cubin).stderr))
                 sass[file] = tool("NVDISASM", "-c", cubin).stdout
             for form, file in FILES.items():
-                for vectors in (1, 4, 8):
-                    kernel = f"product_{form}_{vectors}"
+                for vectors, size in ((1, ""), (1, "_large"), (4, ""), (8, "")):
+                    kernel = f"product_{form}_{vectors}{size}"
+                    if kernel not in used:
+                        continue
                     count, memory = used[kernel]
                     # Registers are given out in eights per thread and in 256 per warp, shared memory with 1 KiB beside it.
                     blocks = min(65536 // (-(-count // 8) * 8 * 256), 2048 // 256, shared // (memory + 1024))

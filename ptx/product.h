@@ -6,8 +6,10 @@
 // W [rows, cols] in some format, x [n, cols], y [n, rows], u [n, width] made by low_rank_down. Which adapters a vector
 // has says `adapters[sequences[vector]][site]`, so neighbours can have different ones.
 //
-// Launch: 256 threads; grid (⌈rows / 16⌉, ⌈n / N⌉): each of 8 warps makes two rows of y for N vectors. Its lanes share
-// out the columns, eight at a time; every weight is decoded once for all N vectors.
+// Launch: 256 threads; grid (⌈rows / (8 ROWS)⌉, ⌈n / N⌉): each of 8 warps makes ROWS rows of y for N vectors. Its lanes
+// share out the columns, eight at a time; every weight is decoded once for all N vectors, every x read once for all ROWS
+// rows. ROWS is 2, so that small matrices too are shared out among many blocks; of NF4 matrices with many rows, and one
+// vector, 4 (`…_1_large`).
 #pragma once
 #include "weights.h"
 
@@ -24,9 +26,7 @@ struct Product {
   u32 accumulate;          // add to y instead of replacing it
 };
 
-const u32 ROWS = 2;
-
-template <u32 N>
+template <u32 N, u32 ROWS>
 DEVICE void take(const Product& p, u32 first, u32 col, const float (*w)[8], const float* scale, float (*sum)[N]) {
 #pragma unroll
   for (u32 v = 0; v < N; v++) {
@@ -65,7 +65,7 @@ DEVICE float adapt(const Product& p, u32 vector, u32 row, float base, u32 lane) 
   return y;
 }
 
-template <class W, u32 N>
+template <class W, u32 N, u32 ROWS>
 DEVICE void product(const Product& p) {
   W::prepare(p.weight);
   u32 lane = thread() % 32;
@@ -98,13 +98,13 @@ DEVICE void product(const Product& p) {
         scale[r] = __nvvm_shfl_sync_idx_f32(-1, scales[r], 4 * quarter + lane / 8, 31);
         raw[r] = raw[r].yzww;
       }
-      take<N>(p, first, chunk + quarter * 256 + lane * 8, w, scale, sum);
+      take<N, ROWS>(p, first, chunk + quarter * 256 + lane * 8, w, scale, sum);
     }
   }
   for (u32 col = whole + lane * 8; col < cols; col += 256) {
 #pragma unroll
     for (u32 r = 0; r < ROWS; r++) scale[r] = W::read(p.weight, read_row[r], col, w[r]);
-    take<N>(p, first, col, w, scale, sum);
+    take<N, ROWS>(p, first, col, w, scale, sum);
   }
   // Lane r N + v keeps the number of row r and vector v.
   float base = 0, extra = 0;
@@ -132,10 +132,10 @@ DEVICE void product(const Product& p) {
   *out = p.accumulate ? *out + y : y;
 }
 
-#define PRODUCTS(format, W)                                            \
-  TWO(256) product_##format##_1(const Product p) { product<W, 1>(p); } \
-  TWO(256) product_##format##_4(const Product p) { product<W, 4>(p); } \
-  TWO(256) product_##format##_8(const Product p) { product<W, 8>(p); }
+#define PRODUCTS(format, W)                                               \
+  TWO(256) product_##format##_1(const Product p) { product<W, 1, 2>(p); } \
+  TWO(256) product_##format##_4(const Product p) { product<W, 4, 2>(p); } \
+  TWO(256) product_##format##_8(const Product p) { product<W, 8, 2>(p); }
 
 // The embedding (src/nn/embedding.rs is its CPU twin): y = [y +] W[token] + Σ_i B_i (scale_i A_i[token]). Zero behind
 // the width. Launch: 256 threads; grid (n): a thread makes every 256th number.

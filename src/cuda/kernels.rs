@@ -22,11 +22,17 @@ pub(super) enum Stored {
 /// Vectors that one block of each product kernel multiplies.
 const VECTORS: [usize; 3] = [1, 4, 8];
 
+/// Rows that give every multiprocessor of a large card two blocks of the kernel that makes 32 rows
+/// with one.
+const LARGE: u32 = 8192;
+
 /// Every kernel.
 #[derive(Debug)]
 pub(super) struct Kernels {
     pub(super) device: Arc<Device>,
     products: [[Kernel; 3]; 4],
+    /// Of one vector and an NF4 matrix of [`LARGE`] rows or more.
+    large: Kernel,
     embeddings: [Kernel; 4],
     down: Kernel,
     norm: Kernel,
@@ -58,6 +64,7 @@ impl Kernels {
         Ok(Self {
             device: Arc::clone(device),
             products: [product("nf4")?, product("int8")?, product("f16")?, product("f32")?],
+            large: device.kernel("product_nf4_1_large")?,
             embeddings: [
                 embedding("nf4")?,
                 embedding("int8")?,
@@ -80,6 +87,9 @@ impl Kernels {
 
     pub(super) fn product(&self, format: Stored, p: &Product) -> Result<(), CudaError> {
         let n = p.n as usize;
+        if n == 1 && format == Stored::Nf4 && p.weight.rows >= LARGE {
+            return self.device.launch(self.large, (blocks(p.weight.rows, 32), 1), 256, p);
+        }
         let which = VECTORS.iter().position(|&most| n <= most).unwrap_or(VECTORS.len() - 1);
         let grid = (blocks(p.weight.rows, 16), n.div_ceil(VECTORS[which]));
         self.device.launch(self.products[format as usize][which], grid, 256, p)

@@ -222,7 +222,9 @@ fn check_product(file: &str, format: &str, m: &Matrix, device: &mut Device) {
     let (rows, cols, x_stride) = (m.rows, m.cols, m.cols.next_multiple_of(8));
     let adapters = adapters(device, rows, cols);
     let y_stride = rows.next_multiple_of(8);
-    for (n, each) in [(1, 1), (3, 4), (8, 8), (11, 8)] {
+    let kernels = [(1, 1, ""), (3, 4, ""), (8, 8, ""), (11, 8, ""), (1, 1, "_large")];
+    for (n, each, size) in &kernels[..if format == "nf4" { 5 } else { 4 }] {
+        let (n, each) = (*n, *each);
         let mut numbers = Numbers::new(n as u64);
         let (x, bias) = (numbers.vec(n * cols), numbers.vec(rows));
         let mut padded = vec![0.0f32; n * x_stride];
@@ -253,8 +255,9 @@ fn check_product(file: &str, format: &str, m: &Matrix, device: &mut Device) {
             .words(&[n, x_stride, y_stride, DOWN_STRIDE])
             .words(&places)
             .words(&[1]);
-        let kernel = format!("product_{format}_{each}");
-        device.launch(file, &kernel, [rows.div_ceil(16), n.div_ceil(each)], 256, product);
+        let kernel = format!("product_{format}_{each}{size}");
+        let in_block = if size.is_empty() { 16 } else { 32 };
+        device.launch(file, &kernel, [rows.div_ceil(in_block), n.div_ceil(each)], 256, product);
         let found = device.read(y, n * y_stride);
         let expected = expected(m, &x, &bias, &adapters.all, &sequences);
         for (i, (value, size)) in expected.iter().enumerate() {
