@@ -30,7 +30,7 @@
 //! | `alloc` | writing archives, quantizing, owned workspaces | an allocator |
 //! | `std` (default) | import, export, memory maps, threads, tokenizer and chat template, shared adapter sets | an operating system |
 //! | `cli` | the `lowrank` program | |
-//! | `cuda` | Llama-family models on NVIDIA GPUs | at run time the CUDA driver |
+//! | `cuda` | Llama-family models and BERT-family encoders on NVIDIA GPUs | at run time the CUDA driver |
 //! | `capi` | the C interface, `include/lowrank.h` | with `std` also files, text and threads |
 //! | `panic-handler` | a panic handler for static C libraries without `std` | no other panic handler |
 //!

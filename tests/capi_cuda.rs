@@ -55,7 +55,7 @@ fn sentence(error: &lowrank_error) -> String {
 fn with_session<T>(
     limits: &lowrank_limits,
     use_it: impl FnOnce(*mut lowrank_session) -> T,
-) -> Result<T, lowrank_error> {
+) -> Result<T, Box<lowrank_error>> {
     driver();
     let archive = asset("tiny.lrk");
     let (mut base_room, mut session_room) =
@@ -68,7 +68,7 @@ fn with_session<T>(
         let data = archive.as_ptr().cast();
         assert_eq!(lowrank_base_open(memory, bytes, data, archive.len(), &mut base, null_mut()), 0);
         if lowrank_session_need(base, limits, &mut need, &mut error) != 0 {
-            return Err(error);
+            return Err(Box::new(error));
         }
         let mut work = Memory::new(Need { bytes: need.bytes, kv_bytes: 0 });
         let work = work.as_mut();
@@ -91,7 +91,7 @@ fn with_session<T>(
         assert_ne!(open(need.bytes - 1, &mut error), 0);
         if open(need.bytes, &mut error) != 0 {
             assert!(session.is_null());
-            return Err(error);
+            return Err(Box::new(error));
         }
         let result = use_it(session);
         assert_eq!(lowrank_session_close(session, null_mut()), 0);
