@@ -24,6 +24,7 @@ mod base;
 #[cfg(feature = "std")]
 mod chat;
 mod choice;
+mod classified;
 mod encoder;
 #[cfg(feature = "std")]
 mod example;
