@@ -10,10 +10,11 @@ use std::path::Path;
 use std::ptr::{null, null_mut};
 use std::sync::Once;
 
+use common::{BERT, bert};
 use lowrank::archive::ArchiveFile;
 use lowrank::ffi::*;
-use lowrank::runtime::Memory;
-use lowrank::runtime::Need;
+use lowrank::quant::Format;
+use lowrank::runtime::{Memory, Need};
 
 const DEVICE: u32 = 74;
 
@@ -154,6 +155,70 @@ fn a_session_on_a_card_writes_what_one_on_the_cpu_writes() {
     // A program that knows no devices: what lies behind its struct is not read.
     let old = lowrank_limits { size: offset_of!(lowrank_limits, device), ..on_card() };
     assert_eq!(with_session(&old, tokens).unwrap(), cpu);
+}
+
+/// The embedding of the second of two texts.
+fn embedding(limits: &lowrank_encoder_limits) -> Result<Vec<f32>, Box<lowrank_error>> {
+    driver();
+    let archive = bert(&BERT, Format::F16, Format::F16, true, 3);
+    let (mut base_room, mut encoder_room) =
+        ([0; LOWRANK_BASE_BYTES / 8], [0; LOWRANK_ENCODER_BYTES / 8]);
+    let (mut base, mut encoder, mut error) = (null_mut(), null_mut(), empty_error());
+    let mut need = lowrank_need { bytes: 0, kv_bytes: 0 };
+    // SAFETY: plain memory of this function, which outlives the objects in it.
+    unsafe {
+        let (memory, bytes) = room(&mut base_room);
+        let data = archive.as_ptr().cast();
+        assert_eq!(lowrank_bert_open(memory, bytes, data, archive.len(), &mut base, null_mut()), 0);
+        if lowrank_encoder_need(base, limits, &mut need, &mut error) != 0 {
+            return Err(Box::new(error));
+        }
+        let mut work = Memory::new(Need { bytes: need.bytes, kv_bytes: 0 });
+        let work = work.as_mut();
+        let (memory, bytes) = room(&mut encoder_room);
+        let opened = lowrank_encoder_open(
+            memory,
+            bytes,
+            base,
+            limits,
+            work.as_mut_ptr().cast(),
+            work.len(),
+            null(),
+            &mut encoder,
+            &mut error,
+        );
+        if opened != 0 {
+            return Err(Box::new(error));
+        }
+        let (tokens, lengths) = ([1u32, 5, 9, 2, 1, 33, 2], [4usize, 3]);
+        let (tokens, lengths) = (tokens.as_ptr(), lengths.as_ptr());
+        let encoded = lowrank_encoder_encode(encoder, tokens, null(), 7, lengths, 2, null_mut());
+        assert_eq!(encoded, 0);
+        let (mut vector, mut count) = (null(), 0);
+        let code = lowrank_encoder_embedding(encoder, 1, &mut vector, &mut count, null_mut());
+        assert_eq!(code, 0);
+        let vector = std::slice::from_raw_parts(vector, count).to_vec();
+        assert_eq!(lowrank_encoder_close(encoder, null_mut()), 0);
+        assert_eq!(lowrank_base_close(base, null_mut()), 0);
+        Ok(vector)
+    }
+}
+
+#[test]
+fn an_encoder_on_a_card_gives_the_vectors_of_one_on_the_cpu() {
+    let limits =
+        lowrank_encoder_limits { batch: 2, tokens: 12, ..lowrank_encoder_limits_default(12) };
+    let on_card = lowrank_encoder_limits { device: LOWRANK_DEVICE_CUDA, ..limits };
+    let (cpu, cuda) = (embedding(&limits).unwrap(), embedding(&on_card).unwrap());
+    assert_eq!(cpu.len(), BERT.dim);
+    assert!(cpu.iter().zip(&cuda).all(|(a, b)| (a - b).abs() <= 1e-5) && cpu != [0.0; 36]);
+    // As programs from before had it: without a card, and a zero where the device is now.
+    let size = offset_of!(lowrank_encoder_limits, card);
+    assert_eq!(embedding(&lowrank_encoder_limits { size, ..limits }).unwrap(), cpu);
+    let refused = embedding(&lowrank_encoder_limits { card: 3, ..on_card }).unwrap_err();
+    assert!(refused.code == DEVICE && sentence(&refused).contains("no card 3"));
+    let refused = embedding(&lowrank_encoder_limits { device: 9, ..limits }).unwrap_err();
+    assert_eq!(refused.code, 1008);
 }
 
 #[test]

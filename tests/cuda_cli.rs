@@ -110,9 +110,9 @@ fn commands_that_no_card_runs_say_which_ones_it_does() {
         "a decoder embeds nothing"
     );
     let folder = tempfile::tempdir().unwrap();
-    let [small, data] = ["lstm.lrk", "rows.csv"].map(|name| folder.path().join(name));
+    let [small, data] = ["mlp.lrk", "rows.csv"].map(|name| folder.path().join(name));
     let [small, data] = [&small, &data].map(|path| path.to_str().unwrap());
-    std::fs::write(data, "1,2,3,4,5,6,0\n6,5,4,3,2,1,1\n").unwrap();
+    std::fs::write(data, "1,2,3,4,5,6,a\n6,5,4,3,2,1,b\n").unwrap();
     import("tiny-mlp", small);
     let mlp = ["--base", small, "--data", data, "--task", "classify", "--device", "cuda"];
     let line = refused("evaluate", &mlp, driver(), &[]);

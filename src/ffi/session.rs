@@ -7,7 +7,7 @@ use super::base::lowrank_base;
 use super::choice::lowrank_choice;
 use super::executor::{Callback, lowrank_executor};
 use super::failure::{Refusal, lowrank_code, lowrank_error};
-use super::limits::{lowrank_limits, lowrank_need};
+use super::limits::{lowrank_limits, lowrank_need, to_limits};
 use super::memory::{Region, slice};
 use super::object::{self, Kind, hold, region, size};
 use super::place::{Placed, Session};
@@ -16,7 +16,7 @@ use super::sampler::lowrank_sampler;
 use super::set::lowrank_set;
 use crate::adapter::{AdapterSet, Choice, Classifier};
 use crate::model::llama::Llama;
-use crate::runtime::Need;
+use crate::runtime::{Limits, Need};
 
 /// One token of a step.
 #[repr(C)]
@@ -51,9 +51,11 @@ pub struct lowrank_session {
 pub const LOWRANK_SESSION_BYTES: usize = 1536;
 const _: () = assert!(size::<lowrank_session>() <= LOWRANK_SESSION_BYTES);
 
+type PlacedLimits = Placed<Limits>;
+
 runs! {
-    lowrank_session, 0x6c73_6573, Session, Llama, lowrank_limits -> Placed,
-    |options, argument| Placed::new(options, argument)?,
+    lowrank_session, 0x6c73_6573, Session, Llama, lowrank_limits -> PlacedLimits,
+    |c, argument| Placed::new(to_limits(c, argument)?, c.device, c.card, argument)?,
     |config, placed| placed.need(config)?,
     |model, placed, memory, executor| placed.open(model, memory, executor),
     |session| session.device_error().map(ToString::to_string)

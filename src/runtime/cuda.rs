@@ -32,16 +32,16 @@ pub(super) fn classified(classifier: &Classifier<'_>, x: &[f32], logits: &mut [f
 }
 
 /// A model that somebody else keeps, or that its sessions do.
-enum Held<'w, 'm> {
-    Lent(&'w Model<'m>),
+pub(super) enum Held<'w, M> {
+    Lent(&'w M),
     #[cfg(feature = "capi")]
-    Shared(std::sync::Arc<Model<'m>>),
+    Shared(std::sync::Arc<M>),
 }
 
-impl<'m> core::ops::Deref for Held<'_, 'm> {
-    type Target = Model<'m>;
+impl<M> core::ops::Deref for Held<'_, M> {
+    type Target = M;
 
-    fn deref(&self) -> &Model<'m> {
+    fn deref(&self) -> &M {
         match self {
             Self::Lent(model) => model,
             #[cfg(feature = "capi")]
@@ -52,7 +52,7 @@ impl<'m> core::ops::Deref for Held<'_, 'm> {
 
 /// A decoder on a device and the memory of its sequences there.
 pub struct LlamaCuda<'w, 'm> {
-    model: Held<'w, 'm>,
+    model: Held<'w, Model<'m>>,
     limits: Limits,
     state: State,
     /// What ended the session.
@@ -176,7 +176,7 @@ impl Decoder for LlamaCuda<'_, '_> {
 }
 
 impl<'w, 'm> LlamaCuda<'w, 'm> {
-    fn new(model: Held<'w, 'm>, limits: &Limits) -> Result<Self, CudaError> {
+    fn new(model: Held<'w, Model<'m>>, limits: &Limits) -> Result<Self, CudaError> {
         let state = State::new(&model, &limits.size(), limits.max_active)?;
         Ok(Self { model, limits: *limits, state, failure: None, overflow: None })
     }

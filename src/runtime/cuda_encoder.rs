@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use super::cuda::classified;
+use super::cuda::{Held, classified};
 use super::runner::Encode;
 use super::texts::{Books, Texts};
 use super::{EncoderLimits, Need};
@@ -27,7 +27,7 @@ pub type CudaEncoder<'w, 'm> = Texts<'w, 'm, BertCuda<'w, 'm>>;
 
 /// An encoder on a device and its memory there.
 pub struct BertCuda<'w, 'm> {
-    model: &'w EncoderModel<'m>,
+    model: Held<'w, EncoderModel<'m>>,
     state: EncoderState,
     /// What ended the encoder.
     failure: OnceLock<CudaError>,
@@ -37,7 +37,21 @@ pub struct BertCuda<'w, 'm> {
     vectors: Option<(Wanted, Vec<f32>)>,
 }
 
-impl BertCuda<'_, '_> {
+impl<'w, 'm> BertCuda<'w, 'm> {
+    pub(super) fn new(
+        model: Held<'w, EncoderModel<'m>>,
+        limits: &EncoderLimits,
+    ) -> Result<Self, CudaError> {
+        let state = EncoderState::new(&model, &limits.size(), limits.max_active)?;
+        let (failure, states) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { model, state, failure, states, vectors: None })
+    }
+
+    /// What ended the encoder, if something did.
+    pub(super) fn failure(&self) -> Option<&CudaError> {
+        self.failure.get()
+    }
+
     /// What the device gives, unless it fails, or did so before.
     fn told<T>(&self, work: impl FnOnce() -> Result<T, CudaError>) -> Result<T> {
         if self.failure.get().is_some() {
@@ -145,14 +159,11 @@ impl<'w, 'm> CudaEncoder<'w, 'm> {
     ) -> Result<Self, CudaError> {
         limits.check(model.bert().config())?;
         let mut w = Workspace::new(memory, Self::need(limits).bytes)?;
-        let state = EncoderState::new(model, &limits.size(), limits.max_active)?;
-        let (failure, states) = (OnceLock::new(), OnceLock::new());
-        let runner = BertCuda { model, state, failure, states, vectors: None };
-        Ok(Self::with(runner, &mut w, limits))
+        Ok(Self::with(BertCuda::new(Held::Lent(model), limits)?, &mut w, limits))
     }
 
     /// The driver's words about what ended the encoder, if something did.
     pub fn device_error(&self) -> Option<&CudaError> {
-        self.runner.failure.get()
+        self.runner.failure()
     }
 }

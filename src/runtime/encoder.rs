@@ -53,9 +53,7 @@ impl<'w, 'm> Encoder<'w, 'm> {
         let config = model.config();
         limits.check(config)?;
         let mut w = Workspace::new(memory, encoder_need(config, limits).bytes)?;
-        let buffers = forward::Buffers::carve(&mut w, config, &limits.size());
-        let engine = Engine::new(executor, limits.lanes, limits.max_active);
-        Ok(Self::with(BertCpu { model, engine, buffers }, &mut w, limits))
+        Ok(Self::with(BertCpu::carve(model, limits, &mut w, executor), &mut w, limits))
     }
 }
 
@@ -64,7 +62,19 @@ fn rows(segments: &[Segment], sequence: usize) -> Range<usize> {
     first..first + rows
 }
 
-impl BertCpu<'_, '_> {
+impl<'w, 'm> BertCpu<'w, 'm> {
+    /// An encoder with its part of the workspace, under limits that were checked.
+    pub(super) fn carve(
+        model: Bert<'m>,
+        limits: &EncoderLimits,
+        w: &mut Workspace<'w>,
+        executor: &'w dyn Executor,
+    ) -> Self {
+        let buffers = forward::Buffers::carve(w, model.config(), &limits.size());
+        let engine = Engine::new(executor, limits.lanes, limits.max_active);
+        Self { model, engine, buffers }
+    }
+
     /// A text's vector into `buffers.pooled`.
     fn pool(
         &mut self,

@@ -38,6 +38,8 @@ mod cuda;
 mod cuda_encoder;
 #[cfg(all(feature = "cuda", feature = "capi"))]
 mod cuda_or_cpu;
+#[cfg(all(feature = "cuda", feature = "capi"))]
+mod cuda_or_cpu_encoder;
 mod encoder;
 mod encoder_limits;
 mod limits;
@@ -58,6 +60,8 @@ pub use cuda::{CudaSession, LlamaCuda};
 pub use cuda_encoder::{BertCuda, CudaEncoder};
 #[cfg(all(feature = "cuda", feature = "capi"))]
 pub(crate) use cuda_or_cpu::AnySession;
+#[cfg(all(feature = "cuda", feature = "capi"))]
+pub(crate) use cuda_or_cpu_encoder::AnyEncoder;
 pub use encoder::{BertCpu, Encoder};
 pub use encoder_limits::{EncoderLimits, encoder_need};
 pub use limits::{Limits, Need, need, need_on_32_bits};
