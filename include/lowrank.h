@@ -1010,6 +1010,14 @@ typedef struct lowrank_encoder_limits {
      */
     uint32_t precision;
     /**
+     * One of `LOWRANK_DEVICE_CPU`, `LOWRANK_DEVICE_CUDA`, as in `lowrank_limits`.
+     */
+    uint32_t device;
+    /**
+     * Which card, 0 being the first.
+     */
+    uint32_t card;
+    /**
      * 0.
      */
     uint32_t reserved;

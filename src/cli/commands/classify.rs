@@ -53,15 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .into());
     }
     let tokenizer = base.text()?;
-    let max_length =
-        arguments.max_length.unwrap_or(DataOptions::for_model(model.input()).max_length);
-    let positions = model.input().context;
-    if max_length > positions {
-        return Err(format!(
-            "--max-length {max_length}: the base has positions for {positions} tokens"
-        )
-        .into());
-    }
+    let max_length = max_length(arguments, &model)?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     let labels = labels(&model, &adapters)?;
     let archives = archives(&adapters);
@@ -103,6 +95,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// The most tokens of a text.
+fn max_length(arguments: &Arguments, model: &AnyBase<'_>) -> Result<usize, Failure> {
+    let positions = model.input().context;
+    let usual = DataOptions::for_model(model.input()).max_length;
+    let length = arguments.max_length.unwrap_or(usual);
+    if length > positions {
+        let text = format!("--max-length {length}: the base has positions for {positions} tokens");
+        return Err(text.into());
+    }
+    Ok(length)
 }
 
 /// One line: the likeliest label, its probability, the text.
