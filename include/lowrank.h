@@ -24,7 +24,7 @@
  * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions (recurrent ones too),
  *   encoders, predictors, samplers and streams serve one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
  *   another thread uses it is not detected. Nothing blocks but training, evaluation, estimates and import, only these, files, pools,
- *   texts, streams and lowrank_generate allocate, and there are no globals. From an interrupt handler only objects may be used that nothing else uses.
+ *   texts, streams and lowrank_generate allocate, and there are no globals; sessions on cards do, allocate, and share what is on a card. From an interrupt handler only objects may be used that nothing else uses.
  * - The hosted library catches its own panics (LOWRANK_ERROR_PANICKED); see lowrank_on_panic for the one without std.
  */
 
@@ -176,6 +176,8 @@ enum {
     LOWRANK_ERROR_OPTIONS_SIZE = 1017,
     /* An adapter is chosen with weight 0. */
     LOWRANK_ERROR_NO_WEIGHT = 1018,
+    /* The library was built without support of cards. */
+    LOWRANK_ERROR_WITHOUT_CUDA = 1019,
 };
 
 /* Memory that is enough for a set with this many slots. */
@@ -225,6 +227,11 @@ enum {
  * `lowrank_features`: training, evaluation and estimates of memory are there (`train`).
  */
 #define LOWRANK_FEATURE_TRAIN 32
+
+/**
+ * `lowrank_features`: sessions run on NVIDIA GPUs too (the library was built with `cuda`).
+ */
+#define LOWRANK_FEATURE_CUDA 64
 
 /**
  * Every object's memory starts at a multiple of this.
@@ -340,6 +347,16 @@ enum {
  * `precision`: activations rounded to 8 bits where the weights allow it; faster.
  */
 #define LOWRANK_PRECISION_FAST 1
+
+/**
+ * `device`: the processor that the library runs on.
+ */
+#define LOWRANK_DEVICE_CPU 0
+
+/**
+ * `device`: an NVIDIA GPU, in libraries that were built with it (`LOWRANK_FEATURE_CUDA`).
+ */
+#define LOWRANK_DEVICE_CUDA 1
 
 /**
  * Memory that is enough for a session object, without its workspace, on every target.
@@ -675,7 +692,7 @@ typedef struct lowrank_error {
      */
     uint64_t numbers[LOWRANK_NUMBERS];
     /**
-     * For text, file, thread and training errors: the sentence, UTF-8, with a NUL at its end, cut
+     * For text, file, thread, training and device errors: the sentence, UTF-8, with a NUL at its end, cut
      * where room ends. Else empty.
      */
     char detail[LOWRANK_DETAIL_BYTES];
@@ -829,7 +846,7 @@ typedef struct lowrank_sampling {
 } lowrank_sampling;
 
 /**
- * What a session must have room for. Start from `lowrank_limits_default`.
+ * What a session must have room for, and where it runs. Start from `lowrank_limits_default`.
  */
 typedef struct lowrank_limits {
     /**
@@ -869,6 +886,16 @@ typedef struct lowrank_limits {
      * One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
      */
     uint32_t precision;
+    /**
+     * One of `LOWRANK_DEVICE_CPU`, `LOWRANK_DEVICE_CUDA`. On a card the workspace has the books only;
+     * keys, values and activations are there. All sessions over an archive share its copy on the
+     * card. Precision is exact, keys and values are f16 or f32, `lanes` and executor do not matter.
+     */
+    uint32_t device;
+    /**
+     * Which card, 0 being the first.
+     */
+    uint32_t card;
 } lowrank_limits;
 
 /**
@@ -997,6 +1024,14 @@ typedef struct lowrank_encoder_limits {
      * One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
      */
     uint32_t precision;
+    /**
+     * One of `LOWRANK_DEVICE_CPU`, `LOWRANK_DEVICE_CUDA`, as in `lowrank_limits`.
+     */
+    uint32_t device;
+    /**
+     * Which card, 0 being the first.
+     */
+    uint32_t card;
     /**
      * 0.
      */
@@ -1981,8 +2016,9 @@ lowrank_code lowrank_session_need(const struct lowrank_base *base,
  * Makes a session over `base` in `memory` of at least `lowrank_session_bytes()` bytes, with
  * `workspace` of at least `lowrank_session_need` bytes at a multiple of `LOWRANK_MEMORY_ALIGN`;
  * what the two hold does not matter. Both stay, and are not touched, until the session is closed.
- * `executor` is copied; it may be null: the calling thread does everything. On success `*session`
- * is the object, on failure null.
+ * `executor` is copied; it may be null: the calling thread does everything. `limits` say where the
+ * session runs; a card that cannot be used is `LOWRANK_ERROR_DEVICE`, with the driver's words in the
+ * error. On success `*session` is the object, on failure null.
  */
 lowrank_code lowrank_session_open(void *memory,
                                   size_t memory_bytes,

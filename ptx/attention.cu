@@ -32,14 +32,6 @@ DEVICE float block_max(float x, float* room) {
   return __builtin_fmaxf(__builtin_fmaxf(room[0], room[1]), __builtin_fmaxf(room[2], room[3]));
 }
 
-DEVICE float block_sum(float x, float* room) {
-  x = warp_sum(x);
-  __syncthreads();
-  if (thread() % 32 == 0) room[thread() / 32] = x;
-  __syncthreads();
-  return (room[0] + room[1]) + (room[2] + room[3]);
-}
-
 template <class T>
 DEVICE float score(const T* key, const float* q, u32 d) {
   float sum = 0;
@@ -56,15 +48,11 @@ DEVICE float score(const T* key, const float* q, u32 d) {
   return sum;
 }
 
+// out = softmax(scale · q Kᵀ) V of one query over `seen` keys and values, which lie `stride` numbers apart.
 template <class T>
-DEVICE void attention(const Attention& p) {
+DEVICE void attend(const float* query, const T* keys, const T* values, u32 stride, u32 seen, u32 d, float scale, float* to) {
   SHARED float q[256], weights[TILE], room[4], parts[TILE];
-  u32 row = block_x(), head = block_y(), d = p.d;
-  u32 seen = p.positions[row] + 1;
-  u64 line = ((u64)p.sequences[row] * p.kv_heads + head / (p.heads / p.kv_heads)) * p.room;
-  const T* keys = (const T*)p.keys + line * d;
-  const T* values = (const T*)p.values + line * d;
-  for (u32 i = thread(); i < d; i += TILE) q[i] = p.q[(u64)row * p.q_stride + head * d + i];
+  for (u32 i = thread(); i < d; i += TILE) q[i] = query[i];
   __syncthreads();
 
   u32 lanes = d < TILE ? d : TILE, groups = TILE / lanes;
@@ -72,14 +60,14 @@ DEVICE void attention(const Attention& p) {
   float max = LEAST, sum = 0, out[2] = {0, 0};
   for (u32 first = 0; first < seen; first += TILE) {
     u32 position = first + thread();
-    float s = position < seen ? p.scale * score<T>(keys + (u64)position * d, q, d) : LEAST;
+    float s = position < seen ? scale * score<T>(keys + (u64)position * stride, q, d) : LEAST;
     float new_max = block_max(__builtin_fmaxf(max, s), room);
     float weight = position < seen ? exponential(s - new_max) : 0;
     // A NaN among the scores must be seen in the result; max and exp do not keep it.
     if (s != s) weight = s;
     weights[thread()] = weight;
     float rescale = exponential(max - new_max);
-    sum = sum * rescale + block_sum(weight, room);
+    sum = sum * rescale + block_sum<4>(weight, room);
     max = new_max;
     u32 count = seen - first < TILE ? seen - first : TILE;
 #pragma unroll
@@ -88,13 +76,12 @@ DEVICE void attention(const Attention& p) {
       out[half] *= rescale;
       if (group >= groups || i >= d) continue;
       for (u32 t = group; t < count; t += groups)
-        out[half] = __builtin_fmaf(weights[t], (float)values[(u64)(first + t) * d + i], out[half]);
+        out[half] = __builtin_fmaf(weights[t], (float)values[(u64)(first + t) * stride + i], out[half]);
     }
     __syncthreads();
   }
   parts[thread()] = out[0];
   __syncthreads();
-  float* to = p.out + (u64)row * p.out_stride + head * d;
   if (thread() < lanes) {
     float total = 0;
     for (u32 g = 0; g < groups; g++) total += parts[g * lanes + thread()];
@@ -103,5 +90,35 @@ DEVICE void attention(const Attention& p) {
   }
 }
 
+template <class T>
+DEVICE void attention(const Attention& p) {
+  u32 row = block_x(), head = block_y(), d = p.d;
+  u64 line = ((u64)p.sequences[row] * p.kv_heads + head / (p.heads / p.kv_heads)) * p.room;
+  const T* keys = (const T*)p.keys + line * d;
+  const T* values = (const T*)p.values + line * d;
+  const float* q = p.q + (u64)row * p.q_stride + head * d;
+  attend<T>(q, keys, values, d, p.positions[row] + 1, d, p.scale, p.out + (u64)row * p.out_stride + head * d);
+}
+
 KERNEL(128) attention_f16(const Attention p) { attention<f16>(p); }
 KERNEL(128) attention_f32(const Attention p) { attention<float>(p); }
+
+// Bidirectional attention of encoders (src/nn/packed.rs is its CPU twin): the rows of a text, which lie side by side, see
+// each other and no others: out = softmax(q_h · K_h[text]ᵀ / √d) · V_h[text]. q, k, v and out [n, heads, d] in rows of
+// `stride`; d at most 256. Launch: as above.
+struct Bidirectional {
+  const float* q;
+  const float* k;
+  const float* v;
+  float* out;
+  const u32* first;        // [n]: the first row of the row's text
+  const u32* length;       // [n]: its rows
+  float scale;             // 1 / √d
+  u32 d, stride, padding;
+};
+
+KERNEL(128) attention_bidirectional(const Bidirectional p) {
+  u32 row = block_x(), column = block_y() * p.d;
+  u64 text = (u64)p.first[row] * p.stride + column, own = (u64)row * p.stride + column;
+  attend<float>(p.q + own, p.k + text, p.v + text, p.stride, p.length[row], p.d, p.scale, p.out + own);
+}

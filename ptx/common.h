@@ -1,4 +1,4 @@
-// What all kernels share: clang's names for CUDA, sums over a warp, exp. No kernel is in here.
+// What all kernels share: clang's names for CUDA, sums over a warp and a block, exp. No kernel is in here.
 //
 // Everything is f32 but what is stored narrower. Rows of activations start at multiples of `stride` numbers, a multiple
 // of 8, and are zero behind their width, so that eight numbers can always be read at once.
@@ -31,6 +31,19 @@ DEVICE float warp_sum(float x) {
 #pragma unroll
   for (int by = 16; by; by >>= 1) x += __nvvm_shfl_sync_bfly_f32(-1, x, by, 31);
   return x;
+}
+
+// The sum over a block of WARPS warps, the same in every thread; `room` has a place for each warp.
+template <u32 WARPS>
+DEVICE float block_sum(float x, float* room) {
+  x = warp_sum(x);
+  __syncthreads();
+  if (thread() % 32 == 0) room[thread() / 32] = x;
+  __syncthreads();
+  float total = 0;
+#pragma unroll
+  for (u32 i = 0; i < WARPS; i++) total += room[i];
+  return total;
 }
 
 // e^x to two units in the last place: 2^t of t = x log2(e) with what rounding t lost.

@@ -3,4 +3,5 @@
 #include "product.h"
 
 PRODUCTS(nf4, Nf4)
+TWO(256) product_nf4_1_large(const Product p) { product<Nf4, 1, 4>(p); }
 EMBEDDING(nf4, Nf4)

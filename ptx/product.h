@@ -6,8 +6,10 @@
 // W [rows, cols] in some format, x [n, cols], y [n, rows], u [n, width] made by low_rank_down. Which adapters a vector
 // has says `adapters[sequences[vector]][site]`, so neighbours can have different ones.
 //
-// Launch: 256 threads; grid (⌈rows / 16⌉, ⌈n / N⌉): each of 8 warps makes two rows of y for N vectors. Its lanes share
-// out the columns, eight at a time; every weight is decoded once for all N vectors.
+// Launch: 256 threads; grid (⌈rows / (8 ROWS)⌉, ⌈n / N⌉): each of 8 warps makes ROWS rows of y for N vectors. Its lanes
+// share out the columns, eight at a time; every weight is decoded once for all N vectors, every x read once for all ROWS
+// rows. ROWS is 2, so that small matrices too are shared out among many blocks; of NF4 matrices with many rows, and one
+// vector, 4 (`…_1_large`).
 #pragma once
 #include "weights.h"
 
@@ -24,9 +26,7 @@ struct Product {
   u32 accumulate;          // add to y instead of replacing it
 };
 
-const u32 ROWS = 2;
-
-template <u32 N>
+template <u32 N, u32 ROWS>
 DEVICE void take(const Product& p, u32 first, u32 col, const float (*w)[8], const float* scale, float (*sum)[N]) {
 #pragma unroll
   for (u32 v = 0; v < N; v++) {
@@ -65,7 +65,7 @@ DEVICE float adapt(const Product& p, u32 vector, u32 row, float base, u32 lane) 
   return y;
 }
 
-template <class W, u32 N>
+template <class W, u32 N, u32 ROWS>
 DEVICE void product(const Product& p) {
   W::prepare(p.weight);
   u32 lane = thread() % 32;
@@ -83,23 +83,28 @@ DEVICE void product(const Product& p) {
   u32 whole = W::CHUNK ? cols & ~(W::CHUNK - 1) : 0;
   for (u32 chunk = 0; chunk < whole; chunk += W::CHUNK) {
     typename W::Raw raw[ROWS];
+    float scales[ROWS];
 #pragma unroll
-    for (u32 r = 0; r < ROWS; r++) raw[r] = W::raw(p.weight, read_row[r], chunk, lane);
+    for (u32 r = 0; r < ROWS; r++) {
+      raw[r] = W::raw(p.weight, read_row[r], chunk, lane);
+      scales[r] = W::scales(p.weight, read_row[r], chunk, lane);
+    }
     // Of several vectors one quarter at a time: more would not fit into the registers.
 #pragma unroll N > 1 ? 1 : 4
-    for (u32 col = chunk + lane * 8; col < chunk + W::CHUNK; col += 256) {
+    for (u32 quarter = 0; quarter < 4; quarter++) {
 #pragma unroll
       for (u32 r = 0; r < ROWS; r++) {
-        scale[r] = W::decode(p.weight, read_row[r], col, raw[r].x, w[r]);
+        W::decode(raw[r].x, w[r]);
+        scale[r] = __nvvm_shfl_sync_idx_f32(-1, scales[r], 4 * quarter + lane / 8, 31);
         raw[r] = raw[r].yzww;
       }
-      take<N>(p, first, col, w, scale, sum);
+      take<N, ROWS>(p, first, chunk + quarter * 256 + lane * 8, w, scale, sum);
     }
   }
   for (u32 col = whole + lane * 8; col < cols; col += 256) {
 #pragma unroll
     for (u32 r = 0; r < ROWS; r++) scale[r] = W::read(p.weight, read_row[r], col, w[r]);
-    take<N>(p, first, col, w, scale, sum);
+    take<N, ROWS>(p, first, col, w, scale, sum);
   }
   // Lane r N + v keeps the number of row r and vector v.
   float base = 0, extra = 0;
@@ -127,13 +132,13 @@ DEVICE void product(const Product& p) {
   *out = p.accumulate ? *out + y : y;
 }
 
-#define PRODUCTS(format, W)                                            \
-  TWO(256) product_##format##_1(const Product p) { product<W, 1>(p); } \
-  TWO(256) product_##format##_4(const Product p) { product<W, 4>(p); } \
-  TWO(256) product_##format##_8(const Product p) { product<W, 8>(p); }
+#define PRODUCTS(format, W)                                               \
+  TWO(256) product_##format##_1(const Product p) { product<W, 1, 2>(p); } \
+  TWO(256) product_##format##_4(const Product p) { product<W, 4, 2>(p); } \
+  TWO(256) product_##format##_8(const Product p) { product<W, 8, 2>(p); }
 
-// The embedding (src/nn/embedding.rs is its CPU twin): y = W[token] + Σ_i B_i (scale_i A_i[token]). Zero behind the
-// width. Launch: 256 threads; grid (n): a thread makes every 256th number.
+// The embedding (src/nn/embedding.rs is its CPU twin): y = [y +] W[token] + Σ_i B_i (scale_i A_i[token]). Zero behind
+// the width. Launch: 256 threads; grid (n): a thread makes every 256th number.
 struct Embedding {
   Matrix table;
   const u32* tokens;       // [n]
@@ -141,6 +146,7 @@ struct Embedding {
   const Low* adapters;     // as in Product
   const u32* sequences;
   u32 y_stride, site, sites, max_active;
+  u32 accumulate, padding;
 };
 
 template <class W>
@@ -163,7 +169,8 @@ DEVICE void embedding(const Embedding& p) {
       }
       y += delta;
     }
-    p.y[(u64)vector * p.y_stride + col] = y;
+    float* to = p.y + (u64)vector * p.y_stride + col;
+    *to = p.accumulate ? *to + y : y;
   }
 }
 

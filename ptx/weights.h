@@ -46,19 +46,30 @@ struct Nf4 {
     return *(const u32*)((const u8*)m.codes + (u64)row * (m.cols / 2) + byte);
   }
 
-  DEVICE float decode(const Matrix& m, u32 row, u32 col, u32 word, float* w) {
-    u32 copy = thread() % COPIES;
+  DEVICE void decode(u32 word, float* w) {
+    // Of a byte b the pair is at 8 · (COPIES · b + copy), in bytes: a shift and one operation of logic.
+    u32 copy = thread() % COPIES * 8;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      f32x2 pair = pairs[(word >> (8 * i) & 255) * COPIES + copy];
+      u32 at = ((i ? word >> (8 * i - 7) : word << 7) & 255 * COPIES * 8) | copy;
+      f32x2 pair = *(const f32x2*)((const char*)pairs + at);
       w[2 * i] = pair.x, w[2 * i + 1] = pair.y;
     }
+  }
+
+  DEVICE float scale(const Matrix& m, u32 row, u32 col) {
     u64 block = ((u64)row * m.cols + col) >> m.block_shift;
     if (!m.nested) return ((const float*)m.scales)[block];
     return __builtin_fmaf(scale_values[((const u8*)m.scales)[block]], m.nested[block >> 8], m.offset);
   }
 
-  DEVICE float read(const Matrix& m, u32 row, u32 col, float* w) { return decode(m, row, col, word(m, row, col), w); }
+  // Of the sixteen runs of 64 weights in a chunk, which share a scale, lane l has that of run l % 16.
+  DEVICE float scales(const Matrix& m, u32 row, u32 chunk, u32 lane) { return scale(m, row, chunk + lane % 16 * 64); }
+
+  DEVICE float read(const Matrix& m, u32 row, u32 col, float* w) {
+    decode(word(m, row, col), w);
+    return scale(m, row, col);
+  }
 };
 
 // Formats whose weights stand in order.
@@ -67,7 +78,8 @@ struct Ordered {
   typedef u32x4 Raw;
   DEVICE void prepare(const Matrix&) {}
   DEVICE Raw raw(const Matrix&, u32, u32, int) { return 0; }
-  DEVICE float decode(const Matrix&, u32, u32, u32, float*) { return 0; }
+  DEVICE float scales(const Matrix&, u32, u32, u32) { return 0; }
+  DEVICE void decode(u32, float*) {}
 };
 
 struct F32 : Ordered {

@@ -61,7 +61,7 @@ fn an_error_crosses_with_its_code_its_numbers_and_its_sentence() {
     let (mut needed, mut error) =
         (lowrank_need { bytes: 0, kv_bytes: 0 }, MaybeUninit::<lowrank_error>::uninit());
     // SAFETY: plain memory of this function; a failed call fills the error.
-    let (code, error) = unsafe {
+    let (code, mut error) = unsafe {
         let code = lowrank_session_need(model, &limits, &mut needed, error.as_mut_ptr());
         (code, error.assume_init())
     };
@@ -78,6 +78,15 @@ fn an_error_crosses_with_its_code_its_numbers_and_its_sentence() {
         let mut short = [1u8; 8];
         let length = lowrank_error_message(&error, short.as_mut_ptr().cast(), short.len());
         assert_eq!((length, &short), (expected.to_string().len(), b"the con\0"));
+    }
+
+    // A device that this library does not have.
+    if lowrank_features() & LOWRANK_FEATURE_CUDA == 0 {
+        let limits = lowrank_limits { device: LOWRANK_DEVICE_CUDA, ..lowrank_limits_default(1) };
+        // SAFETY: plain memory of this function.
+        let code = unsafe { lowrank_session_need(model, &limits, &mut needed, &mut error) };
+        assert_eq!((code, error.code), (1019, 1019));
+        assert!(sentence(&error).contains("built without cuda"), "{}", sentence(&error));
     }
 
     // A need of C is the need of Rust.

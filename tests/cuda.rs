@@ -4,17 +4,22 @@
 
 mod common;
 mod cuda_driver;
+#[path = "cuda/encoder.rs"]
+mod encoder;
+#[path = "cuda/faults.rs"]
+mod faults;
+mod model_folder;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use common::{all_linear, any_adapter};
+use common::{CONFIG, all_linear, any_adapter};
 use lowrank::Error;
 use lowrank::adapter::{Adapter, AdapterSet, Choice, Slot};
 use lowrank::archive::{ArchiveFile, Buffer};
 use lowrank::cuda::{Device, Model};
 use lowrank::import::{BaseOptions, HuggingFace, base_to_buffer, import_peft};
-use lowrank::model::llama::{Llama, Site};
+use lowrank::model::llama::{Config, Llama, Site};
 use lowrank::quant::Format;
 use lowrank::runtime::{CudaSession, KvFormat, Limits, Memory, Sampler, Serial, Session, need};
 
@@ -221,6 +226,14 @@ fn every_format_and_every_kind_of_adapter_gives_the_logits_of_the_cpu() {
             assert_alike(&format!("{name} over {}", format.name()), model, adapters);
         }
     }
+}
+
+/// One with so many rows that another kernel makes them.
+#[test]
+fn a_large_vocabulary_gives_the_logits_of_the_cpu() {
+    let config = Config { vocab: 8204, layers: 1, ..CONFIG };
+    let archive = common::base(&config, Format::Nf4, Format::Nf4, 3);
+    assert_alike("8204 tokens", Llama::open(&archive).unwrap(), &[]);
 }
 
 #[test]

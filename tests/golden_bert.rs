@@ -243,7 +243,7 @@ fn what_would_change_the_model_is_refused_by_name() {
         }),
         ("is_decoder", |f| f.config["is_decoder"] = json!(true)),
         ("model_type", |f| f.config["model_type"] = json!("albert")),
-        ("attention heads", |f| f.config["num_attention_heads"] = json!(5)),
+        ("a divisor of hidden_size, 48", |f| f.config["num_attention_heads"] = json!(5)),
         ("layer_norm_eps", |f| f.config["layer_norm_eps"] = json!("small")),
         ("encoder.layer.1.output.dense.bias: the tensor is missing", |f| {
             drop(f.tensors.remove("encoder.layer.1.output.dense.bias"))

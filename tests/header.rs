@@ -67,7 +67,7 @@ const HEADER: &str = "\
  * - Threads: bases, adapters, files, texts and pools are only read, by any number of threads. Sets, sessions (recurrent ones too),
  *   encoders, predictors, samplers and streams serve one call at a time; another one meanwhile, also from inside an executor's callback, gets LOWRANK_ERROR_BUSY. Closing an object while
  *   another thread uses it is not detected. Nothing blocks but training, evaluation, estimates and import, only these, files, pools,
- *   texts, streams and lowrank_generate allocate, and there are no globals. From an interrupt handler only objects may be used that nothing else uses.
+ *   texts, streams and lowrank_generate allocate, and there are no globals; sessions on cards do, allocate, and share what is on a card. From an interrupt handler only objects may be used that nothing else uses.
  * - The hosted library catches its own panics (LOWRANK_ERROR_PANICKED); see lowrank_on_panic for the one without std.
  */
 ";

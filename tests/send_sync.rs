@@ -46,7 +46,10 @@ const _: () = {
 const _: () = {
     both::<lowrank::cuda::Device>();
     both::<lowrank::cuda::Model<'static>>();
+    both::<lowrank::cuda::EncoderModel<'static>>();
     both::<lowrank::runtime::CudaSession<'static, 'static>>();
+    both::<lowrank::runtime::CudaEncoder<'static, 'static>>();
+    both::<lowrank::train::DeviceBase<'static>>();
 };
 
 #[cfg(feature = "std")]

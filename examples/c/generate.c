@@ -112,9 +112,13 @@ int main(int count, char **arguments) {
         }
     }
 
-    /* What a session takes is known before it exists. Two sequences side by side. */
+    /* What a session takes is known before it exists. Two sequences side by side; on a card if the library knows one. */
     limits = lowrank_limits_default(CONTEXT);
     limits.batch = 2;
+    if (getenv("LOWRANK_CARD") != NULL) {
+        limits.device = LOWRANK_DEVICE_CUDA;
+        limits.card = (uint32_t)strtoul(getenv("LOWRANK_CARD"), NULL, 10);
+    }
     check(lowrank_session_need(base, &limits, &need, &error), "need");
     memory = (char *)malloc(need.bytes + LOWRANK_MEMORY_ALIGN);
     if (memory == NULL) {

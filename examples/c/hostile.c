@@ -310,11 +310,19 @@ static void hostile_sessions(void) {
     bad = limits;
     bad.precision = 99;
     EXPECT(lowrank_session_need(base, &bad, &need, &error), ERROR_UNKNOWN_CONSTANT);
+    bad = limits;
+    bad.device = 99;
+    EXPECT(lowrank_session_need(base, &bad, &need, &error), ERROR_UNKNOWN_CONSTANT);
+    bad.device = LOWRANK_DEVICE_CUDA;
+    if (!(lowrank_features() & LOWRANK_FEATURE_CUDA)) {
+        EXPECT(lowrank_session_need(base, &bad, &need, &error), ERROR_WITHOUT_CUDA);
+    }
     bad = lowrank_limits_default(0);
     EXPECT(lowrank_session_need(base, &bad, &need, &error), ERROR_LIMIT);
     memset(&bad, 0xff, sizeof bad);
     EXPECT(lowrank_session_need(base, &bad, &need, &error), ERROR_OPTIONS_SIZE);
     bad.size = sizeof bad;
+    bad.device = LOWRANK_DEVICE_CPU;
     bad.kv_format = LOWRANK_KV_F16;
     bad.precision = LOWRANK_PRECISION_EXACT;
     EXPECT(lowrank_session_need(base, &bad, &need, &error), ERROR_LIMIT);

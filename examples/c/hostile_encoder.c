@@ -253,6 +253,12 @@ static void hostile_encoders(void) {
     EXPECT(lowrank_encoder_need(base, &bad, &need, &error), ERROR_OPTIONS_SIZE);
     bad.size = sizeof bad;
     bad.precision = LOWRANK_PRECISION_EXACT;
+    EXPECT(lowrank_encoder_need(base, &bad, &need, &error), ERROR_UNKNOWN_CONSTANT);
+    bad.device = LOWRANK_DEVICE_CUDA;
+    if (!(lowrank_features() & LOWRANK_FEATURE_CUDA)) {
+        EXPECT(lowrank_encoder_need(base, &bad, &need, &error), ERROR_WITHOUT_CUDA);
+    }
+    bad.device = LOWRANK_DEVICE_CPU;
     EXPECT(lowrank_encoder_need(base, &bad, &need, &error), ERROR_LIMIT);
     bad = lowrank_encoder_limits_default(0);
     EXPECT(lowrank_encoder_need(base, &bad, &need, &error), ERROR_LIMIT);

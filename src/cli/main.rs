@@ -14,6 +14,8 @@ use commands::{
     adapter, bench, chat, classify, compare, completions, embed, evaluate, export, generate,
     import, init, inspect, logits, memory, tokenize, train,
 };
+#[cfg(feature = "cuda")]
+use shared::card;
 use shared::{
     attach, estimate, files, methods, model, output, progress, prompt, reply, results, sampling,
     template, train_names, train_options,

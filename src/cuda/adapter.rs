@@ -1,22 +1,27 @@
 //! Adapters on the device: copied once, in one piece, then only pointed at. B is turned so that the
 //! ranks of one output are neighbours.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use half::f16;
 
 use super::buffer::{Address, Buffer};
-use super::kernels::Low;
+use super::parameters::Low;
+use super::upload::{DeviceLinear, Upload};
 use super::weights::padded;
 use super::{CudaError, Device, stride};
 use crate::adapter::{Active, Adapter, Factor, FactorValues, LowRank};
+use crate::archive::Fingerprint;
+use crate::nn::Linear;
 
 /// An adapter on the device.
 #[derive(Debug)]
 pub(super) struct Resident {
     /// By rising site; `rank`, `first`, `scale` and `weight` are filled in when it is chosen.
     targets: Vec<(u32, Low)>,
-    _buffer: Buffer,
+    /// The pooler that its classifier reads.
+    pub(super) pooler: Option<DeviceLinear>,
+    _buffers: Vec<Buffer>,
 }
 
 /// What is copied, put together before it is: each part at a multiple of 16 bytes.
@@ -85,8 +90,8 @@ impl Image {
 }
 
 impl Resident {
-    /// Copies an adapter.
-    pub(super) fn upload(device: &Arc<Device>, adapter: &Adapter<'_>) -> Result<Self, CudaError> {
+    /// Copies an adapter; a pooler that it brings stands at site `pooler`.
+    fn upload(device: &Arc<Device>, adapter: &Adapter<'_>, pooler: u32) -> Result<Self, CudaError> {
         let mut image = Image::default();
         let mut targets: Vec<(u32, Low)> =
             adapter.targets().map(|target| (target.site, image.target(&target))).collect();
@@ -96,7 +101,12 @@ impl Resident {
             let Low { a, b, bias, gain, .. } = *low;
             (low.a, low.b, low.bias, low.gain) = (place(a), place(b), place(bias), place(gain));
         }
-        Ok(Self { targets, _buffer: buffer })
+        let mut upload = Upload::new(device, 0)?;
+        let own = adapter.pooler().map(|(weight, bias)| Linear { weight, bias, site: pooler });
+        let pooler = own.map(|own| upload.linear(&own)).transpose()?;
+        let mut buffers = if pooler.is_some() { upload.kept() } else { Vec::new() };
+        buffers.push(buffer);
+        Ok(Self { targets, pooler, _buffers: buffers })
     }
 
     /// Puts what `active`, which is this adapter, does into a sequence's table, `[sites,
@@ -123,5 +133,38 @@ impl Resident {
             table[site * max_active + slot] = chosen.words();
             ranks[site] += rank as u32;
         }
+    }
+}
+
+/// The adapters that were chosen so far, of a base.
+#[derive(Debug)]
+pub(super) struct Residents {
+    device: Arc<Device>,
+    /// The number of the base's pooler among the sites.
+    pooler: u32,
+    all: Mutex<Vec<(Fingerprint, Arc<Resident>)>>,
+}
+
+impl Residents {
+    pub(super) fn new(device: &Arc<Device>, pooler: u32) -> Self {
+        Self { device: Arc::clone(device), pooler, all: Mutex::default() }
+    }
+
+    /// The copy of an adapter, which is made if there is none.
+    pub(super) fn of(&self, adapter: &Adapter<'_>) -> Result<Arc<Resident>, CudaError> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let fingerprint = adapter.fingerprint();
+        if let Some((_, resident)) = all.iter().find(|(known, _)| *known == fingerprint) {
+            return Ok(Arc::clone(resident));
+        }
+        let resident = Arc::new(Resident::upload(&self.device, adapter, self.pooler)?);
+        all.push((fingerprint, Arc::clone(&resident)));
+        Ok(resident)
+    }
+
+    /// Frees those that no sequence has chosen.
+    pub(super) fn unload_unused(&self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, resident)| Arc::strong_count(resident) > 1);
     }
 }

@@ -36,6 +36,14 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// As many zeros as all `factors` together.
+    pub(super) fn of(device: &Arc<Device>, factors: &[usize]) -> Result<Self, CudaError> {
+        let bytes = factors.iter().try_fold(1usize, |all, &n| all.checked_mul(n));
+        let bytes = bytes
+            .ok_or_else(|| CudaError::refused("more bytes are needed than there are addresses"))?;
+        Self::zeroed(device, bytes)
+    }
+
     /// What `values` hold, in memory of its own.
     pub(super) fn upload<T: NoUninit>(
         device: &Arc<Device>,

@@ -2,25 +2,32 @@
 //!
 //! Here and in `buffer` is what cannot be proven to the compiler: calls of the driver.
 
-use core::ffi::c_void;
+use core::ffi::{CStr, c_void};
+use std::ffi::CString;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cust::context::{Context, CurrentContext};
 use cust::device::Device as Card;
-use cust::module::Module;
 use cust::stream::{Stream, StreamFlags};
-use cust::sys::{CUfunction, CUstream, cuLaunchKernel};
+use cust::sys::{
+    CUfunction, CUjit_option, CUmodule, CUstream, cuLaunchKernel, cuModuleGetFunction,
+    cuModuleLoadDataEx, cuModuleUnload,
+};
 
 use super::CudaError;
+use super::buffer::Buffer;
 
 /// The kernels as they are committed in `ptx/`.
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 10] = [
+    ("activation", include_str!("../../ptx/activation.ptx")),
     ("argmax", include_str!("../../ptx/argmax.ptx")),
     ("attention", include_str!("../../ptx/attention.ptx")),
     ("dense", include_str!("../../ptx/dense.ptx")),
     ("low_rank", include_str!("../../ptx/low_rank.ptx")),
     ("nf4", include_str!("../../ptx/nf4.ptx")),
     ("norm", include_str!("../../ptx/norm.ptx")),
+    ("pool", include_str!("../../ptx/pool.ptx")),
     ("rotary", include_str!("../../ptx/rotary.ptx")),
     ("swiglu", include_str!("../../ptx/swiglu.ptx")),
 ];
@@ -33,6 +40,62 @@ pub(super) struct Kernel(CUfunction);
 unsafe impl Send for Kernel {}
 // SAFETY: as above.
 unsafe impl Sync for Kernel {}
+
+/// Loaded PTX. Not `cust`'s: that knows no "unsupported PTX version" and asks for no log.
+#[derive(Debug)]
+struct Module(CUmodule);
+
+// SAFETY: as of a kernel.
+unsafe impl Send for Module {}
+// SAFETY: as of a kernel.
+unsafe impl Sync for Module {}
+
+/// Room for what the driver's compiler has to say.
+const LOG: usize = 1024;
+
+impl Module {
+    fn load(file: &str, source: &str) -> Result<Self, CudaError> {
+        let source = CString::new(source).map_err(|_| CudaError::refused("a NUL in the PTX"))?;
+        let (mut module, mut log) = (core::ptr::null_mut(), [0u8; LOG]);
+        let mut options = [
+            CUjit_option::CU_JIT_ERROR_LOG_BUFFER,
+            CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+        ];
+        let size = core::ptr::without_provenance_mut::<c_void>(LOG - 1);
+        let mut values = [log.as_mut_ptr().cast::<c_void>(), size];
+        // SAFETY: text that ends with a NUL, a place for the module, two options and their values:
+        // a buffer, and its size without the NUL at the end.
+        let result = unsafe {
+            cuModuleLoadDataEx(
+                &mut module,
+                source.as_ptr().cast(),
+                options.len() as u32,
+                options.as_mut_ptr(),
+                values.as_mut_ptr(),
+            )
+        };
+        let said = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy();
+        let said = said.lines().next().unwrap_or_default();
+        let what =
+            format!("loading ptx/{file}.ptx{}{said}", if said.is_empty() { "" } else { ", " });
+        CudaError::check(&what, result)?;
+        Ok(Self(module))
+    }
+
+    fn function(&self, name: &CStr) -> Option<Kernel> {
+        let mut function = core::ptr::null_mut();
+        // SAFETY: a loaded module, a name that ends with a NUL, a place for the answer.
+        let result = unsafe { cuModuleGetFunction(&mut function, self.0, name.as_ptr()) };
+        (result as u32 == 0).then_some(Kernel(function))
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: loaded in `load`, unloaded once; the device has entered its context.
+        let _ = unsafe { cuModuleUnload(self.0) };
+    }
+}
 
 /// A card with the kernels loaded.
 #[derive(Debug)]
@@ -62,10 +125,7 @@ impl Device {
         let context = Context::new(card).map_err(refused("a context on the card"))?;
         let mut modules = Vec::with_capacity(SOURCES.len());
         for (file, source) in SOURCES {
-            let module = Module::from_ptx(source, &[]);
-            modules.push(module.map_err(|error| {
-                CudaError::driver(&format!("loading ptx/{file}.ptx"), error as u32)
-            })?);
+            modules.push(Module::load(file, source)?);
         }
         let stream = Stream::new(StreamFlags::NON_BLOCKING, None).map_err(refused("a stream"))?;
         Ok(Arc::new(Self { modules, stream, context, name }))
@@ -84,10 +144,9 @@ impl Device {
 
     /// The kernel called `name`, in whichever file it is.
     pub(super) fn kernel(&self, name: &str) -> Result<Kernel, CudaError> {
-        let found = self.modules.iter().find_map(|module| module.get_function(name).ok());
-        found
-            .map(|function| Kernel(function.to_raw()))
-            .ok_or_else(|| CudaError::refused(format!("no kernel {name} in ptx/")))
+        let missing = || CudaError::refused(format!("no kernel {name} in ptx/"));
+        let symbol = CString::new(name).map_err(|_| missing())?;
+        self.modules.iter().find_map(|module| module.function(&symbol)).ok_or_else(missing)
     }
 
     pub(super) fn stream(&self) -> CUstream {
@@ -125,8 +184,27 @@ impl Device {
         CudaError::check("a kernel", result)
     }
 
+    /// Bytes per second that the card copies from one place of its memory to another, read and
+    /// written: the best of three, each some copies of `bytes`.
+    ///
+    /// # Errors
+    /// What the driver says, most often that there is too little memory for two times `bytes`.
+    pub fn copy_bandwidth(self: &Arc<Self>, bytes: usize) -> Result<f64, CudaError> {
+        const COPIES: usize = 8;
+        let buffer = Buffer::of(self, &[2, bytes.max(1)])?;
+        let mut best = f64::INFINITY;
+        for _ in 0..4 {
+            self.wait()?;
+            let start = Instant::now();
+            (0..COPIES).try_for_each(|_| buffer.copy(0, bytes, bytes))?;
+            self.wait()?;
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok(2.0 * (COPIES * bytes) as f64 / best.max(1e-9))
+    }
+
     /// Waits for all work.
-    pub(super) fn wait(&self) -> Result<(), CudaError> {
+    pub(crate) fn wait(&self) -> Result<(), CudaError> {
         self.stream
             .synchronize()
             .map_err(|error| CudaError::driver("waiting for the card", error as u32))

@@ -32,7 +32,6 @@ impl CudaError {
 
     /// What the driver said when it was asked to do `what`.
     pub(super) fn driver(what: &str, code: u32) -> Self {
-        // `cust` and its enum have no name for 222.
         let hint = match code {
             2 => "; use a smaller context, batch or model, or free memory of the card",
             218 | 222 => "; the driver is too old for the kernels: CUDA 11.0 or newer is needed",

@@ -1,187 +1,14 @@
-//! What each kernel takes, field by field as in `ptx/*.h` and `ptx/*.cu`, and how it is launched.
+//! Every kernel, and how it is launched.
 
 use std::sync::Arc;
 
-use super::buffer::Address;
 use super::device::Kernel;
+use super::parameters::{
+    Activate, Argmax, Attention, Bidirectional, Down, Embedding, Norm, Pool, Product, Rotary,
+    Swiglu,
+};
 use super::{CudaError, Device};
 use crate::nn::KvFormat;
-
-/// `Matrix` of `ptx/weights.h`.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub(super) struct Matrix {
-    pub(super) codes: Address,
-    pub(super) scales: Address,
-    pub(super) nested: Address,
-    pub(super) tables: Address,
-    pub(super) offset: f32,
-    pub(super) rows: u32,
-    pub(super) cols: u32,
-    pub(super) stride: u32,
-    pub(super) block_shift: u32,
-    pub(super) padding: u32,
-}
-
-/// `Low` of `ptx/common.h`.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Low {
-    pub(super) a: Address,
-    pub(super) b: Address,
-    pub(super) bias: Address,
-    pub(super) gain: Address,
-    pub(super) rank: u32,
-    pub(super) first: u32,
-    pub(super) a_stride: u32,
-    pub(super) b_stride: u32,
-    pub(super) a_is_f16: u32,
-    pub(super) b_is_f16: u32,
-    pub(super) scale: f32,
-    pub(super) weight: f32,
-}
-
-impl Low {
-    /// As it lies on the device.
-    pub(super) fn words(&self) -> [u64; 8] {
-        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        [
-            self.a,
-            self.b,
-            self.bias,
-            self.gain,
-            pair(self.rank, self.first),
-            pair(self.a_stride, self.b_stride),
-            pair(self.a_is_f16, self.b_is_f16),
-            pair(self.scale.to_bits(), self.weight.to_bits()),
-        ]
-    }
-}
-
-/// `Product` of `ptx/product.h`.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(C)]
-pub(super) struct Product {
-    pub(super) weight: Matrix,
-    pub(super) x: Address,
-    pub(super) y: Address,
-    pub(super) bias: Address,
-    pub(super) adapters: Address,
-    pub(super) sequences: Address,
-    pub(super) down: Address,
-    pub(super) n: u32,
-    pub(super) x_stride: u32,
-    pub(super) y_stride: u32,
-    pub(super) down_stride: u32,
-    pub(super) site: u32,
-    pub(super) sites: u32,
-    pub(super) max_active: u32,
-    pub(super) accumulate: u32,
-}
-
-/// `Embedding` of `ptx/product.h`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Embedding {
-    pub(super) table: Matrix,
-    pub(super) tokens: Address,
-    pub(super) y: Address,
-    pub(super) adapters: Address,
-    pub(super) sequences: Address,
-    pub(super) y_stride: u32,
-    pub(super) site: u32,
-    pub(super) sites: u32,
-    pub(super) max_active: u32,
-}
-
-/// `Down` of `ptx/low_rank.cu`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Down {
-    pub(super) x: Address,
-    pub(super) u: Address,
-    pub(super) adapters: Address,
-    pub(super) sequences: Address,
-    pub(super) inputs: u32,
-    pub(super) x_stride: u32,
-    pub(super) u_stride: u32,
-    pub(super) site: u32,
-    pub(super) sites: u32,
-    pub(super) max_active: u32,
-}
-
-/// `Norm` of `ptx/norm.cu`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Norm {
-    pub(super) x: Address,
-    pub(super) y: Address,
-    pub(super) weight: Address,
-    pub(super) rows: Address,
-    pub(super) epsilon: f32,
-    pub(super) width: u32,
-    pub(super) x_stride: u32,
-    pub(super) y_stride: u32,
-}
-
-/// `Rotary` of `ptx/rotary.cu`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Rotary {
-    pub(super) q: Address,
-    pub(super) k: Address,
-    pub(super) v: Address,
-    pub(super) keys: Address,
-    pub(super) values: Address,
-    pub(super) angles: Address,
-    pub(super) positions: Address,
-    pub(super) sequences: Address,
-    pub(super) overflow: Address,
-    pub(super) heads: u32,
-    pub(super) kv_heads: u32,
-    pub(super) d: u32,
-    pub(super) room: u32,
-    pub(super) q_stride: u32,
-    pub(super) kv_stride: u32,
-}
-
-/// `Attention` of `ptx/attention.cu`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Attention {
-    pub(super) q: Address,
-    pub(super) out: Address,
-    pub(super) keys: Address,
-    pub(super) values: Address,
-    pub(super) positions: Address,
-    pub(super) sequences: Address,
-    pub(super) scale: f32,
-    pub(super) heads: u32,
-    pub(super) kv_heads: u32,
-    pub(super) d: u32,
-    pub(super) room: u32,
-    pub(super) q_stride: u32,
-    pub(super) out_stride: u32,
-}
-
-/// `Swiglu` of `ptx/swiglu.cu`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Swiglu {
-    pub(super) gate: Address,
-    pub(super) up: Address,
-    pub(super) width: u32,
-    pub(super) stride: u32,
-}
-
-/// `Argmax` of `ptx/argmax.cu`.
-#[derive(Debug, Clone, Copy)]
-#[repr(C)]
-pub(super) struct Argmax {
-    pub(super) x: Address,
-    pub(super) out: Address,
-    pub(super) width: u32,
-    pub(super) stride: u32,
-}
 
 /// A format that kernels multiply with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,18 +22,29 @@ pub(super) enum Stored {
 /// Vectors that one block of each product kernel multiplies.
 const VECTORS: [usize; 3] = [1, 4, 8];
 
+/// Rows that give every multiprocessor of a large card two blocks of the kernel that makes 32 rows
+/// with one.
+const LARGE: u32 = 8192;
+
 /// Every kernel.
 #[derive(Debug)]
 pub(super) struct Kernels {
     pub(super) device: Arc<Device>,
     products: [[Kernel; 3]; 4],
+    /// Of one vector and an NF4 matrix of [`LARGE`] rows or more.
+    large: Kernel,
     embeddings: [Kernel; 4],
     down: Kernel,
     norm: Kernel,
+    layer_norm: Kernel,
+    unit_length: Kernel,
     /// Of an f16 and of an f32 cache.
     rotary: [Kernel; 2],
     attention: [Kernel; 2],
+    bidirectional: Kernel,
     swiglu: Kernel,
+    activation: Kernel,
+    pool: Kernel,
     argmax: Kernel,
 }
 
@@ -226,6 +64,7 @@ impl Kernels {
         Ok(Self {
             device: Arc::clone(device),
             products: [product("nf4")?, product("int8")?, product("f16")?, product("f32")?],
+            large: device.kernel("product_nf4_1_large")?,
             embeddings: [
                 embedding("nf4")?,
                 embedding("int8")?,
@@ -234,15 +73,23 @@ impl Kernels {
             ],
             down: device.kernel("low_rank_down")?,
             norm: device.kernel("rms_norm")?,
+            layer_norm: device.kernel("layer_norm")?,
+            unit_length: device.kernel("unit_length")?,
             rotary: [device.kernel("rotary_f16")?, device.kernel("rotary_f32")?],
             attention: [device.kernel("attention_f16")?, device.kernel("attention_f32")?],
+            bidirectional: device.kernel("attention_bidirectional")?,
             swiglu: device.kernel("swiglu")?,
+            activation: device.kernel("activation")?,
+            pool: device.kernel("pool")?,
             argmax: device.kernel("argmax")?,
         })
     }
 
     pub(super) fn product(&self, format: Stored, p: &Product) -> Result<(), CudaError> {
         let n = p.n as usize;
+        if n == 1 && format == Stored::Nf4 && p.weight.rows >= LARGE {
+            return self.device.launch(self.large, (blocks(p.weight.rows, 32), 1), 256, p);
+        }
         let which = VECTORS.iter().position(|&most| n <= most).unwrap_or(VECTORS.len() - 1);
         let grid = (blocks(p.weight.rows, 16), n.div_ceil(VECTORS[which]));
         self.device.launch(self.products[format as usize][which], grid, 256, p)
@@ -266,6 +113,14 @@ impl Kernels {
         self.device.launch(self.norm, (n, parts), 256, p)
     }
 
+    pub(super) fn layer_norm(&self, n: usize, p: &Norm) -> Result<(), CudaError> {
+        self.device.launch(self.layer_norm, (n, 1), 256, p)
+    }
+
+    pub(super) fn unit_length(&self, n: usize, p: &Norm) -> Result<(), CudaError> {
+        self.device.launch(self.unit_length, (n, 1), 256, p)
+    }
+
     pub(super) fn rotary(&self, kv: KvFormat, n: usize, p: &Rotary) -> Result<(), CudaError> {
         let kernel = self.rotary[usize::from(kv == KvFormat::F32)];
         self.device.launch(kernel, (n, (p.heads + 2 * p.kv_heads) as usize), 128, p)
@@ -274,6 +129,23 @@ impl Kernels {
     pub(super) fn attention(&self, kv: KvFormat, n: usize, p: &Attention) -> Result<(), CudaError> {
         let kernel = self.attention[usize::from(kv == KvFormat::F32)];
         self.device.launch(kernel, (n, p.heads as usize), 128, p)
+    }
+
+    pub(super) fn bidirectional(
+        &self,
+        n: usize,
+        heads: usize,
+        p: &Bidirectional,
+    ) -> Result<(), CudaError> {
+        self.device.launch(self.bidirectional, (n, heads), 128, p)
+    }
+
+    pub(super) fn activation(&self, n: usize, p: &Activate) -> Result<(), CudaError> {
+        self.device.launch(self.activation, (n, blocks(p.width, 256)), 256, p)
+    }
+
+    pub(super) fn pool(&self, texts: usize, p: &Pool) -> Result<(), CudaError> {
+        self.device.launch(self.pool, (texts, blocks(p.width, 256)), 256, p)
     }
 
     pub(super) fn swiglu(&self, n: usize, p: &Swiglu) -> Result<(), CudaError> {

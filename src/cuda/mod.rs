@@ -1,11 +1,12 @@
-//! Llama-family models on an NVIDIA GPU, through the CUDA driver and the kernels in `ptx/`. Needs
-//! the feature `cuda`; a program with it starts on any machine and says at run time if there is no
-//! driver.
+//! Llama-family models and BERT-family encoders on an NVIDIA GPU, through the CUDA driver and the
+//! kernels in `ptx/`. Needs the feature `cuda`; a program with it starts on any machine and says at
+//! run time if there is no driver.
 //!
 //! [`Device::open`] finds a card and loads the kernels; [`Model::upload`] copies a base to it,
 //! once; adapters follow when they are first chosen and stay.
 //! [`CudaSession`](crate::runtime::CudaSession) then runs sequences, with the books of any other
-//! session. Nothing here trains, and other families stay on the CPU.
+//! session; [`EncoderModel::upload`] and [`CudaEncoder`](crate::runtime::CudaEncoder) are the same
+//! for encoders. Nothing here trains, and other families stay on the CPU.
 //!
 //! ```no_run
 //! # fn run(base: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
@@ -23,26 +24,32 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The parts: `device` (driver, launches), `buffer` (device memory), `kernels` (what each takes),
-//! `weights` and `adapter` (how they lie on the device), `model`, `state` (a session's memory
-//! there) and `forward` (the pass).
+//! The parts: `device` (driver, launches), `buffer` (device memory), `parameters` and `kernels` (what
+//! each takes, how it is launched), `weights`, `adapter` and `upload` (how a model lies on the
+//! device), `chosen` (which adapters a sequence has), `pass` (layers), `llama` and `bert` (models,
+//! their memory and their forward passes).
 
 mod adapter;
+mod bert;
 #[allow(unsafe_code)]
 mod buffer;
+mod chosen;
 #[allow(unsafe_code)]
 mod device;
 mod error;
-mod forward;
 mod kernels;
-mod model;
-mod state;
+mod llama;
+mod parameters;
+mod pass;
+mod upload;
 mod weights;
 
+pub use bert::EncoderModel;
+pub(crate) use bert::{EncoderState, Wanted};
 pub use device::Device;
 pub use error::CudaError;
-pub use model::Model;
-pub(crate) use state::State;
+pub use llama::Model;
+pub(crate) use llama::State;
 
 /// The start of each row of activations: `width` rounded up to what kernels read at once.
 const fn stride(width: usize) -> usize {

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::buffer::{Address, Buffer};
-use super::kernels::{self, Stored};
+use super::kernels::Stored;
+use super::parameters;
 use super::{CudaError, Device, stride};
 use crate::quant::nf4::CODEBOOK;
 use crate::quant::{Layout, Matrix, Nf4, Scales, Values, double};
@@ -13,7 +14,7 @@ use crate::quant::{Layout, Matrix, Nf4, Scales, Values, double};
 #[derive(Debug)]
 pub(super) struct Weight {
     pub(super) format: Stored,
-    pub(super) matrix: kernels::Matrix,
+    pub(super) matrix: parameters::Matrix,
     /// What `matrix` points to.
     _buffers: Vec<Buffer>,
 }
@@ -31,13 +32,13 @@ impl Weight {
         tables: Address,
     ) -> Result<Self, CudaError> {
         let (rows, cols) = (from.rows(), from.cols());
-        let mut matrix = kernels::Matrix {
+        let mut matrix = parameters::Matrix {
             tables,
             rows: rows as u32,
             cols: cols as u32,
             stride: stride(cols) as u32,
             block_shift: from.block().trailing_zeros(),
-            ..kernels::Matrix::default()
+            ..parameters::Matrix::default()
         };
         let mut buffers = Vec::new();
         let mut put = |buffer: Buffer| {

@@ -21,6 +21,8 @@ pub const LOWRANK_FEATURE_TEXT: u32 = 8;
 pub const LOWRANK_FEATURE_IMPORT: u32 = 16;
 /// `lowrank_features`: training, evaluation and estimates of memory are there (`train`).
 pub const LOWRANK_FEATURE_TRAIN: u32 = 32;
+/// `lowrank_features`: sessions run on NVIDIA GPUs too (the library was built with `cuda`).
+pub const LOWRANK_FEATURE_CUDA: u32 = 64;
 
 /// Every object's memory starts at a multiple of this.
 pub const LOWRANK_OBJECT_ALIGN: usize = 8;
@@ -50,6 +52,7 @@ pub extern "C" fn lowrank_features() -> u32 {
         (LOWRANK_FEATURE_TEXT, cfg!(feature = "text")),
         (LOWRANK_FEATURE_IMPORT, cfg!(feature = "import")),
         (LOWRANK_FEATURE_TRAIN, cfg!(feature = "train")),
+        (LOWRANK_FEATURE_CUDA, cfg!(feature = "cuda")),
     ] {
         if is_there {
             features |= bit;

@@ -2,20 +2,22 @@
 //! decoders.
 
 use core::ffi::{c_char, c_void};
+use core::mem::offset_of;
 
 use super::base::lowrank_base;
 use super::choice::lowrank_choice;
 use super::executor::{Callback, lowrank_executor};
 use super::failure::{Refusal, call, lowrank_code, lowrank_error};
-use super::limits::{Parts, lowrank_need, number_of, precision_of};
+use super::limits::{LOWRANK_DEVICE_CPU, Parts, lowrank_need, number_of, precision_of};
 use super::memory::{Region, slice};
 use super::object::{self, Kind, region, share, size};
 use super::options::{self, Options};
+use super::place::{Encoder, Placed};
 use super::running::{self, Classified, Opening, Running, Work, runs};
 use super::set::lowrank_set;
 use crate::adapter::{AdapterSet, Choice, Classifier};
 use crate::model::bert::{Bert, Pooling};
-use crate::runtime::{Encoder, EncoderLimits, Need, encoder_need};
+use crate::runtime::{EncoderLimits, Need};
 
 /// `lowrank_encoder_pooled`: the mean of all tokens.
 pub const LOWRANK_POOLING_MEAN: u32 = 0;
@@ -45,6 +47,10 @@ pub struct lowrank_encoder_limits {
     pub max_total_rank: usize,
     /// One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
     pub precision: u32,
+    /// One of `LOWRANK_DEVICE_CPU`, `LOWRANK_DEVICE_CUDA`, as in `lowrank_limits`.
+    pub device: u32,
+    /// Which card, 0 being the first.
+    pub card: u32,
     /// 0.
     pub reserved: u32,
 }
@@ -60,26 +66,31 @@ pub struct lowrank_encoder {
 pub const LOWRANK_ENCODER_BYTES: usize = 1024;
 const _: () = assert!(size::<lowrank_encoder>() <= LOWRANK_ENCODER_BYTES);
 
+type PlacedLimits = Placed<EncoderLimits>;
+
 runs! {
-    lowrank_encoder, 0x6c65_6e63, Encoder, Bert, lowrank_encoder_limits -> EncoderLimits,
-    |c, argument| EncoderLimits {
-        context: c.context,
-        batch: c.batch,
-        tokens: c.tokens,
-        precision: precision_of(c.precision, argument)?,
-        lanes: c.lanes,
-        max_active: c.max_active,
-        max_total_rank: c.max_total_rank,
+    lowrank_encoder, 0x6c65_6e63, Encoder, Bert, lowrank_encoder_limits -> PlacedLimits,
+    |c, argument| {
+        let limits = EncoderLimits {
+            context: c.context,
+            batch: c.batch,
+            tokens: c.tokens,
+            precision: precision_of(c.precision, argument)?,
+            lanes: c.lanes,
+            max_active: c.max_active,
+            max_total_rank: c.max_total_rank,
+        };
+        Placed::new(limits, c.device, c.card, argument)?
     },
-    |config, limits| {
-        limits.check(config)?;
-        encoder_need(config, limits)
-    }
+    |config, placed| placed.need(config)?,
+    |model, placed, memory, executor| placed.open(model, memory, executor),
+    |encoder| encoder.device_error().map(ToString::to_string)
 }
 
 // SAFETY: begins with its size; numbers without padding.
 unsafe impl Options for lowrank_encoder_limits {
-    const FIRST: usize = size_of::<Self>();
+    /// Without `card`; where `device` is, there was a 0.
+    const FIRST: usize = offset_of!(Self, card);
 
     fn defaults() -> Self {
         lowrank_encoder_limits_default(1)
@@ -105,6 +116,8 @@ pub(super) fn of(limits: &EncoderLimits) -> lowrank_encoder_limits {
         max_active,
         max_total_rank,
         precision: number_of(precision),
+        device: LOWRANK_DEVICE_CPU,
+        card: 0,
         reserved: 0,
     }
 }

@@ -61,6 +61,9 @@ errors! {
     /// An adapter is chosen with weight 0.
     NoWeight { slot: u32 } = 1018,
         "the adapter in slot {slot} is chosen with weight 0: LOWRANK_CHOICE(slot) gives it weight 1; to switch it off, choose without it";
+    /// The library was built without support of cards.
+    WithoutCuda { argument: u32 } = 1019,
+        "argument {argument} asks for a card, and this library was built without cuda: LOWRANK_DEVICE_CPU, or build it with the feature cuda";
 }
 
 /// Room for the sentence in `lowrank_error`, the NUL included.
@@ -82,7 +85,7 @@ pub struct lowrank_error {
     /// The numbers in the order in which the sentence of `lowrank_error_message` has them; of a
     /// float its bits.
     pub numbers: [u64; LOWRANK_NUMBERS],
-    /// For text, file, thread and training errors: the sentence, UTF-8, with a NUL at its end, cut
+    /// For text, file, thread, training and device errors: the sentence, UTF-8, with a NUL at its end, cut
     /// where room ends. Else empty.
     pub detail: [c_char; LOWRANK_DETAIL_BYTES],
 }
@@ -110,6 +113,9 @@ pub(super) enum Failure {
     Silent(Refusal),
     #[cfg(feature = "std")]
     Said(Refusal, String),
+    /// A device failed, in the driver's words.
+    #[cfg(feature = "cuda")]
+    Device(String),
 }
 
 impl From<Error> for Failure {
@@ -131,22 +137,47 @@ impl From<crate::text::TextError> for Failure {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl From<crate::cuda::CudaError> for Failure {
+    fn from(error: crate::cuda::CudaError) -> Self {
+        Self::Device(error.to_string())
+    }
+}
+
 /// The result of a call's body.
 pub(super) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
+    /// A device's failure in the driver's words.
+    #[cfg(feature = "cuda")]
+    pub(super) fn in_words(self, words: impl FnOnce() -> Option<String>) -> Self {
+        match self {
+            Self::Core(Error::Device) => words().map_or(self, Self::Device),
+            other => other,
+        }
+    }
+
     fn to_c(&self) -> lowrank_error {
         let (code, (numbers, count)) = match self {
             Self::Core(error) => (error.code(), error.numbers()),
             Self::Refused(refusal) | Self::Silent(refusal) => (refusal.code(), refusal.numbers()),
             #[cfg(feature = "std")]
             Self::Said(refusal, _) => (refusal.code(), refusal.numbers()),
+            #[cfg(feature = "cuda")]
+            Self::Device(_) => (Error::Device.code(), Error::Device.numbers()),
         };
         #[cfg_attr(not(feature = "std"), allow(unused_mut, reason = "only std has sentences"))]
         let mut error =
             lowrank_error { code, count: count as u32, numbers, detail: [0; LOWRANK_DETAIL_BYTES] };
         #[cfg(feature = "std")]
-        if let Self::Said(_, sentence) = self {
+        let sentence = match self {
+            Self::Said(_, sentence) => Some(sentence),
+            #[cfg(feature = "cuda")]
+            Self::Device(sentence) => Some(sentence),
+            _ => None,
+        };
+        #[cfg(feature = "std")]
+        if let Some(sentence) = sentence {
             let bytes = bytemuck::cast_slice_mut::<c_char, u8>(&mut error.detail);
             Cursor::new(bytes).write_str(sentence).ok();
         }
@@ -296,12 +327,12 @@ pub unsafe extern "C" fn lowrank_error_message(
             Error::from_numbers(error.code, &error.numbers),
             Refusal::from_numbers(error.code, &error.numbers),
         ) {
-            (Some(core), _) => write!(out, "{core}"),
-            (None, Some(_)) if !detail.is_empty() => {
+            (Some(core), _) if detail.is_empty() || core != Error::Device => write!(out, "{core}"),
+            (_, Some(_)) | (Some(Error::Device), _) if !detail.is_empty() => {
                 detail.utf8_chunks().try_for_each(|chunk| out.write_str(chunk.valid()))
             }
-            (None, Some(refusal)) => write!(out, "{refusal}"),
-            (None, None) => write!(out, "code {} is unknown", error.code),
+            (_, Some(refusal)) => write!(out, "{refusal}"),
+            (_, None) => write!(out, "code {} is unknown", error.code),
         };
         written.ok();
         length = out.total();

@@ -5,12 +5,13 @@ use core::ffi::{c_char, c_void};
 use super::failure::{Outcome, lowrank_code, lowrank_error};
 use super::memory::Region;
 use super::object::{hold, region, share};
+use super::place::Session;
 use super::running;
 use super::sampler::lowrank_sampler;
 use super::session::lowrank_session;
 use super::text::{lowrank_text, text_of};
 use crate::error::Error;
-use crate::runtime::{Sampler, Session};
+use crate::runtime::Sampler;
 use crate::text::Tokenizer;
 
 /// `ended`: with a token that ends a turn.

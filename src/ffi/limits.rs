@@ -1,5 +1,7 @@
 //! What sessions over decoders must have room for, and the words that all limits share.
 
+use core::mem::offset_of;
+
 use super::base::lowrank_base;
 use super::failure::{Refusal, call, lowrank_code, lowrank_error};
 use super::object::{region, share};
@@ -19,7 +21,12 @@ pub const LOWRANK_PRECISION_EXACT: u32 = 0;
 /// `precision`: activations rounded to 8 bits where the weights allow it; faster.
 pub const LOWRANK_PRECISION_FAST: u32 = 1;
 
-/// What a session must have room for. Start from `lowrank_limits_default`.
+/// `device`: the processor that the library runs on.
+pub const LOWRANK_DEVICE_CPU: u32 = 0;
+/// `device`: an NVIDIA GPU, in libraries that were built with it (`LOWRANK_FEATURE_CUDA`).
+pub const LOWRANK_DEVICE_CUDA: u32 = 1;
+
+/// What a session must have room for, and where it runs. Start from `lowrank_limits_default`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct lowrank_limits {
@@ -42,6 +49,12 @@ pub struct lowrank_limits {
     pub kv_format: u32,
     /// One of `LOWRANK_PRECISION_EXACT`, `LOWRANK_PRECISION_FAST`.
     pub precision: u32,
+    /// One of `LOWRANK_DEVICE_CPU`, `LOWRANK_DEVICE_CUDA`. On a card the workspace has the books only;
+    /// keys, values and activations are there. All sessions over an archive share its copy on the
+    /// card. Precision is exact, keys and values are f16 or f32, `lanes` and executor do not matter.
+    pub device: u32,
+    /// Which card, 0 being the first.
+    pub card: u32,
 }
 
 /// The size of a workspace.
@@ -56,7 +69,8 @@ pub struct lowrank_need {
 
 // SAFETY: begins with its size; numbers without padding.
 unsafe impl Options for lowrank_limits {
-    const FIRST: usize = size_of::<Self>();
+    /// Without `device` and `card`.
+    const FIRST: usize = offset_of!(Self, device);
 
     fn defaults() -> Self {
         lowrank_limits_default(1)
@@ -97,6 +111,8 @@ pub(super) fn of(limits: &Limits) -> lowrank_limits {
             KvFormat::Int8 => LOWRANK_KV_INT8,
         },
         precision: number_of(precision),
+        device: LOWRANK_DEVICE_CPU,
+        card: 0,
     }
 }
 

@@ -4,7 +4,7 @@
 //! crate's own types do the work.
 //!
 //! `memory` checks pointers, `object` keeps objects in foreign memory, `options` reads structs that
-//! carry their size, `running` is what sessions, encoders, recurrent sessions and predictors share,
+//! carry their size, `place` is where sessions run, `running` is what sessions, encoders, recurrent sessions and predictors share,
 //! `family` tells families apart, `failure` turns errors into codes and numbers; every other file
 //! is one chapter of the header. Files and threads need `std`, text, import and training the features of those names.
 //!
@@ -24,6 +24,7 @@ mod base;
 #[cfg(feature = "text")]
 mod chat;
 mod choice;
+mod classified;
 mod encoder;
 #[cfg(feature = "train")]
 mod example;
@@ -46,6 +47,7 @@ mod object;
 mod options;
 #[cfg(all(feature = "panic-handler", not(feature = "std"), not(test)))]
 mod panic;
+mod place;
 mod predictor;
 mod recurrent;
 mod requests;

@@ -6,6 +6,7 @@ use core::ffi::{c_char, c_void};
 use super::adapter::tell_label;
 use super::base::{Family, lowrank_base};
 use super::choice::{Chosen, lowrank_choice};
+pub(super) use super::classified::Classified;
 use super::executor::{Callback, lowrank_executor};
 use super::failure::{Outcome, Refusal, clear_of, lowrank_code, lowrank_error};
 use super::limits::lowrank_need;
@@ -34,7 +35,10 @@ pub(super) trait Work: Sized + 'static {
         limits: &Self::Limits,
         memory: &'static mut [u8],
         executor: &'static Callback,
-    ) -> Result<Self>;
+    ) -> Outcome<Self>;
+    /// What a device says that has failed, if it says something.
+    #[cfg(feature = "cuda")]
+    fn device_error(&self) -> Option<String>;
     fn select(
         &mut self,
         sequence: usize,
@@ -50,6 +54,19 @@ macro_rules! runs {
     ($object:ident, $magic:literal, $Work:ident, $Model:ident, $Options:ident -> $Limits:ident,
      |$options:ident, $argument:ident| $limits:expr,
      |$config:ident, $checked:ident| $need:expr) => {
+        runs! {
+            $object, $magic, $Work, $Model, $Options -> $Limits,
+            |$options, $argument| $limits,
+            |$config, $checked| $need,
+            |model, limits, memory, executor| Ok($Work::new(model, limits, memory, executor)?),
+            |_work| None
+        }
+    };
+    ($object:ident, $magic:literal, $Work:ident, $Model:ident, $Options:ident -> $Limits:ident,
+     |$options:ident, $argument:ident| $limits:expr,
+     |$config:ident, $checked:ident| $need:expr,
+     |$model:ident, $placed:ident, $memory:ident, $executor:ident| $open:expr,
+     |$work:ident| $error:expr) => {
         impl Kind for $object {
             type Value = Running<$Work<'static, 'static>>;
             const MAGIC: u32 = $magic;
@@ -70,12 +87,18 @@ macro_rules! runs {
             }
 
             fn new(
-                model: Self::Model,
-                limits: &$Limits,
-                memory: &'static mut [u8],
-                executor: &'static Callback,
-            ) -> crate::Result<Self> {
-                $Work::new(model, limits, memory, executor)
+                $model: Self::Model,
+                $placed: &$Limits,
+                $memory: &'static mut [u8],
+                $executor: &'static Callback,
+            ) -> super::failure::Outcome<Self> {
+                $open
+            }
+
+            #[cfg(feature = "cuda")]
+            fn device_error(&self) -> Option<String> {
+                let $work = self;
+                $error
             }
 
             fn select(
@@ -199,7 +222,7 @@ unsafe fn work_of(workspace: *mut c_void, bytes: usize) -> &'static mut [u8] {
 ///
 /// # Safety
 /// As [`need`]; `regions` begins with the object's.
-pub(super) unsafe fn call<K, W>(
+pub(super) unsafe fn call<K, W: Work>(
     object: *mut K,
     error: *mut lowrank_error,
     argument: u32,
@@ -216,7 +239,10 @@ where
         // SAFETY: an open object; `executor` is not touched while `work` is borrowed.
         let (work, workspace) = unsafe { (&mut (*value).work, (*value).workspace) };
         clear_of(error, regions.get(1..).unwrap_or_default(), workspace, 1)?;
-        body(work, workspace)
+        let outcome = body(work, workspace);
+        #[cfg(feature = "cuda")]
+        let outcome = outcome.map_err(|failure| failure.in_words(|| work.device_error()));
+        outcome
     })
 }
 
@@ -224,7 +250,7 @@ where
 ///
 /// # Safety
 /// As [`need`].
-pub(super) unsafe fn change<K, W>(
+pub(super) unsafe fn change<K, W: Work>(
     object: *mut K,
     error: *mut lowrank_error,
     argument: u32,
@@ -242,7 +268,7 @@ where
 ///
 /// # Safety
 /// As [`need`].
-pub(super) unsafe fn tell<K, W, T>(
+pub(super) unsafe fn tell<K, W: Work, T>(
     object: *mut K,
     position: u32,
     values: *mut *const T,
@@ -348,53 +374,5 @@ where
             let need = work.classifier(sequence)?.len();
             to.fill(need, |logits| classify(work, logits))
         })
-    }
-}
-
-/// Where a classification is told: logits, their number, and the label with the largest one.
-pub(super) struct Classified {
-    pub(super) logits: *mut f32,
-    pub(super) capacity: usize,
-    pub(super) count: *mut usize,
-    pub(super) label: *mut u32,
-}
-
-impl Classified {
-    /// The regions of the four arguments, the first of which has number `first`.
-    pub(super) fn regions(&self, first: u32) -> [Region; 3] {
-        [
-            Region::writes(self.logits, self.capacity, first),
-            Region::writes(self.count, 1, first + 2),
-            Region::writes(self.label, 1, first + 3).optional(),
-        ]
-    }
-
-    /// Lets `classify` fill `need` logits and tells their number and the largest one's label.
-    ///
-    /// # Safety
-    /// The [`regions`](Self::regions) were checked.
-    pub(super) unsafe fn fill(
-        &self,
-        need: usize,
-        classify: impl FnOnce(&mut [f32]) -> Result<()>,
-    ) -> Outcome {
-        // SAFETY: the caller's promise; what the buffer holds is no float before it is written.
-        unsafe {
-            self.count.write(need);
-            if need > self.capacity {
-                return Err(Refusal::BufferTooSmall { have: self.capacity, need }.into());
-            }
-            self.logits.write_bytes(0, need);
-            let logits = core::slice::from_raw_parts_mut(self.logits, need);
-            classify(logits)?;
-            if !self.label.is_null() {
-                let best =
-                    logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (i, &at)| {
-                        if at > best.1 { (i, at) } else { best }
-                    });
-                self.label.write(best.0 as u32);
-            }
-        }
-        Ok(())
     }
 }

@@ -10,12 +10,13 @@ use super::failure::{Refusal, lowrank_code, lowrank_error};
 use super::limits::{lowrank_limits, lowrank_need, to_limits};
 use super::memory::{Region, slice};
 use super::object::{self, Kind, hold, region, size};
+use super::place::{Placed, Session};
 use super::running::{self, Classified, Opening, Running, Work, runs};
 use super::sampler::lowrank_sampler;
 use super::set::lowrank_set;
 use crate::adapter::{AdapterSet, Choice, Classifier};
 use crate::model::llama::Llama;
-use crate::runtime::{Limits, Need, Session, need};
+use crate::runtime::{Limits, Need};
 
 /// One token of a step.
 #[repr(C)]
@@ -50,13 +51,14 @@ pub struct lowrank_session {
 pub const LOWRANK_SESSION_BYTES: usize = 1536;
 const _: () = assert!(size::<lowrank_session>() <= LOWRANK_SESSION_BYTES);
 
+type PlacedLimits = Placed<Limits>;
+
 runs! {
-    lowrank_session, 0x6c73_6573, Session, Llama, lowrank_limits -> Limits,
-    |options, argument| to_limits(options, argument)?,
-    |config, limits| {
-        limits.check(config)?;
-        need(config, limits)
-    }
+    lowrank_session, 0x6c73_6573, Session, Llama, lowrank_limits -> PlacedLimits,
+    |c, argument| Placed::new(to_limits(c, argument)?, c.device, c.card, argument)?,
+    |config, placed| placed.need(config)?,
+    |model, placed, memory, executor| placed.open(model, memory, executor),
+    |session| session.device_error().map(ToString::to_string)
 }
 
 /// Writes the size of the workspace that a session over `base` takes under `limits` to `*need`.
@@ -75,8 +77,9 @@ pub unsafe extern "C" fn lowrank_session_need(
 /// Makes a session over `base` in `memory` of at least `lowrank_session_bytes()` bytes, with
 /// `workspace` of at least `lowrank_session_need` bytes at a multiple of `LOWRANK_MEMORY_ALIGN`;
 /// what the two hold does not matter. Both stay, and are not touched, until the session is closed.
-/// `executor` is copied; it may be null: the calling thread does everything. On success `*session`
-/// is the object, on failure null.
+/// `executor` is copied; it may be null: the calling thread does everything. `limits` say where the
+/// session runs; a card that cannot be used is `LOWRANK_ERROR_DEVICE`, with the driver's words in the
+/// error. On success `*session` is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_session_open(
     memory: *mut c_void,

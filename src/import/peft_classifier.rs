@@ -102,26 +102,7 @@ pub(super) fn read(
             .next()
             .map_or(Ok(None), |name| Err(FileError::format(file, name, unannounced)));
     };
-    let values = |name: &str, expected: &[usize]| {
-        let stored = tensors
-            .get(name)
-            .ok_or_else(|| FileError::format(file, name, "the tensor is missing"))?;
-        if stored.shape != expected {
-            let reason = format!(
-                "the shape is {:?}, the base and the other tensors ask for {expected:?}",
-                stored.shape
-            );
-            return Err(FileError::format(file, name, reason));
-        }
-        let unsupported = || {
-            format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype)
-        };
-        let values = stored.to_f32().ok_or_else(|| FileError::format(file, name, unsupported()))?;
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(values),
-            Some(at) => Err(FileError::format(file, name, format!("value {at} is not finite"))),
-        }
-    };
+    let values = |name: &str, expected: &[usize]| values(file, tensors, name, expected);
     let (name, dim) = (weight(head.path), base.dim());
     let own =
         |path: &&str| tensors.contains_key(&weight(path)) || tensors.contains_key(&bias(path));
@@ -148,6 +129,31 @@ pub(super) fn read(
         labels: (0..labels).map(default_name).collect(),
     };
     Ok(Some((classifier, pooler.transpose()?)))
+}
+
+/// The finite numbers of a tensor of this shape.
+fn values(
+    file: &Path,
+    tensors: &BTreeMap<String, Stored<'_>>,
+    name: &str,
+    expected: &[usize],
+) -> Result<Vec<f32>, FileError> {
+    let error = |reason: String| FileError::format(file, name, reason);
+    let stored = tensors.get(name).ok_or_else(|| error("the tensor is missing".into()))?;
+    if stored.shape != expected {
+        return Err(error(format!(
+            "the shape is {:?}, the base and the other tensors ask for {expected:?}",
+            stored.shape
+        )));
+    }
+    let values = stored.to_f32().ok_or_else(|| {
+        let kind = stored.dtype;
+        error(format!("tensors of type {kind:?} are not supported; F32, F16 and BF16 are"))
+    })?;
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(at) => Err(error(format!("value {at} is not finite"))),
+    }
 }
 
 /// Refuses a classifier of something else than of texts that have one label of several: of tokens, of

@@ -69,23 +69,38 @@ pub(super) fn missing(
             names.join(", ")
         ));
     }
-    // Full names may have the prefix of task models; parts of the head are saved whole.
+    notes.extend(unknown(json, base, sites, classifier));
+    notes
+}
+
+/// Sentences about names that no module has.
+fn unknown(
+    json: &Json,
+    base: &dyn Base,
+    sites: &HashMap<String, u32>,
+    classifier: bool,
+) -> Vec<String> {
+    let prefix = Architecture::of(base.root()).map_or("", Architecture::prefix);
+    // Parts of the head are saved whole.
     let head = Head::of(base.root()).map(Head::module);
     let is_head = |name: &str| {
         let first = name.split('.').next().unwrap_or(name);
         matches!(first, "classifier" | "score") || classifier && head == Some(first)
     };
-    for name in stated.as_array().into_iter().flatten().filter_map(Value::as_str) {
-        let is_there = |path: &String| {
-            ends_with(path, name) || name.strip_prefix(prefix).is_some_and(|name| name == path)
-        };
-        if !is_head(name) && !sites.keys().any(is_there) {
+    // Full names may have the prefix of task models.
+    let is_there = |name: &str| {
+        let whole = name.strip_prefix(prefix);
+        sites.keys().any(|path| ends_with(path, name) || whole == Some(path))
+    };
+    let stated = json.get("target_modules").and_then(Value::as_array);
+    let names = stated.into_iter().flatten().filter_map(Value::as_str);
+    names
+        .filter(|name| !is_head(name) && !is_there(name))
+        .map(|name| {
             let path = json.path.display();
-            notes
-                .push(format!("{path}: target_modules names {name}, which the base does not have"));
-        }
-    }
-    notes
+            format!("{path}: target_modules names {name}, which the base does not have")
+        })
+        .collect()
 }
 
 /// A pooler that is part of the head is saved with it.

@@ -137,6 +137,12 @@ impl<'a, F: Family> Opened<'a, F> {
         stop.iter().map(|id| id.to_native())
     }
 
+    /// Where its archive lies.
+    #[cfg(all(feature = "cuda", feature = "capi"))]
+    pub(crate) fn address(&self) -> usize {
+        core::ptr::from_ref(self.root).addr()
+    }
+
     /// The layer at a place that is not absent; an embedding or table as one without bias.
     #[cfg(feature = "std")]
     pub(crate) fn linear(&self, number: u32) -> Option<Linear<'a>> {

@@ -5,10 +5,11 @@ use super::runner::Runner;
 use super::sequences::{Books, Sequences};
 use super::session::Decoder;
 use super::{Limits, Need};
-use crate::adapter::Handle;
+use crate::adapter::{Classifier, Handle, Selection};
 use crate::archive::Fingerprint;
 use crate::cuda::{CudaError, Model, State};
 use crate::error::{Error, Result};
+use crate::kernel::kernels;
 use crate::model::llama::{Config, Llama};
 use crate::nn::Segment;
 use crate::tensor::workspace::{Pointers, Workspace};
@@ -16,15 +17,42 @@ use crate::tensor::workspace::{Pointers, Workspace};
 /// Sequences that a decoder on a device continues; see [`Session`](super::Session). The books are
 /// in memory that the caller lends for `'w`.
 ///
-/// The device works on its own: what goes wrong there is told by the call that asks for a result
-/// ([`logits`](Sequences::logits), [`sample`](Sequences::sample)), as [`Error::Device`], and
+/// What goes wrong on the device is told by the call that it happens in, as [`Error::Device`], and
 /// [`device_error`](Self::device_error) has the driver's words. After that the session gives
 /// nothing but this error; sessions on the CPU go on.
 pub type CudaSession<'w, 'm> = Sequences<'w, 'm, LlamaCuda<'w, 'm>>;
 
+/// What a classifier says of a vector: `logits`, `[labels]`.
+pub(super) fn classified(classifier: &Classifier<'_>, x: &[f32], logits: &mut [f32]) {
+    let mut row = vec![0.0; x.len()];
+    for (label, logit) in logits.iter_mut().enumerate() {
+        classifier.weight().read(label, 0, &mut row);
+        *logit = kernels().dot(&row, x) + classifier.bias().get(label).copied().unwrap_or(0.0);
+    }
+}
+
+/// A model that somebody else keeps, or that its sessions do.
+pub(super) enum Held<'w, M> {
+    Lent(&'w M),
+    #[cfg(feature = "capi")]
+    Shared(std::sync::Arc<M>),
+}
+
+impl<M> core::ops::Deref for Held<'_, M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        match self {
+            Self::Lent(model) => model,
+            #[cfg(feature = "capi")]
+            Self::Shared(model) => model,
+        }
+    }
+}
+
 /// A decoder on a device and the memory of its sequences there.
 pub struct LlamaCuda<'w, 'm> {
-    model: &'w Model<'m>,
+    model: Held<'w, Model<'m>>,
     limits: Limits,
     state: State,
     /// What ended the session.
@@ -42,18 +70,13 @@ impl<'m> LlamaCuda<'_, 'm> {
         if self.failure.is_some() {
             return None;
         }
-        match work(self.model, &mut self.state) {
+        match work(&self.model, &mut self.state) {
             Ok(done) => Some(done),
             Err(error) => {
                 self.failure = Some(error);
                 None
             }
         }
-    }
-
-    /// What ended the session, if something did.
-    fn alive(&self) -> Result<()> {
-        if self.failure.is_none() { Ok(()) } else { Err(Error::Device) }
     }
 
     /// Asks whether NaN came from a cache that could not hold a number.
@@ -118,6 +141,10 @@ impl<'m> Runner for LlamaCuda<'_, 'm> {
     fn forget(&mut self, sequence: usize) {
         self.attempt(|model, state| model.forget(state, sequence));
     }
+
+    fn alive(&self) -> Result<()> {
+        if self.failure.is_none() { Ok(()) } else { Err(Error::Device) }
+    }
 }
 
 impl Decoder for LlamaCuda<'_, '_> {
@@ -128,6 +155,55 @@ impl Decoder for LlamaCuda<'_, '_> {
     fn copy(&mut self, from: usize, to: usize, _: usize) {
         self.attempt(|model, state| model.copy(state, from, to));
     }
+
+    /// The hidden state comes from the device; the classifier, a few rows, is the CPU's.
+    fn classify(
+        &mut self,
+        row: &mut [Segment; 1],
+        selection: &Selection<'_, '_>,
+        logits: &mut [f32],
+    ) -> Result<()> {
+        let Some(state) = self.attempt(|model, state| model.state(state, row)) else {
+            return self.alive();
+        };
+        let sequence = row[0].sequence;
+        classified(&selection.classifier(sequence)?, &state, logits);
+        if logits[0].is_nan() {
+            self.find_overflow(sequence);
+        }
+        Ok(())
+    }
+}
+
+impl<'w, 'm> LlamaCuda<'w, 'm> {
+    fn new(model: Held<'w, Model<'m>>, limits: &Limits) -> Result<Self, CudaError> {
+        let state = State::new(&model, &limits.size(), limits.max_active)?;
+        Ok(Self { model, limits: *limits, state, failure: None, overflow: None })
+    }
+
+    /// A decoder whose sessions keep the model.
+    #[cfg(feature = "capi")]
+    pub(super) fn shared(
+        model: std::sync::Arc<Model<'m>>,
+        limits: &Limits,
+    ) -> Result<Self, CudaError> {
+        Self::new(Held::Shared(model), limits)
+    }
+
+    /// What ended the session, if something did.
+    pub(super) fn failure(&self) -> Option<&CudaError> {
+        self.failure.as_ref()
+    }
+}
+
+/// The books of a runner for a decoder.
+pub(super) fn of<'w, 'm, R: Decoder>(
+    runner: R,
+    w: &mut Workspace<'w>,
+    limits: &Limits,
+) -> Sequences<'w, 'm, R> {
+    let context = limits.context;
+    Sequences::with(runner, w, &limits.size(), limits.max_active, context, context)
 }
 
 impl<'w, 'm> CudaSession<'w, 'm> {
@@ -151,14 +227,15 @@ impl<'w, 'm> CudaSession<'w, 'm> {
         limits: &Limits,
         memory: &'w mut [u8],
     ) -> Result<Self, CudaError> {
+        let mut w = Workspace::new(memory, Self::checked_need(model, limits)?.bytes)?;
+        let runner = LlamaCuda::new(Held::Lent(model), limits)?;
+        Ok(of(runner, &mut w, limits))
+    }
+
+    fn checked_need(model: &Model<'_>, limits: &Limits) -> Result<Need> {
         let config = model.llama().config();
         limits.check(config)?;
-        let mut w = Workspace::new(memory, Self::need(config, limits).bytes)?;
-        let size = limits.size();
-        let state = State::new(model, &size, limits.max_active)?;
-        let runner = LlamaCuda { model, limits: *limits, state, failure: None, overflow: None };
-        let context = limits.context;
-        Ok(Self::with(runner, &mut w, &size, limits.max_active, context, context))
+        Ok(Self::need(config, limits))
     }
 
     /// Appends one token to each of several sequences and chooses the most likely next ones on the
@@ -186,11 +263,6 @@ impl<'w, 'm> CudaSession<'w, 'm> {
 
     /// The driver's words about what ended the session, if something did.
     pub fn device_error(&self) -> Option<&CudaError> {
-        self.runner.failure.as_ref()
-    }
-
-    /// The model.
-    pub fn model(&self) -> &Llama<'m> {
-        self.runner.model.llama()
+        self.runner.failure()
     }
 }

@@ -1,30 +1,17 @@
-//! An encoder: texts in, hidden states, vectors and labels out, each text under its own adapters.
-//!
-//! All memory is the caller's and taken at the start; nothing here allocates. The texts of a batch
-//! are packed one behind the other, so a short one costs nothing for the long one beside it, and
-//! none changes another's result.
+//! Encoders on the CPU.
 
 use core::ops::Range;
 
+use super::runner::Encode;
+use super::texts::Texts;
 use super::{EncoderLimits, encoder_need};
-use crate::adapter::{Choice, Classifier, Handle, Resolve, Selection};
-use crate::error::{Error, Result};
+use crate::adapter::{Handle, Selection};
+use crate::error::Result;
 use crate::exec::Executor;
 use crate::model::bert::{Bert, Pooling, Site, forward};
-use crate::nn::{Engine, Linear, Segment, Size};
+use crate::nn::{Engine, Linear, Segment};
 use crate::tensor::math;
-use crate::tensor::workspace::{Workspace, times, workspace};
-
-workspace! {
-    /// What an encoder keeps of a batch of texts.
-    pub(super) struct Texts<'w, 'm>(size: &Size, max_active: usize) {
-        /// `[batch, max_active]`.
-        active: [Handle<'m>; times(size.batch, max_active)] = None,
-        tokens: [u32; size.rows],
-        types: [u32; size.rows],
-        segments: [Segment; size.batch] = Segment::default(),
-    }
-}
+use crate::tensor::workspace::Workspace;
 
 /// Encodes texts with a BERT-family base, in memory that the caller lends for `'w`; model and
 /// adapters live for `'m`.
@@ -41,26 +28,13 @@ workspace! {
 /// let vector: &[f32] = encoder.embedding(1)?;
 /// # Ok(()) }
 /// ```
-pub struct Encoder<'w, 'm> {
-    model: Bert<'m>,
-    limits: EncoderLimits,
-    engine: Engine<'w>,
-    selection: Selection<'w, 'm>,
-    tokens: &'w mut [u32],
-    types: &'w mut [u32],
-    /// `[batch]`; the first `encoded` are valid.
-    segments: &'w mut [Segment],
-    encoded: usize,
-    buffers: forward::Buffers<'w>,
-}
+pub type Encoder<'w, 'm> = Texts<'w, 'm, BertCpu<'w, 'm>>;
 
-impl core::fmt::Debug for Encoder<'_, '_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Encoder")
-            .field("model", &self.model)
-            .field("encoded", &self.encoded)
-            .finish_non_exhaustive()
-    }
+/// An encoder with its working buffers.
+pub struct BertCpu<'w, 'm> {
+    model: Bert<'m>,
+    engine: Engine<'w>,
+    buffers: forward::Buffers<'w>,
 }
 
 impl<'w, 'm> Encoder<'w, 'm> {
@@ -68,7 +42,8 @@ impl<'w, 'm> Encoder<'w, 'm> {
     /// [`encoder_need`] bytes; what it holds does not matter.
     ///
     /// # Errors
-    /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`].
+    /// [`Error::Limit`](crate::Error::Limit), [`Error::Misaligned`](crate::Error::Misaligned),
+    /// [`Error::WorkspaceTooSmall`](crate::Error::WorkspaceTooSmall).
     pub fn new(
         model: Bert<'m>,
         limits: &EncoderLimits,
@@ -78,156 +53,72 @@ impl<'w, 'm> Encoder<'w, 'm> {
         let config = model.config();
         limits.check(config)?;
         let mut w = Workspace::new(memory, encoder_need(config, limits).bytes)?;
-        let size = limits.size();
-        let buffers = forward::Buffers::carve(&mut w, config, &size);
-        let Texts { active, tokens, types, segments } =
-            Texts::carve(&mut w, &size, limits.max_active);
-        Ok(Self {
-            limits: *limits,
-            engine: Engine::new(executor, limits.lanes, limits.max_active),
-            buffers,
-            selection: Selection::new(active, limits.max_active),
-            tokens,
-            types,
-            segments,
-            encoded: 0,
-            model,
-        })
+        Ok(Self::with(BertCpu::carve(model, limits, &mut w, executor), &mut w, limits))
+    }
+}
+
+fn rows(segments: &[Segment], sequence: usize) -> Range<usize> {
+    let Segment { first, rows, .. } = segments[sequence];
+    first..first + rows
+}
+
+impl<'w, 'm> BertCpu<'w, 'm> {
+    /// An encoder with its part of the workspace, under limits that were checked.
+    pub(super) fn carve(
+        model: Bert<'m>,
+        limits: &EncoderLimits,
+        w: &mut Workspace<'w>,
+        executor: &'w dyn Executor,
+    ) -> Self {
+        let buffers = forward::Buffers::carve(w, model.config(), &limits.size());
+        let engine = Engine::new(executor, limits.lanes, limits.max_active);
+        Self { model, engine, buffers }
     }
 
-    /// Chooses the adapters of sequence `sequence` for the texts to come; what was encoded is
-    /// forgotten. The encoder keeps the handles: later swaps in `set` do not touch it.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchSequence`], [`Error::OtherBase`], [`Error::TooManyActive`],
-    /// [`Error::TotalRank`], and those of [`Resolve::resolve`]. The previous selection then
-    /// stays.
-    pub fn select(
+    /// A text's vector into `buffers.pooled`.
+    fn pool(
         &mut self,
+        segments: &[Segment],
         sequence: usize,
-        set: &impl Resolve<'m>,
-        choices: &[Choice],
+        pooling: (Pooling, Option<Linear<'_>>),
+        active: &[Handle<'_>],
     ) -> Result<()> {
-        let EncoderLimits { batch, max_total_rank, .. } = self.limits;
-        if sequence >= batch {
-            return Err(Error::NoSuchSequence { sequence, batch });
-        }
-        self.selection.check(set, choices, self.model.fingerprint(), max_total_rank)?;
-        self.encoded = 0;
-        self.selection.choose(sequence, set, choices)
+        let one = [Segment { first: 0, rows: 1, sequence }];
+        let pass = self.engine.pass(&one, active);
+        forward::pool(&self.model, &pass, pooling, rows(segments, sequence), &mut self.buffers)
+    }
+}
+
+impl<'m> Encode<'m> for BertCpu<'_, 'm> {
+    fn model(&self) -> &Bert<'m> {
+        &self.model
     }
 
-    /// Encodes a batch: text i is the tokens of sequence i, special tokens included, all of token
-    /// type 0.
-    ///
-    /// # Errors
-    /// [`Error::Length`] for no texts, more than the batch, an empty one, or more tokens together
-    /// than [`EncoderLimits::tokens`]; [`Error::ContextFull`] for a text that is too long;
-    /// [`Error::Token`]. Nothing is encoded then.
-    pub fn encode(&mut self, texts: &[&[u32]]) -> Result<()> {
-        self.encode_with_types(texts, &[])
-    }
-
-    /// As [`encode`](Self::encode), with a token type for every token (pairs of sentences); no
-    /// types at all mean type 0.
-    ///
-    /// # Errors
-    /// Those of [`encode`](Self::encode); [`Error::Length`] if types and tokens differ in number,
-    /// [`Error::TokenType`].
-    pub fn encode_with_types(&mut self, texts: &[&[u32]], types: &[&[u32]]) -> Result<()> {
-        self.encoded = 0;
-        self.check_texts(texts.len(), texts.iter().copied())?;
-        self.check_types(texts, types)?;
-        self.pass(texts.iter().copied(), types.iter().copied());
-        Ok(())
-    }
-
-    /// As [`encode_with_types`](Self::encode_with_types), with the texts one behind the other in
-    /// `tokens`: text i is the next `lengths[i]` of them. `types` has one for every token, or
-    /// none at all.
-    ///
-    /// # Errors
-    /// Those of [`encode_with_types`](Self::encode_with_types); [`Error::Length`] if the lengths do
-    /// not add up to the tokens.
-    pub fn encode_packed(
+    fn encode(
         &mut self,
         tokens: &[u32],
         types: &[u32],
-        lengths: &[usize],
+        segments: &[Segment],
+        active: &[Handle<'_>],
     ) -> Result<()> {
-        self.encoded = 0;
-        let need = lengths.iter().fold(0usize, |sum, &length| sum.saturating_add(length));
-        if need != tokens.len() {
-            return Err(Error::Length { have: tokens.len(), need });
-        }
-        if !types.is_empty() {
-            self.check_types(&[tokens], &[types])?;
-        }
-        self.check_texts(lengths.len(), split(tokens, lengths))?;
-        self.pass(
-            split(tokens, lengths),
-            split(types, if types.is_empty() { &[] } else { lengths }),
-        );
+        let pass = self.engine.pass(segments, active);
+        forward::encode(&self.model, &pass, tokens, types, &mut self.buffers);
         Ok(())
     }
 
-    /// Packs texts that were checked and runs the model over them.
-    fn pass<'t>(
-        &mut self,
-        texts: impl Iterator<Item = &'t [u32]>,
-        mut types: impl Iterator<Item = &'t [u32]>,
-    ) {
-        let (mut first, mut count) = (0, 0);
-        for (sequence, text) in texts.enumerate() {
-            let rows = first..first + text.len();
-            self.tokens[rows.clone()].copy_from_slice(text);
-            match types.next() {
-                Some(types) => self.types[rows.clone()].copy_from_slice(types),
-                None => self.types[rows.clone()].fill(0),
-            }
-            self.segments[sequence] = Segment { first, rows: text.len(), sequence };
-            (first, count) = (rows.end, sequence + 1);
-        }
-        let pass = self.engine.pass(&self.segments[..count], self.selection.handles());
-        forward::encode(
-            &self.model,
-            &pass,
-            &self.tokens[..first],
-            &self.types[..first],
-            &mut self.buffers,
-        );
-        self.encoded = count;
-    }
-
-    /// The last hidden states of a text, `[tokens, dim]`.
-    ///
-    /// # Errors
-    /// [`Error::NotEncoded`].
-    pub fn hidden(&self, sequence: usize) -> Result<&[f32]> {
-        let (rows, dim) = (self.rows(sequence)?, self.model.config().dim);
+    fn hidden(&self, segments: &[Segment], sequence: usize) -> Result<&[f32]> {
+        let (rows, dim) = (rows(segments, sequence), self.model.config().dim);
         Ok(&self.buffers.x[rows.start * dim..rows.end * dim])
     }
 
-    /// One vector of a text, `[dim]`, not normalized.
-    ///
-    /// # Errors
-    /// [`Error::NotEncoded`], [`Error::NoPooler`].
-    pub fn pooled(&mut self, sequence: usize, pooling: Pooling) -> Result<&[f32]> {
-        let rows = self.rows(sequence)?;
-        let one = [Segment { first: 0, rows: 1, sequence }];
-        let pass = self.engine.pass(&one, self.selection.handles());
-        let pooling = (pooling, self.model.pooler());
-        forward::pool(&self.model, &pass, pooling, rows, &mut self.buffers)?;
-        Ok(self.buffers.pooled)
-    }
-
-    /// The text's embedding, `[dim]`: pooled and normalized as the base says.
-    ///
-    /// # Errors
-    /// [`Error::NotEncoded`].
-    pub fn embedding(&mut self, sequence: usize) -> Result<&[f32]> {
-        let (pooling, normalize) = (self.model.config().pooling, self.model.config().normalize);
-        self.pooled(sequence, pooling)?;
+    fn vector(
+        &mut self,
+        segments: &[Segment],
+        sequence: usize,
+        (pooling, normalize): (Pooling, bool),
+        active: &[Handle<'_>],
+    ) -> Result<&[f32]> {
+        self.pool(segments, sequence, (pooling, self.model.pooler()), active)?;
         let pooled = &mut *self.buffers.pooled;
         if normalize {
             // As torch.nn.functional.normalize: a vector of zeros stays one.
@@ -237,111 +128,25 @@ impl<'w, 'm> Encoder<'w, 'm> {
         Ok(pooled)
     }
 
-    /// The classifier of a sequence: that of the one adapter among its active ones which brings
-    /// one.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
-    pub fn classifier(&self, sequence: usize) -> Result<Classifier<'_>> {
-        let batch = self.limits.batch;
-        if sequence >= batch {
-            return Err(Error::NoSuchSequence { sequence, batch });
-        }
-        self.selection.classifier(sequence)
-    }
-
-    /// The logit of each label into `logits`, `[labels]`: the classifier over
-    /// [`Bert::classifier_pooling`], or over the pooler that its adapter brings. The adapter's
-    /// weight does not scale them.
-    ///
-    /// # Errors
-    /// [`Error::NotEncoded`], [`Error::Classifiers`], [`Error::Length`] if `logits` has not one
-    /// place per label.
-    pub fn classify(&mut self, sequence: usize, logits: &mut [f32]) -> Result<()> {
-        let rows = self.rows(sequence)?;
-        let need = self.classifier(sequence)?.len();
-        if logits.len() != need {
-            return Err(Error::Length { have: logits.len(), need });
-        }
-        let one = [Segment { first: 0, rows: 1, sequence }];
-        let pass = self.engine.pass(&one, self.selection.handles());
-        let pooling = match self.selection.pooler(sequence) {
+    fn classify(
+        &mut self,
+        segments: &[Segment],
+        sequence: usize,
+        selection: &Selection<'_, '_>,
+        logits: &mut [f32],
+    ) -> Result<()> {
+        let pooling = match selection.pooler(sequence) {
             Some((weight, bias)) => {
                 let site = Site::Pooler.number(self.model.config().layers);
                 (Pooling::Pooler, Some(Linear { weight, bias, site }))
             }
             None => (self.model.classifier_pooling(), self.model.pooler()),
         };
-        forward::pool(&self.model, &pass, pooling, rows, &mut self.buffers)?;
-        let classifier = self.selection.classifier(sequence)?;
+        self.pool(segments, sequence, pooling, selection.handles())?;
+        let one = [Segment { first: 0, rows: 1, sequence }];
+        let pass = self.engine.pass(&one, selection.handles());
+        let classifier = selection.classifier(sequence)?;
         classifier.linear().forward(&pass, self.buffers.pooled, logits, &mut self.buffers.scratch);
         Ok(())
     }
-
-    /// The model.
-    pub fn model(&self) -> &Bert<'m> {
-        &self.model
-    }
-
-    /// The limits it was made for.
-    pub fn limits(&self) -> &EncoderLimits {
-        &self.limits
-    }
-
-    fn rows(&self, sequence: usize) -> Result<Range<usize>> {
-        let segment =
-            self.segments[..self.encoded].get(sequence).ok_or(Error::NotEncoded { sequence })?;
-        Ok(segment.first..segment.first + segment.rows)
-    }
-
-    fn check_texts<'t>(&self, count: usize, texts: impl Iterator<Item = &'t [u32]>) -> Result<()> {
-        let EncoderLimits { context, batch, tokens, .. } = self.limits;
-        let within = |have: usize, most: usize| match have {
-            0 => Err(Error::Length { have, need: 1 }),
-            _ if have > most => Err(Error::Length { have, need: most }),
-            _ => Ok(()),
-        };
-        within(count, batch)?;
-        let vocab = self.model.config().vocab;
-        let mut together = 0usize;
-        for text in texts {
-            if text.len() > context {
-                return Err(Error::ContextFull { asked: text.len(), context });
-            }
-            within(text.len(), context)?;
-            if let Some(&token) = text.iter().find(|&&token| token as usize >= vocab) {
-                return Err(Error::Token { token, vocab: vocab as u32 });
-            }
-            together = together.saturating_add(text.len());
-        }
-        within(together, tokens)
-    }
-
-    fn check_types(&self, texts: &[&[u32]], types: &[&[u32]]) -> Result<()> {
-        if types.is_empty() {
-            return Ok(());
-        }
-        if types.len() != texts.len() {
-            return Err(Error::Length { have: types.len(), need: texts.len() });
-        }
-        let known = self.model.config().token_types as u32;
-        for (text, types) in texts.iter().zip(types) {
-            if text.len() != types.len() {
-                return Err(Error::Length { have: types.len(), need: text.len() });
-            }
-            if let Some(&found) = types.iter().find(|&&found| found >= known) {
-                return Err(Error::TokenType { found, types: known });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Consecutive parts of `all`, which is as long as they are together.
-fn split<'t>(all: &'t [u32], lengths: &'t [usize]) -> impl Iterator<Item = &'t [u32]> {
-    lengths.iter().scan(all, |rest, &length| {
-        let (now, later) = rest.split_at_checked(length)?;
-        *rest = later;
-        Some(now)
-    })
 }

@@ -1,7 +1,7 @@
 //! How much memory an encoder needs, known before it exists.
 
-use super::encoder::Texts;
 use super::limits::{MANY, check_common, within};
+use super::texts::Books;
 use super::{KvFormat, Need};
 use crate::error::{Field, Result};
 use crate::exec::Executor;
@@ -89,7 +89,7 @@ impl EncoderLimits {
 /// less is an error.
 pub const fn encoder_need(config: &Config, limits: &EncoderLimits) -> Need {
     let (size, here) = (limits.size(), Pointers::Here);
-    let texts = Texts::bytes(&size, limits.max_active, here);
-    let bytes = texts.saturating_add(forward::Buffers::bytes(config, &size, here));
+    let books = Books::bytes(&size, limits.max_active, here);
+    let bytes = books.saturating_add(forward::Buffers::bytes(config, &size, here));
     Need { bytes, kv_bytes: 0 }
 }

@@ -34,6 +34,12 @@
 
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_encoder;
+#[cfg(all(feature = "cuda", feature = "capi"))]
+mod cuda_or_cpu;
+#[cfg(all(feature = "cuda", feature = "capi"))]
+mod cuda_or_cpu_encoder;
 mod encoder;
 mod encoder_limits;
 mod limits;
@@ -46,10 +52,17 @@ mod runner;
 mod sample;
 mod sequences;
 mod session;
+mod texts;
 
 #[cfg(feature = "cuda")]
 pub use cuda::{CudaSession, LlamaCuda};
-pub use encoder::Encoder;
+#[cfg(feature = "cuda")]
+pub use cuda_encoder::{BertCuda, CudaEncoder};
+#[cfg(all(feature = "cuda", feature = "capi"))]
+pub(crate) use cuda_or_cpu::AnySession;
+#[cfg(all(feature = "cuda", feature = "capi"))]
+pub(crate) use cuda_or_cpu_encoder::AnyEncoder;
+pub use encoder::{BertCpu, Encoder};
 pub use encoder_limits::{EncoderLimits, encoder_need};
 pub use limits::{Limits, Need, need, need_on_32_bits};
 #[cfg(feature = "alloc")]
@@ -58,10 +71,11 @@ pub use predictor::{Predictor, PredictorLimits, predictor_need};
 pub use recurrent::{LstmCpu, Recurrent};
 pub use recurrent_limits::{RecurrentLimits, recurrent_need};
 #[cfg(feature = "std")]
-pub(crate) use runner::Runner;
+pub(crate) use runner::{Encode, Runner};
 pub use sample::{Candidate, Sampler, SamplerOptions};
 pub use sequences::Sequences;
 pub use session::{LlamaCpu, Session};
+pub use texts::Texts;
 
 #[cfg(all(feature = "std", feature = "capi"))]
 pub(crate) use crate::exec::MOST_THREADS;

@@ -147,7 +147,7 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::DuplicateSequence`], [`Error::Length`] for no entries,
     /// more than the batch, or one without tokens, [`Error::Token`], [`Error::ContextFull`]; then
-    /// nothing changed.
+    /// nothing changed. [`Error::Device`] where one fails; then the session gives nothing else.
     pub fn advance(&mut self, entries: &[(usize, &[u32])]) -> Result<()> {
         self.run_all(entries.len(), &|i| entries[i])
     }
@@ -191,6 +191,7 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
         tokens: &[u32],
         mut see: impl FnMut(usize, &[f32]),
     ) -> Result<()> {
+        self.runner.alive()?;
         self.check_tokens(sequence, tokens)?;
         let (outputs, most) = (self.outputs()?, self.segments.len());
         for (i, chunk) in tokens.chunks(most).enumerate() {
@@ -255,12 +256,12 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
     /// them too, for the base alone.
     ///
     /// # Errors
-    /// [`Error::NoSuchSequence`].
+    /// [`Error::NoSuchSequence`]; [`Error::Device`] where one has failed.
     pub fn reset(&mut self, sequence: usize) -> Result<()> {
         self.sequence(sequence)?;
         self.sequences[sequence] = Sequence::EMPTY;
         self.runner.forget(sequence);
-        Ok(())
+        self.runner.alive()
     }
 
     /// Ends a sequence: forgets its tokens and lets go of its adapters, so that those with an
@@ -269,9 +270,11 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
     /// # Errors
     /// [`Error::NoSuchSequence`].
     pub fn cancel(&mut self, sequence: usize) -> Result<()> {
-        self.reset(sequence)?;
-        self.selection.clear(sequence);
-        Ok(())
+        let reset = self.reset(sequence);
+        if sequence < self.batch {
+            self.selection.clear(sequence);
+        }
+        reset
     }
 
     /// How many tokens a sequence has read.

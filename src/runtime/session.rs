@@ -3,7 +3,7 @@
 use super::runner::Runner;
 use super::sequences::Sequences;
 use super::{Limits, Sampler, need};
-use crate::adapter::Handle;
+use crate::adapter::{Handle, Selection};
 use crate::archive::Fingerprint;
 use crate::error::{Error, Result};
 use crate::exec::Executor;
@@ -110,6 +110,13 @@ pub(crate) trait Decoder: Runner {
     fn limits(&self) -> &Limits;
     /// Copies the keys and values of the first `length` positions of a sequence to another.
     fn copy(&mut self, from: usize, to: usize, length: usize);
+    /// The logits of a sequence's classifier over a row of the last run, as many as it has labels.
+    fn classify(
+        &mut self,
+        row: &mut [Segment; 1],
+        selection: &Selection<'_, '_>,
+        logits: &mut [f32],
+    ) -> Result<()>;
 }
 
 impl Decoder for LlamaCpu<'_, '_> {
@@ -125,9 +132,35 @@ impl Decoder for LlamaCpu<'_, '_> {
             self.buffers.values.copy(&sizes, from, to, sizes.kv_heads, length);
         }
     }
+
+    fn classify(
+        &mut self,
+        row: &mut [Segment; 1],
+        selection: &Selection<'_, '_>,
+        logits: &mut [f32],
+    ) -> Result<()> {
+        let linear = selection.classifier(row[0].sequence)?.linear();
+        let Self { model, engine, buffers, .. } = self;
+        forward::project(model, engine, selection.handles(), row, &linear, buffers, logits);
+        Ok(())
+    }
 }
 
-impl LlamaCpu<'_, '_> {
+impl<'w, 'm> LlamaCpu<'w, 'm> {
+    /// A decoder with its part of the workspace, under limits that were checked.
+    pub(super) fn carve(
+        model: Llama<'m>,
+        limits: &Limits,
+        w: &mut Workspace<'w>,
+        executor: &'w dyn Executor,
+    ) -> Self {
+        let (config, size) = (model.config(), limits.size());
+        let buffers = forward::Buffers::carve(w, config, &size);
+        config.frequencies(buffers.frequencies);
+        let engine = Engine::new(executor, limits.lanes, limits.max_active);
+        Self { model, limits: *limits, size, engine, buffers }
+    }
+
     /// How a layer lies in the cache.
     fn heads(&self, layer: usize) -> Heads {
         forward::heads(self.model.config(), layer, self.size.batch, room(self.size.context))
@@ -149,15 +182,22 @@ impl<'w, 'm> Session<'w, 'm> {
         let config = model.config();
         limits.check(config)?;
         let mut w = Workspace::new(memory, need(config, limits).bytes)?;
-        let size = limits.size();
-        let buffers = forward::Buffers::carve(&mut w, config, &size);
-        config.frequencies(buffers.frequencies);
-        let engine = Engine::new(executor, limits.lanes, limits.max_active);
-        let runner = LlamaCpu { model, limits: *limits, size, engine, buffers };
+        let runner = LlamaCpu::carve(model, limits, &mut w, executor);
         let context = limits.context;
-        Ok(Self::with(runner, &mut w, &size, limits.max_active, context, context))
+        Ok(Self::with(runner, &mut w, &limits.size(), limits.max_active, context, context))
     }
+}
 
+#[allow(private_bounds, reason = "runners are the crate's own")]
+impl<'m, R: Decoder<Model = Llama<'m>>> Sequences<'_, 'm, R> {
+    /// The model.
+    pub fn model(&self) -> &Llama<'m> {
+        self.runner.model()
+    }
+}
+
+#[allow(private_bounds, reason = "runners are the crate's own")]
+impl<R: Decoder> Sequences<'_, '_, R> {
     /// Appends tokens to a sequence like [`prefill`](Self::prefill), but computes the logit of each
     /// label after the last one, into `logits`, `[labels]`: the classifier over the last token's
     /// hidden state behind the final norm, which is the token that transformers'
@@ -168,31 +208,20 @@ impl<'w, 'm> Session<'w, 'm> {
     /// # Errors
     /// Those of [`prefill`](Self::prefill) and [`classifier`](Self::classifier); [`Error::Length`]
     /// if `logits` has not one place per label; then nothing changed. [`Error::CacheOverflow`] as
-    /// of [`logits`](Self::logits), when the tokens have been appended.
+    /// of [`logits`](Self::logits), when the tokens have been appended; [`Error::Device`].
     pub fn classify(&mut self, sequence: usize, tokens: &[u32], logits: &mut [f32]) -> Result<()> {
+        self.runner.alive()?;
         self.check_tokens(sequence, tokens)?;
         let need = self.classifier(sequence)?.len();
         if logits.len() != need {
             return Err(Error::Length { have: logits.len(), need });
         }
         let first = self.feed_all(sequence, tokens);
-        let classifier = self.selection.classifier(sequence)?;
-        let mut one = [Segment { first, rows: 1, sequence }];
-        let LlamaCpu { model, engine, buffers, .. } = &mut self.runner;
-        let active = self.selection.handles();
-        let linear = classifier.linear();
-        forward::project(model, engine, active, &mut one, &linear, buffers, logits);
+        let mut row = [Segment { first, rows: 1, sequence }];
+        self.runner.classify(&mut row, &self.selection, logits)?;
         self.runner.check(sequence, self.position(sequence)?, logits)
     }
 
-    /// The model.
-    pub fn model(&self) -> &Llama<'m> {
-        &self.runner.model
-    }
-}
-
-#[allow(private_bounds, reason = "runners are the crate's own")]
-impl<R: Decoder> Sequences<'_, '_, R> {
     /// Chooses the next token of a sequence; does not append it.
     ///
     /// # Errors
@@ -216,11 +245,12 @@ impl<R: Decoder> Sequences<'_, '_, R> {
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`]; [`Error::DuplicateSequence`] if the two are one;
-    /// [`Error::Length`] if `from` has fewer tokens; then nothing changed.
+    /// [`Error::Length`] if `from` has fewer tokens; then nothing changed. [`Error::Device`] where one
+    /// fails.
     pub fn fork(&mut self, from: usize, to: usize, length: usize) -> Result<()> {
         self.copy_books(from, to, length)?;
         self.runner.copy(from, to, length);
-        Ok(())
+        self.runner.alive()
     }
 
     /// The tokens of a sequence.

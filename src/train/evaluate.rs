@@ -202,6 +202,21 @@ pub(crate) fn measure(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Measures, TrainError> {
     data.check_input(network.input_spec().input())?;
+    measure_by(data, executor, progress, |batches, listener| {
+        network.measure(base, adapters, data.longest(), batches, precision, executor, listener)
+    })
+}
+
+/// What a model is asked.
+pub(super) type Batches<'b> = dyn Iterator<Item = Result<Batch, TrainError>> + 'b;
+
+/// The measures of all of `data`, of a model that `ask` asks.
+pub(super) fn measure_by(
+    data: &Dataset<'_>,
+    executor: &dyn Executor,
+    progress: &mut dyn FnMut(usize, usize),
+    ask: impl FnOnce(&mut Batches<'_>, &mut dyn Listener) -> Result<(), TrainError>,
+) -> Result<Measures, TrainError> {
     let plan = data.plan_in_order(BATCH);
     let total = plan.len();
     let mut batches = plan.iter().enumerate().map(|(done, examples)| {
@@ -209,15 +224,7 @@ pub(crate) fn measure(
         data.batch_on(executor, examples).map_err(TrainError::from)
     });
     let mut tally = Tally { examples: data.len(), ..Tally::default() };
-    network.measure(
-        base,
-        adapters,
-        data.longest(),
-        &mut batches,
-        precision,
-        executor,
-        &mut tally,
-    )?;
+    ask(&mut batches, &mut tally)?;
     let measures = tally.measures();
     if measures.loss.is_finite() { Ok(measures) } else { Err(TrainError::NotANumber) }
 }
@@ -251,6 +258,17 @@ pub fn classify<'a>(
     executor: &dyn Executor,
 ) -> Result<Vec<Vec<f32>>, TrainError> {
     let network = Sealed::network(base, false);
+    let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+    classify_by(texts, |batches, listener| {
+        network.measure(None, adapters, longest, batches, precision, executor, listener)
+    })
+}
+
+/// The probabilities of the labels of `texts`, of a model that `ask` asks.
+pub(super) fn classify_by(
+    texts: &[Vec<u32>],
+    ask: impl FnOnce(&mut Batches<'_>, &mut dyn Listener) -> Result<(), TrainError>,
+) -> Result<Vec<Vec<f32>>, TrainError> {
     let mut batches = texts.chunks(BATCH).map(|texts| {
         let ends = texts.iter().scan(0, |end, text| {
             *end += text.len();
@@ -264,8 +282,7 @@ pub fn classify<'a>(
         })
     });
     let mut answers = Answers(Vec::with_capacity(texts.len()));
-    let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
-    network.measure(None, adapters, longest, &mut batches, precision, executor, &mut answers)?;
+    ask(&mut batches, &mut answers)?;
     if answers.0.iter().flatten().all(|probability| probability.is_finite()) {
         Ok(answers.0)
     } else {

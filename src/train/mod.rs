@@ -14,6 +14,8 @@ pub(crate) mod evaluate;
 mod facts;
 pub(crate) mod memory;
 mod method;
+#[cfg(feature = "cuda")]
+mod on_device;
 pub(crate) mod ops;
 pub mod optimizer;
 mod options;
@@ -37,6 +39,8 @@ pub use error::TrainError;
 pub use evaluate::{Measures, classify, evaluate};
 pub use memory::{Estimate, Workload, estimate};
 pub use method::{Method, Part};
+#[cfg(feature = "cuda")]
+pub use on_device::DeviceBase;
 pub use optimizer::OptimizerKind;
 pub use options::{Init, MethodOption, Options, PatternValue, Targets};
 pub use run::{Control, Event, Length, Report, RunOptions, Warmup, finish, kind, run, save};

@@ -3,7 +3,9 @@
 //!
 //! One device; everything is done when a call returns, whatever the stream. The text of an error is
 //! the whole report, line included. `SOFTPTX_MEMORY` is the device's memory in bytes,
-//! `SOFTPTX_LOSE_AFTER` the number of launches after which the device is lost.
+//! `SOFTPTX_LOSE_AFTER` the number of launches after which the device is lost,
+//! `SOFTPTX_REFUSE_LAUNCH` the number of a launch that is refused, `SOFTPTX_PTX` ten times the newest
+//! version of PTX that is known.
 #![allow(non_snake_case, clippy::missing_safety_doc, reason = "the driver's own")]
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
@@ -15,8 +17,10 @@ const SUCCESS: c_uint = 0;
 const INVALID_VALUE: c_uint = 1;
 const OUT_OF_MEMORY: c_uint = 2;
 const INVALID_PTX: c_uint = 218;
+const UNSUPPORTED_PTX: c_uint = 222;
 const NOT_FOUND: c_uint = 500;
 const ILLEGAL_ADDRESS: c_uint = 700;
+const OUT_OF_RESOURCES: c_uint = 701;
 const LAUNCH_FAILED: c_uint = 719;
 
 struct Device {
@@ -70,6 +74,9 @@ impl Device {
         self.launches += 1;
         if self.launches > setting("SOFTPTX_LOSE_AFTER") {
             return Err(self.fail(LAUNCH_FAILED, "the device was lost, as SOFTPTX_LOSE_AFTER asks"));
+        }
+        if self.launches == setting("SOFTPTX_REFUSE_LAUNCH") {
+            return Err(OUT_OF_RESOURCES);
         }
         let module = self.modules.get(function >> 16).and_then(Option::as_ref).ok_or(NOT_FOUND)?;
         let entry = module.entries().get(function & 0xffff).ok_or(NOT_FOUND)?;
@@ -212,6 +219,12 @@ extern "C" fn cuMemsetD8Async(to: u64, byte: u8, count: usize, _stream: usize) -
     with(|device| device.memory.write(to, &vec![byte; count]).map_err(|_| INVALID_VALUE))
 }
 
+/// Ten times the `.version` of PTX.
+fn version(source: &str) -> Option<u64> {
+    let version = source.lines().find_map(|line| line.strip_prefix(".version "))?;
+    version.trim().replace('.', "").parse().ok()
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuModuleLoadDataEx(
     out: *mut usize,
@@ -223,6 +236,9 @@ unsafe extern "C" fn cuModuleLoadDataEx(
     // SAFETY: the caller's promise: PTX that ends with a NUL.
     let source = unsafe { CStr::from_ptr(image) }.to_string_lossy();
     with(|device| {
+        if version(&source).is_some_and(|version| version > setting("SOFTPTX_PTX")) {
+            return Err(UNSUPPORTED_PTX);
+        }
         let module = Module::load(&source, &mut device.memory).map_err(|fault| {
             eprintln!("softptx: {fault}");
             INVALID_PTX
@@ -301,6 +317,8 @@ unsafe extern "C" fn cuGetErrorString(code: c_uint, text: *mut *const c_char) ->
         INVALID_VALUE => c"invalid argument",
         OUT_OF_MEMORY => c"out of memory",
         INVALID_PTX => c"a PTX JIT compilation failed",
+        UNSUPPORTED_PTX => c"the provided PTX was compiled with an unsupported toolchain.",
+        OUT_OF_RESOURCES => c"too many resources requested for launch",
         NOT_FOUND => c"named symbol not found",
         ILLEGAL_ADDRESS => c"an illegal memory access was encountered",
         LAUNCH_FAILED => c"unspecified launch failure",

@@ -8,30 +8,40 @@ use crate::{Fault, Kind, Result};
 const NONE: u16 = u16::MAX;
 const SEVERAL: u16 = u16::MAX - 1;
 
-/// Who accessed a byte since the last barrier.
+/// Who accessed a byte between the barriers number `since` and the next.
 #[derive(Debug, Clone, Copy)]
 struct Users {
     writer: u16,
     reader: u16,
+    since: u32,
 }
 
-const UNUSED: Users = Users { writer: NONE, reader: NONE };
+impl Users {
+    /// Who did since barrier `now`.
+    fn since(self, now: u32) -> Self {
+        let unused = Self { writer: NONE, reader: NONE, since: now };
+        if self.since == now { self } else { unused }
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Shared {
     bytes: Vec<u8>,
     written: Vec<bool>,
     users: Vec<Users>,
+    barriers: u32,
 }
 
 impl Shared {
     pub(crate) fn new(size: usize) -> Self {
-        Self { bytes: vec![0xaa; size], written: vec![false; size], users: vec![UNUSED; size] }
+        let unused = Users { writer: NONE, reader: NONE, since: 0 };
+        let (bytes, written) = (vec![0xaa; size], vec![false; size]);
+        Self { bytes, written, users: vec![unused; size], barriers: 0 }
     }
 
     /// All warps have passed a barrier.
     pub(crate) fn barrier(&mut self) {
-        self.users.fill(UNUSED);
+        self.barriers += 1;
     }
 
     fn find(&self, what: &str, address: u64, size: usize) -> Result<Range<usize>> {
@@ -48,6 +58,7 @@ impl Shared {
         let range = self.find("store", address, bytes.len())?;
         let others = |user: u16| user != NONE && user != warp;
         for users in &mut self.users[range.clone()] {
+            *users = users.since(self.barriers);
             if others(users.writer) || others(users.reader) {
                 return Err(race(warp, address, "written"));
             }
@@ -65,6 +76,7 @@ impl Shared {
             return Err(Fault::new(0, Kind::Uninitialized, text));
         }
         for users in &mut self.users[range.clone()] {
+            *users = users.since(self.barriers);
             if users.writer != NONE && users.writer != warp {
                 return Err(race(warp, address, "read"));
             }

@@ -45,9 +45,16 @@ pub(crate) enum Stop {
     Done,
 }
 
+/// The most parts of a load: `v4`.
+const MOST_PARTS: usize = 4;
+
 /// The lanes of a mask.
-fn lanes_of(mask: u32) -> impl Iterator<Item = usize> {
-    (0..32).filter(move |lane| mask >> lane & 1 == 1)
+fn lanes_of(mut mask: u32) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let lane = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(lane)
+    })
 }
 
 impl Warp {
@@ -177,7 +184,12 @@ impl Warp {
 
     fn put(&mut self, to: u32, mask: u32, number: impl Fn(usize) -> u64) {
         let register = &mut self.registers[to as usize];
-        lanes_of(mask).for_each(|lane| register.lanes[lane] = number(lane));
+        // Most often all of them: one loop of vector code.
+        if mask == u32::MAX {
+            register.lanes.iter_mut().enumerate().for_each(|(lane, to)| *to = number(lane));
+        } else {
+            lanes_of(mask).for_each(|lane| register.lanes[lane] = number(lane));
+        }
         register.written |= mask;
     }
 
@@ -241,9 +253,10 @@ impl Warp {
         mask: u32,
     ) -> Result<()> {
         let (base, size) = (self.fetch(base, mask, Some(block))?, ty.size());
+        let mut numbers = [[0; 32]; MOST_PARTS];
         for lane in lanes_of(mask) {
             let address = aligned(base[lane], offset, size * to.len())?;
-            let mut bytes = [0; 64];
+            let mut bytes = [0; 8 * MOST_PARTS];
             let bytes = &mut bytes[..size * to.len()];
             match space {
                 Space::Global => block.memory.read(address, bytes)?,
@@ -256,15 +269,19 @@ impl Warp {
                     bytes.copy_from_slice(from);
                 }
             }
-            for (to, bytes) in to.iter().zip(bytes.chunks(size)) {
-                let Some(to) = *to else { continue };
-                let mut number = [0; 8];
-                number[..size].copy_from_slice(bytes);
-                let number = u64::from_le_bytes(number);
+            for (numbers, bytes) in numbers.iter_mut().zip(bytes.chunks_exact(size)) {
+                let number = match bytes {
+                    &[a, b, c, d] => u32::from_le_bytes([a, b, c, d]).into(),
+                    _ => bytes.iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte)),
+                };
                 // Signed numbers keep their sign in wider registers.
-                let number =
-                    if matches!(ty, Type::S(_)) { ty.integer(number) as u64 } else { number };
-                self.put(to, 1 << lane, |_| number);
+                let is_signed = matches!(ty, Type::S(_));
+                numbers[lane] = if is_signed { ty.integer(number) as u64 } else { number };
+            }
+        }
+        for (to, numbers) in to.iter().zip(&numbers) {
+            if let Some(to) = *to {
+                self.put(to, mask, |lane| numbers[lane]);
             }
         }
         Ok(())

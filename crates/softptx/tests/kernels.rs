@@ -1,5 +1,5 @@
-//! Every kernel in `ptx/` but the products against its formula in f64. What the kernels make of
-//! whole models is compared with the CPU path in the main crate's `tests/cuda.rs`.
+//! The kernels of decoders in `ptx/` but the products, each against its formula in f64; those of
+//! encoders are in `encoders.rs`. What the kernels make of whole models is compared with the CPU path in the main crate's `tests/cuda.rs`.
 
 mod numbers;
 
@@ -17,6 +17,7 @@ fn norms() {
         .address(x_at)
         .address(y)
         .address(weight_at)
+        .address(0)
         .address(device.words(&[3, 1]))
         .float(epsilon)
         .words(&[width, stride, stride]);
@@ -30,8 +31,8 @@ fn norms() {
     close(&found[..width], &of(&x[3 * stride..][..width], &weight), 1e-6);
     close(&found[stride..], &of(&x[stride..][..width], &weight), 1e-6);
     // Heads in place: 3 of 100 numbers side by side.
-    let heads =
-        Parameters::new().address(x_at).address(x_at).address(weight_at).address(0).float(epsilon);
+    let heads = Parameters::new().address(x_at).address(x_at).address(weight_at);
+    let heads = heads.address(0).address(0).float(epsilon);
     device.launch("norm", "rms_norm", [4, 3], 256, heads.words(&[100, stride, stride]));
     let found = device.read(x_at, 4 * stride);
     for (found, x) in found.chunks_exact(stride).zip(x.chunks_exact(stride)) {

@@ -222,7 +222,9 @@ fn check_product(file: &str, format: &str, m: &Matrix, device: &mut Device) {
     let (rows, cols, x_stride) = (m.rows, m.cols, m.cols.next_multiple_of(8));
     let adapters = adapters(device, rows, cols);
     let y_stride = rows.next_multiple_of(8);
-    for (n, each) in [(1, 1), (3, 4), (8, 8), (11, 8)] {
+    let kernels = [(1, 1, ""), (3, 4, ""), (8, 8, ""), (11, 8, ""), (1, 1, "_large")];
+    for (n, each, size) in &kernels[..if format == "nf4" { 5 } else { 4 }] {
+        let (n, each) = (*n, *each);
         let mut numbers = Numbers::new(n as u64);
         let (x, bias) = (numbers.vec(n * cols), numbers.vec(rows));
         let mut padded = vec![0.0f32; n * x_stride];
@@ -253,8 +255,9 @@ fn check_product(file: &str, format: &str, m: &Matrix, device: &mut Device) {
             .words(&[n, x_stride, y_stride, DOWN_STRIDE])
             .words(&places)
             .words(&[1]);
-        let kernel = format!("product_{format}_{each}");
-        device.launch(file, &kernel, [rows.div_ceil(16), n.div_ceil(each)], 256, product);
+        let kernel = format!("product_{format}_{each}{size}");
+        let in_block = if size.is_empty() { 16 } else { 32 };
+        device.launch(file, &kernel, [rows.div_ceil(in_block), n.div_ceil(each)], 256, product);
         let found = device.read(y, n * y_stride);
         let expected = expected(m, &x, &bias, &adapters.all, &sequences);
         for (i, (value, size)) in expected.iter().enumerate() {
@@ -294,20 +297,28 @@ fn embeddings_are_rows_of_the_table() {
         ("dense", "f32", dense(&mut device, "f32", 9, 12)),
     ];
     for (file, format, m) in tables {
-        let (tokens, stride) = ([8usize, 0, 3], m.cols.next_multiple_of(8));
+        let (tokens, more) = ([8usize, 0, 3], [1usize, 8, 8]);
+        let stride = m.cols.next_multiple_of(8);
         let y = device.floats(&vec![0.0; 3 * stride]);
-        let embedding = Parameters::new()
-            .join(&m.parameters)
-            .address(device.words(&tokens))
-            .address(y)
-            .address(0)
-            .address(device.words(&[0, 0, 0]))
-            .words(&[stride, 0, 1, 1]);
-        device.launch(file, &format!("embedding_{format}"), [3, 1], 256, embedding);
-        let found = device.read(y, 3 * stride);
-        for (found, token) in found.chunks_exact(stride).zip(tokens) {
-            close(found, &m.weights[token * m.cols..][..m.cols], 1e-6);
-            assert!(found[m.cols..].iter().all(|&x| x == 0.0), "the padding stays");
+        let row = |token: usize| &m.weights[token * m.cols..][..m.cols];
+        // Then the rows of others are added.
+        for (numbers, accumulate) in [(tokens, 0), (more, 1)] {
+            let embedding = Parameters::new()
+                .join(&m.parameters)
+                .address(device.words(&numbers))
+                .address(y)
+                .address(0)
+                .address(device.words(&[0, 0, 0]))
+                .words(&[stride, 0, 1, 1, accumulate, 0]);
+            device.launch(file, &format!("embedding_{format}"), [3, 1], 256, embedding);
+            let found = device.read(y, 3 * stride);
+            for (i, found) in found.chunks_exact(stride).enumerate() {
+                let added = |col: usize| row(more[i])[col] * accumulate as f64;
+                let expected: Vec<f64> =
+                    row(tokens[i]).iter().enumerate().map(|(col, w)| w + added(col)).collect();
+                close(found, &expected, 1e-6);
+                assert!(found[m.cols..].iter().all(|&x| x == 0.0), "the padding stays");
+            }
         }
     }
 }

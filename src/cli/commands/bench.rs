@@ -4,12 +4,16 @@
 //! the bytes per token, the rate at which decoding reads them and the rate at which this machine
 //! reads memory at all stand beside the tokens per second. All figures are medians over rounds;
 //! with adapters the rounds of base and adapters alternate. Sampling and text are not in the times.
+//! On a card (`cuda`) the next token is chosen there, as a continuation would have it.
+
+#[cfg(feature = "cuda")]
+mod cuda;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use lowrank::adapter::{AdapterSet, Factor, FactorValues, LowRank, Slot};
+use lowrank::adapter::{AdapterSet, Choice, Factor, FactorValues, LowRank, Slot};
 use lowrank::model::llama::{Llama, Site};
 use lowrank::runtime::{Executor, Limits, Memory, Session, need};
 use serde_json::{Value, json};
@@ -69,22 +73,23 @@ struct Times {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let base = arguments.model.open()?;
+    let base = arguments.model.file()?;
     let model = base.base()?;
     let files = open_adapters(&arguments.adapters.adapters)?;
     let executor = arguments.model.executor()?;
-    let (plain, adapted) = rounds(arguments, model, &files, executor.as_ref())?;
+    let ((plain, adapted), place) = match arguments.model.card()? {
+        #[cfg(feature = "cuda")]
+        Some(card) => cuda::measure(arguments, model, &files, &card)?,
+        #[cfg(not(feature = "cuda"))]
+        Some(never) => match never {},
+        None => measure(arguments, model, &files, executor.as_ref())?,
+    };
     let adapter_bytes = files.iter().map(|adapter| {
         Ok(adapter.file.adapter()?.targets().map(|t| target_bytes(&t, model)).sum::<u64>())
     });
     let adapter_bytes = adapter_bytes.sum::<Result<u64, Failure>>()?;
-    let facts = facts(
-        arguments,
-        model,
-        &plain,
-        adapted.as_ref().map(|times| (times, adapter_bytes)),
-        executor.as_ref(),
-    );
+    let adapted = adapted.as_ref().map(|times| (times, adapter_bytes));
+    let facts = facts(arguments, model, &plain, adapted, place);
     if arguments.json {
         line(&facts)?;
     } else {
@@ -93,30 +98,88 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Times the base and, where there are adapters, the base under all of them, in turn.
-fn rounds(
+/// Something that reads tokens, whose time is taken.
+trait Reads<'m> {
+    /// Forgets all tokens; from now on under `choices`.
+    fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()>;
+    /// Reads a prompt.
+    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()>;
+    /// Reads a token and computes the next one's logits, or the next one.
+    fn step(&mut self, token: u32) -> lowrank::Result<()>;
+}
+
+impl<'m> Reads<'m> for Session<'_, 'm> {
+    fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()> {
+        self.reset(0)?;
+        self.select(0, set, choices)
+    }
+
+    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()> {
+        Session::prefill(self, 0, tokens)
+    }
+
+    fn step(&mut self, token: u32) -> lowrank::Result<()> {
+        Session::step(self, &[(0, token)])?;
+        // The logits are what the time is spent for.
+        black_box(self.logits(0)?);
+        Ok(())
+    }
+}
+
+/// What was measured of the base and, where there are adapters, of the base under all of them; and
+/// what is known of the place: more facts.
+type Measured = ((Times, Option<Times>), Value);
+
+/// The limits of a session that is measured.
+fn limits(
+    arguments: &Arguments,
+    model: &Llama<'_>,
+    adapters: (usize, usize),
+    executor: &dyn Executor,
+) -> Limits {
+    let context = arguments.prompt_tokens.max(arguments.tokens.saturating_add(FILLED));
+    Limits {
+        kv_format: arguments.kv.into(),
+        prefill_chunk: arguments.prefill_chunk.min(arguments.prompt_tokens),
+        max_active: adapters.0,
+        max_total_rank: adapters.1,
+        ..arguments.model.limits(model, context, executor)
+    }
+}
+
+/// Measures on the CPU.
+fn measure(
     arguments: &Arguments,
     model: Llama<'_>,
     files: &[OpenAdapter],
     executor: &dyn Executor,
-) -> Result<(Times, Option<Times>), Failure> {
+) -> Result<Measured, Failure> {
     let mut slots = vec![Slot::EMPTY; files.len()];
     let mut set = AdapterSet::new(&mut slots, &model);
     let attached = attach(&mut set, files)?;
-    let choices = &attached.choices[..];
-    let context = arguments.prompt_tokens.max(arguments.tokens.saturating_add(FILLED));
-    let limits = Limits {
-        kv_format: arguments.kv.into(),
-        prefill_chunk: arguments.prefill_chunk.min(arguments.prompt_tokens),
-        max_active: files.len(),
-        max_total_rank: attached.rank,
-        ..arguments.model.limits(&model, context, executor)
-    };
-    let mut memory = Memory::try_new({
-        limits.check(model.config())?;
-        need(model.config(), &limits)
-    })?;
+    let limits = limits(arguments, &model, (files.len(), attached.rank), executor);
+    limits.check(model.config())?;
+    let mut memory = Memory::try_new(need(model.config(), &limits))?;
     let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
+    let vocab = model.config().vocab;
+    let times = rounds(arguments, &mut session, vocab, &set, &attached.choices)?;
+    let place = json!({
+        "measured_read_gb_per_s": read_bandwidth(executor) / 1e9,
+        "precision": limits.precision.name(),
+        "isa": lowrank::kernel::kernels().name(),
+        "threads": executor.lanes(),
+    });
+    Ok((times, place))
+}
+
+/// Times the base and, where there are adapters, the base under all of them, in turn.
+fn rounds<'m>(
+    arguments: &Arguments,
+    session: &mut impl Reads<'m>,
+    vocab: usize,
+    set: &AdapterSet<'_, 'm>,
+    choices: &[Choice],
+) -> Result<(Times, Option<Times>), Failure> {
     let mut kinds = vec![(&[][..], Times::default())];
     if !choices.is_empty() {
         kinds.push((choices, Times::default()));
@@ -124,9 +187,10 @@ fn rounds(
     // The first round brings weights, code and clock up and is not counted.
     for round in 0..=arguments.rounds {
         for (choices, times) in &mut kinds {
-            session.reset(0)?;
-            session.select(0, &set, choices)?;
-            let (prefill, decode) = one_round(arguments, &mut session)?;
+            session.start_over(set, choices)?;
+            let prefill = one_round(arguments, session, vocab, None)?;
+            session.start_over(set, choices)?;
+            let decode = one_round(arguments, session, vocab, Some(FILLED))?;
             if round > 0 {
                 times.prefill.push(prefill.as_secs_f64());
                 times.decode.push(decode.as_secs_f64());
@@ -137,30 +201,29 @@ fn rounds(
     Ok((times.next().unwrap_or_default(), times.next()))
 }
 
-/// The time of a prompt, and of a continuation behind a short one.
-fn one_round(
+/// The time of a prompt, or of a continuation behind a short one of `filled` tokens.
+fn one_round<'m>(
     arguments: &Arguments,
-    session: &mut Session<'_, '_>,
-) -> Result<(Duration, Duration), Failure> {
-    let vocab = session.model().config().vocab;
+    session: &mut impl Reads<'m>,
+    vocab: usize,
+    filled: Option<usize>,
+) -> Result<Duration, Failure> {
     // Which tokens makes no difference to the time, but neighbours should not share rows of the
     // embedding.
     let ids: Vec<u32> = (0..arguments.prompt_tokens.max(arguments.tokens).max(FILLED))
         .map(|i| (i * 97 % vocab) as u32)
         .collect();
-    let start = Instant::now();
-    session.prefill(0, &ids[..arguments.prompt_tokens])?;
-    let prefill = start.elapsed();
-    session.reset(0)?;
-    session.prefill(0, &ids[..FILLED])?;
-    let start = Instant::now();
-    for &token in &ids[..arguments.tokens] {
-        session.step(&[(0, token)])?;
+    if let Some(filled) = filled {
+        session.prefill(&ids[..filled])?;
     }
-    let decode = start.elapsed();
-    // The logits are what the time was spent for.
-    black_box(session.logits(0)?);
-    Ok((prefill, decode))
+    let start = Instant::now();
+    match filled {
+        None => session.prefill(&ids[..arguments.prompt_tokens])?,
+        Some(_) => {
+            ids[..arguments.tokens].iter().try_for_each(|&token| session.step(token))?;
+        }
+    }
+    Ok(start.elapsed())
 }
 
 fn facts(
@@ -168,7 +231,7 @@ fn facts(
     model: Llama<'_>,
     plain: &Times,
     adapted: Option<(&Times, u64)>,
-    executor: &dyn Executor,
+    place: Value,
 ) -> Value {
     let rate = |tokens: usize, times: &[f64]| tokens as f64 / median(times).max(1e-9);
     let decode = rate(arguments.tokens, &plain.decode);
@@ -179,8 +242,10 @@ fn facts(
         "weight_bytes_per_token": bytes,
         "embedding_bytes_per_token": row_bytes(model.embedding().bytes(), model.config().vocab),
         "read_gb_per_s": bytes as f64 * decode / 1e9,
-        "measured_read_gb_per_s": read_bandwidth(executor) / 1e9,
     });
+    if let (Some(facts), Value::Object(place)) = (facts.as_object_mut(), place) {
+        facts.extend(place);
+    }
     if let Some((times, adapter_bytes)) = adapted {
         facts["adapter_prefill_tokens_per_s"] =
             rate(arguments.prompt_tokens, &times.prefill).into();
@@ -195,10 +260,6 @@ fn facts(
             .collect();
         facts["adapter_overhead"] = median(&overheads).into();
     }
-    let limits = arguments.model.limits(&model, 1, executor);
-    facts["precision"] = limits.precision.name().into();
-    facts["isa"] = lowrank::kernel::kernels().name().into();
-    facts["threads"] = executor.lanes().into();
     facts["prompt_tokens"] = arguments.prompt_tokens.into();
     facts["tokens"] = arguments.tokens.into();
     facts["rounds"] = arguments.rounds.into();
@@ -270,13 +331,11 @@ fn median(values: &[f64]) -> f64 {
 fn print_table(facts: &Value) -> std::io::Result<()> {
     let number = |name: &str| facts[name].as_f64().unwrap_or(0.0);
     let word = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
-    line(format_args!(
-        "{} threads, {} kernels, {}; medians of {} rounds",
-        facts["threads"],
-        word("isa"),
-        word("precision"),
-        facts["rounds"]
-    ))?;
+    let place = match facts.get("device") {
+        Some(_) => format!("on {}", word("device")),
+        None => format!("{} threads, {} kernels", facts["threads"], word("isa")),
+    };
+    line(format_args!("{place}, {}; medians of {} rounds", word("precision"), facts["rounds"]))?;
     line(format_args!(
         "{:<34}{:>10.1} tokens/s",
         format!("prefill of {} tokens", facts["prompt_tokens"]),
@@ -292,9 +351,13 @@ fn print_table(facts: &Value) -> std::io::Result<()> {
         "weights read per token",
         number("weight_bytes_per_token") / 1e6
     ))?;
-    let (read, measured) = (number("read_gb_per_s"), number("measured_read_gb_per_s"));
+    let (what, measured) = match facts.get("measured_copy_gb_per_s") {
+        Some(_) => ("at which the card copies", number("measured_copy_gb_per_s")),
+        None => ("measured here", number("measured_read_gb_per_s")),
+    };
+    let read = number("read_gb_per_s");
     line(format_args!(
-        "{:<34}{read:>10.2} GB/s, {:.0} % of the {measured:.2} GB/s measured here",
+        "{:<34}{read:>10.2} GB/s, {:.0} % of the {measured:.2} GB/s {what}",
         "decode reads",
         100.0 * read / measured
     ))?;

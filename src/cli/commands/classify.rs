@@ -2,6 +2,8 @@
 //! adapter's, or the base's own.
 
 use clap::Args;
+#[cfg(feature = "cuda")]
+use lowrank::train::DeviceBase;
 use lowrank::train::data::{DataOptions, Tokenize};
 use lowrank::train::{AnyBase, classify};
 use serde_json::{Map, Value, json};
@@ -41,7 +43,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let base = arguments.model.open()?;
+    let base = arguments.model.file()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
     if matches!(model, AnyBase::Mlp(_)) {
         return Err(format!(
@@ -51,19 +53,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .into());
     }
     let tokenizer = base.text()?;
-    let max_length =
-        arguments.max_length.unwrap_or(DataOptions::for_model(model.input()).max_length);
-    let positions = model.input().context;
-    if max_length > positions {
-        return Err(format!(
-            "--max-length {max_length}: the base has positions for {positions} tokens"
-        )
-        .into());
-    }
+    let max_length = max_length(arguments, &model)?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     let labels = labels(&model, &adapters)?;
     let archives = archives(&adapters);
     let executor = arguments.model.executor()?;
+    #[cfg(feature = "cuda")]
+    let card = arguments.model.card()?.map(|card| DeviceBase::upload(&card, model)).transpose()?;
+    #[cfg(not(feature = "cuda"))]
+    arguments.model.card()?;
+    let ask = |texts: &[Vec<u32>]| {
+        #[cfg(feature = "cuda")]
+        if let Some(card) = &card {
+            return card.classify(&archives, texts);
+        }
+        classify(model, &archives, texts, arguments.model.exact_precision(), executor.as_ref())
+    };
     let mut all = arguments.texts.texts()?;
     let (mut cut, mut count) = (0, 0);
     loop {
@@ -78,9 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             cut += usize::from(was_cut);
             ids.push(tokens);
         }
-        let answers =
-            classify(model, &archives, &ids, arguments.model.exact_precision(), executor.as_ref());
-        let answers = answers.map_err(|error| format!("{}: {error}", base.path.display()))?;
+        let answers = ask(&ids).map_err(|error| format!("{}: {error}", base.path.display()))?;
         for (text, probabilities) in part.iter().zip(&answers) {
             tell(arguments.json, &labels, text, probabilities)?;
         }
@@ -92,6 +95,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// The most tokens of a text.
+fn max_length(arguments: &Arguments, model: &AnyBase<'_>) -> Result<usize, Failure> {
+    let positions = model.input().context;
+    let usual = DataOptions::for_model(model.input()).max_length;
+    let length = arguments.max_length.unwrap_or(usual);
+    if length > positions {
+        let text = format!("--max-length {length}: the base has positions for {positions} tokens");
+        return Err(text.into());
+    }
+    Ok(length)
 }
 
 /// One line: the likeliest label, its probability, the text.

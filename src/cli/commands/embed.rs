@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lowrank::adapter::{AdapterSet, Slot};
-use lowrank::file::{FileError, Kind};
+use lowrank::file::{FileError, Kind, Output};
 use lowrank::model::bert::{Bert, Pooling};
 use lowrank::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
 
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     inputs.extend(arguments.texts.file().cloned());
     let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
     let output = arguments.force.output(&arguments.output, Kind::Npy, &inputs)?;
-    let base = arguments.model.open()?;
+    let base = arguments.model.file()?;
     let model = base.encoder()?;
     let ids = tokenize(arguments, &base, &model)?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
@@ -85,52 +85,71 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         PoolingName::Cls => Pooling::Cls,
         PoolingName::Pooler => Pooling::Pooler,
     });
-    with_encoder(model, &adapters, limits, executor.as_ref(), |encoder| {
-        let mut refused = None;
-        let written = output.write(|file| {
-            let io = |error| FileError::io(output.path(), error);
-            let mut out = BufWriter::new(file);
-            out.write_all(&npy_header(&[ids.len(), dim])).map_err(io)?;
-            let mut first = 0;
-            for batch in batches(&ids, &limits) {
-                let vectors = vectors(encoder, batch, pooling).map_err(|error| {
-                    refused = Some(error);
-                    FileError::core(output.path(), "", error)
-                })?;
-                if let Some(at) = vectors.iter().position(|value| !value.is_finite()) {
-                    let text = format!("text {}", first + at / dim + 1);
-                    return Err(FileError::format(output.path(), text, NOT_FINITE));
-                }
-                first += batch.len();
-                vectors
-                    .iter()
-                    .try_for_each(|value| out.write_all(&value.to_le_bytes()))
-                    .map_err(io)?;
-            }
-            out.flush().map_err(io)
-        });
-        // What the model refuses is not the output file's fault.
-        Ok(refused.map_or(Ok(()), Err).map(|()| written)??)
-    })?;
+    let embed =
+        |embed: &mut Embed<'_>| write(&output, &[ids.len(), dim], batches(&ids, &limits), embed);
+    match arguments.model.card()? {
+        #[cfg(feature = "cuda")]
+        Some(card) => crate::card::with_encoder(&card, model, &adapters, limits, |encoder| {
+            embed(&mut |texts| vectors!(encoder, texts, pooling))
+        }),
+        #[cfg(not(feature = "cuda"))]
+        Some(never) => match never {},
+        None => with_encoder(model, &adapters, limits, executor.as_ref(), |encoder| {
+            embed(&mut |texts| vectors!(encoder, texts, pooling))
+        }),
+    }?;
     let text = format_args!("{}: [{}, {dim}] f32", output.path().display(), ids.len());
     Ok(written(&output, text)?)
 }
 
-/// The vectors of a batch, `[texts, dim]`.
-fn vectors(
-    encoder: &mut Encoder<'_, '_>,
-    texts: &[Vec<u32>],
-    pooling: Option<Pooling>,
-) -> lowrank::Result<Vec<f32>> {
-    encoder.encode(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-    let mut all = Vec::new();
-    for sequence in 0..texts.len() {
-        all.extend_from_slice(match pooling {
-            Some(pooling) => encoder.pooled(sequence, pooling)?,
-            None => encoder.embedding(sequence)?,
-        });
-    }
-    Ok(all)
+/// The vectors of a batch of texts, `[texts, dim]`, of some encoder.
+type Embed<'e> = dyn FnMut(&[Vec<u32>]) -> lowrank::Result<Vec<f32>> + 'e;
+
+/// [`Embed`] of an encoder, wherever it is.
+macro_rules! vectors {
+    ($encoder:ident, $texts:expr, $pooling:expr) => {{
+        $encoder.encode(&$texts.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let mut all = Vec::new();
+        for sequence in 0..$texts.len() {
+            all.extend_from_slice(match $pooling {
+                Some(pooling) => $encoder.pooled(sequence, pooling)?,
+                None => $encoder.embedding(sequence)?,
+            });
+        }
+        Ok(all)
+    }};
+}
+use vectors;
+
+/// Writes the vectors of all batches.
+fn write<'i>(
+    output: &Output,
+    shape: &[usize; 2],
+    batches: impl Iterator<Item = &'i [Vec<u32>]>,
+    embed: &mut Embed<'_>,
+) -> Result<(), Failure> {
+    let mut refused = None;
+    let written = output.write(|file| {
+        let io = |error| FileError::io(output.path(), error);
+        let mut out = BufWriter::new(file);
+        out.write_all(&npy_header(shape)).map_err(io)?;
+        let (mut first, dim) = (0, shape[1]);
+        for batch in batches {
+            let vectors = embed(batch).map_err(|error| {
+                refused = Some(error);
+                FileError::core(output.path(), "", error)
+            })?;
+            if let Some(at) = vectors.iter().position(|value| !value.is_finite()) {
+                let text = format!("text {}", first + at / dim + 1);
+                return Err(FileError::format(output.path(), text, NOT_FINITE));
+            }
+            first += batch.len();
+            vectors.iter().try_for_each(|value| out.write_all(&value.to_le_bytes())).map_err(io)?;
+        }
+        out.flush().map_err(io)
+    });
+    // What the model refuses is not the output file's fault.
+    Ok(refused.map_or(Ok(()), Err).map(|()| written)??)
 }
 
 /// The tokens of every text; says how many texts were cut.

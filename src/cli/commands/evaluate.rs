@@ -9,6 +9,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+#[cfg(feature = "cuda")]
+use lowrank::train::DeviceBase;
 use lowrank::train::data::{DataOptions, Dataset, Tokenize};
 use lowrank::train::{AnyBase, evaluate};
 
@@ -55,7 +57,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let base = arguments.model.open()?;
+    let base = arguments.model.file()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
     let tokenizer = arguments.template.apply_to(base.text().ok())?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
@@ -88,15 +90,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let executor = arguments.model.executor()?;
     let archives = archives(&adapters);
+    let (card, precision) = (arguments.model.card()?, arguments.model.exact_precision());
     let mut progress = Progress::new("evaluating");
-    let measured = evaluate(
-        model,
-        &archives,
-        &data,
-        arguments.model.exact_precision(),
-        executor.as_ref(),
-        &mut |done, total| progress.show(done as u64, total as u64, ""),
-    );
+    let mut show = |done, total| progress.show(done as u64, total as u64, "");
+    let measured = match card {
+        #[cfg(feature = "cuda")]
+        Some(card) => DeviceBase::upload(&card, model)
+            .and_then(|base| base.evaluate(&archives, &data, executor.as_ref(), &mut show)),
+        #[cfg(not(feature = "cuda"))]
+        Some(never) => match never {},
+        None => evaluate(model, &archives, &data, precision, executor.as_ref(), &mut show),
+    };
     progress.finish();
     let measures = measured.map_err(|error| format!("{}: {error}", base.path.display()))?;
     if arguments.json {

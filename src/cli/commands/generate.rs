@@ -124,11 +124,12 @@ impl<'j> Job<'j> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let base = arguments.model.file()?;
     #[cfg(feature = "cuda")]
     if arguments.model.device == Device::Cuda {
-        return cuda::generate(&arguments.model.file()?, arguments);
+        return cuda::generate(&base, arguments);
     }
-    let base = arguments.model.open()?;
+    arguments.model.card()?;
     match base.root()? {
         RootKind::LSTM => recurrent::generate(&base, arguments),
         _ => decoder(&base, arguments),

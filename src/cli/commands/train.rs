@@ -314,6 +314,16 @@ fn watched(
     Ok(outcome)
 }
 
+/// Says that a short run at the usual rate has learnt little.
+fn note_few(trainer: &Trainer<'_>, report: &Report) {
+    if report.steps < FEW && trainer.options().learning_rate == USUAL_RATE {
+        note(format_args!(
+            "lowrank: {} at the usual rate teach little: --epochs 40 --learning-rate 2e-3 suits a few dozen examples",
+            counted(report.steps, "step")
+        ));
+    }
+}
+
 /// The stable names of what a file holds.
 fn data_json(data: &Dataset<'_>) -> Value {
     let mut facts = json!({
@@ -375,12 +385,7 @@ fn tell(
     {
         line(&format_args!("{}: its classifier, for --adapter", classifier.display()))?;
     }
-    if report.steps < FEW && trainer.options().learning_rate == USUAL_RATE {
-        note(format_args!(
-            "lowrank: {} at the usual rate teach little: --epochs 40 --learning-rate 2e-3 suits a few dozen examples",
-            counted(report.steps, "step")
-        ));
-    }
+    note_few(trainer, report);
     if let Some(rank) = report.rank {
         line(&format_args!(
             "rank {rank} kept; validation loss by rank: {}",

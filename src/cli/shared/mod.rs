@@ -1,6 +1,8 @@
 //! What commands share: options, opened files, printing. No command is here.
 
 pub(crate) mod attach;
+#[cfg(feature = "cuda")]
+pub(crate) mod card;
 pub(crate) mod estimate;
 pub(crate) mod files;
 pub(crate) mod methods;

@@ -1,10 +1,16 @@
 //! What every command that runs a model shares: its options, the executor, a decoder's session.
 
+#[cfg(not(feature = "cuda"))]
+use std::convert::Infallible;
 use std::path::PathBuf;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lowrank::adapter::{AdapterSet, Slot};
+#[cfg(feature = "cuda")]
+use lowrank::cuda::Device as Card;
 use lowrank::kernel::{Precision, by_name};
 use lowrank::model::llama::Llama;
 use lowrank::model::{AnyBase, has_fast};
@@ -14,6 +20,9 @@ use crate::Failure;
 use crate::attach::{OpenAdapter, attach};
 use crate::files::File;
 use crate::output::note;
+
+/// The commands that a card runs.
+const ON_CARDS: &str = "generate, logits, embed, classify, evaluate and bench";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Device {
@@ -66,11 +75,33 @@ impl ModelOptions {
         match self.device {
             Device::Cpu => self.file(),
             Device::Cuda if cfg!(feature = "cuda") => {
-                Err("this runs on the CPU only: --device cuda is for generate".into())
+                Err(format!("this command runs on the CPU only: --device cuda is for {ON_CARDS}")
+                    .into())
             }
             Device::Cuda => {
                 Err("built without cuda: build it with --features cli,cuda (docs/cuda.md)".into())
             }
+        }
+    }
+
+    /// The first card, if the command is to run there.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn card(&self) -> Result<Option<Arc<Card>>, Failure> {
+        if self.device == Device::Cpu {
+            return Ok(None);
+        }
+        if self.precision == Some(PrecisionName::Fast) {
+            return Err("--precision fast: a card computes with exact activations".into());
+        }
+        Ok(Some(Card::open(0)?))
+    }
+
+    /// No card, which the command would otherwise run on.
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn card(&self) -> Result<Option<Infallible>, Failure> {
+        match self.device {
+            Device::Cpu => Ok(None),
+            Device::Cuda => Err("built without cuda".into()),
         }
     }
 

@@ -13,7 +13,7 @@ pub(crate) mod forward;
 pub(crate) mod import;
 pub mod schema;
 #[cfg(feature = "train")]
-mod train;
+pub(crate) mod train;
 
 use core::fmt;
 

@@ -10,7 +10,7 @@ pub(crate) mod forward;
 pub(crate) mod import;
 pub mod schema;
 #[cfg(feature = "train")]
-mod train;
+pub(crate) mod train;
 
 use core::fmt;
 

@@ -35,6 +35,7 @@ impl<R: Runner> Sequences<'_, '_, R> {
         count: usize,
         entry: &dyn Fn(usize) -> (usize, &'t [u32]),
     ) -> Result<()> {
+        self.runner.alive()?;
         if count == 0 || count > self.batch {
             return Err(Error::Length { have: count, need: self.batch });
         }
@@ -76,7 +77,7 @@ impl<R: Runner> Sequences<'_, '_, R> {
             self.run(rows, segments);
             self.compute_logits(segments - usize::from(done > 0));
         }
-        Ok(())
+        self.runner.alive()
     }
 
     /// Reads a chunk of one sequence, no longer than a pass.

@@ -7,11 +7,11 @@ use lowrank::RootKind;
 use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::cuda::{Device, Model};
 use lowrank::engine::Continue;
-use lowrank::kernel::Precision;
 use lowrank::runtime::{CudaSession, Limits, Memory, Sampler, Serial};
 
 use crate::Failure;
 use crate::attach::attach;
+use crate::card::told;
 use crate::files::File;
 use crate::generate::{Arguments, Job, context, continue_prompt, swap};
 use crate::model::Kv;
@@ -61,9 +61,6 @@ pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure
     if base.root()? == RootKind::LSTM {
         return Err(format!("{}: LSTM bases run on the CPU only", base.path.display()).into());
     }
-    if arguments.model.exact_precision() == Precision::Fast {
-        return Err("--precision fast: a card computes with exact activations".into());
-    }
     let llama = base.base()?;
     let job = Job::new(arguments, base)?;
     let context = context(&llama, job.prompt.len(), arguments)?;
@@ -82,7 +79,7 @@ pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure
         max_total_rank: rank,
         ..arguments.model.limits(&llama, context, &Serial)
     };
-    let device = Device::open(0)?;
+    let Some(device) = arguments.model.card()? else { return Ok(()) };
     let model = Model::upload(&device, llama)?;
     let mut memory = Memory::try_new(CudaSession::need(llama.config(), &limits))?;
     let session = CudaSession::new(&model, &limits, memory.as_mut())?;
@@ -94,9 +91,5 @@ pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure
     } else {
         swap(&mut reader, &mut set, &swaps, &job)
     };
-    // The driver's words say more than a number.
-    result.map_err(|error| match reader.session.device_error() {
-        Some(failure) => failure.clone().into(),
-        None => error,
-    })
+    told(result, reader.session.device_error())
 }

@@ -18,13 +18,13 @@ use std::ops::Range;
 use block::Kept;
 use pool::Pool;
 
-use crate::adapter::Base;
+use crate::adapter::{AdapterSet, Base, Choice};
 use crate::archive::Buffer;
 use crate::error::Result;
 use crate::kernel::Precision;
 use crate::model::bert::{Bert, Layer, Site};
 use crate::nn::{Embedding, Linear};
-use crate::runtime::{Encoder, EncoderLimits, Executor, Memory, encoder_need};
+use crate::runtime::{Encode, Encoder, EncoderLimits, Executor, Memory, Texts, encoder_need};
 use crate::train::TrainError;
 use crate::train::attention::Shape;
 use crate::train::body::{Body, InputSpec, Network};
@@ -87,26 +87,59 @@ impl<'a> BertBody<'a> {
             .find(|&index| self.trains(plan, index))
             .map(|index| (index, false))
     }
+}
 
-    /// Under what limits the runtime measures.
-    fn limits(
-        &self,
-        longest: usize,
-        precision: Precision,
-        lanes: usize,
-        adapters: usize,
-        rank: usize,
-    ) -> EncoderLimits {
-        EncoderLimits {
-            batch: TEXTS,
-            tokens: longest.max(TOKENS),
-            precision,
-            lanes,
-            max_active: adapters,
-            max_total_rank: rank,
-            ..EncoderLimits::new(longest)
+/// Under what limits the runtime measures.
+pub(crate) fn measure_limits(
+    longest: usize,
+    precision: Precision,
+    lanes: usize,
+    adapters: usize,
+    rank: usize,
+) -> EncoderLimits {
+    EncoderLimits {
+        batch: TEXTS,
+        tokens: longest.max(TOKENS),
+        precision,
+        lanes,
+        max_active: adapters,
+        max_total_rank: rank,
+        ..EncoderLimits::new(longest)
+    }
+}
+
+/// Lets an encoder classify every sequence of `batches`, under `choices` each: `listener` hears the
+/// logits.
+pub(crate) fn measure_texts<'m, R: Encode<'m>>(
+    encoder: &mut Texts<'_, 'm, R>,
+    set: &AdapterSet<'_, 'm>,
+    choices: &[Choice],
+    batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>,
+    listener: &mut dyn Listener,
+) -> Result<(), TrainError> {
+    (0..TEXTS).try_for_each(|sequence| encoder.select(sequence, set, choices))?;
+    let mut logits = vec![0.0; encoder.classifier(0)?.len()];
+    for batch in batches {
+        let batch = batch?;
+        let (Inputs::Tokens(tokens), Targets::Class(classes)) = (&batch.inputs, &batch.targets)
+        else {
+            return Err(TrainError::options(
+                "an encoder is measured as a classifier (--task classify)",
+            ));
+        };
+        for sequences in groups(&batch.starts, encoder.limits().tokens) {
+            let texts: Vec<&[u32]> = sequences
+                .clone()
+                .map(|sequence| &tokens[batch.starts[sequence]..batch.starts[sequence + 1]])
+                .collect();
+            encoder.encode(&texts)?;
+            for (sequence, &class) in classes[sequences].iter().enumerate() {
+                encoder.classify(sequence, &mut logits)?;
+                listener.class(&logits, class)?;
+            }
         }
     }
+    Ok(())
 }
 
 impl Body for BertBody<'_> {
@@ -154,33 +187,11 @@ impl Body for BertBody<'_> {
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Bert::open)?;
         with_adapters(&model, adapters, |set, choices, rank| {
-            let limits = self.limits(longest, precision, executor.lanes(), choices.len(), rank);
+            let (lanes, adapters) = (executor.lanes(), choices.len());
+            let limits = measure_limits(longest, precision, lanes, adapters, rank);
             let mut memory = Memory::new(encoder_need(model.config(), &limits));
             let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
-            (0..TEXTS).try_for_each(|sequence| encoder.select(sequence, set, choices))?;
-            let mut logits = vec![0.0; encoder.classifier(0)?.len()];
-            for batch in batches {
-                let batch = batch?;
-                let (Inputs::Tokens(tokens), Targets::Class(classes)) =
-                    (&batch.inputs, &batch.targets)
-                else {
-                    return Err(TrainError::options(
-                        "an encoder is measured as a classifier (--task classify)",
-                    ));
-                };
-                for sequences in groups(&batch.starts, limits.tokens) {
-                    let texts: Vec<&[u32]> = sequences
-                        .clone()
-                        .map(|sequence| &tokens[batch.starts[sequence]..batch.starts[sequence + 1]])
-                        .collect();
-                    encoder.encode(&texts)?;
-                    for (sequence, &class) in classes[sequences].iter().enumerate() {
-                        encoder.classify(sequence, &mut logits)?;
-                        listener.class(&logits, class)?;
-                    }
-                }
-            }
-            Ok(())
+            measure_texts(&mut encoder, set, choices, batches, listener)
         })
     }
 
@@ -243,8 +254,8 @@ impl Body for BertBody<'_> {
     }
 
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
-        encoder_need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank))
-            .bytes as u64
+        let limits = measure_limits(longest, Precision::Exact, lanes, 1, rank);
+        encoder_need(self.model.config(), &limits).bytes as u64
     }
 
     fn text_bytes(&self) -> u64 {

@@ -115,25 +115,24 @@ impl<'a> LlamaBody<'a> {
             (0..layers).find(|&index| self.trains(plan, index)).unwrap_or(layers)
         }
     }
+}
 
-    /// Under what limits the runtime measures.
-    fn limits(
-        &self,
-        longest: usize,
-        precision: Precision,
-        lanes: usize,
-        adapters: usize,
-        rank: usize,
-    ) -> Limits {
-        Limits {
-            kv_format: KvFormat::F32,
-            precision,
-            prefill_chunk: longest.min(64),
-            lanes,
-            max_active: adapters,
-            max_total_rank: rank,
-            ..Limits::new(longest)
-        }
+/// Under what limits the runtime measures.
+pub(crate) fn measure_limits(
+    longest: usize,
+    precision: Precision,
+    lanes: usize,
+    adapters: usize,
+    rank: usize,
+) -> Limits {
+    Limits {
+        kv_format: KvFormat::F32,
+        precision,
+        prefill_chunk: longest.min(64),
+        lanes,
+        max_active: adapters,
+        max_total_rank: rank,
+        ..Limits::new(longest)
     }
 }
 
@@ -186,7 +185,8 @@ impl Body for LlamaBody<'_> {
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Llama::open)?;
         with_adapters(&model, adapters, |set, choices, rank| {
-            let limits = self.limits(longest, precision, executor.lanes(), choices.len(), rank);
+            let (lanes, adapters) = (executor.lanes(), choices.len());
+            let limits = measure_limits(longest, precision, lanes, adapters, rank);
             let mut memory = Memory::new(need(model.config(), &limits));
             let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
             session.select(0, set, choices)?;
@@ -270,8 +270,8 @@ impl Body for LlamaBody<'_> {
     }
 
     fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
-        need(self.model.config(), &self.limits(longest, Precision::Exact, lanes, 1, rank)).bytes
-            as u64
+        let limits = measure_limits(longest, Precision::Exact, lanes, 1, rank);
+        need(self.model.config(), &limits).bytes as u64
     }
 
     fn text_bytes(&self) -> u64 {

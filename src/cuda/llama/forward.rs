@@ -1,28 +1,20 @@
 //! The forward pass of a Llama-family decoder on the device: line by line that of
 //! `model/llama/forward.rs`, with a launch for each.
 
-use super::buffer::{Address, Buffer};
-use super::kernels::{Argmax, Attention, Down, Embedding, Norm, Product, Rotary, Swiglu};
-use super::model::{DeviceLayer, DeviceLinear};
-use super::weights::Weight;
-use super::{CudaError, Model, State, stride};
+use super::{DeviceLayer, Model, State};
 use crate::adapter::Handle;
-use crate::model::llama::Site;
+use crate::cuda::buffer::{Address, Buffer};
+use crate::cuda::parameters::{Argmax, Attention, Norm, Rotary, Swiglu};
+use crate::cuda::pass::{self, words};
+use crate::cuda::{CudaError, stride};
+use crate::model::llama::{Config, Site};
 use crate::nn::Segment;
 
-/// Numbers of f32 or u32 in bytes.
-const fn words(count: usize) -> usize {
-    4 * count
-}
-
-/// The rows of a pass, or those whose logits are asked for.
+/// The rows of a pass, or those whose logits are asked for, and what they pass through.
 struct Pass<'p> {
-    model: &'p Model<'p>,
+    config: &'p Config,
     state: &'p State,
-    segments: &'p [Segment],
-    rows: usize,
-    /// The sequence of each row.
-    sequences: Address,
+    shared: pass::Pass<'p>,
 }
 
 impl<'m> Model<'m> {
@@ -36,7 +28,7 @@ impl<'m> Model<'m> {
         active: &[Handle<'_>],
     ) -> Result<(), CudaError> {
         self.device().enter()?;
-        state.choose(self, segments, active)?;
+        state.chosen.choose(&self.adapters, segments, active)?;
         let mut places = vec![0u32; 3 * state.rows];
         let (token, rest) = places.split_at_mut(state.rows);
         let (position, sequence) = rest.split_at_mut(state.rows);
@@ -47,14 +39,31 @@ impl<'m> Model<'m> {
         }
         state.places.write(0, &places)?;
         let sequences = state.places.address() + words(2 * state.rows) as u64;
-        let pass = Pass { model: self, state, segments, rows: tokens.len(), sequences };
-        pass.embed()?;
+        let pass = self.pass(state, segments, tokens.len(), sequences);
+        let site = Site::Embedding.number(pass.config.layers);
+        pass.shared.embed(&self.embedding, site, state.places.address(), &state.x)?;
         self.layers.iter().enumerate().try_for_each(|(index, layer)| pass.block(index, layer))
     }
 
-    /// The logits of rows of the last run, one segment behind the other, on the device, `[rows,
-    /// vocab]`; the number of rows.
-    fn project(&self, state: &State, segments: &[Segment]) -> Result<usize, CudaError> {
+    fn pass<'p>(
+        &'p self,
+        state: &'p State,
+        segments: &'p [Segment],
+        rows: usize,
+        sequences: Address,
+    ) -> Pass<'p> {
+        let (kernels, chosen) = (&self.kernels, &state.chosen);
+        let shared = pass::Pass { kernels, chosen, segments, rows, sequences };
+        Pass { config: self.llama.config(), state, shared }
+    }
+
+    /// What the head reads of rows of the last run, one segment behind the other, into
+    /// `state.normed`; the pass of these rows.
+    fn last_norm<'p>(
+        &'p self,
+        state: &'p State,
+        segments: &'p [Segment],
+    ) -> Result<Pass<'p>, CudaError> {
         self.device().enter()?;
         let mut selected = vec![0u32; 2 * state.rows];
         let mut rows = 0;
@@ -67,11 +76,26 @@ impl<'m> Model<'m> {
         }
         state.selected.write(0, &selected)?;
         let sequences = state.selected.address() + words(state.rows) as u64;
-        let pass = Pass { model: self, state, segments, rows, sequences };
+        let pass = self.pass(state, segments, rows, sequences);
         pass.norm(&state.x, &state.normed, self.norm, state.selected.address())?;
-        let site = Site::Head.number(self.llama.config().layers);
-        pass.product(self.head(), 0, site, &state.normed, &state.logits, false)?;
-        Ok(rows)
+        Ok(pass)
+    }
+
+    /// The last hidden state, behind the final norm, of a row of the last run, `[dim]`.
+    pub(crate) fn state(&self, state: &State, row: &[Segment]) -> Result<Vec<f32>, CudaError> {
+        self.last_norm(state, row)?;
+        let mut hidden = vec![0.0; self.llama.config().dim];
+        state.normed.read(0, &mut hidden)?;
+        Ok(hidden)
+    }
+
+    /// The logits of rows of the last run, on the device, `[rows, vocab]`; the number of rows.
+    fn project(&self, state: &State, segments: &[Segment]) -> Result<usize, CudaError> {
+        let pass = self.last_norm(state, segments)?;
+        let site = Site::Head.number(pass.config.layers);
+        let (x, y) = (state.normed.address(), state.logits.address());
+        pass.shared.product(self.head(), 0, site, x, y, false)?;
+        Ok(pass.shared.rows)
     }
 
     /// As [`project`](Self::project), copied to `out`, `[rows, vocab]`.
@@ -139,33 +163,6 @@ impl<'m> Model<'m> {
 }
 
 impl Pass<'_> {
-    fn sites(&self) -> u32 {
-        self.model.llama.config().sites() as u32
-    }
-
-    /// The adapters' table if some sequence has ranks at `site`, and how many.
-    fn adapters(&self, site: u32) -> (Address, u32) {
-        let ranks = self.state.ranks(self.segments, site);
-        (if ranks > 0 { self.state.adapters.address() } else { 0 }, ranks)
-    }
-
-    fn embed(&self) -> Result<(), CudaError> {
-        let (config, state) = (self.model.llama.config(), self.state);
-        let site = Site::Embedding.number(config.layers);
-        let embedding = Embedding {
-            table: self.model.embedding.matrix,
-            tokens: state.places.address(),
-            y: state.x.address(),
-            adapters: self.adapters(site).0,
-            sequences: self.sequences,
-            y_stride: stride(config.dim) as u32,
-            site,
-            sites: self.sites(),
-            max_active: state.max_active as u32,
-        };
-        self.model.kernels.embedding(self.model.embedding.format, self.rows, &embedding)
-    }
-
     /// y = norm(x) of `rows`, or of all if that is 0.
     fn norm(
         &self,
@@ -174,19 +171,20 @@ impl Pass<'_> {
         weight: Address,
         rows: Address,
     ) -> Result<(), CudaError> {
-        let c = self.model.llama.config();
+        let c = self.config;
         let stride = stride(c.dim) as u32;
         let norm = Norm {
             x: x.address(),
             y: y.address(),
             weight,
+            bias: 0,
             rows,
             epsilon: c.norm_epsilon,
             width: c.dim as u32,
             x_stride: stride,
             y_stride: stride,
         };
-        self.model.kernels.norm(self.rows, 1, &norm)
+        self.shared.kernels.norm(self.shared.rows, 1, &norm)
     }
 
     /// Qwen3: a norm of each of `heads` heads of x, in place, if the model has one.
@@ -194,106 +192,48 @@ impl Pass<'_> {
         if weight == 0 {
             return Ok(());
         }
-        let c = self.model.llama.config();
+        let c = self.config;
         let stride = stride(heads * c.head_dim) as u32;
         let norm = Norm {
             x: x.address(),
             y: x.address(),
             weight,
+            bias: 0,
             rows: 0,
             epsilon: c.norm_epsilon,
             width: c.head_dim as u32,
             x_stride: stride,
             y_stride: stride,
         };
-        self.model.kernels.norm(self.rows, heads, &norm)
-    }
-
-    fn linear(
-        &self,
-        linear: &DeviceLinear,
-        x: &Buffer,
-        y: &Buffer,
-        accumulate: bool,
-    ) -> Result<(), CudaError> {
-        self.product(&linear.weight, linear.bias, linear.site, x, y, accumulate)
-    }
-
-    /// y = W x + b and the adapters at `site`, added to y if `accumulate`.
-    fn product(
-        &self,
-        weight: &Weight,
-        bias: Address,
-        site: u32,
-        x: &Buffer,
-        y: &Buffer,
-        accumulate: bool,
-    ) -> Result<(), CudaError> {
-        let state = self.state;
-        let (adapters, ranks) = self.adapters(site);
-        let x_stride = stride(weight.matrix.cols as usize) as u32;
-        let (down_stride, max_active) = (stride(state.width) as u32, state.max_active as u32);
-        if ranks > 0 {
-            let down = Down {
-                x: x.address(),
-                u: state.low_rank.address(),
-                adapters,
-                sequences: self.sequences,
-                inputs: weight.matrix.cols,
-                x_stride,
-                u_stride: down_stride,
-                site,
-                sites: self.sites(),
-                max_active,
-            };
-            self.model.kernels.down(self.rows, ranks, &down)?;
-        }
-        let product = Product {
-            weight: weight.matrix,
-            x: x.address(),
-            y: y.address(),
-            bias,
-            adapters,
-            sequences: self.sequences,
-            down: state.low_rank.address(),
-            n: self.rows as u32,
-            x_stride,
-            y_stride: stride(weight.matrix.rows as usize) as u32,
-            down_stride,
-            site,
-            sites: self.sites(),
-            max_active,
-            accumulate: accumulate.into(),
-        };
-        self.model.kernels.product(weight.format, &product)
+        self.shared.kernels.norm(self.shared.rows, heads, &norm)
     }
 
     fn block(&self, index: usize, layer: &DeviceLayer) -> Result<(), CudaError> {
-        let (c, s) = (self.model.llama.config(), self.state);
+        let (c, s) = (self.config, self.state);
 
         // x ← x + O · attention(rotate(Q n), rotate(K n), V n), n = norm(x)
         self.norm(&s.x, &s.normed, layer.attention_norm, 0)?;
-        self.linear(&layer.q, &s.normed, &s.q, false)?;
-        self.linear(&layer.k, &s.normed, &s.k, false)?;
-        self.linear(&layer.v, &s.normed, &s.v, false)?;
+        self.shared.linear(&layer.q, &s.normed, &s.q, false)?;
+        self.shared.linear(&layer.k, &s.normed, &s.k, false)?;
+        self.shared.linear(&layer.v, &s.normed, &s.v, false)?;
         self.norm_heads(&s.q, layer.q_norm, c.heads)?;
         self.norm_heads(&s.k, layer.k_norm, c.kv_heads)?;
         self.attend(index)?;
-        self.linear(&layer.o, &s.attended, &s.x, true)?;
+        self.shared.linear(&layer.o, &s.attended, &s.x, true)?;
 
         // x ← x + Down · (silu(Gate n) ⊙ Up n), n = norm(x)
         self.norm(&s.x, &s.normed, layer.feed_forward_norm, 0)?;
-        self.linear(&layer.gate, &s.normed, &s.gate, false)?;
-        self.linear(&layer.up, &s.normed, &s.up, false)?;
+        self.shared.linear(&layer.gate, &s.normed, &s.gate, false)?;
+        self.shared.linear(&layer.up, &s.normed, &s.up, false)?;
         let (width, stride) = (c.hidden as u32, stride(c.hidden) as u32);
         let swiglu = Swiglu { gate: s.gate.address(), up: s.up.address(), width, stride };
-        self.model.kernels.swiglu(self.rows, &swiglu)?;
-        self.linear(&layer.down, &s.gate, &s.x, true)
+        self.shared.kernels.swiglu(self.shared.rows, &swiglu)?;
+        self.shared.linear(&layer.down, &s.gate, &s.x, true)
     }
 
     /// Turns q and k, stores k and v, and gathers what q finds.
     fn attend(&self, index: usize) -> Result<(), CudaError> {
-        let (c, s) = (self.model.llama.config(), self.state);
+        let (c, s) = (self.config, self.state);
         let layer = (index * s.layer_bytes(c.kv_heads, c.head_dim)) as u64;
         let (keys, values) = (s.keys.address() + layer, s.values.address() + layer);
         let positions = s.places.address() + words(s.rows) as u64;
@@ -308,7 +248,7 @@ impl Pass<'_> {
             values,
             angles: s.angles.address(),
             positions,
-            sequences: self.sequences,
+            sequences: self.shared.sequences,
             overflow: s.overflow.address(),
             heads,
             kv_heads,
@@ -317,14 +257,14 @@ impl Pass<'_> {
             q_stride,
             kv_stride: stride(c.kv_dim()) as u32,
         };
-        self.model.kernels.rotary(s.kv_format, self.rows, &rotary)?;
+        self.shared.kernels.rotary(s.kv_format, self.shared.rows, &rotary)?;
         let attention = Attention {
             q: s.q.address(),
             out: s.attended.address(),
             keys,
             values,
             positions,
-            sequences: self.sequences,
+            sequences: self.shared.sequences,
             scale: 1.0 / (c.head_dim as f32).sqrt(),
             heads,
             kv_heads,
@@ -333,6 +273,6 @@ impl Pass<'_> {
             q_stride,
             out_stride: q_stride,
         };
-        self.model.kernels.attention(s.kv_format, self.rows, &attention)
+        self.shared.kernels.attention(s.kv_format, self.shared.rows, &attention)
     }
 }
