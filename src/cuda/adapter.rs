@@ -87,6 +87,10 @@ impl Image {
 impl Resident {
     /// Copies an adapter.
     pub(super) fn upload(device: &Arc<Device>, adapter: &Adapter<'_>) -> Result<Self, CudaError> {
+        if adapter.is_ia3() {
+            let reason = "the adapter is one of IA3, which runs on the CPU only";
+            return Err(CudaError::refused(reason));
+        }
         let mut image = Image::default();
         let mut targets: Vec<(u32, Low)> =
             adapter.targets().map(|target| (target.site, image.target(&target))).collect();

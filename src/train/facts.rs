@@ -18,8 +18,10 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
     let mut facts = Facts::new();
     let mut put = |name: &str, value: Value| facts.insert(name.into(), value);
     put("method", options.method.name().into());
-    put("rank", rank.unwrap_or(options.rank).into());
-    put("alpha", number(options.alpha));
+    if options.method.takes("rank") {
+        put("rank", rank.unwrap_or(options.rank).into());
+        put("alpha", number(options.alpha));
+    }
     for (name, patterns) in
         [("rank_pattern", &options.rank_pattern), ("alpha_pattern", &options.alpha_pattern)]
     {
