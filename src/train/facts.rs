@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::data::Dataset;
+use super::method::Method;
 use super::options::{Options, Targets};
 use super::run::{Length, Report, RunOptions};
 use crate::kernel::Precision;
@@ -18,7 +19,8 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
     let mut facts = Facts::new();
     let mut put = |name: &str, value: Value| facts.insert(name.into(), value);
     put("method", options.method.name().into());
-    if options.method.takes("rank") {
+    // IA3 has neither. Full fine-tuning has always said them.
+    if options.method.takes("rank") || options.method == Method::Full {
         put("rank", rank.unwrap_or(options.rank).into());
         put("alpha", number(options.alpha));
     }
