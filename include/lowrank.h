@@ -70,7 +70,7 @@ enum {
     LOWRANK_ERROR_UNKNOWN_SITE = 15,
     /* A rank is zero or larger than allowed. */
     LOWRANK_ERROR_RANK = 16,
-    /* A run-time rank was asked of a DoRA adapter. */
+    /* A run-time rank was asked of an adapter that has one rank (DoRA) or none (IA3). */
     LOWRANK_ERROR_RANK_FIXED = 17,
     /* The slot does not exist. */
     LOWRANK_ERROR_NO_SUCH_SLOT = 18,
@@ -116,6 +116,10 @@ enum {
     LOWRANK_ERROR_REPLACED_TENSORS = 38,
     /* An embedding's adapter has parts that only linear layers have. */
     LOWRANK_ERROR_EMBEDDING_EXTRAS = 39,
+    /* The adapter scales inputs that other layers read too. */
+    LOWRANK_ERROR_INPUT_SCALING = 40,
+    /* Some of the adapter's targets scale (IA3), others have factors. */
+    LOWRANK_ERROR_MIXED_TARGETS = 41,
     /* A token type is outside the model's. */
     LOWRANK_ERROR_TOKEN_TYPE = 50,
     /* No text has been encoded in this sequence under its adapters. */
@@ -540,6 +544,13 @@ enum {
  * `method`: the weights of a float base; the output is a base.
  */
 #define LOWRANK_METHOD_FULL 7
+
+/**
+ * `method`: IA3, a vector that scales keys, values and the inputs of the last feed-forward layer
+ * (or the layers in `target_modules`). `rank`, `alpha` and `dropout` must be as
+ * `lowrank_train_options_default` sets them.
+ */
+#define LOWRANK_METHOD_IA3 8
 
 /**
  * `optimizer`: AdamW, two f32 a parameter.
@@ -1326,7 +1337,7 @@ typedef struct lowrank_train_options {
     const char *adapter;
     /**
      * Which layers: `all-linear`, names separated by commas, or a regular expression for module
-     * paths. Null is `all-linear`.
+     * paths. Null is `all-linear`; of `LOWRANK_METHOD_IA3` the layers that PEFT scales.
      */
     const char *target_modules;
     /**
@@ -1340,7 +1351,7 @@ typedef struct lowrank_train_options {
     uint32_t task;
     /**
      * One of `LOWRANK_METHOD_LORA`, `_QLORA`, `_RSLORA`, `_LORA_PLUS`, `_DYLORA`, `_LORA_FA`,
-     * `_DORA`, `_FULL`. Default: `LOWRANK_METHOD_QLORA`, as on the
+     * `_DORA`, `_FULL`, `_IA3`. Default: `LOWRANK_METHOD_QLORA`, as on the
      * command line.
      */
     uint32_t method;

@@ -113,9 +113,9 @@ errors! {
     /// A rank is zero or larger than allowed.
     Rank { found: u32, most: u32 } = 16,
         "rank {found} does not fit: 1 to {most} is allowed";
-    /// A run-time rank was asked of a DoRA adapter.
+    /// A run-time rank was asked of an adapter that has one rank (DoRA) or none (IA3).
     RankFixed { asked: u32, rank: u32 } = 17,
-        "a DoRA adapter has one rank: {rank} was trained, {asked} was asked for (its norm was computed with all of it)";
+        "rank {asked} was asked of an adapter whose rank, {rank}, is fixed: DoRA's norm was computed with all of it, IA3 has no factors (rank 0)";
     /// The slot does not exist.
     NoSuchSlot { slot: u32, slots: u32 } = 18, "slot {slot} does not exist: the set has {slots}";
     /// The slot holds no adapter.
@@ -176,6 +176,12 @@ errors! {
     /// An embedding's adapter has parts that only linear layers have.
     EmbeddingExtras { site: u32 } = 39,
         "the adapter of the embedding (tensor {site}) has a bias or a DoRA magnitude: on embeddings only A and B can be applied";
+    /// The adapter scales inputs that other layers read too.
+    InputScaling { site: u32 } = 40,
+        "the adapter scales the inputs of tensor {site} (IA3), which other layers read too: of this layer only the outputs can be scaled";
+    /// Some of the adapter's targets scale (IA3), others have factors.
+    MixedTargets { site: u32 } = 41,
+        "tensor {site} is of another kind than the adapter's first: an adapter scales all its layers (IA3) or none";
     /// A token type is outside the model's.
     TokenType { found: u32, types: u32 } = 50, "token type {found} is outside the model's {types}";
     /// No text has been encoded in this sequence under its adapters.

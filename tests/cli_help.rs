@@ -84,7 +84,9 @@ fn every_command_is_listed_and_has_an_example() {
 fn methods_have_a_line_each_wherever_one_is_chosen() {
     for command in ["train", "compare", "memory"] {
         let help = stdout(&[command, "--help"]);
-        for method in ["lora", "qlora", "rslora", "lora+", "dylora", "lora-fa", "dora", "full"] {
+        for method in
+            ["lora", "qlora", "rslora", "lora+", "dylora", "lora-fa", "dora", "ia3", "full"]
+        {
             let line = help.lines().find(|line| {
                 line.trim_start().strip_prefix("- ").is_some_and(|line| {
                     line.strip_prefix(method).is_some_and(|line| line.trim_start().starts_with(':'))

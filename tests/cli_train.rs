@@ -637,7 +637,7 @@ fn what_cannot_be_trained_is_refused_in_advance() {
     let usage = failure(2, &with("train", &on, &["--method", "lor", "-o", &a]));
     assert!(
         usage.contains(
-            "'lor' is not one of lora, qlora, rslora, lora+, dylora, lora-fa, dora, full"
+            "'lor' is not one of lora, qlora, rslora, lora+, dylora, lora-fa, dora, ia3, full"
         ),
         "{usage}"
     );

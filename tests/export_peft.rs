@@ -63,6 +63,7 @@ fn parts(rank: usize, alpha: f32, (outputs, inputs): (usize, usize)) -> TargetPa
         b,
         bias: Vec::new(),
         magnitude: Vec::new(),
+        scaled: None,
     }
 }
 
@@ -88,6 +89,8 @@ fn golden_adapters_come_back_to_the_bit() {
         ("tiny-llama", "tiny-llama/adapters/score"),
         ("tiny-variants/qwen3", "tiny-variants/qwen3/adapters/score"),
         ("tiny-llama-bnb", "tiny-llama-bnb/adapters/dora"),
+        ("tiny-variants/qwen2", "tiny-variants/qwen2/adapters/ia3"),
+        ("tiny-variants/qwen2", "tiny-variants/qwen2/adapters/ia3-all"),
         ("tiny-zero-row", "tiny-zero-row/adapters/dora"),
         ("tiny-zero-row", "tiny-zero-row/adapters/dora_zero_norm"),
     ] {

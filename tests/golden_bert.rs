@@ -255,10 +255,10 @@ fn what_would_change_the_model_is_refused_by_name() {
         ("encoder.extra", |f| {
             drop(f.tensors.insert("encoder.extra".into(), model_folder::Stored::f32(&[1], &[1.0])))
         }),
-        ("classifier.weight", |f| {
+        ("qa_outputs.weight", |f| {
             drop(
                 f.tensors
-                    .insert("classifier.weight".into(), model_folder::Stored::f32(&[1], &[1.0])),
+                    .insert("qa_outputs.weight".into(), model_folder::Stored::f32(&[1], &[1.0])),
             )
         }),
         ("value 3 is NaN", |f| f.tensor("pooler.dense.bias").put(3, f32::NAN)),

@@ -598,6 +598,7 @@ fn the_builder_refuses_what_cannot_be_bound_and_leaves_no_file() {
         b: Numbers::F16(vec![0x3c00; rank * outputs]),
         bias: Vec::new(),
         magnitude: Vec::new(),
+        scaled: None,
     };
     let good = parts(2, 64, 64);
     let with_nan = Numbers::F32((0..128).map(|i| if i == 7 { f32::NAN } else { 0.0 }).collect());

@@ -526,6 +526,17 @@ fn dot_products_and_scaled_additions() {
                     format_args!("{} {name} of {len}", table.name()),
                 );
             }
+            for w in [1.0f32, 0.0, 0.5, -1.25] {
+                let mut x = b.clone();
+                table.scale(&a, w, &mut x);
+                for ((&x, &a), &b) in x.iter().zip(&a).zip(&b) {
+                    let exact = f64::from(b) * (f64::from(w) * f64::from(a) + 1.0 - f64::from(w));
+                    let size = f64::from(b).abs() * (f64::from(w * a).abs() + 1.0);
+                    close(x, exact, 3e-7 * size, format_args!("{} scale of {len}", table.name()));
+                    assert!(w != 0.0 || x == b);
+                    assert!(w != 1.0 || x == a * b);
+                }
+            }
             for (name, a) in [("axpy", &a), ("axpy_f16", &of_halves), ("axpy_i8", &of_bytes)] {
                 let mut y = b.clone();
                 match name {

@@ -32,7 +32,7 @@ fn labels() -> Vec<String> {
 fn options(method: Method) -> Options {
     let names = ["query", "key", "value", "dense", "word_embeddings"].map(String::from).to_vec();
     let targets = match method {
-        Method::Full | Method::LoraFa | Method::Dora => Targets::AllLinear,
+        Method::Full | Method::LoraFa | Method::Dora | Method::Ia3 => Targets::AllLinear,
         _ => Targets::Names(names),
     };
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
@@ -64,6 +64,7 @@ fn gradients_are_slopes() {
             Method::DyLora,
             Method::LoraFa,
             Method::Dora,
+            Method::Ia3,
         ] {
             finite_differences(&BERT, true, method, format, |_| ());
         }
@@ -269,7 +270,7 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
     for (config, methods) in [
         (
             Config { dim: 192, hidden: 128, ..BERT },
-            &[Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa][..],
+            &[Method::QLora, Method::Ia3, Method::Dora, Method::DyLora, Method::LoraFa][..],
         ),
         (BERT, &[Method::Full]),
     ] {

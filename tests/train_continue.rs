@@ -52,7 +52,9 @@ fn trainer<'a>(archive: &'a Buffer, options: &Options, labels: &[&str]) -> Train
 fn the_first_values_are_the_adapters_and_the_result_is_of_its_kind() {
     let archive = base(&CONFIG, Format::Nf4, Format::Nf4, 3);
     let model = Llama::open(&archive).unwrap();
-    for method in [Method::QLora, Method::RsLora, Method::Dora, Method::LoraFa, Method::DyLora] {
+    for method in
+        [Method::QLora, Method::Ia3, Method::RsLora, Method::Dora, Method::LoraFa, Method::DyLora]
+    {
         let options = Options {
             rank: 4,
             alpha: 6.0,
@@ -61,13 +63,15 @@ fn the_first_values_are_the_adapters_and_the_result_is_of_its_kind() {
             alpha_pattern: vec![PatternValue { pattern: "down_proj".into(), value: 5.0 }],
             learning_rate: 1e-2,
             ..Options::new(method)
-        };
+        }
+        .with_method(method);
         let mut first = trainer(&archive, &options, &[]);
         train(&mut first, &next());
         let adapter = first.adapter("first", None);
         let options =
             Options { learning_rate: 1e-2, ..Options::continuing(start(&adapter, &model)) };
-        assert_eq!((options.method, options.rank, options.alpha), (method, 4, 6.0));
+        let (rank, alpha) = if method == Method::Ia3 { (8, 16.0) } else { (4, 6.0) };
+        assert_eq!((options.method, options.rank, options.alpha), (method, rank, alpha));
         let mut second = trainer(&archive, &options, &[]);
         assert!(second.values() == first.values(), "{method}");
         // f32 numbers, so nothing was rounded: what goes on loses what the first one does.
@@ -155,10 +159,17 @@ fn what_it_cannot_go_on_with_is_refused() {
     let model = Llama::open(&archive).unwrap();
     let first = trainer(&archive, &Options::new(Method::QLora), &[]);
     let options = Options::continuing(start(&first.adapter("first", None), &model));
-    for method in [Method::Dora, Method::RsLora, Method::Full] {
+    for method in [Method::Dora, Method::RsLora, Method::Ia3, Method::Full] {
         let wrong = Options { method, ..options.clone() };
         let refused = Trainer::new(model, wrong, Vec::new()).unwrap_err().to_string();
         assert!(refused.contains(method.name()), "{refused}");
+    }
+    let scaled = trainer(&archive, &Options::new(Method::Ia3), &[]).adapter("scaled", None);
+    let scaled = Options::continuing(start(&scaled, &model));
+    for method in [Method::Lora, Method::Dora] {
+        let wrong = Options { method, ..scaled.clone() };
+        let refused = Trainer::new(model, wrong, Vec::new()).unwrap_err().to_string();
+        assert!(refused.contains("ia3") && refused.contains(method.name()), "{refused}");
     }
     let kept = Options { method: Method::LoraPlus, ..options.clone() };
     assert!(Trainer::new(model, kept, Vec::new()).is_ok(), "LoRA+ trains LoRA's adapters");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use lowrank::import::{BaseOptions, HuggingFace, HuggingFaceBert, base_to_buffer, bert_to_buffer};
 use lowrank::quant::Format;
 use lowrank::runtime::Threads;
+use lowrank::train::Targets as Layers;
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets};
 use lowrank::train::{AnyBase, Method, OptimizerKind, Options, Part, Trainer};
 use safetensors::SafeTensors;
@@ -54,6 +55,7 @@ fn key(prefix: &str, layer: &str, part: Part) -> String {
         Part::A => "A",
         Part::B => "B",
         Part::Magnitude => "m",
+        Part::Scale => "l",
         Part::ClassifierWeight => "weight",
         Part::ClassifierBias => "bias",
         other => panic!("{other:?}"),
@@ -83,7 +85,7 @@ fn compare(
         );
         compared += 1;
     }
-    assert!(compared >= 14, "{method}: {compared} tensors");
+    assert!(compared >= 10, "{method}: {compared} tensors");
 }
 
 /// The facts of all files.
@@ -222,6 +224,17 @@ fn bert_lora() {
 #[test]
 fn bert_dora() {
     check_classes("tiny-bert", "bert-dora", Method::Dora);
+}
+
+#[test]
+fn ia3() {
+    check("ia3", Method::Ia3, |options| options.targets = Layers::AllLinear);
+}
+
+/// PEFT's default layers are ours: two of them scale inputs.
+#[test]
+fn bert_ia3() {
+    check_classes("tiny-bert", "bert-ia3", Method::Ia3);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn everywhere() -> Targets {
 fn options(method: Method) -> Options {
     let targets = match method {
         Method::Full => Targets::AllLinear,
-        Method::LoraFa | Method::Dora => Targets::AllLinear,
+        Method::LoraFa | Method::Dora | Method::Ia3 => Targets::AllLinear,
         _ => everywhere(),
     };
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
@@ -80,6 +80,7 @@ fn gradients_are_slopes() {
             Method::DyLora,
             Method::LoraFa,
             Method::Dora,
+            Method::Ia3,
         ] {
             finite_differences("grouped queries", archive, &options(method));
         }
@@ -295,7 +296,7 @@ fn any_rank_of_dylora_can_be_used() {
 fn results_do_not_depend_on_lanes_or_checkpointing() {
     let (batch, archive) = (batch(&CONFIG), base(&CONFIG, Format::Nf4, Format::Nf4, 3));
     let model = Llama::open(&archive).unwrap();
-    let cases = [Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa]
+    let cases = [Method::QLora, Method::Ia3, Method::Dora, Method::DyLora, Method::LoraFa]
         .map(|method| (method, Vec::new(), batch.clone()));
     for (method, labels, batch) in
         cases.into_iter().chain([(Method::QLora, names(3), classes(&batch))])
@@ -307,7 +308,8 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
                 learning_rate: 1e-2,
                 label_smoothing: 0.1,
                 ..options(method)
-            };
+            }
+            .with_method(method);
             let mut trainer = Trainer::new(model, options, labels.clone()).unwrap();
             let executor = Threads::new(lanes).unwrap();
             for _ in 0..4 {

@@ -175,6 +175,7 @@ fn the_prediction_is_within_a_tenth_of_what_is_measured() {
         }),
         case("llama qlora 1 rank 64", llama(nf4), Method::QLora, 1, |options| options.rank = 64),
         case("llama dora 4", llama(nf4), Method::Dora, 4, keep),
+        case("llama ia3 4", llama(nf4), Method::Ia3, 4, keep),
         case("llama dora 4 checkpointing dropout", llama(nf4), Method::Dora, 4, |options| {
             options.checkpointing = true;
             options.dropout = 0.1;
@@ -189,6 +190,7 @@ fn the_prediction_is_within_a_tenth_of_what_is_measured() {
         classify(case("bert lora 4", encoder(float), Method::Lora, 4, keep)),
         classify(case("bert qlora 1", encoder(nf4), Method::QLora, 1, keep)),
         classify(case("bert qlora 8 checkpointing", encoder(nf4), Method::QLora, 8, again)),
+        classify(case("bert ia3 8", encoder(nf4), Method::Ia3, 8, keep)),
         classify(case("bert dora 8", encoder(nf4), Method::Dora, 8, keep)),
         classify(case("bert lora-fa 8 dropout", encoder(nf4), Method::LoraFa, 8, |options| {
             options.dropout = 0.1

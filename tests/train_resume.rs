@@ -106,15 +106,20 @@ impl Case {
 
 fn options(method: Method) -> Options {
     Options { rank: 4, learning_rate: 5e-3, dropout: 0.1, ..Options::new(method) }
+        .with_method(method)
 }
 
 #[test]
 fn a_resumed_run_ends_with_the_same_bits() {
     let eight_bit =
         Options { optimizer: OptimizerKind::adamw_8bit(), rank: 16, ..options(Method::QLora) };
-    for options in
-        [options(Method::Dora), options(Method::DyLora), options(Method::LoraFa), eight_bit]
-    {
+    for options in [
+        options(Method::Dora),
+        options(Method::Ia3),
+        options(Method::DyLora),
+        options(Method::LoraFa),
+        eight_bit,
+    ] {
         let case = Case::new();
         let patient = |options: &mut RunOptions| {
             (options.validate_every, options.patience) = (Some(2), Some(3))

@@ -48,7 +48,7 @@ fn features(inputs: usize) -> Batch {
 
 fn options(method: Method) -> Options {
     let targets = match method {
-        Method::Full | Method::LoraFa | Method::Dora => Targets::AllLinear,
+        Method::Full | Method::LoraFa | Method::Dora | Method::Ia3 => Targets::AllLinear,
         _ => Targets::Pattern(".*".into()),
     };
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
@@ -251,7 +251,7 @@ fn the_training_loss_is_the_cores() {
 fn results_do_not_depend_on_lanes_or_checkpointing() {
     let archive = lstm(&LSTM, Format::Nf4, Format::Nf4, 3);
     let model = Lstm::open(&archive).unwrap();
-    for method in [Method::QLora, Method::Dora, Method::DyLora, Method::LoraFa] {
+    for method in [Method::QLora, Method::Ia3, Method::Dora, Method::DyLora, Method::LoraFa] {
         let run = |lanes: usize, checkpointing: bool| {
             let options =
                 Options { dropout: 0.2, checkpointing, learning_rate: 1e-2, ..options(method) }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::numbers::{FactorFormat, Numbers, Stored};
-use super::{Base, MAX_RANK, dora};
+use super::{Base, MAX_RANK, Scaled, dora};
 use crate::archive::{Buffer, Header, check_finite, schema, to_buffer, write_file};
 use crate::error::{Error, Field, Result};
 use crate::file::{FileError, Kind, ToOutput};
@@ -38,8 +38,10 @@ pub struct TargetParts {
     pub b: Numbers,
     /// The bias of B, `[out]`, or empty.
     pub bias: Vec<f32>,
-    /// DoRA's m, `[out]`, or empty.
+    /// DoRA's m, `[out]`, or empty; where IA3 scales the layer, its l.
     pub magnitude: Vec<f32>,
+    /// IA3: which side of the layer `magnitude` scales. It has r 0 then, and neither A nor B.
+    pub scaled: Option<Scaled>,
 }
 
 /// A classifier over a base's pooled hidden state: `logits = W h + b`.
@@ -140,6 +142,7 @@ impl AdapterBuilder {
     /// # Errors
     /// [`Error::UnknownSite`], [`Error::Rank`], [`Error::PayloadLength`], [`Error::NotFinite`],
     /// [`Error::Range`] (a value that f16 cannot hold), [`Error::EmbeddingExtras`],
+    /// [`Error::InputScaling`], [`Error::MixedTargets`],
     /// [`Error::Labels`], [`Error::ReplacedTensors`] for a pooler without a classifier or on a base
     /// that is no encoder, [`Error::Config`] if it would change nothing or alpha is not finite.
     pub fn build(&self, base: &dyn Base) -> Result<Buffer> {
@@ -221,6 +224,13 @@ impl AdapterBuilder {
         if is_embedding && !(parts.bias.is_empty() && parts.magnitude.is_empty()) {
             return Err(Error::EmbeddingExtras { site: place.0 });
         }
+        let first = self.targets.values().next().and_then(|first| first.scaled);
+        if parts.scaled.is_some() != first.is_some() {
+            return Err(Error::MixedTargets { site: place.0 });
+        }
+        if parts.scaled == Some(Scaled::Input) && !base.scales_inputs(place.0) {
+            return Err(Error::InputScaling { site: place.0 });
+        }
         check(place.0, parts, outputs, inputs)?;
         let (rank, is_peft) = (parts.rank, parts.orientation == Orientation::Peft);
         let store = |numbers: &Numbers, is_turned: bool, rows: usize, cols: usize| {
@@ -234,7 +244,7 @@ impl AdapterBuilder {
         let a = store(&parts.a, is_embedding && is_peft, rows, cols)?;
         let b = store(&parts.b, is_peft, rank, outputs)?;
         let gain = match parts.magnitude.as_slice() {
-            [] => Vec::new(),
+            m if m.is_empty() || parts.scaled.is_some() => Vec::new(),
             m => {
                 let weight = base.weight_at(place.0).ok_or(unknown)?;
                 dora::gain(
@@ -305,7 +315,7 @@ impl Finished<'_> {
     fn schema(&self) -> schema::Target<'_> {
         schema::Target {
             site: self.place.0,
-            kind: u8::from(self.is_embedding),
+            kind: self.parts.scaled.map_or(self.is_embedding.into(), |side| side as u8),
             scaling: u8::from(self.parts.rank_stabilized),
             rank: self.parts.rank as u32,
             inputs: self.inputs as u32,
@@ -321,6 +331,21 @@ impl Finished<'_> {
 }
 
 impl TargetParts {
+    /// A layer whose outputs or inputs are scaled by l (IA3).
+    pub fn scaling(side: Scaled, l: Vec<f32>) -> Self {
+        Self {
+            rank: 0,
+            alpha: 1.0,
+            rank_stabilized: false,
+            orientation: Orientation::Archive,
+            a: Numbers::F32(Vec::new()),
+            b: Numbers::F32(Vec::new()),
+            bias: Vec::new(),
+            magnitude: l,
+            scaled: Some(side),
+        }
+    }
+
     /// s at full rank.
     pub fn scale(&self) -> f32 {
         if self.rank_stabilized {
@@ -333,7 +358,9 @@ impl TargetParts {
 
 /// Ranks, lengths and finite values.
 fn check(site: u32, parts: &TargetParts, outputs: usize, inputs: usize) -> Result<()> {
-    if parts.rank == 0 || parts.rank > MAX_RANK as usize {
+    let is_scaling = parts.scaled.is_some();
+    let m_len = if parts.scaled == Some(Scaled::Input) { inputs } else { outputs };
+    if (parts.rank == 0) != is_scaling || parts.rank > MAX_RANK as usize {
         return Err(Error::Rank {
             found: u32::try_from(parts.rank).unwrap_or(u32::MAX),
             most: MAX_RANK,
@@ -345,11 +372,12 @@ fn check(site: u32, parts: &TargetParts, outputs: usize, inputs: usize) -> Resul
     }
     exact(site, parts.a.len(), parts.rank * inputs, parts.a.size())?;
     exact(site, parts.b.len(), parts.rank * outputs, parts.b.size())?;
-    for vector in [&parts.bias, &parts.magnitude] {
-        if !vector.is_empty() {
-            exact(site, vector.len(), outputs, size_of::<f32>())?;
-        }
-    }
+    let lengths = |vector: &[f32], len, is_needed: bool| match vector.len() {
+        0 if !is_needed => Ok(()),
+        have => exact(site, have, len, size_of::<f32>()),
+    };
+    lengths(&parts.bias, if is_scaling { 0 } else { outputs }, false)?;
+    lengths(&parts.magnitude, m_len, is_scaling)?;
     let not_finite =
         [parts.a.first_not_finite(), parts.b.first_not_finite()].into_iter().flatten().next();
     if let Some(index) = not_finite {

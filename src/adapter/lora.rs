@@ -1,11 +1,13 @@
-//! An opened low-rank adapter (LoRA, rsLoRA, LoRA+, LoRA-FA, DyLoRA, DoRA: at inference they differ
-//! in numbers only).
+//! An opened adapter (LoRA, rsLoRA, LoRA+, LoRA-FA, DyLoRA, DoRA, IA3: at inference they differ in
+//! numbers only).
 //!
 //! Per target layer, with x its input and y its output (LoRA: arXiv 2106.09685; DoRA: arXiv
-//! 2402.09353, equation 5):
+//! 2402.09353, equation 5; IA3: arXiv 2205.05638):
 //!
 //! ```text
-//! y = W x + b + w · [ (k − 1) ⊙ (W x) + k ⊙ s · (B (A x) + b_B) ]
+//! x' = x ⊙ (w l + 1 − w)                                       where IA3 scales inputs
+//! y  = W x' + b + w · [ (k − 1) ⊙ (W x') + k ⊙ s · (B (A x') + b_B) ]
+//! y' = y ⊙ (w l + 1 − w)                                       where IA3 scales outputs
 //! ```
 //!
 //! w is the user's weight; k is 1, or m / ‖W + s·B A‖ per output row for DoRA; s is alpha / r, or
@@ -18,7 +20,7 @@ use crate::archive::Header;
 use crate::archive::schema::{
     ArchivedAdapter, ArchivedFactor, ArchivedTarget, check_vector, vector,
 };
-use crate::archive::{self, Fingerprint, check_finite};
+use crate::archive::{self, Fingerprint, check_finite, floats};
 use crate::error::{Error, Field, Result, RootKind};
 use crate::quant::{Format, Matrix};
 use crate::tensor::math;
@@ -49,7 +51,7 @@ impl<'a> Adapter<'a> {
     /// # Errors
     /// Those of [`Header::parse`](archive::Header::parse); [`Error::WrongRoot`],
     /// [`Error::Invalid`], [`Error::UnknownSite`], [`Error::Rank`], [`Error::Format`],
-    /// [`Error::PayloadLength`], [`Error::Config`], [`Error::NotFinite`],
+    /// [`Error::PayloadLength`], [`Error::MixedTargets`], [`Error::Config`], [`Error::NotFinite`],
     /// [`Error::ReplacedTensors`], [`Error::Labels`].
     pub fn open(archive: &'a [u8]) -> Result<Self> {
         let (header, root) =
@@ -109,6 +111,9 @@ impl<'a> Adapter<'a> {
                 return Err(Error::UnknownSite { site, sites });
             }
             check_target(target)?;
+            if is_scaling(target) != self.is_ia3() {
+                return Err(Error::MixedTargets { site });
+            }
         }
         Ok(())
     }
@@ -171,10 +176,34 @@ impl<'a> Adapter<'a> {
     }
 
     /// What it does at `site`, if anything.
-    #[inline]
     pub fn target(&self, site: u32) -> Option<LowRank<'a>> {
+        self.stored(site).map(LowRank::new)
+    }
+
+    /// The factors that it has at `site`, if any.
+    #[inline]
+    pub(crate) fn low_rank(&self, site: u32) -> Option<LowRank<'a>> {
+        self.stored(site).filter(|stored| !is_scaling(stored)).map(LowRank::new)
+    }
+
+    /// DoRA's k at a site where it has factors; empty without.
+    #[inline]
+    pub(crate) fn gain(&self, site: u32) -> Option<&'a [f32]> {
+        let stored = self.stored(site).filter(|stored| !is_scaling(stored))?;
+        Some(floats(&stored.gain))
+    }
+
+    /// IA3's l, if it scales this side of `site`; zeros may stand behind it.
+    #[inline]
+    pub(crate) fn scaling(&self, site: u32, side: Scaled) -> Option<&'a [f32]> {
+        let stored = self.stored(site)?;
+        (stored.kind == side as u8).then(|| floats(&stored.magnitude))
+    }
+
+    #[inline]
+    fn stored(&self, site: u32) -> Option<&'a ArchivedTarget<'static>> {
         let index = self.root.index.get().get(site as usize)?.to_native();
-        Some(LowRank::new(&self.root.targets[usize::from(index.checked_sub(1)?)]))
+        Some(&self.root.targets[usize::from(index.checked_sub(1)?)])
     }
 
     /// The classifier it brings, if any.
@@ -191,7 +220,7 @@ impl<'a> Adapter<'a> {
         Some((weight, vector(&linear.bias, weight.rows())))
     }
 
-    /// The largest rank of its targets.
+    /// The largest rank of its targets; 0 if none has factors.
     pub fn max_rank(&self) -> usize {
         self.targets().map(|target| target.rank).max().unwrap_or(0)
     }
@@ -199,6 +228,12 @@ impl<'a> Adapter<'a> {
     /// Does any target rescale rows (DoRA)? Then its rank cannot be chosen at run time.
     pub fn is_dora(&self) -> bool {
         self.targets().any(|target| !target.gain.is_empty())
+    }
+
+    /// Does it scale outputs or inputs (IA3)? Then none of its targets has factors.
+    #[inline]
+    pub fn is_ia3(&self) -> bool {
+        self.root.targets.first().is_some_and(is_scaling)
     }
 
     /// Where its archive lies.
@@ -235,10 +270,21 @@ pub struct LowRank<'a> {
     pub b: Factor<'a>,
     /// The bias of B, `[outputs]`, or empty.
     pub bias: &'a [f32],
-    /// DoRA's m, `[outputs]`, or empty.
+    /// DoRA's m, `[outputs]`, or empty; where IA3 scales the layer, its l.
     pub magnitude: &'a [f32],
     /// DoRA's k, `[outputs]`, or empty.
     pub gain: &'a [f32],
+    /// IA3: which side of the layer `magnitude` scales. There are no factors then, r is 0.
+    pub scaled: Option<Scaled>,
+}
+
+/// The side of a layer that IA3 scales, with the number that archives have for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scaled {
+    /// Its outputs: l is `[outputs]`.
+    Output = 2,
+    /// Its inputs: l is `[inputs]`.
+    Input = 3,
 }
 
 impl<'a> LowRank<'a> {
@@ -249,6 +295,12 @@ impl<'a> LowRank<'a> {
             target.outputs.to_native() as usize,
         );
         let is_embedding = target.kind == 1;
+        let scaled = match target.kind {
+            2 => Some(Scaled::Output),
+            3 => Some(Scaled::Input),
+            _ => None,
+        };
+        let m_len = if scaled == Some(Scaled::Input) { inputs } else { outputs };
         let (a_rows, a_width) = if is_embedding { (inputs, rank) } else { (rank, inputs) };
         Self {
             site: target.site.to_native(),
@@ -261,8 +313,9 @@ impl<'a> LowRank<'a> {
             a: Factor::new(&target.a, a_rows, a_width),
             b: Factor::new(&target.b, rank, outputs),
             bias: vector(&target.bias, outputs),
-            magnitude: vector(&target.magnitude, outputs),
+            magnitude: vector(&target.magnitude, m_len),
             gain: vector(&target.gain, outputs),
+            scaled,
         }
     }
 
@@ -281,12 +334,18 @@ impl<'a> LowRank<'a> {
 /// lengths.
 pub(crate) const MAX_RANK: u32 = 1 << 15;
 
+/// Does it scale one side of its layer?
+fn is_scaling(target: &ArchivedTarget<'static>) -> bool {
+    target.kind >= Scaled::Output as u8
+}
+
 /// Proves what [`LowRank::new`] relies on, and that every value is finite.
 fn check_target(target: &ArchivedTarget<'static>) -> Result<()> {
     let site = target.site.to_native();
     let (rank, inputs, outputs) =
         (target.rank.to_native(), target.inputs.to_native(), target.outputs.to_native());
-    if rank == 0 || rank > MAX_RANK {
+    let is_scaling = is_scaling(target);
+    if rank == 0 && !is_scaling || rank > MAX_RANK {
         return Err(Error::Rank { found: rank, most: MAX_RANK });
     }
     let unknown = |format: u8| Error::Format {
@@ -295,7 +354,7 @@ fn check_target(target: &ArchivedTarget<'static>) -> Result<()> {
         layout: u32::from(target.kind),
         block: target.scaling.into(),
     };
-    if target.kind > 1 || target.scaling > 1 {
+    if target.kind > Scaled::Input as u8 || target.scaling > 1 || is_scaling && rank > 0 {
         return Err(unknown(target.a.format));
     }
     let factor = |factor: &ArchivedFactor<'static>, rows: u64, width: u64| {
@@ -312,16 +371,16 @@ fn check_target(target: &ArchivedTarget<'static>) -> Result<()> {
     let (rows, width) = if target.kind == 1 { (inputs, rank) } else { (rank, inputs) };
     factor(&target.a, rows.into(), width.into())?;
     factor(&target.b, rank.into(), outputs.into())?;
-    for lines in [&target.bias, &target.magnitude, &target.gain] {
-        check_vector(site, lines, outputs as usize, true)?;
-    }
-    if target.kind == 1
-        && !(target.bias.is_empty() && target.magnitude.is_empty() && target.gain.is_empty())
-    {
+    let m_len = if target.kind == Scaled::Input as u8 { inputs } else { outputs };
+    let has_bias = check_vector(site, &target.bias, outputs as usize, true)?;
+    let has_m = check_vector(site, &target.magnitude, m_len as usize, true)?;
+    let has_gain = check_vector(site, &target.gain, outputs as usize, true)?;
+    if target.kind == 1 && (has_bias || has_m || has_gain) {
         return Err(Error::EmbeddingExtras { site });
     }
-    if target.gain.is_empty() != target.magnitude.is_empty() {
-        return Err(Error::PayloadLength { site, have: 0, need: u64::from(outputs) * 4 });
+    // IA3 has l alone, DoRA both m and k.
+    if (has_m != has_gain) != is_scaling || is_scaling && (has_gain || has_bias) {
+        return Err(Error::PayloadLength { site, have: 0, need: u64::from(m_len) * 4 });
     }
     let low_rank = LowRank::new(target);
     if !low_rank.alpha.is_finite() {

@@ -1,4 +1,4 @@
-//! Low-rank adapters: opened archives, and the sets that sessions choose from.
+//! Adapters: opened archives, and the sets that sessions choose from.
 //!
 //! | set | slots | changed by | adapters |
 //! |---|---|---|---|
@@ -42,7 +42,7 @@ pub(crate) use classifier::check_labels;
 pub use factor::{Factor, FactorValues};
 #[cfg(feature = "std")]
 pub(crate) use lora::MAX_RANK;
-pub use lora::{Adapter, LowRank};
+pub use lora::{Adapter, LowRank, Scaled};
 #[cfg(feature = "std")]
 pub use numbers::{FactorFormat, Numbers};
 pub use selection::Chosen;

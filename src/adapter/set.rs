@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use super::{Adapter, Chosen};
+use super::{Adapter, Chosen, Scaled};
 use crate::archive::Fingerprint;
 use crate::error::{Error, Result, RootKind};
 use crate::quant::Matrix;
@@ -30,6 +30,10 @@ pub trait Base: Sync {
     fn bias_at(&self, _site: u32) -> &[f32] {
         &[]
     }
+    /// Can an adapter scale the inputs of `site`: does no other layer read them?
+    fn scales_inputs(&self, _site: u32) -> bool {
+        false
+    }
     /// Writes the module path of `site` as transformers has it; nothing past the end.
     ///
     /// # Errors
@@ -44,7 +48,7 @@ pub trait Base: Sync {
 /// Checks that `adapter` fits `base`: fingerprint, sites, shapes. O(targets); reads no values.
 ///
 /// # Errors
-/// [`Error::OtherBase`], [`Error::UnknownSite`], [`Error::Shape`].
+/// [`Error::OtherBase`], [`Error::UnknownSite`], [`Error::Shape`], [`Error::InputScaling`].
 pub fn check_fit(adapter: &Adapter<'_>, base: &dyn Base) -> Result<()> {
     if adapter.base() != base.fingerprint() || adapter.base_root() != base.root() {
         return Err(Error::OtherBase {
@@ -86,6 +90,9 @@ pub fn check_fit(adapter: &Adapter<'_>, base: &dyn Base) -> Result<()> {
                 expected_cols: expected.1 as u64,
             });
         }
+        if target.scaled == Some(Scaled::Input) && !base.scales_inputs(site) {
+            return Err(Error::InputScaling { site });
+        }
     }
     Ok(())
 }
@@ -113,7 +120,7 @@ pub struct Choice {
     /// w: 1 is as trained, 0 switches it off, other values scale its effect.
     pub weight: f32,
     /// A run-time rank below the trained one (DyLoRA, arXiv 2210.07558); `None` for all of it.
-    /// Refused for DoRA.
+    /// Refused for DoRA, and where nothing has factors (IA3).
     pub rank: Option<u32>,
 }
 
@@ -140,11 +147,11 @@ impl<'a> Active<'a> {
         }
         if let Some(asked) = choice.rank {
             let most = adapter.max_rank() as u32;
+            if most == 0 || adapter.is_dora() {
+                return Err(Error::RankFixed { asked, rank: most });
+            }
             if asked == 0 || asked > most {
                 return Err(Error::Rank { found: asked, most });
-            }
-            if adapter.is_dora() {
-                return Err(Error::RankFixed { asked, rank: most });
             }
         }
         Ok(Self { adapter, weight: choice.weight, rank: choice.rank })
@@ -294,8 +301,7 @@ impl<'s, 'a> AdapterSet<'s, 'a> {
     /// generation. On an error the old one stays.
     ///
     /// # Errors
-    /// [`Error::NoSuchSlot`], [`Error::StaleGeneration`], [`Error::OtherBase`],
-    /// [`Error::UnknownSite`], [`Error::Shape`].
+    /// [`Error::NoSuchSlot`], [`Error::StaleGeneration`], and those of [`check_fit`].
     pub fn replace(
         &mut self,
         slot: u32,

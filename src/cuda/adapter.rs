@@ -92,6 +92,10 @@ impl Image {
 impl Resident {
     /// Copies an adapter; a pooler that it brings stands at site `pooler`.
     fn upload(device: &Arc<Device>, adapter: &Adapter<'_>, pooler: u32) -> Result<Self, CudaError> {
+        if adapter.is_ia3() {
+            let reason = "the adapter is one of IA3, which runs on the CPU only";
+            return Err(CudaError::refused(reason));
+        }
         let mut image = Image::default();
         let mut targets: Vec<(u32, Low)> =
             adapter.targets().map(|target| (target.site, image.target(&target))).collect();

@@ -3,6 +3,7 @@
 mod bitsandbytes;
 mod peft;
 mod peft_head;
+mod peft_ia3;
 mod transformers_text;
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! An adapter archive as a PEFT directory: adapter_config.json and adapter_model.safetensors.
 //!
 //! A, B and m keep their numbers: f32 and f16 as they are, int8 as the f32 it stands for. Ranks and
-//! alphas that differ among layers become patterns. DoRA's k is not written: PEFT computes it from
+//! alphas that differ among layers become patterns. IA3 is in `peft_ia3`. DoRA's k is not written: PEFT computes it from
 //! m and its own base. Names of tensors and the meaning of patterns are those of PEFT 0.21; the
 //! base's weights are not written. PEFT keeps no label names: where they are not transformers'
 //! `LABEL_0`, `LABEL_1` …, adapter_config.json has them as `id2label` and `label2id`, keys that PEFT
@@ -15,13 +15,14 @@ use std::io::Write;
 use safetensors::{Dtype, View};
 use serde_json::{Map, Value, json};
 
-use crate::adapter::{Adapter, Base, Classifier, Factor, FactorValues, LowRank, check_fit};
+use crate::adapter::{Adapter, Base, Classifier, Factor, FactorValues, LowRank, Scaled, check_fit};
 use crate::error::RootKind;
 use crate::file::{FileError, FolderKind, ToFolder, write_whole};
 use crate::import::peft_classifier::{default_name, has_pooler};
 use crate::model::bert::{Architecture, Site};
 
 use super::peft_head as head;
+use super::peft_ia3 as ia3;
 
 /// What a PEFT directory is to whoever writes one.
 pub static PEFT: FolderKind = FolderKind {
@@ -60,7 +61,12 @@ pub fn export_peft(
                 .into(),
         ));
     }
-    let config = config(adapter, &model).map_err(refused)?;
+    let is_ia3 = model.targets.iter().any(|(_, target)| target.scaled.is_some());
+    let config = match is_ia3 {
+        true => ia3::config(adapter, &model),
+        false => config(adapter, &model),
+    };
+    let config = config.map_err(refused)?;
     let biased = model.targets.iter().any(|(_, target)| !target.bias.is_empty());
     let full = |path: &str| format!("{}{path}", model.prefix);
     let mut tensors: BTreeMap<String, Tensor> = model
@@ -88,14 +94,14 @@ pub fn export_peft(
 }
 
 /// The adapter beside the model that PEFT will wrap.
-struct Model<'t> {
+pub(super) struct Model<'t> {
     /// Module path and change of each adapted layer.
-    targets: Vec<(String, LowRank<'t>)>,
+    pub(super) targets: Vec<(String, LowRank<'t>)>,
     /// The module paths of all layers that an adapter could change.
     paths: Vec<String>,
     /// Where transformers' model has the base.
     prefix: &'static str,
-    task: &'static str,
+    pub(super) task: &'static str,
 }
 
 impl<'t> Model<'t> {
@@ -187,7 +193,7 @@ fn config(adapter: &Adapter<'_>, model: &Model<'_>) -> Result<String, String> {
         "alpha_pattern": alpha_pattern,
         "use_rslora": rank_stabilized,
         "use_dora": dora,
-        "target_modules": modules(model),
+        "target_modules": modules(model, None),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": false,
@@ -225,7 +231,7 @@ fn common_form(targets: &[(String, LowRank<'_>)]) -> Result<(bool, bool), String
 }
 
 /// The names of a classifier's labels, unless they are those that transformers invents.
-fn write_labels(adapter: &Adapter<'_>, config: &mut Value) {
+pub(super) fn write_labels(adapter: &Adapter<'_>, config: &mut Value) {
     if let Some(classifier) = adapter.classifier() {
         let labels: Vec<&str> = classifier.labels().collect();
         if labels.iter().enumerate().any(|(index, label)| *label != default_name(index)) {
@@ -253,10 +259,11 @@ fn short(path: &str) -> String {
 }
 
 /// `target_modules`: the part's name where it is adapted wherever the model has it, else a path for
-/// each layer.
-fn modules(model: &Model<'_>) -> Vec<String> {
+/// each layer; of the layers that are scaled so.
+pub(super) fn modules(model: &Model<'_>, scaled: Option<Scaled>) -> Vec<String> {
     let mut parts = BTreeMap::<&str, Vec<&str>>::new();
-    model.targets.iter().for_each(|(path, _)| parts.entry(last(path)).or_default().push(path));
+    let of_kind = model.targets.iter().filter(|(_, target)| target.scaled == scaled);
+    of_kind.for_each(|(path, _)| parts.entry(last(path)).or_default().push(path));
     let names = |(part, paths): (&str, Vec<&str>)| {
         if model.are_all(part, &paths) {
             vec![part.to_owned()]
@@ -334,6 +341,9 @@ impl View for Tensor {
 fn tensors(module: &str, target: &LowRank<'_>, biased: bool) -> Vec<(String, Tensor)> {
     let name = |part: &str| format!("base_model.model.{module}.{part}");
     let (rank, inputs, outputs) = (target.rank, target.inputs, target.outputs);
+    if let Some(side) = target.scaled {
+        return vec![(name("ia3_l"), ia3::tensor(side, target.magnitude))];
+    }
     let b = factor(&target.b, [outputs, rank], |row, col| (col, row));
     if target.is_embedding {
         let a = factor(&target.a, [rank, inputs], |row, col| (col, row));

@@ -46,9 +46,16 @@ pub(super) fn tensors(
 }
 
 /// What the adapter changes at `site` into `values`, `[rows, cols]`, and `bias`, `[rows]`:
-/// `k ⊙ (W + s B A)` and `b + k ⊙ s b_B`.
+/// `k ⊙ (W + s B A)` and `b + k ⊙ s b_B`; of IA3 `l ⊙ W` and `l ⊙ b`.
 fn merge(adapter: &Adapter<'_>, site: u32, values: &mut [f32], bias: &mut [f32]) {
     let Some(change) = adapter.target(site) else { return };
+    if change.scaled.is_some() {
+        let rows = values.chunks_exact_mut(change.inputs).zip(bias).zip(change.magnitude);
+        return rows.for_each(|((row, bias), l)| {
+            row.iter_mut().for_each(|value| *value *= l);
+            *bias *= l;
+        });
+    }
     let scale = change.scale(change.rank);
     for (row, values) in values.chunks_exact_mut(change.inputs).enumerate() {
         let gain = change.gain.get(row).copied().unwrap_or(1.0);

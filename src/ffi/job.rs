@@ -20,7 +20,7 @@ use crate::train::{
 /// In the order of `LOWRANK_TASK_`.
 pub(super) const TASKS: [Task; 2] = [Task::LanguageModel, Task::Classify];
 /// In the order of `LOWRANK_METHOD_`.
-const METHODS: [Method; 8] = [
+const METHODS: [Method; 9] = [
     Method::Lora,
     Method::QLora,
     Method::RsLora,
@@ -29,6 +29,7 @@ const METHODS: [Method; 8] = [
     Method::LoraFa,
     Method::Dora,
     Method::Full,
+    Method::Ia3,
 ];
 /// In the order of `LOWRANK_SCHEDULE_`.
 const SCHEDULES: [Shape; 3] = [Shape::Constant, Shape::Linear, Shape::Cosine];
@@ -156,10 +157,11 @@ unsafe fn trainer_options(c: &lowrank_train_options) -> Outcome<Options> {
     // In the order of `LOWRANK_OPTIMIZER_`.
     let optimizers =
         [OptimizerKind::adamw(), OptimizerKind::adamw_8bit(), OptimizerKind::Sgd { momentum: 0.9 }];
+    let options = Options::new(constant(c.method, &METHODS)?);
     Ok(Options {
         rank: c.rank,
         alpha: if c.alpha == 0.0 { 2.0 * c.rank as f32 } else { c.alpha },
-        targets: targets.map_or(Targets::AllLinear, Targets::parse),
+        targets: targets.map_or(options.targets, Targets::parse),
         dropout: c.dropout,
         optimizer: constant(c.optimizer, &optimizers)?,
         learning_rate: c.learning_rate,
@@ -170,7 +172,7 @@ unsafe fn trainer_options(c: &lowrank_train_options) -> Outcome<Options> {
         seed: c.seed,
         checkpointing: c.checkpointing != 0,
         precision: precision_of(c.precision, 3)?,
-        ..Options::new(constant(c.method, &METHODS)?)
+        ..options
     })
 }
 

@@ -28,6 +28,10 @@ pub const LOWRANK_METHOD_LORA_FA: u32 = 5;
 pub const LOWRANK_METHOD_DORA: u32 = 6;
 /// `method`: the weights of a float base; the output is a base.
 pub const LOWRANK_METHOD_FULL: u32 = 7;
+/// `method`: IA3, a vector that scales keys, values and the inputs of the last feed-forward layer
+/// (or the layers in `target_modules`). `rank`, `alpha` and `dropout` must be as
+/// `lowrank_train_options_default` sets them.
+pub const LOWRANK_METHOD_IA3: u32 = 8;
 
 /// `optimizer`: AdamW, two f32 a parameter.
 pub const LOWRANK_OPTIMIZER_ADAMW: u32 = 0;
@@ -64,7 +68,7 @@ pub struct lowrank_train_options {
     /// looked at.
     pub adapter: *const c_char,
     /// Which layers: `all-linear`, names separated by commas, or a regular expression for module
-    /// paths. Null is `all-linear`.
+    /// paths. Null is `all-linear`; of `LOWRANK_METHOD_IA3` the layers that PEFT scales.
     pub target_modules: *const c_char,
     /// The name of the result. Null: that of the output file without its extension.
     pub name: *const c_char,
@@ -72,7 +76,7 @@ pub struct lowrank_train_options {
     /// data.
     pub task: u32,
     /// One of `LOWRANK_METHOD_LORA`, `_QLORA`, `_RSLORA`, `_LORA_PLUS`, `_DYLORA`, `_LORA_FA`,
-    /// `_DORA`, `_FULL`. Default: `LOWRANK_METHOD_QLORA`, as on the
+    /// `_DORA`, `_FULL`, `_IA3`. Default: `LOWRANK_METHOD_QLORA`, as on the
     /// command line.
     pub method: u32,
     /// One of `LOWRANK_OPTIMIZER_ADAMW`, `_ADAMW_8BIT`, `_SGD`.

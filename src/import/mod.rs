@@ -18,6 +18,7 @@ mod peft;
 pub(crate) mod peft_base;
 pub(crate) mod peft_classifier;
 mod peft_config;
+mod peft_ia3;
 mod peft_names;
 mod peft_targets;
 pub(crate) mod pytorch;

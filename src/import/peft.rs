@@ -1,4 +1,5 @@
-//! PEFT adapter directories: adapter_config.json (see `peft_config`) and adapter_model.safetensors.
+//! PEFT adapter directories, LoRA and IA3: adapter_config.json (see `peft_config`) and
+//! adapter_model.safetensors.
 //!
 //! Which layers are adapted is read from the tensors, not from `target_modules`; what that names
 //! beyond them is told (see `peft_targets`). Every tensor is used or refused by name. Factors keep their type: f16 stays f16, f32 and bf16 become f32,
@@ -163,7 +164,8 @@ fn check_tying(
     file: &Path,
 ) -> Result<(), FileError> {
     if builder.targets.is_empty() {
-        return Err(FileError::format(file, "", "the file holds no LoRA tensors"));
+        let reason = format!("the file holds no {} tensors", settings.kind());
+        return Err(FileError::format(file, "", reason));
     }
     let has = |site: u32| builder.targets.contains_key(&Place(site));
     if settings.tied && base.tied().is_some_and(|(embedding, head)| has(embedding) != has(head)) {
@@ -187,7 +189,7 @@ fn check_names(shards: &Shards, file: &Path) -> Result<(), FileError> {
 }
 
 /// The tensors of one module with their names.
-type Tensors<'s> = BTreeMap<Role, (&'s str, Stored<'s>)>;
+pub(super) type Tensors<'s> = BTreeMap<Role, (&'s str, Stored<'s>)>;
 
 /// Those of all modules by path.
 type Modules<'s> = BTreeMap<String, Tensors<'s>>;
@@ -195,7 +197,7 @@ type Modules<'s> = BTreeMap<String, Tensors<'s>>;
 /// A classifier's tensors by name.
 type Parts<'s> = BTreeMap<String, Stored<'s>>;
 
-/// All LoRA tensors by module path; and the classifier's, if the base's models can have one.
+/// All tensors of LoRA and IA3 by module path; and the classifier's, if the base's models can have one.
 fn group<'s>(
     shards: &'s Shards,
     file: &Path,
@@ -209,7 +211,7 @@ fn group<'s>(
             classifier.insert(part, stored);
             continue;
         }
-        let not_lora = "not a LoRA tensor: whole tensors that replace the base's (modules_to_save, resized embeddings) are not supported";
+        let not_lora = "not a LoRA tensor, nor one of IA3: whole tensors that replace the base's (modules_to_save, resized embeddings) are not supported";
         let foreign =
             if name.ends_with(".lora_a") || name.ends_with(".lora_b") { MLX } else { not_lora };
         let Named { module, role, .. } =
@@ -228,13 +230,13 @@ fn group<'s>(
 }
 
 /// One adapted module.
-struct Module<'m> {
-    file: &'m Path,
-    path: &'m str,
-    site: u32,
-    tensors: Tensors<'m>,
-    settings: &'m Settings,
-    base: &'m dyn Base,
+pub(super) struct Module<'m> {
+    pub(super) file: &'m Path,
+    pub(super) path: &'m str,
+    pub(super) site: u32,
+    pub(super) tensors: Tensors<'m>,
+    pub(super) settings: &'m Settings,
+    pub(super) base: &'m dyn Base,
 }
 
 impl Module<'_> {
@@ -246,12 +248,16 @@ impl Module<'_> {
         let (outputs, inputs) = if is_embedding { (cols, rows) } else { (rows, cols) };
         let (a_role, b_role) =
             if is_embedding { (Role::EmbeddingA, Role::EmbeddingB) } else { (Role::A, Role::B) };
-        self.check_roles(is_embedding)?;
-        let rank = self.rank(a_role)?;
+        self.check_kind()?;
         if let Some((name, stored)) = self.tensors.get(&Role::Base) {
             check_base(stored, &weight)
                 .map_err(|reason| FileError::format(self.file, *name, reason))?;
         }
+        if self.settings.is_ia3 {
+            return self.scaling([outputs, inputs], is_embedding);
+        }
+        self.check_roles(is_embedding)?;
+        let rank = self.rank(a_role)?;
         Ok(TargetParts {
             rank,
             alpha: self.settings.alpha_of(self.path),
@@ -261,10 +267,11 @@ impl Module<'_> {
             b: self.factor(b_role, [outputs, rank])?,
             bias: self.vector(Role::Bias, outputs)?,
             magnitude: self.vector(Role::Magnitude, outputs)?,
+            scaled: None,
         })
     }
 
-    fn error(&self, reason: impl Into<String>) -> FileError {
+    pub(super) fn error(&self, reason: impl Into<String>) -> FileError {
         FileError::format(self.file, self.path, reason)
     }
 
@@ -368,7 +375,7 @@ impl Module<'_> {
     }
 
     /// Finite values as f32.
-    fn values(&self, name: &str, stored: Stored<'_>) -> Result<Vec<f32>, FileError> {
+    pub(super) fn values(&self, name: &str, stored: Stored<'_>) -> Result<Vec<f32>, FileError> {
         let unsupported = || {
             format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype)
         };

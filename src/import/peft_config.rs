@@ -26,6 +26,11 @@ pub(super) struct Settings {
     pub(super) classifier: Option<Head>,
     /// Where the adapter comes from: JSON for the archive's facts.
     pub(super) facts: String,
+    /// Is it IA3, without anything of LoRA?
+    pub(super) is_ia3: bool,
+    /// IA3: the layers whose inputs are scaled, by the ends of their paths or as one regular
+    /// expression.
+    feedforward: Option<Value>,
     rank: usize,
     alpha: f32,
     rank_pattern: Vec<(Regex, f64)>,
@@ -44,6 +49,9 @@ const READ: [&str; 9] = [
     "alpha_pattern",
     "ensure_weight_tying",
 ];
+
+/// Those of an IA3. Where training started changes no output.
+const READ_IA3: [&str; 3] = ["peft_type", "feedforward_modules", "init_ia3_weights"];
 
 /// Keys that name the adapter or say how it was started and trained or where its tensors go: they
 /// change no output. Which layers are adapted is read from the tensors; what `init_lora_weights`
@@ -97,14 +105,7 @@ const REFUSED: [(&str, &str); 15] = [
 impl Settings {
     /// `head`: the classifier that the adapter may bring (PEFT's SEQ_CLS).
     pub(super) fn read(json: &Json, head: Option<Head>) -> Result<Self, FileError> {
-        match json.required("peft_type", json.text("peft_type")?)? {
-            "LORA" => {}
-            other => {
-                return Err(
-                    json.error("peft_type", format!("\"{other}\" is not supported; \"LORA\" is"))
-                );
-            }
-        }
+        let is_ia3 = is_ia3(json)?;
         // PEFT lists the two names that classifiers have in transformers, whichever the model uses.
         let pooler = head.and_then(Head::pooler);
         let is_head = |name: &Value| {
@@ -120,7 +121,7 @@ impl Settings {
         if classifier.is_some() {
             check_task(json)?;
         }
-        check_keys(json, saved.is_some())?;
+        check_keys(json, saved.is_some(), if is_ia3 { &READ_IA3 } else { &READ })?;
         let (dora, bias) = (json.flag("use_dora")?, json.flag("lora_bias")?);
         if dora && bias {
             return Err(json.error(
@@ -140,6 +141,8 @@ impl Settings {
             tied: json.flag("ensure_weight_tying")?,
             classifier,
             facts: facts(json),
+            is_ia3,
+            feedforward: json.get("feedforward_modules").cloned(),
             rank: json.count("r")?.unwrap_or(8),
             alpha,
             rank_pattern: patterns(
@@ -157,12 +160,36 @@ impl Settings {
         })
     }
 
+    /// What it is, for messages.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.is_ia3 { "IA3" } else { "LoRA" }
+    }
+
     /// As PEFT names it.
     pub(super) fn method(&self) -> &'static str {
         match (self.dora, self.rank_stabilized) {
+            _ if self.is_ia3 => "ia3",
             (true, _) => "dora",
             (false, true) => "rslora",
             (false, false) => "lora",
+        }
+    }
+
+    /// Does IA3 scale the inputs of the layer at this module path? `None` if nothing says so: PEFT
+    /// takes the list of the model's type then. Its rule: the path ends in one of the names,
+    /// wherever that begins, or the regular expression matches all of it.
+    pub(super) fn scales_inputs(&self, module: &str) -> Result<Option<bool>, String> {
+        match &self.feedforward {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(pattern)) => Regex::new(&format!("^(?:{pattern})$"))
+                .map(|pattern| Some(pattern.is_match(module)))
+                .map_err(|_| {
+                    format!("{pattern} is not a regular expression that this build can read")
+                }),
+            Some(names) => {
+                let mut names = names.as_array().into_iter().flatten().filter_map(Value::as_str);
+                Ok(Some(names.any(|name| module.ends_with(name))))
+            }
         }
     }
 
@@ -177,9 +204,21 @@ impl Settings {
     }
 }
 
-fn check_keys(json: &Json, heads_only: bool) -> Result<(), FileError> {
+/// Is it IA3? Else it is LoRA.
+fn is_ia3(json: &Json) -> Result<bool, FileError> {
+    match json.required("peft_type", json.text("peft_type")?)? {
+        "LORA" => Ok(false),
+        "IA3" => Ok(true),
+        other => {
+            let reason = format!("\"{other}\" is not supported; \"LORA\" and \"IA3\" are");
+            Err(json.error("peft_type", reason))
+        }
+    }
+}
+
+fn check_keys(json: &Json, heads_only: bool, read: &[&str]) -> Result<(), FileError> {
     for (key, value) in &json.fields {
-        let known = READ.contains(&key.as_str())
+        let known = read.contains(&key.as_str())
             || HARMLESS.contains(&key.as_str())
             || heads_only && key == "modules_to_save";
         if known

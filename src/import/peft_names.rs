@@ -10,10 +10,12 @@ pub(super) enum Role {
     Magnitude,
     EmbeddingA,
     EmbeddingB,
+    /// IA3's l.
+    Scale,
     Base,
 }
 
-/// Where a tensor of a LoRA belongs.
+/// Where a tensor of a LoRA or an IA3 belongs.
 pub(super) struct Named<'n> {
     pub(super) module: &'n str,
     /// The adapter's name, if it is left in: `lora_A.NAME.weight`.
@@ -21,14 +23,15 @@ pub(super) struct Named<'n> {
     pub(super) role: Role,
 }
 
-/// What a tensor is by its name; `None` if it is no part of a LoRA.
+/// What a tensor is by its name; `None` if it is no part of either.
 pub(super) fn named(name: &str) -> Option<Named<'_>> {
-    const MARKERS: [&str; 6] = [
+    const MARKERS: [&str; 7] = [
         ".lora_A",
         ".lora_B",
         ".lora_magnitude_vector",
         ".lora_embedding_A",
         ".lora_embedding_B",
+        ".ia3_l",
         ".base_layer",
     ];
     let path = name.strip_prefix("base_model.model.").unwrap_or(name);
@@ -40,9 +43,10 @@ pub(super) fn named(name: &str) -> Option<Named<'_>> {
     let (adapter, tail) = match (marker, parts.as_slice()) {
         (_, []) => (None, ""),
         (_, [tail @ ("weight" | "bias")]) => (None, *tail),
-        (".lora_magnitude_vector" | ".lora_embedding_A" | ".lora_embedding_B", [adapter]) => {
-            (Some(*adapter), "")
-        }
+        (
+            ".lora_magnitude_vector" | ".lora_embedding_A" | ".lora_embedding_B" | ".ia3_l",
+            [adapter],
+        ) => (Some(*adapter), ""),
         (_, [adapter, tail]) => (Some(*adapter), *tail),
         _ => return None,
     };
@@ -53,6 +57,7 @@ pub(super) fn named(name: &str) -> Option<Named<'_>> {
         (".lora_magnitude_vector", "" | "weight") => Role::Magnitude,
         (".lora_embedding_A", "") => Role::EmbeddingA,
         (".lora_embedding_B", "") => Role::EmbeddingB,
+        (".ia3_l", "") => Role::Scale,
         (".base_layer", "weight") => Role::Base,
         _ => return None,
     };

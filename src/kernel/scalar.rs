@@ -31,6 +31,7 @@ pub(super) static SCALAR: Kernels = Kernels {
     axpy,
     axpy_f16,
     axpy_i8,
+    scale,
     to_f16,
     rms_norm,
     softmax: None,
@@ -210,6 +211,15 @@ pub(super) fn dots_f16(a: &[u16], x: &[f32], out: &mut [f32]) {
 
 pub(super) fn dots_i8(a: &[i8], x: &[f32], out: &mut [f32]) {
     out.iter_mut().zip(a.chunks_exact(x.len().max(1))).for_each(|(out, a)| *out = dot_i8(a, x));
+}
+
+/// xᵢ ← xᵢ · (w lᵢ + 1 − w).
+#[inline(always)]
+pub(super) fn scale(l: &[f32], w: f32, x: &mut [f32]) {
+    if w == 1.0 {
+        return x.iter_mut().zip(l).for_each(|(x, l)| *x *= l);
+    }
+    x.iter_mut().zip(l).for_each(|(x, l)| *x *= w * l + (1.0 - w));
 }
 
 fn silu_mul(gate: &mut [f32], up: &[f32]) {

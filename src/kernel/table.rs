@@ -42,6 +42,7 @@ pub struct Kernels {
     pub(super) axpy: unsafe fn(f32, &[f32], &mut [f32]),
     pub(super) axpy_f16: unsafe fn(f32, &[u16], &mut [f32]),
     pub(super) axpy_i8: unsafe fn(f32, &[i8], &mut [f32]),
+    pub(super) scale: unsafe fn(&[f32], f32, &mut [f32]),
     pub(super) to_f16: unsafe fn(&[f32], &mut [u16]),
     pub(super) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     /// `None`: the portable one, which a program that never calls it does without.

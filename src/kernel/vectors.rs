@@ -53,6 +53,15 @@ impl Kernels {
         unsafe { (self.axpy_i8)(s, &a[..n], &mut y[..n]) }
     }
 
+    /// xᵢ ← xᵢ · (w lᵢ + 1 − w) over the shorter length: exactly xᵢ lᵢ where w is 1, and exactly xᵢ
+    /// where it is 0. The same bits on every instruction set.
+    #[inline]
+    pub fn scale(&self, l: &[f32], w: f32, x: &mut [f32]) {
+        let n = l.len().min(x.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.scale)(&l[..n], w, &mut x[..n]) }
+    }
+
     /// Rounds `x` to f16 bits, over the shorter length.
     #[inline]
     pub fn to_f16(&self, x: &[f32], out: &mut [u16]) {

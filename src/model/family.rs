@@ -139,6 +139,10 @@ pub trait Family:
     fn sites(config: &Self::Config) -> u32;
     /// The place with this number; `None` for an absent one and past the end.
     fn place(&self, config: &Self::Config, number: u32) -> Option<Place<'_>>;
+    /// Is this a layer whose inputs nothing else reads, so that adapters can scale them in place?
+    fn owns_inputs(_config: &Self::Config, _site: u32) -> bool {
+        false
+    }
     /// The vector with this number; `None` past the end.
     fn vector(&self, _config: &Self::Config, _number: u32) -> Option<VectorPlace<'_>> {
         None

@@ -228,6 +228,10 @@ impl<F: Family> Base for Opened<'_, F> {
         self.linear(site).filter(|_| site < self.sites()).map_or(&[], |linear| linear.bias)
     }
 
+    fn scales_inputs(&self, site: u32) -> bool {
+        F::owns_inputs(&self.config, site)
+    }
+
     fn write_path(&self, site: u32, out: &mut dyn fmt::Write) -> fmt::Result {
         F::write_path(&self.config, site, out)
     }

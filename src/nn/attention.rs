@@ -234,7 +234,16 @@ mod tests {
     }
 
     fn pass<'p>(kernels: &'p Kernels, lanes: usize, segments: &'p [Segment]) -> Pass<'p, 'static> {
-        Pass { kernels, executor: &Serial, lanes, segments, active: &[], max_active: 0 }
+        Pass {
+            kernels,
+            executor: &Serial,
+            lanes,
+            segments,
+            active: &[],
+            max_active: 0,
+            has_factors: false,
+            has_scales: false,
+        }
     }
 
     /// The sizes of a case in layer 1 of 2, keys and values of both sequences, and q.

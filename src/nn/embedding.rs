@@ -22,6 +22,9 @@ impl Embedding<'_> {
         for (&token, y) in tokens.iter().zip(y.chunks_exact_mut(dim)) {
             self.table.read(token as usize, 0, y);
         }
+        if !pass.has_factors {
+            return;
+        }
         for segment in pass.segments {
             for (active, target, rank) in targets(pass, segment, self.site) {
                 let scale = target.scale(rank) * active.weight;

@@ -32,6 +32,21 @@ impl<'w> Engine<'w> {
         'w: 'p,
     {
         let Self { kernels, executor, lanes, max_active } = *self;
-        Pass { kernels, executor, lanes, segments, active, max_active }
+        let mut pass = Pass {
+            kernels,
+            executor,
+            lanes,
+            segments,
+            active,
+            max_active,
+            has_factors: false,
+            has_scales: false,
+        };
+        for active in active.iter().flatten() {
+            let is_ia3 = active.adapter.is_ia3();
+            pass.has_factors |= !is_ia3;
+            pass.has_scales |= is_ia3;
+        }
+        pass
     }
 }

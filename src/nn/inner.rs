@@ -73,6 +73,9 @@ impl Inner<'_> {
     /// Fills in `worker`'s share, some rows of A of every adapter: from what it has shown, or
     /// computed, and then also `to` what it shows.
     fn fill(&self, worker: usize, from: Option<&[f32]>, u: &mut [f32], mut to: Option<&mut [f32]>) {
+        if !self.pass.has_factors {
+            return;
+        }
         for segment in self.pass.segments {
             for (i, job) in self.jobs.iter().enumerate() {
                 let mut first = i * self.width;

@@ -1,17 +1,21 @@
 //! The linear layer: the only place where base and adapter meet.
 //!
 //! ```text
-//! p = W x
-//! y = p + b + Σᵢ wᵢ · [ (kᵢ − 1) ⊙ p + kᵢ ⊙ sᵢ · (Bᵢ (Aᵢ x) + b_Bᵢ) ]
+//! x' = x ⊙ Πⱼ (wⱼ lⱼ + 1 − wⱼ)             over those that scale inputs (IA3; [`Linear::forward_own`])
+//! p  = W x'
+//! y  = p + b + Σᵢ wᵢ · [ (kᵢ − 1) ⊙ p + kᵢ ⊙ sᵢ · (Bᵢ (Aᵢ x') + b_Bᵢ) ]
+//! y' = y ⊙ Πⱼ (wⱼ lⱼ + 1 − wⱼ)             over those that scale outputs (IA3)
 //! ```
 //!
 //! One base product serves all rows, whatever adapters they use; a row's adapters touch only that
 //! row. `u = s·A x` is made by all workers together (`inner`); `B u`, k and b are applied by the worker
 //! that made p, while it is in cache.
 
+use core::ops::Range;
+
 use super::inner::{self, Inner};
 use super::{Pass, Segment, Size};
-use crate::adapter::{Active, Classifier, LowRank};
+use crate::adapter::{Active, Classifier, LowRank, Scaled};
 use crate::kernel::{GROUP, Input, Precision, Quantized};
 use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
@@ -101,6 +105,56 @@ impl<'a> Linear<'a> {
         forward(pass, x, &mut [self.to(y)], scratch);
     }
 
+    /// The same for a layer that alone reads x, where adapters can scale x: in place.
+    pub(crate) fn forward_own(
+        &self,
+        pass: &Pass<'_, '_>,
+        x: &mut [f32],
+        y: &mut [f32],
+        scratch: &mut Scratch<'_>,
+    ) {
+        if pass.has_scales {
+            self.scale(pass, Scaled::Input, &mut Columns::of(x, self.weight.cols()));
+        }
+        self.forward(pass, x, y, scratch);
+    }
+
+    /// `x ← x ⊙ Π (w l + 1 − w)` over the adapters that scale this side of the layer: exactly l
+    /// where w is 1, and exactly 1 where it is 0.
+    #[inline(always)]
+    pub(crate) fn scale(&self, pass: &Pass<'_, '_>, side: Scaled, columns: &mut Columns<'_>) {
+        match pass.active {
+            // One sequence that has one adapter: all rows are its.
+            [Some(active)] => self.scale_rows(pass, active, side, 0..columns.rows(), columns),
+            _ => self.scale_segments(pass, side, columns),
+        }
+    }
+
+    #[inline(never)]
+    fn scale_segments(&self, pass: &Pass<'_, '_>, side: Scaled, columns: &mut Columns<'_>) {
+        for segment in pass.segments {
+            let rows = segment.first..segment.first + segment.rows;
+            for active in pass.active(segment) {
+                self.scale_rows(pass, active, side, rows.clone(), columns);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scale_rows(
+        &self,
+        pass: &Pass<'_, '_>,
+        active: &Active<'_>,
+        side: Scaled,
+        rows: Range<usize>,
+        columns: &mut Columns<'_>,
+    ) {
+        if let Some(l) = active.adapter.scaling(self.site, side) {
+            let l = l.get(columns.range().start..).unwrap_or_default();
+            rows.for_each(|row| pass.kernels.scale(l, active.weight, columns.row(row)));
+        }
+    }
+
     /// The layer with the place of its outputs, for [`forward`].
     pub(crate) fn to<'y>(self, y: &'y mut [f32]) -> Job<'a, 'y> {
         Output::new(self, y, self.weight.rows())
@@ -178,10 +232,11 @@ impl Linear<'_> {
         let first = columns.range().start;
         for segment in pass.groups() {
             let (mut count, mut weight, mut rescales, mut gain) = (0, 1.0, false, &[][..]);
-            for (active, target, _) in self.targets(pass, &segment) {
-                rescales |= !target.gain.is_empty();
+            for active in pass.active(&segment) {
+                let Some(k) = active.adapter.gain(self.site) else { continue };
+                rescales |= !k.is_empty();
                 (count, weight, gain) =
-                    (count + 1, active.weight, target.gain.get(first..).unwrap_or_default());
+                    (count + 1, active.weight, k.get(first..).unwrap_or_default());
             }
             // Of an adapter alone and as it was trained: y = k ⊙ (p + B u + s b_B).
             let mixed = rescales && (count > 1 || weight != 1.0);
@@ -198,10 +253,14 @@ impl Linear<'_> {
                     }
                 }
                 y.iter_mut().zip(gain).for_each(|(y, k)| *y *= k);
-                if !self.bias.is_empty() {
-                    pass.kernels.axpy(1.0, &self.bias[first..], y);
-                }
             }
+        }
+        if !self.bias.is_empty() {
+            let bias = &self.bias[first..];
+            (0..columns.rows()).for_each(|row| pass.kernels.axpy(1.0, bias, columns.row(row)));
+        }
+        if pass.has_scales {
+            self.scale(pass, Scaled::Output, columns);
         }
     }
 
@@ -225,13 +284,7 @@ impl Linear<'_> {
                     .zip(row..)
                     .for_each(|(w, row)| *w = &u[row * stride + at..][..rank]);
                 let mut y = columns.some_rows::<ROWS>(row);
-                target.b.mix(pass.kernels, first, &w[..count], &mut y[..count]);
-                if !target.bias.is_empty() {
-                    let scale = target.scale(rank) * active.weight;
-                    y[..count]
-                        .iter_mut()
-                        .for_each(|y| pass.kernels.axpy(scale, &target.bias[first..], y));
-                }
+                up(pass, (active, &target, rank), first, &w[..count], &mut y[..count]);
             }
             at += rank;
         }
@@ -254,10 +307,8 @@ impl Linear<'_> {
         for (active, target, rank) in self.targets(pass, segment) {
             let mut delta = [0.0; STEP];
             let delta = &mut delta[..y.len()];
-            target.b.mix(pass.kernels, first, &[&u[at..at + rank]], &mut [&mut *delta]);
-            if !target.bias.is_empty() {
-                pass.kernels.axpy(target.scale(rank) * active.weight, &target.bias[first..], delta);
-            }
+            let u = &u[at..at + rank];
+            up(pass, (active, &target, rank), first, &[u], &mut [&mut *delta]);
             if target.gain.is_empty() {
                 pass.kernels.axpy(1.0, delta, y);
             } else {
@@ -271,7 +322,7 @@ impl Linear<'_> {
         }
     }
 
-    /// The active adapters of `segment` that change this layer, with their run-time rank.
+    /// The active adapters of `segment` with factors for this layer, and their run-time rank.
     pub(super) fn targets<'p, 'a>(
         &self,
         pass: &Pass<'p, 'a>,
@@ -281,14 +332,29 @@ impl Linear<'_> {
     }
 }
 
-/// The active adapters of `segment` that change `site`, with their run-time rank.
+/// `y += B u + w s b_B` of some rows, for outputs `first ..`.
+fn up(
+    pass: &Pass<'_, '_>,
+    (active, target, rank): (&Active<'_>, &LowRank<'_>, usize),
+    first: usize,
+    u: &[&[f32]],
+    y: &mut [&mut [f32]],
+) {
+    target.b.mix(pass.kernels, first, u, y);
+    if !target.bias.is_empty() {
+        let scale = target.scale(rank) * active.weight;
+        y.iter_mut().for_each(|y| pass.kernels.axpy(scale, &target.bias[first..], y));
+    }
+}
+
+/// The active adapters of `segment` with factors for `site`, and their run-time rank.
 pub(super) fn targets<'p, 'a>(
     pass: &Pass<'p, 'a>,
     segment: &Segment,
     site: u32,
 ) -> impl Iterator<Item = (&'p Active<'a>, LowRank<'a>, usize)> + use<'p, 'a> {
     pass.active(segment).filter_map(move |active| {
-        let target = active.adapter.target(site)?;
+        let target = active.adapter.low_rank(site)?;
         let rank = active.rank.map_or(target.rank, |rank| target.rank.min(rank as usize));
         Some((active, target, rank))
     })

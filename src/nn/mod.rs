@@ -47,6 +47,10 @@ pub(crate) struct Pass<'p, 'a> {
     pub(crate) active: &'p [Handle<'a>],
     /// Adapters a sequence can have.
     pub(crate) max_active: usize,
+    /// Has any of them factors?
+    pub(crate) has_factors: bool,
+    /// Does any of them scale inputs or outputs (IA3)?
+    pub(crate) has_scales: bool,
 }
 
 stored! { Segment: 12; Handle<'_>: 32; }
@@ -79,10 +83,10 @@ impl<'p, 'a> Pass<'p, 'a> {
         self.active[segment.sequence * most..][..most].iter().flatten()
     }
 
-    /// Consecutive rows that the same adapters change: segments of neighbours that chose alike are
-    /// one, so that their factors are read once.
+    /// Consecutive rows whose factors are the same: segments of neighbours that chose alike are one,
+    /// so that these are read once. None if no adapter has any.
     pub(crate) fn groups(&self) -> impl Iterator<Item = Segment> + use<'p, 'a> {
-        let (mut rest, pass) = (self.segments, *self);
+        let (mut rest, pass) = (if self.has_factors { self.segments } else { &[] }, *self);
         core::iter::from_fn(move || {
             let (&first, mut behind) = rest.split_first()?;
             let mut group = first;

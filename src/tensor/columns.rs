@@ -27,7 +27,7 @@ impl<'a> Columns<'a> {
     }
 
     /// All columns of the whole rows of `stride` columns in `matrix`.
-    pub(super) fn of(matrix: &'a mut [f32], stride: usize) -> Self {
+    pub(crate) fn of(matrix: &'a mut [f32], stride: usize) -> Self {
         let rows = matrix.len().checked_div(stride).unwrap_or(0);
         let data = matrix.as_mut_ptr();
         Self { data, rows, stride, range: 0..stride, matrix: PhantomData }

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::data::Dataset;
+use super::method::Method;
 use super::options::{Options, Targets};
 use super::run::{Length, Report, RunOptions};
 use crate::kernel::Precision;
@@ -18,8 +19,11 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
     let mut facts = Facts::new();
     let mut put = |name: &str, value: Value| facts.insert(name.into(), value);
     put("method", options.method.name().into());
-    put("rank", rank.unwrap_or(options.rank).into());
-    put("alpha", number(options.alpha));
+    // IA3 has neither. Full fine-tuning has always said them.
+    if options.method.takes("rank") || options.method == Method::Full {
+        put("rank", rank.unwrap_or(options.rank).into());
+        put("alpha", number(options.alpha));
+    }
     for (name, patterns) in
         [("rank_pattern", &options.rank_pattern), ("alpha_pattern", &options.alpha_pattern)]
     {

@@ -78,7 +78,8 @@ pub struct Options {
     /// alpha: the factors count alpha / r (rsLoRA: alpha / √r). Default: 16, twice the default
     /// rank.
     pub alpha: f32,
-    /// Which layers. Default: all linear ones.
+    /// Which layers. Default: all linear ones; of IA3 those that PEFT scales (keys, values, the last
+    /// of a feed-forward part).
     pub targets: Targets,
     /// Other ranks for some layers. Default: none.
     pub rank_pattern: Vec<PatternValue>,
@@ -126,14 +127,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// `method` with the usual numbers, those of the command line: r 8, alpha 16, all linear
-    /// layers, AdamW at 2e-4 that falls in a straight line, clipped at 1.
+    /// `method` with the usual numbers, those of the command line: r 8, alpha 16, the layers
+    /// that it trains by default, AdamW at 2e-4 that falls in a straight line, clipped at 1.
     pub fn new(method: Method) -> Self {
         Self {
             method,
             rank: 8,
             alpha: 16.0,
-            targets: Targets::AllLinear,
+            targets: method.technique().targets(),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
             init: Init::Kaiming,
@@ -179,9 +180,13 @@ impl Options {
         Ok(())
     }
 
-    /// The same for another method: an option that does not act with it has its default.
+    /// The same for another method: an option that does not act with it has its default, and if no
+    /// layers were named, those are trained that it trains by default.
     pub fn with_method(&self, method: Method) -> Self {
         let (mut options, default) = (Self { method, ..self.clone() }, Self::new(method));
+        if self.targets == Self::new(self.method).targets {
+            options.targets.clone_from(&default.targets);
+        }
         for MethodOption { name, copy, .. } in METHOD_OPTIONS {
             if !method.takes(name) {
                 copy(&mut options, &default);

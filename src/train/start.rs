@@ -47,8 +47,8 @@ impl Start {
         self.0.adapter()
     }
 
-    /// The method that made it; of an adapter from elsewhere the one of its kind: DoRA, rsLoRA or
-    /// LoRA.
+    /// The method that made it; of an adapter from elsewhere the one of its kind: DoRA, IA3,
+    /// rsLoRA or LoRA.
     pub fn method(&self) -> Method {
         match self.adapter().method().parse() {
             Ok(method) if fits(method, &self.adapter()) => method,
@@ -79,7 +79,9 @@ impl Start {
             return;
         }
         let adapter = self.adapter();
-        let largest = adapter.targets().find(|target| target.rank == adapter.max_rank());
+        let is_largest = |target: &LowRank<'_>| target.rank == adapter.max_rank();
+        let largest =
+            adapter.targets().find(|target| target.scaled.is_none() && is_largest(target));
         if let Some(largest) = largest {
             (options.rank, options.alpha) = (largest.rank, largest.alpha);
         }
@@ -109,7 +111,8 @@ impl Start {
         }
         let sites = (0..base.sites()).filter(|site| base.site(*site).is_some());
         let named = sites.filter(|site| ends.contains(&end(&path(*site)))).count();
-        for (target, name) in adapter.targets().zip(&chosen) {
+        let targets = adapter.targets().zip(&chosen);
+        for (target, name) in targets.filter(|(target, _)| target.scaled.is_none()) {
             let entry = |value: f32| PatternValue { pattern: name.clone(), value };
             if target.rank != options.rank {
                 options.rank_pattern.push(entry(target.rank as f32));

@@ -131,6 +131,8 @@ impl<'s> Step<'s> {
                 segments: &segment,
                 active: &[],
                 max_active: 0,
+                has_factors: false,
+                has_scales: false,
             };
             let (mut values, mut scales) = (vec![0; integers], vec![0.0; integers / GROUP]);
             let mut scratch =

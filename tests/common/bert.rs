@@ -123,6 +123,7 @@ pub fn bert_adapter_parts(
             b: Factor::F32(numbers.vec(rank * outputs, 0.3)),
             bias: Vec::new(),
             magnitude,
+            scaled: None,
         };
         builder.targets.insert(Place(site.number(config.layers)), parts);
     }

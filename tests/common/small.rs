@@ -126,6 +126,7 @@ pub fn any_adapter(
             b: Factor::F32(numbers.vec(rank * outputs, 0.3)),
             bias: Vec::new(),
             magnitude,
+            scaled: None,
         };
         builder.targets.insert(Place(site), parts);
     }

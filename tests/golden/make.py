@@ -1,7 +1,7 @@
 """Makes the golden files beside it from the real bitsandbytes, PEFT, transformers and ggml (versions: requirements.txt).
 
     python make.py all            or one part:  nf4 | llama | bnb | variants | score | bert | encoders | small | gguf | train |
-                                                lora_fa | check
+                                                lora_fa | ia3 | check
 
 README.md says what each file holds. `check` recomputes logits with numpy alone and compares. The folder smollm2/ has
 its own script. A second run with the same versions writes the same bytes."""
@@ -11,7 +11,7 @@ import sys
 
 import common  # noqa: F401  (first: it sets what torch reads when it is loaded)
 
-PARTS = ["nf4", "llama", "bnb", "variants", "score", "bert", "encoders", "small", "gguf", "train", "lora_fa", "check"]
+PARTS = ["nf4", "llama", "bnb", "variants", "score", "bert", "encoders", "small", "gguf", "train", "lora_fa", "ia3", "check"]
 
 
 def main(arguments):

@@ -37,7 +37,7 @@ def key(name):
     name = name.removeprefix("base_model.model.").removeprefix("bert.")
     if name.startswith(("classifier.modules_to_save.default.", "score.modules_to_save.default.")):
         return f"classifier|{name.rsplit('.', 1)[1]}"
-    for part, short in ((".lora_A.default.weight", "A"), (".lora_B.default.weight", "B"), (".lora_magnitude_vector.default.weight", "m")):
+    for part, short in ((".lora_A.default.weight", "A"), (".lora_B.default.weight", "B"), (".lora_magnitude_vector.default.weight", "m"), (".ia3_l.default", "l")):
         if name.endswith(part):
             return f"{name.removesuffix(part)}|{short}"
     raise ValueError(name)

@@ -27,6 +27,7 @@ warnings.simplefilter("ignore")
 GOLDEN = Path(__file__).parent.parent / "golden"
 CASES = [("tiny-llama", name) for name in ("lora", "rslora", "dora", "embed_head", "lora_bias")]
 CASES += [("tiny-zero-row", "dora"), ("tiny-llama", "score"), ("tiny-variants/qwen3", "score")]
+CASES += [("tiny-variants/qwen2", name) for name in ("ia3", "ia3-all")]
 
 
 def rounded(tensors, factors):

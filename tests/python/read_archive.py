@@ -257,10 +257,10 @@ class Fingerprint:
         for t in root["targets"]:
             self.fields(t, "site kind scaling rank inputs outputs")
             self.floats(t["alpha"])
-            self.factor(t["a"], *((t["inputs"], t["rank"]) if t["kind"] else (t["rank"], t["inputs"])))
+            self.factor(t["a"], *((t["inputs"], t["rank"]) if t["kind"] == 1 else (t["rank"], t["inputs"])))
             self.factor(t["b"], t["rank"], t["outputs"])
             for name in "bias magnitude gain".split():
-                self.vector(t[name], t["outputs"])
+                self.vector(t[name], t["inputs" if t["kind"] == 3 and name == "magnitude" else "outputs"])
         for replaced in root["replaced"]:
             self.numbers(replaced["site"])
             self.linear(replaced["linear"])

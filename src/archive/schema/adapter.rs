@@ -27,11 +27,11 @@ pub struct Factor<'a> {
 pub struct Target<'a> {
     /// The number of the layer in its base; see the model's `Site`.
     pub site: u32,
-    /// 0 linear, 1 embedding.
+    /// 0 linear, 1 embedding, 2 IA3 on the outputs of a linear layer, 3 IA3 on its inputs.
     pub kind: u8,
     /// How the scale follows from alpha and rank: 0 alpha / r, 1 alpha / √r.
     pub scaling: u8,
-    /// r.
+    /// r; 0 of kinds 2 and 3, whose factors are empty.
     pub rank: u32,
     /// Columns of W (linear) or the vocabulary (embedding).
     pub inputs: u32,
@@ -46,7 +46,7 @@ pub struct Target<'a> {
     /// The bias of B, `[outputs]`, or empty.
     #[rkyv(with = Lines)]
     pub bias: &'a [f32],
-    /// DoRA's m, `[outputs]`, or empty.
+    /// DoRA's m, `[outputs]`, or empty. Kinds 2 and 3: IA3's l, `[outputs]` or `[inputs]`.
     #[rkyv(with = Lines)]
     pub magnitude: &'a [f32],
     /// DoRA's k = m / ‖W + s·B A‖ per output row, `[outputs]`, or empty.

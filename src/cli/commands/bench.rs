@@ -284,7 +284,8 @@ fn target_bytes(target: &LowRank<'_>, model: Llama<'_>) -> u64 {
     let a = factor_bytes(&target.a);
     // Of an adapted embedding one row of A is read.
     let a = if target.is_embedding { row_bytes(a, model.config().vocab) } else { a };
-    a + factor_bytes(&target.b) + (size_of_val(target.bias) + size_of_val(target.gain)) as u64
+    let scale = if target.scaled.is_some() { target.magnitude } else { target.gain };
+    a + factor_bytes(&target.b) + (size_of_val(target.bias) + size_of_val(scale)) as u64
 }
 
 fn factor_bytes(factor: &Factor<'_>) -> u64 {

@@ -201,7 +201,7 @@ fn adapter(adapter: &Adapter<'_>) -> Value {
     json!({
         "name": adapter.name(), "method": adapter.method(), "base_fingerprint": adapter.base().to_string(),
         "base_kind": adapter.base_root().to_string(), "targets": adapter.targets().len(), "max_rank": adapter.max_rank(),
-        "dora": adapter.is_dora(), "labels": adapter.classifier().map(|classifier| classifier.labels().collect::<Vec<_>>()),
+        "dora": adapter.is_dora(), "ia3": adapter.is_ia3(), "labels": adapter.classifier().map(|classifier| classifier.labels().collect::<Vec<_>>()),
         "pooler": adapter.pooler().is_some(),
         "parameters": adapter.targets().map(|t| t.rank * (t.inputs + t.outputs) + t.bias.len() + t.magnitude.len()).sum::<usize>(),
         "facts": facts,

@@ -34,9 +34,9 @@ pub(crate) struct TrainOptions {
     alpha: Option<f32>,
     #[arg(help_heading = "Method")]
     /// Which layers: all-linear, names separated by commas (q_proj,v_proj), or a regular
-    /// expression for whole module paths
-    #[arg(long, default_value = "all-linear", value_name = "NAMES|REGEX")]
-    target_modules: String,
+    /// expression for whole module paths [default: all-linear; ia3: as PEFT]
+    #[arg(long, value_name = "NAMES|REGEX")]
+    target_modules: Option<String>,
     #[arg(help_heading = "Method")]
     /// Another rank for layers whose path ends in PATTERN; may be repeated
     #[arg(long, value_name = "PATTERN=R")]
@@ -151,7 +151,7 @@ impl TrainOptions {
         Ok(Options {
             rank: self.rank,
             alpha: self.alpha.unwrap_or(2.0 * self.rank as f32),
-            targets: Targets::parse(&self.target_modules),
+            targets: self.target_modules.as_deref().map_or(options.targets, Targets::parse),
             rank_pattern: patterns("rank-pattern", &self.rank_pattern)?,
             alpha_pattern: patterns("alpha-pattern", &self.alpha_pattern)?,
             init: self.init.into(),
@@ -230,7 +230,7 @@ impl TrainOptions {
                 "rank, alpha",
                 format!("{}, {}", self.rank, self.alpha.unwrap_or(2.0 * self.rank as f32)),
             ),
-            ("layers", self.target_modules.clone()),
+            ("layers", self.target_modules.clone().unwrap_or_else(|| "the methods' own".into())),
             (
                 "learning rate",
                 format!(

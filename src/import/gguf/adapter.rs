@@ -74,6 +74,7 @@ pub fn import_gguf_adapter(
             b: Numbers::F32(target.b),
             bias: Vec::new(),
             magnitude: Vec::new(),
+            scaled: None,
         };
         builder.targets.insert(Place(target.site.number(base.config().layers)), parts);
     }

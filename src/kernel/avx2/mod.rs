@@ -19,7 +19,7 @@ pub(super) mod vector;
 use super::fast::Weights;
 use super::form::Form;
 use super::scales::INT8_GROUP;
-use super::{Input, Kernels, LayerNorm, Quantized};
+use super::{Input, Kernels, LayerNorm, Quantized, scalar};
 use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
 
@@ -35,6 +35,7 @@ pub(super) static AVX2: Kernels = Kernels {
     axpy: vector::axpy,
     axpy_f16: vector::axpy_f16,
     axpy_i8: vector::axpy_i8,
+    scale,
     to_f16: vector::to_f16,
     rms_norm: vector::rms_norm,
     softmax: Some(exp::softmax),
@@ -56,11 +57,17 @@ pub(super) static AVX2: Kernels = Kernels {
 
 /// The portable loops, compiled with these registers.
 #[target_feature(enable = "avx2")]
+pub(super) fn scale(l: &[f32], w: f32, x: &mut [f32]) {
+    scalar::scale(l, w, x);
+}
+
+/// As [`scale`].
+#[target_feature(enable = "avx2")]
 fn layer_norm(norm: &LayerNorm<'_>, x: &mut [f32]) {
     norm.forward(x);
 }
 
-/// As [`layer_norm`].
+/// As [`scale`].
 #[cfg(feature = "train")]
 #[target_feature(enable = "avx2")]
 fn layer_norm_back(norm: &LayerNorm<'_>, x: &[f32], d: &mut [f32]) {

@@ -33,6 +33,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     axpy: vector::axpy,
     axpy_f16: vector::axpy_f16,
     axpy_i8: vector::axpy_i8,
+    scale: avx2::scale,
     to_f16: vector::to_f16,
     rms_norm: vector::rms_norm,
     softmax: Some(exp::softmax),

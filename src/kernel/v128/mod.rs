@@ -112,6 +112,7 @@ const fn table<S: Simd>(name: &'static str) -> Kernels {
         axpy: vector::axpy::<S>,
         axpy_f16: vector::axpy_f16::<S>,
         axpy_i8: vector::axpy_i8::<S>,
+        scale: scalar::scale,
         to_f16: vector::to_f16::<S>,
         rms_norm: vector::rms_norm::<S>,
         softmax: Some(exp::softmax::<S>),

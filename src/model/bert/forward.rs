@@ -74,14 +74,14 @@ pub(crate) fn encode(
         linear::forward(pass, x, &mut [layer.q.to(q), layer.k.to(k), layer.v.to(v)], scratch);
         let inputs = Inputs { q, k, v };
         attend_bidirectional(pass, shape(c), inputs, buffers.attention, attended);
-        layer.o.forward(pass, attended, added, scratch);
+        layer.o.forward_own(pass, attended, added, scratch);
         pass.kernels.axpy(1.0, added, x);
         pass.kernels.layer_norm(&layer.attention_norm, x);
 
         // x ← norm(x + Down · gelu(Up x))
         layer.up.forward(pass, x, hidden, scratch);
         activate(pass, c.activation, hidden);
-        layer.down.forward(pass, hidden, added, scratch);
+        layer.down.forward_own(pass, hidden, added, scratch);
         pass.kernels.axpy(1.0, added, x);
         pass.kernels.layer_norm(&layer.output_norm, x);
     }

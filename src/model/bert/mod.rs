@@ -136,6 +136,11 @@ impl Family for ArchivedBert<'static> {
         }
     }
 
+    fn owns_inputs(config: &Config, site: u32) -> bool {
+        let site = Site::from_number(site, config.layers);
+        matches!(site, Some(Site::O(_) | Site::Down(_)))
+    }
+
     fn vector(&self, config: &Config, number: u32) -> Option<VectorPlace<'_>> {
         let norm = match number as usize / 2 {
             0 => &self.embedding_norm,

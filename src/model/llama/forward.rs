@@ -5,13 +5,14 @@
 //! of one sequence, a decoding step one row of each; the code is the same.
 
 use super::{Config, Layer, Llama, Site};
-use crate::adapter::Handle;
+use crate::adapter::{Handle, Scaled};
 use crate::kernel::Kernels;
 use crate::nn::inner::SIDE_BY_SIDE;
 use crate::nn::{
     Cache, Embedding, Engine, Heads, KvFormat, Linear, Pass, Scratch, Segment, Size, angles,
     attend, linear, room, rotate,
 };
+use crate::tensor::columns::Columns;
 use crate::tensor::math;
 use crate::tensor::workspace::{Pointers, times, workspace};
 
@@ -116,16 +117,16 @@ pub(crate) fn blocks(
         heads.store_values(pass, positions, v, values);
         attend(pass, &heads, positions, q, keys, values, attended);
         if !value_bias.is_empty() {
-            add_value_bias(pass, c, value_bias, attended);
+            add_value_bias(pass, c, (&layer.v, value_bias), v, attended);
         }
-        layer.o.forward(pass, attended, normed, scratch);
+        layer.o.forward_own(pass, attended, normed, scratch);
         pass.kernels.axpy(1.0, normed, x);
 
         // x ← x + Down · (silu(Gate n) ⊙ Up n), n = norm(x)
         norm_rows(pass.kernels, x, layer.feed_forward_norm, c.norm_epsilon, normed);
         linear::forward(pass, normed, &mut [layer.gate.to(gate), layer.up.to(up)], scratch);
         pass.kernels.silu_mul(gate, up);
-        layer.down.forward(pass, gate, normed, scratch);
+        layer.down.forward_own(pass, gate, normed, scratch);
         pass.kernels.axpy(1.0, normed, x);
     }
 }
@@ -154,11 +155,20 @@ fn scale_keys(
     scale_pairs(k, head, 1, factors, true);
 }
 
-/// Adds b to what attention gathered of values without it.
-fn add_value_bias(pass: &Pass<'_, '_>, c: &Config, bias: &[f32], attended: &mut [f32]) {
+/// Adds b, as the rows' adapters scale it, to what attention gathered of values without it; `rows`,
+/// `[rows, kv_heads · head_dim]`, is scratch.
+fn add_value_bias(
+    pass: &Pass<'_, '_>,
+    c: &Config,
+    (layer, bias): (&Linear<'_>, &[f32]),
+    rows: &mut [f32],
+    attended: &mut [f32],
+) {
     let (head, group) = (c.head_dim, c.heads / c.kv_heads);
+    rows.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
+    layer.scale(pass, Scaled::Output, &mut Columns::of(rows, bias.len()));
     for (i, out) in attended.chunks_exact_mut(head).enumerate() {
-        pass.kernels.axpy(1.0, &bias[i % c.heads / group * head..][..head], out);
+        pass.kernels.axpy(1.0, &rows[i / group * head..][..head], out);
     }
 }
 

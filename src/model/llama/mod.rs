@@ -123,6 +123,11 @@ impl Family for ArchivedLlama<'static> {
         }
     }
 
+    fn owns_inputs(config: &Config, site: u32) -> bool {
+        let site = Site::from_number(site, config.layers);
+        matches!(site, Some(Site::O(_) | Site::Down(_)))
+    }
+
     fn vector(&self, config: &Config, number: u32) -> Option<VectorPlace<'_>> {
         let vector = Vector::from_number(number, config.layers)?;
         let Some(layer) = self.layers.get().get(number as usize / Vector::PER_LAYER) else {

@@ -34,7 +34,7 @@ pub(super) struct Dora;
 
 impl Technique for Dora {
     fn continues(&self, adapter: &Adapter<'_>) -> bool {
-        adapter.is_dora()
+        adapter.is_dora() && !adapter.is_ia3()
     }
 
     fn parametrize(&mut self, layer: &Layer<'_>, plan: &mut Plan) -> Parametrized {

@@ -47,7 +47,8 @@ impl Technique for QLora {
 
 /// Is it an adapter of factors alone, whose scale is alpha / √r (`stabilized`) or alpha / r?
 pub(super) fn is_lora(adapter: &Adapter<'_>, stabilized: bool) -> bool {
-    !adapter.is_dora() && adapter.targets().any(|target| target.rank_stabilized) == stabilized
+    let kind = !adapter.is_dora() && !adapter.is_ia3();
+    kind && adapter.targets().any(|target| target.rank_stabilized) == stabilized
 }
 
 /// Low-rank factors of one layer: `ΔW = s·B·A`. An embedding's A is kept transposed, `[vocab, r]`,
@@ -264,6 +265,7 @@ impl Parametrization for Factors {
             b: Numbers::F32(values[self.rows(&self.b, rank)].to_vec()),
             bias: Vec::new(),
             magnitude: Vec::new(),
+            scaled: None,
         })
     }
 }

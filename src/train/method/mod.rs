@@ -10,11 +10,13 @@
 //! | `dylora` | `dylora` | the rank is drawn anew every step |
 //! | `lora-fa` | `lora_fa` | A is frozen |
 //! | `dora` | `dora` | a trained magnitude per output row |
+//! | `ia3` | `ia3` | a trained vector that scales outputs or inputs, no factors |
 //! | `full` | `full` | the weights themselves are trained |
 
 mod dora;
 mod dylora;
 mod full;
+mod ia3;
 mod lora;
 mod lora_fa;
 mod lora_plus;
@@ -28,7 +30,7 @@ use super::TrainError;
 use super::device::Floats;
 use super::device::Machine;
 use super::optimizer::Optimizer;
-use super::options::Options;
+use super::options::{Options, Targets};
 use super::plan::{Plan, Tensor};
 use super::step::Step;
 use crate::adapter::{Adapter, LowRank, TargetParts};
@@ -47,6 +49,8 @@ pub enum Part {
     B,
     /// DoRA's m, `[out]`.
     Magnitude,
+    /// IA3's l, `[out]` or `[in]`.
+    Scale,
     /// A whole weight, `[out, in]`.
     Weight,
     /// A bias, `[out]`.
@@ -66,6 +70,7 @@ impl Part {
             Self::A => "A",
             Self::B => "B",
             Self::Magnitude => "magnitude",
+            Self::Scale => "scale",
             Self::Weight | Self::ClassifierWeight => "weight",
             Self::Bias | Self::ClassifierBias => "bias",
             Self::Vector => "vector",
@@ -192,6 +197,11 @@ pub(crate) trait Technique: Send + Sync {
     /// method are not asked about.
     fn takes(&self, option: &str) -> bool {
         lora::OPTIONS.contains(&option)
+    }
+
+    /// The layers that it trains unless others are named.
+    fn targets(&self) -> Targets {
+        Targets::AllLinear
     }
 
     /// Refuses numbers of its own options.
@@ -325,6 +335,9 @@ methods! {
     /// DoRA (arXiv 2402.09353).
     Dora, "dora", dora::Dora,
     "A trained magnitude for each output row, and LoRA for the direction";
+    /// IA3 (arXiv 2205.05638).
+    Ia3, "ia3", ia3::Ia3,
+    "A vector scales keys, values and feed-forward inputs: least to store";
     /// Full fine-tuning of a float base; the result is a base.
     Full, "full", full::Full,
     "The weights of a float base themselves; a base is written";
