@@ -116,6 +116,12 @@ impl<'a> Part<'a> {
         &self.x.values.as_chunks::<GROUP>().0[i * self.per_row + self.first..][..self.groups]
     }
 
+    /// The first group of row `r` of `rows`, of their last one if there is none, in the matrix.
+    #[inline(always)]
+    pub(super) fn group(&self, rows: &Range<usize>, r: usize) -> usize {
+        (rows.start + r).min(rows.end - 1) * self.per_row + self.first
+    }
+
     /// The scales of vector `i`.
     pub(super) fn scales(&self, i: usize) -> &'a [f32] {
         &self.x.scales[i * self.per_row + self.first..][..self.groups]

@@ -2,6 +2,8 @@
 //! takes arrays of the size it touches.
 
 use core::arch::x86_64::*;
+use core::array;
+use core::marker::PhantomData;
 
 use crate::kernel::avx2::lanes;
 
@@ -88,6 +90,82 @@ pub(super) fn load_integers(x: &[i8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }
 
+/// Sixteen rows that are read side by side, in blocks of N bytes.
+pub(super) struct Rows<'a, const N: usize> {
+    first: [*const u8; 16],
+    blocks: usize,
+    rows: PhantomData<&'a [u8]>,
+}
+
+impl<'a, const N: usize> Rows<'a, N> {
+    /// `blocks` blocks of each row.
+    ///
+    /// # Panics
+    /// If a row has fewer.
+    #[inline]
+    pub(super) fn new<T: bytemuck::Pod>(blocks: usize, row: impl Fn(usize) -> &'a [T]) -> Self {
+        let first = array::from_fn(|r| {
+            let row: &[u8] = bytemuck::cast_slice(row(r));
+            row[..blocks * N].as_ptr()
+        });
+        Self { first, blocks, rows: PhantomData }
+    }
+
+    /// A block of every row.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    #[inline]
+    pub(super) fn block(&self, block: usize) -> Block<'_, N> {
+        assert!(block < self.blocks);
+        Block { first: &self.first, at: block * N }
+    }
+}
+
+/// A block of every row of [`Rows`].
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a, const N: usize> {
+    first: &'a [*const u8; 16],
+    at: usize,
+}
+
+impl<const N: usize> Block<'_, N> {
+    /// 32 bytes of row `r`, from `from` on.
+    ///
+    /// # Panics
+    /// If there is no such row, or the block ends before them.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx2")]
+    pub(super) fn load(self, r: usize, from: usize) -> __m256i {
+        assert!(from + 32 <= N);
+        // SAFETY: the line above; `Rows` has seen all blocks of the row.
+        unsafe { _mm256_loadu_si256(self.first[r].add(self.at + from).cast()) }
+    }
+}
+
+/// `sum + q · p` by words of four bytes, those of q without sign, p the four from byte AT on, for
+/// all lanes. Written out, since compilers put the sums of a vector one behind the other, each
+/// waiting for the one before, and take four bytes through a register of another kind.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) fn dot<const AT: usize>(sum: __m512i, q: __m512i, p: &[i8; 64]) -> __m512i {
+    const { assert!(AT + 4 <= 64) };
+    let mut sum = sum;
+    // SAFETY: reads four bytes of the array, checked in the line above; nothing else but `sum`
+    // changes.
+    unsafe {
+        core::arch::asm!(
+            "vpdpbusd {sum}, {q}, dword ptr [{p} + {at}]{{1to16}}",
+            sum = inout(zmm_reg) sum,
+            q = in(zmm_reg) q,
+            p = in(reg) p.as_ptr(),
+            at = const AT,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    sum
+}
+
 /// Sixteen floats back to memory.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -126,13 +204,6 @@ pub(super) fn load_words(x: &[i32; 16]) -> __m512i {
 pub(super) fn store_words(out: &mut [i32; 16], v: __m512i) {
     // SAFETY: the array is 64 writable bytes; the store needs no alignment.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
-}
-
-/// Four signed bytes, sixteen times.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn broadcast(x: &[i8; 4]) -> __m512i {
-    _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)))
 }
 
 /// Sixteen bytes, each widened to 32 bits.

@@ -53,7 +53,7 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
 };
 
 /// Vectors from which packing a panel pays.
-const PANEL: usize = 3;
+const PANEL: usize = 1;
 
 /// Rows of a matrix from which an exact product packs panels, all of whose lanes are filled. How
 /// many vectors there are, beyond one, does not decide: a vector's products do not depend on those

@@ -14,9 +14,9 @@ use core::arch::x86_64::*;
 use core::ops::Range;
 
 use super::lanes;
-use super::offset::{correct, offset};
-use super::scales::expand;
-use crate::kernel::avx2::lanes::{load_bytes, load_codebook, load_integers};
+use super::offset::{INT8_OFFSET, correct, offset};
+use super::scales;
+use crate::kernel::avx2::lanes::{load, load_codebook};
 use crate::kernel::fast::{INTEGERS, UNIT, Weights};
 use crate::kernel::walk::Part;
 use crate::kernel::{GROUP, Quantized};
@@ -28,18 +28,27 @@ const ROWS: usize = 16;
 /// Groups of a panel at most: its integers, 12 KB, stay in the first-level cache.
 const SPAN: usize = 12;
 
-/// Vectors that pass over all panels of a column range before the next range: their part of it, 64 ·
-/// 12 groups · 64 bytes = 48 KB, stays in the second-level cache. A multiple of [`STRIP`].
+/// Groups of rows that are walked before the next ones: their scales are read together.
+const PART: usize = 2 * SPAN;
+
+/// Vectors that pass over all panels of a part before the next part: their share of it, 64 · 24
+/// groups · 64 bytes = 96 KB, stays in the second-level cache. A multiple of [`STRIP`].
 const BATCH: usize = 64;
 
 /// Vectors at a time at most: eight integer and eight float sums leave registers for weights and
 /// scales.
 const STRIP: usize = 8;
 
+/// Vectors up to which weights are not packed.
+const FEW: usize = 4;
+
 /// Packed weights of 16 rows: per group 16 registers of 4 columns each, and the scale of every row.
+#[repr(align(64))]
 struct Panel {
     integers: [[[i32; ROWS]; GROUP / 4]; SPAN],
-    scales: [[f32; ROWS]; SPAN],
+    scales: [[f32; ROWS]; PART],
+    /// The scales row by row, and room to read eight at a time.
+    flat: [f32; ROWS * PART + 8],
 }
 
 /// The integers of NF4's codes, made unsigned.
@@ -62,6 +71,13 @@ impl Decoder {
     fn look_up(self, codes: __m512i) -> __m512i {
         _mm512_shuffle_epi8(self.codebook, _mm512_and_si512(codes, _mm512_set1_epi8(15)))
     }
+
+    /// The integers of the low or the high four bits of each byte.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn half(self, codes: __m512i, half: usize) -> __m512i {
+        self.look_up(if half == 0 { codes } else { _mm512_srli_epi16::<4>(codes) })
+    }
 }
 
 /// y = W x for the rows that `y` owns and all vectors.
@@ -69,27 +85,132 @@ impl Decoder {
 pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
     let decoder = Decoder::new();
     let per_row = cols / GROUP;
-    let mut panel = Panel { integers: [[[0; ROWS]; GROUP / 4]; SPAN], scales: [[0.0; ROWS]; SPAN] };
-    let mut starts = [[0; SPAN]; BATCH];
+    let mut panel = Panel {
+        integers: [[[0; ROWS]; GROUP / 4]; SPAN],
+        scales: [[0.0; ROWS]; PART],
+        flat: [0.0; ROWS * PART + 8],
+    };
+    let mut starts = [[0; PART]; BATCH];
     for batch in (0..y.rows()).step_by(BATCH) {
         let batch = batch..y.rows().min(batch + BATCH);
-        for first in (0..per_row).step_by(SPAN) {
-            let part = Part { x: *x, per_row, first, groups: SPAN.min(per_row - first) };
+        for first in (0..per_row).step_by(PART) {
+            let part = Part { x: *x, per_row, first, groups: PART.min(per_row - first) };
             for (i, starts) in batch.clone().zip(&mut starts) {
                 correct(offset(weights), part.integers(i), starts);
             }
-            for row in y.range().step_by(ROWS) {
-                let rows = row..y.range().end.min(row + ROWS);
-                panel.pack(&decoder, weights, &rows, &part);
-                panel.multiply(&part, batch.clone(), &starts, rows, y);
+            let starts = &starts[..batch.len()];
+            match batch.len() {
+                1 => direct::<1>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
+                2 => direct::<2>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
+                3 => direct::<3>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
+                4 => direct::<4>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
+                _ => packed(&decoder, weights, &part, batch.clone(), starts, &mut panel, y),
             }
         }
     }
 }
 
+/// The rows of a panel, and of those that y owns.
+struct Place {
+    rows: Range<usize>,
+    /// Where they begin in y's rows.
+    start: usize,
+}
+
+/// The rows that `y` owns, sixteen at a time.
+fn places(y: &Columns<'_>) -> impl Iterator<Item = Place> + use<> {
+    let all = y.range();
+    all.clone().step_by(ROWS).map(move |row| Place {
+        rows: row..all.end.min(row + ROWS),
+        start: row - all.start,
+    })
+}
+
+/// Packs panels and multiplies them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn packed(
+    decoder: &Decoder,
+    weights: &Weights<'_>,
+    part: &Part<'_>,
+    batch: Range<usize>,
+    starts: &[[i32; PART]],
+    panel: &mut Panel,
+    y: &mut Columns<'_>,
+) {
+    for place in places(y) {
+        panel.expand(weights, &place.rows, part);
+        for first in (0..part.groups).step_by(SPAN) {
+            let groups = first..part.groups.min(first + SPAN);
+            panel.pack(decoder, weights, &place.rows, part, &groups);
+            let mut done = 0;
+            while done < batch.len() {
+                let left = batch.len() - done;
+                let (i, starts) = (batch.start + done, &starts[done..]);
+                let groups = groups.clone();
+                done += match left.div_ceil(left.div_ceil(STRIP)) {
+                    1 => panel.strip(&Strip::<1>::new(part, groups, i, starts), &place, y),
+                    2 => panel.strip(&Strip::<2>::new(part, groups, i, starts), &place, y),
+                    3 => panel.strip(&Strip::<3>::new(part, groups, i, starts), &place, y),
+                    4 => panel.strip(&Strip::<4>::new(part, groups, i, starts), &place, y),
+                    5 => panel.strip(&Strip::<5>::new(part, groups, i, starts), &place, y),
+                    6 => panel.strip(&Strip::<6>::new(part, groups, i, starts), &place, y),
+                    7 => panel.strip(&Strip::<7>::new(part, groups, i, starts), &place, y),
+                    _ => panel.strip(&Strip::<8>::new(part, groups, i, starts), &place, y),
+                };
+            }
+        }
+    }
+}
+
+/// Multiplies weights with V vectors, from `i` on, while they are in registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn direct<const V: usize>(
+    decoder: &Decoder,
+    weights: &Weights<'_>,
+    part: &Part<'_>,
+    i: usize,
+    starts: &[[i32; PART]],
+    panel: &mut Panel,
+    y: &mut Columns<'_>,
+) {
+    let strip = Strip::<V>::new(part, 0..part.groups, i, starts);
+    for place in places(y) {
+        panel.expand(weights, &place.rows, part);
+        let mut total = strip.totals(&place, y);
+        let first = |r: usize| part.group(&place.rows, r);
+        match weights {
+            Weights::Nf4(nf4) => {
+                let codes = lanes::Rows::<32>::new(part.groups, |r| &nf4.codes[32 * first(r)..]);
+                for (g, s) in panel.scales[..part.groups].iter().enumerate() {
+                    let codes = {
+                        let codes = codes.block(g);
+                        transpose(|r| codes.load(r, 0))
+                    };
+                    strip.group(g, s, &mut total, |k| decoder.half(codes[k % 8], k / 8));
+                }
+            }
+            Weights::Int8(int8) => {
+                let values = lanes::Rows::<64>::new(part.groups, |r| &int8.values[64 * first(r)..]);
+                let offset = _mm512_set1_epi8(INT8_OFFSET);
+                for (g, s) in panel.scales[..part.groups].iter().enumerate() {
+                    let values = values.block(g);
+                    let low = transpose(|r| values.load(r, 0));
+                    let high = transpose(|r| values.load(r, 32));
+                    strip.group(g, s, &mut total, |k| {
+                        _mm512_xor_si512(if k < 8 { low[k % 8] } else { high[k % 8] }, offset)
+                    });
+                }
+            }
+        }
+        strip.put(&total, &place, y);
+    }
+}
+
 impl Panel {
-    /// Packs the groups of `part` of rows `rows`; fewer than 16 rows leave the last one in the
+    /// Packs groups `groups` of `part` of rows `rows`; fewer than 16 rows leave the last one in the
     /// other lanes.
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
     fn pack(
         &mut self,
@@ -97,112 +218,208 @@ impl Panel {
         weights: &Weights<'_>,
         rows: &Range<usize>,
         part: &Part<'_>,
+        groups: &Range<usize>,
     ) {
-        let first = |r: usize| (rows.start + r).min(rows.end - 1) * part.per_row + part.first;
-        for g in 0..part.groups {
-            let (low, high) = self.integers[g].split_at_mut(GROUP / 8);
-            match weights {
-                Weights::Nf4(nf4) => {
-                    let codes = nf4.codes.as_chunks::<32>().0;
-                    let columns = transpose(|r| load_bytes(&codes[first(r) + g]));
-                    for ((low, high), codes) in low.iter_mut().zip(high).zip(columns) {
-                        lanes::store_words(low, decoder.look_up(codes));
-                        lanes::store_words(high, decoder.look_up(_mm512_srli_epi16::<4>(codes)));
+        let first = |r: usize| part.group(rows, r) + groups.start;
+        let panel = &mut self.integers[..groups.len()];
+        match weights {
+            Weights::Nf4(nf4) => {
+                let rows = lanes::Rows::<32>::new(panel.len(), |r| &nf4.codes[32 * first(r)..]);
+                for (g, out) in panel.iter_mut().enumerate() {
+                    let block = rows.block(g);
+                    let columns = transpose(|r| block.load(r, 0));
+                    for (c, codes) in columns.into_iter().enumerate() {
+                        lanes::store_words(&mut out[c], decoder.look_up(codes));
+                        let high = _mm512_srli_epi16::<4>(codes);
+                        lanes::store_words(&mut out[8 + c], decoder.look_up(high));
                     }
                 }
-                Weights::Int8(int8) => {
-                    let halves = int8.values.as_chunks::<GROUP>().0;
-                    for (half, out) in [low, high].into_iter().enumerate() {
-                        let columns = transpose(|r| load_integers(&halves[first(r) + g])[half]);
-                        out.iter_mut().zip(columns).for_each(|(out, q)| {
-                            lanes::store_words(out, _mm512_xor_si512(q, _mm512_set1_epi8(-128)))
-                        });
+            }
+            Weights::Int8(int8) => {
+                let rows = lanes::Rows::<64>::new(panel.len(), |r| &int8.values[64 * first(r)..]);
+                for (g, out) in panel.iter_mut().enumerate() {
+                    let block = rows.block(g);
+                    for half in 0..2 {
+                        let columns = transpose(|r| block.load(r, 32 * half));
+                        for (c, q) in columns.into_iter().enumerate() {
+                            let q = _mm512_xor_si512(q, _mm512_set1_epi8(INT8_OFFSET));
+                            lanes::store_words(&mut out[8 * half + c], q);
+                        }
                     }
                 }
             }
         }
-        for r in 0..rows.len() {
-            let mut scale = [0.0; SPAN];
-            expand(weights, first(r), &mut scale[..part.groups]);
-            self.scales
-                .iter_mut()
-                .zip(scale)
-                .for_each(|(scales, scale)| scales[r] = scale * weights.unit());
+    }
+
+    /// The scales of the groups of `part` of rows `rows`, which change places with the rows.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
+    fn expand(&mut self, weights: &Weights<'_>, rows: &Range<usize>, part: &Part<'_>) {
+        let (groups, first) = (part.groups, rows.start * part.per_row + part.first);
+        let flat = &mut self.flat[..rows.len() * groups];
+        if groups == part.per_row {
+            scales::scaled(weights, first, flat);
+        } else {
+            for (r, flat) in flat.chunks_mut(groups).enumerate() {
+                scales::scaled(weights, first + r * part.per_row, flat);
+            }
+        }
+        for (i, scales) in self.scales.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            if 8 * i < groups {
+                let columns = transpose(|r| {
+                    let eight = self.flat[r * groups + 8 * i..].first_chunk();
+                    eight.map_or(_mm256_setzero_si256(), |eight| _mm256_castps_si256(load(eight)))
+                });
+                for (scales, column) in scales.iter_mut().zip(columns) {
+                    lanes::store(scales, _mm512_castsi512_ps(column));
+                }
+            }
         }
     }
 
-    /// The panel against the vectors `batch`, in strips of nearly equal width.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-    fn multiply(
-        &self,
-        part: &Part<'_>,
-        batch: Range<usize>,
-        starts: &[[i32; SPAN]; BATCH],
-        rows: Range<usize>,
-        y: &mut Columns<'_>,
-    ) {
-        let mut done = 0;
-        while done < batch.len() {
-            let left = batch.len() - done;
-            let (i, starts) = (batch.start + done, &starts[done..]);
-            done += match left.div_ceil(left.div_ceil(STRIP)) {
-                1 => self.strip::<1>(part, i, starts, &rows, y),
-                2 => self.strip::<2>(part, i, starts, &rows, y),
-                3 => self.strip::<3>(part, i, starts, &rows, y),
-                4 => self.strip::<4>(part, i, starts, &rows, y),
-                5 => self.strip::<5>(part, i, starts, &rows, y),
-                6 => self.strip::<6>(part, i, starts, &rows, y),
-                7 => self.strip::<7>(part, i, starts, &rows, y),
-                _ => self.strip::<8>(part, i, starts, &rows, y),
-            };
-        }
-    }
-
-    /// The panel against vectors `i .. i + V`, put into `y` or added to it; returns V.
+    /// The panel against the vectors of `strip`; returns how many they are.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
     fn strip<const V: usize>(
         &self,
-        part: &Part<'_>,
-        i: usize,
-        starts: &[[i32; SPAN]],
-        rows: &Range<usize>,
+        strip: &Strip<'_, V>,
+        place: &Place,
         y: &mut Columns<'_>,
     ) -> usize {
-        let mut integers: [&[[i8; GROUP]]; V] = [&[]; V];
-        let mut scales: [&[f32]; V] = [&[]; V];
-        for v in 0..V {
-            (integers[v], scales[v]) = (part.integers(i + v), part.scales(i + v));
+        let mut total = strip.totals(place, y);
+        let groups = self.integers.iter().zip(&self.scales[strip.first..]).take(strip.len);
+        for (g, (weights, s)) in groups.enumerate() {
+            strip.group(g, s, &mut total, |k| lanes::load_words(&weights[k]));
         }
-        let mut total = [_mm512_setzero_ps(); V];
-        for (g, (weights, s)) in
-            self.integers.iter().zip(&self.scales).take(part.groups).enumerate()
-        {
-            let mut sum = [_mm512_setzero_si512(); V];
-            for v in 0..V {
-                sum[v] = _mm512_set1_epi32(starts[v][g]);
-            }
-            for (k, q) in weights.iter().enumerate() {
-                let q = lanes::load_words(q);
-                for v in 0..V {
-                    sum[v] = _mm512_dpbusd_epi32(
-                        sum[v],
-                        q,
-                        lanes::broadcast(&integers[v][g].as_chunks::<4>().0[k]),
-                    );
-                }
-            }
-            let s = lanes::load(s);
-            for v in 0..V {
-                let scale = _mm512_mul_ps(s, _mm512_set1_ps(scales[v][g]));
-                total[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[v]), scale, total[v]);
-            }
-        }
-        let start = rows.start - y.range().start;
-        for (v, &total) in total.iter().enumerate() {
-            lanes::put(&mut y.row(i + v)[start..][..rows.len()], total, part.first > 0);
-        }
+        strip.put(&total, place, y);
         V
+    }
+}
+
+/// Some groups of V vectors.
+struct Strip<'a, const V: usize> {
+    /// The number of the first vector.
+    i: usize,
+    /// The first group, counted in its part.
+    first: usize,
+    len: usize,
+    /// Are these the first groups of a row?
+    new: bool,
+    integers: [&'a [[i8; GROUP]]; V],
+    scales: [&'a [f32]; V],
+    starts: [&'a [i32]; V],
+}
+
+impl<'a, const V: usize> Strip<'a, V> {
+    /// Groups `groups` of `part` of vectors `i ..`, whose sums begin with `starts`.
+    #[inline]
+    fn new(part: &Part<'a>, groups: Range<usize>, i: usize, starts: &'a [[i32; PART]]) -> Self {
+        let mut strip = Self {
+            i,
+            first: groups.start,
+            len: groups.len(),
+            new: part.first + groups.start == 0,
+            integers: [&[]; V],
+            scales: [&[]; V],
+            starts: [&[]; V],
+        };
+        for v in 0..V {
+            strip.integers[v] = &part.integers(i + v)[groups.clone()];
+            strip.scales[v] = &part.scales(i + v)[groups.clone()];
+            strip.starts[v] = &starts[v][groups.clone()];
+        }
+        strip
+    }
+
+    /// The sums so far.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn totals(&self, place: &Place, y: &mut Columns<'_>) -> [__m512; V] {
+        let mut total = [_mm512_setzero_ps(); V];
+        if !self.new {
+            for (v, total) in total.iter_mut().enumerate() {
+                let y = &y.row(self.i + v)[place.start..][..place.rows.len()];
+                *total = lanes::load_some(y);
+            }
+        }
+        total
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn put(&self, total: &[__m512; V], place: &Place, y: &mut Columns<'_>) {
+        for (v, &total) in total.iter().enumerate() {
+            let y = &mut y.row(self.i + v)[place.start..][..place.rows.len()];
+            lanes::put(y, total, false);
+        }
+    }
+
+    /// What the sums of group `g` begin with.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn starts(&self, g: usize) -> [__m512i; V] {
+        let mut sum = [_mm512_setzero_si512(); V];
+        for v in 0..V {
+            sum[v] = _mm512_set1_epi32(self.starts[v][g]);
+        }
+        sum
+    }
+
+    /// Adds group `g` of weights `q(0) .. q(15)`, each read once.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vnni,fma")]
+    fn group(
+        &self,
+        g: usize,
+        scales: &[f32; ROWS],
+        total: &mut [__m512; V],
+        q: impl Fn(usize) -> __m512i,
+    ) {
+        let (mut sum, mut other) = (self.starts(g), [_mm512_setzero_si512(); V]);
+        let mut p = [&[0; GROUP]; V];
+        for v in 0..V {
+            p[v] = &self.integers[v][g];
+        }
+        macro_rules! steps {
+            ($($k:literal)*) => {$(
+                let (low, high) = (q($k), q(8 + $k));
+                for v in 0..V {
+                    sum[v] = lanes::dot::<{ 4 * $k }>(sum[v], low, p[v]);
+                }
+                for v in 0..V {
+                    // Few sums would wait for themselves.
+                    if V <= FEW {
+                        other[v] = lanes::dot::<{ 32 + 4 * $k }>(other[v], high, p[v]);
+                    } else {
+                        sum[v] = lanes::dot::<{ 32 + 4 * $k }>(sum[v], high, p[v]);
+                    }
+                }
+            )*};
+        }
+        steps!(0 1 2 3 4 5 6 7);
+        if V <= FEW {
+            for v in 0..V {
+                sum[v] = _mm512_add_epi32(sum[v], other[v]);
+            }
+        }
+        self.add(g, scales, sum, total);
+    }
+
+    /// Adds the sums of group `g`, times the scales.
+    #[inline]
+    #[target_feature(enable = "avx512f,fma")]
+    fn add(
+        &self,
+        g: usize,
+        scales: &[f32; ROWS],
+        sum: [__m512i; V],
+        total: &mut [__m512; V],
+    ) {
+        let s = lanes::load(scales);
+        for v in 0..V {
+            let scale = _mm512_mul_ps(s, _mm512_set1_ps(self.scales[v][g]));
+            total[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[v]), scale, total[v]);
+        }
     }
 }
 

@@ -178,6 +178,62 @@ fn lines(codes: &[u8], nested: f32, offset: f32, ts: &Period, phase: usize, out:
     }
 }
 
+/// `s` of groups `first ..`: scales times the unit.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
+pub(super) fn scaled(weights: &Weights<'_>, first: usize, out: &mut [f32]) {
+    let unit = weights.unit();
+    match weights {
+        Weights::Nf4(Nf4 {
+            scales: Scales::Double { codes, nested, offset },
+            block: NF4_GROUP,
+            ..
+        }) => {
+            let (mut at, mut rest) = (first, out);
+            while !rest.is_empty() {
+                let run = (double::GROUP - at % double::GROUP).min(rest.len());
+                let (now, later) = rest.split_at_mut(run);
+                let nested = nested[at / double::GROUP];
+                plain_lines(&codes[at..at + run], nested * unit, offset * unit, now);
+                (at, rest) = (at + run, later);
+            }
+        }
+        _ => {
+            expand(weights, first, out);
+            if unit != 1.0 {
+                out.iter_mut().for_each(|scale| *scale *= unit);
+            }
+        }
+    }
+}
+
+/// `MAP[code] · nested + offset`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn plain_lines(codes: &[u8], nested: f32, offset: f32, out: &mut [f32]) {
+    let nested = _mm512_set1_ps(nested);
+    let (slopes, starts) =
+        (_mm512_mul_ps(load(&LINES[0]), nested), _mm512_mul_ps(load(&LINES[1]), nested));
+    let (sign, offset) = (_mm512_set1_epi32(i32::MIN), _mm512_set1_ps(offset));
+    let step = |codes: __m512i| {
+        let signed = _mm512_sub_epi32(codes, _mm512_set1_epi32(127));
+        let not_zero = _mm512_test_epi32_mask(signed, signed);
+        let x = _mm512_cvtepi32_ps(signed);
+        let exponent = _mm512_srli_epi32::<23>(_mm512_castps_si512(x));
+        let start = _mm512_castps_si512(_mm512_maskz_permutexvar_ps(not_zero, exponent, starts));
+        // start ^ (signed & sign)
+        let start = _mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0x78>(start, signed, sign));
+        _mm512_fmadd_ps(x, _mm512_permutexvar_ps(exponent, slopes), _mm512_add_ps(start, offset))
+    };
+    let ((codes, rest), (out, out_rest)) = (codes.as_chunks(), out.as_chunks_mut());
+    for (codes, out) in codes.iter().zip(out) {
+        lanes::store(out, step(lanes::widen_bytes(codes)));
+    }
+    if !rest.is_empty() {
+        lanes::put(out_rest, step(lanes::widen_some_bytes(rest)), false);
+    }
+}
+
 /// The scales of groups `first ..`, as [`Weights::scales`] has them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,f16c")]
