@@ -116,10 +116,10 @@ impl<'a> Part<'a> {
         &self.x.values.as_chunks::<GROUP>().0[i * self.per_row + self.first..][..self.groups]
     }
 
-    /// The first group of row `r` of `rows`, of their last one if there is none, in the matrix.
+    /// The first group of row `row`, in the matrix.
     #[inline(always)]
-    pub(super) fn group(&self, rows: &Range<usize>, r: usize) -> usize {
-        (rows.start + r).min(rows.end - 1) * self.per_row + self.first
+    pub(super) fn group(&self, row: usize) -> usize {
+        row * self.per_row + self.first
     }
 
     /// The scales of vector `i`.

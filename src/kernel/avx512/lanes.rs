@@ -94,31 +94,49 @@ pub(super) fn load_integers(x: &[i8; 64]) -> __m512i {
 pub(super) struct Rows<'a, const N: usize> {
     first: [*const u8; 16],
     blocks: usize,
+    /// How many bytes on the sixteen rows behind these are.
+    ahead: usize,
     rows: PhantomData<&'a [u8]>,
 }
 
 impl<'a, const N: usize> Rows<'a, N> {
-    /// `blocks` blocks of each row.
+    /// `blocks` blocks of `count` rows, which begin `apart` blocks from each other, the first with
+    /// block `first` of `all`. If there are fewer than sixteen, the last stands for the others.
     ///
     /// # Panics
-    /// If a row has fewer.
-    #[inline]
-    pub(super) fn new<T: bytemuck::Pod>(blocks: usize, row: impl Fn(usize) -> &'a [T]) -> Self {
-        let first = array::from_fn(|r| {
-            let row: &[u8] = bytemuck::cast_slice(row(r));
-            row[..blocks * N].as_ptr()
-        });
-        Self { first, blocks, rows: PhantomData }
+    /// If `all` ends before the last.
+    #[inline(always)]
+    pub(super) fn new(
+        all: &'a [u8],
+        first: usize,
+        apart: usize,
+        count: usize,
+        blocks: usize,
+    ) -> Self {
+        let last = count.clamp(1, 16) - 1;
+        let from = &all[first * N..];
+        assert!((last * apart + blocks) * N <= from.len());
+        let first = array::from_fn(|r| from.as_ptr().wrapping_add(r.min(last) * apart * N));
+        Self { first, blocks, ahead: 16 * apart * N, rows: PhantomData }
     }
 
-    /// A block of every row.
+    /// A block of every row. Asks for that of the sixteen rows behind these.
     ///
     /// # Panics
     /// If there is no such block.
-    #[inline]
+    #[inline(always)]
     pub(super) fn block(&self, block: usize) -> Block<'_, N> {
         assert!(block < self.blocks);
         Block { first: &self.first, at: block * N }
+    }
+
+    /// Asks for a block of the sixteen rows behind these, which need not exist.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn prefetch(&self, block: usize) {
+        if (block * N).is_multiple_of(64) {
+            prefetch::<_MM_HINT_T0, 16>(self.first.map(|p| p.cast()), block * N + self.ahead);
+        }
     }
 }
 

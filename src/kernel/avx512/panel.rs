@@ -178,23 +178,26 @@ fn direct<const V: usize>(
     for place in places(y) {
         panel.expand(weights, &place.rows, part);
         let mut total = strip.totals(&place, y);
-        let first = |r: usize| part.group(&place.rows, r);
+        let (first, count) = (part.group(place.rows.start), place.rows.len());
         match weights {
             Weights::Nf4(nf4) => {
-                let codes = lanes::Rows::<32>::new(part.groups, |r| &nf4.codes[32 * first(r)..]);
+                let all = lanes::Rows::<32>::new(nf4.codes, first, part.per_row, count, part.groups);
                 for (g, s) in panel.scales[..part.groups].iter().enumerate() {
                     let codes = {
-                        let codes = codes.block(g);
+                        let codes = all.block(g);
+                        all.prefetch(g);
                         transpose(|r| codes.load(r, 0))
                     };
                     strip.group(g, s, &mut total, |k| decoder.half(codes[k % 8], k / 8));
                 }
             }
             Weights::Int8(int8) => {
-                let values = lanes::Rows::<64>::new(part.groups, |r| &int8.values[64 * first(r)..]);
+                let values = bytemuck::cast_slice(int8.values);
+                let all = lanes::Rows::<64>::new(values, first, part.per_row, count, part.groups);
                 let offset = _mm512_set1_epi8(INT8_OFFSET);
                 for (g, s) in panel.scales[..part.groups].iter().enumerate() {
-                    let values = values.block(g);
+                    let values = all.block(g);
+                    all.prefetch(g);
                     let low = transpose(|r| values.load(r, 0));
                     let high = transpose(|r| values.load(r, 32));
                     strip.group(g, s, &mut total, |k| {
@@ -220,13 +223,15 @@ impl Panel {
         part: &Part<'_>,
         groups: &Range<usize>,
     ) {
-        let first = |r: usize| part.group(rows, r) + groups.start;
+        let (first, count) = (part.group(rows.start) + groups.start, rows.len());
         let panel = &mut self.integers[..groups.len()];
         match weights {
             Weights::Nf4(nf4) => {
-                let rows = lanes::Rows::<32>::new(panel.len(), |r| &nf4.codes[32 * first(r)..]);
+                let all =
+                    lanes::Rows::<32>::new(nf4.codes, first, part.per_row, count, panel.len());
                 for (g, out) in panel.iter_mut().enumerate() {
-                    let block = rows.block(g);
+                    let block = all.block(g);
+                    all.prefetch(g);
                     let columns = transpose(|r| block.load(r, 0));
                     for (c, codes) in columns.into_iter().enumerate() {
                         lanes::store_words(&mut out[c], decoder.look_up(codes));
@@ -236,9 +241,11 @@ impl Panel {
                 }
             }
             Weights::Int8(int8) => {
-                let rows = lanes::Rows::<64>::new(panel.len(), |r| &int8.values[64 * first(r)..]);
+                let values = bytemuck::cast_slice(int8.values);
+                let all = lanes::Rows::<64>::new(values, first, part.per_row, count, panel.len());
                 for (g, out) in panel.iter_mut().enumerate() {
-                    let block = rows.block(g);
+                    let block = all.block(g);
+                    all.prefetch(g);
                     for half in 0..2 {
                         let columns = transpose(|r| block.load(r, 32 * half));
                         for (c, q) in columns.into_iter().enumerate() {
@@ -264,15 +271,21 @@ impl Panel {
                 scales::scaled(weights, first + r * part.per_row, flat);
             }
         }
-        for (i, scales) in self.scales.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            if 8 * i < groups {
-                let columns = transpose(|r| {
-                    let eight = self.flat[r * groups + 8 * i..].first_chunk();
-                    eight.map_or(_mm256_setzero_si256(), |eight| _mm256_castps_si256(load(eight)))
-                });
-                for (scales, column) in scales.iter_mut().zip(columns) {
-                    lanes::store(scales, _mm512_castsi512_ps(column));
-                }
+        let (eights, rest) = (groups / 8, groups % 8);
+        // Few are moved one by one.
+        let turns = if rest > 2 { eights + 1 } else { eights };
+        for (i, scales) in self.scales.as_chunks_mut::<8>().0.iter_mut().enumerate().take(turns) {
+            let columns = transpose(|r| {
+                let eight = self.flat[r * groups + 8 * i..].first_chunk();
+                eight.map_or(_mm256_setzero_si256(), |eight| _mm256_castps_si256(load(eight)))
+            });
+            for (scales, column) in scales.iter_mut().zip(columns) {
+                lanes::store(scales, _mm512_castsi512_ps(column));
+            }
+        }
+        for g in 8 * turns..groups {
+            for (r, scale) in self.scales[g].iter_mut().enumerate() {
+                *scale = self.flat[r * groups + g];
             }
         }
     }
