@@ -104,6 +104,10 @@ pub(super) fn product(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: 
                 2 => direct::<2>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
                 3 => direct::<3>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
                 4 => direct::<4>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
+                5 => direct::<5>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
+                6 => direct::<6>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
+                7 => direct::<7>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
+                8 => direct::<8>(&decoder, weights, &part, batch.start, starts, &mut panel, y),
                 _ => packed(&decoder, weights, &part, batch.clone(), starts, &mut panel, y),
             }
         }
