@@ -3,7 +3,8 @@
 //! Decoding is bound by bytes: each token reads every weight of the blocks and of the head once. So
 //! the bytes per token, the rate at which decoding reads them and the rate at which this machine
 //! reads memory at all stand beside the tokens per second. All figures are medians over rounds;
-//! with adapters the rounds of base and adapters alternate. Sampling and text are not in the times.
+//! with adapters the rounds of base and adapters alternate. Several sequences decoded together share
+//! what is read, so their tokens are counted together. Sampling and text are not in the times.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::model::{Kv, ModelOptions};
 use crate::output::line;
 
 const EXAMPLES: &str = "Example:
-  lowrank bench --base base.lrk --adapter style.lrk --json";
+  lowrank bench --base base.lrk --adapter style.lrk --batch 8 --json";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -35,6 +36,12 @@ pub(crate) struct Arguments {
     /// Tokens of the timed continuation
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_one)]
     tokens: usize,
+    /// Sequences decoded together, timed beside one
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    batch: Option<usize>,
+    /// Tokens that each sequence holds before decoding starts
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = at_least_one)]
+    context: usize,
     /// Prompt tokens computed at once
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
     prefill_chunk: usize,
@@ -49,8 +56,6 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Tokens in the cache before decoding starts.
-const FILLED: usize = 16;
 /// What the read bandwidth is measured on: more than the caches of the machines this runs on.
 const BUFFER_BYTES: usize = 256 << 20;
 
@@ -66,6 +71,8 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 struct Times {
     prefill: Vec<f64>,
     decode: Vec<f64>,
+    /// Of all sequences together, if there are several.
+    batch: Vec<f64>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -104,9 +111,10 @@ fn rounds(
     let mut set = AdapterSet::new(&mut slots, &model);
     let attached = attach(&mut set, files)?;
     let choices = &attached.choices[..];
-    let context = arguments.prompt_tokens.max(arguments.tokens.saturating_add(FILLED));
+    let context = arguments.prompt_tokens.max(arguments.tokens.saturating_add(arguments.context));
     let limits = Limits {
         kv_format: arguments.kv.into(),
+        batch: arguments.batch.unwrap_or(1),
         prefill_chunk: arguments.prefill_chunk.min(arguments.prompt_tokens),
         max_active: files.len(),
         max_total_rank: attached.rank,
@@ -124,12 +132,18 @@ fn rounds(
     // The first round brings weights, code and clock up and is not counted.
     for round in 0..=arguments.rounds {
         for (choices, times) in &mut kinds {
-            session.reset(0)?;
-            session.select(0, &set, choices)?;
-            let (prefill, decode) = one_round(arguments, &mut session)?;
+            for sequence in 0..limits.batch {
+                session.reset(sequence)?;
+                session.select(sequence, &set, choices)?;
+            }
+            let one_prefill = prefill(arguments, &mut session)?;
+            let one_decode = decode(arguments, 1, &mut session)?;
+            let batch =
+                arguments.batch.map(|batch| decode(arguments, batch, &mut session)).transpose()?;
             if round > 0 {
-                times.prefill.push(prefill.as_secs_f64());
-                times.decode.push(decode.as_secs_f64());
+                times.prefill.push(one_prefill.as_secs_f64());
+                times.decode.push(one_decode.as_secs_f64());
+                times.batch.extend(batch.map(|time| time.as_secs_f64()));
             }
         }
     }
@@ -137,30 +151,41 @@ fn rounds(
     Ok((times.next().unwrap_or_default(), times.next()))
 }
 
-/// The time of a prompt, and of a continuation behind a short one.
-fn one_round(
-    arguments: &Arguments,
-    session: &mut Session<'_, '_>,
-) -> Result<(Duration, Duration), Failure> {
+/// Tokens for a prompt or a continuation. Which they are makes no difference to the time, but
+/// neighbours should not share rows of the embedding.
+fn tokens(session: &Session<'_, '_>, count: usize) -> Vec<u32> {
     let vocab = session.model().config().vocab;
-    // Which tokens makes no difference to the time, but neighbours should not share rows of the
-    // embedding.
-    let ids: Vec<u32> = (0..arguments.prompt_tokens.max(arguments.tokens).max(FILLED))
-        .map(|i| (i * 97 % vocab) as u32)
-        .collect();
+    (0..count).map(|i| (i * 97 % vocab) as u32).collect()
+}
+
+/// The time of a prompt.
+fn prefill(arguments: &Arguments, session: &mut Session<'_, '_>) -> Result<Duration, Failure> {
+    let ids = tokens(session, arguments.prompt_tokens);
     let start = Instant::now();
-    session.prefill(0, &ids[..arguments.prompt_tokens])?;
-    let prefill = start.elapsed();
-    session.reset(0)?;
-    session.prefill(0, &ids[..FILLED])?;
+    session.prefill(0, &ids)?;
+    Ok(start.elapsed())
+}
+
+/// The time of a continuation of `count` sequences together, each behind its context.
+fn decode(
+    arguments: &Arguments,
+    count: usize,
+    session: &mut Session<'_, '_>,
+) -> Result<Duration, Failure> {
+    let ids = tokens(session, arguments.context.max(arguments.tokens));
+    for sequence in 0..count {
+        session.reset(sequence)?;
+        session.prefill(sequence, &ids[..arguments.context])?;
+    }
     let start = Instant::now();
     for &token in &ids[..arguments.tokens] {
-        session.step(&[(0, token)])?;
+        let step: Vec<_> = (0..count).map(|sequence| (sequence, token)).collect();
+        session.step(&step)?;
     }
-    let decode = start.elapsed();
+    let time = start.elapsed();
     // The logits are what the time was spent for.
-    black_box(session.logits(0)?);
-    Ok((prefill, decode))
+    black_box(session.logits(count - 1)?);
+    Ok(time)
 }
 
 fn facts(
@@ -181,7 +206,15 @@ fn facts(
         "read_gb_per_s": bytes as f64 * decode / 1e9,
         "measured_read_gb_per_s": read_bandwidth(executor) / 1e9,
     });
+    if let Some(batch) = arguments.batch {
+        facts["batch"] = batch.into();
+        facts["batch_decode_tokens_per_s"] = rate(batch * arguments.tokens, &plain.batch).into();
+    }
     if let Some((times, adapter_bytes)) = adapted {
+        if let Some(batch) = arguments.batch {
+            facts["adapter_batch_decode_tokens_per_s"] =
+                rate(batch * arguments.tokens, &times.batch).into();
+        }
         facts["adapter_prefill_tokens_per_s"] =
             rate(arguments.prompt_tokens, &times.prefill).into();
         facts["adapter_decode_tokens_per_s"] = rate(arguments.tokens, &times.decode).into();
@@ -201,6 +234,7 @@ fn facts(
     facts["threads"] = executor.lanes().into();
     facts["prompt_tokens"] = arguments.prompt_tokens.into();
     facts["tokens"] = arguments.tokens.into();
+    facts["context"] = arguments.context.into();
     facts["rounds"] = arguments.rounds.into();
     facts
 }
@@ -287,6 +321,15 @@ fn print_table(facts: &Value) -> std::io::Result<()> {
         format!("decode of {} tokens", facts["tokens"]),
         number("decode_tokens_per_s")
     ))?;
+    let batch = |what: &str, name: &str| match facts["batch"].as_u64() {
+        Some(batch) => line(format_args!(
+            "{:<34}{:>10.1} tokens/s together",
+            format!("decode of {batch} sequences{what}"),
+            number(name)
+        )),
+        None => Ok(()),
+    };
+    batch("", "batch_decode_tokens_per_s")?;
     line(format_args!(
         "{:<34}{:>10.2} MB",
         "weights read per token",
@@ -309,6 +352,7 @@ fn print_table(facts: &Value) -> std::io::Result<()> {
             "decode with the adapters",
             number("adapter_decode_tokens_per_s")
         ))?;
+        batch(", adapters", "adapter_batch_decode_tokens_per_s")?;
         let bytes = number("adapter_bytes_per_token");
         let share = 100.0 * bytes / number("weight_bytes_per_token");
         line(format_args!(

@@ -14,7 +14,7 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use super::panel::transpose;
+use super::fast::transpose;
 use super::scales::nf4 as expand;
 use super::{exact, lanes};
 use crate::kernel::avx2::int8::expand_scales;
