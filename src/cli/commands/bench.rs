@@ -304,6 +304,12 @@ fn median(values: &[f64]) -> f64 {
 fn print_table(facts: &Value) -> std::io::Result<()> {
     let number = |name: &str| facts[name].as_f64().unwrap_or(0.0);
     let word = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
+    let row = |what: &str, value: String| line(format_args!("{what:<34}{value}"));
+    let rate = |what: &str, name: &str| row(what, format!("{:>10.1} tokens/s", number(name)));
+    let together = |what: &str, name: &str| match facts["batch"].as_u64() {
+        Some(batch) => rate(&format!("decode of {batch} sequences{what}"), name),
+        None => Ok(()),
+    };
     line(format_args!(
         "{} threads, {} kernels, {}; medians of {} rounds",
         facts["threads"],
@@ -311,60 +317,29 @@ fn print_table(facts: &Value) -> std::io::Result<()> {
         word("precision"),
         facts["rounds"]
     ))?;
-    line(format_args!(
-        "{:<34}{:>10.1} tokens/s",
-        format!("prefill of {} tokens", facts["prompt_tokens"]),
-        number("prefill_tokens_per_s")
-    ))?;
-    line(format_args!(
-        "{:<34}{:>10.1} tokens/s",
-        format!("decode of {} tokens", facts["tokens"]),
-        number("decode_tokens_per_s")
-    ))?;
-    let batch = |what: &str, name: &str| match facts["batch"].as_u64() {
-        Some(batch) => line(format_args!(
-            "{:<34}{:>10.1} tokens/s together",
-            format!("decode of {batch} sequences{what}"),
-            number(name)
-        )),
-        None => Ok(()),
-    };
-    batch("", "batch_decode_tokens_per_s")?;
-    line(format_args!(
-        "{:<34}{:>10.2} MB",
-        "weights read per token",
-        number("weight_bytes_per_token") / 1e6
-    ))?;
+    rate(&format!("prefill of {} tokens", facts["prompt_tokens"]), "prefill_tokens_per_s")?;
+    rate(&format!("decode of {} tokens", facts["tokens"]), "decode_tokens_per_s")?;
+    together("", "batch_decode_tokens_per_s")?;
+    let weights = number("weight_bytes_per_token");
+    row("weights read per token", format!("{:>10.2} MB", weights / 1e6))?;
     let (read, measured) = (number("read_gb_per_s"), number("measured_read_gb_per_s"));
-    line(format_args!(
-        "{:<34}{read:>10.2} GB/s, {:.0} % of the {measured:.2} GB/s measured here",
+    let share = 100.0 * read / measured;
+    row(
         "decode reads",
-        100.0 * read / measured
-    ))?;
+        format!("{read:>10.2} GB/s, {share:.0} % of the {measured:.2} GB/s measured here"),
+    )?;
     if facts.get("adapter_overhead").is_some() {
-        line(format_args!(
-            "{:<34}{:>10.1} tokens/s",
-            "prefill with the adapters",
-            number("adapter_prefill_tokens_per_s")
-        ))?;
-        line(format_args!(
-            "{:<34}{:>10.1} tokens/s",
-            "decode with the adapters",
-            number("adapter_decode_tokens_per_s")
-        ))?;
-        batch(", adapters", "adapter_batch_decode_tokens_per_s")?;
+        rate("prefill with the adapters", "adapter_prefill_tokens_per_s")?;
+        rate("decode with the adapters", "adapter_decode_tokens_per_s")?;
+        together(", adapters", "adapter_batch_decode_tokens_per_s")?;
         let bytes = number("adapter_bytes_per_token");
-        let share = 100.0 * bytes / number("weight_bytes_per_token");
-        line(format_args!(
-            "{:<34}{:>10.2} MB, {share:.1} % of the weights",
+        let share = 100.0 * bytes / weights;
+        row(
             "adapters read per token",
-            bytes / 1e6
-        ))?;
-        line(format_args!(
-            "{:<34}{:>+10.1} %",
-            "decode time the adapters add",
-            100.0 * number("adapter_overhead")
-        ))?;
+            format!("{:>10.2} MB, {share:.1} % of the weights", bytes / 1e6),
+        )?;
+        let added = 100.0 * number("adapter_overhead");
+        row("decode time the adapters add", format!("{added:>+10.1} %"))?;
     }
     Ok(())
 }
