@@ -7,8 +7,9 @@
 //!
 //! Up to eight vectors meet a group's weights while these are in registers, codes transposed and
 //! looked up: [`direct`]. For more, `panel` keeps them packed. Either way a row's product with a
-//! vector is one chain over the groups in order, of sums of integers, which are exact: it depends
-//! neither on the vectors beside it nor on how rows are split among workers.
+//! vector is a chain over each [`SPAN`] groups, of sums of integers, which are exact, and these are
+//! added in order: it depends neither on the vectors beside it nor on how rows are split among
+//! workers.
 
 use core::arch::x86_64::*;
 use core::ops::Range;
@@ -27,8 +28,11 @@ use crate::tensor::columns::Columns;
 /// Rows of a register.
 pub(super) const ROWS: usize = 16;
 
+/// Groups that are one chain of sums, and a panel at most.
+pub(super) const SPAN: usize = 12;
+
 /// Groups of rows that are walked before the next ones: their scales are read together.
-pub(super) const PART: usize = 24;
+pub(super) const PART: usize = 2 * SPAN;
 
 /// Vectors that pass over all rows of a part before the next part: their share of it, 64 · 24
 /// groups · 64 bytes = 96 KB, stays in the second-level cache. A multiple of [`STRIP`].
@@ -123,32 +127,38 @@ fn direct<const V: usize>(work: &Work<'_>, y: &mut Columns<'_>) {
     let mut scales = Scales::new();
     for place in places(y) {
         scales.read(work, &place);
-        let scales = scales.groups[..part.groups].iter().enumerate();
-        let mut total = strip.totals(&place, y);
         match work.weights {
             Weights::Nf4(nf4) => {
                 let rows = rows::<32>(nf4.codes, part, &place, 0..part.groups);
-                for (g, s) in scales {
-                    let block = rows.block(g);
-                    let codes = transpose(|r| block.load(r, 0));
-                    let q = |k: usize| work.decoder.look_up(codes[k % 8], k >= 8);
-                    strip.group(g, s, &mut total, q);
+                for first in (0..part.groups).step_by(SPAN) {
+                    let mut total = [_mm512_setzero_ps(); V];
+                    for g in first..part.groups.min(first + SPAN) {
+                        let block = rows.block(g);
+                        let codes = transpose(|r| block.load(r, 0));
+                        let q = |k: usize| work.decoder.look_up(codes[k % 8], k >= 8);
+                        strip.group(g, &scales.groups[g], &mut total, q);
+                    }
+                    strip.put(&total, first, &place, y);
                 }
             }
             Weights::Int8(int8) => {
                 let values = bytemuck::cast_slice(int8.values);
                 let rows = rows::<GROUP>(values, part, &place, 0..part.groups);
                 let offset = _mm512_set1_epi8(INT8_OFFSET);
-                for (g, s) in scales {
-                    let block = rows.block(g);
-                    let low = transpose(|r| block.load(r, 0));
-                    let high = transpose(|r| block.load(r, GROUP / 2));
-                    let q = |k: usize| if k < 8 { low[k % 8] } else { high[k % 8] };
-                    strip.group(g, s, &mut total, |k| _mm512_xor_si512(q(k), offset));
+                for first in (0..part.groups).step_by(SPAN) {
+                    let mut total = [_mm512_setzero_ps(); V];
+                    for g in first..part.groups.min(first + SPAN) {
+                        let block = rows.block(g);
+                        let low = transpose(|r| block.load(r, 0));
+                        let high = transpose(|r| block.load(r, GROUP / 2));
+                        let q = |k: usize| if k < 8 { low[k % 8] } else { high[k % 8] };
+                        let q = |k: usize| _mm512_xor_si512(q(k), offset);
+                        strip.group(g, &scales.groups[g], &mut total, q);
+                    }
+                    strip.put(&total, first, &place, y);
                 }
             }
         }
-        strip.put(&total, &place, y);
     }
 }
 

@@ -15,14 +15,6 @@ pub(super) fn load(x: &[f32; 16]) -> __m512 {
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
 }
 
-/// The first `x.len()` lanes, zero in the others; at most sixteen.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load_some(x: &[f32]) -> __m512 {
-    // SAFETY: lanes beyond the slice are masked off and not read.
-    unsafe { _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr()) }
-}
-
 /// The first `count` lanes, at most sixteen.
 #[inline]
 fn mask(count: usize) -> __mmask16 {

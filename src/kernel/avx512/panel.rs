@@ -1,21 +1,18 @@
 //! `Precision::Fast` on AVX-512 VNNI, many vectors: weights are packed once for all of them.
 //!
-//! A panel is 16 rows by at most [`SPAN`] groups, as `fast` has them in registers, met by every
+//! A panel is 16 rows by at most [`SPAN`] groups, 12 KB, as `fast` has them in registers, met by every
 //! vector, up to eight at a time.
 
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use super::fast::{Place, ROWS, Scales, Work, places, rows, transpose};
+use super::fast::{Place, ROWS, SPAN, Scales, Work, places, rows, transpose};
 use super::lanes;
 use super::offset::INT8_OFFSET;
 use super::strip::{STRIP, Strip};
 use crate::kernel::GROUP;
 use crate::kernel::fast::Weights;
 use crate::tensor::columns::Columns;
-
-/// Groups of a panel at most: its integers, 12 KB, stay in the first-level cache.
-const SPAN: usize = 12;
 
 /// Packed weights of 16 rows: per group 16 registers of 4 columns each.
 #[repr(align(64))]
@@ -99,11 +96,11 @@ impl Panel {
         place: &Place,
         y: &mut Columns<'_>,
     ) -> usize {
-        let mut total = strip.totals(place, y);
+        let mut total = [_mm512_setzero_ps(); V];
         for (g, (weights, s)) in self.0.iter().zip(scales).enumerate() {
             strip.group(g, s, &mut total, |k| lanes::load_words(&weights[k]));
         }
-        strip.put(&total, place, y);
+        strip.put(&total, 0, place, y);
         V
     }
 }

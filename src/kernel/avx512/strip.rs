@@ -19,8 +19,8 @@ const FEW: usize = 4;
 pub(super) struct Strip<'a, const V: usize> {
     /// The number of the first vector.
     i: usize,
-    /// Are these the first groups of a row?
-    new: bool,
+    /// Are there groups before these?
+    next: bool,
     integers: [&'a [[i8; GROUP]]; V],
     scales: [&'a [f32]; V],
     starts: [&'a [i32]; V],
@@ -33,25 +33,11 @@ impl<'a, const V: usize> Strip<'a, V> {
         let (part, i) = (work.part, work.batch.start + first);
         Self {
             i,
-            new: part.first + groups.start == 0,
+            next: part.first + groups.start > 0,
             integers: array::from_fn(|v| &part.integers(i + v)[groups.clone()]),
             scales: array::from_fn(|v| &part.scales(i + v)[groups.clone()]),
             starts: array::from_fn(|v| &work.starts[first + v][groups.clone()]),
         }
-    }
-
-    /// The sums of the groups before these.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn totals(&self, place: &Place, y: &mut Columns<'_>) -> [__m512; V] {
-        let mut total = [_mm512_setzero_ps(); V];
-        if !self.new {
-            for (v, total) in total.iter_mut().enumerate() {
-                let y = &y.row(self.i + v)[place.start..][..place.rows.len()];
-                *total = lanes::load_some(y);
-            }
-        }
-        total
     }
 
     /// Adds group `g` of the weights `q(0) .. q(15)`, each asked for once.
@@ -90,11 +76,19 @@ impl<'a, const V: usize> Strip<'a, V> {
         }
     }
 
+    /// Puts the sums of groups `first ..` of these into `y`, or adds them to those before.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn put(&self, total: &[__m512; V], place: &Place, y: &mut Columns<'_>) {
+    pub(super) fn put(
+        &self,
+        total: &[__m512; V],
+        first: usize,
+        place: &Place,
+        y: &mut Columns<'_>,
+    ) {
         for (v, &total) in total.iter().enumerate() {
-            lanes::put(&mut y.row(self.i + v)[place.start..][..place.rows.len()], total, false);
+            let y = &mut y.row(self.i + v)[place.start..][..place.rows.len()];
+            lanes::put(y, total, self.next || first > 0);
         }
     }
 }
