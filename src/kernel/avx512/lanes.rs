@@ -29,6 +29,67 @@ pub(super) fn widen_some_bytes(x: &[u8]) -> __m512i {
     _mm512_cvtepu8_epi32(unsafe { _mm_maskz_loadu_epi8(mask(x.len()), x.as_ptr().cast()) })
 }
 
+/// The first `x.len()` lanes, zero in the others; at most sixteen.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_some(x: &[f32]) -> __m512 {
+    // SAFETY: lanes beyond the slice are masked off and not read.
+    unsafe { _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr()) }
+}
+
+/// 64 bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_bytes(x: &[u8]) -> __m512i {
+    let x: &[u8; 64] = x.first_chunk().unwrap_or(&[0; 64]);
+    // SAFETY: the array is 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
+/// Two times 32 bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+pub(super) fn join(low: &[u8; 32], high: &[u8; 32]) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(lanes::load_bytes(low)), lanes::load_bytes(high))
+}
+
+/// The first float in the lower eight lanes, the second in the upper.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl")]
+pub(super) fn halves(x: &[f32; 2]) -> __m512 {
+    // SAFETY: the array is 8 readable bytes; the load needs no alignment.
+    let two = _mm_castsi128_ps(unsafe { _mm_loadl_epi64(x.as_ptr().cast()) });
+    let lanes = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm512_permutexvar_ps(lanes, _mm512_castps128_ps512(two))
+}
+
+/// Asks for the cache lines `offset` bytes behind these, which need not exist.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn prefetch<const HINT: i32, const N: usize>(lines: [*const i8; N], offset: usize) {
+    for line in lines {
+        _mm_prefetch::<HINT>(line.wrapping_add(offset));
+    }
+}
+
+/// Asks for elements `first .. first + count`, as far as they exist.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn prefetch_all<T>(x: &[T], first: usize, count: usize) {
+    let x = x.get(first..).unwrap_or(&[]);
+    for line in x[..count.min(x.len())].chunks((64 / size_of::<T>()).max(1)) {
+        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+    }
+}
+
+/// 64 signed bytes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_integers(x: &[i8; 64]) -> __m512i {
+    // SAFETY: the array is 64 readable bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+}
+
 /// Sixteen rows that are read side by side, in blocks of N bytes.
 pub(super) struct Rows<'a, const N: usize> {
     first: [*const u8; 16],

@@ -2,29 +2,32 @@
 //! one.
 //!
 //! Everything else is the AVX2 table's: there memory or the multiply-add units are the limit, and
-//! vectors of 512 bits are no faster. `exact` multiplies with one vector, `tile` with several;
-//! `fast` with any number.
+//! vectors of 512 bits are no faster. `exact` and `single` (fast) multiply with one vector, `tile` and
+//! `fast` with several.
 
 mod exact;
+mod factors;
 mod fast;
 mod lanes;
 mod mix;
 mod offset;
 mod panel;
 mod scales;
+mod single;
 mod strip;
 mod tile;
 
 use super::avx2::{self, exp, vector};
+use super::fast::Weights;
 use super::form::Form;
-use super::{Input, Kernels, LayerNorm, scalar};
+use super::{Input, Kernels, LayerNorm, Quantized, scalar};
 use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
 
 pub(super) static AVX512_VNNI: Kernels = Kernels {
     name: "avx512vnni",
     product,
-    product_fast: fast::product,
+    product_fast,
     read_row: tile::read_row,
     quantize: avx2::fast::quantize,
     dot: vector::dot,
@@ -66,6 +69,15 @@ fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
         }
         _ if input.n() > 1 && weights.rows() >= ROWS => tile::product(weights, input, y),
         _ => avx2::product(weights, input, y),
+    }
+}
+
+/// y = W x over integers for the rows that `y` owns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn product_fast(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
+    match y.rows() {
+        1 => single::product(weights, x, cols, y),
+        _ => fast::product(weights, x, cols, y),
     }
 }
 
