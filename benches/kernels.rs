@@ -1,7 +1,7 @@
 //! How many weights per second does each instruction set's matrix product take in, on one core?
 //!
-//! `cargo bench --bench kernels`: shapes of SmolLM2-135M and a square 4096, one vector (decoding)
-//! and 128 (prefill). Every answer is checked against f64 before it is timed. Throughput is in
+//! `cargo bench --bench kernels`: shapes of SmolLM2-135M and a square 4096, one vector (decoding),
+//! few (several sequences, short prompts) and 128 (prefill). Every answer is checked against f64 before it is timed. Throughput is in
 //! weights (elements), for n vectors in weights · n. `Fast` starts from activations that are
 //! already integers: a layer quantizes its input once for all rows.
 
@@ -14,7 +14,7 @@ use lowrank::quant::{BLOCK, Format, Matrix, OwnedMatrix};
 use lowrank::tensor::{Columns, MatMut};
 
 /// (format, rows, cols, vectors)
-const CASES: [(Format, usize, usize, usize); 12] = [
+const CASES: [(Format, usize, usize, usize); 17] = [
     (Format::Nf4, 4096, 4096, 1),
     (Format::Nf4, 576, 576, 1),
     (Format::Nf4, 1536, 576, 1),
@@ -22,6 +22,11 @@ const CASES: [(Format, usize, usize, usize); 12] = [
     (Format::Int8, 49152, 576, 1),
     (Format::F16, 4096, 4096, 1),
     (Format::F32, 1536, 576, 1),
+    (Format::Nf4, 1536, 576, 2),
+    (Format::Nf4, 1536, 576, 4),
+    (Format::Nf4, 1536, 576, 8),
+    (Format::Nf4, 1536, 576, 16),
+    (Format::Int8, 49152, 576, 8),
     (Format::Nf4, 4096, 4096, 128),
     (Format::Nf4, 576, 576, 128),
     (Format::Nf4, 1536, 576, 128),

@@ -89,6 +89,7 @@ fn json_has_the_fixed_names() {
             );
         }
         assert!(plain.get("adapter_overhead").is_none());
+        assert!(plain.get("batch_decode_tokens_per_s").is_none());
         // A time is positive, so what is added to it is more than −1 of it.
         assert!(adapted["adapter_overhead"].as_f64().unwrap() > -1.0);
         assert!(adapted["adapter_bytes_per_token"].as_u64().unwrap() > 0);
@@ -97,6 +98,25 @@ fn json_has_the_fixed_names() {
         assert!(bytes < std::fs::metadata(&base).unwrap().len());
         assert_eq!(plain["weight_bytes_per_token"], adapted["weight_bytes_per_token"]);
     }
+}
+
+#[test]
+fn sequences_together_are_timed_beside_one() {
+    let folder = Folder::new();
+    let (base, adapter) = (folder.file("base.lrk"), folder.file("a.lrk"));
+    let all = ["bench", "--base", &base, "--adapter", &adapter, "--batch", "3", "--context", "30"];
+    let facts: Value =
+        serde_json::from_str(&stdout(&[&all[..], &SMALL, &["--json"]].concat())).unwrap();
+    for name in ["batch_decode_tokens_per_s", "adapter_batch_decode_tokens_per_s"] {
+        assert!(facts[name].as_f64().is_some_and(|rate| rate.is_finite() && rate > 0.0), "{name}");
+    }
+    assert_eq!((facts["batch"].as_u64(), facts["context"].as_u64()), (Some(3), Some(30)));
+    let table = stdout(&[&all[..], &SMALL].concat());
+    assert_eq!(table.matches("decode of 3 sequences").count(), 2, "{table}");
+    // Each holds its context and what is decoded: 64 places are one too few.
+    let output = lowrank(&["bench", "--base", &base, "--context", "57", "--tokens", "8"]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("64"), "{text}");
 }
 
 #[test]

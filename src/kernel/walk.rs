@@ -112,11 +112,13 @@ pub(super) struct Part<'a> {
 
 impl<'a> Part<'a> {
     /// The integers of vector `i`.
+    #[inline(always)]
     pub(super) fn integers(&self, i: usize) -> &'a [[i8; GROUP]] {
         &self.x.values.as_chunks::<GROUP>().0[i * self.per_row + self.first..][..self.groups]
     }
 
     /// The scales of vector `i`.
+    #[inline(always)]
     pub(super) fn scales(&self, i: usize) -> &'a [f32] {
         &self.x.scales[i * self.per_row + self.first..][..self.groups]
     }

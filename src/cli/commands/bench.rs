@@ -3,7 +3,8 @@
 //! Decoding is bound by bytes: each token reads every weight of the blocks and of the head once. So
 //! the bytes per token, the rate at which decoding reads them and the rate at which this machine
 //! reads memory at all stand beside the tokens per second. All figures are medians over rounds;
-//! with adapters the rounds of base and adapters alternate. Sampling and text are not in the times.
+//! with adapters the rounds of base and adapters alternate. Several sequences decoded together share
+//! what is read, so their tokens are counted together. Sampling and text are not in the times.
 //! On a card (`cuda`) the next token is chosen there, as a continuation would have it.
 
 #[cfg(feature = "cuda")]
@@ -24,7 +25,7 @@ use crate::model::{Kv, ModelOptions};
 use crate::output::line;
 
 const EXAMPLES: &str = "Example:
-  lowrank bench --base base.lrk --adapter style.lrk --json";
+  lowrank bench --base base.lrk --adapter style.lrk --batch 8 --json";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -39,6 +40,12 @@ pub(crate) struct Arguments {
     /// Tokens of the timed continuation
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = at_least_one)]
     tokens: usize,
+    /// Sequences decoded together, timed beside one
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    batch: Option<usize>,
+    /// Tokens that each sequence holds before decoding starts
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = at_least_one)]
+    context: usize,
     /// Prompt tokens computed at once
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one)]
     prefill_chunk: usize,
@@ -53,8 +60,6 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// Tokens in the cache before decoding starts.
-const FILLED: usize = 16;
 /// What the read bandwidth is measured on: more than the caches of the machines this runs on.
 const BUFFER_BYTES: usize = 256 << 20;
 
@@ -70,6 +75,8 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 struct Times {
     prefill: Vec<f64>,
     decode: Vec<f64>,
+    /// Of all sequences together, if there are several.
+    batch: Vec<f64>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -100,26 +107,36 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// Something that reads tokens, whose time is taken.
 trait Reads<'m> {
-    /// Forgets all tokens; from now on under `choices`.
-    fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()>;
+    /// Forgets the tokens of a sequence; from now on it is under `choices`.
+    fn start_over(
+        &mut self,
+        sequence: usize,
+        set: &AdapterSet<'_, 'm>,
+        choices: &[Choice],
+    ) -> lowrank::Result<()>;
     /// Reads a prompt.
-    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()>;
-    /// Reads a token and computes the next one's logits, or the next one.
-    fn step(&mut self, token: u32) -> lowrank::Result<()>;
+    fn prefill(&mut self, sequence: usize, tokens: &[u32]) -> lowrank::Result<()>;
+    /// Reads a token of each sequence and computes the next ones' logits, or the next ones.
+    fn step(&mut self, tokens: &[(usize, u32)]) -> lowrank::Result<()>;
 }
 
 impl<'m> Reads<'m> for Session<'_, 'm> {
-    fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()> {
-        self.reset(0)?;
-        self.select(0, set, choices)
+    fn start_over(
+        &mut self,
+        sequence: usize,
+        set: &AdapterSet<'_, 'm>,
+        choices: &[Choice],
+    ) -> lowrank::Result<()> {
+        self.reset(sequence)?;
+        self.select(sequence, set, choices)
     }
 
-    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()> {
-        Session::prefill(self, 0, tokens)
+    fn prefill(&mut self, sequence: usize, tokens: &[u32]) -> lowrank::Result<()> {
+        Session::prefill(self, sequence, tokens)
     }
 
-    fn step(&mut self, token: u32) -> lowrank::Result<()> {
-        Session::step(self, &[(0, token)])?;
+    fn step(&mut self, tokens: &[(usize, u32)]) -> lowrank::Result<()> {
+        Session::step(self, tokens)?;
         // The logits are what the time is spent for.
         black_box(self.logits(0)?);
         Ok(())
@@ -137,9 +154,10 @@ fn limits(
     adapters: (usize, usize),
     executor: &dyn Executor,
 ) -> Limits {
-    let context = arguments.prompt_tokens.max(arguments.tokens.saturating_add(FILLED));
+    let context = arguments.prompt_tokens.max(arguments.tokens.saturating_add(arguments.context));
     Limits {
         kv_format: arguments.kv.into(),
+        batch: arguments.batch.unwrap_or(1),
         prefill_chunk: arguments.prefill_chunk.min(arguments.prompt_tokens),
         max_active: adapters.0,
         max_total_rank: adapters.1,
@@ -187,13 +205,15 @@ fn rounds<'m>(
     // The first round brings weights, code and clock up and is not counted.
     for round in 0..=arguments.rounds {
         for (choices, times) in &mut kinds {
-            session.start_over(set, choices)?;
-            let prefill = one_round(arguments, session, vocab, None)?;
-            session.start_over(set, choices)?;
-            let decode = one_round(arguments, session, vocab, Some(FILLED))?;
+            let prefill = prefill(arguments, session, vocab, (set, choices))?;
+            let decode =
+                |count, session: &mut _| decode(arguments, count, session, vocab, (set, choices));
+            let one = decode(1, session)?;
+            let batch = arguments.batch.map(|batch| decode(batch, session)).transpose()?;
             if round > 0 {
                 times.prefill.push(prefill.as_secs_f64());
-                times.decode.push(decode.as_secs_f64());
+                times.decode.push(one.as_secs_f64());
+                times.batch.extend(batch.map(|time| time.as_secs_f64()));
             }
         }
     }
@@ -201,27 +221,46 @@ fn rounds<'m>(
     Ok((times.next().unwrap_or_default(), times.next()))
 }
 
-/// The time of a prompt, or of a continuation behind a short one of `filled` tokens.
-fn one_round<'m>(
+/// Tokens for a prompt or a continuation. Which they are makes no difference to the time, but
+/// neighbours should not share rows of the embedding.
+fn tokens(vocab: usize, count: usize) -> Vec<u32> {
+    (0..count).map(|i| (i * 97 % vocab) as u32).collect()
+}
+
+/// Adapters, and those that are active.
+type Active<'s, 'e, 'm> = (&'s AdapterSet<'e, 'm>, &'s [Choice]);
+
+/// The time of a prompt.
+fn prefill<'m>(
     arguments: &Arguments,
     session: &mut impl Reads<'m>,
     vocab: usize,
-    filled: Option<usize>,
+    (set, choices): Active<'_, '_, 'm>,
 ) -> Result<Duration, Failure> {
-    // Which tokens makes no difference to the time, but neighbours should not share rows of the
-    // embedding.
-    let ids: Vec<u32> = (0..arguments.prompt_tokens.max(arguments.tokens).max(FILLED))
-        .map(|i| (i * 97 % vocab) as u32)
-        .collect();
-    if let Some(filled) = filled {
-        session.prefill(&ids[..filled])?;
+    let ids = tokens(vocab, arguments.prompt_tokens);
+    session.start_over(0, set, choices)?;
+    let start = Instant::now();
+    session.prefill(0, &ids)?;
+    Ok(start.elapsed())
+}
+
+/// The time of a continuation of `count` sequences together, each behind its context.
+fn decode<'m>(
+    arguments: &Arguments,
+    count: usize,
+    session: &mut impl Reads<'m>,
+    vocab: usize,
+    (set, choices): Active<'_, '_, 'm>,
+) -> Result<Duration, Failure> {
+    let ids = tokens(vocab, arguments.context.max(arguments.tokens));
+    for sequence in 0..count {
+        session.start_over(sequence, set, choices)?;
+        session.prefill(sequence, &ids[..arguments.context])?;
     }
     let start = Instant::now();
-    match filled {
-        None => session.prefill(&ids[..arguments.prompt_tokens])?,
-        Some(_) => {
-            ids[..arguments.tokens].iter().try_for_each(|&token| session.step(token))?;
-        }
+    for &token in &ids[..arguments.tokens] {
+        let step: Vec<_> = (0..count).map(|sequence| (sequence, token)).collect();
+        session.step(&step)?;
     }
     Ok(start.elapsed())
 }
@@ -246,7 +285,15 @@ fn facts(
     if let (Some(facts), Value::Object(place)) = (facts.as_object_mut(), place) {
         facts.extend(place);
     }
+    if let Some(batch) = arguments.batch {
+        facts["batch"] = batch.into();
+        facts["batch_decode_tokens_per_s"] = rate(batch * arguments.tokens, &plain.batch).into();
+    }
     if let Some((times, adapter_bytes)) = adapted {
+        if let Some(batch) = arguments.batch {
+            facts["adapter_batch_decode_tokens_per_s"] =
+                rate(batch * arguments.tokens, &times.batch).into();
+        }
         facts["adapter_prefill_tokens_per_s"] =
             rate(arguments.prompt_tokens, &times.prefill).into();
         facts["adapter_decode_tokens_per_s"] = rate(arguments.tokens, &times.decode).into();
@@ -262,6 +309,7 @@ fn facts(
     }
     facts["prompt_tokens"] = arguments.prompt_tokens.into();
     facts["tokens"] = arguments.tokens.into();
+    facts["context"] = arguments.context.into();
     facts["rounds"] = arguments.rounds.into();
     facts
 }
@@ -332,59 +380,44 @@ fn median(values: &[f64]) -> f64 {
 fn print_table(facts: &Value) -> std::io::Result<()> {
     let number = |name: &str| facts[name].as_f64().unwrap_or(0.0);
     let word = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
+    let row = |what: &str, value: String| line(format_args!("{what:<34}{value}"));
+    let rate = |what: &str, name: &str| row(what, format!("{:>10.1} tokens/s", number(name)));
+    let together = |what: &str, name: &str| match facts["batch"].as_u64() {
+        Some(batch) => rate(&format!("decode of {batch} sequences{what}"), name),
+        None => Ok(()),
+    };
     let place = match facts.get("device") {
         Some(_) => format!("on {}", word("device")),
         None => format!("{} threads, {} kernels", facts["threads"], word("isa")),
     };
     line(format_args!("{place}, {}; medians of {} rounds", word("precision"), facts["rounds"]))?;
-    line(format_args!(
-        "{:<34}{:>10.1} tokens/s",
-        format!("prefill of {} tokens", facts["prompt_tokens"]),
-        number("prefill_tokens_per_s")
-    ))?;
-    line(format_args!(
-        "{:<34}{:>10.1} tokens/s",
-        format!("decode of {} tokens", facts["tokens"]),
-        number("decode_tokens_per_s")
-    ))?;
-    line(format_args!(
-        "{:<34}{:>10.2} MB",
-        "weights read per token",
-        number("weight_bytes_per_token") / 1e6
-    ))?;
+    rate(&format!("prefill of {} tokens", facts["prompt_tokens"]), "prefill_tokens_per_s")?;
+    rate(&format!("decode of {} tokens", facts["tokens"]), "decode_tokens_per_s")?;
+    together("", "batch_decode_tokens_per_s")?;
+    let weights = number("weight_bytes_per_token");
+    row("weights read per token", format!("{:>10.2} MB", weights / 1e6))?;
     let (what, measured) = match facts.get("measured_copy_gb_per_s") {
         Some(_) => ("at which the card copies", number("measured_copy_gb_per_s")),
         None => ("measured here", number("measured_read_gb_per_s")),
     };
     let read = number("read_gb_per_s");
-    line(format_args!(
-        "{:<34}{read:>10.2} GB/s, {:.0} % of the {measured:.2} GB/s {what}",
+    let share = 100.0 * read / measured;
+    row(
         "decode reads",
-        100.0 * read / measured
-    ))?;
+        format!("{read:>10.2} GB/s, {share:.0} % of the {measured:.2} GB/s {what}"),
+    )?;
     if facts.get("adapter_overhead").is_some() {
-        line(format_args!(
-            "{:<34}{:>10.1} tokens/s",
-            "prefill with the adapters",
-            number("adapter_prefill_tokens_per_s")
-        ))?;
-        line(format_args!(
-            "{:<34}{:>10.1} tokens/s",
-            "decode with the adapters",
-            number("adapter_decode_tokens_per_s")
-        ))?;
+        rate("prefill with the adapters", "adapter_prefill_tokens_per_s")?;
+        rate("decode with the adapters", "adapter_decode_tokens_per_s")?;
+        together(", adapters", "adapter_batch_decode_tokens_per_s")?;
         let bytes = number("adapter_bytes_per_token");
-        let share = 100.0 * bytes / number("weight_bytes_per_token");
-        line(format_args!(
-            "{:<34}{:>10.2} MB, {share:.1} % of the weights",
+        let share = 100.0 * bytes / weights;
+        row(
             "adapters read per token",
-            bytes / 1e6
-        ))?;
-        line(format_args!(
-            "{:<34}{:>+10.1} %",
-            "decode time the adapters add",
-            100.0 * number("adapter_overhead")
-        ))?;
+            format!("{:>10.2} MB, {share:.1} % of the weights", bytes / 1e6),
+        )?;
+        let added = 100.0 * number("adapter_overhead");
+        row("decode time the adapters add", format!("{added:>+10.1} %"))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
 //! weights and activations alike. A group's 32 pairs stand as 16 even ones and 16 odd ones.
 
 use core::arch::x86_64::*;
+use core::array;
 use core::ops::Range;
 
 use super::fast::expand_scales;
@@ -39,6 +40,7 @@ const STRIP: usize = 6;
 
 /// Packed weights of 8 rows: per group 32 registers of a pair of columns each, and the scale of
 /// every row.
+#[repr(align(32))]
 struct Panel {
     integers: [[[i32; ROWS]; PAIRS]; SPAN],
     scales: [[f32; ROWS]; SPAN],
@@ -95,25 +97,29 @@ impl Panel {
         let codebook = _mm256_broadcastsi128_si256(load_codebook(&INTEGERS));
         let look_up =
             |codes| _mm256_shuffle_epi8(codebook, _mm256_and_si256(codes, _mm256_set1_epi8(15)));
-        for (g, pairs) in self.integers.iter_mut().take(part.groups).enumerate() {
-            match weights {
-                Weights::Nf4(nf4) => {
-                    let codes = nf4.codes.as_chunks::<32>().0;
-                    for (d, codes) in
-                        transpose(|r| load_bytes(&codes[first(r) + g])).into_iter().enumerate()
+        let panel = &mut self.integers[..part.groups];
+        match weights {
+            Weights::Nf4(nf4) => {
+                let codes = nf4.codes.as_chunks::<32>().0;
+                let rows: [_; ROWS] = array::from_fn(|r| &codes[first(r)..][..panel.len()]);
+                for (g, pairs) in panel.iter_mut().enumerate() {
+                    for (d, codes) in transpose(|r| load_bytes(&rows[r][g])).into_iter().enumerate()
                     {
                         put(pairs, d, look_up(codes));
                         put(pairs, 8 + d, look_up(_mm256_srli_epi16::<4>(codes)));
                     }
                 }
-                Weights::Int8(int8) => {
-                    let values = int8.values.as_chunks::<GROUP>().0;
+            }
+            Weights::Int8(int8) => {
+                let halves = bytemuck::cast_slice::<_, u8>(int8.values).as_chunks::<32>().0;
+                let rows: [_; ROWS] =
+                    array::from_fn(|r| &halves[2 * first(r)..][..2 * panel.len()]);
+                for (g, pairs) in panel.iter_mut().enumerate() {
                     for half in 0..2 {
-                        let columns = transpose(|r| load_integers(&values[first(r) + g])[half]);
-                        columns
-                            .into_iter()
-                            .enumerate()
-                            .for_each(|(d, q)| put(pairs, 8 * half + d, q));
+                        let columns = transpose(|r| load_bytes(&rows[r][2 * g + half]));
+                        for (d, q) in columns.into_iter().enumerate() {
+                            put(pairs, 8 * half + d, q);
+                        }
                     }
                 }
             }

@@ -2,6 +2,8 @@
 //! takes arrays of the size it touches.
 
 use core::arch::x86_64::*;
+use core::array;
+use core::marker::PhantomData;
 
 use crate::kernel::avx2::lanes;
 
@@ -11,14 +13,6 @@ use crate::kernel::avx2::lanes;
 pub(super) fn load(x: &[f32; 16]) -> __m512 {
     // SAFETY: the array is 64 readable bytes; the load needs no alignment.
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
-}
-
-/// The first `x.len()` lanes, zero in the others; at most sixteen.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load_some(x: &[f32]) -> __m512 {
-    // SAFETY: lanes beyond the slice are masked off and not read.
-    unsafe { _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr()) }
 }
 
 /// The first `count` lanes, at most sixteen.
@@ -33,6 +27,14 @@ fn mask(count: usize) -> __mmask16 {
 pub(super) fn widen_some_bytes(x: &[u8]) -> __m512i {
     // SAFETY: lanes beyond the slice are masked off and not read.
     _mm512_cvtepu8_epi32(unsafe { _mm_maskz_loadu_epi8(mask(x.len()), x.as_ptr().cast()) })
+}
+
+/// The first `x.len()` lanes, zero in the others; at most sixteen.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn load_some(x: &[f32]) -> __m512 {
+    // SAFETY: lanes beyond the slice are masked off and not read.
+    unsafe { _mm512_maskz_loadu_ps(mask(x.len()), x.as_ptr()) }
 }
 
 /// 64 bytes.
@@ -88,6 +90,99 @@ pub(super) fn load_integers(x: &[i8; 64]) -> __m512i {
     unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }
 
+/// Sixteen rows that are read side by side, in blocks of N bytes.
+pub(super) struct Rows<'a, const N: usize> {
+    first: [*const u8; 16],
+    blocks: usize,
+    /// How many bytes on the sixteen rows behind these are.
+    ahead: usize,
+    rows: PhantomData<&'a [u8]>,
+}
+
+impl<'a, const N: usize> Rows<'a, N> {
+    /// `blocks` blocks of `count` rows, which begin `apart` blocks from each other, the first with
+    /// block `first` of `all`. If there are fewer than sixteen, the last stands for the others.
+    ///
+    /// # Panics
+    /// If `all` ends before the last.
+    #[inline(always)]
+    pub(super) fn new(
+        all: &'a [u8],
+        first: usize,
+        apart: usize,
+        count: usize,
+        blocks: usize,
+    ) -> Self {
+        let last = count.clamp(1, 16) - 1;
+        let from = &all[first * N..];
+        assert!((last * apart + blocks) * N <= from.len());
+        let first = array::from_fn(|r| from.as_ptr().wrapping_add(r.min(last) * apart * N));
+        Self { first, blocks, ahead: 16 * apart * N, rows: PhantomData }
+    }
+
+    /// A block of every row. Asks for that of the sixteen rows behind these: hardware does not
+    /// follow so many rows in turns.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn block(&self, block: usize) -> Block<'_, N> {
+        assert!(block < self.blocks);
+        let at = block * N;
+        if at.is_multiple_of(64) {
+            for first in self.first {
+                _mm_prefetch::<_MM_HINT_T0>(first.wrapping_add(at + self.ahead).cast());
+            }
+        }
+        Block { first: &self.first, at }
+    }
+}
+
+/// A block of every row of [`Rows`].
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a, const N: usize> {
+    first: &'a [*const u8; 16],
+    at: usize,
+}
+
+impl<const N: usize> Block<'_, N> {
+    /// 32 bytes of row `r`, from `from` on.
+    ///
+    /// # Panics
+    /// If there is no such row, or the block ends before them.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx2")]
+    pub(super) fn load(self, r: usize, from: usize) -> __m256i {
+        assert!(from + 32 <= N);
+        // SAFETY: the line above; `Rows` has seen all blocks of the row.
+        unsafe { _mm256_loadu_si256(self.first[r].add(self.at + from).cast()) }
+    }
+}
+
+/// `sum + q · p` by words of four bytes, those of q without sign, p the four from byte AT on, for
+/// all lanes. Written out, since compilers put the sums of a vector one behind the other, each
+/// waiting for the one before, and take four bytes through a register of another kind.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) fn dot<const AT: usize>(sum: __m512i, q: __m512i, p: &[i8; 64]) -> __m512i {
+    const { assert!(AT + 4 <= 64) };
+    let mut sum = sum;
+    // SAFETY: reads four bytes of the array, checked in the line above; nothing else but `sum`
+    // changes.
+    unsafe {
+        core::arch::asm!(
+            "vpdpbusd {sum}, {q}, dword ptr [{p} + {at}]{{1to16}}",
+            sum = inout(zmm_reg) sum,
+            q = in(zmm_reg) q,
+            p = in(reg) p.as_ptr(),
+            at = const AT,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    sum
+}
+
 /// Sixteen floats back to memory.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -126,13 +221,6 @@ pub(super) fn load_words(x: &[i32; 16]) -> __m512i {
 pub(super) fn store_words(out: &mut [i32; 16], v: __m512i) {
     // SAFETY: the array is 64 writable bytes; the store needs no alignment.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
-}
-
-/// Four signed bytes, sixteen times.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn broadcast(x: &[i8; 4]) -> __m512i {
-    _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8)))
 }
 
 /// Sixteen bytes, each widened to 32 bits.

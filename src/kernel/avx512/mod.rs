@@ -1,17 +1,20 @@
-//! AVX-512 (F, BW, VL) with VNNI: products with several vectors, and those of NF4 weights, and of
-//! int8 ones in fast, with one.
+//! AVX-512 (F, BW, VL) with VNNI: products in fast, with several vectors, and of NF4 weights with
+//! one.
 //!
 //! Everything else is the AVX2 table's: there memory or the multiply-add units are the limit, and
-//! vectors of 512 bits are no faster. `exact` and `fast` multiply with one vector, `tile`
-//! (exact) and `panel` (fast) with several.
+//! vectors of 512 bits are no faster. `exact` and `single` (fast) multiply with one vector, `tile` and
+//! `fast` with several.
 
 mod exact;
+mod factors;
 mod fast;
 mod lanes;
 mod mix;
 mod offset;
 mod panel;
 mod scales;
+mod single;
+mod strip;
 mod tile;
 
 use super::avx2::{self, exp, vector};
@@ -53,9 +56,6 @@ pub(super) static AVX512_VNNI: Kernels = Kernels {
     layer_norm_back,
 };
 
-/// Vectors from which packing a panel pays.
-const PANEL: usize = 3;
-
 /// Rows of a matrix from which an exact product packs panels, all of whose lanes are filled. How
 /// many vectors there are, beyond one, does not decide: a vector's products do not depend on those
 /// beside it.
@@ -76,10 +76,9 @@ fn product(weights: &Matrix<'_>, input: &Input<'_>, y: &mut Columns<'_>) {
 /// y = W x over integers for the rows that `y` owns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn product_fast(weights: &Weights<'_>, x: &Quantized<'_>, cols: usize, y: &mut Columns<'_>) {
-    if y.rows() < PANEL {
-        fast::product(weights, x, cols, y)
-    } else {
-        panel::product(weights, x, cols, y)
+    match y.rows() {
+        1 => single::product(weights, x, cols, y),
+        _ => fast::product(weights, x, cols, y),
     }
 }
 

@@ -14,11 +14,12 @@
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use super::panel::transpose;
+use super::fast::transpose;
+use super::lanes::Rows;
 use super::scales::nf4 as expand;
 use super::{exact, lanes};
 use crate::kernel::avx2::int8::expand_scales;
-use crate::kernel::avx2::lanes::{self as narrow, load_bytes, load_integers};
+use crate::kernel::avx2::lanes as narrow;
 use crate::kernel::avx2::tile::{self, fill};
 use crate::kernel::form::Form;
 use crate::kernel::scales::{self, NF4_GROUP};
@@ -118,10 +119,10 @@ impl Panel {
         cols: &Range<usize>,
     ) {
         let codebook = lanes::load(&CODEBOOK);
-        let codes = nf4.codes.as_chunks::<32>().0;
         let first =
             |r: usize| ((rows.start + r).min(rows.end - 1) * per_row + cols.start) / NF4_GROUP;
         let groups = cols.len() / NF4_GROUP;
+        let codes = Rows::<32>::new(nf4.codes, first(0), per_row / NF4_GROUP, rows.len(), groups);
         let mut scale = [[0.0; LANES]; COLS / NF4_GROUP];
         for r in 0..rows.len() {
             let mut one = [0.0; COLS / NF4_GROUP];
@@ -131,11 +132,11 @@ impl Panel {
         for (g, (columns, scale)) in
             self.0.as_chunks_mut::<NF4_GROUP>().0.iter_mut().zip(&scale).take(groups).enumerate()
         {
-            let scale = lanes::load(scale);
+            let (scale, block) = (lanes::load(scale), codes.block(g));
             let weight = |codes| _mm512_mul_ps(_mm512_permutexvar_ps(codes, codebook), scale);
             let (low, high) = columns.split_at_mut(NF4_GROUP / 2);
             let fours = low.as_chunks_mut::<4>().0.iter_mut().zip(high.as_chunks_mut::<4>().0);
-            for ((low, high), b0) in fours.zip(transpose(|r| load_bytes(&codes[first(r) + g]))) {
+            for ((low, high), b0) in fours.zip(transpose(|r| block.load(r, 0))) {
                 // The permute reads four bits of each word.
                 let bytes = [
                     b0,
@@ -162,9 +163,10 @@ impl Panel {
         rows: Range<usize>,
         cols: &Range<usize>,
     ) {
-        let integers = int8.values.as_chunks::<GROUP>().0;
+        let values = bytemuck::cast_slice(int8.values);
         let first = |r: usize| ((rows.start + r).min(rows.end - 1) * per_row + cols.start) / GROUP;
         let groups = cols.len() / GROUP;
+        let integers = Rows::<GROUP>::new(values, first(0), per_row / GROUP, rows.len(), groups);
         let mut scale = [[0.0; LANES]; COLS / GROUP];
         for r in 0..rows.len() {
             let mut one = [0.0; COLS / GROUP];
@@ -174,12 +176,12 @@ impl Panel {
         for (g, (columns, scale)) in
             self.0.as_chunks_mut::<GROUP>().0.iter_mut().zip(&scale).take(groups).enumerate()
         {
-            let scale = lanes::load(scale);
+            let (scale, block) = (lanes::load(scale), integers.block(g));
             let weight =
                 |high| _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(high)), scale);
             for (half, columns) in columns.as_chunks_mut::<{ GROUP / 2 }>().0.iter_mut().enumerate()
             {
-                let words = transpose(|r| load_integers(&integers[first(r) + g])[half]);
+                let words = transpose(|r| block.load(r, GROUP / 2 * half));
                 for (columns, b3) in columns.as_chunks_mut::<4>().0.iter_mut().zip(words) {
                     let bytes = [
                         _mm512_slli_epi32::<24>(b3),

@@ -18,17 +18,22 @@ use crate::card::told;
 const MOST_COPIED: usize = 512 << 20;
 
 impl<'m> Reads<'m> for CudaSession<'_, 'm> {
-    fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()> {
-        self.reset(0)?;
-        self.select(0, set, choices)
+    fn start_over(
+        &mut self,
+        sequence: usize,
+        set: &AdapterSet<'_, 'm>,
+        choices: &[Choice],
+    ) -> lowrank::Result<()> {
+        self.reset(sequence)?;
+        self.select(sequence, set, choices)
     }
 
-    fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()> {
-        CudaSession::prefill(self, 0, tokens)
+    fn prefill(&mut self, sequence: usize, tokens: &[u32]) -> lowrank::Result<()> {
+        CudaSession::prefill(self, sequence, tokens)
     }
 
-    fn step(&mut self, token: u32) -> lowrank::Result<()> {
-        self.step_greedy(&[(0, token)], &mut [0])
+    fn step(&mut self, tokens: &[(usize, u32)]) -> lowrank::Result<()> {
+        self.step_greedy(tokens, &mut vec![0; tokens.len()])
     }
 }
 
