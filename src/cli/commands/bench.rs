@@ -7,15 +7,17 @@
 //! what is read, so their tokens are counted together. Sampling and text are not in the times.
 //! On a card (`cuda`) the next token is chosen there, as a continuation would have it.
 
+mod bytes;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod table;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use lowrank::adapter::{AdapterSet, Choice, Factor, FactorValues, LowRank, Slot};
-use lowrank::model::llama::{Llama, Site};
+use lowrank::adapter::{AdapterSet, Choice, Slot};
+use lowrank::model::llama::Llama;
 use lowrank::runtime::{Executor, Limits, Memory, Session, need};
 use serde_json::{Value, json};
 
@@ -23,6 +25,7 @@ use crate::Failure;
 use crate::attach::{AdapterOptions, OpenAdapter, attach, open_adapters};
 use crate::model::{Kv, ModelOptions};
 use crate::output::line;
+use bytes::{row_bytes, target_bytes, weight_bytes};
 
 const EXAMPLES: &str = "Example:
   lowrank bench --base base.lrk --adapter style.lrk --batch 8 --json";
@@ -100,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.json {
         line(&facts)?;
     } else {
-        print_table(&facts)?;
+        table::print(&facts)?;
     }
     Ok(())
 }
@@ -314,36 +317,6 @@ fn facts(
     facts
 }
 
-/// The bytes of weights and scales that decoding one token reads: blocks and head. Of the embedding
-/// it reads one row.
-fn weight_bytes(model: Llama<'_>) -> u64 {
-    let layers = model.config().layers;
-    let sites =
-        (0..model.config().sites() as u32).filter_map(|number| Site::from_number(number, layers));
-    sites.filter(|&site| site != Site::Embedding).map(|site| model.weight(site).bytes()).sum()
-}
-
-fn row_bytes(bytes: u64, rows: usize) -> u64 {
-    bytes.div_ceil(rows.max(1) as u64)
-}
-
-/// The bytes of one target that decoding one token reads.
-fn target_bytes(target: &LowRank<'_>, model: Llama<'_>) -> u64 {
-    let a = factor_bytes(&target.a);
-    // Of an adapted embedding one row of A is read.
-    let a = if target.is_embedding { row_bytes(a, model.config().vocab) } else { a };
-    let scale = if target.scaled.is_some() { target.magnitude } else { target.gain };
-    a + factor_bytes(&target.b) + (size_of_val(target.bias) + size_of_val(scale)) as u64
-}
-
-fn factor_bytes(factor: &Factor<'_>) -> u64 {
-    (match factor.values() {
-        FactorValues::F32(values) => size_of_val(values),
-        FactorValues::F16(values) => size_of_val(values),
-        FactorValues::Int8 { values, scales } => size_of_val(values) + size_of_val(scales),
-    }) as u64
-}
-
 /// Bytes per second that all lanes together read from memory: the best of three sums over a large
 /// buffer.
 fn read_bandwidth(executor: &dyn Executor) -> f64 {
@@ -375,51 +348,6 @@ fn median(values: &[f64]) -> f64 {
         n if n % 2 == 1 => values[n / 2],
         n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
     }
-}
-
-fn print_table(facts: &Value) -> std::io::Result<()> {
-    let number = |name: &str| facts[name].as_f64().unwrap_or(0.0);
-    let word = |name: &str| facts[name].as_str().unwrap_or_default().to_owned();
-    let row = |what: &str, value: String| line(format_args!("{what:<34}{value}"));
-    let rate = |what: &str, name: &str| row(what, format!("{:>10.1} tokens/s", number(name)));
-    let together = |what: &str, name: &str| match facts["batch"].as_u64() {
-        Some(batch) => rate(&format!("decode of {batch} sequences{what}"), name),
-        None => Ok(()),
-    };
-    let place = match facts.get("device") {
-        Some(_) => format!("on {}", word("device")),
-        None => format!("{} threads, {} kernels", facts["threads"], word("isa")),
-    };
-    line(format_args!("{place}, {}; medians of {} rounds", word("precision"), facts["rounds"]))?;
-    rate(&format!("prefill of {} tokens", facts["prompt_tokens"]), "prefill_tokens_per_s")?;
-    rate(&format!("decode of {} tokens", facts["tokens"]), "decode_tokens_per_s")?;
-    together("", "batch_decode_tokens_per_s")?;
-    let weights = number("weight_bytes_per_token");
-    row("weights read per token", format!("{:>10.2} MB", weights / 1e6))?;
-    let (what, measured) = match facts.get("measured_copy_gb_per_s") {
-        Some(_) => ("at which the card copies", number("measured_copy_gb_per_s")),
-        None => ("measured here", number("measured_read_gb_per_s")),
-    };
-    let read = number("read_gb_per_s");
-    let share = 100.0 * read / measured;
-    row(
-        "decode reads",
-        format!("{read:>10.2} GB/s, {share:.0} % of the {measured:.2} GB/s {what}"),
-    )?;
-    if facts.get("adapter_overhead").is_some() {
-        rate("prefill with the adapters", "adapter_prefill_tokens_per_s")?;
-        rate("decode with the adapters", "adapter_decode_tokens_per_s")?;
-        together(", adapters", "adapter_batch_decode_tokens_per_s")?;
-        let bytes = number("adapter_bytes_per_token");
-        let share = 100.0 * bytes / weights;
-        row(
-            "adapters read per token",
-            format!("{:>10.2} MB, {share:.1} % of the weights", bytes / 1e6),
-        )?;
-        let added = 100.0 * number("adapter_overhead");
-        row("decode time the adapters add", format!("{added:>+10.1} %"))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -69,6 +69,9 @@ pub(crate) struct ModelOptions {
     pub(crate) device: Device,
 }
 
+/// What a program says that knows no cards.
+const WITHOUT: &str = "built without cuda: build it with --features cli,cuda (docs/cuda.md)";
+
 impl ModelOptions {
     /// Opens the base for a command that runs on the CPU only.
     pub(crate) fn open(&self) -> Result<File, Failure> {
@@ -78,9 +81,7 @@ impl ModelOptions {
                 Err(format!("this command runs on the CPU only: --device cuda is for {ON_CARDS}")
                     .into())
             }
-            Device::Cuda => {
-                Err("built without cuda: build it with --features cli,cuda (docs/cuda.md)".into())
-            }
+            Device::Cuda => Err(WITHOUT.into()),
         }
     }
 
@@ -101,7 +102,7 @@ impl ModelOptions {
     pub(crate) fn card(&self) -> Result<Option<Infallible>, Failure> {
         match self.device {
             Device::Cpu => Ok(None),
-            Device::Cuda => Err("built without cuda".into()),
+            Device::Cuda => Err(WITHOUT.into()),
         }
     }
 

@@ -8,7 +8,8 @@ use lowrank::model::llama::Llama;
 use lowrank::runtime::{CudaSession, Memory, Serial};
 use serde_json::json;
 
-use super::{Arguments, Measured, Reads, limits, rounds, weight_bytes};
+use super::bytes::weight_bytes;
+use super::{Arguments, Measured, Reads, limits, rounds};
 use crate::Failure;
 use crate::attach::{OpenAdapter, attach};
 use crate::card::told;
