@@ -23,7 +23,6 @@ mod tile;
 mod vector;
 
 use super::form::Form;
-#[cfg(feature = "train")]
 use super::scalar;
 use super::scales::INT8_GROUP;
 use super::{Input, Kernels};
