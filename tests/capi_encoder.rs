@@ -21,7 +21,8 @@ use lowrank::runtime::{
 use lowrank::text::Tokenizer;
 use lowrank::train::data::{DataOptions, Dataset, Task};
 use lowrank::train::{
-    AnyBase, Control, Length, Method, Options, RunOptions, Shape, Trainer, Warmup, finish, run,
+    AnyBase, Control, Length, Method, Options, RunOptions, ScheduleShape, Trainer, Warmup, finish,
+    run,
 };
 use model_folder::golden;
 
@@ -310,7 +311,7 @@ fn training_gives_rusts_bytes_also_stopped_and_resumed_and_is_published() {
         rank: 2,
         alpha: 4.0,
         learning_rate: 1e-2,
-        schedule: Shape::Linear,
+        schedule: ScheduleShape::Linear,
         ..Options::new(Method::Lora)
     };
     let mut trainer = Trainer::new(AnyBase::open(&archive).unwrap(), options, Vec::new()).unwrap();

@@ -21,7 +21,7 @@ use lowrank::runtime::{
     Session, Threads, encoder_need, need, predictor_need,
 };
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets as Wanted};
-use lowrank::train::{Method, Options, Part, Targets, Trainer};
+use lowrank::train::{Method, Options, Part, TargetModules, Trainer};
 use peft_folder::{Folder, base, golden};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -568,14 +568,14 @@ fn training_scales_what_peft_scales() {
     let options = || Options::new(Method::Ia3);
     let error = refused(Options { rank: 4, ..options() });
     assert!(error.contains("rank has no effect with ia3"), "{error}");
-    let table = Targets::Names(vec!["embed_tokens".into()]);
+    let table = TargetModules::Names(vec!["embed_tokens".into()]);
     let error = refused(Options { targets: table, ..options() });
     assert!(error.contains("ia3 cannot train model.embed_tokens"), "{error}");
     // Another method's default layers are its own; layers that were named stay.
     let lora = options().with_method(Method::Lora);
-    assert_eq!(lora.targets, Targets::AllLinear);
+    assert_eq!(lora.targets, TargetModules::AllLinear);
     assert_eq!(lora.with_method(Method::Ia3).targets, options().targets);
-    let named = Targets::Names(vec!["q_proj".into()]);
+    let named = TargetModules::Names(vec!["q_proj".into()]);
     let kept = Options { targets: named.clone(), ..options() }.with_method(Method::Lora);
     assert_eq!(kept.targets, named);
 }

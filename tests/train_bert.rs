@@ -14,7 +14,7 @@ use lowrank::model::bert::{Activation, Architecture, Bert, Config, Pooling, Site
 use lowrank::quant::Format;
 use lowrank::runtime::{Encoder, EncoderLimits, Memory, Serial, Threads, encoder_need};
 use lowrank::train::data::{Batch, Inputs, Targets as Wanted};
-use lowrank::train::{Method, Options, Part, Targets, Trainer};
+use lowrank::train::{Method, Options, Part, TargetModules, Trainer};
 
 /// Five texts of unequal lengths and their classes.
 fn batch() -> Batch {
@@ -32,8 +32,8 @@ fn labels() -> Vec<String> {
 fn options(method: Method) -> Options {
     let names = ["query", "key", "value", "dense", "word_embeddings"].map(String::from).to_vec();
     let targets = match method {
-        Method::Full | Method::LoraFa | Method::Dora | Method::Ia3 => Targets::AllLinear,
-        _ => Targets::Names(names),
+        Method::Full | Method::LoraFa | Method::Dora | Method::Ia3 => TargetModules::AllLinear,
+        _ => TargetModules::Names(names),
     };
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
         .with_method(method)
@@ -99,7 +99,7 @@ fn other_architectures_are_trained_alike() {
         ] {
             let archive = bert(&config, format, format, true, 3);
             let model = Bert::open(&archive).unwrap();
-            let options = Options { targets: Targets::AllLinear, ..options(method) };
+            let options = Options { targets: TargetModules::AllLinear, ..options(method) };
             let trainer = Trainer::new(model, options.clone(), labels()).unwrap();
             let what = format!("{method} on {format:?} of {architecture:?}");
             assert_slopes(&what, trainer, &model, &few(), 3);
@@ -157,8 +157,10 @@ fn the_way_back_stops_at_the_lowest_trained_layer() {
         [("layer.1", r".*layer\.1\..*(dense|query)|pooler\.dense"), ("pooler", r"pooler\.dense")]
     {
         let gradients = |pattern: &str| {
-            let options =
-                Options { targets: Targets::Pattern(pattern.into()), ..options(Method::QLora) };
+            let options = Options {
+                targets: TargetModules::Pattern(pattern.into()),
+                ..options(Method::QLora)
+            };
             let mut trainer = Trainer::new(model, options, labels()).unwrap();
             let mut values = trainer.values().to_vec();
             for parameter in trainer.parameters() {
@@ -306,8 +308,11 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
 fn it_learns() {
     let (archive, batch) = (bert(&BERT, Format::Nf4, Format::Int8, false, 3), batch());
     let model = Bert::open(&archive).unwrap();
-    let options =
-        Options { learning_rate: 1e-2, targets: Targets::AllLinear, ..options(Method::QLora) };
+    let options = Options {
+        learning_rate: 1e-2,
+        targets: TargetModules::AllLinear,
+        ..options(Method::QLora)
+    };
     let mut trainer = Trainer::new(model, options.clone(), labels()).unwrap();
     for _ in 0..40 {
         trainer.step(&Serial, std::slice::from_ref(&batch), 1.0).unwrap();

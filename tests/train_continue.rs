@@ -20,7 +20,9 @@ use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
 use lowrank::runtime::Serial;
 use lowrank::train::data::{Batch, Inputs, Targets as Next};
-use lowrank::train::{Method, Options, Part, PatternValue, Start, Targets, TrainError, Trainer};
+use lowrank::train::{
+    Method, Options, Part, PatternValue, Start, TargetModules, TrainError, Trainer,
+};
 
 fn start(builder: &AdapterBuilder, model: &Llama<'_>) -> Start {
     let archive = builder.build(model).unwrap();
@@ -58,7 +60,7 @@ fn the_first_values_are_the_adapters_and_the_result_is_of_its_kind() {
         let options = Options {
             rank: 4,
             alpha: 6.0,
-            targets: Targets::Names(vec!["q_proj".into(), "down_proj".into()]),
+            targets: TargetModules::Names(vec!["q_proj".into(), "down_proj".into()]),
             rank_pattern: vec![PatternValue { pattern: "down_proj".into(), value: 2.0 }],
             alpha_pattern: vec![PatternValue { pattern: "down_proj".into(), value: 5.0 }],
             learning_rate: 1e-2,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use lowrank::import::{BaseOptions, HuggingFace, HuggingFaceBert, base_to_buffer, bert_to_buffer};
 use lowrank::quant::Format;
 use lowrank::runtime::Threads;
-use lowrank::train::Targets as Layers;
+use lowrank::train::TargetModules as Layers;
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets};
 use lowrank::train::{AnyBase, Method, OptimizerKind, Options, Part, Trainer};
 use safetensors::SafeTensors;

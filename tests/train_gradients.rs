@@ -13,7 +13,7 @@ use lowrank::model::llama::{Config, Llama};
 use lowrank::quant::Format;
 use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Serial, Session, Threads, need};
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets as Wanted};
-use lowrank::train::{Method, Options, Part, Targets, Trainer};
+use lowrank::train::{Method, Options, Part, TargetModules, Trainer};
 
 /// Three sequences of unequal lengths; some rows have no target.
 fn batch(config: &Config) -> Batch {
@@ -37,14 +37,14 @@ fn classes(batch: &Batch) -> Batch {
     Batch { targets: Wanted::Class(vec![2, 0, 1]), ..batch.clone() }
 }
 
-fn everywhere() -> Targets {
-    Targets::Pattern(".*".into())
+fn everywhere() -> TargetModules {
+    TargetModules::Pattern(".*".into())
 }
 
 fn options(method: Method) -> Options {
     let targets = match method {
-        Method::Full => Targets::AllLinear,
-        Method::LoraFa | Method::Dora | Method::Ia3 => Targets::AllLinear,
+        Method::Full => TargetModules::AllLinear,
+        Method::LoraFa | Method::Dora | Method::Ia3 => TargetModules::AllLinear,
         _ => everywhere(),
     };
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
@@ -357,7 +357,8 @@ fn long_batches_do_not_depend_on_lanes() {
 fn dropout_has_its_gradient() {
     let (batch, archive) = (batch(&CONFIG), base(&CONFIG, Format::F32, Format::F32, 3));
     let model = Llama::open(&archive).unwrap();
-    let options = Options { dropout: 0.3, targets: Targets::AllLinear, ..options(Method::Lora) };
+    let options =
+        Options { dropout: 0.3, targets: TargetModules::AllLinear, ..options(Method::Lora) };
     let mut trainer = Trainer::new(model, options, Vec::new()).unwrap();
     shake(&mut trainer, 31);
     let facts = trainer.backward(&Serial, std::slice::from_ref(&batch)).unwrap();

@@ -10,8 +10,8 @@ use lowrank::import::{BaseOptions, HuggingFace, HuggingFaceBert, base_to_buffer,
 use lowrank::quant::Format;
 use lowrank::runtime::Serial;
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets as Wanted};
-use lowrank::train::schedule::{Schedule, Shape};
-use lowrank::train::{AnyBase, Method, Options, Part, Targets, Trainer};
+use lowrank::train::schedule::{Schedule, ScheduleShape};
+use lowrank::train::{AnyBase, Method, Options, Part, TargetModules, Trainer};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -73,11 +73,11 @@ fn check(
     let options = Options {
         rank: number("rank") as usize,
         alpha: number("alpha") as f32,
-        targets: Targets::Names(modules.iter().map(|name| (*name).to_owned()).collect()),
+        targets: TargetModules::Names(modules.iter().map(|name| (*name).to_owned()).collect()),
         learning_rate: number("rate") as f32,
         lora_fa_preconditioned: true,
         weight_decay,
-        schedule: Shape::Linear,
+        schedule: ScheduleShape::Linear,
         ..Options::new(Method::LoraFa)
     };
     let labels: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
@@ -89,7 +89,7 @@ fn check(
     }
     trainer.set_values(&values).unwrap();
 
-    let schedule = Schedule { shape: Shape::Linear, warmup: 0, total: losses.len() as u64 };
+    let schedule = Schedule { shape: ScheduleShape::Linear, warmup: 0, total: losses.len() as u64 };
     let size = number("batch") as usize;
     for (step, (texts, expected)) in texts.chunks(size).zip(&losses).enumerate() {
         let length = texts[0].len();

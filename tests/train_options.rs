@@ -12,8 +12,8 @@ use lowrank::quant::Format;
 use lowrank::runtime::Serial;
 use lowrank::train::data::{DataOptions, Dataset, Task};
 use lowrank::train::{
-    AnyBase, Init, Length, Method, Options, PatternValue, Report, RunOptions, Targets, Trainer,
-    finish, run,
+    AnyBase, Init, Length, Method, Options, PatternValue, Report, RunOptions, TargetModules,
+    Trainer, finish, run,
 };
 
 fn pattern(pattern: &str, value: f32) -> Vec<PatternValue> {
@@ -50,16 +50,17 @@ fn every_name_of_target_modules_must_be_a_layer() {
         (".*v_porj", &["target-modules .*v_porj names no layer"]),
         ("v_proj(", &["target-modules v_proj(", "unclosed group"]),
     ] {
-        let error = refused(Method::Lora, &[], |o| o.targets = Targets::parse(targets));
+        let error = refused(Method::Lora, &[], |o| o.targets = TargetModules::parse(targets));
         has(&error, parts);
     }
     // A layer that is there and that this run cannot train.
     let error =
-        refused(Method::Lora, &["a", "b"], |o| o.targets = Targets::parse("q_proj,lm_head"));
+        refused(Method::Lora, &["a", "b"], |o| o.targets = TargetModules::parse("q_proj,lm_head"));
     has(&error, &["lm_head", "nothing reads"]);
     let archive = base(&CONFIG, Format::F32, Format::F32, 1);
     for targets in ["q_proj", "lm_head,embed_tokens", "self_attn.q_proj,layers.0.mlp.up_proj"] {
-        let options = Options { targets: Targets::parse(targets), ..Options::new(Method::Lora) };
+        let options =
+            Options { targets: TargetModules::parse(targets), ..Options::new(Method::Lora) };
         Trainer::new(Llama::open(&archive).unwrap(), options, Vec::new()).unwrap();
     }
 }
@@ -71,7 +72,7 @@ fn every_pattern_must_decide_over_a_layer() {
     let error = refused(Method::Dora, &[], |o| o.alpha_pattern = pattern("mlp.upproj", 4.0));
     has(&error, &["alpha-pattern mlp.upproj=4 matches no layer", "mlp.up_proj"]);
     let error = refused(Method::Lora, &[], |o| {
-        o.targets = Targets::parse("q_proj");
+        o.targets = TargetModules::parse("q_proj");
         o.rank_pattern = pattern("v_proj", 4.0);
     });
     has(&error, &["rank-pattern v_proj=4", "target-modules names none"]);
@@ -218,7 +219,8 @@ fn a_tied_weight_is_trained_in_full_whichever_of_its_names_is_given() {
     };
     let archive = lowrank::import::fresh_to_buffer(&path, 1, &floats).unwrap();
     let weights = |targets: &str, labels: &[&str]| {
-        let options = Options { targets: Targets::parse(targets), ..Options::new(Method::Full) };
+        let options =
+            Options { targets: TargetModules::parse(targets), ..Options::new(Method::Full) };
         let labels = labels.iter().map(|label| (*label).to_owned()).collect();
         let trainer = Trainer::new(AnyBase::open(&archive).unwrap(), options, labels).unwrap();
         let parameters = trainer.parameters();

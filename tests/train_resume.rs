@@ -14,8 +14,8 @@ use lowrank::text::{Message, TextError};
 use lowrank::train::data::{DataOptions, Dataset, Task, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
 use lowrank::train::{
-    Control, Event, Length, Method, Options, PatternValue, Report, RunOptions, Shape, Targets,
-    TrainError, Trainer, Warmup, finish, run,
+    Control, Event, Length, Method, Options, PatternValue, Report, RunOptions, ScheduleShape,
+    TargetModules, TrainError, Trainer, Warmup, finish, run,
 };
 
 /// A byte is a token, folded into the small vocabulary.
@@ -255,10 +255,10 @@ fn every_option_that_differs_is_named() {
     let changes: [(Change, &str); 9] = [
         (|o| o.alpha = 3.0, "alpha: 3"),
         (|o| o.dropout = 0.2, "dropout: 0.2"),
-        (|o| o.targets = Targets::Names(vec!["q_proj".into()]), "target modules: "),
+        (|o| o.targets = TargetModules::Names(vec!["q_proj".into()]), "target modules: "),
         (|o| o.learning_rate = 1e-3, "learning rate: 0.001"),
         (|o| o.optimizer = OptimizerKind::sgd(), "optimizer: sgd momentum 0"),
-        (|o| o.schedule = Shape::Cosine, "schedule: cosine"),
+        (|o| o.schedule = ScheduleShape::Cosine, "schedule: cosine"),
         (|o| o.max_norm = 2.0, "max norm: 2"),
         (|o| o.seed = 7, "seed: 7"),
         (|o| o.method = Method::Lora, "method: lora"),
@@ -277,7 +277,7 @@ fn every_option_that_differs_is_named() {
 #[test]
 fn a_run_that_diverges_keeps_the_last_good_numbers() {
     let case = Case::new();
-    let targets = Targets::Names(vec!["lm_head".into()]);
+    let targets = TargetModules::Names(vec!["lm_head".into()]);
     let wild = Options {
         learning_rate: 900.0,
         max_norm: 0.0,
@@ -327,7 +327,7 @@ fn a_run_that_is_told_to_keep_what_it_has_ends_like_a_run_of_that_length() {
     let case = Case::new();
     let training = data(case.folder.path(), "train.jsonl", 23);
     let held_out = data(case.folder.path(), "held-out.jsonl", 5);
-    let options = Options { schedule: Shape::Constant, ..options(Method::Lora) };
+    let options = Options { schedule: ScheduleShape::Constant, ..options(Method::Lora) };
     let go = |steps: u64, keep_after: Option<u64>, at_validation: bool| {
         let run_options = RunOptions {
             length: Length::Steps(steps),

@@ -16,7 +16,7 @@ use lowrank::runtime::{
 };
 use lowrank::text::Tokenizer;
 use lowrank::train::data::{Batch, IGNORE, Inputs, Targets as Wanted};
-use lowrank::train::{Method, Options, Targets, Trainer};
+use lowrank::train::{Method, Options, TargetModules, Trainer};
 
 /// Three sequences of unequal lengths; some rows have no target.
 fn next_tokens() -> Batch {
@@ -48,8 +48,8 @@ fn features(inputs: usize) -> Batch {
 
 fn options(method: Method) -> Options {
     let targets = match method {
-        Method::Full | Method::LoraFa | Method::Dora | Method::Ia3 => Targets::AllLinear,
-        _ => Targets::Pattern(".*".into()),
+        Method::Full | Method::LoraFa | Method::Dora | Method::Ia3 => TargetModules::AllLinear,
+        _ => TargetModules::Pattern(".*".into()),
     };
     Options { rank: 3, alpha: 5.0, max_norm: 0.0, targets, ..Options::new(method) }
         .with_method(method)
@@ -324,7 +324,8 @@ fn a_classifier_goes_on_from_the_bases_own() {
     assert_ne!(other.loss(&Serial, &classes(), None).unwrap().loss, ours);
     let error = Trainer::new(model, options(Method::Lora), Vec::new()).unwrap_err().to_string();
     assert!(error.contains("no language-model head"), "{error}");
-    let head = Options { targets: Targets::Names(vec!["head".into()]), ..options(Method::Lora) };
+    let head =
+        Options { targets: TargetModules::Names(vec!["head".into()]), ..options(Method::Lora) };
     let error = Trainer::new(model, head, names(3)).unwrap_err().to_string();
     assert!(error.ends_with("its layers are embedding, hh_l0, hh_l1, ih_l0, ih_l1"), "{error}");
 }
@@ -486,8 +487,10 @@ fn an_lstm_learns_to_continue_a_text() {
         // The second text has letters that the first never showed: embedding and head learn them
         // too.
         let targets = match method {
-            Method::Full => Targets::AllLinear,
-            _ => Targets::Names(["embedding", "ih_l0", "hh_l0", "head"].map(String::from).to_vec()),
+            Method::Full => TargetModules::AllLinear,
+            _ => TargetModules::Names(
+                ["embedding", "ih_l0", "hh_l0", "head"].map(String::from).to_vec(),
+            ),
         };
         let options =
             Options { learning_rate: 1e-2, rank: 16, alpha: 32.0, targets, ..Options::new(method) }

@@ -14,7 +14,8 @@ use crate::adapter::SharedAdapter;
 use crate::archive::ArchiveFile;
 use crate::train::data::{DataOptions, Dataset, Example, Task, Tokenize};
 use crate::train::{
-    Length, Method, OptimizerKind, Options, RunOptions, Shape, Targets, Warmup, unfinished,
+    Length, Method, OptimizerKind, Options, RunOptions, ScheduleShape, TargetModules, Warmup,
+    unfinished,
 };
 
 /// In the order of `LOWRANK_TASK_`.
@@ -32,7 +33,8 @@ const METHODS: [Method; 9] = [
     Method::Ia3,
 ];
 /// In the order of `LOWRANK_SCHEDULE_`.
-const SCHEDULES: [Shape; 3] = [Shape::Constant, Shape::Linear, Shape::Cosine];
+const SCHEDULES: [ScheduleShape; 3] =
+    [ScheduleShape::Constant, ScheduleShape::Linear, ScheduleShape::Cosine];
 
 /// The value of a constant in argument 3.
 pub(super) fn constant<T: Clone>(found: u32, values: &[T]) -> Outcome<T> {
@@ -161,7 +163,7 @@ unsafe fn trainer_options(c: &lowrank_train_options) -> Outcome<Options> {
     Ok(Options {
         rank: c.rank,
         alpha: if c.alpha == 0.0 { 2.0 * c.rank as f32 } else { c.alpha },
-        targets: targets.map_or(options.targets, Targets::parse),
+        targets: targets.map_or(options.targets, TargetModules::parse),
         dropout: c.dropout,
         optimizer: constant(c.optimizer, &optimizers)?,
         learning_rate: c.learning_rate,

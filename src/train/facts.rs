@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::data::Dataset;
 use super::method::Method;
-use super::options::{Options, Targets};
+use super::options::{Options, TargetModules};
 use super::run::{Length, Report, RunOptions};
 use crate::kernel::Precision;
 
@@ -39,9 +39,9 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
         }
     }
     let targets = match &options.targets {
-        Targets::AllLinear => "all-linear".into(),
-        Targets::Names(names) => names.join(","),
-        Targets::Pattern(pattern) => pattern.clone(),
+        TargetModules::AllLinear => "all-linear".into(),
+        TargetModules::Names(names) => names.join(","),
+        TargetModules::Pattern(pattern) => pattern.clone(),
     };
     put("target_modules", targets.into());
     put("learning_rate", number(options.learning_rate));

@@ -42,8 +42,8 @@ pub use method::{Method, Part};
 #[cfg(feature = "cuda")]
 pub use on_device::DeviceBase;
 pub use optimizer::OptimizerKind;
-pub use options::{Init, MethodOption, Options, PatternValue, Targets};
+pub use options::{Init, MethodOption, Options, PatternValue, TargetModules};
 pub use run::{Control, Event, Length, Report, RunOptions, Warmup, finish, kind, run, save};
-pub use schedule::Shape;
+pub use schedule::ScheduleShape;
 pub use start::Start;
 pub use trainer::{Parameter, StepFacts, Trainable, Trainer};

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use super::TrainError;
 use super::method::Method;
 use super::optimizer::OptimizerKind;
-use super::schedule::Shape;
+use super::schedule::ScheduleShape;
 use super::start::Start;
 use crate::kernel::Precision;
 
 /// Which layers get adapters (full fine-tuning: are trained).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Targets {
+pub enum TargetModules {
     /// Every linear layer but the output head (PEFT's `all-linear`).
     AllLinear,
     /// Layers whose module path is one of these names or ends in `.name`.
@@ -21,7 +21,7 @@ pub enum Targets {
     Pattern(String),
 }
 
-impl Targets {
+impl TargetModules {
     /// What people write: `all-linear`, names separated by commas, or a regular expression for
     /// whole module paths.
     pub fn parse(text: &str) -> Self {
@@ -80,7 +80,7 @@ pub struct Options {
     pub alpha: f32,
     /// Which layers. Default: all linear ones; of IA3 those that PEFT scales (keys, values, the last
     /// of a feed-forward part).
-    pub targets: Targets,
+    pub targets: TargetModules,
     /// Other ranks for some layers. Default: none.
     pub rank_pattern: Vec<PatternValue>,
     /// Other alphas for some layers. Default: none.
@@ -105,8 +105,8 @@ pub struct Options {
     pub learning_rate: f32,
     /// Weight decay; biases and norms have none. Default: 0.
     pub weight_decay: f32,
-    /// How the learning rate falls in a [`run`](super::run). Default: [`Shape::Linear`].
-    pub schedule: Shape,
+    /// How the learning rate falls in a [`run`](super::run). Default: [`ScheduleShape::Linear`].
+    pub schedule: ScheduleShape,
     /// The global norm that gradients are clipped to; 0 for no clipping. Default: 1.
     pub max_norm: f32,
     /// ε of label smoothing, in `[0, 1)`. Default: 0.
@@ -146,7 +146,7 @@ impl Options {
             optimizer: OptimizerKind::default(),
             learning_rate: 2e-4,
             weight_decay: 0.0,
-            schedule: Shape::default(),
+            schedule: ScheduleShape::default(),
             max_norm: 1.0,
             label_smoothing: 0.0,
             seed: 0,

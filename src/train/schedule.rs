@@ -7,7 +7,7 @@ use std::f64::consts::PI;
 
 /// How the rate falls after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Shape {
+pub enum ScheduleShape {
     /// It stays.
     Constant,
     /// In a straight line to 0 at the last step.
@@ -17,7 +17,7 @@ pub enum Shape {
     Cosine,
 }
 
-impl Shape {
+impl ScheduleShape {
     /// The name on the command line and in archives.
     pub const fn name(self) -> &'static str {
         match self {
@@ -32,10 +32,10 @@ impl Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     /// The shape after the warm-up.
-    pub shape: Shape,
+    pub shape: ScheduleShape,
     /// Steps of warm-up; 0 for none.
     pub warmup: u64,
-    /// Steps of the whole run, warm-up included. [`Shape::Constant`] does not look at it.
+    /// Steps of the whole run, warm-up included. [`ScheduleShape::Constant`] does not look at it.
     pub total: u64,
 }
 
@@ -49,13 +49,13 @@ impl Schedule {
             return (step as f64 / self.warmup as f64) as f32;
         }
         if step >= self.total {
-            return if self.shape == Shape::Constant { 1.0 } else { 0.0 };
+            return if self.shape == ScheduleShape::Constant { 1.0 } else { 0.0 };
         }
         let progress = (step - self.warmup) as f64 / (self.total - self.warmup) as f64;
         match self.shape {
-            Shape::Constant => 1.0,
-            Shape::Linear => (1.0 - progress) as f32,
-            Shape::Cosine => (0.5 * (1.0 + libm::cos(PI * progress))) as f32,
+            ScheduleShape::Constant => 1.0,
+            ScheduleShape::Linear => (1.0 - progress) as f32,
+            ScheduleShape::Cosine => (0.5 * (1.0 + libm::cos(PI * progress))) as f32,
         }
     }
 }
@@ -72,9 +72,9 @@ mod tests {
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         for row in rows.as_array().unwrap() {
             let shape = match row["shape"].as_str().unwrap() {
-                "constant" => Shape::Constant,
-                "linear" => Shape::Linear,
-                "cosine" => Shape::Cosine,
+                "constant" => ScheduleShape::Constant,
+                "linear" => ScheduleShape::Linear,
+                "cosine" => ScheduleShape::Cosine,
                 other => panic!("{other}"),
             };
             let schedule = Schedule {
@@ -91,13 +91,16 @@ mod tests {
 
     #[test]
     fn after_the_last_step_the_rate_stays_zero() {
-        for shape in [Shape::Linear, Shape::Cosine] {
+        for shape in [ScheduleShape::Linear, ScheduleShape::Cosine] {
             let schedule = Schedule { shape, warmup: 2, total: 10 };
             assert!(
                 [10, 11, 18, 1000, u64::MAX].iter().all(|&step| schedule.factor(step) == 0.0),
                 "{shape:?}"
             );
         }
-        assert_eq!(Schedule { shape: Shape::Constant, warmup: 2, total: 10 }.factor(1000), 1.0);
+        assert_eq!(
+            Schedule { shape: ScheduleShape::Constant, warmup: 2, total: 10 }.factor(1000),
+            1.0
+        );
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::TrainError;
 use super::data::Dataset;
-use super::options::{METHOD_OPTIONS, MethodOption, Options, Targets};
+use super::options::{METHOD_OPTIONS, MethodOption, Options, TargetModules};
 use super::run::{Length, RunOptions, Warmup};
 use super::trainer::Trainer;
 
@@ -161,10 +161,10 @@ fn facts_of(data: &Dataset<'_>) -> Result<String, TrainError> {
     Ok(format!("{examples} examples, {rows} rows, hash {hash:016x}"))
 }
 
-fn targets(targets: &Targets) -> serde_json::Value {
+fn targets(targets: &TargetModules) -> serde_json::Value {
     match targets {
-        Targets::AllLinear => json!("all-linear"),
-        Targets::Names(names) => json!({ "names": names }),
-        Targets::Pattern(pattern) => json!({ "pattern": pattern }),
+        TargetModules::AllLinear => json!("all-linear"),
+        TargetModules::Names(names) => json!({ "names": names }),
+        TargetModules::Pattern(pattern) => json!({ "pattern": pattern }),
     }
 }

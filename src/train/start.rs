@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::TrainError;
 use super::body::Network;
 use super::method::Method;
-use super::options::{Options, PatternValue, Targets};
+use super::options::{Options, PatternValue, TargetModules};
 use super::plan::Classifier;
 use super::planner::path;
 use super::targets::{Chosen, choose};
@@ -121,7 +121,7 @@ impl Start {
                 options.alpha_pattern.push(entry(target.alpha));
             }
         }
-        options.targets = Targets::Names(if named == chosen.len() { ends } else { chosen });
+        options.targets = TargetModules::Names(if named == chosen.len() { ends } else { chosen });
     }
 
     /// Its layers with their paths, if `options` and `labels` can go on with it on `body`.

@@ -5,7 +5,7 @@ use regex::Regex;
 
 use super::TrainError;
 use super::body::Network;
-use super::options::{Options, PatternValue, Targets};
+use super::options::{Options, PatternValue, TargetModules};
 use super::planner::{is_embedding, path};
 use crate::nearest::nearest;
 
@@ -35,14 +35,14 @@ pub(super) fn choose(
     let layer = |site| Chosen { site, name: path(body, site) };
     let layers: Vec<Chosen> = (0..body.base().sites()).filter(takes_part).map(layer).collect();
     let pattern = match &options.targets {
-        Targets::Pattern(pattern) => Some(regex("target-modules", pattern)?),
+        TargetModules::Pattern(pattern) => Some(regex("target-modules", pattern)?),
         _ => None,
     };
     let wanted = |site: u32, name: &str| match &options.targets {
-        Targets::AllLinear if whole => true,
-        Targets::AllLinear => Some(site) != body.head_site() && !is_embedding(body, site),
-        Targets::Names(names) => names.iter().any(|wanted| ends_with(name, wanted)),
-        Targets::Pattern(_) => pattern.as_ref().is_some_and(|pattern| pattern.is_match(name)),
+        TargetModules::AllLinear if whole => true,
+        TargetModules::AllLinear => Some(site) != body.head_site() && !is_embedding(body, site),
+        TargetModules::Names(names) => names.iter().any(|wanted| ends_with(name, wanted)),
+        TargetModules::Pattern(_) => pattern.as_ref().is_some_and(|pattern| pattern.is_match(name)),
     };
     let mut chosen: Vec<_> =
         layers.iter().filter(|layer| wanted(layer.site, &layer.name)).cloned().collect();
@@ -70,15 +70,15 @@ fn ends_with(path: &str, name: &str) -> bool {
 /// Everything that `target-modules` names must be there.
 fn check_targets(
     body: &dyn Network,
-    targets: &Targets,
+    targets: &TargetModules,
     layers: &[Chosen],
     chosen: &[Chosen],
 ) -> Result<(), TrainError> {
     let lost = match targets {
-        Targets::Names(names) => {
+        TargetModules::Names(names) => {
             names.iter().find(|name| !chosen.iter().any(|layer| ends_with(&layer.name, name)))
         }
-        Targets::Pattern(pattern) if chosen.is_empty() => Some(pattern),
+        TargetModules::Pattern(pattern) if chosen.is_empty() => Some(pattern),
         _ if chosen.is_empty() => {
             return Err(TrainError::options("the model has no layer that can be trained so"));
         }

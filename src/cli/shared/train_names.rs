@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use lowrank::train::Init;
 use lowrank::train::data::Task;
 use lowrank::train::optimizer::OptimizerKind;
-use lowrank::train::schedule::Shape;
+use lowrank::train::schedule::ScheduleShape;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TaskName {
@@ -37,7 +37,7 @@ pub(crate) enum InitName {
     Gaussian,
 }
 
-impl From<ScheduleName> for Shape {
+impl From<ScheduleName> for ScheduleShape {
     fn from(name: ScheduleName) -> Self {
         match name {
             ScheduleName::Constant => Self::Constant,

@@ -8,8 +8,10 @@ use lowrank::file::FileError;
 use lowrank::kernel::Precision;
 use lowrank::train::data::{DataOptions, Dataset, ModelInput, Tokenize};
 use lowrank::train::optimizer::OptimizerKind;
-use lowrank::train::schedule::Shape;
-use lowrank::train::{Length, Method, Options, PatternValue, RunOptions, Start, Targets, Warmup};
+use lowrank::train::schedule::ScheduleShape;
+use lowrank::train::{
+    Length, Method, Options, PatternValue, RunOptions, Start, TargetModules, Warmup,
+};
 
 use crate::Failure;
 use crate::methods::MethodOptions;
@@ -151,7 +153,7 @@ impl TrainOptions {
         Ok(Options {
             rank: self.rank,
             alpha: self.alpha.unwrap_or(2.0 * self.rank as f32),
-            targets: self.target_modules.as_deref().map_or(options.targets, Targets::parse),
+            targets: self.target_modules.as_deref().map_or(options.targets, TargetModules::parse),
             rank_pattern: patterns("rank-pattern", &self.rank_pattern)?,
             alpha_pattern: patterns("alpha-pattern", &self.alpha_pattern)?,
             init: self.init.into(),
@@ -236,7 +238,7 @@ impl TrainOptions {
                 format!(
                     "{} ({}, warm-up {})",
                     self.learning_rate,
-                    Shape::from(self.schedule).name(),
+                    ScheduleShape::from(self.schedule).name(),
                     self.warmup
                 ),
             ),

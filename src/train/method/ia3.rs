@@ -18,7 +18,7 @@ use crate::nn::Linear;
 use crate::train::TrainError;
 use crate::train::device::{Floats, Machine};
 use crate::train::ops;
-use crate::train::options::{Options, Targets};
+use crate::train::options::{Options, TargetModules};
 use crate::train::plan::Plan;
 use crate::train::step::Step;
 
@@ -36,8 +36,8 @@ impl Technique for Ia3 {
         false
     }
 
-    fn targets(&self) -> Targets {
-        Targets::Pattern(USUAL.into())
+    fn targets(&self) -> TargetModules {
+        TargetModules::Pattern(USUAL.into())
     }
 
     fn continues(&self, adapter: &Adapter<'_>) -> bool {

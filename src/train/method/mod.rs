@@ -30,7 +30,7 @@ use super::TrainError;
 use super::device::Floats;
 use super::device::Machine;
 use super::optimizer::Optimizer;
-use super::options::{Options, Targets};
+use super::options::{Options, TargetModules};
 use super::plan::{Plan, Tensor};
 use super::step::Step;
 use crate::adapter::{Adapter, LowRank, TargetParts};
@@ -200,8 +200,8 @@ pub(crate) trait Technique: Send + Sync {
     }
 
     /// The layers that it trains unless others are named.
-    fn targets(&self) -> Targets {
-        Targets::AllLinear
+    fn targets(&self) -> TargetModules {
+        TargetModules::AllLinear
     }
 
     /// Refuses numbers of its own options.
