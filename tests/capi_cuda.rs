@@ -239,19 +239,10 @@ fn what_a_card_cannot_do_is_said_when_the_session_is_opened() {
 
 #[test]
 fn a_device_that_is_lost_is_told_in_the_drivers_words() {
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "planted_loss", "--ignored"])
-        .env(lowrank_cuda_driver::OVERRIDE, cuda_driver::software_driver())
-        .env("SOFTPTX_LOSE_AFTER", "70")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
-
-#[test]
-#[ignore = "needs a fault planted: the test above does it"]
-fn planted_loss() {
+    let name = "a_device_that_is_lost_is_told_in_the_drivers_words";
+    if !cuda_driver::is_planted(name, ("SOFTPTX_LOSE_AFTER", "70")) {
+        return;
+    }
     let failed = |session: *mut lowrank_session| {
         let mut error = empty_error();
         let prompt = |sequence, error: &mut lowrank_error| {
