@@ -1,6 +1,7 @@
 //! The whole way of a RoBERTa classifier through the program: import, embed, its own classifier,
 //! training, and PEFT's format and back.
 
+mod model_folder;
 mod program;
 
 use program::{Folder, golden, success};
@@ -14,6 +15,88 @@ fn probabilities(base: &str, adapter: &str) -> Vec<Value> {
     TEXTS.iter().for_each(|text| words.extend(["--text", text]));
     let (out, _) = success(&words);
     out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// `train` on three texts, with more arguments.
+fn train(folder: &Folder, base: &str, output: &str, more: &[&str]) -> (String, String) {
+    let lines = TEXTS.iter().zip(["fine", "dull", "fair"]);
+    let lines: Vec<String> = lines
+        .map(|(text, label)| serde_json::json!({ "text": text, "label": label }).to_string())
+        .collect();
+    let data = folder.file("data.jsonl");
+    std::fs::write(&data, lines.join("\n")).unwrap();
+    let words = ["train", "--base", base, "--data", &data, "--task", "classify", "-o", output];
+    success(&[&words[..], &["--steps", "2", "--force"], more].concat())
+}
+
+#[test]
+fn training_goes_on_from_a_classifier_alone_with_the_layers_of_its_method() {
+    let folder = Folder::new();
+    let source = golden("tiny-distilbert");
+    let source = source.to_str().unwrap();
+    let [base, head, trained] = ["base.lrk", "head.lrk", "t.lrk"].map(|name| folder.file(name));
+    success(&["import", source, "-o", &base, "--weights", "f32", "--embedding", "f32"]);
+    success(&["adapter", "import", source, "--base", &base, "-o", &head]);
+    // Two blocks of six linear layers, and the pooler; of IA3 keys, values and the last of a block.
+    for (method, targets) in [("lora", 13), ("dora", 13), ("ia3", 6)] {
+        let (_, told) = train(&folder, &base, &trained, &["--adapter", &head, "--method", method]);
+        assert!(told.contains("2 steps at the usual rate teach little"), "{told}");
+        let (out, _) = success(&["inspect", &trained, "--json"]);
+        let facts: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&facts["method"], &facts["targets"]), (&method.into(), &targets.into()));
+        assert_eq!(facts["labels"], serde_json::json!(["dull", "fair", "fine"]));
+    }
+    let (_, told) =
+        train(&folder, &base, &trained, &["--method", "lora", "--learning-rate", "1e-2"]);
+    assert!(!told.contains("teach little") && !told.contains("no pooler"), "{told}");
+    let full = folder.file("full.lrk");
+    let (out, _) = train(&folder, &base, &full, &["--method", "full", "--learning-rate", "1e-2"]);
+    assert!(out.contains("full.lrk.classifier.lrk: its classifier, for --adapter"), "{out}");
+    probabilities(&full, &folder.file("full.lrk.classifier.lrk"));
+}
+
+#[test]
+fn what_transformers_could_not_read_is_told_before_training_and_nan_is_not_written() {
+    let folder = Folder::new();
+    let [base, trained, out] = ["base.lrk", "t.lrk", "out.npy"].map(|name| folder.file(name));
+    let mut bare = model_folder::Folder::golden("tiny-distilbert");
+    bare.tensors.retain(|name, _| name.starts_with("distilbert."));
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let bytes = std::fs::read(golden("tiny-distilbert").join(name)).unwrap();
+        bare.files.insert(name.into(), bytes);
+    }
+    let source = folder.file("source");
+    std::fs::create_dir(&source).unwrap();
+    bare.write(source.as_ref());
+    success(&["import", &source, "-o", &base, "--weights", "f32", "--embedding", "f32"]);
+    let (_, told) = train(&folder, &base, &trained, &["--method", "lora"]);
+    assert!(told.contains("the base has no pooler"), "{told}");
+
+    let huge = format!("{trained}:1e38");
+    let embed = ["embed", "--base", &base, "--text", TEXTS[0], "-o", &out, "--adapter"];
+    let (_, told) = success(&[&embed[..], &[&trained]].concat());
+    assert!(told.contains("its classifier has no effect here"), "{told}");
+    std::fs::remove_file(&out).unwrap();
+    let output = program::lowrank(&[&embed[..], &[&huge]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("text 1: the result is not finite"), "{told}");
+    assert!(!std::path::Path::new(&out).exists());
+    let assets = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let asset = |name: &str| assets.join(name).to_str().unwrap().to_owned();
+    let refused = program::failure(&[
+        "logits",
+        "--base",
+        &asset("tiny.lrk"),
+        "--tokens",
+        "65,66",
+        "-o",
+        &out,
+        "--adapter",
+        &format!("{}:1e38", asset("tiny-pirate.lrk")),
+    ]);
+    assert!(refused.contains("token 1: the result is not finite"), "{refused}");
+    assert!(!std::path::Path::new(&out).exists());
 }
 
 #[test]

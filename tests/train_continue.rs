@@ -13,8 +13,8 @@ use common::{CONFIG, base};
 use lowrank::adapter::{Adapter, AdapterBuilder, FactorValues, SharedAdapter};
 use lowrank::archive::{ArchiveFile, Buffer};
 use lowrank::ffi::{
-    LOWRANK_TASK_CLASSIFY, lowrank_error, lowrank_error_message, lowrank_train,
-    lowrank_train_options, lowrank_train_options_default,
+    LOWRANK_METHOD_DORA, LOWRANK_TASK_CLASSIFY, lowrank_error, lowrank_error_message,
+    lowrank_train, lowrank_train_options, lowrank_train_options_default,
 };
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
@@ -221,6 +221,41 @@ fn train_c(archive: &[u8], options: &lowrank_train_options) -> Result<(), (u32, 
         lowrank_error_message(error.as_ptr(), sentence.as_mut_ptr().cast(), sentence.len())
     };
     Err((code, String::from_utf8_lossy(&sentence[..length.min(399)]).into_owned()))
+}
+
+#[test]
+fn c_gives_a_classifier_alone_the_layers_that_are_asked_for() {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let archive = ArchiveFile::open(assets.join("tiny.lrk")).unwrap();
+    let model = Llama::open(&archive).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| CString::new(folder.path().join(name).to_str().unwrap()).unwrap();
+    let lines = "{\"text\": \"a boat\", \"label\": \"a\"}\n{\"text\": \"b\", \"label\": \"b\"}\n";
+    std::fs::write(folder.path().join("data.jsonl"), lines).unwrap();
+    let labels = vec!["a".to_owned(), "b".to_owned()];
+    let first = Trainer::new(model, Options::new(Method::QLora), labels).unwrap();
+    let mut head = first.adapter("head", None);
+    head.targets.clear();
+    head.write(&model, folder.path().join("head.lrk")).unwrap();
+    let [data, head, output] = ["data.jsonl", "head.lrk", "out.lrk"].map(path);
+    let options = lowrank_train_options {
+        data: data.as_ptr(),
+        output: output.as_ptr(),
+        adapter: head.as_ptr(),
+        task: LOWRANK_TASK_CLASSIFY,
+        method: LOWRANK_METHOD_DORA,
+        rank: 3,
+        target_modules: c"q_proj".as_ptr(),
+        steps: 1,
+        max_length: 32,
+        threads: 1,
+        ..lowrank_train_options_default()
+    };
+    train_c(&archive, &options).unwrap();
+    let file = ArchiveFile::open(folder.path().join("out.lrk")).unwrap();
+    let adapter = Adapter::open(&file).unwrap();
+    assert!(adapter.is_dora() && adapter.targets().all(|target| target.rank == 3));
+    assert_eq!(adapter.targets().len(), model.config().layers);
 }
 
 #[test]

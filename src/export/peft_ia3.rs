@@ -7,8 +7,7 @@ use super::peft::{Model, Tensor, modules, vector, write_labels};
 use super::peft_head as head;
 use crate::adapter::{Adapter, Scaled};
 
-/// adapter_config.json. Layers whose inputs are scaled are
-/// in both lists, under the same names.
+/// adapter_config.json. Layers whose inputs are scaled are in both lists, under the same names.
 pub(super) fn config(adapter: &Adapter<'_>, model: &Model<'_>) -> Result<String, String> {
     let (outputs, inputs) =
         (modules(model, Some(Scaled::Output)), modules(model, Some(Scaled::Input)));

@@ -14,8 +14,8 @@ use crate::adapter::SharedAdapter;
 use crate::archive::ArchiveFile;
 use crate::train::data::{DataOptions, Dataset, Example, Task, Tokenize};
 use crate::train::{
-    Length, Method, OptimizerKind, Options, RunOptions, ScheduleShape, TargetModules, Warmup,
-    unfinished,
+    Length, Method, OptimizerKind, Options, RunOptions, ScheduleShape, Start, TargetModules,
+    Warmup, unfinished,
 };
 
 /// In the order of `LOWRANK_TASK_`.
@@ -145,9 +145,10 @@ impl Job<'_> {
     pub(super) fn options(&self) -> Outcome<Options> {
         let Some(path) = self.adapter else { return Ok(self.trainer.clone()) };
         let adapter = SharedAdapter::open(Box::new(ArchiveFile::open(path)?))?;
-        let continued = Options::continuing(Arc::new(adapter).into());
-        let Options { method, rank, alpha, targets, start, .. } = continued;
-        Ok(Options { method, rank, alpha, targets, start, ..self.trainer.clone() })
+        let start = Start::from(Arc::new(adapter));
+        let options = self.trainer.clone();
+        let method = if start.is_bare() { options.method } else { start.method() };
+        Ok(Options { method, ..options }.going_on(start))
     }
 }
 

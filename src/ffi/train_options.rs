@@ -65,7 +65,7 @@ pub struct lowrank_train_options {
     pub checkpoint: *const c_char,
     /// The path of an adapter of this base to go on from, or null. Its method, layers, ranks,
     /// alphas, scales and labels stay: `method`, `target_modules`, `rank` and `alpha` are not
-    /// looked at.
+    /// looked at. Of a classifier alone the labels stay, and all four are.
     pub adapter: *const c_char,
     /// Which layers: `all-linear`, names separated by commas, or a regular expression for module
     /// paths. Null is `all-linear`; of `LOWRANK_METHOD_IA3` the layers that PEFT scales.

@@ -21,7 +21,7 @@ pub(crate) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(),
         format!("tensors of type {:?} are not supported; F32, F16 and BF16 are", stored.dtype)
     })?;
     let [mut relative, of_largest, absolute] = weight.format().rounding();
-    if is_fitted(weight) {
+    if matches!(weight.values(), Values::Nf4(nf4) if nf4.is_fitted()) {
         relative = FITTED;
     }
     let absolute = of_largest * largest(&values) + absolute;
@@ -49,13 +49,6 @@ pub(crate) fn check_base(stored: &Stored<'_>, weight: &Matrix<'_>) -> Result<(),
 
 /// Of the largest weight of a block a fitted scale cuts off a part.
 const FITTED: f32 = 0.4;
-
-/// Were scales chosen by the error they leave? Then some are negative.
-fn is_fitted(weight: &Matrix<'_>) -> bool {
-    let Values::Nf4(nf4) = weight.values() else { return false };
-    let blocks = (weight.rows() * weight.cols()).div_ceil(nf4.block);
-    (0..blocks).any(|block| nf4.scales.get(block) < 0.0)
-}
 
 fn largest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |most, value| most.max(value.abs()))

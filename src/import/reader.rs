@@ -189,14 +189,8 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
                     }
                     return Ok(Some(matrix.with_layout(Layout::Split64)));
                 }
-                self.quantized(&name, (rows, cols), format, &mut |first, mut out| {
-                    let mut at = first;
-                    while !out.is_empty() {
-                        let (now, rest) = out.split_at_mut(out.len().min(cols - at % cols));
-                        view.read(at / cols, at % cols, now);
-                        (at, out) = (at + now.len(), rest);
-                    }
-                })
+                let read = &mut |first, out: &mut [f32]| view.read_flat(first, out);
+                self.quantized(&name, (rows, cols), format, read)
             }
         }
     }

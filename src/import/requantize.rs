@@ -60,12 +60,5 @@ fn requantized<F: Family>(model: &Opened<'_, F>, scale: BlockScale) -> Result<Bu
 /// A matrix in another format.
 fn converted(weight: Matrix<'_>, how: &Quantization) -> Result<OwnedMatrix> {
     let (rows, cols) = (weight.rows(), weight.cols());
-    OwnedMatrix::quantize_pieces(how, rows, cols, &mut |first, mut out| {
-        let mut at = first;
-        while !out.is_empty() {
-            let (now, rest) = out.split_at_mut(out.len().min(cols - at % cols));
-            weight.read(at / cols, at % cols, now);
-            (at, out) = (at + now.len(), rest);
-        }
-    })
+    OwnedMatrix::quantize_pieces(how, rows, cols, &mut |first, out| weight.read_flat(first, out))
 }

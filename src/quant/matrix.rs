@@ -105,6 +105,13 @@ impl<'a> Matrix<'a> {
         self.values.read(row * self.cols + first, out);
     }
 
+    /// The dequantized weights `first ..` of the flattened matrix into `out`.
+    #[cfg(feature = "import")]
+    pub(crate) fn read_flat(&self, first: usize, out: &mut [f32]) {
+        assert!(first + out.len() <= self.rows * self.cols);
+        self.values.read(first, out);
+    }
+
     /// The index of the first scale that is not finite, or of the first f32 or f16 weight that is
     /// not.
     pub(crate) fn first_not_finite(&self) -> Option<u64> {

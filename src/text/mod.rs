@@ -94,13 +94,6 @@ pub struct Tokenizer {
 /// What tokens that fill batches up are called.
 pub(crate) const PADS: [&str; 2] = ["<pad>", "[PAD]"];
 
-/// The token with the id `id`, if there is such a tokenizer and such a token.
-#[cfg(feature = "import")]
-pub(crate) fn pad_token(json: &[u8], id: usize) -> Option<String> {
-    let tokenizer = GuardedTokenizer::from_json(json).ok()?;
-    tokenizer.id_to_token(u32::try_from(id).ok()?)
-}
-
 impl Tokenizer {
     /// The tokenizer of a base.
     ///

@@ -19,7 +19,7 @@ pub(crate) fn of(options: &Options, steps: u64, rank: Option<usize>, run: &Facts
     let mut facts = Facts::new();
     let mut put = |name: &str, value: Value| facts.insert(name.into(), value);
     put("method", options.method.name().into());
-    // IA3 has neither. Full fine-tuning has always said them.
+    // IA3 has neither; full fine-tuning says those that it was told.
     if options.method.takes("rank") || options.method == Method::Full {
         put("rank", rank.unwrap_or(options.rank).into());
         put("alpha", number(options.alpha));

@@ -48,9 +48,9 @@ impl<'m> DeviceBase<'m> {
         match base {
             AnyBase::Llama(model) => Ok(Self::Llama(Model::upload(device, model)?)),
             AnyBase::Bert(model) => Ok(Self::Bert(EncoderModel::upload(device, model)?)),
-            AnyBase::Lstm(_) | AnyBase::Mlp(_) => Err(TrainError::options(
-                "LSTM and MLP bases run on the CPU only: without --device cuda",
-            )),
+            AnyBase::Lstm(_) | AnyBase::Mlp(_) => {
+                Err(TrainError::options("LSTM and MLP bases run on the CPU only"))
+            }
         }
     }
 

@@ -165,6 +165,16 @@ impl Options {
         Self { start: Some(start), ..options }
     }
 
+    /// These options, to go on from `start`: rank, alpha and layers are those that it has. A
+    /// classifier alone leaves them as they are.
+    pub fn going_on(self, start: Start) -> Self {
+        if start.is_bare() {
+            return Self { start: Some(start), ..self };
+        }
+        let Self { rank, alpha, targets, start, .. } = Self::continuing(start);
+        Self { rank, alpha, targets, start, ..self }
+    }
+
     /// Refuses an option that is set (has another value than the default) and acts with none of
     /// `methods`.
     ///

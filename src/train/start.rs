@@ -69,7 +69,7 @@ impl Start {
     }
 
     /// Is it a classifier alone?
-    fn is_bare(&self) -> bool {
+    pub(crate) fn is_bare(&self) -> bool {
         self.adapter().targets().len() == 0
     }
 

@@ -161,7 +161,7 @@ fn weights<'a>(matrices: impl Iterator<Item = Matrix<'a>>) -> serde_json::Map<St
         let entry = formats.entry(weight.format().name().to_owned()).or_default();
         entry.0 += (weight.rows() * weight.cols()) as u64;
         entry.1 += weight.bytes();
-        entry.2 |= is_fitted(&weight);
+        entry.2 |= matches!(weight.values(), Values::Nf4(nf4) if nf4.is_fitted());
     }
     let facts = |(format, (weights, bytes, fitted)): (String, (u64, u64, bool))| {
         let bits = bytes as f64 * 8.0 / weights as f64;
@@ -173,15 +173,6 @@ fn weights<'a>(matrices: impl Iterator<Item = Matrix<'a>>) -> serde_json::Map<St
         (format, facts)
     };
     formats.into_iter().map(facts).collect()
-}
-
-/// Were the scales chosen by the error they leave? Then about half are negative, of the largest
-/// weights none.
-fn is_fitted(weight: &Matrix<'_>) -> bool {
-    let Values::Nf4(nf4) = weight.values() else { return false };
-    let blocks = (weight.rows() * weight.cols()).div_ceil(nf4.block).min(1024);
-    let negative = (0..blocks).filter(|&block| nf4.scales.get(block) < 0.0).count();
-    negative * 8 > blocks
 }
 
 fn rope_scaling(scaling: RopeScaling) -> Value {

@@ -174,11 +174,8 @@ impl Arguments {
         let Some(start) = start else {
             return self.options.trainer(self.method.unwrap_or(Method::QLora), precision);
         };
-        let continued = Options::continuing(start);
-        let method = self.method.unwrap_or(continued.method);
-        let asked = self.options.trainer(method, precision)?;
-        let Options { rank, alpha, targets, start, .. } = continued;
-        Ok(Options { rank, alpha, targets, start, ..asked })
+        let method = self.method.unwrap_or(start.method());
+        Ok(self.options.trainer(method, precision)?.going_on(start))
     }
 
     /// The name of the result.
@@ -190,7 +187,6 @@ impl Arguments {
 
 /// The usual learning rate is for thousands of steps; after fewer than these nearly nothing is learnt.
 const FEW: u64 = 50;
-const USUAL_RATE: f32 = 2e-4;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (output, checkpoint) = arguments.try_output()?;
@@ -316,7 +312,8 @@ fn watched(
 
 /// Says that a short run at the usual rate has learnt little.
 fn note_few(trainer: &Trainer<'_>, report: &Report) {
-    if report.steps < FEW && trainer.options().learning_rate == USUAL_RATE {
+    let Options { method, learning_rate, .. } = *trainer.options();
+    if report.steps < FEW && learning_rate == Options::new(method).learning_rate {
         note(format_args!(
             "lowrank: {} at the usual rate teach little: --epochs 40 --learning-rate 2e-3 suits a few dozen examples",
             counted(report.steps, "step")

@@ -166,6 +166,19 @@ pub struct Nf4<'a> {
 }
 
 impl<'a> Nf4<'a> {
+    /// Were scales chosen by the error they leave ([`BlockScale::Fitted`])? About half of them are
+    /// negative then; of the largest weights none is, but for what 8 bits round. The first 1,024
+    /// blocks are looked at.
+    pub fn is_fitted(&self) -> bool {
+        let blocks = match self.scales {
+            Scales::Plain(scales) => scales.len(),
+            Scales::Double { codes, .. } => codes.len(),
+        };
+        let blocks = blocks.min(1024);
+        let negative = (0..blocks).filter(|&block| self.scales.get(block) < 0.0).count();
+        negative * 8 > blocks
+    }
+
     /// The code of the flattened weight `index`.
     #[inline]
     pub fn code(&self, index: usize) -> u8 {

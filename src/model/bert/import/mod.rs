@@ -24,7 +24,8 @@ use crate::import::reader::{self, Reader};
 use crate::import::safetensors::{Shards, dense, pieces};
 use crate::import::{Pieces, Tensor, TextParts, huggingface_text};
 use crate::quant::{BLOCK, Format, OwnedMatrix};
-use crate::text::{PADS, pad_token};
+use crate::text::PADS;
+use crate::text::gate::GuardedTokenizer;
 use config::Facts;
 use names::CLASSIFIER;
 
@@ -226,7 +227,8 @@ fn no_types(source: &HuggingFaceBert, dim: usize) -> Result<OwnedMatrix, FileErr
 
 /// RoBERTa counts no position at the token `pad`, which therefore must be one that texts do not have.
 fn check_pad(source: &HuggingFaceBert, tokenizer: &[u8], pad: usize) -> Result<(), FileError> {
-    let token = pad_token(tokenizer, pad);
+    let library = GuardedTokenizer::from_json(tokenizer).ok();
+    let token = library.and_then(|library| library.id_to_token(u32::try_from(pad).ok()?));
     if token.as_ref().is_none_or(|token| PADS.contains(&token.as_str())) {
         return Ok(());
     }
