@@ -1,5 +1,5 @@
 //! Tokens per second of a decoder with SmolLM2-135M's shape and random weights: prefill and decode,
-//! with and without an adapter, per instruction set (`LOWRANK_ISA`), on one and two lanes; and of
+//! with and without an adapter, per instruction set (`LOWRANK_ISA`), on one and two threads; and of
 //! eight sequences at once, all under one adapter or each under its own. `LOWRANK_BASE` names a
 //! real archive instead. And of the embedded model of `assets/`, which fits a microcontroller.
 
@@ -44,14 +44,15 @@ fn bench(c: &mut Criterion) {
     let prompt: Vec<u32> = (0..512).map(|i| i * 97 % model.config().vocab as u32).collect();
     let threads = Threads::new(2).expect("threads");
     let mut group = c.benchmark_group(kernels().name());
-    for (lanes, executor) in [(1, &Serial as &dyn Executor), (2, &threads)] {
+    for (threads, executor) in [(1, &Serial as &dyn Executor), (2, &threads)] {
         for choices in [&[][..], &[Choice::slot(0)]] {
-            let limits = Limits { lanes, prefill_chunk: 128, ..Limits::new(1024) };
+            let limits = Limits { threads, prefill_chunk: 128, ..Limits::new(1024) };
             let mut memory = Memory::new(need(model.config(), &limits));
             let mut session =
                 Session::new(model, &limits, memory.as_mut(), executor).expect("the memory fits");
             session.select(0, &set, choices).expect("the adapter fits");
-            let name = |what: &str| format!("{what}, {lanes} lanes, {} adapters", choices.len());
+            let name =
+                |what: &str| format!("{what}, {threads} threads, {} adapters", choices.len());
             group.sample_size(10).throughput(Throughput::Elements(128));
             group.bench_function(name("prefill 128"), |b| {
                 b.iter(|| {
@@ -84,11 +85,11 @@ fn batch(group: &mut BenchmarkGroup<'_, WallTime>, model: Llama<'_>) {
     for (slot, archive) in (0..).zip(&archives) {
         set.attach(slot, Adapter::open(archive).expect("an adapter")).expect("it fits");
     }
-    for (lanes, executor) in
+    for (threads, executor) in
         [(1, &Serial as &dyn Executor), (2, &Threads::new(2).expect("threads"))]
     {
         let limits = Limits {
-            lanes,
+            threads,
             batch: 8,
             prefill_chunk: 8,
             precision: Precision::Fast,
@@ -106,7 +107,7 @@ fn batch(group: &mut BenchmarkGroup<'_, WallTime>, model: Llama<'_>) {
             }
             group.throughput(Throughput::Elements(16 * 8));
             group.bench_function(
-                format!("decode 16 of 8 sequences, {lanes} lanes, {different} adapters"),
+                format!("decode 16 of 8 sequences, {threads} threads, {different} adapters"),
                 |b| {
                     b.iter(|| {
                         (0..8).for_each(|sequence| session.reset(sequence).expect("a sequence"));
@@ -123,7 +124,7 @@ fn batch(group: &mut BenchmarkGroup<'_, WallTime>, model: Llama<'_>) {
     }
 }
 
-/// Decoding on one lane, without and with an adapter.
+/// Decoding on one thread, without and with an adapter.
 fn embedded(c: &mut Criterion) {
     let model = Llama::open(include_archive!("../assets/tiny.lrk")).expect("a base");
     let mut slots = [Slot::EMPTY; 1];

@@ -140,7 +140,7 @@ impl Drop for Posted<'_> {
 // SAFETY: every core computes the numbers that are its own, core 0 all of them where it is alone,
 // and `Posted` waits for core 1.
 unsafe impl Executor for TwoCores {
-    fn lanes(&self) -> usize {
+    fn threads(&self) -> usize {
         2
     }
 
@@ -195,7 +195,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // with the process.
     std::thread::spawn(|| CORES.serve());
 
-    let limits = Limits { lanes: CORES.lanes(), ..Limits::new(64) };
+    let limits = Limits { threads: CORES.threads(), ..Limits::new(64) };
     let mut memory = Memory::new(need(model.config(), &limits));
     let (mut one, mut two) = ([0; 32], [0; 32]);
     generate(model, &Serial, memory.as_mut(), &limits, &[1, 2, 3, 4], &mut one)?;

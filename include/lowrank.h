@@ -208,7 +208,7 @@ enum {
 
 /**
  * `lowrank_features`: an executor is used. Processors without atomic read-modify-write (Cortex-M0)
- * run every lane themselves.
+ * do all the work themselves.
  */
 #define LOWRANK_FEATURE_EXECUTOR 2
 
@@ -880,7 +880,7 @@ typedef struct lowrank_limits {
      * Parts that the work is split into: as many as the executor has threads. Results do not
      * depend on it.
      */
-    size_t lanes;
+    size_t threads;
     /**
      * Adapters that one sequence can have at a time, at most `LOWRANK_MAX_CHOICES`.
      */
@@ -900,7 +900,7 @@ typedef struct lowrank_limits {
     /**
      * One of `LOWRANK_DEVICE_CPU`, `LOWRANK_DEVICE_CUDA`. On a card the workspace has the books only;
      * keys, values and activations are there. All sessions over an archive share its copy on the
-     * card. Precision is exact, keys and values are f16 or f32, `lanes` and executor do not matter.
+     * card. Precision is exact, keys and values are f16 or f32, `threads` and executor do not matter.
      */
     uint32_t device;
     /**
@@ -1022,7 +1022,7 @@ typedef struct lowrank_encoder_limits {
      * Parts that the work is split into: as many as the executor has threads. Results do not
      * depend on it.
      */
-    size_t lanes;
+    size_t threads;
     /**
      * Adapters that one text can have at a time, at most `LOWRANK_MAX_CHOICES`.
      */
@@ -1070,7 +1070,7 @@ typedef struct lowrank_recurrent_limits {
      * Parts that the work is split into: as many as the executor has threads. Results do not
      * depend on it.
      */
-    size_t lanes;
+    size_t threads;
     /**
      * Adapters that one sequence can have at a time, at most `LOWRANK_MAX_CHOICES`.
      */
@@ -1106,7 +1106,7 @@ typedef struct lowrank_predictor_limits {
      * Parts that the work is split into: as many as the executor has threads. Results do not
      * depend on it.
      */
-    size_t lanes;
+    size_t threads;
     /**
      * Adapters that one row can have at a time, at most `LOWRANK_MAX_CHOICES`.
      */
@@ -1332,7 +1332,7 @@ typedef struct lowrank_train_options {
     /**
      * The path of an adapter of this base to go on from, or null. Its method, layers, ranks,
      * alphas, scales and labels stay: `method`, `target_modules`, `rank` and `alpha` are not
-     * looked at.
+     * looked at. Of a classifier alone the labels stay, and all four are.
      */
     const char *adapter;
     /**
@@ -2003,13 +2003,13 @@ void lowrank_limits_init(struct lowrank_limits *limits, size_t size, size_t cont
 /**
  * Writes to `*limits`, a struct of `size` bytes, what suits a decoder and this machine, as the
  * command line runs it: one sequence of `context` tokens, the precision that is measured to be
- * good for its weights, the work in `lanes` parts: as many as the executor has threads
+ * good for its weights, the work in `threads` parts: as many as the executor has threads
  * (`lowrank_threads_executor` tells them), 1 without one. The rest is as in
  * `lowrank_limits_default`.
  */
 lowrank_code lowrank_limits_for_model(const struct lowrank_base *base,
                                       size_t context,
-                                      size_t lanes,
+                                      size_t threads,
                                       struct lowrank_limits *limits,
                                       size_t size,
                                       struct lowrank_error *error);
@@ -2214,11 +2214,11 @@ void lowrank_encoder_limits_init(struct lowrank_encoder_limits *limits, size_t s
 
 /**
  * Writes to `*limits`, a struct of `size` bytes, what suits an encoder, as the command line
- * embeds: texts as long as the base reads them, 32 of them at once, the work in `lanes` parts as
+ * embeds: texts as long as the base reads them, 32 of them at once, the work in `threads` parts as
  * in `lowrank_limits_for_model`.
  */
 lowrank_code lowrank_encoder_limits_for_model(const struct lowrank_base *base,
-                                              size_t lanes,
+                                              size_t threads,
                                               struct lowrank_encoder_limits *limits,
                                               size_t size,
                                               struct lowrank_error *error);
@@ -2632,23 +2632,23 @@ lowrank_code lowrank_file_close(struct lowrank_file *file, struct lowrank_error 
 size_t lowrank_file_bytes(void);
 
 /**
- * Starts a pool of `lanes` threads, the caller's included; 0 means one per core. `memory` has at
+ * Starts a pool of `count` threads, the caller's included; 0 means one per core. `memory` has at
  * least `lowrank_threads_bytes()` bytes. On success `*threads` is the object, on failure null.
  */
 lowrank_code lowrank_threads_open(void *memory,
                                   size_t memory_bytes,
-                                  size_t lanes,
+                                  size_t count,
                                   struct lowrank_threads **threads,
                                   struct lowrank_error *error);
 
 /**
- * Writes the pool's executor to `*executor` and its number of threads to `*lanes`: what
+ * Writes the pool's executor to `*executor` and its number of threads to `*count`: what
  * `lowrank_session_open` and `lowrank_limits` take. Sessions that use it must be closed before the
  * pool.
  */
 lowrank_code lowrank_threads_executor(const struct lowrank_threads *threads,
                                       struct lowrank_executor *executor,
-                                      size_t *lanes,
+                                      size_t *count,
                                       struct lowrank_error *error);
 
 /**

@@ -251,7 +251,7 @@ fields! {
     NormEpsilon = "the norm's epsilon (bits of its f32)",
     Batch = "the batch size",
     PrefillChunk = "the prefill chunk",
-    Lanes = "the number of lanes",
+    Threads = "the number of threads",
     MaxActive = "the number of active adapters",
     MaxTotalRank = "the total rank",
     Temperature = "temperature",

@@ -1,5 +1,5 @@
 //! Encoders keep their promises whatever the batch: packed texts equal single ones, each under its
-//! own adapters, whatever the lanes; classifiers; the exact workspace; and one clear error for
+//! own adapters, whatever the threads; classifiers; the exact workspace; and one clear error for
 //! everything that does not fit.
 
 mod common;
@@ -80,10 +80,10 @@ fn a_batch_equals_its_texts_one_by_one_each_under_its_own_adapters() {
         };
         let labelled = |i: usize| chosen[i].contains(&1);
         let threads = Threads::new(3).unwrap();
-        let batch = |lanes, executor: &dyn Executor| {
+        let batch = |threads, executor: &dyn Executor| {
             with_encoder(
                 model,
-                &EncoderLimits { lanes, ..limits },
+                &EncoderLimits { threads, ..limits },
                 executor,
                 &adapters,
                 &chosen,
@@ -94,7 +94,7 @@ fn a_batch_equals_its_texts_one_by_one_each_under_its_own_adapters() {
             )
         };
         let together = batch(1, &Serial);
-        assert_eq!(together, batch(3, &threads), "{format:?}: lanes change results");
+        assert_eq!(together, batch(3, &threads), "{format:?}: threads change results");
         for (i, text) in TEXTS.iter().enumerate() {
             let alone = with_encoder(
                 model,
@@ -264,7 +264,7 @@ fn the_workspace_is_exact() {
     for limits in [
         limits(),
         EncoderLimits::new(7),
-        EncoderLimits { precision: Precision::Fast, lanes: 3, max_active: 0, ..limits() },
+        EncoderLimits { precision: Precision::Fast, threads: 3, max_active: 0, ..limits() },
     ] {
         let need = encoder_need(&BERT, &limits);
         let mut memory = Memory::new(need);

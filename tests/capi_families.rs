@@ -264,7 +264,7 @@ fn texts_are_generated_scored_and_sampled_from_changed_logits() {
     // SAFETY: plain memory of this function.
     unsafe {
         assert_eq!(lowrank_limits_for_model(base, 64, 3, &mut limits, size, e), 0);
-        assert_eq!((limits.context, limits.lanes, limits.size), (64, 3, size));
+        assert_eq!((limits.context, limits.threads, limits.size), (64, 3, size));
         assert_eq!(lowrank_limits_for_model(base, 64, 3, &mut limits, 5, e), 1017);
         limits = lowrank_limits_default(64);
         let mut work = Memory::new(need(model.config(), &Limits::new(64)));

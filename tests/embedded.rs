@@ -56,7 +56,7 @@ fn it_is_whole_and_small() {
 
 /// The rounds' tokens and logits on this executor.
 fn rounds(executor: &dyn Executor) -> [task::Round; ROUNDS] {
-    let limits = Limits { lanes: executor.lanes(), ..LIMITS };
+    let limits = Limits { threads: executor.threads(), ..LIMITS };
     let mut memory = Memory::new(need(&CONFIG, &limits));
     task::run(BASE, ADAPTERS, memory.as_mut(), executor, &mut NoClock).unwrap()
 }

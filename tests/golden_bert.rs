@@ -65,9 +65,9 @@ impl Golden {
     /// All texts in one batch, under one adapter or none.
     fn check(&self, name: &str, model: Bert<'_>, adapter: Option<&Buffer>, texts: usize) {
         let threads = Threads::new(2).unwrap();
-        for (lanes, executor) in [(1, &Serial as &dyn Executor), (2, &threads)] {
+        for (threads, executor) in [(1, &Serial as &dyn Executor), (2, &threads)] {
             let limits =
-                EncoderLimits { batch: texts, tokens: 40, lanes, ..EncoderLimits::new(40) };
+                EncoderLimits { batch: texts, tokens: 40, threads, ..EncoderLimits::new(40) };
             let mut slots = [Slot::EMPTY];
             let mut set = AdapterSet::new(&mut slots, &model);
             let mut memory = Memory::new(encoder_need(model.config(), &limits));

@@ -104,7 +104,7 @@ fn check(
         ..Limits::new(model.config().context)
     };
     let threads = Threads::new(2).unwrap();
-    let chunks = Limits { prefill_chunk: 3, batch: 2, lanes: 2, ..exact };
+    let chunks = Limits { prefill_chunk: 3, batch: 2, threads: 2, ..exact };
     for (limits, executor) in [
         (exact, &Serial as &dyn Executor),
         (Limits { prefill_chunk: 1, ..exact }, &Serial),
@@ -247,7 +247,7 @@ fn peft_classifiers_on_decoders() {
         assert_eq!(labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
         let exact = Limits { kv_format: KvFormat::F32, ..Limits::new(model.config().context) };
         let threads = Threads::new(2).unwrap();
-        let chunks = Limits { prefill_chunk: 3, batch: 2, lanes: 2, ..exact };
+        let chunks = Limits { prefill_chunk: 3, batch: 2, threads: 2, ..exact };
         for (limits, executor) in [(exact, &Serial as &dyn Executor), (chunks, &threads)] {
             let mut slots = [Slot::EMPTY];
             let mut set = AdapterSet::new(&mut slots, &model);

@@ -89,7 +89,7 @@ fn decoders_compute_what_peft_computes() {
     let ways = [
         (exact, &Serial as &dyn Executor),
         (Limits { prefill_chunk: 1, ..exact }, &Serial),
-        (Limits { prefill_chunk: 3, batch: 2, lanes: 2, ..exact }, &threads),
+        (Limits { prefill_chunk: 3, batch: 2, threads: 2, ..exact }, &threads),
     ];
     let variants: [(&str, &[(&Buffer, f32)]); 4] = [
         ("ia3", &[(&usual, 1.0)]),
@@ -142,8 +142,8 @@ fn encoders_compute_what_peft_computes() {
     let [ids, types] =
         [&ids, &types].map(|lists| lists.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let threads = Threads::new(2).unwrap();
-    for (lanes, executor) in [(1, &Serial as &dyn Executor), (2, &threads)] {
-        let limits = EncoderLimits { batch: 4, tokens: 40, lanes, ..EncoderLimits::new(40) };
+    for (threads, executor) in [(1, &Serial as &dyn Executor), (2, &threads)] {
+        let limits = EncoderLimits { batch: 4, tokens: 40, threads, ..EncoderLimits::new(40) };
         for name in ["ia3", "ia3-classifier"] {
             let adapter = peft(&format!("tiny-bert/adapters/{name}"), &model);
             let mut slots = [Slot::EMPTY];
@@ -220,8 +220,8 @@ fn rows_of_a_mixed_batch_are_what_they_are_alone() {
     ];
     let threads = Threads::new(2).unwrap();
     let limits = Limits { batch: 8, max_active: 3, max_total_rank: 6, ..exact(16) };
-    for (lanes, executor) in [(1, &Serial as &dyn Executor), (2, &threads)] {
-        let limits = Limits { lanes, ..limits };
+    for (threads, executor) in [(1, &Serial as &dyn Executor), (2, &threads)] {
+        let limits = Limits { threads, ..limits };
         // All rows, those of `chosen` under their adapters, the others under none.
         let run = |chosen: &[usize]| -> Vec<Vec<f32>> {
             let mut memory = Memory::new(need(model.config(), &limits));
@@ -236,7 +236,7 @@ fn rows_of_a_mixed_batch_are_what_they_are_alone() {
         };
         let (all, bare) = (run(&[0, 1, 2, 3, 4, 5, 6, 7]), run(&[]));
         for (row, logits) in all.iter().enumerate() {
-            assert_eq!(&run(&[row])[row], logits, "row {row}, {lanes} lanes");
+            assert_eq!(&run(&[row])[row], logits, "row {row}, {threads} threads");
             assert_eq!(row == 0, *logits == bare[row], "row {row}");
         }
     }

@@ -48,8 +48,13 @@ fn embed(
         );
     }
     let tokens = ids.iter().map(Vec::len).sum();
-    let limits =
-        EncoderLimits { batch: ids.len(), tokens, lanes: 2, precision, ..EncoderLimits::new(256) };
+    let limits = EncoderLimits {
+        batch: ids.len(),
+        tokens,
+        threads: 2,
+        precision,
+        ..EncoderLimits::new(256)
+    };
     let threads = Threads::new(2).unwrap();
     let mut memory = Memory::new(encoder_need(model.config(), &limits));
     let mut encoder = Encoder::new(model, &limits, memory.as_mut(), &threads).unwrap();

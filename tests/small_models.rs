@@ -1,5 +1,5 @@
 //! LSTM and MLP bases keep their promises: torch's outputs, each sequence under its own adapters,
-//! whatever the batch, the chunks and the lanes; classifiers; the exact workspace; and one clear
+//! whatever the batch, the chunks and the threads; classifiers; the exact workspace; and one clear
 //! error for everything that does not fit.
 
 mod common;
@@ -206,8 +206,14 @@ fn sequences_of_an_lstm_keep_to_their_own_adapters_whatever_the_batch() {
         let threads = Threads::new(3).unwrap();
         assert_eq!(
             batch,
-            together(model, &RecurrentLimits { lanes: 3, ..limits }, &threads, &adapters, &chosen),
-            "lanes change results"
+            together(
+                model,
+                &RecurrentLimits { threads: 3, ..limits },
+                &threads,
+                &adapters,
+                &chosen
+            ),
+            "threads change results"
         );
         let plain = together(model, &limits, &Serial, &adapters, &[&[], &[], &[], &[]]);
         for (i, text) in TEXTS.iter().enumerate() {
@@ -239,8 +245,8 @@ fn rows_of_an_mlp_keep_to_their_own_adapters_whatever_the_batch() {
         let adapters = [Adapter::verify(&lora).unwrap(), Adapter::verify(&dora).unwrap()];
         let features = common::Numbers::new(5).vec(3 * 64, 1.0);
         let chosen: [&[u32]; 3] = [&[0], &[], &[1, 0]];
-        let run = |rows: &[usize], lanes: usize, executor: &dyn Executor| {
-            let limits = PredictorLimits { lanes, precision, ..PredictorLimits::new(rows.len()) };
+        let run = |rows: &[usize], threads: usize, executor: &dyn Executor| {
+            let limits = PredictorLimits { threads, precision, ..PredictorLimits::new(rows.len()) };
             let mut slots = [Slot::EMPTY; 2];
             let mut set = AdapterSet::new(&mut slots, &model);
             for (slot, adapter) in (0..).zip(&adapters) {
@@ -389,7 +395,7 @@ fn the_workspaces_are_exact() {
         RecurrentLimits {
             batch: 40,
             precision: Precision::Fast,
-            lanes: 3,
+            threads: 3,
             max_active: 0,
             prefill_chunk: 7,
             ..RecurrentLimits::new()

@@ -43,7 +43,7 @@ fn ids(value: &Value) -> Vec<u32> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
-/// Exact on two lanes with f32 keys and values.
+/// Exact on two threads with f32 keys and values.
 fn with_session<T>(
     model: Llama<'_>,
     adapter: Option<&Buffer>,
@@ -59,7 +59,7 @@ fn with_kv<T>(
     adapter: Option<&Buffer>,
     use_it: impl FnOnce(&mut Session<'_, '_>) -> T,
 ) -> T {
-    let limits = Limits { kv_format, lanes: 2, batch: 8, prefill_chunk: 64, ..Limits::new(512) };
+    let limits = Limits { kv_format, threads: 2, batch: 8, prefill_chunk: 64, ..Limits::new(512) };
     let threads = Threads::new(2).unwrap();
     let mut slots = [Slot::EMPTY];
     let mut set = AdapterSet::new(&mut slots, &model);

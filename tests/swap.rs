@@ -276,7 +276,7 @@ fn rows_of_one_batch_have_their_own_adapters() {
     let both = [Choice::slot(0), Choice { weight: -0.5, ..Choice::slot(1) }];
     let second = [Choice::slot(1)];
     let threads = Threads::new(3).unwrap();
-    // Lanes that run at the same time share what they make of the adapters; lanes that run one
+    // Workers that run at the same time share what they make of the adapters; those that run one
     // after the other cannot. Beyond 16 they do not.
     let few = [
         (1, &Serial as &dyn Executor),
@@ -287,10 +287,10 @@ fn rows_of_one_batch_have_their_own_adapters() {
         (5, &Backwards),
     ];
     let many = [(2, &Serial as &dyn Executor), (2, &threads), (3, &threads), (5, &Backwards)];
-    for (batch, (lanes, executor)) in
-        few.map(|lanes| (4, lanes)).into_iter().chain(many.map(|lanes| (11, lanes)))
+    for (batch, (threads, executor)) in
+        few.map(|threads| (4, threads)).into_iter().chain(many.map(|threads| (11, threads)))
     {
-        let limits = Limits { batch, lanes, prefill_chunk: 3, ..Limits::new(64) };
+        let limits = Limits { batch, threads, prefill_chunk: 3, ..Limits::new(64) };
         let mut memory = Memory::new(need(model.config(), &limits));
         let mut session = Session::new(model, &limits, memory.as_mut(), executor).unwrap();
         for sequence in 0..batch {
@@ -313,7 +313,7 @@ fn rows_of_one_batch_have_their_own_adapters() {
             assert_eq!(
                 *written,
                 singles[sequence % 4],
-                "sequence {sequence} of {batch}, {lanes} lanes"
+                "sequence {sequence} of {batch}, {threads} threads"
             );
         }
     }
@@ -324,7 +324,7 @@ struct Backwards;
 
 // SAFETY: every number of the range comes once, and a call has returned before the next.
 unsafe impl Executor for Backwards {
-    fn lanes(&self) -> usize {
+    fn threads(&self) -> usize {
         5
     }
 

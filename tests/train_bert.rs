@@ -264,7 +264,7 @@ fn the_training_loss_is_the_cores() {
     }
 }
 
-/// Dropout, accumulation and everything random follow from the seed, whatever the number of lanes
+/// Dropout, accumulation and everything random follow from the seed, whatever the number of threads
 /// and the checkpointing.
 #[test]
 fn results_do_not_depend_on_lanes_or_checkpointing() {
@@ -280,7 +280,7 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
         let archive = bert(&config, format, format, false, 3);
         let model = Bert::open(&archive).unwrap();
         for &method in methods {
-            let run = |lanes: usize, checkpointing: bool| {
+            let run = |threads: usize, checkpointing: bool| {
                 let options = Options {
                     dropout: 0.2,
                     checkpointing,
@@ -290,15 +290,15 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
                 }
                 .with_method(method);
                 let mut trainer = Trainer::new(model, options, labels()).unwrap();
-                let executor = Threads::new(lanes).unwrap();
+                let executor = Threads::new(threads).unwrap();
                 for _ in 0..4 {
                     trainer.step(&executor, &[batch.clone(), batch.clone()], 1.0).unwrap();
                 }
                 trainer.values().to_vec()
             };
             let one = run(1, false);
-            assert!(one == run(2, false), "{method}: two lanes");
-            assert!(one == run(3, true), "{method}: three lanes and checkpointing");
+            assert!(one == run(2, false), "{method}: two threads");
+            assert!(one == run(3, true), "{method}: three threads and checkpointing");
         }
     }
 }

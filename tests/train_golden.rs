@@ -141,7 +141,7 @@ fn check_on(
         bert_to_buffer(&HuggingFaceBert::open(golden(base)).unwrap(), &import, &mut |_| {}).unwrap()
     };
 
-    for (lanes, checkpointing) in [(1, false), (2, true)] {
+    for (threads, checkpointing) in [(1, false), (2, true)] {
         let mut options = Options {
             rank: number("rank") as usize,
             alpha: number("alpha") as f32,
@@ -163,7 +163,7 @@ fn check_on(
         }
         trainer.set_values(&values).unwrap();
 
-        let executor = Threads::new(lanes).unwrap();
+        let executor = Threads::new(threads).unwrap();
         for (step, expected) in losses.iter().enumerate() {
             let facts = trainer.backward(&executor, std::slice::from_ref(batch)).unwrap();
             // Of the first loss: what steps at this rate make of a rounding grows, while the loss

@@ -212,7 +212,7 @@ fn the_training_loss_is_the_cores() {
     }
 }
 
-/// `Fast` is the core's `Fast`, and the backward pass stays close to that of `Exact`, whatever the lanes
+/// `Fast` is the core's `Fast`, and the backward pass stays close to that of `Exact`, whatever the threads
 /// and the checkpointing.
 #[test]
 fn fast_training_is_what_will_be_served() {
@@ -290,7 +290,7 @@ fn any_rank_of_dylora_can_be_used() {
     }
 }
 
-/// Dropout, accumulation and everything random follow from the seed, whatever the number of lanes
+/// Dropout, accumulation and everything random follow from the seed, whatever the number of threads
 /// and the checkpointing.
 #[test]
 fn results_do_not_depend_on_lanes_or_checkpointing() {
@@ -301,7 +301,7 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
     for (method, labels, batch) in
         cases.into_iter().chain([(Method::QLora, names(3), classes(&batch))])
     {
-        let run = |lanes: usize, checkpointing: bool| {
+        let run = |threads: usize, checkpointing: bool| {
             let options = Options {
                 dropout: 0.2,
                 checkpointing,
@@ -311,21 +311,21 @@ fn results_do_not_depend_on_lanes_or_checkpointing() {
             }
             .with_method(method);
             let mut trainer = Trainer::new(model, options, labels.clone()).unwrap();
-            let executor = Threads::new(lanes).unwrap();
+            let executor = Threads::new(threads).unwrap();
             for _ in 0..4 {
                 trainer.step(&executor, &[batch.clone(), batch.clone()], 1.0).unwrap();
             }
             trainer.values().to_vec()
         };
         let one = run(1, false);
-        assert!(one == run(2, false), "{method}: two lanes");
-        assert!(one == run(3, true), "{method}: three lanes and checkpointing");
+        assert!(one == run(2, false), "{method}: two threads");
+        assert!(one == run(3, true), "{method}: three threads and checkpointing");
     }
 }
 
-/// As many rows as lanes share: two have some each, four share the outputs.
+/// As many rows as threads share: two have some each, four share the outputs.
 #[test]
-fn long_batches_do_not_depend_on_lanes() {
+fn long_batches_do_not_depend_on_threads() {
     let (mut numbers, length, sequences) = (Numbers::new(7), 60, 10);
     let tokens: Vec<u32> = (0..sequences * length + 1)
         .map(|_| ((numbers.next() + 1.0) / 2.0 * (CONFIG.vocab - 1) as f32) as u32)
@@ -339,15 +339,17 @@ fn long_batches_do_not_depend_on_lanes() {
     {
         let archive = base(&CONFIG, format, format, 3);
         let model = Llama::open(&archive).unwrap();
-        let run = |lanes| {
+        let run = |threads| {
             let mut trainer = Trainer::new(model, options(method), Vec::new()).unwrap();
             shake(&mut trainer, 23);
-            trainer.backward(&Threads::new(lanes).unwrap(), std::slice::from_ref(&batch)).unwrap();
+            trainer
+                .backward(&Threads::new(threads).unwrap(), std::slice::from_ref(&batch))
+                .unwrap();
             trainer.gradients().to_vec()
         };
         let one = run(1);
-        assert!(one == run(2), "{method} on {format:?}: two lanes");
-        assert!(one == run(4), "{method} on {format:?}: four lanes");
+        assert!(one == run(2), "{method} on {format:?}: two threads");
+        assert!(one == run(4), "{method} on {format:?}: four threads");
     }
 }
 

@@ -231,7 +231,7 @@ fn estimated(
     let mut options = Options::new(method);
     change(&mut options);
     let batches = vec![vec![length; sequences]];
-    let workload = Workload { batches, steps: None, validation: None, labels, lanes: 2 };
+    let workload = Workload { batches, steps: None, validation: None, labels, threads: 2 };
     estimate(AnyBase::open(archive).unwrap(), &options, &RunOptions::default(), &workload)
 }
 

@@ -1,5 +1,5 @@
 //! LSTM and MLP training: gradients against finite differences, the loss against the core's for
-//! every method, results that do not depend on lanes or checkpointing, and three classic small
+//! every method, results that do not depend on threads or checkpointing, and three classic small
 //! models trained end to end.
 
 mod common;
@@ -245,27 +245,27 @@ fn the_training_loss_is_the_cores() {
     }
 }
 
-/// Dropout and everything random follow from the seed, whatever the number of lanes and the
+/// Dropout and everything random follow from the seed, whatever the number of threads and the
 /// checkpointing.
 #[test]
 fn results_do_not_depend_on_lanes_or_checkpointing() {
     let archive = lstm(&LSTM, Format::Nf4, Format::Nf4, 3);
     let model = Lstm::open(&archive).unwrap();
     for method in [Method::QLora, Method::Ia3, Method::Dora, Method::DyLora, Method::LoraFa] {
-        let run = |lanes: usize, checkpointing: bool| {
+        let run = |threads: usize, checkpointing: bool| {
             let options =
                 Options { dropout: 0.2, checkpointing, learning_rate: 1e-2, ..options(method) }
                     .with_method(method);
             let mut trainer = Trainer::new(model, options, Vec::new()).unwrap();
-            let executor = Threads::new(lanes).unwrap();
+            let executor = Threads::new(threads).unwrap();
             for _ in 0..4 {
                 trainer.step(&executor, &[next_tokens(), next_tokens()], 1.0).unwrap();
             }
             trainer.values().to_vec()
         };
         let one = run(1, false);
-        assert!(one == run(2, false), "{method}: two lanes");
-        assert!(one == run(3, true), "{method}: three lanes and checkpointing");
+        assert!(one == run(2, false), "{method}: two threads");
+        assert!(one == run(3, true), "{method}: three threads and checkpointing");
     }
 }
 

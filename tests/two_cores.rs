@@ -25,14 +25,14 @@ fn two_cores_give_the_tokens_of_one() {
     let archive = base(&CONFIG, Format::Nf4, Format::Int8, 1);
     let model = Llama::open(&archive).unwrap();
     std::thread::spawn(|| CORES.serve());
-    for lanes in [1, 2, 3, 5] {
-        let limits = Limits { lanes, ..Limits::new(48) };
+    for threads in [1, 2, 3, 5] {
+        let limits = Limits { threads, ..Limits::new(48) };
         let mut memory = Memory::new(need(&CONFIG, &limits));
         let mut tokens = [[0; 32]; 2];
         for (executor, tokens) in [&Serial as &dyn Executor, &CORES].into_iter().zip(&mut tokens) {
             generate(model, executor, memory.as_mut(), &limits, &[1, 2, 3, 4], tokens).unwrap();
         }
-        assert_eq!(tokens[0], tokens[1], "{lanes} lanes");
+        assert_eq!(tokens[0], tokens[1], "{threads} threads");
     }
 }
 

@@ -42,7 +42,7 @@ fn need_is_exact_and_the_content_of_the_memory_does_not_matter() {
                 kv_format,
                 batch: 3,
                 prefill_chunk: 2,
-                lanes: 2,
+                threads: 2,
                 max_active: 0,
                 max_total_rank: 0,
                 ..Limits::new(17)
@@ -71,16 +71,20 @@ fn results_do_not_depend_on_lanes_threads_or_chunks() {
     let model = Llama::open(&archive).unwrap();
     let mut numbers = Numbers::new(3);
     let tokens: Vec<u32> = (0..23).map(|_| (numbers.next().abs() * 95.0) as u32).collect();
-    let run = |kv_format, lanes, executor: &dyn Executor| {
-        let limits = Limits { kv_format, lanes, prefill_chunk: 18, ..Limits::new(64) };
+    let run = |kv_format, threads, executor: &dyn Executor| {
+        let limits = Limits { kv_format, threads, prefill_chunk: 18, ..Limits::new(64) };
         logits(model, &limits, Memory::new(need(&CONFIG, &limits)).as_mut(), executor, &tokens)
     };
-    let threads = Threads::new(3).unwrap();
+    let pool = Threads::new(3).unwrap();
     for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
         let reference = run(kv_format, 1, &Serial);
-        for lanes in [2, 3, 5, 64] {
-            assert_eq!(run(kv_format, lanes, &Serial), reference, "{lanes} lanes");
-            assert_eq!(run(kv_format, lanes, &threads), reference, "{lanes} lanes on threads");
+        for threads in [2, 3, 5, 64] {
+            assert_eq!(run(kv_format, threads, &Serial), reference, "{threads} threads");
+            assert_eq!(
+                run(kv_format, threads, &pool),
+                reference,
+                "{threads} threads on a pool of 3"
+            );
         }
     }
     let reference = run(KvFormat::F16, 1, &Serial);
@@ -122,11 +126,11 @@ fn keys_and_values_cost_what_their_format_says_and_are_nearly_the_same() {
 }
 
 #[test]
-fn fast_is_near_exact_and_does_not_depend_on_lanes() {
+fn fast_is_near_exact_and_does_not_depend_on_threads() {
     let archive = base(&Config { hidden: 128, ..CONFIG }, Format::Nf4, Format::Int8, 1);
     let model = Llama::open(&archive).unwrap();
-    let run = |precision, lanes| {
-        let limits = Limits { precision, lanes, ..Limits::new(32) };
+    let run = |precision, threads| {
+        let limits = Limits { precision, threads, ..Limits::new(32) };
         logits(
             model,
             &limits,
@@ -211,8 +215,8 @@ fn limits_are_checked() {
         Error::Limit { field: Field::Batch, .. }
     ));
     assert!(matches!(
-        refuse(Limits { lanes: 0, ..Limits::new(8) }),
-        Error::Limit { field: Field::Lanes, .. }
+        refuse(Limits { threads: 0, ..Limits::new(8) }),
+        Error::Limit { field: Field::Threads, .. }
     ));
     assert!(matches!(
         refuse(Limits { prefill_chunk: 0, ..Limits::new(8) }),

@@ -56,7 +56,7 @@ static void hostile_about(void) {
 static void hostile_files(char **paths) {
     lowrank_file *file;
     lowrank_executor executor;
-    size_t lanes;
+    size_t count;
     EXPECT(lowrank_file_open(NULL, LOWRANK_FILE_BYTES, paths[1], &file, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_file_open(file_memory[0], 8, paths[1], &file, &error), ERROR_OBJECT_TOO_SMALL);
     EXPECT(lowrank_file_open(file_memory[0], 0, paths[1], &file, &error), ERROR_OBJECT_TOO_SMALL);
@@ -87,11 +87,11 @@ static void hostile_files(char **paths) {
     EXPECT(lowrank_threads_open(threads_memory, sizeof threads_memory, ENDLESS, &threads, &error), ERROR_LIMIT);
     EXPECT(lowrank_threads_open(threads_memory, sizeof threads_memory, 2, NULL, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_threads_open(threads_memory, sizeof threads_memory, 2, &threads, &error), OK);
-    EXPECT(lowrank_threads_executor(NULL, &executor, &lanes, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_threads_executor(GARBAGE(lowrank_threads), &executor, &lanes, &error), ERROR_NOT_AN_OBJECT);
-    EXPECT(lowrank_threads_executor(threads, NULL, &lanes, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_threads_executor(NULL, &executor, &count, &error), ERROR_NULL_POINTER);
+    EXPECT(lowrank_threads_executor(GARBAGE(lowrank_threads), &executor, &count, &error), ERROR_NOT_AN_OBJECT);
+    EXPECT(lowrank_threads_executor(threads, NULL, &count, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_threads_executor(threads, &executor, NULL, &error), ERROR_NULL_POINTER);
-    EXPECT(lowrank_threads_executor((lowrank_threads *)(void *)files[0], &executor, &lanes, &error), ERROR_NOT_AN_OBJECT);
+    EXPECT(lowrank_threads_executor((lowrank_threads *)(void *)files[0], &executor, &count, &error), ERROR_NOT_AN_OBJECT);
     EXPECT(lowrank_threads_close(NULL, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_threads_close(GARBAGE(lowrank_threads), &error), ERROR_NOT_AN_OBJECT);
     EXPECT(lowrank_threads_close(threads, &error), OK);
@@ -296,7 +296,7 @@ static void hostile_sessions(void) {
     size_t count, room;
     char *memory, *workspace;
     limits.batch = 2;
-    limits.lanes = 2;
+    limits.threads = 2;
     limits.max_total_rank = 8;
 
     EXPECT(lowrank_session_need(NULL, &limits, &need, &error), ERROR_NULL_POINTER);

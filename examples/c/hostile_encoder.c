@@ -238,7 +238,7 @@ static void hostile_encoders(void) {
     char *memory, *workspace;
     limits.batch = 2;
     limits.tokens = 40;
-    limits.lanes = 2;
+    limits.threads = 2;
     EXPECT(lowrank_encoder_need(NULL, &limits, &need, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_encoder_need(base, NULL, &need, &error), ERROR_NULL_POINTER);
     EXPECT(lowrank_encoder_need(base, &limits, NULL, &error), ERROR_NULL_POINTER);

@@ -53,7 +53,7 @@ static lowrank_code swap(task_archive archive, lowrank_set *set, uint64_t *gener
 }
 
 lowrank_code task_run(task_archive base_archive, const task_archive adapters[TASK_ROUNDS - 1], void *workspace, size_t workspace_bytes,
-                      const lowrank_executor *executor, size_t lanes, task_result *result, lowrank_error *error) {
+                      const lowrank_executor *executor, size_t threads, task_result *result, lowrank_error *error) {
     lowrank_base *base = NULL;
     lowrank_set *set = NULL;
     lowrank_session *session = NULL;
@@ -64,7 +64,7 @@ lowrank_code task_run(task_archive base_archive, const task_archive adapters[TAS
 
     lowrank_limits limits = lowrank_limits_default(128);
     limits.prefill_chunk = 8;
-    limits.lanes = lanes;
+    limits.threads = threads;
     limits.max_active = 1;
     limits.max_total_rank = 8;
 

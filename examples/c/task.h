@@ -24,9 +24,9 @@ typedef struct {
 } task_result;
 
 /*
- * Returns LOWRANK_OK or the first code, with *error filled. `executor` may be null; `lanes` parts of work otherwise.
+ * Returns LOWRANK_OK or the first code, with *error filled. `executor` may be null; `threads` parts of work otherwise.
  */
 lowrank_code task_run(task_archive base, const task_archive adapters[TASK_ROUNDS - 1], void *workspace, size_t workspace_bytes,
-                      const lowrank_executor *executor, size_t lanes, task_result *result, lowrank_error *error);
+                      const lowrank_executor *executor, size_t threads, task_result *result, lowrank_error *error);
 
 #endif

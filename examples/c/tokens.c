@@ -34,7 +34,7 @@ int main(int count, char **arguments) {
     lowrank_threads *threads;
     lowrank_executor executors[3];
     lowrank_error error;
-    size_t lanes[3] = {1, 0, 3};
+    size_t counts[3] = {1, 0, 3};
     size_t calls = 0;
     char *memory;
     const size_t workspace_bytes = 1 << 20;
@@ -50,7 +50,7 @@ int main(int count, char **arguments) {
         }
     }
     if (lowrank_threads_open(threads_memory, sizeof threads_memory, 2, &threads, &error) != LOWRANK_OK ||
-        lowrank_threads_executor(threads, &executors[1], &lanes[1], &error) != LOWRANK_OK) {
+        lowrank_threads_executor(threads, &executors[1], &counts[1], &error) != LOWRANK_OK) {
         return failed("threads", &error);
     }
     executors[2].run = careless;
@@ -64,7 +64,7 @@ int main(int count, char **arguments) {
     for (int i = 0; i < 3; i++) {
         char *workspace = memory + (LOWRANK_MEMORY_ALIGN - (uintptr_t)memory % LOWRANK_MEMORY_ALIGN);
         memset(memory, 0xff, workspace_bytes + LOWRANK_MEMORY_ALIGN);
-        if (task_run(archives[0], &archives[1], workspace, workspace_bytes, i == 0 ? NULL : &executors[i], lanes[i], &results[i],
+        if (task_run(archives[0], &archives[1], workspace, workspace_bytes, i == 0 ? NULL : &executors[i], counts[i], &results[i],
                      &error) != LOWRANK_OK) {
             return failed("task", &error);
         }

@@ -100,7 +100,7 @@ pub fn run(
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
     let mut session =
-        Session::new(model, &Limits { lanes: executor.lanes(), ..LIMITS }, memory, executor)?;
+        Session::new(model, &Limits { threads: executor.threads(), ..LIMITS }, memory, executor)?;
     let mut sampler = Sampler::greedy();
     let mut rounds = [([0; COUNT], 0); ROUNDS];
 

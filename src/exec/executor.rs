@@ -1,4 +1,4 @@
-//! Who runs the lanes of a product: one after the other here, threads with `std`, whatever the
+//! Who runs the tasks of a product: one after the other here, threads with `std`, whatever the
 //! caller brings.
 //!
 //! Work is split the same way whoever runs it, so results do not depend on the executor.
@@ -11,8 +11,8 @@
 /// an implementation does beside that is its own affair; it may call them in any order, on any
 /// threads.
 pub unsafe trait Executor: Sync {
-    /// How many tasks can run at the same time; what [`Limits::lanes`](crate::runtime::Limits) should be.
-    fn lanes(&self) -> usize;
+    /// How many tasks can run at the same time; what [`Limits::threads`](crate::runtime::Limits) should be.
+    fn threads(&self) -> usize;
 
     /// Calls `task(0)` to `task(tasks − 1)`, each once, and returns when all have returned.
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
@@ -24,7 +24,7 @@ pub struct Serial;
 
 // SAFETY: every number of the range comes once, and a call has returned before the next.
 unsafe impl Executor for Serial {
-    fn lanes(&self) -> usize {
+    fn threads(&self) -> usize {
         1
     }
 

@@ -68,19 +68,19 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Threads {
-    /// A pool of `lanes` threads, the caller's included; 0 means one per core.
+    /// A pool of so many threads, the caller's included; 0 means one per core.
     ///
     /// # Errors
     /// What the operating system said when a thread could not be started; more than 1024 threads,
     /// before any is.
-    pub fn new(lanes: usize) -> std::io::Result<Self> {
-        let lanes = match lanes {
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        let threads = match threads {
             0 => std::thread::available_parallelism()?.get().min(MOST),
             found if found > MOST => {
-                let error = Error::Limit { field: Field::Lanes, found, most: MOST };
+                let error = Error::Limit { field: Field::Threads, found, most: MOST };
                 return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, error));
             }
-            lanes => lanes,
+            threads => threads,
         };
         let shared = Arc::new(Shared {
             round: AtomicUsize::new(0),
@@ -94,7 +94,7 @@ impl Threads {
             wake: Condvar::new(),
         });
         let mut pool = Self { shared, busy: Mutex::new(()), handles: Vec::new() };
-        for _ in 1..lanes {
+        for _ in 1..threads {
             let shared = Arc::clone(&pool.shared);
             pool.handles.push(
                 std::thread::Builder::new().name("lowrank".into()).spawn(move || shared.serve())?,
@@ -107,7 +107,7 @@ impl Threads {
 // SAFETY: `next` hands out every number once (or the caller takes all), and `run` waits until
 // nobody is inside.
 unsafe impl Executor for Threads {
-    fn lanes(&self) -> usize {
+    fn threads(&self) -> usize {
         self.handles.len() + 1
     }
 

@@ -11,7 +11,7 @@ use crate::kernel::kernels;
 /// `lowrank_features`: files and threads are there (the library was built with `std`).
 pub const LOWRANK_FEATURE_STD: u32 = 1;
 /// `lowrank_features`: an executor is used. Processors without atomic read-modify-write (Cortex-M0)
-/// run every lane themselves.
+/// do all the work themselves.
 pub const LOWRANK_FEATURE_EXECUTOR: u32 = 2;
 /// `lowrank_features`: objects refuse use by two threads at once for certain, not just mostly.
 pub const LOWRANK_FEATURE_LOCKS: u32 = 4;

@@ -40,7 +40,7 @@ pub struct lowrank_encoder_limits {
     pub tokens: usize,
     /// Parts that the work is split into: as many as the executor has threads. Results do not
     /// depend on it.
-    pub lanes: usize,
+    pub threads: usize,
     /// Adapters that one text can have at a time, at most `LOWRANK_MAX_CHOICES`.
     pub max_active: usize,
     /// The sum of their ranks.
@@ -76,7 +76,7 @@ runs! {
             batch: c.batch,
             tokens: c.tokens,
             precision: precision_of(c.precision, argument)?,
-            lanes: c.lanes,
+            threads: c.threads,
             max_active: c.max_active,
             max_total_rank: c.max_total_rank,
         };
@@ -97,7 +97,7 @@ unsafe impl Options for lowrank_encoder_limits {
     }
 }
 
-/// Limits for one text of `context` tokens: one lane, exact products, up to two adapters of rank 64
+/// Limits for one text of `context` tokens: one thread, exact products, up to two adapters of rank 64
 /// together.
 pub fn lowrank_encoder_limits_default(context: usize) -> lowrank_encoder_limits {
     of(&EncoderLimits::new(context))
@@ -105,14 +105,14 @@ pub fn lowrank_encoder_limits_default(context: usize) -> lowrank_encoder_limits 
 
 /// Limits as C has them.
 pub(super) fn of(limits: &EncoderLimits) -> lowrank_encoder_limits {
-    let &EncoderLimits { context, batch, tokens, precision, lanes, max_active, max_total_rank } =
+    let &EncoderLimits { context, batch, tokens, precision, threads, max_active, max_total_rank } =
         limits;
     lowrank_encoder_limits {
         size: size_of::<lowrank_encoder_limits>(),
         context,
         batch,
         tokens,
-        lanes,
+        threads,
         max_active,
         max_total_rank,
         precision: number_of(precision),
@@ -134,12 +134,12 @@ pub unsafe extern "C" fn lowrank_encoder_limits_init(
 }
 
 /// Writes to `*limits`, a struct of `size` bytes, what suits an encoder, as the command line
-/// embeds: texts as long as the base reads them, 32 of them at once, the work in `lanes` parts as
+/// embeds: texts as long as the base reads them, 32 of them at once, the work in `threads` parts as
 /// in `lowrank_limits_for_model`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_encoder_limits_for_model(
     base: *const lowrank_base,
-    lanes: usize,
+    threads: usize,
     limits: *mut lowrank_encoder_limits,
     size: usize,
     error: *mut lowrank_error,
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn lowrank_encoder_limits_for_model(
         // SAFETY: checked by `call`; the caller vouches for the memory.
         let value = unsafe { share(base, 1) }?;
         target.clear_of(value.archive, false, 1)?;
-        let found = EncoderLimits::for_model(value.model.get()?, &Parts(lanes));
+        let found = EncoderLimits::for_model(value.model.get()?, &Parts(threads));
         // SAFETY: as above.
         Ok(unsafe { options::write(limits, size, of(&found), 3) }?)
     })

@@ -1,4 +1,4 @@
-//! Lanes on the caller's threads: the executor callback.
+//! Work on the caller's threads: the executor callback.
 //!
 //! A callback that goes wrong must not make two threads write the same rows. So it is not told
 //! which part to compute: every call of `task` takes the next part that nobody has, and when the
@@ -101,7 +101,7 @@ unsafe extern "C" fn work(argument: *mut c_void) {
 // until nobody is inside.
 unsafe impl Executor for Callback {
     /// Not known here: `lowrank_limits` says into how many parts the work is split.
-    fn lanes(&self) -> usize {
+    fn threads(&self) -> usize {
         1
     }
 
@@ -121,7 +121,7 @@ unsafe impl Executor for Callback {
         unsafe { run(self.0.context, tasks, Some(work), (&raw const job).cast_mut().cast()) };
         while job.take() {}
         drop(wait);
-        assert!(!job.panicked.load(Ordering::Relaxed), "a lane panicked on another thread");
+        assert!(!job.panicked.load(Ordering::Relaxed), "a task panicked on another thread");
     }
 
     /// Without atomic read-modify-write nobody could take parts safely.

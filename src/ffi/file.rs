@@ -176,55 +176,55 @@ impl Kind for lowrank_threads {
     const MAGIC: u32 = 0x6c74_6872;
 }
 
-/// Starts a pool of `lanes` threads, the caller's included; 0 means one per core. `memory` has at
+/// Starts a pool of `count` threads, the caller's included; 0 means one per core. `memory` has at
 /// least `lowrank_threads_bytes()` bytes. On success `*threads` is the object, on failure null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_threads_open(
     memory: *mut c_void,
     memory_bytes: usize,
-    lanes: usize,
+    count: usize,
     threads: *mut *mut lowrank_threads,
     error: *mut lowrank_error,
 ) -> lowrank_code {
     // SAFETY: the caller's promises.
     unsafe {
         let none = Region::reads::<u8>(core::ptr::null(), 0, 3);
-        object::open((memory, memory_bytes), none, threads, 4, error, |_| start(lanes))
+        object::open((memory, memory_bytes), none, threads, 4, error, |_| start(count))
     }
 }
 
 /// A pool of `threads` threads, 0 for one per core.
 pub(super) fn start(threads: usize) -> Outcome<Threads> {
     if threads > MOST_THREADS {
-        let (field, found, most) = (Field::Lanes, threads, MOST_THREADS);
+        let (field, found, most) = (Field::Threads, threads, MOST_THREADS);
         return Err(Error::Limit { field, found, most }.into());
     }
     Threads::new(threads).map_err(|error| Failure::Said(Refusal::Threads, error.to_string()))
 }
 
-/// The most threads of a pool: the most lanes of a session.
+/// The most threads of a pool, and of a session.
 pub(super) const MOST_THREADS: usize = 1024;
 const _: () = assert!(MOST_THREADS == crate::runtime::MOST_THREADS);
 
-/// Writes the pool's executor to `*executor` and its number of threads to `*lanes`: what
+/// Writes the pool's executor to `*executor` and its number of threads to `*count`: what
 /// `lowrank_session_open` and `lowrank_limits` take. Sessions that use it must be closed before the
 /// pool.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_threads_executor(
     threads: *const lowrank_threads,
     executor: *mut lowrank_executor,
-    lanes: *mut usize,
+    count: *mut usize,
     error: *mut lowrank_error,
 ) -> lowrank_code {
     call(
         error,
         4,
-        &[region(threads, false, 1), Region::writes(executor, 1, 2), Region::writes(lanes, 1, 3)],
+        &[region(threads, false, 1), Region::writes(executor, 1, 2), Region::writes(count, 1, 3)],
         || {
             // SAFETY: checked by `call`; the caller vouches for the memory.
             unsafe {
                 let value = share(threads, 1)?;
-                lanes.write(value.lanes());
+                count.write(value.threads());
                 executor.write(lowrank_executor {
                     run: Some(run_on_threads),
                     context: core::ptr::from_ref(value).cast_mut().cast(),

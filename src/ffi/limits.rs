@@ -40,7 +40,7 @@ pub struct lowrank_limits {
     pub prefill_chunk: usize,
     /// Parts that the work is split into: as many as the executor has threads. Results do not
     /// depend on it.
-    pub lanes: usize,
+    pub threads: usize,
     /// Adapters that one sequence can have at a time, at most `LOWRANK_MAX_CHOICES`.
     pub max_active: usize,
     /// The sum of their ranks.
@@ -51,7 +51,7 @@ pub struct lowrank_limits {
     pub precision: u32,
     /// One of `LOWRANK_DEVICE_CPU`, `LOWRANK_DEVICE_CUDA`. On a card the workspace has the books only;
     /// keys, values and activations are there. All sessions over an archive share its copy on the
-    /// card. Precision is exact, keys and values are f16 or f32, `lanes` and executor do not matter.
+    /// card. Precision is exact, keys and values are f16 or f32, `threads` and executor do not matter.
     pub device: u32,
     /// Which card, 0 being the first.
     pub card: u32,
@@ -77,7 +77,7 @@ unsafe impl Options for lowrank_limits {
     }
 }
 
-/// Limits for one sequence of `context` tokens: one lane, 32 prompt tokens at once, f16 keys and
+/// Limits for one sequence of `context` tokens: one thread, 32 prompt tokens at once, f16 keys and
 /// values, exact products, up to two adapters of rank 64 together.
 pub fn lowrank_limits_default(context: usize) -> lowrank_limits {
     of(&Limits::new(context))
@@ -102,7 +102,7 @@ pub(super) fn of(limits: &Limits) -> lowrank_limits {
         context,
         batch,
         prefill_chunk,
-        lanes: limits.lanes,
+        threads: limits.threads,
         max_active: limits.max_active,
         max_total_rank: limits.max_total_rank,
         kv_format: match kv_format {
@@ -129,7 +129,7 @@ pub(super) fn to_limits(c: &lowrank_limits, argument: u32) -> Result<Limits, Ref
             found => return Err(Refusal::UnknownConstant { argument, found }),
         },
         precision: precision_of(c.precision, argument)?,
-        lanes: c.lanes,
+        threads: c.threads,
         max_active: c.max_active,
         max_total_rank: c.max_total_rank,
     })
@@ -155,7 +155,7 @@ pub(super) struct Parts(pub(super) usize);
 
 // SAFETY: runs every task once, one after the other.
 unsafe impl Executor for Parts {
-    fn lanes(&self) -> usize {
+    fn threads(&self) -> usize {
         self.0
     }
 
@@ -166,14 +166,14 @@ unsafe impl Executor for Parts {
 
 /// Writes to `*limits`, a struct of `size` bytes, what suits a decoder and this machine, as the
 /// command line runs it: one sequence of `context` tokens, the precision that is measured to be
-/// good for its weights, the work in `lanes` parts: as many as the executor has threads
+/// good for its weights, the work in `threads` parts: as many as the executor has threads
 /// (`lowrank_threads_executor` tells them), 1 without one. The rest is as in
 /// `lowrank_limits_default`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lowrank_limits_for_model(
     base: *const lowrank_base,
     context: usize,
-    lanes: usize,
+    threads: usize,
     limits: *mut lowrank_limits,
     size: usize,
     error: *mut lowrank_error,
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn lowrank_limits_for_model(
         // SAFETY: checked by `call`; the caller vouches for the memory.
         let value = unsafe { share(base, 1) }?;
         target.clear_of(value.archive, false, 1)?;
-        let found = Limits::for_model(value.model.get()?, context, &Parts(lanes));
+        let found = Limits::for_model(value.model.get()?, context, &Parts(threads));
         // SAFETY: as above.
         Ok(unsafe { options::write(limits, size, of(&found), 4) }?)
     })

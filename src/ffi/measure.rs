@@ -56,8 +56,8 @@ pub unsafe extern "C" fn lowrank_train_estimate(
             true => Some(Data::open(&base, job, &trainer, tokenizer)?),
             false => None,
         };
-        let lanes = start(job.threads)?.lanes();
-        let estimate = estimate_of(archive, base, job, &trainer, data.as_ref(), lanes)?;
+        let threads = start(job.threads)?.threads();
+        let estimate = estimate_of(archive, base, job, &trainer, data.as_ref(), threads)?;
         // SAFETY: as above.
         unsafe { memory.write(estimate) };
         Ok(())
@@ -70,16 +70,16 @@ pub(super) fn estimate_of(
     job: &Job<'_>,
     options: &Options,
     data: Option<&Data<'_>>,
-    lanes: usize,
+    threads: usize,
 ) -> Outcome<lowrank_train_memory> {
     let workload = match data {
         Some(Data { training, validation, .. }) => {
-            Workload::of(training, validation.as_ref(), &job.run, options.seed, lanes)
+            Workload::of(training, validation.as_ref(), &job.run, options.seed, threads)
         }
         None => {
             let labels = if job.task == Task::Classify { 2 } else { 0 };
             let length = for_model(&job.data_options, &base).max_length;
-            Workload::full(job.run.batch_size, length, labels, lanes)?
+            Workload::full(job.run.batch_size, length, labels, threads)?
         }
     };
     let found = estimate(base, options, &job.run, &workload)?;

@@ -27,7 +27,7 @@ pub struct lowrank_predictor_limits {
     pub batch: usize,
     /// Parts that the work is split into: as many as the executor has threads. Results do not
     /// depend on it.
-    pub lanes: usize,
+    pub threads: usize,
     /// Adapters that one row can have at a time, at most `LOWRANK_MAX_CHOICES`.
     pub max_active: usize,
     /// The sum of their ranks.
@@ -55,7 +55,7 @@ runs! {
     |c, argument| PredictorLimits {
         batch: c.batch,
         precision: precision_of(c.precision, argument)?,
-        lanes: c.lanes,
+        threads: c.threads,
         max_active: c.max_active,
         max_total_rank: c.max_total_rank,
     },
@@ -74,7 +74,7 @@ unsafe impl Options for lowrank_predictor_limits {
     }
 }
 
-/// Limits for `batch` rows at once: one lane, exact products, up to two adapters of rank 64
+/// Limits for `batch` rows at once: one thread, exact products, up to two adapters of rank 64
 /// together.
 pub fn lowrank_predictor_limits_default(batch: usize) -> lowrank_predictor_limits {
     of(&PredictorLimits::new(batch))
@@ -82,11 +82,11 @@ pub fn lowrank_predictor_limits_default(batch: usize) -> lowrank_predictor_limit
 
 /// Limits as C has them.
 pub(super) fn of(limits: &PredictorLimits) -> lowrank_predictor_limits {
-    let &PredictorLimits { batch, precision, lanes, max_active, max_total_rank } = limits;
+    let &PredictorLimits { batch, precision, threads, max_active, max_total_rank } = limits;
     lowrank_predictor_limits {
         size: size_of::<lowrank_predictor_limits>(),
         batch,
-        lanes,
+        threads,
         max_active,
         max_total_rank,
         precision: number_of(precision),

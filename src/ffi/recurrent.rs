@@ -32,7 +32,7 @@ pub struct lowrank_recurrent_limits {
     pub prefill_chunk: usize,
     /// Parts that the work is split into: as many as the executor has threads. Results do not
     /// depend on it.
-    pub lanes: usize,
+    pub threads: usize,
     /// Adapters that one sequence can have at a time, at most `LOWRANK_MAX_CHOICES`.
     pub max_active: usize,
     /// The sum of their ranks.
@@ -60,7 +60,7 @@ runs! {
         batch: c.batch,
         prefill_chunk: c.prefill_chunk,
         precision: precision_of(c.precision, argument)?,
-        lanes: c.lanes,
+        threads: c.threads,
         max_active: c.max_active,
         max_total_rank: c.max_total_rank,
     },
@@ -79,7 +79,7 @@ unsafe impl Options for lowrank_recurrent_limits {
     }
 }
 
-/// Limits for one sequence: 32 tokens at once, one lane, exact products, up to two adapters of rank
+/// Limits for one sequence: 32 tokens at once, one thread, exact products, up to two adapters of rank
 /// 64 together.
 pub fn lowrank_recurrent_limits_default() -> lowrank_recurrent_limits {
     of(&RecurrentLimits::new())
@@ -87,13 +87,13 @@ pub fn lowrank_recurrent_limits_default() -> lowrank_recurrent_limits {
 
 /// Limits as C has them.
 pub(super) fn of(limits: &RecurrentLimits) -> lowrank_recurrent_limits {
-    let &RecurrentLimits { batch, prefill_chunk, precision, lanes, max_active, max_total_rank } =
+    let &RecurrentLimits { batch, prefill_chunk, precision, threads, max_active, max_total_rank } =
         limits;
     lowrank_recurrent_limits {
         size: size_of::<lowrank_recurrent_limits>(),
         batch,
         prefill_chunk,
-        lanes,
+        threads,
         max_active,
         max_total_rank,
         precision: number_of(precision),

@@ -117,7 +117,7 @@ impl Run<'_, '_> {
         let data = Data::open(&base, job, &options, tokenizer)?;
         let executor = start(job.threads)?;
         if job.memory_limit > 0 {
-            let need = estimate_of(archive, base, job, &options, Some(&data), executor.lanes())?;
+            let need = estimate_of(archive, base, job, &options, Some(&data), executor.threads())?;
             if need.peak_bytes > job.memory_limit {
                 let (need, limit) = (need.peak_bytes, job.memory_limit);
                 return Err(TrainError::Memory { need, limit }.into());

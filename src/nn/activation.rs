@@ -77,7 +77,7 @@ const PART: usize = 256;
 /// `x ← f(x)`, shared out among workers.
 pub(crate) fn activate(pass: &Pass<'_, '_>, activation: Activation, x: &mut [f32]) {
     let (x, rest) = x.split_at_mut(x.len() - x.len() % PART);
-    for_each(pass.executor, pass.lanes, Parts::new(x, PART), |_, part| {
+    for_each(pass.executor, pass.threads, Parts::new(x, PART), |_, part| {
         apply_all(pass.kernels, activation, part)
     });
     apply_all(pass.kernels, activation, rest);

@@ -37,8 +37,8 @@ pub(crate) fn attend(
     // Whole groups read keys and values once; where they are too few for the workers, heads are
     // shared out evenly.
     let tiles = cut.tiles();
-    if pass.lanes > 1 && tiles * cut.ranges < 4 * pass.lanes {
-        cut.ranges = pass.lanes;
+    if pass.threads > 1 && tiles * cut.ranges < 4 * pass.threads {
+        cut.ranges = pass.threads;
     }
     let attention = Attention { pass, sizes, positions, q, keys, values };
     let out = Grid::new(out, sizes.heads * sizes.head_dim, cut);
@@ -230,14 +230,18 @@ mod tests {
         head_dim: usize,
         context: [usize; 2],
         rows: [usize; 2],
-        lanes: usize,
+        threads: usize,
     }
 
-    fn pass<'p>(kernels: &'p Kernels, lanes: usize, segments: &'p [Segment]) -> Pass<'p, 'static> {
+    fn pass<'p>(
+        kernels: &'p Kernels,
+        threads: usize,
+        segments: &'p [Segment],
+    ) -> Pass<'p, 'static> {
         Pass {
             kernels,
             executor: &Serial,
-            lanes,
+            threads,
             segments,
             active: &[],
             max_active: 0,
@@ -290,7 +294,7 @@ mod tests {
 
         /// What `attend` makes of them with a cache of `format`.
         fn attended(&self, kernels: &Kernels, case: Case, format: usize) -> Vec<f32> {
-            let Case { kv_heads, head_dim: d, context, rows, lanes, .. } = case;
+            let Case { kv_heads, head_dim: d, context, rows, threads, .. } = case;
             // Garbage where nothing was stored: NaN in every format.
             let len = 2 * 2 * kv_heads * self.sizes.room;
             let mut floats = [vec![f32::NAN; len * d], vec![f32::NAN; len * d]];
@@ -307,14 +311,14 @@ mod tests {
             for (sequence, [k, v]) in self.kv.iter().enumerate() {
                 let all = [Segment { first: 0, rows: context[sequence], sequence }];
                 let positions: Vec<usize> = (0..context[sequence]).collect();
-                self.sizes.store_keys(&pass(kernels, lanes, &all), &positions, k, &mut keys);
-                self.sizes.store_values(&pass(kernels, lanes, &all), &positions, v, &mut values);
+                self.sizes.store_keys(&pass(kernels, threads, &all), &positions, k, &mut keys);
+                self.sizes.store_values(&pass(kernels, threads, &all), &positions, v, &mut values);
             }
             let segments = [
                 Segment { first: 0, rows: rows[0], sequence: 0 },
                 Segment { first: rows[0], rows: rows[1], sequence: 1 },
             ];
-            let (pass, mut out) = (pass(kernels, lanes, &segments), vec![f32::NAN; self.q.len()]);
+            let (pass, mut out) = (pass(kernels, threads, &segments), vec![f32::NAN; self.q.len()]);
             attend(&pass, &self.sizes, &self.positions, &self.q, &keys, &values, &mut out);
             out
         }
@@ -352,8 +356,8 @@ mod tests {
                 ([64, 65], [3, 64]),
                 ([150, 129], [40, 9]),
             ] {
-                for lanes in [1, 3, 50] {
-                    let case = Case { heads, kv_heads, head_dim, context, rows, lanes };
+                for threads in [1, 3, 50] {
+                    let case = Case { heads, kv_heads, head_dim, context, rows, threads };
                     for (format, allowed) in [(0, 5e-6), (1, 1e-3), (2, 1e-2)] {
                         let error = largest_error(case, format);
                         assert!(error <= allowed, "{case:?} format {format}: {error:e}");

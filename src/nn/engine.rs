@@ -11,14 +11,14 @@ use crate::kernel::{Kernels, kernels};
 pub(crate) struct Engine<'w> {
     pub(crate) kernels: &'static Kernels,
     executor: &'w dyn Executor,
-    lanes: usize,
+    threads: usize,
     max_active: usize,
 }
 
 impl<'w> Engine<'w> {
-    /// The best kernels of this CPU, on `lanes` lanes of `executor`.
-    pub(crate) fn new(executor: &'w dyn Executor, lanes: usize, max_active: usize) -> Self {
-        Self { kernels: kernels(), executor, lanes, max_active }
+    /// The best kernels of this CPU, on so many threads of `executor`.
+    pub(crate) fn new(executor: &'w dyn Executor, threads: usize, max_active: usize) -> Self {
+        Self { kernels: kernels(), executor, threads, max_active }
     }
 
     /// A pass over the rows of `segments`; `active` are the adapters of all sequences, `[batch,
@@ -31,11 +31,11 @@ impl<'w> Engine<'w> {
     where
         'w: 'p,
     {
-        let Self { kernels, executor, lanes, max_active } = *self;
+        let Self { kernels, executor, threads, max_active } = *self;
         let mut pass = Pass {
             kernels,
             executor,
-            lanes,
+            threads,
             segments,
             active,
             max_active,

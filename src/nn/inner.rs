@@ -19,9 +19,9 @@ const LINE: usize = 16;
 
 /// Numbers that [`Scratch::low_rank`](super::Scratch) must have: `[rows, layers, width]` for every
 /// worker, and again for what it shows.
-pub(crate) const fn need(rows: usize, layers: usize, width: usize, lanes: usize) -> usize {
+pub(crate) const fn need(rows: usize, layers: usize, width: usize, threads: usize) -> usize {
     let size = rows.saturating_mul(layers).saturating_mul(width);
-    if lanes > 1 { room(size).saturating_mul(lanes).saturating_mul(2) } else { size }
+    if threads > 1 { room(size).saturating_mul(threads).saturating_mul(2) } else { size }
 }
 
 /// A worker's room for `size` numbers.
@@ -47,9 +47,9 @@ impl Inner<'_> {
         flags: &'b mut Flags,
     ) -> (Parts<'b, f32>, Exchange<'b>) {
         let size = self.input.n() * self.jobs.len() * self.width;
-        let room = if self.pass.lanes > 1 { room(size) } else { size };
-        let (own, shown) = low_rank.split_at_mut(room * self.pass.lanes);
-        let shown = if self.pass.lanes > 1 { shown } else { &mut [] };
+        let room = if self.pass.threads > 1 { room(size) } else { size };
+        let (own, shown) = low_rank.split_at_mut(room * self.pass.threads);
+        let shown = if self.pass.threads > 1 { shown } else { &mut [] };
         (Parts::new(own, room), Exchange::new(shown, room, flags))
     }
 
@@ -65,7 +65,7 @@ impl Inner<'_> {
 
     /// Adds the shares of all workers but `worker` to u.
     pub(super) fn gather(&self, worker: usize, u: &mut [f32], seat: &Seat<'_>) {
-        for other in (0..self.pass.lanes).filter(|&other| other != worker) {
+        for other in (0..self.pass.threads).filter(|&other| other != worker) {
             self.fill(other, seat.read(other), u, None);
         }
     }
@@ -80,7 +80,7 @@ impl Inner<'_> {
             for (i, job) in self.jobs.iter().enumerate() {
                 let mut first = i * self.width;
                 for (active, target, rank) in job.of.targets(self.pass, segment) {
-                    let mine = share(rank, worker, self.pass.lanes);
+                    let mine = share(rank, worker, self.pass.threads);
                     let scale = target.scale(rank) * active.weight;
                     for row in segment.first..segment.first + segment.rows {
                         let at = row * self.jobs.len() * self.width + first + mine.start;

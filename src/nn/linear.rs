@@ -80,7 +80,7 @@ impl<'s> Scratch<'s> {
             Precision::Exact => 0,
             Precision::Fast => times(size.rows, widest),
         };
-        (inner::need(size.rows, layers, size.max_total_rank, size.lanes), values)
+        (inner::need(size.rows, layers, size.max_total_rank, size.threads), values)
     }
 }
 
@@ -189,7 +189,7 @@ pub(crate) fn forward(
     let buffers = inner.buffers(scratch.low_rank, &mut flags);
     for_each(
         pass.executor,
-        pass.lanes,
+        pass.threads,
         (outputs, buffers),
         |worker, (mut columns, (u, mut seat))| {
             inner.share(worker, u, &mut seat);
@@ -208,12 +208,12 @@ pub(crate) fn forward(
 
 /// x as integers; of many rows by all workers.
 fn quantize(pass: &Pass<'_, '_>, input: &Input<'_>, values: &mut [i8], scales: &mut [f32]) {
-    if input.n() < MANY || pass.lanes == 1 {
+    if input.n() < MANY || pass.threads == 1 {
         return pass.kernels.quantize(input.x, values, scales);
     }
     let parts = (Parts::new(values, input.cols), Parts::new(scales, input.cols / GROUP));
-    for_each(pass.executor, pass.lanes, parts, |worker, (values, scales)| {
-        let first = share(input.n(), worker, pass.lanes).start * input.cols;
+    for_each(pass.executor, pass.threads, parts, |worker, (values, scales)| {
+        let first = share(input.n(), worker, pass.threads).start * input.cols;
         let x = input.x.get(first..first + values.len()).unwrap_or_default();
         pass.kernels.quantize(x, values, scales);
     });

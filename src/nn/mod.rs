@@ -40,7 +40,7 @@ pub(crate) struct Pass<'p, 'a> {
     pub(crate) kernels: &'p Kernels,
     pub(crate) executor: &'p dyn Executor,
     /// How many parts products are split into. Results do not depend on it.
-    pub(crate) lanes: usize,
+    pub(crate) threads: usize,
     /// Consecutive rows that use the same adapters, covering all rows.
     pub(crate) segments: &'p [Segment],
     /// The adapters of all sequences, `[batch, max_active]`.
@@ -65,7 +65,7 @@ pub(crate) struct Size {
     /// The longest sequence.
     pub(crate) context: usize,
     /// Parts that products are split into.
-    pub(crate) lanes: usize,
+    pub(crate) threads: usize,
     /// The sum of the ranks of a row's adapters.
     pub(crate) max_total_rank: usize,
     pub(crate) precision: Precision,

@@ -68,10 +68,10 @@ pub(crate) fn attend_bidirectional(
     out: &mut [f32],
 ) {
     let Shape { heads, head_dim: d, .. } = shape;
-    let room = work.len() / pass.lanes;
+    let room = work.len() / pass.threads;
     let cut = Cut { segments: pass.segments, height: usize::MAX, heads, ranges: heads };
     let buffers = (Grid::new(out, heads * d, cut), Parts::new(work, room));
-    for_each(pass.executor, pass.lanes, buffers, |_, (blocks, work)| {
+    for_each(pass.executor, pass.threads, buffers, |_, (blocks, work)| {
         for mut block in blocks {
             let (first, len, kv_head) =
                 (block.segment.first, block.segment.rows, block.heads.start);

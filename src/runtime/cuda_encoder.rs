@@ -147,7 +147,7 @@ impl<'w, 'm> CudaEncoder<'w, 'm> {
     }
 
     /// An encoder over `memory`, which starts on a 64-byte boundary and has at least
-    /// [`need`](Self::need) bytes. Precision is always exact; lanes do not matter.
+    /// [`need`](Self::need) bytes. Precision is always exact; threads do not matter.
     ///
     /// # Errors
     /// [`Error::Limit`], [`Error::Misaligned`], [`Error::WorkspaceTooSmall`] in a

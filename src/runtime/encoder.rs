@@ -71,7 +71,7 @@ impl<'w, 'm> BertCpu<'w, 'm> {
         executor: &'w dyn Executor,
     ) -> Self {
         let buffers = forward::Buffers::carve(w, model.config(), &limits.size());
-        let engine = Engine::new(executor, limits.lanes, limits.max_active);
+        let engine = Engine::new(executor, limits.threads, limits.max_active);
         Self { model, engine, buffers }
     }
 

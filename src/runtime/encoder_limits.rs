@@ -27,8 +27,8 @@ pub struct EncoderLimits {
     /// How products treat their activations. Default: [`Precision::Exact`].
     pub precision: Precision,
     /// Parts that products are split into. Default: 1; with [`for_model`](Self::for_model) the
-    /// executor's [`lanes`](Executor::lanes). With 1 everything is serial, whatever the executor.
-    pub lanes: usize,
+    /// executor's [`threads`](Executor::threads). With 1 everything is serial, whatever the executor.
+    pub threads: usize,
     /// Adapters that one text can have at a time. Default: 2.
     pub max_active: usize,
     /// The sum of their ranks. Default: 64.
@@ -43,7 +43,7 @@ impl EncoderLimits {
         Self {
             batch: BATCH,
             tokens: TOKENS.max(context),
-            lanes: executor.lanes(),
+            threads: executor.threads(),
             ..Self::new(context)
         }
     }
@@ -55,7 +55,7 @@ impl EncoderLimits {
             batch: 1,
             tokens: context,
             precision: Precision::Exact,
-            lanes: 1,
+            threads: 1,
             max_active: 2,
             max_total_rank: 64,
         }
@@ -68,7 +68,7 @@ impl EncoderLimits {
     pub fn check(&self, config: &Config) -> Result<()> {
         within(Field::Context, self.context, config.context)?;
         within(Field::Tokens, self.tokens, MANY * 256)?;
-        check_common(self.batch, self.lanes, self.max_active, self.max_total_rank)
+        check_common(self.batch, self.threads, self.max_active, self.max_total_rank)
     }
 
     /// What passes must have room for.
@@ -77,7 +77,7 @@ impl EncoderLimits {
             rows: self.tokens,
             batch: self.batch,
             context: self.context,
-            lanes: self.lanes,
+            threads: self.threads,
             max_total_rank: self.max_total_rank,
             precision: self.precision,
             kv_format: KvFormat::F32,

@@ -26,9 +26,9 @@ pub struct Limits {
     /// faster where it is `Fast`.
     pub precision: Precision,
     /// Parts that products are split into. Default: 1; with [`for_model`](Self::for_model) the
-    /// executor's [`lanes`](Executor::lanes). With fewer than those, threads of the executor stay
+    /// executor's [`threads`](Executor::threads). With fewer than those, threads of the executor stay
     /// idle: with 1 everything is serial, whatever the executor.
-    pub lanes: usize,
+    pub threads: usize,
     /// Adapters that one sequence can have at a time. Default: 2.
     pub max_active: usize,
     /// The sum of their ranks. Default: 64.
@@ -42,7 +42,7 @@ impl Limits {
         let weights = model.layer(0).q.weight.format();
         Self {
             precision: Precision::default_for(kernels(), weights),
-            lanes: executor.lanes(),
+            threads: executor.threads(),
             ..Self::new(context)
         }
     }
@@ -56,7 +56,7 @@ impl Limits {
             prefill_chunk: 32,
             kv_format: KvFormat::F16,
             precision: Precision::Exact,
-            lanes: 1,
+            threads: 1,
             max_active: 2,
             max_total_rank: 64,
         }
@@ -69,7 +69,7 @@ impl Limits {
     pub fn check(&self, config: &Config) -> Result<()> {
         within(Field::Context, self.context, config.context)?;
         within(Field::PrefillChunk, self.prefill_chunk, MANY)?;
-        check_common(self.batch, self.lanes, self.max_active, self.max_total_rank)
+        check_common(self.batch, self.threads, self.max_active, self.max_total_rank)
     }
 
     /// What passes must have room for.
@@ -78,7 +78,7 @@ impl Limits {
             rows: rows(self.batch, self.prefill_chunk),
             batch: self.batch,
             context: self.context,
-            lanes: self.lanes,
+            threads: self.threads,
             max_total_rank: self.max_total_rank,
             precision: self.precision,
             kv_format: self.kv_format,
@@ -132,12 +132,12 @@ pub(super) fn within(field: Field, found: usize, most: usize) -> Result<()> {
 /// Checks what sessions of every kind have limits for.
 pub(super) fn check_common(
     batch: usize,
-    lanes: usize,
+    threads: usize,
     max_active: usize,
     max_total_rank: usize,
 ) -> Result<()> {
     within(Field::Batch, batch, MANY)?;
-    within(Field::Lanes, lanes, 1024)?;
+    within(Field::Threads, threads, 1024)?;
     within(Field::MaxActive, max_active.max(1), 1024)?;
     within(Field::MaxTotalRank, max_total_rank.max(1), MANY)
 }

@@ -1,4 +1,4 @@
-//! Running models: memory known beforehand, sessions, sampling, lanes.
+//! Running models: memory known beforehand, sessions, sampling, threads.
 //!
 //! # Threads, tasks and interrupts
 //!

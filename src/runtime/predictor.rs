@@ -20,8 +20,8 @@ pub struct PredictorLimits {
     /// How products treat their activations. Default: [`Precision::Exact`].
     pub precision: Precision,
     /// Parts that products are split into. Default: 1; with [`for_executor`](Self::for_executor) the
-    /// executor's [`lanes`](Executor::lanes). With 1 everything is serial, whatever the executor.
-    pub lanes: usize,
+    /// executor's [`threads`](Executor::threads). With 1 everything is serial, whatever the executor.
+    pub threads: usize,
     /// Adapters that one row can have at a time. Default: 2.
     pub max_active: usize,
     /// The sum of their ranks. Default: 64.
@@ -31,12 +31,12 @@ pub struct PredictorLimits {
 impl PredictorLimits {
     /// `batch` rows on all threads of `executor`; otherwise as [`new`](Self::new).
     pub fn for_executor(batch: usize, executor: &dyn Executor) -> Self {
-        Self { lanes: executor.lanes(), ..Self::new(batch) }
+        Self { threads: executor.threads(), ..Self::new(batch) }
     }
 
     /// `batch` rows, exact and serial, with up to two adapters of rank 64 together.
     pub const fn new(batch: usize) -> Self {
-        Self { batch, precision: Precision::Exact, lanes: 1, max_active: 2, max_total_rank: 64 }
+        Self { batch, precision: Precision::Exact, threads: 1, max_active: 2, max_total_rank: 64 }
     }
 
     /// Checks the limits.
@@ -44,7 +44,7 @@ impl PredictorLimits {
     /// # Errors
     /// [`Error::Limit`] with the field, the number and the most that is allowed.
     pub fn check(&self) -> Result<()> {
-        check_common(self.batch, self.lanes, self.max_active, self.max_total_rank)
+        check_common(self.batch, self.threads, self.max_active, self.max_total_rank)
     }
 
     /// What passes must have room for.
@@ -53,7 +53,7 @@ impl PredictorLimits {
             rows: self.batch,
             batch: self.batch,
             context: 0,
-            lanes: self.lanes,
+            threads: self.threads,
             max_total_rank: self.max_total_rank,
             precision: self.precision,
             kv_format: KvFormat::F32,
@@ -142,7 +142,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
             selection: Selection::new(active, limits.max_active),
             segments,
             limits: *limits,
-            engine: Engine::new(executor, limits.lanes, limits.max_active),
+            engine: Engine::new(executor, limits.threads, limits.max_active),
             model,
         })
     }

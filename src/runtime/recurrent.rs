@@ -108,7 +108,7 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         let mut w = Workspace::new(memory, recurrent_need(config, limits).bytes)?;
         let size = limits.size();
         let buffers = forward::Buffers::carve(&mut w, config, &size);
-        let engine = Engine::new(executor, limits.lanes, limits.max_active);
+        let engine = Engine::new(executor, limits.threads, limits.max_active);
         let runner = LstmCpu { model, limits: *limits, engine, buffers };
         Ok(Self::with(runner, &mut w, &size, limits.max_active, usize::MAX, 0))
     }

@@ -21,8 +21,8 @@ pub struct RecurrentLimits {
     /// How products treat their activations. Default: [`Precision::Exact`].
     pub precision: Precision,
     /// Parts that products are split into. Default: 1; with [`for_executor`](Self::for_executor) the
-    /// executor's [`lanes`](Executor::lanes). With 1 everything is serial, whatever the executor.
-    pub lanes: usize,
+    /// executor's [`threads`](Executor::threads). With 1 everything is serial, whatever the executor.
+    pub threads: usize,
     /// Adapters that one sequence can have at a time. Default: 2.
     pub max_active: usize,
     /// The sum of their ranks. Default: 64.
@@ -33,7 +33,7 @@ impl RecurrentLimits {
     /// One sequence on all threads of `executor`, as the command line runs it; otherwise as
     /// [`new`](Self::new).
     pub fn for_executor(executor: &dyn Executor) -> Self {
-        Self { lanes: executor.lanes(), ..Self::new() }
+        Self { threads: executor.threads(), ..Self::new() }
     }
 
     /// One sequence, exact and serial, with up to two adapters of rank 64 together.
@@ -42,7 +42,7 @@ impl RecurrentLimits {
             batch: 1,
             prefill_chunk: 32,
             precision: Precision::Exact,
-            lanes: 1,
+            threads: 1,
             max_active: 2,
             max_total_rank: 64,
         }
@@ -54,7 +54,7 @@ impl RecurrentLimits {
     /// [`Error::Limit`](crate::Error::Limit) with the field, the number and the most that is allowed.
     pub fn check(&self) -> Result<()> {
         within(Field::PrefillChunk, self.prefill_chunk, MANY)?;
-        check_common(self.batch, self.lanes, self.max_active, self.max_total_rank)
+        check_common(self.batch, self.threads, self.max_active, self.max_total_rank)
     }
 
     /// What passes must have room for.
@@ -63,7 +63,7 @@ impl RecurrentLimits {
             rows: rows(self.batch, self.prefill_chunk),
             batch: self.batch,
             context: 0,
-            lanes: self.lanes,
+            threads: self.threads,
             max_total_rank: self.max_total_rank,
             precision: self.precision,
             kv_format: KvFormat::F32,

@@ -157,7 +157,7 @@ impl<'w, 'm> LlamaCpu<'w, 'm> {
         let (config, size) = (model.config(), limits.size());
         let buffers = forward::Buffers::carve(w, config, &size);
         config.frequencies(buffers.frequencies);
-        let engine = Engine::new(executor, limits.lanes, limits.max_active);
+        let engine = Engine::new(executor, limits.threads, limits.max_active);
         Self { model, limits: *limits, size, engine, buffers }
     }
 

@@ -89,7 +89,7 @@ pub(crate) trait Body {
     ) -> (Floats, Self::Saved);
     /// The bytes of [`measure`](Self::measure) beside the archives: no sequence longer than
     /// `longest`, adapters of rank `rank`.
-    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64;
+    fn measure_bytes(&self, longest: usize, threads: usize, rank: usize) -> u64;
     /// The bytes of what a base of this family holds beside weights: tokenizer and template.
     fn text_bytes(&self) -> u64 {
         0
@@ -167,7 +167,7 @@ pub(crate) trait Network {
     ) -> Result<(), TrainError>;
     /// The loss of a batch; with `back`, its gradients.
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome;
-    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64;
+    fn measure_bytes(&self, longest: usize, threads: usize, rank: usize) -> u64;
     fn text_bytes(&self) -> u64;
 }
 
@@ -236,8 +236,8 @@ impl<B: Body> Network for B {
         outcome
     }
 
-    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
-        Body::measure_bytes(self, longest, lanes, rank)
+    fn measure_bytes(&self, longest: usize, threads: usize, rank: usize) -> u64 {
+        Body::measure_bytes(self, longest, threads, rank)
     }
 
     fn text_bytes(&self) -> u64 {

@@ -60,8 +60,8 @@ pub struct Workload {
     pub validation: Option<usize>,
     /// Labels of a classifier; 0 for a language model.
     pub labels: usize,
-    /// Lanes of the executor.
-    pub lanes: usize,
+    /// Threads of the executor.
+    pub threads: usize,
 }
 
 impl Workload {
@@ -73,13 +73,13 @@ impl Workload {
         batch_size: usize,
         length: usize,
         labels: usize,
-        lanes: usize,
+        threads: usize,
     ) -> Result<Self, TrainError> {
         most("batch-size", batch_size, MOST_SEQUENCES)?;
         most("max-length", length, MOST_ROWS)?;
         most("batch-size times max-length", batch_size * length, MOST_ROWS)?;
         let batches = vec![vec![length; batch_size]];
-        Ok(Self { batches, steps: None, validation: None, labels, lanes })
+        Ok(Self { batches, steps: None, validation: None, labels, threads })
     }
 
     /// The batches that a run of `options` with `seed` makes of `training`.
@@ -88,7 +88,7 @@ impl Workload {
         validation: Option<&Dataset<'_>>,
         options: &RunOptions,
         seed: u64,
-        lanes: usize,
+        threads: usize,
     ) -> Self {
         let mut course = Course::new(training, options, seed);
         let epochs = 0..course.epochs(EPOCHS);
@@ -105,7 +105,7 @@ impl Workload {
             steps: Some(course.total()),
             validation: validation.map(Dataset::longest),
             labels,
-            lanes,
+            threads,
         }
     }
 }
@@ -202,7 +202,7 @@ fn step_bytes(
     let account = Arc::default();
     let pool = Arc::new(Pool::meta(&account));
     let step = Step {
-        machine: Machine::meta(workload.lanes, &pool),
+        machine: Machine::meta(workload.threads, &pool),
         plan,
         values: &values,
         prepared: &vec![Vec::new(); plan.layers.len()],
@@ -280,7 +280,7 @@ fn measure_bytes(
     let rank = plan.largest_rank();
     match workload.validation {
         Some(longest) => {
-            writing.max(archive + network.measure_bytes(longest, workload.lanes, rank))
+            writing.max(archive + network.measure_bytes(longest, workload.threads, rank))
         }
         // Then it is written when the run is over, and its copies of the values are gone.
         None => writing.saturating_sub(copies * floats(plan.len())),

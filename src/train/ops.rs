@@ -1,4 +1,4 @@
-//! Norms and activations, the backward pass, formula by formula. Rows are independent; lanes have
+//! Norms and activations, the backward pass, formula by formula. Rows are independent; threads have
 //! rows of their own.
 
 use super::device::{Floats, Machine};

@@ -29,12 +29,12 @@ const STRIP: usize = 12;
 /// the product.
 const SKINNY: usize = 32;
 
-/// Parts of the rows, at most, that a skinny gradient is added up from; the usual numbers of lanes
+/// Parts of the rows, at most, that a skinny gradient is added up from; the usual numbers of threads
 /// divide it.
 const PARTS: usize = 8;
 
 /// Rows that the runtime's kernels take at a time. How they add up may depend on how many there
-/// are, so it is never the lanes that decide.
+/// are, so it is never the threads that decide.
 const BLOCK: usize = 64;
 
 /// `[rows, cols]` over the front of `data`.
@@ -67,7 +67,7 @@ fn tile_rows(outputs: usize, inputs: usize) -> usize {
 }
 
 /// Rows of each of the parts that a skinny gradient of n rows is added up from. They do not depend
-/// on lanes: sums have one order.
+/// on threads: sums have one order.
 fn part_rows(n: usize) -> usize {
     n.div_ceil(PARTS).max(BLOCK)
 }
@@ -86,7 +86,7 @@ impl Machine<'_> {
         self.temporary(self.busy(m) * 4 * packing(self.share(m), k, n));
     }
 
-    /// `dX += dY · W`: dY `[n, out]`, W `[out, in]`, dX `[n, in]`. Each lane has rows of dX of its
+    /// `dX += dY · W`: dY `[n, out]`, W `[out, in]`, dX `[n, in]`. Each thread has rows of dX of its
     /// own; a row of dX is a weighted sum of rows of W, added up in their order.
     pub(crate) fn back_through(&self, weight: &Matrix<'_>, dy: &[f32], dx: &mut [f32]) {
         let (outputs, inputs) = (weight.rows(), weight.cols());
@@ -186,7 +186,7 @@ impl Machine<'_> {
     }
 
     /// `G += Dᵀ · X`, the gradient of `D = X·Gᵀ`: D `[n, out]`, X `[n, in]`, G `[out, in]`. Each
-    /// lane has a part of G of its own, so the sum over n has one order.
+    /// thread has a part of G of its own, so the sum over n has one order.
     pub(crate) fn outer(&self, d: &[f32], x: &[f32], outputs: usize, gradient: &mut [f32]) {
         let inputs = gradient.len() / outputs;
         let n = d.len() / outputs;
@@ -204,7 +204,7 @@ impl Machine<'_> {
     }
 
     /// [`outer`](Self::outer) for few outputs: weighted sums of the rows of X. Parts of the rows
-    /// are added up on their own, by the lanes that wrote them, then the parts in their order.
+    /// are added up on their own, by the threads that wrote them, then the parts in their order.
     fn skinny_outer(&self, d: &[f32], x: &[f32], outputs: usize, gradient: &mut [f32]) {
         let (n, size) = (d.len() / outputs, gradient.len());
         let (inputs, rows) = (size / outputs, part_rows(n));

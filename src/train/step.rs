@@ -122,12 +122,12 @@ impl<'s> Step<'s> {
         let share = m.share(n);
         let integers = if is_fast { x.len() } else { 0 };
         m.temporary(integers + 4 * (integers / GROUP));
-        let multiply = |x: &[f32], y: &mut [f32], executor: &dyn Executor, lanes: usize| {
+        let multiply = |x: &[f32], y: &mut [f32], executor: &dyn Executor, threads: usize| {
             let segment = [Segment { first: 0, rows: x.len() / inputs, sequence: 0 }];
             let pass = Pass {
                 kernels: m.kernels,
                 executor,
-                lanes,
+                threads,
                 segments: &segment,
                 active: &[],
                 max_active: 0,
@@ -142,7 +142,7 @@ impl<'s> Step<'s> {
         // Fast products make x integers once for all threads; and one row alone is computed another
         // way than one of many.
         if is_fast || share < ROWS || n % share == 1 {
-            return m.compute(|| multiply(x, y, m.executor, m.lanes()));
+            return m.compute(|| multiply(x, y, m.executor, m.threads()));
         }
         m.each(y.chunks_mut(share * outputs).zip(x.chunks(share * inputs)), |(y, x)| {
             multiply(x, y, &Serial, 1)

@@ -188,7 +188,7 @@ fn measure(
         "measured_read_gb_per_s": read_bandwidth(executor) / 1e9,
         "precision": limits.precision.name(),
         "isa": lowrank::kernel::kernels().name(),
-        "threads": executor.lanes(),
+        "threads": executor.threads(),
     });
     Ok((times, place))
 }
@@ -317,13 +317,13 @@ fn facts(
     facts
 }
 
-/// Bytes per second that all lanes together read from memory: the best of three sums over a large
+/// Bytes per second that all threads together read from memory: the best of three sums over a large
 /// buffer.
 fn read_bandwidth(executor: &dyn Executor) -> f64 {
     let buffer: Vec<u64> = (0..BUFFER_BYTES as u64 / 8).collect();
-    let part = buffer.len().div_ceil(executor.lanes());
-    let sum = |lane: usize| {
-        let words = buffer.chunks(part).nth(lane).unwrap_or(&[]);
+    let part = buffer.len().div_ceil(executor.threads());
+    let sum = |thread: usize| {
+        let words = buffer.chunks(part).nth(thread).unwrap_or(&[]);
         let mut sums = [0u64; 16];
         for words in words.chunks_exact(16) {
             for (sum, word) in sums.iter_mut().zip(words) {
@@ -334,7 +334,7 @@ fn read_bandwidth(executor: &dyn Executor) -> f64 {
     };
     let times = (0..3).map(|_| {
         let start = Instant::now();
-        executor.run(executor.lanes(), &sum);
+        executor.run(executor.threads(), &sum);
         start.elapsed().as_secs_f64()
     });
     BUFFER_BYTES as f64 / times.fold(f64::INFINITY, f64::min).max(1e-9)

@@ -214,7 +214,7 @@ fn facts(
     ];
     facts.extend(arguments.options.facts(contest.model.input()));
     facts.push(("precision of forward products", arguments.model.exact_precision().name().into()));
-    facts.push(("threads", arguments.model.executor()?.lanes().to_string()));
+    facts.push(("threads", arguments.model.executor()?.threads().to_string()));
     facts.push(("instruction set", lowrank::kernel::kernels().name().into()));
     Ok(facts)
 }
@@ -259,9 +259,14 @@ impl Contest<'_> {
     fn refuse(&self, arguments: &Arguments, method: Method) -> Result<(), Failure> {
         let options = arguments.options.contestant(method, arguments.model.exact_precision())?;
         let run_options = arguments.options.run_of(method);
-        let lanes = arguments.model.executor()?.lanes();
-        let workload =
-            Workload::of(&self.training, Some(&self.validation), &run_options, options.seed, lanes);
+        let threads = arguments.model.executor()?.threads();
+        let workload = Workload::of(
+            &self.training,
+            Some(&self.validation),
+            &run_options,
+            options.seed,
+            threads,
+        );
         let nf4 = self.quantized(method)?;
         let (model, mapped) = match &nf4 {
             Some(nf4) => (AnyBase::open(nf4)?, 0),

@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let context = arguments.context.unwrap_or(CONTEXT.min(model.config().context));
     let limits = match arguments.firmware {
         true => Limits {
-            lanes: arguments.model.threads.max(1),
+            threads: arguments.model.threads.max(1),
             precision: arguments.model.exact_precision(),
             ..Limits::new(context)
         },

@@ -218,7 +218,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             validation.as_ref(),
             &run_options,
             trainer_options.seed,
-            executor.lanes(),
+            executor.threads(),
         );
         let estimate = estimate(model, &trainer_options, &run_options, &workload)?;
         crate::estimate::check(limit, crate::estimate::peak(&estimate, base.map.len()))?;

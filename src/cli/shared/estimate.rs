@@ -61,7 +61,7 @@ pub(crate) fn run(
     as_json: bool,
 ) -> Result<(), Failure> {
     let base = model.open()?;
-    let (lanes, precision) = (model.executor()?.lanes(), model.exact_precision());
+    let (threads, precision) = (model.executor()?.threads(), model.exact_precision());
     let model = base.wrap(AnyBase::open(&base.map))?;
     let tokenizer = arguments.options.template.apply_to(base.text().ok())?;
     let tokenize = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
@@ -81,7 +81,7 @@ pub(crate) fn run(
     let trainer_options = options.trainer(method, precision)?;
     let workload = match &training {
         Some(training) => {
-            Workload::of(training, validation.as_ref(), &run_options, trainer_options.seed, lanes)
+            Workload::of(training, validation.as_ref(), &run_options, trainer_options.seed, threads)
         }
         None => Workload {
             steps: options.steps(),
@@ -90,7 +90,7 @@ pub(crate) fn run(
                 options.batch_size,
                 options.max_length(input),
                 if is_classifier { arguments.labels.unwrap_or(2) } else { 0 },
-                lanes,
+                threads,
             )?
         },
     };

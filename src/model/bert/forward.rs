@@ -30,7 +30,7 @@ workspace! {
         /// `[rows, hidden]`.
         hidden: [f32; times(size.rows, config.hidden)],
         /// What each worker attends with.
-        attention: [f32; times(size.lanes, shape(config).forward_room(size.context))],
+        attention: [f32; times(size.threads, shape(config).forward_room(size.context))],
         /// One text's vector, `[dim]`.
         pooled: [f32; config.dim],
     }

@@ -50,10 +50,15 @@ pub(crate) struct Kept {
 
 impl MlpBody<'_> {
     /// Under what limits the runtime measures.
-    fn limits(precision: Precision, lanes: usize, adapters: usize, rank: usize) -> PredictorLimits {
+    fn limits(
+        precision: Precision,
+        threads: usize,
+        adapters: usize,
+        rank: usize,
+    ) -> PredictorLimits {
         PredictorLimits {
             precision,
-            lanes,
+            threads,
             max_active: adapters,
             max_total_rank: rank,
             ..PredictorLimits::new(1)
@@ -126,7 +131,7 @@ impl Body for MlpBody<'_> {
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Mlp::open)?;
         with_adapters(&model, adapters, |set, choices, rank| {
-            let limits = Self::limits(precision, executor.lanes(), choices.len(), rank);
+            let limits = Self::limits(precision, executor.threads(), choices.len(), rank);
             let mut memory = Memory::new(predictor_need(model.config(), &limits));
             let mut predictor = Predictor::new(model, &limits, memory.as_mut(), executor)?;
             predictor.select(0, set, choices)?;
@@ -216,8 +221,8 @@ impl Body for MlpBody<'_> {
         }
     }
 
-    fn measure_bytes(&self, _: usize, lanes: usize, rank: usize) -> u64 {
-        predictor_need(self.model.config(), &Self::limits(Precision::Exact, lanes, 1, rank)).bytes
+    fn measure_bytes(&self, _: usize, threads: usize, rank: usize) -> u64 {
+        predictor_need(self.model.config(), &Self::limits(Precision::Exact, threads, 1, rank)).bytes
             as u64
     }
 

@@ -8,7 +8,7 @@
 //! P is computed again in the backward pass: nothing quadratic is kept. A task is one sequence and one
 //! key-value head. It takes some queries at a time, with as many keys as the last of them sees, so
 //! that of a causal square little more than half is computed. Where there are sequences enough, a
-//! lane does all heads of one: then it reads and writes the rows that are its own elsewhere too.
+//! thread does all heads of one: then it reads and writes the rows that are its own elsewhere too.
 //! Every product is weighted sums of rows ([`Kernels::mix`](crate::kernel::Kernels::mix)): K and V
 //! are transposed for those that sum over d, blocks of P and dS for those that sum over queries.
 
@@ -19,7 +19,7 @@ use crate::nn::packed::{LANES, Task};
 use crate::train::device::{Floats, Machine};
 use task::{BLOCK, Rows};
 
-/// Sequences for each lane from which on their heads are not shared out.
+/// Sequences for each thread from which on their heads are not shared out.
 const MANY: usize = 4;
 
 impl Shape {
@@ -28,9 +28,9 @@ impl Shape {
         (2 * self.head_dim + 3 * BLOCK.min(len)) * len.next_multiple_of(LANES)
     }
 
-    /// Key-value heads of a sequence that one lane computes, of so many sequences.
-    fn heads_together(&self, sequences: usize, lanes: usize) -> usize {
-        if sequences >= MANY * lanes { self.kv_heads } else { 1 }
+    /// Key-value heads of a sequence that one thread computes, of so many sequences.
+    fn heads_together(&self, sequences: usize, threads: usize) -> usize {
+        if sequences >= MANY * threads { self.kv_heads } else { 1 }
     }
 
     /// Numbers of the gradients of o, q, k and v, of n rows.
@@ -59,7 +59,7 @@ fn each<const N: usize>(
     room: impl Fn(&Shape, usize) -> usize,
     work: impl Fn(Task<'_>, [Rows<'_>; N]) + Sync,
 ) {
-    let together = shape.heads_together(starts.len() - 1, machine.lanes());
+    let together = shape.heads_together(starts.len() - 1, machine.threads());
     let groups = shape.kv_heads / together;
     if machine.is_meta() {
         // Where the tasks' rows are, and the room of the largest that are worked on together.
@@ -68,7 +68,7 @@ fn each<const N: usize>(
             starts.windows(2).map(|pair| 4 * room(&shape, pair[1] - pair[0])).collect();
         rooms.sort_unstable_by(|a, b| b.cmp(a));
         let tasks = rooms.iter().flat_map(|&room| std::iter::repeat_n(room, groups));
-        return machine.temporary(rows + tasks.take(machine.lanes()).sum::<usize>());
+        return machine.temporary(rows + tasks.take(machine.threads()).sum::<usize>());
     }
     let mut items = Vec::with_capacity((starts.len() - 1) * groups);
     for pair in starts.windows(2) {

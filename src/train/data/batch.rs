@@ -31,7 +31,7 @@ impl Dataset<'_> {
         self.batch_on(&Serial, examples)
     }
 
-    /// [`batch`](Self::batch) on the lanes of `executor`.
+    /// [`batch`](Self::batch) on the threads of `executor`.
     pub(crate) fn batch_on(
         &self,
         executor: &dyn Executor,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_read_what_one_reads_and_report_the_same_error() {
+    fn threads_read_what_one_reads_and_report_the_same_error() {
         let folder = tempfile::tempdir().unwrap();
         let threads = Threads::new(3).unwrap();
         let lines = |line: &dyn Fn(usize) -> String| (0..20).map(line).collect::<String>();

@@ -33,7 +33,7 @@ pub(crate) struct Machine<'m> {
 impl<'m> Machine<'m> {
     /// The best kernels of this CPU on the workers of `executor`.
     pub(crate) fn new(executor: &'m dyn Executor, pool: &'m Arc<Pool>) -> Self {
-        Self { kernels: kernels(), executor, workers: executor.lanes().max(1), pool }
+        Self { kernels: kernels(), executor, workers: executor.threads().max(1), pool }
     }
 
     /// The meta device, as if it had `workers`; `pool` is one of [`Pool::meta`].
@@ -109,7 +109,7 @@ impl<'m> Machine<'m> {
         self.each(y.chunks_mut(share).zip(x.chunks(share)), |(y, x)| y.copy_from_slice(x));
     }
 
-    pub(crate) fn lanes(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.workers
     }
 
@@ -124,12 +124,12 @@ impl<'m> Machine<'m> {
 
     /// How many of `rows` rows make up one worker's part.
     pub(crate) fn share(&self, rows: usize) -> usize {
-        rows.div_ceil(self.lanes()).max(1)
+        rows.div_ceil(self.threads()).max(1)
     }
 
     /// Workers that have a part of `rows` rows.
     pub(crate) fn busy(&self, rows: usize) -> usize {
-        self.lanes().min(rows)
+        self.threads().min(rows)
     }
 }
 
@@ -143,11 +143,12 @@ pub(crate) fn each<T: Send>(
 ) {
     let items: Vec<Mutex<Option<T>>> =
         items.into_iter().map(|item| Mutex::new(Some(item))).collect();
-    let lanes = executor.lanes().max(1).min(items.len());
-    let start = |lane: usize| lane * items.len() / lanes;
-    let next: Vec<AtomicUsize> = (0..lanes).map(|lane| AtomicUsize::new(start(lane))).collect();
-    executor.run(lanes, &|lane| {
-        for part in (lane..lanes).chain(0..lane) {
+    let threads = executor.threads().max(1).min(items.len());
+    let start = |worker: usize| worker * items.len() / threads;
+    let next: Vec<AtomicUsize> =
+        (0..threads).map(|worker| AtomicUsize::new(start(worker))).collect();
+    executor.run(threads, &|worker| {
+        for part in (worker..threads).chain(0..worker) {
             loop {
                 let index = next[part].fetch_add(1, Ordering::Relaxed);
                 if index >= start(part + 1) {
@@ -188,10 +189,10 @@ mod tests {
         let (pool, threads, done) =
             (Arc::new(Pool::default()), Threads::new(2).unwrap(), AtomicUsize::new(0));
         let deadline = Instant::now() + Duration::from_secs(60);
-        // The first item is not done before all others are, those of its own lane among them.
+        // The first item is not done before all others are, those of its own worker among them.
         Machine::new(&threads, &pool).each(0..10, |item| {
             while item == 0 && done.load(Ordering::Relaxed) < 9 {
-                assert!(Instant::now() < deadline, "nobody does the items of the first lane");
+                assert!(Instant::now() < deadline, "nobody does the items of the first worker");
                 std::thread::yield_now();
             }
             done.fetch_add(1, Ordering::Relaxed);

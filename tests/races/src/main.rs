@@ -21,7 +21,7 @@ fn file(name: &str) -> ArchiveFile {
 
 /// The bits of the logits after the prompt and four steps, under whatever stands in slot 0.
 fn run(model: Llama<'_>, set: &SharedSet<Llama<'_>>, executor: &dyn Executor) -> Vec<u32> {
-    let limits = Limits { lanes: executor.lanes(), max_total_rank: 16, ..Limits::new(32) };
+    let limits = Limits { threads: executor.threads(), max_total_rank: 16, ..Limits::new(32) };
     let mut memory = Memory::new(need(model.config(), &limits));
     let mut session = Session::new(model, &limits, memory.as_mut(), executor).unwrap();
     let pinned = set.pin(&[0]).unwrap();

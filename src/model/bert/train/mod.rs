@@ -93,7 +93,7 @@ impl<'a> BertBody<'a> {
 pub(crate) fn measure_limits(
     longest: usize,
     precision: Precision,
-    lanes: usize,
+    threads: usize,
     adapters: usize,
     rank: usize,
 ) -> EncoderLimits {
@@ -101,7 +101,7 @@ pub(crate) fn measure_limits(
         batch: TEXTS,
         tokens: longest.max(TOKENS),
         precision,
-        lanes,
+        threads,
         max_active: adapters,
         max_total_rank: rank,
         ..EncoderLimits::new(longest)
@@ -187,8 +187,8 @@ impl Body for BertBody<'_> {
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Bert::open)?;
         with_adapters(&model, adapters, |set, choices, rank| {
-            let (lanes, adapters) = (executor.lanes(), choices.len());
-            let limits = measure_limits(longest, precision, lanes, adapters, rank);
+            let (threads, adapters) = (executor.threads(), choices.len());
+            let limits = measure_limits(longest, precision, threads, adapters, rank);
             let mut memory = Memory::new(encoder_need(model.config(), &limits));
             let mut encoder = Encoder::new(model, &limits, memory.as_mut(), executor)?;
             measure_texts(&mut encoder, set, choices, batches, listener)
@@ -253,8 +253,8 @@ impl Body for BertBody<'_> {
         }
     }
 
-    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
-        let limits = measure_limits(longest, Precision::Exact, lanes, 1, rank);
+    fn measure_bytes(&self, longest: usize, threads: usize, rank: usize) -> u64 {
+        let limits = measure_limits(longest, Precision::Exact, threads, 1, rank);
         encoder_need(self.model.config(), &limits).bytes as u64
     }
 

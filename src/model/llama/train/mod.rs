@@ -121,7 +121,7 @@ impl<'a> LlamaBody<'a> {
 pub(crate) fn measure_limits(
     longest: usize,
     precision: Precision,
-    lanes: usize,
+    threads: usize,
     adapters: usize,
     rank: usize,
 ) -> Limits {
@@ -129,7 +129,7 @@ pub(crate) fn measure_limits(
         kv_format: KvFormat::F32,
         precision,
         prefill_chunk: longest.min(64),
-        lanes,
+        threads,
         max_active: adapters,
         max_total_rank: rank,
         ..Limits::new(longest)
@@ -185,8 +185,8 @@ impl Body for LlamaBody<'_> {
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Llama::open)?;
         with_adapters(&model, adapters, |set, choices, rank| {
-            let (lanes, adapters) = (executor.lanes(), choices.len());
-            let limits = measure_limits(longest, precision, lanes, adapters, rank);
+            let (threads, adapters) = (executor.threads(), choices.len());
+            let limits = measure_limits(longest, precision, threads, adapters, rank);
             let mut memory = Memory::new(need(model.config(), &limits));
             let mut session = Session::new(model, &limits, memory.as_mut(), executor)?;
             session.select(0, set, choices)?;
@@ -269,8 +269,8 @@ impl Body for LlamaBody<'_> {
         }
     }
 
-    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
-        let limits = measure_limits(longest, Precision::Exact, lanes, 1, rank);
+    fn measure_bytes(&self, longest: usize, threads: usize, rank: usize) -> u64 {
+        let limits = measure_limits(longest, Precision::Exact, threads, 1, rank);
         need(self.model.config(), &limits).bytes as u64
     }
 

@@ -76,14 +76,14 @@ impl<'a> LstmBody<'a> {
     fn limits(
         longest: usize,
         precision: Precision,
-        lanes: usize,
+        threads: usize,
         adapters: usize,
         rank: usize,
     ) -> RecurrentLimits {
         RecurrentLimits {
             precision,
             prefill_chunk: longest.clamp(1, 64),
-            lanes,
+            threads,
             max_active: adapters,
             max_total_rank: rank,
             ..RecurrentLimits::new()
@@ -155,7 +155,7 @@ impl Body for LstmBody<'_> {
     ) -> Result<(), TrainError> {
         let model = base.map_or(Ok(self.model), Lstm::open)?;
         with_adapters(&model, adapters, |set, choices, rank| {
-            let limits = Self::limits(longest, precision, executor.lanes(), choices.len(), rank);
+            let limits = Self::limits(longest, precision, executor.threads(), choices.len(), rank);
             let mut memory = Memory::new(recurrent_need(model.config(), &limits));
             let mut session = Recurrent::new(model, &limits, memory.as_mut(), executor)?;
             session.select(0, set, choices)?;
@@ -235,10 +235,10 @@ impl Body for LstmBody<'_> {
         }
     }
 
-    fn measure_bytes(&self, longest: usize, lanes: usize, rank: usize) -> u64 {
+    fn measure_bytes(&self, longest: usize, threads: usize, rank: usize) -> u64 {
         recurrent_need(
             self.model.config(),
-            &Self::limits(longest, Precision::Exact, lanes, 1, rank),
+            &Self::limits(longest, Precision::Exact, threads, 1, rank),
         )
         .bytes as u64
     }
