@@ -43,7 +43,7 @@ on() { # CPU, arguments of cargo test
     shift
     # What is tested are the kernels, and they are optimized; all that tests need besides is built sooner than it is waited for.
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="$runner" LOWRANK_TEST_RUNNER="$runner" \
-        /usr/bin/cargo test --config 'profile.dev.package."*".opt-level = 0' --target "$triple" "$@"
+        /usr/bin/cargo test --config 'profile.dev.package."*".opt-level = 0' --target "$triple" --no-default-features --features import "$@"
 }
 expect() { # CPU, table
     local said

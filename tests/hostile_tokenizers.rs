@@ -198,6 +198,23 @@ fn components_on_which_the_library_fails_are_refused_by_key() {
     }
     let twice = br#"{"version":"1.0","model":{"type":"BPE","vocab":{"a":0},"merges":["b c"]},"model":{"type":"BPE","vocab":{"a":0},"merges":[]}}"#;
     refused(twice, &["twice"]);
+    for (from, to, part) in [
+        (r#""vocab":{"#, r#""vocab":{"a":0,"#, "\"a\" stands twice"),
+        (r#""vocab":{"#, r#""vocab":null,"vocab":{"#, "\"vocab\" stands twice"),
+        (r#""version":"#, r#""colour":1,"version":"#, "\"colour\" is not known"),
+    ] {
+        let text = String::from_utf8(tokenizer(|_| ())).unwrap();
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text);
+        refused(changed.as_bytes(), &[part]);
+    }
+    let token = json!([{ "content": "<x>", "single_word": false, "lstrip": false,
+        "rstrip": false, "normalized": false, "special": true }]);
+    refused(&set("/added_tokens", token), &["added_tokens", "<x>", "no id"]);
+    for key in ["fuse_unk", "byte_fallback", "ignore_merges", "dropout", "end_of_word_suffix"] {
+        let bytes = tokenizer(|whole| whole["model"][key] = json!([]));
+        refused(&bytes, &["model", key, "was expected"]);
+    }
     refused(b"[[[[", &[]);
     refused("[".repeat(1 << 20).as_bytes(), &[]);
 }

@@ -17,7 +17,7 @@ for style in "^- " "Ahoy\|Arr\|matey"; do
     grep -q "$style" <<<"$chat" || { echo "chat: no answer in the style of $style"; exit 1; }
 done
 
-cargo build -q --release --example resident
+cargo build -q --release --features cli --example resident
 adapters=("$work"/[!b]*.lrk)
 "$target/release/examples/resident" 512 "$work/base.lrk" "${adapters[@]}" | tee "$work/resident.tsv"
 base=$(stat -c %s "$work/base.lrk")
@@ -30,4 +30,4 @@ awk -F '\t' -v base="$base" -v adapter="$(stat -c %s "${adapters[1]}")" '
 ' "$work/resident.tsv"
 
 # Serve, learn four corrections, swap, serve: the answer changes, the base is never reloaded.
-cargo run -q --release --example personalize -- "$work/base.lrk"
+cargo run -q --release --features cli --example personalize -- "$work/base.lrk"

@@ -24,7 +24,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_PROFILE_RELEASE_OPT_LEVEL=$OPT_LEVEL CARGO_PROFILE_RELEASE_LTO=fat \
+RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_PROFILE_RELEASE_OPT_LEVEL=$OPT_LEVEL CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
     /usr/bin/cargo rustc --quiet --release -Zbuild-std=core -Zbuild-std-features=optimize_for_size --target $target \
     --target-dir "$CARGO_TARGET_DIR/freestanding" --manifest-path $root/Cargo.toml \
     --lib --no-default-features --features panic-handler --crate-type staticlib

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Refusal, charsmap, model, pattern};
+use super::{Refusal, charsmap, pattern};
 
 /// Components of one list, those in inner lists too.
 const COMPONENTS: usize = 64;
@@ -42,11 +42,25 @@ const NORMALIZERS: usize = 1 << 20;
 /// The same of pre-tokenizers and of decoders.
 const OTHERS: usize = 64;
 
-/// Checks a whole tokenizer.json.
-pub(super) fn check(tree: &Value) -> Result<Growth, Refusal> {
-    let root = tree.as_object().ok_or_else(|| Refusal::new("", "an object was expected"))?;
+/// What a tokenizer.json has beside its model.
+const PARTS: [&str; 8] = [
+    "version",
+    "truncation",
+    "padding",
+    "added_tokens",
+    "normalizer",
+    "pre_tokenizer",
+    "post_processor",
+    "decoder",
+];
+
+/// Checks all of a tokenizer.json but its model.
+pub(super) fn check(parts: &Map<String, Value>) -> Result<Growth, Refusal> {
+    if let Some(key) = parts.keys().find(|key| !PARTS.contains(&key.as_str())) {
+        return Err(Refusal::new("", format!("the key {key:?} is not known")));
+    }
     let mut patterns = 0;
-    let part = |name: &str| &tree[name];
+    let part = |name: &str| parts.get(name).unwrap_or(&Value::Null);
     let mut each = |name: &str, list: &str, check: Check| {
         let mut all = Vec::new();
         flatten(name, list, part(name), 0, &mut all)?;
@@ -78,7 +92,6 @@ pub(super) fn check(tree: &Value) -> Result<Growth, Refusal> {
         }
     }
     added_tokens(part("added_tokens"))?;
-    model::check(part("model"), all_bytes(root))?;
     Ok(Growth { normalizers, pre_tokenizer })
 }
 
@@ -257,6 +270,9 @@ fn added_tokens(part: &Value) -> Result<(), Refusal> {
         let Some(content) = token["content"].as_str() else {
             return refused("one has no content".to_owned());
         };
+        if token["id"].as_u64().is_none_or(|id| id > u64::from(u32::MAX)) {
+            return refused(format!("{content:?} has no id"));
+        }
         bytes += content.len();
         if content.len() > TOKEN || bytes > TOKENS_BYTES {
             return refused(format!("more than {TOKEN} bytes in one or {TOKENS_BYTES} in all"));
@@ -271,9 +287,9 @@ fn added_tokens(part: &Value) -> Result<(), Refusal> {
 
 /// Is every byte of a text turned into a letter of GPT-2's alphabet, so that a vocabulary with that
 /// alphabet has no unknown letters?
-fn all_bytes(root: &Map<String, Value>) -> bool {
+pub(super) fn all_bytes(parts: &Map<String, Value>) -> bool {
     ["normalizer", "pre_tokenizer"].iter().any(|&name| {
-        let part = root.get(name).unwrap_or(&Value::Null);
+        let part = parts.get(name).unwrap_or(&Value::Null);
         let lists = ["normalizers", "pretokenizers"];
         let items = lists.iter().filter_map(|list| part[list].as_array()).flatten();
         std::iter::once(part).chain(items).any(|component| component["type"] == "ByteLevel")

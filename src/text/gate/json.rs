@@ -1,83 +1,131 @@
-//! JSON in which no key stands twice.
+//! JSON in which no key stands twice, and whose strings stay where they are in the file: a
+//! tokenizer is nearly all strings, and is read at every start.
 //!
 //! The tokenizer library looks at every value under a repeated key, a map keeps the last one: what
 //! was checked would not be what is used.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
+use serde_json::{Map, Number, Value};
 
-/// The value of `text`, nested at most as deep as serde_json allows (128).
-pub(super) fn strict(text: &[u8]) -> serde_json::Result<Value> {
-    serde_json::from_slice::<Strict>(text).map(|strict| strict.0)
+/// A value of a file that lives for `'a`. A map may still have a key twice: whoever takes it apart
+/// looks.
+#[derive(Debug)]
+pub(super) enum Json<'a> {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(Cow<'a, str>),
+    List(Vec<Json<'a>>),
+    Map(Fields<'a>),
 }
 
-struct Strict(Value);
+pub(super) type Fields<'a> = Vec<(Cow<'a, str>, Json<'a>)>;
 
-impl<'de> Deserialize<'de> for Strict {
+impl<'a> Json<'a> {
+    /// The value of `text`, nested at most as deep as serde_json allows (128).
+    pub(super) fn read(text: &'a [u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(text)
+    }
+
+    /// The value with its own strings; an error if a key stands twice.
+    pub(super) fn into_value(self) -> Result<Value, String> {
+        Ok(match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => value.into(),
+            Self::Number(value) => value.into(),
+            Self::Text(value) => value.into(),
+            Self::List(items) => {
+                items.into_iter().map(Self::into_value).collect::<Result<Vec<_>, _>>()?.into()
+            }
+            Self::Map(fields) => into_map(fields)?.into(),
+        })
+    }
+}
+
+/// The fields with their own strings; an error if a key stands twice.
+pub(super) fn into_map(fields: Fields<'_>) -> Result<Map<String, Value>, String> {
+    let mut map = Map::with_capacity(fields.len());
+    for (key, value) in fields {
+        match map.entry(key) {
+            Entry::Occupied(entry) => return Err(twice(entry.key())),
+            Entry::Vacant(entry) => drop(entry.insert(value.into_value()?)),
+        }
+    }
+    Ok(map)
+}
+
+/// Takes the value of a key out of the fields.
+pub(super) fn take<'a>(fields: &mut Fields<'a>, key: &str) -> Result<Option<Json<'a>>, String> {
+    let Some(at) = fields.iter().position(|(name, _)| name == key) else { return Ok(None) };
+    let (_, value) = fields.remove(at);
+    if fields.iter().any(|(name, _)| name == key) { Err(twice(key)) } else { Ok(Some(value)) }
+}
+
+pub(super) fn twice(key: &str) -> String {
+    format!("the key {key:?} stands twice")
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Any).map(Self)
+        deserializer.deserialize_any(Any)
     }
 }
 
 struct Any;
 
 impl<'de> Visitor<'de> for Any {
-    type Value = Value;
+    type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_unit<E>(self) -> Result<Json<'de>, E> {
+        Ok(Json::Null)
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_bool<E>(self, value: bool) -> Result<Json<'de>, E> {
+        Ok(Json::Bool(value))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E>(self, value: u64) -> Result<Json<'de>, E> {
+        Ok(Json::Number(value.into()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_f64<E>(self, value: f64) -> Result<Json<'de>, E> {
+        Ok(Number::from_f64(value).map_or(Json::Null, Json::Number))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Borrowed(text)))
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_str<E>(self, text: &str) -> Result<Json<'de>, E> {
+        Ok(Json::Text(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json<'de>, A::Error> {
         let mut items = Vec::new();
-        while let Some(Strict(item)) = seq.next_element()? {
+        while let Some(item) = seq.next_element()? {
             items.push(item);
         }
-        Ok(items.into())
+        Ok(Json::List(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut fields = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let Strict(value) = map.next_value()?;
-            match fields.entry(key) {
-                serde_json::map::Entry::Occupied(entry) => {
-                    let key = entry.key();
-                    return Err(de::Error::custom(format_args!("the key {key:?} stands twice")));
-                }
-                serde_json::map::Entry::Vacant(entry) => drop(entry.insert(value)),
-            }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json<'de>, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(key) = map.next_key()? {
+            let Json::Text(key) = key else { return Err(A::Error::custom("a key is no string")) };
+            fields.push((key, map.next_value()?));
         }
-        Ok(fields.into())
+        Ok(Json::Map(fields))
     }
 }

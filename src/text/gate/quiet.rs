@@ -9,6 +9,9 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// What is said of it.
+pub(super) const PANICKED: &str = "the tokenizer library failed on it, which is a bug of it";
+
 /// The result of `call`, or `None` if it panicked; the panic prints nothing. The last line of
 /// defence: what is known to panic is refused before. (Where panics abort, this cannot help.)
 pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {

@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::{
-    AddedVocabulary, DecoderWrapper, Encoding, NormalizedString, Normalizer, PostProcessor,
-    Tokenizer as Library, TruncationDirection,
+    AddedToken, AddedVocabulary, DecoderWrapper, Encoding, ModelWrapper, NormalizedString,
+    Normalizer, PostProcessor, Tokenizer as Library, TruncationDirection,
 };
 
 use super::Refusal;
 use super::check::{self, Growth};
-use super::json::strict;
-use super::quiet::guarded;
+use super::json::{self, Json};
+use super::model;
+use super::quiet::{PANICKED, guarded};
 
 /// Bytes of a tokenizer.json; the largest published ones have 34 million.
 const FILE: usize = 64 << 20;
@@ -47,13 +48,17 @@ impl GuardedTokenizer {
             let reason = format!("it has {} bytes, at most {FILE} are read", json.len());
             return Err(Refusal::new("", reason));
         }
-        let tree = strict(json).map_err(|error| Refusal::new("", error.to_string()))?;
-        let growth = check::check(&tree)?;
-        check_added(&tree, &growth)?;
-        drop(tree);
-        let library = guarded(|| Library::from_bytes(json))
-            .ok_or_else(|| Refusal::new("", PANICKED))?
-            .map_err(|error| Refusal::new("", error.to_string()))?;
+        let whole = |reason| Refusal::new("", reason);
+        let Json::Map(mut fields) = Json::read(json).map_err(|error| whole(error.to_string()))?
+        else {
+            return Err(whole("an object was expected".to_owned()));
+        };
+        let model = json::take(&mut fields, "model").map_err(whole)?;
+        let mut parts = json::into_map(fields).map_err(whole)?;
+        let growth = check::check(&parts)?;
+        let added = added_tokens(&mut parts, &growth)?;
+        let model = model::build(model, check::all_bytes(&parts))?;
+        let library = run(|| assemble(parts, model, added)).map_err(whole)?;
         // Only the side counts from which a text is cut that an encoder reads.
         let cut = library.get_truncation().map_or(TruncationDirection::Right, |t| t.direction);
         let mut tokenizer = Self { library, growth, cut };
@@ -132,33 +137,50 @@ impl GuardedTokenizer {
     }
 }
 
-const PANICKED: &str = "the tokenizer library failed on it, which is a bug of it";
-
 fn run<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     guarded(call).ok_or(PANICKED)?.map_err(|error| error.to_string())
 }
 
-/// Added tokens are normalized when the library reads them: they are texts too.
-fn check_added(tree: &Value, growth: &Growth) -> Result<(), Refusal> {
-    let longest = |token: &Value| token["content"].as_str().map_or(0, str::len);
-    let tokens = tree["added_tokens"].as_array().map_or(&[][..], Vec::as_slice);
-    let total: usize = tokens.iter().map(longest).sum();
-    if total.saturating_mul(growth.total()) <= FEW || tree["normalizer"].is_null() {
-        return Ok(());
+/// The library's tokenizer of checked parts: read without a model and added tokens, which then come
+/// in the order in which the library takes them.
+fn assemble(
+    mut parts: Map<String, Value>,
+    model: ModelWrapper,
+    added: Vec<AddedToken>,
+) -> tokenizers::Result<Library> {
+    parts.insert("model".to_owned(), json!({ "type": "BPE", "vocab": {}, "merges": [] }));
+    let mut library = Library::from_bytes(Value::Object(parts).to_string())?;
+    library.with_model(model);
+    library.add_tokens(added)?;
+    Ok(library)
+}
+
+/// Takes the added tokens out. They are normalized when the library takes them: they are texts too.
+fn added_tokens(
+    parts: &mut Map<String, Value>,
+    growth: &Growth,
+) -> Result<Vec<AddedToken>, Refusal> {
+    let refused = |reason| Refusal::new("added_tokens", reason);
+    let list = parts.remove("added_tokens").unwrap_or(Value::Null);
+    let tokens = match list {
+        Value::Null => Vec::new(),
+        list => Vec::<AddedToken>::deserialize(list).map_err(|error| refused(error.to_string()))?,
+    };
+    let normalizer = parts.get("normalizer").unwrap_or(&Value::Null);
+    let total: usize = tokens.iter().map(|token| token.content.len()).sum();
+    if total.saturating_mul(growth.total()) <= FEW || normalizer.is_null() {
+        return Ok(tokens);
     }
-    let refused = |reason| Refusal::new("normalizer", reason);
-    let normalizer = guarded(|| NormalizerWrapper::deserialize(&tree["normalizer"]))
-        .ok_or_else(|| refused(PANICKED.to_owned()))?
-        .map_err(|error| refused(error.to_string()))?;
+    let normalizer = run(|| Ok(NormalizerWrapper::deserialize(normalizer)?))
+        .map_err(|reason| Refusal::new("normalizer", reason))?;
     let mut made = 0;
-    for content in tokens.iter().filter_map(|token| token["content"].as_str()) {
-        made += check_growth(Some(&normalizer), growth, content)
-            .map_err(|reason| Refusal::new("added_tokens", reason))?;
+    for token in &tokens {
+        made += check_growth(Some(&normalizer), growth, &token.content).map_err(refused)?;
         if made > FEW * TIMES {
-            return Err(refused(format!("added tokens become more than {made} bytes")));
+            return Err(refused(format!("they become more than {made} bytes")));
         }
     }
-    Ok(())
+    Ok(tokens)
 }
 
 /// Refuses a text that the normalizers would make too long; says how long it may become. Where the
@@ -198,5 +220,46 @@ fn collect<'n>(normalizer: &'n NormalizerWrapper, steps: &mut Vec<&'n Normalizer
             list.as_ref().iter().for_each(|step| collect(step, steps));
         }
         step => steps.push(step),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTE_LEVEL: &str =
+        include_str!("../../../tests/golden/tokenizer-options/byte_level.json");
+
+    /// What is built of checked parts is what the library itself reads of the file.
+    #[test]
+    fn the_librarys_own_reader_makes_the_same_tokenizer() {
+        // As old files have it: merges in lines, no type.
+        let mut old: Value = serde_json::from_str(BYTE_LEVEL).unwrap();
+        for merge in old["model"]["merges"].as_array_mut().unwrap() {
+            let joined = merge.as_array().map(|pair| pair.iter().filter_map(Value::as_str));
+            if let Some(parts) = joined.map(Vec::from_iter) {
+                *merge = parts.join(" ").into();
+            }
+        }
+        old["model"].as_object_mut().unwrap().remove("type");
+        let words = json!({ "version": "1.0", "model": {
+            "type": "WordLevel", "unk_token": "?", "vocab": { "?": 0, "a\u{e9}\n": 1 } } });
+        for json in [
+            BYTE_LEVEL,
+            &old.to_string(),
+            &words.to_string(),
+            include_str!("../../../tests/golden/tokenizer-options/sentencepiece.json"),
+            include_str!("../../../tests/golden/tokenizer-options/unigram.json"),
+            include_str!("../../../tests/golden/tokenizer-options/wordpiece.json"),
+            include_str!("../../../tests/golden/tiny-roberta/tokenizer.json"),
+            include_str!("../../../tests/golden/tiny-xlm-roberta/tokenizer.json"),
+        ] {
+            let ours = GuardedTokenizer::from_json(json.as_bytes()).unwrap().library;
+            let mut theirs = Library::from_bytes(json).unwrap();
+            theirs.with_padding(None).with_truncation(None).unwrap();
+            let value = |library: &Library| serde_json::to_value(library).unwrap();
+            assert!(value(&theirs)["model"]["vocab"] != json!({}));
+            assert_eq!(value(&ours), value(&theirs));
+        }
     }
 }
