@@ -46,7 +46,7 @@ pub use lora::{Adapter, LowRank, Scaled};
 #[cfg(feature = "std")]
 pub use numbers::{FactorFormat, Numbers};
 pub use selection::Chosen;
-pub(crate) use selection::{Handle, Selection};
+pub(crate) use selection::{Handle, Rules, Selection};
 #[cfg(feature = "alloc")]
 pub use set::AttachError;
 pub use set::{Active, AdapterSet, Base, Choice, Generation, Resolve, Slot, check_fit};

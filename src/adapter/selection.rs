@@ -61,18 +61,31 @@ pub(crate) type Handle<'a> = Option<Active<'a>>;
 pub(crate) struct Selection<'w, 'a> {
     /// `[batch, max_active]`. Those with an owner live as long as it is in `owners`.
     handles: &'w mut [Handle<'a>],
-    max_active: usize,
+    rules: Rules,
     /// Empty until an adapter with an owner is chosen.
     #[cfg(feature = "std")]
     owners: Vec<Option<Arc<SharedAdapter>>>,
 }
 
+/// What may be chosen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    /// The base that all adapters are for.
+    pub(crate) base: Fingerprint,
+    /// Sequences.
+    pub(crate) batch: usize,
+    /// Adapters of one sequence.
+    pub(crate) max_active: usize,
+    /// The sum of their ranks.
+    pub(crate) max_total_rank: usize,
+}
+
 impl<'w, 'a> Selection<'w, 'a> {
     /// Nothing chosen: `handles`, `[batch, max_active]`, hold none.
-    pub(crate) fn new(handles: &'w mut [Handle<'a>], max_active: usize) -> Self {
+    pub(crate) fn new(handles: &'w mut [Handle<'a>], rules: Rules) -> Self {
         Self {
             handles,
-            max_active,
+            rules,
             #[cfg(feature = "std")]
             owners: Vec::new(),
         }
@@ -83,17 +96,23 @@ impl<'w, 'a> Selection<'w, 'a> {
         self.handles
     }
 
-    /// Does `choices` resolve, for this base, to at most `max_active` adapters of at most
-    /// `max_total_rank` ranks together?
+    /// Is there such a sequence?
+    pub(crate) fn check_sequence(&self, sequence: usize) -> Result<()> {
+        let batch = self.rules.batch;
+        if sequence < batch { Ok(()) } else { Err(Error::NoSuchSequence { sequence, batch }) }
+    }
+
+    /// Is there such a sequence, and does `choices` resolve to adapters that the rules allow?
     pub(crate) fn check(
         &self,
+        sequence: usize,
         set: &impl Resolve<'a>,
         choices: &[Choice],
-        base: Fingerprint,
-        max_total_rank: usize,
     ) -> Result<()> {
-        if choices.len() > self.max_active {
-            return Err(Error::TooManyActive { asked: choices.len(), most: self.max_active });
+        self.check_sequence(sequence)?;
+        let Rules { base, max_active, max_total_rank, .. } = self.rules;
+        if choices.len() > max_active {
+            return Err(Error::TooManyActive { asked: choices.len(), most: max_active });
         }
         if set.base() != base && !choices.is_empty() {
             return Err(Error::OtherBase { adapter: set.base().short(), base: base.short() });
@@ -154,8 +173,10 @@ impl<'w, 'a> Selection<'w, 'a> {
         }
     }
 
-    /// The classifier of a sequence: that of the one of its adapters which brings one.
+    /// The classifier of a sequence, if there is such a one: that of the one of its adapters which
+    /// brings one.
     pub(crate) fn classifier(&self, sequence: usize) -> Result<Classifier<'_>> {
+        self.check_sequence(sequence)?;
         let handles = &self.handles()[self.places(sequence)];
         let mut classifiers =
             handles.iter().flatten().filter_map(|active| active.adapter.classifier());
@@ -174,7 +195,7 @@ impl<'w, 'a> Selection<'w, 'a> {
     }
 
     fn places(&self, sequence: usize) -> Range<usize> {
-        sequence * self.max_active..(sequence + 1) * self.max_active
+        sequence * self.rules.max_active..(sequence + 1) * self.rules.max_active
     }
 
     /// The handle first leaves its place, then its owner.

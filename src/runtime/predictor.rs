@@ -4,7 +4,7 @@
 
 use super::limits::check_common;
 use super::{KvFormat, Need};
-use crate::adapter::{Choice, Classifier, Handle, Resolve, Selection};
+use crate::adapter::{Choice, Classifier, Handle, Resolve, Rules, Selection};
 use crate::error::{Error, Result};
 use crate::exec::Executor;
 use crate::kernel::Precision;
@@ -139,7 +139,15 @@ impl<'w, 'm> Predictor<'w, 'm> {
             buffers,
             outputs,
             rows: 0,
-            selection: Selection::new(active, limits.max_active),
+            selection: Selection::new(
+                active,
+                Rules {
+                    base: model.fingerprint(),
+                    batch: limits.batch,
+                    max_active: limits.max_active,
+                    max_total_rank: limits.max_total_rank,
+                },
+            ),
             segments,
             limits: *limits,
             engine: Engine::new(executor, limits.threads, limits.max_active),
@@ -160,11 +168,7 @@ impl<'w, 'm> Predictor<'w, 'm> {
         set: &impl Resolve<'m>,
         choices: &[Choice],
     ) -> Result<()> {
-        let PredictorLimits { batch, max_total_rank, .. } = self.limits;
-        if sequence >= batch {
-            return Err(Error::NoSuchSequence { sequence, batch });
-        }
-        self.selection.check(set, choices, self.model.fingerprint(), max_total_rank)?;
+        self.selection.check(sequence, set, choices)?;
         self.rows = 0;
         self.selection.choose(sequence, set, choices)
     }
@@ -223,10 +227,6 @@ impl<'w, 'm> Predictor<'w, 'm> {
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
     pub fn classifier(&self, sequence: usize) -> Result<Classifier<'_>> {
-        let batch = self.limits.batch;
-        if sequence >= batch {
-            return Err(Error::NoSuchSequence { sequence, batch });
-        }
         self.selection.classifier(sequence)
     }
 

@@ -9,7 +9,7 @@ mod rows;
 
 use super::runner::Runner;
 use super::{Candidate, Sampler};
-use crate::adapter::{Choice, Classifier, Handle, Resolve, Selection};
+use crate::adapter::{Choice, Classifier, Handle, Resolve, Rules, Selection};
 use crate::error::{Error, Result};
 use crate::nn::{Segment, Size};
 use crate::tensor::workspace::{Workspace, stored, times, workspace};
@@ -61,7 +61,6 @@ pub struct Sequences<'w, 'm, R> {
     batch: usize,
     /// The longest sequence.
     context: usize,
-    max_total_rank: usize,
     pub(super) selection: Selection<'w, 'm>,
     sequences: &'w mut [Sequence],
     history: &'w mut [u32],
@@ -101,8 +100,15 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
         Self {
             batch: size.batch,
             context,
-            max_total_rank: size.max_total_rank,
-            selection: Selection::new(books.active, max_active),
+            selection: Selection::new(
+                books.active,
+                Rules {
+                    base: runner.fingerprint(),
+                    batch: size.batch,
+                    max_active,
+                    max_total_rank: size.max_total_rank,
+                },
+            ),
             sequences: books.sequences,
             history: books.history,
             tokens: books.tokens,
@@ -129,9 +135,8 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
         set: &impl Resolve<'m>,
         choices: &[Choice],
     ) -> Result<()> {
-        let position = self.sequence(sequence)?.position;
-        let base = self.runner.fingerprint();
-        self.selection.check(set, choices, base, self.max_total_rank)?;
+        self.selection.check(sequence, set, choices)?;
+        let position = self.sequences[sequence].position;
         if position > 0 && !self.selection.is(sequence, set, choices)? {
             return Err(Error::CacheOfOtherAdapters { sequence, position });
         }
@@ -248,7 +253,6 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
     pub fn classifier(&self, sequence: usize) -> Result<Classifier<'_>> {
-        self.sequence(sequence)?;
         self.selection.classifier(sequence)
     }
 

@@ -7,7 +7,7 @@
 
 use super::EncoderLimits;
 use super::runner::Encode;
-use crate::adapter::{Choice, Classifier, Handle, Resolve, Selection};
+use crate::adapter::{Choice, Classifier, Handle, Resolve, Rules, Selection};
 use crate::error::{Error, Result};
 use crate::model::bert::{Bert, Pooling};
 use crate::nn::{Segment, Size};
@@ -55,7 +55,15 @@ impl<'w, 'm, R: Encode<'m>> Texts<'w, 'm, R> {
             Books::carve(w, &limits.size(), limits.max_active);
         Self {
             limits: *limits,
-            selection: Selection::new(active, limits.max_active),
+            selection: Selection::new(
+                active,
+                Rules {
+                    base: runner.model().fingerprint(),
+                    batch: limits.batch,
+                    max_active: limits.max_active,
+                    max_total_rank: limits.max_total_rank,
+                },
+            ),
             tokens,
             types,
             segments,
@@ -77,11 +85,7 @@ impl<'w, 'm, R: Encode<'m>> Texts<'w, 'm, R> {
         set: &impl Resolve<'m>,
         choices: &[Choice],
     ) -> Result<()> {
-        let EncoderLimits { batch, max_total_rank, .. } = self.limits;
-        if sequence >= batch {
-            return Err(Error::NoSuchSequence { sequence, batch });
-        }
-        self.selection.check(set, choices, self.runner.model().fingerprint(), max_total_rank)?;
+        self.selection.check(sequence, set, choices)?;
         self.encoded = 0;
         self.selection.choose(sequence, set, choices)
     }
@@ -199,10 +203,6 @@ impl<'w, 'm, R: Encode<'m>> Texts<'w, 'm, R> {
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::Classifiers`].
     pub fn classifier(&self, sequence: usize) -> Result<Classifier<'_>> {
-        let batch = self.limits.batch;
-        if sequence >= batch {
-            return Err(Error::NoSuchSequence { sequence, batch });
-        }
         self.selection.classifier(sequence)
     }
 
