@@ -9,6 +9,8 @@ mod encoder;
 #[path = "cuda/faults.rs"]
 mod faults;
 mod model_folder;
+#[path = "cuda/train.rs"]
+mod train;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};

@@ -221,3 +221,38 @@ pub(super) struct Argmax {
     pub(super) width: u32,
     pub(super) stride: u32,
 }
+
+/// `Tiles` of `ptx/training.cu`.
+#[cfg(feature = "train")]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Tiles {
+    pub(super) weight: Matrix,
+    pub(super) x: Address,
+    pub(super) y: Address,
+    pub(super) bias: Address,
+    pub(super) low: Address,
+    pub(super) factors: Address,
+    pub(super) n: u32,
+    pub(super) x_stride: u32,
+    pub(super) y_stride: u32,
+    pub(super) low_stride: u32,
+    pub(super) factors_stride: u32,
+    pub(super) rank: u32,
+}
+
+/// `Gradient` of `ptx/training.cu`.
+#[cfg(feature = "train")]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Gradient {
+    pub(super) x: Address,
+    pub(super) u: Address,
+    pub(super) g: Address,
+    pub(super) n: u32,
+    pub(super) width: u32,
+    pub(super) rank: u32,
+    pub(super) x_stride: u32,
+    pub(super) u_stride: u32,
+    pub(super) g_stride: u32,
+}
