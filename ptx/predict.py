@@ -7,6 +7,9 @@ weights one turn of it takes follows from those: of 8 weights and one vector 8 m
     loads   128 bytes a clock and multiprocessor from shared memory and L1 / bytes per weight
 
 Both are ceilings: nothing waits, nothing stalls. Times bytes per weight, multiprocessors and clock they are bytes a second.
+
+Then the products of training: a turn of their loop is 256 multiply-adds of a lane, and its instructions, both sides of branches
+counted, bound the multiply-adds a second.
 """
 
 import os
@@ -64,6 +67,34 @@ def loaded(lines):
     return total
 
 
+def resident(count, memory, shared):
+    """Blocks of 256 threads on a multiprocessor: registers are given out in eights per thread and in 256 per warp, shared memory
+    with 1 KiB beside it."""
+    return min(65536 // (-(-count // 8) * 8 * 256), 2048 // 256, shared // (memory + 1024))
+
+
+def disassembled(file, arch, folder):
+    """The code of a file of kernels, and their registers and shared memory."""
+    cubin = os.path.join(folder, f"{file}.{arch}")
+    used = registers(tool("PTXAS", f"-arch=sm_{arch}", "-v", f"{file}.ptx", "-o", cubin).stderr)
+    return tool("NVDISASM", "-c", cubin).stdout, used
+
+
+def training():
+    """The table of the products of training."""
+    print("| kernel | card | registers | blocks | instructions / multiply-add | issue allows multiply-adds / s |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for arch, (card, units, clock, _, shared) in CARDS.items():
+            sass, used = disassembled("training", arch, folder)
+            for form in BYTES:
+                for way in ("forward", "backward"):
+                    count, memory = used[f"{way}_{form}"]
+                    each = len(inner_loop(sass, f"{way}_{form}")) / 256
+                    print(f"| `{way}_{form}` | {card} | {count} | {resident(count, memory, shared)} | {each:.2f} | "
+                          f"{128 / each * units * clock / 1e3:.1f} T |")
+
+
 def main():
     print("| kernel | card | registers | blocks | warps | instructions / weight | bytes loaded / weight | "
           "issue allows GB/s | loads allow GB/s | of a copy |")
@@ -72,17 +103,15 @@ def main():
         for arch, (card, units, clock, copy, shared) in CARDS.items():
             sass, used = {}, {}
             for file in sorted(set(FILES.values())):
-                cubin = os.path.join(folder, f"{file}.{arch}")
-                used.update(registers(tool("PTXAS", f"-arch=sm_{arch}", "-v", f"{file}.ptx", "-o", cubin).stderr))
-                sass[file] = tool("NVDISASM", "-c", cubin).stdout
+                sass[file], more = disassembled(file, arch, folder)
+                used.update(more)
             for form, file in FILES.items():
                 for vectors, size in ((1, ""), (1, "_large"), (4, ""), (8, "")):
                     kernel = f"product_{form}_{vectors}{size}"
                     if kernel not in used:
                         continue
                     count, memory = used[kernel]
-                    # Registers are given out in eights per thread and in 256 per warp, shared memory with 1 KiB beside it.
-                    blocks = min(65536 // (-(-count // 8) * 8 * 256), 2048 // 256, shared // (memory + 1024))
+                    blocks = resident(count, memory, shared)
                     lines = inner_loop(sass[file], kernel)
                     fused = sum("FFMA" in line for line in lines)
                     weights = max(16, round(fused / (vectors * 9 / 8) / 16) * 16)
@@ -96,3 +125,5 @@ def main():
 
 
 main()
+print()
+training()
