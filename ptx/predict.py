@@ -8,7 +8,8 @@ weights one turn of it takes follows from those: of 8 weights and one vector 8 m
 
 Both are ceilings: nothing waits, nothing stalls. Times bytes per weight, multiprocessors and clock they are bytes a second.
 
-Then the products of training: a turn of their loop is 256 multiply-adds of a lane, and its instructions, both sides of branches
+Then the products on tensor cores, of which the loop with the most tensor operations counts, 32 weights of a lane a turn. Then the
+products of training: a turn of their loop is 256 multiply-adds of a lane, and its instructions, both sides of branches
 counted, bound the multiply-adds a second.
 """
 
@@ -40,8 +41,8 @@ def registers(log):
     return {name: (int(count), int(shared.get(name, 0))) for name, count in found}
 
 
-def inner_loop(sass, kernel):
-    """The instructions of a kernel's inner loop."""
+def inner_loop(sass, kernel, most="FFMA"):
+    """The instructions of a kernel's inner loop: that with the most of some instruction."""
     body = sass.split(f".text.{kernel}:", 1)[1].split("\n.text.", 1)[0].split("\n//-", 1)[0]
     lines, labels, loops = [], {}, []
     for line in body.splitlines():
@@ -53,8 +54,8 @@ def inner_loop(sass, kernel):
             if target and target[1] in labels and labels[target[1]] < len(lines) - 1:
                 loops.append((labels[target[1]], len(lines)))
     inner = [(a, b) for a, b in loops if not any((a, b) != (c, d) and a <= c and d <= b for c, d in loops)]
-    fused = lambda loop: sum("FFMA" in line for line in lines[slice(*loop)])
-    return lines[slice(*max(inner, key=fused))]
+    count = lambda loop: sum(most in line for line in lines[slice(*loop)])
+    return lines[slice(*max(inner, key=count))]
 
 
 def loaded(lines):
@@ -78,6 +79,26 @@ def disassembled(file, arch, folder):
     cubin = os.path.join(folder, f"{file}.{arch}")
     used = registers(tool("PTXAS", f"-arch=sm_{arch}", "-v", f"{file}.ptx", "-o", cubin).stderr)
     return tool("NVDISASM", "-c", cubin).stdout, used
+
+
+def tensor():
+    """The table of the products on tensor cores."""
+    print("| kernel | card | registers | blocks | instructions / weight | bytes loaded / weight | tensor operations / 1,024 weights | "
+          "issue allows GB/s | loads allow GB/s | of a copy |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for arch, (card, units, clock, copy, shared) in CARDS.items():
+            sass, used = disassembled("tensor", arch, folder)
+            for vectors in (8, 16):
+                kernel = f"tensor_nf4_{vectors}"
+                count, memory = used[kernel]
+                lines = inner_loop(sass, kernel, "HMMA")
+                each, bytes_ = len(lines) / 32, loaded(lines) / 32
+                issue, loads = (128 / x * units * clock * BYTES["nf4"] for x in (each, bytes_))
+                operations = sum("HMMA" in line for line in lines)
+                share = min(issue, loads, copy) / copy
+                print(f"| `{kernel}` | {card} | {count} | {resident(count, memory, shared)} | {each:.2f} | {bytes_:.2f} | {operations} | "
+                      f"{issue:,.0f} | {loads:,.0f} | {share:.0%} |")
 
 
 def training():
@@ -125,5 +146,7 @@ def main():
 
 
 main()
+print()
+tensor()
 print()
 training()

@@ -19,10 +19,11 @@ use super::CudaError;
 use super::buffer::Buffer;
 
 /// The kernels as they are committed in `ptx/`.
-const SOURCES: [(&str, &str); 10] = [
+const SOURCES: [(&str, &str); 12] = [
     ("activation", include_str!("../../ptx/activation.ptx")),
     ("argmax", include_str!("../../ptx/argmax.ptx")),
     ("attention", include_str!("../../ptx/attention.ptx")),
+    ("best", include_str!("../../ptx/best.ptx")),
     ("dense", include_str!("../../ptx/dense.ptx")),
     ("low_rank", include_str!("../../ptx/low_rank.ptx")),
     ("nf4", include_str!("../../ptx/nf4.ptx")),
@@ -30,6 +31,7 @@ const SOURCES: [(&str, &str); 10] = [
     ("pool", include_str!("../../ptx/pool.ptx")),
     ("rotary", include_str!("../../ptx/rotary.ptx")),
     ("swiglu", include_str!("../../ptx/swiglu.ptx")),
+    ("tensor", include_str!("../../ptx/tensor.ptx")),
 ];
 
 /// Those of training, which are compiled when something is trained.

@@ -57,7 +57,7 @@ pub use error::CudaError;
 #[cfg(feature = "train")]
 pub(crate) use frozen::Frozen;
 pub use llama::Model;
-pub(crate) use llama::State;
+pub(crate) use llama::{MOST_CANDIDATES, State};
 
 /// The start of each row of activations: `width` rounded up to what kernels read at once.
 const fn stride(width: usize) -> usize {

@@ -1,4 +1,5 @@
 //! Low-rank factors as training has them: floats, B transposed.
+#![cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a card reads them"))]
 
 /// What factors add to a layer: `s·B A`, A `[rank, in]`, B transposed, `[rank, out]`.
 #[derive(Debug, Clone, Copy)]

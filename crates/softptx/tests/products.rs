@@ -117,11 +117,17 @@ fn check_product(file: &str, format: &str, m: &Matrix, device: &mut Device) {
     let (rows, cols, x_stride) = (m.rows, m.cols, m.cols.next_multiple_of(8));
     let adapters = adapters(device, rows, cols);
     let y_stride = rows.next_multiple_of(8);
-    let kernels = [(1, 1, ""), (3, 4, ""), (8, 8, ""), (11, 8, ""), (1, 1, "_large")];
-    for (n, each, size) in &kernels[..if format == "nf4" { 5 } else { 4 }] {
-        let (n, each) = (*n, *each);
+    let kernels = match format {
+        "nf4" => [(1, 1, ""), (3, 4, ""), (1, 1, "_large"), (5, 8, "tensor"), (19, 16, "tensor")],
+        _ => [(1, 1, ""), (3, 4, ""), (5, 4, ""), (8, 8, ""), (11, 8, "")],
+    };
+    for (n, each, size) in kernels {
         let mut numbers = Numbers::new(n as u64);
-        let (x, bias) = (numbers.vec(n * cols), numbers.vec(rows));
+        let (mut x, bias) = (numbers.vec(n * cols), numbers.vec(rows));
+        // Numbers of all sizes: each 64 have their own.
+        for (i, x) in x.chunks_exact_mut(64).enumerate().filter(|_| format == "nf4") {
+            x.iter_mut().for_each(|x| *x *= [1.0, 1e-6, 300.0, 1e6][i % 4]);
+        }
         let mut padded = vec![0.0f32; n * x_stride];
         for (to, from) in padded.chunks_exact_mut(x_stride).zip(x.chunks_exact(cols)) {
             to[..cols].copy_from_slice(from);
@@ -150,9 +156,17 @@ fn check_product(file: &str, format: &str, m: &Matrix, device: &mut Device) {
             .words(&[n, x_stride, y_stride, DOWN_STRIDE])
             .words(&places)
             .words(&[1]);
-        let kernel = format!("product_{format}_{each}{size}");
-        let in_block = if size.is_empty() { 16 } else { 32 };
-        device.launch(file, &kernel, [rows.div_ceil(in_block), n.div_ceil(each)], 256, product);
+        let (kernel, grid) = match size {
+            "tensor" => (format!("tensor_{format}_{each}"), [rows.div_ceil(16), n.div_ceil(each)]),
+            "_large" => (format!("product_{format}_{each}{size}"), [rows.div_ceil(32), 1]),
+            _ => (format!("product_{format}_{each}"), [rows.div_ceil(16), n.div_ceil(each)]),
+        };
+        if size == "tensor" {
+            let halves = halves_of(device, x_at, n, cols, x_stride);
+            device.launch("tensor", &kernel, grid, 256, product.join(&halves));
+        } else {
+            device.launch(file, &kernel, grid, 256, product);
+        }
         let found = device.read(y, n * y_stride);
         let expected = expected(m, &x, &bias, &adapters.all, &sequences);
         for (i, (value, size)) in expected.iter().enumerate() {
@@ -161,6 +175,17 @@ fn check_product(file: &str, format: &str, m: &Matrix, device: &mut Device) {
             assert!(error <= 1e-6 * size, "{kernel} {rows}x{cols}, n {n}: {i} is off by {error:e}");
         }
     }
+}
+
+/// x split into halves: what a product on tensor cores takes beside the others.
+fn halves_of(device: &mut Device, x: u64, n: usize, cols: usize, stride: usize) -> Parameters {
+    let bytes = vec![0xff; 2 * n * cols];
+    let [high, low] = [(); 2].map(|()| device.bytes(&bytes));
+    let scales = device.floats(&vec![0.0; n * cols / 64]);
+    let to = || Parameters::new().address(high).address(low).address(scales);
+    let halve = Parameters::new().address(x).join(&to()).words(&[cols, stride]);
+    device.launch("tensor", "halve", [cols.div_ceil(512), n], 256, halve);
+    to()
 }
 
 #[test]
