@@ -43,7 +43,9 @@ DEVICE void take(const Product& p, u32 first, u32 col, const float (*w)[8], cons
   }
 }
 
-// What the vector's adapters add to output `row`, whose product is `base`. The same in every lane.
+// What the vector's adapters add to output `row`, whose product is `base`. A warp shares out the ranks, and all its lanes
+// have the sum; a thread for itself (LANES is 1) takes all of them.
+template <u32 LANES>
 DEVICE float adapt(const Product& p, u32 vector, u32 row, float base, u32 lane) {
   const Low* low = p.adapters + ((u64)p.sequences[vector] * p.sites + p.site) * p.max_active;
   float y = 0;
@@ -51,9 +53,9 @@ DEVICE float adapt(const Product& p, u32 vector, u32 row, float base, u32 lane) 
     if (!low->b) continue;
     const float* u = p.down + (u64)vector * p.down_stride + low->first;
     float delta = 0;
-    for (u32 j = lane; j < low->rank; j += 32)
+    for (u32 j = lane; j < low->rank; j += LANES)
       delta = __builtin_fmaf(number(low->b, (u64)row * low->b_stride + j, low->b_is_f16), u[j], delta);
-    delta = warp_sum(delta);
+    if (LANES == 32) delta = warp_sum(delta);
     if (low->bias) delta = __builtin_fmaf(low->scale, low->bias[row], delta);
     if (low->gain) {
       float k = low->gain[row];
@@ -119,7 +121,7 @@ DEVICE void product(const Product& p) {
   if (p.adapters) {
     for (u32 i = 0; i < ROWS * N; i++) {
       if (row + i / N >= rows || first + i % N >= p.n) continue;
-      float more = adapt(p, first + i % N, row + i / N, __nvvm_shfl_sync_idx_f32(-1, base, i, 31), lane);
+      float more = adapt<32>(p, first + i % N, row + i / N, __nvvm_shfl_sync_idx_f32(-1, base, i, 31), lane);
       if (lane == i) extra = more;
     }
   }
@@ -134,7 +136,10 @@ DEVICE void product(const Product& p) {
 
 #define PRODUCTS(format, W)                                               \
   TWO(256) product_##format##_1(const Product p) { product<W, 1, 2>(p); } \
-  TWO(256) product_##format##_4(const Product p) { product<W, 4, 2>(p); } \
+  TWO(256) product_##format##_4(const Product p) { product<W, 4, 2>(p); }
+
+// Of NF4 tensor.cu has it.
+#define MANY(format, W) \
   TWO(256) product_##format##_8(const Product p) { product<W, 8, 2>(p); }
 
 // The embedding (src/nn/embedding.rs is its CPU twin): y = [y +] W[token] + Σ_i B_i (scale_i A_i[token]). Zero behind

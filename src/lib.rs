@@ -33,7 +33,7 @@
 //! | `import` (default) | bases and adapters of other programs, and back; with `text` | |
 //! | `train` (default) | training, evaluation, estimates of memory; with `text` | |
 //! | `cli` | the `lowrank` program | |
-//! | `cuda` | Llama-family models and BERT-family encoders on NVIDIA GPUs | at run time the CUDA driver |
+//! | `cuda` | Llama-family models and BERT-family encoders on NVIDIA GPUs; training's products | at run time the CUDA driver |
 //! | `capi` | the C interface, `include/lowrank.h`, of what the other features have | |
 //! | `panic-handler` | a panic handler for static C libraries without `std` | no other panic handler |
 //!

@@ -9,6 +9,8 @@ mod encoder;
 #[path = "cuda/faults.rs"]
 mod faults;
 mod model_folder;
+#[path = "cuda/train.rs"]
+mod train;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -21,7 +23,9 @@ use lowrank::cuda::{Device, Model};
 use lowrank::import::{BaseOptions, HuggingFace, base_to_buffer, import_peft};
 use lowrank::model::llama::{Config, Llama, Site};
 use lowrank::quant::Format;
-use lowrank::runtime::{CudaSession, KvFormat, Limits, Memory, Sampler, Serial, Session, need};
+use lowrank::runtime::{
+    CudaSession, KvFormat, Limits, Memory, Sampler, SamplerOptions, Serial, Session, need,
+};
 
 fn device() -> Arc<Device> {
     static DEVICE: OnceLock<Arc<Device>> = OnceLock::new();
@@ -151,6 +155,52 @@ fn greedy_steps_on_the_device_are_those_of_its_logits() {
     assert_eq!(session.tokens(0), session.tokens(1));
     session.rewind(0, 5).unwrap();
     assert_eq!(session.step_greedy(&[(0, 1)], &mut []), Err(Error::Length { have: 0, need: 1 }));
+}
+
+/// The vocabulary is looked through in parts, of which the last is a small one.
+#[test]
+fn sampled_steps_on_the_device_are_those_of_its_logits() {
+    let config = Config { vocab: 4099, layers: 1, ..CONFIG };
+    let archive = common::base(&config, Format::Nf4, Format::Nf4, 3);
+    let model = Model::upload(&device(), Llama::open(&archive).unwrap()).unwrap();
+    let limits = Limits { batch: 4, ..Limits::new(40) };
+    let mut memory = Memory::new(CudaSession::need(&config, &limits));
+    let mut session = CudaSession::new(&model, &limits, memory.as_mut()).unwrap();
+    let hot = SamplerOptions { temperature: 1.5, top_k: 6, seed: 7, ..Default::default() };
+    let nucleus = SamplerOptions { top_k: 9, top_p: 0.8, ..hot };
+    let penalty = SamplerOptions { repetition_penalty: 1.2, ..hot };
+    session.prefill(0, PROMPTS[0]).unwrap();
+    for other in 1..4 {
+        session.fork(0, other, 5).unwrap();
+    }
+    // With a penalty, or all of the vocabulary, the logits come back.
+    for (pair, has_logits) in [
+        ([hot, nucleus], false),
+        ([SamplerOptions { min_p: 0.1, ..hot }, SamplerOptions::default()], false),
+        ([SamplerOptions { top_k: 65, ..hot }, penalty], true),
+        ([nucleus, SamplerOptions { top_k: 0, ..hot }], true),
+    ] {
+        let mut samplers = pair.map(|options| Sampler::new(options).unwrap());
+        let mut others = samplers.clone();
+        let (mut next, mut seen) = ([1, 2], Vec::new());
+        for _ in 0..3 {
+            session.step(&[(2, next[0]), (3, next[1])]).unwrap();
+            let expected = [0, 1].map(|i| session.sample(2 + i, &mut others[i]).unwrap());
+            let tokens = [(0, next[0]), (1, next[1])];
+            session.step_sampled(&tokens, &mut samplers, &mut next).unwrap();
+            assert_eq!(next, expected);
+            assert_eq!(session.logits(0).is_ok(), has_logits);
+            seen.push(next);
+        }
+        assert!(seen.iter().any(|tokens| tokens[0] != seen[0][0]), "nothing was drawn");
+        for sequence in 0..4 {
+            session.rewind(sequence, 5).unwrap();
+        }
+    }
+    let mut one = [Sampler::greedy()];
+    let refused = Err(Error::Length { have: 0, need: 1 });
+    assert_eq!(session.step_sampled(&[(0, 1)], &mut [], &mut [0]), refused);
+    assert_eq!(session.step_sampled(&[(0, 1)], &mut one, &mut []), refused);
 }
 
 fn golden(path: &str) -> std::path::PathBuf {

@@ -239,3 +239,50 @@ fn a_bench_on_a_card_has_the_names_of_one_on_the_cpu() {
     let table = bench(&["--device", "cuda"]);
     assert!(table.contains("on softptx") && table.contains("the card copies"), "{table}");
 }
+
+/// Training data, and the command line of three steps on it.
+fn training(folder: &Path) -> Vec<String> {
+    let data = folder.join("data.jsonl");
+    let line = |i: usize| format!("{{\"text\":\"The duck sails boat {i} over the sea.\"}}\n");
+    std::fs::write(&data, (0..6).map(line).collect::<String>()).unwrap();
+    let given = ["--data", data.to_str().unwrap(), "--batch-size", "2", "--json", "-o"];
+    given.map(String::from).to_vec()
+}
+
+#[test]
+fn a_run_with_a_card_learns_what_one_on_the_cpu_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let given = training(folder.path());
+    let given: Vec<&str> = given.iter().map(String::as_str).collect();
+    let [cpu, cuda] = ["cpu", "cuda"].map(|device| {
+        let adapter = folder.path().join(format!("{device}.lrk"));
+        let adapter = adapter.to_str().unwrap().to_owned();
+        let more = [&adapter[..], "--device", device, "--learning-rate", "1e-2"];
+        let text = success("train", &[&given[..], &more].concat(), driver());
+        let facts: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let losses: Vec<f64> =
+            facts["losses"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+        (losses, written(&[&PROMPT[..], &["--adapter", &adapter]].concat(), driver()))
+    });
+    assert_eq!(cpu.0.len(), 3);
+    assert!(cpu.0.iter().zip(&cuda.0).all(|(a, b)| (a - b).abs() <= 1e-4 * a), "{cpu:?} {cuda:?}");
+    assert_eq!(cpu.1, cuda.1);
+}
+
+#[test]
+fn what_a_run_with_a_card_cannot_have_is_said_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let given = training(folder.path());
+    let adapter = folder.path().join("adapter.lrk");
+    let given: Vec<&str> = given.iter().map(String::as_str).collect();
+    let given = [&given[..], &[adapter.to_str().unwrap(), "--device", "cuda"]].concat();
+    let nowhere = Path::new("/nowhere/libcuda.so.1");
+    assert!(refused("train", &given, nowhere, &[]).contains("no CUDA driver: "));
+    let fast = [&given[..], &["--precision", "fast"]].concat();
+    assert!(refused("train", &fast, driver(), &[]).contains("exact activations"));
+    let limit = [&given[..], &["--memory-limit", "1G"]].concat();
+    assert!(refused("train", &limit, driver(), &[]).contains("is not predicted"));
+    let small = refused("train", &given, driver(), &[("SOFTPTX_MEMORY", "100000")]);
+    assert!(small.contains("out of memory"), "{small}");
+    assert!(!adapter.exists(), "nothing was written");
+}

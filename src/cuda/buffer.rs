@@ -59,6 +59,12 @@ impl Buffer {
         self.address
     }
 
+    /// How many bytes it has.
+    #[cfg(feature = "train")]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Is `at .. at + bytes` inside?
     fn check(&self, at: usize, bytes: usize) -> Result<(), CudaError> {
         if at.checked_add(bytes).is_some_and(|end| end <= self.bytes) {

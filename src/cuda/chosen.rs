@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::adapter::{Resident, Residents};
 use super::buffer::{Address, Buffer};
+use super::kernels::FEW;
+use super::parameters::Split;
 use super::{CudaError, Device, stride};
 use crate::adapter::{Active, Handle};
 use crate::archive::Fingerprint;
@@ -39,17 +41,24 @@ pub(super) struct Chosen {
     table: Buffer,
     /// u, `[rows, width]`.
     low_rank: Buffer,
+    /// What a layer reads, split for tensor cores, and how many numbers there is room for: high
+    /// halves, low halves, the scale of each 64.
+    split: (Buffer, usize),
     sequences: Vec<Sequence>,
 }
 
 impl Chosen {
-    /// Nothing chosen, for sequences of `size` over a base with that many sites.
+    /// Nothing chosen, for sequences of `size` over a base with that many sites, none of whose layers
+    /// has more than `inputs`.
     pub(super) fn new(
         device: &Arc<Device>,
         size: &Size,
         sites: usize,
+        inputs: usize,
         max_active: usize,
     ) -> Result<Self, CudaError> {
+        // Few rows take other kernels.
+        let split = if size.rows > FEW { size.rows * inputs.next_multiple_of(64) } else { 0 };
         let (width, entry) = (size.max_total_rank, size_of::<[u64; 8]>());
         Ok(Self {
             sites: sites as u32,
@@ -57,6 +66,7 @@ impl Chosen {
             width,
             table: Buffer::of(device, &[size.batch, sites, max_active, entry])?,
             low_rank: Buffer::of(device, &[size.rows, stride(width), 4])?,
+            split: (Buffer::zeroed(device, 4 * split + split / 16)?, split),
             sequences: (0..size.batch).map(|_| Sequence::default()).collect(),
         })
     }
@@ -67,6 +77,11 @@ impl Chosen {
 
     pub(super) fn low_rank(&self) -> Address {
         self.low_rank.address()
+    }
+
+    pub(super) fn split(&self) -> Split {
+        let (at, count) = (self.split.0.address(), self.split.1 as u64);
+        Split { high: at, low: at + 2 * count, scales: at + 4 * count }
     }
 
     /// Makes the table say what the sequences of `segments` have chosen: one small copy for each

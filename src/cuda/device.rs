@@ -4,7 +4,7 @@
 
 use core::ffi::{CStr, c_void};
 use std::ffi::CString;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use cust::context::{Context, CurrentContext};
@@ -19,10 +19,11 @@ use super::CudaError;
 use super::buffer::Buffer;
 
 /// The kernels as they are committed in `ptx/`.
-const SOURCES: [(&str, &str); 10] = [
+const SOURCES: [(&str, &str); 12] = [
     ("activation", include_str!("../../ptx/activation.ptx")),
     ("argmax", include_str!("../../ptx/argmax.ptx")),
     ("attention", include_str!("../../ptx/attention.ptx")),
+    ("best", include_str!("../../ptx/best.ptx")),
     ("dense", include_str!("../../ptx/dense.ptx")),
     ("low_rank", include_str!("../../ptx/low_rank.ptx")),
     ("nf4", include_str!("../../ptx/nf4.ptx")),
@@ -30,7 +31,11 @@ const SOURCES: [(&str, &str); 10] = [
     ("pool", include_str!("../../ptx/pool.ptx")),
     ("rotary", include_str!("../../ptx/rotary.ptx")),
     ("swiglu", include_str!("../../ptx/swiglu.ptx")),
+    ("tensor", include_str!("../../ptx/tensor.ptx")),
 ];
+
+/// Those of training, which are compiled when something is trained.
+const TRAINING: (&str, &str) = ("training", include_str!("../../ptx/training.ptx"));
 
 /// A kernel of a loaded module.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +106,7 @@ impl Drop for Module {
 #[derive(Debug)]
 pub struct Device {
     modules: Vec<Module>,
+    training: OnceLock<Module>,
     stream: Stream,
     context: Context,
     name: String,
@@ -128,7 +134,8 @@ impl Device {
             modules.push(Module::load(file, source)?);
         }
         let stream = Stream::new(StreamFlags::NON_BLOCKING, None).map_err(refused("a stream"))?;
-        Ok(Arc::new(Self { modules, stream, context, name }))
+        let training = OnceLock::new();
+        Ok(Arc::new(Self { modules, training, stream, context, name }))
     }
 
     /// What the card is called.
@@ -146,7 +153,18 @@ impl Device {
     pub(super) fn kernel(&self, name: &str) -> Result<Kernel, CudaError> {
         let missing = || CudaError::refused(format!("no kernel {name} in ptx/"));
         let symbol = CString::new(name).map_err(|_| missing())?;
-        self.modules.iter().find_map(|module| module.function(&symbol)).ok_or_else(missing)
+        let mut modules = self.modules.iter().chain(self.training.get());
+        modules.find_map(|module| module.function(&symbol)).ok_or_else(missing)
+    }
+
+    /// Loads the kernels of training, if they are not there.
+    pub(super) fn load_training(&self) -> Result<(), CudaError> {
+        self.enter()?;
+        if self.training.get().is_none() {
+            // Of two threads at once one is first; the other's is unloaded.
+            let _ = self.training.set(Module::load(TRAINING.0, TRAINING.1)?);
+        }
+        Ok(())
     }
 
     pub(super) fn stream(&self) -> CUstream {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::device::Kernel;
 use super::parameters::{
-    Activate, Argmax, Attention, Bidirectional, Down, Embedding, Norm, Pool, Product, Rotary,
-    Swiglu,
+    Activate, Argmax, Attention, Best, Bidirectional, Down, Embedding, Halves, Norm, Pool, Product,
+    Rotary, Split, Swiglu, Tensor,
 };
 use super::{CudaError, Device};
 use crate::nn::KvFormat;
@@ -19,8 +19,12 @@ pub(super) enum Stored {
     F32,
 }
 
-/// Vectors that one block of each product kernel multiplies.
+/// Vectors that one block of each product kernel multiplies, and one of each on tensor cores.
 const VECTORS: [usize; 3] = [1, 4, 8];
+const TENSOR: [usize; 2] = [8, 16];
+
+/// Of more vectors products of NF4 run on tensor cores.
+pub(super) const FEW: usize = 4;
 
 /// Rows that give every multiprocessor of a large card two blocks of the kernel that makes 32 rows
 /// with one.
@@ -30,7 +34,11 @@ const LARGE: u32 = 8192;
 #[derive(Debug)]
 pub(super) struct Kernels {
     pub(super) device: Arc<Device>,
-    products: [[Kernel; 3]; 4],
+    products: [[Kernel; 2]; 4],
+    /// Of eight vectors and int8, f16 and f32.
+    many: [Kernel; 3],
+    halve: Kernel,
+    tensor: [Kernel; 2],
     /// Of one vector and an NF4 matrix of [`LARGE`] rows or more.
     large: Kernel,
     embeddings: [Kernel; 4],
@@ -46,6 +54,7 @@ pub(super) struct Kernels {
     activation: Kernel,
     pool: Kernel,
     argmax: Kernel,
+    best: Kernel,
 }
 
 fn blocks(count: u32, each: usize) -> usize {
@@ -56,14 +65,22 @@ impl Kernels {
     pub(super) fn new(device: &Arc<Device>) -> Result<Self, CudaError> {
         device.enter()?;
         let of = |name: String| device.kernel(&name);
-        let product = |format: &str| -> Result<[Kernel; 3], CudaError> {
-            let [one, some, many] = VECTORS.map(|n| of(format!("product_{format}_{n}")));
-            Ok([one?, some?, many?])
+        let product = |format: &str| -> Result<[Kernel; 2], CudaError> {
+            let [one, few] = [1, FEW].map(|n| of(format!("product_{format}_{n}")));
+            Ok([one?, few?])
         };
+        let [eight, sixteen] = TENSOR.map(|n| of(format!("tensor_nf4_{n}")));
         let embedding = |format: &str| of(format!("embedding_{format}"));
         Ok(Self {
             device: Arc::clone(device),
             products: [product("nf4")?, product("int8")?, product("f16")?, product("f32")?],
+            many: [
+                device.kernel("product_int8_8")?,
+                device.kernel("product_f16_8")?,
+                device.kernel("product_f32_8")?,
+            ],
+            halve: device.kernel("halve")?,
+            tensor: [eight?, sixteen?],
             large: device.kernel("product_nf4_1_large")?,
             embeddings: [
                 embedding("nf4")?,
@@ -82,17 +99,41 @@ impl Kernels {
             activation: device.kernel("activation")?,
             pool: device.kernel("pool")?,
             argmax: device.kernel("argmax")?,
+            best: device.kernel("best")?,
         })
     }
 
-    pub(super) fn product(&self, format: Stored, p: &Product) -> Result<(), CudaError> {
+    /// `split` has room for x.
+    pub(super) fn product(
+        &self,
+        format: Stored,
+        p: &Product,
+        split: Split,
+    ) -> Result<(), CudaError> {
         let n = p.n as usize;
+        if n > FEW && format == Stored::Nf4 {
+            return self.on_tensor_cores(p, split);
+        }
         if n == 1 && format == Stored::Nf4 && p.weight.rows >= LARGE {
             return self.device.launch(self.large, (blocks(p.weight.rows, 32), 1), 256, p);
         }
         let which = VECTORS.iter().position(|&most| n <= most).unwrap_or(VECTORS.len() - 1);
         let grid = (blocks(p.weight.rows, 16), n.div_ceil(VECTORS[which]));
-        self.device.launch(self.products[format as usize][which], grid, 256, p)
+        let kernel = match self.products[format as usize].get(which) {
+            Some(kernel) => *kernel,
+            None => self.many[format as usize - 1],
+        };
+        self.device.launch(kernel, grid, 256, p)
+    }
+
+    fn on_tensor_cores(&self, product: &Product, split: Split) -> Result<(), CudaError> {
+        let Product { x, x_stride, n, weight, .. } = *product;
+        let halves = Halves { x, to: split, cols: weight.cols, x_stride };
+        self.device.launch(self.halve, (blocks(weight.cols, 512), n as usize), 256, &halves)?;
+        let which = usize::from(n as usize > TENSOR[0]);
+        let grid = (blocks(weight.rows, 16), blocks(n, TENSOR[which]));
+        let tensor = Tensor { product: *product, split };
+        self.device.launch(self.tensor[which], grid, 256, &tensor)
     }
 
     pub(super) fn embedding(
@@ -154,5 +195,9 @@ impl Kernels {
 
     pub(super) fn argmax(&self, n: usize, p: &Argmax) -> Result<(), CudaError> {
         self.device.launch(self.argmax, (n, 1), 256, p)
+    }
+
+    pub(super) fn best(&self, n: usize, parts: usize, p: &Best) -> Result<(), CudaError> {
+        self.device.launch(self.best, (parts, n), 256, p)
     }
 }

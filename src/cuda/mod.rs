@@ -6,7 +6,8 @@
 //! once; adapters follow when they are first chosen and stay.
 //! [`CudaSession`](crate::runtime::CudaSession) then runs sequences, with the books of any other
 //! session; [`EncoderModel::upload`] and [`CudaEncoder`](crate::runtime::CudaEncoder) are the same
-//! for encoders. Nothing here trains, and other families stay on the CPU.
+//! for encoders. `Frozen` is what training asks of a card: the products with frozen weights. Other
+//! families run on the CPU.
 //!
 //! ```no_run
 //! # fn run(base: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
@@ -27,7 +28,8 @@
 //! The parts: `device` (driver, launches), `buffer` (device memory), `parameters` and `kernels` (what
 //! each takes, how it is launched), `weights`, `adapter` and `upload` (how a model lies on the
 //! device), `chosen` (which adapters a sequence has), `pass` (layers), `llama` and `bert` (models,
-//! their memory and their forward passes).
+//! their memory and their forward passes), `frozen` and `rows` (products of training, and what goes
+//! there and back).
 
 mod adapter;
 mod bert;
@@ -37,10 +39,14 @@ mod chosen;
 #[allow(unsafe_code)]
 mod device;
 mod error;
+#[cfg(feature = "train")]
+mod frozen;
 mod kernels;
 mod llama;
 mod parameters;
 mod pass;
+#[cfg(feature = "train")]
+mod rows;
 mod upload;
 mod weights;
 
@@ -48,8 +54,10 @@ pub use bert::EncoderModel;
 pub(crate) use bert::{EncoderState, Wanted};
 pub use device::Device;
 pub use error::CudaError;
+#[cfg(feature = "train")]
+pub(crate) use frozen::Frozen;
 pub use llama::Model;
-pub(crate) use llama::State;
+pub(crate) use llama::{MOST_CANDIDATES, State};
 
 /// The start of each row of activations: `width` rounded up to what kernels read at once.
 const fn stride(width: usize) -> usize {

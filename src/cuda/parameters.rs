@@ -73,6 +73,33 @@ pub(super) struct Product {
     pub(super) accumulate: u32,
 }
 
+/// Numbers split into two f16 for tensor cores, [`Halves`]'s and [`Tensor`]'s.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Split {
+    pub(super) high: Address,
+    pub(super) low: Address,
+    pub(super) scales: Address,
+}
+
+/// `Halves` of `ptx/tensor.cu`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Halves {
+    pub(super) x: Address,
+    pub(super) to: Split,
+    pub(super) cols: u32,
+    pub(super) x_stride: u32,
+}
+
+/// `Tensor` of `ptx/tensor.cu`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Tensor {
+    pub(super) product: Product,
+    pub(super) split: Split,
+}
+
 /// `Embedding` of `ptx/product.h`.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -220,4 +247,53 @@ pub(super) struct Argmax {
     pub(super) out: Address,
     pub(super) width: u32,
     pub(super) stride: u32,
+}
+
+/// `Best` of `ptx/best.cu`.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Best {
+    pub(super) x: Address,
+    pub(super) places: Address,
+    pub(super) values: Address,
+    pub(super) out: Address,
+    pub(super) width: u32,
+    pub(super) stride: u32,
+    pub(super) k: u32,
+    pub(super) padding: u32,
+}
+
+/// `Tiles` of `ptx/training.cu`.
+#[cfg(feature = "train")]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Tiles {
+    pub(super) weight: Matrix,
+    pub(super) x: Address,
+    pub(super) y: Address,
+    pub(super) bias: Address,
+    pub(super) low: Address,
+    pub(super) factors: Address,
+    pub(super) n: u32,
+    pub(super) x_stride: u32,
+    pub(super) y_stride: u32,
+    pub(super) low_stride: u32,
+    pub(super) factors_stride: u32,
+    pub(super) rank: u32,
+}
+
+/// `Gradient` of `ptx/training.cu`.
+#[cfg(feature = "train")]
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub(super) struct Gradient {
+    pub(super) x: Address,
+    pub(super) u: Address,
+    pub(super) g: Address,
+    pub(super) n: u32,
+    pub(super) width: u32,
+    pub(super) rank: u32,
+    pub(super) x_stride: u32,
+    pub(super) u_stride: u32,
+    pub(super) g_stride: u32,
 }

@@ -135,6 +135,6 @@ impl Pass<'_> {
             max_active,
             accumulate: accumulate.into(),
         };
-        self.kernels.product(weight.format, &product)
+        self.kernels.product(weight.format, &product, self.chosen.split())
     }
 }

@@ -6,6 +6,8 @@ mod attention;
 mod cache;
 mod embedding;
 mod engine;
+#[cfg(feature = "train")]
+mod factors;
 pub(crate) mod inner;
 pub(crate) mod linear;
 mod lstm;
@@ -21,6 +23,8 @@ pub use cache::KvFormat;
 pub(crate) use cache::{Cache, Heads, room};
 pub use embedding::Embedding;
 pub(crate) use engine::Engine;
+#[cfg(feature = "train")]
+pub(crate) use factors::{FactorGradients, Factors};
 pub use linear::Linear;
 pub(crate) use linear::Scratch;
 pub(crate) use lstm::cell;

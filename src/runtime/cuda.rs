@@ -4,7 +4,7 @@
 use super::runner::Runner;
 use super::sequences::{Books, Sequences};
 use super::session::Decoder;
-use super::{Limits, Need};
+use super::{Candidate, Limits, Need, Sampler};
 use crate::adapter::{Classifier, Handle, Selection};
 use crate::archive::Fingerprint;
 use crate::cuda::{CudaError, Model, State};
@@ -254,8 +254,65 @@ impl<'w, 'm> CudaSession<'w, 'm> {
         if self.runner.attempt(|model, state| model.best(state, &segments, next)).is_none() {
             return self.runner.alive();
         }
-        let Some(bad) = next.iter().position(|&token| token == u32::MAX) else { return Ok(()) };
-        let sequence = tokens[bad].0;
+        let bad = next.iter().position(|&token| token == u32::MAX);
+        bad.map_or(Ok(()), |bad| self.bad(tokens[bad].0))
+    }
+
+    /// Appends one token to each of several sequences and chooses the next ones, each with its
+    /// sampler, into `next`, `[tokens]`. If all samplers look at no more than the 64 most likely
+    /// tokens (greedy, or top-k) and none has a repetition penalty, the card chooses these, they are
+    /// all that comes back, and there are no logits afterwards. Else the logits come back, as with
+    /// [`step`](Sequences::step) and [`sample`](Sequences::sample), whose tokens these are either
+    /// way.
+    ///
+    /// # Errors
+    /// As [`step_greedy`](Self::step_greedy), and [`Error::Length`] if there is not one sampler per
+    /// token.
+    pub fn step_sampled(
+        &mut self,
+        tokens: &[(usize, u32)],
+        samplers: &mut [Sampler],
+        next: &mut [u32],
+    ) -> Result<()> {
+        let need = tokens.len();
+        if let Some(have) = [samplers.len(), next.len()].into_iter().find(|&have| have != need) {
+            return Err(Error::Length { have, need });
+        }
+        let few = samplers.iter().map(Sampler::few);
+        let Some(k) = few.reduce(|a, b| Some(a?.max(b?))).flatten() else {
+            self.step(tokens)?;
+            for ((next, sampler), &(sequence, _)) in next.iter_mut().zip(samplers).zip(tokens) {
+                *next = self.sample(sequence, sampler)?;
+            }
+            return Ok(());
+        };
+        let segments = self.feed_each(tokens)?;
+        let (mut logits, mut places) = (vec![0.0; need * k], vec![0; need * k]);
+        let chosen = self.runner.attempt(|model, state| {
+            model.candidates(state, &segments, k, &mut logits, &mut places)
+        });
+        if chosen.is_none() {
+            return self.runner.alive();
+        }
+        let rows = logits.chunks_exact(k).zip(places.chunks_exact(k));
+        for (i, ((next, sampler), (logits, places))) in
+            next.iter_mut().zip(samplers).zip(rows).enumerate()
+        {
+            if places[0] == u32::MAX {
+                return self.bad(tokens[i].0);
+            }
+            // A small vocabulary may have fewer.
+            let those = logits.iter().zip(places).filter(|(_, place)| **place < u32::MAX - 1);
+            let mut few: Vec<Candidate> =
+                those.map(|(&logit, &token)| Candidate::new(logit, token)).collect();
+            few.truncate(sampler.few().unwrap_or(k));
+            *next = sampler.sample_few(&mut few)?;
+        }
+        Ok(())
+    }
+
+    /// What is wrong with a sequence that has a logit which is NaN or +∞.
+    fn bad(&mut self, sequence: usize) -> Result<()> {
         self.runner.find_overflow(sequence);
         self.runner.check(sequence, 0, &[f32::NAN])?;
         Err(Error::BadLogits { index: 0 })

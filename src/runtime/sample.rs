@@ -56,6 +56,12 @@ pub struct Candidate {
 impl Candidate {
     /// What scratch starts with.
     pub const NONE: Self = Self { weight: 0.0, token: 0 };
+
+    /// A token and its logit.
+    #[cfg(feature = "cuda")]
+    pub(crate) const fn new(weight: f32, token: u32) -> Self {
+        Self { weight, token }
+    }
 }
 
 stored! { Candidate: 8; }
@@ -127,10 +133,39 @@ impl Sampler {
             return Ok(best.token);
         }
         let kept = self.keep_top_k(candidates);
-        self.weigh(kept, best.weight);
+        Ok(self.pick(kept, best.weight))
+    }
+
+    /// How many of the largest logits are all that it looks at; none if it needs more than 64 or
+    /// changes some by a penalty.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn few(&self) -> Option<usize> {
+        let SamplerOptions { temperature, top_k, repetition_penalty, .. } = self.options;
+        let k = if temperature == 0.0 { 1 } else { top_k };
+        (repetition_penalty == 1.0 && (1..=crate::cuda::MOST_CANDIDATES).contains(&k)).then_some(k)
+    }
+
+    /// As [`sample`](Self::sample), of the [`few`](Self::few) largest logits, the largest first.
+    ///
+    /// # Errors
+    /// [`Error::BadLogits`] if none is above −∞.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn sample_few(&mut self, candidates: &mut [Candidate]) -> Result<u32> {
+        let best = candidates.first().copied().filter(|best| best.weight > f32::NEG_INFINITY);
+        let best = best.ok_or(Error::BadLogits { index: 0 })?;
+        if self.options.temperature == 0.0 {
+            return Ok(best.token);
+        }
+        sort(candidates);
+        Ok(self.pick(candidates, best.weight))
+    }
+
+    /// Draws one of those that are left of the k largest, in the order of tokens.
+    fn pick(&mut self, kept: &mut [Candidate], best: f32) -> u32 {
+        self.weigh(kept, best);
         let kept = self.keep_top_p(kept);
         let kept = self.keep_min_p(kept);
-        Ok(self.draw(kept))
+        self.draw(kept)
     }
 
     /// Each token of the history counts once, however often it occurred.
@@ -162,6 +197,7 @@ impl Sampler {
                 sift_down(kept, 0, is_worse);
             }
         }
+        sort(kept);
         kept
     }
 
@@ -243,6 +279,16 @@ impl Sampler {
             .iter()
             .reduce(|best, next| if is_better(next, best) { next } else { best })
             .map_or(0, |best| best.token)
+    }
+}
+
+/// Puts candidates into the order of tokens: what is drawn does not depend on how they were found.
+fn sort(candidates: &mut [Candidate]) {
+    let is_later = |a: &Candidate, b: &Candidate| a.token > b.token;
+    make_heap(candidates, is_later);
+    for left in (1..candidates.len()).rev() {
+        candidates.swap(0, left);
+        sift_down(&mut candidates[..left], 0, is_later);
     }
 }
 

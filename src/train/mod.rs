@@ -2,6 +2,8 @@
 
 pub(crate) mod attention;
 pub(crate) mod body;
+#[cfg(feature = "cuda")]
+mod card;
 mod checkpoint;
 mod compare;
 mod course;

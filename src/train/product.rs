@@ -11,6 +11,7 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::device::{LINE, Machine, line};
 use crate::kernel::Input;
+use crate::nn::Linear;
 use crate::quant::{Matrix, Values};
 use crate::tensor::MatMut;
 use crate::tensor::columns::Columns;
@@ -88,7 +89,11 @@ impl Machine<'_> {
 
     /// `dX += dY · W`: dY `[n, out]`, W `[out, in]`, dX `[n, in]`. Each thread has rows of dX of its
     /// own; a row of dX is a weighted sum of rows of W, added up in their order.
-    pub(crate) fn back_through(&self, weight: &Matrix<'_>, dy: &[f32], dx: &mut [f32]) {
+    pub(crate) fn back_through(&self, linear: &Linear<'_>, dy: &[f32], dx: &mut [f32]) {
+        if let Some(card) = self.card(linear.site) {
+            return card.backward(linear.site, dy, None, Some(dx));
+        }
+        let weight = &linear.weight;
         let (outputs, inputs) = (weight.rows(), weight.cols());
         let (n, max) = (dy.len() / outputs, tile_rows(outputs, inputs));
         let floats = match weight.values() {

@@ -107,7 +107,7 @@ impl<'s> Step<'s> {
             (Some(layer), dx) => {
                 layer.backward(self, Backward { linear, saved, x, dy, dx, gradients })
             }
-            (None, Some(dx)) => self.machine.back_through(&linear.weight, dy, dx),
+            (None, Some(dx)) => self.machine.back_through(linear, dy, dx),
             (None, None) => {}
         }
     }
@@ -116,6 +116,9 @@ impl<'s> Step<'s> {
     /// where there are enough for each: what comes before and after does too, and a thread finds
     /// its own rows in its caches. Else they share the outputs.
     pub(crate) fn frozen(&self, linear: &Linear<'_>, x: &[f32], y: &mut [f32]) {
+        if let Some(card) = self.machine.card(linear.site) {
+            return card.forward(linear, x, None, y);
+        }
         let (outputs, inputs, m) = (linear.weight.rows(), linear.weight.cols(), &self.machine);
         let is_fast = self.precision == Precision::Fast && m.kernels.has_fast(&linear.weight);
         let n = x.len() / inputs;

@@ -80,6 +80,13 @@ pub(crate) enum Op {
         inside: Option<u32>,
         from: [Value; 4],
     },
+    /// `D = A B + C` of the warp: A `[16, 8]` and B `[8, 8]` of f16, C and D `[16, 8]` of f32.
+    Matrix {
+        to: [u32; 4],
+        a: [Value; 2],
+        b: Value,
+        c: [Value; 4],
+    },
     Branch(usize),
     Barrier,
     WarpBarrier(Value),
@@ -151,6 +158,7 @@ pub(crate) fn decode(name: &str, operands: &[Operand<'_>]) -> Decoded<Op> {
             name.take("uni");
             Op::Branch(usize::MAX)
         }
+        "mma" => matrix(&mut name, operands)?,
         "bar" | "barrier" => barrier(&mut name, operands)?,
         "ret" | "exit" => Op::Return,
         _ => compute(base, &mut name, operands)?,
@@ -304,6 +312,26 @@ fn shuffle(name: &mut Name<'_>, operands: &[Operand<'_>]) -> Decoded<Op> {
         *from = value(operands, first + i)?;
     }
     Ok(Op::Shuffle { how, to: register(operands, 0)?, inside, from })
+}
+
+/// `mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32`.
+fn matrix(name: &mut Name<'_>, operands: &[Operand<'_>]) -> Decoded<Op> {
+    let known = ["sync", "aligned", "m16n8k8", "row", "col"];
+    if !known.iter().all(|modifier| name.take(modifier))
+        || name.types != [Type::F32, Type::F16, Type::F16, Type::F32]
+    {
+        return Err("only m16n8k8 of f16 with sums in f32 is known".into());
+    }
+    let [to, a, b, c] =
+        [(0, 4), (1, 2), (2, 1), (3, 4)].map(|(at, width)| parts(operands, at, width));
+    let (to, a, b, c) = (to?, a?, b?, c?);
+    let four = |i| value(c, i);
+    Ok(Op::Matrix {
+        to: [register(to, 0)?, register(to, 1)?, register(to, 2)?, register(to, 3)?],
+        a: [value(a, 0)?, value(a, 1)?],
+        b: value(b, 0)?,
+        c: [four(0)?, four(1)?, four(2)?, four(3)?],
+    })
 }
 
 /// `bar.sync 0` and `bar.warp.sync mask`.

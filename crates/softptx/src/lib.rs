@@ -17,6 +17,7 @@ mod decode;
 #[allow(unsafe_code)]
 mod driver;
 mod lexer;
+mod matrix;
 mod memory;
 mod module;
 mod operand;

@@ -118,6 +118,7 @@ impl Warp {
     fn complete(&self, instruction: &Instruction, active: u32) -> Result<()> {
         let members = match instruction.op {
             Op::Barrier => [self.all.into(); 32],
+            Op::Matrix { .. } => [u32::MAX.into(); 32],
             Op::WarpBarrier(members) | Op::Shuffle { from: [.., members], .. } => {
                 self.fetch(members, active, None)?
             }
@@ -157,7 +158,12 @@ impl Warp {
     }
 
     /// The numbers of an operand; those of lanes in `mask` must have been written.
-    fn fetch(&self, value: Value, mask: u32, block: Option<&Block<'_>>) -> Result<Lanes> {
+    pub(crate) fn fetch(
+        &self,
+        value: Value,
+        mask: u32,
+        block: Option<&Block<'_>>,
+    ) -> Result<Lanes> {
         let dimensions = |per_block: &dyn Fn(&Block<'_>) -> u32| {
             [block.map_or(0, |block| u64::from(per_block(block))); 32]
         };
@@ -182,7 +188,7 @@ impl Warp {
         })
     }
 
-    fn put(&mut self, to: u32, mask: u32, number: impl Fn(usize) -> u64) {
+    pub(crate) fn put(&mut self, to: u32, mask: u32, number: impl Fn(usize) -> u64) {
         let register = &mut self.registers[to as usize];
         // Most often all of them: one loop of vector code.
         if mask == u32::MAX {
@@ -238,6 +244,7 @@ impl Warp {
             &Op::Shuffle { how, to, inside, from } => {
                 return self.shuffle(how, to, inside, from, mask);
             }
+            &Op::Matrix { to, a, b, c } => return self.matrix(to, a, b, c),
             Op::Branch(_) | Op::Barrier | Op::WarpBarrier(_) | Op::Return => {}
         }
         Ok(())

@@ -150,3 +150,16 @@ fn launches_fit_the_kernel() {
         assert_eq!(launch(entry, &place, &mut memory).unwrap_err().kind, Kind::Launch);
     }
 }
+
+/// A product of matrices takes all lanes.
+#[test]
+fn a_matrix_product_of_some_lanes_is_found() {
+    let product = "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%f0,%f1,%f2,%f3}, {%r3,%r3}, \
+                   {%r3}, {%f0,%f1,%f2,%f3}; ret;";
+    let zeros = "mov.b32 %r3, 0; mov.f32 %f0, 0f00000000; mov.f32 %f1, %f0; mov.f32 %f2, %f0; \
+                 mov.f32 %f3, %f0; setp.lt.u32 %p1, %r1, 16;";
+    assert!(run(&format!("{PLACE}{zeros}{product}")).is_ok());
+    assert_eq!(fault(&format!("{zeros}\n@%p1 {product}")), (Kind::Divergent, 10));
+    let other = product.replace("m16n8k8", "m16n8k16");
+    assert_eq!(fault(&format!("{zeros}\n{other}")), (Kind::Unknown, 10));
+}

@@ -176,3 +176,48 @@ fn argmax_takes_the_first_of_equals_and_refuses_nan() {
     device.launch("argmax", "argmax", [5, 1], 256, argmax.words(&[width, stride]));
     assert_eq!(device.read_words(out, 5), [130, 699, u32::MAX, u32::MAX, 0]);
 }
+
+/// The k largest of a row by their formula: (value, place).
+fn largest(row: &[f32], k: usize) -> Vec<(f32, u32)> {
+    let mut all: Vec<(f32, u32)> = row.iter().copied().zip(0..).collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    all.resize(all.len().max(k), (f32::NEG_INFINITY, u32::MAX - 1));
+    all.truncate(k);
+    all
+}
+
+#[test]
+fn the_best_of_rows_in_parts_are_the_largest_of_all() {
+    let mut device = Device::default();
+    for (width, k) in [(3usize, 5), (300, 64), (4096, 1), (8200, 20)] {
+        let (rows, stride, parts) = (3usize, width + 8, width.div_ceil(4096));
+        let mut x = Numbers::new(width as u64).vec(rows * stride);
+        // Equal numbers, some that cannot be chosen, and one that is not a number.
+        x[width - 1] = 1.0;
+        x[width / 2] = 1.0;
+        x[stride..stride + width - 2].fill(f32::NEG_INFINITY);
+        x[2 * stride + width - 1] = f32::NAN;
+        let room = vec![0.0f32; rows * parts * k];
+        let [values, places, last, last_places] = [(); 4].map(|()| device.floats(&room));
+        let best = |x: u64, places: u64, values: u64, out: u64| {
+            Parameters::new().address(x).address(places).address(values).address(out)
+        };
+        let first = best(device.floats(&x), 0, values, places).words(&[width, stride, k, 0]);
+        device.launch("best", "best", [parts, rows], 256, first);
+        let (mut found, mut at) = (values, places);
+        if parts > 1 {
+            let all = [parts * k, parts * k, k, 0];
+            let second = best(values, places, last, last_places).words(&all);
+            device.launch("best", "best", [1, rows], 256, second);
+            (found, at) = (last, last_places);
+        }
+        let (found, at) = (device.read(found, rows * k), device.read_words(at, rows * k));
+        for row in 0..2 {
+            let expected = largest(&x[row * stride..][..width], k);
+            let found: Vec<(f32, u32)> =
+                (row * k..(row + 1) * k).map(|i| (found[i], at[i])).collect();
+            assert_eq!(found, expected, "row {row} of {width}, {k}");
+        }
+        assert_eq!(at[2 * k], u32::MAX, "{width}");
+    }
+}

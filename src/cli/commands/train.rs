@@ -191,7 +191,7 @@ const FEW: u64 = 50;
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (output, checkpoint) = arguments.try_output()?;
     checkpoint.as_ref().map_or(Ok(()), |path| arguments.check_checkpoint(path))?;
-    let base = arguments.model.open()?;
+    let base = arguments.model.file()?;
     let model = base.wrap(AnyBase::open(&base.map))?;
     let tokenizer = arguments.options.template.apply_to(base.text().ok())?;
     let tokenize = tokenizer.as_ref().map(|tokenizer| tokenizer as &dyn Tokenize);
@@ -231,6 +231,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         );
     }
     let mut trainer = Trainer::new(model, trainer_options, labels.unwrap_or_default())?;
+    arguments.model.place(&mut trainer, validation.is_some(), arguments.memory_limit)?;
     output.check_room(4 * trainer.trainable_parameters() as u64)?;
     say_data(&arguments.data, &training);
     if let (Some(path), Some(data)) = (&arguments.validation, &validation) {

@@ -15,6 +15,7 @@ use lowrank::kernel::{Precision, by_name};
 use lowrank::model::llama::Llama;
 use lowrank::model::{AnyBase, has_fast};
 use lowrank::runtime::{Executor, KvFormat, Limits, Memory, Serial, Session, Threads, need};
+use lowrank::train::Trainer;
 
 use crate::Failure;
 use crate::attach::{OpenAdapter, attach};
@@ -22,7 +23,7 @@ use crate::files::File;
 use crate::output::note;
 
 /// The commands that a card runs.
-const ON_CARDS: &str = "generate, logits, embed, classify, evaluate and bench";
+const ON_CARDS: &str = "generate, logits, embed, classify, evaluate, bench and train";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Device {
@@ -104,6 +105,36 @@ impl ModelOptions {
             Device::Cpu => Ok(None),
             Device::Cuda => Err(WITHOUT.into()),
         }
+    }
+
+    /// Hands products with frozen weights to the card, if the command is to run there.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn place(
+        &self,
+        trainer: &mut Trainer<'_>,
+        validates: bool,
+        memory_limit: Option<u64>,
+    ) -> Result<(), Failure> {
+        let Some(card) = self.card()? else { return Ok(()) };
+        if memory_limit.is_some() {
+            return Err("--memory-limit: what a run with a card takes is not predicted".into());
+        }
+        trainer.use_device(&card)?;
+        if validates {
+            note("lowrank: validation data are measured on the CPU");
+        }
+        Ok(())
+    }
+
+    /// Refuses a card.
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn place(
+        &self,
+        _: &mut Trainer<'_>,
+        _: bool,
+        _: Option<u64>,
+    ) -> Result<(), Failure> {
+        self.card().map(drop)
     }
 
     /// Opens the base, whatever the device.

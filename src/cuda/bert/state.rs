@@ -63,7 +63,7 @@ impl EncoderState {
             hidden: rows(size.rows, c.hidden)?,
             firsts: rows(size.batch, c.dim)?,
             pooled: rows(size.batch, c.dim)?,
-            chosen: Chosen::new(device, size, c.sites(), max_active)?,
+            chosen: Chosen::new(device, size, c.sites(), c.dim.max(c.hidden), max_active)?,
         })
     }
 

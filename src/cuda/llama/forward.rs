@@ -1,10 +1,11 @@
 //! The forward pass of a Llama-family decoder on the device: line by line that of
 //! `model/llama/forward.rs`, with a launch for each.
 
+use super::state::PART;
 use super::{DeviceLayer, Model, State};
 use crate::adapter::Handle;
 use crate::cuda::buffer::{Address, Buffer};
-use crate::cuda::parameters::{Argmax, Attention, Norm, Rotary, Swiglu};
+use crate::cuda::parameters::{Argmax, Attention, Best, Norm, Rotary, Swiglu};
 use crate::cuda::pass::{self, words};
 use crate::cuda::{CudaError, stride};
 use crate::model::llama::{Config, Site};
@@ -134,6 +135,42 @@ impl<'m> Model<'m> {
         };
         self.kernels.argmax(rows, &argmax)?;
         state.best.read(0, &mut out[..rows])
+    }
+
+    /// The k largest logits of each of those rows and their tokens, largest first, `[rows, k]`;
+    /// `u32::MAX` stands first where a logit is NaN or +∞.
+    pub(crate) fn candidates(
+        &self,
+        state: &State,
+        segments: &[Segment],
+        k: usize,
+        logits: &mut [f32],
+        tokens: &mut [u32],
+    ) -> Result<(), CudaError> {
+        let vocab = self.llama.config().vocab;
+        let rows = self.project(state, segments)?;
+        let (mut x, mut places) = (state.logits.address(), 0);
+        let (mut width, mut row) = (vocab, stride(vocab));
+        for [values, out] in state.candidates.iter().cycle() {
+            let parts = width.div_ceil(PART);
+            let best = Best {
+                x,
+                places,
+                values: values.address(),
+                out: out.address(),
+                width: width as u32,
+                stride: row as u32,
+                k: k as u32,
+                padding: 0,
+            };
+            self.kernels.best(rows, parts, &best)?;
+            if parts == 1 {
+                values.read(0, logits)?;
+                return out.read(0, tokens);
+            }
+            (x, places, width, row) = (values.address(), out.address(), parts * k, parts * k);
+        }
+        Ok(())
     }
 
     /// Could a key or value of a sequence not be held?

@@ -15,7 +15,7 @@ use super::{CudaError, Device};
 use crate::adapter::Adapter;
 use crate::model::llama::{Layer, Llama};
 
-pub(crate) use state::State;
+pub(crate) use state::{MOST_CANDIDATES, State};
 
 /// A decoder block on the device; norms that the model does not have are 0.
 #[derive(Debug)]

@@ -7,6 +7,12 @@ use crate::cuda::chosen::Chosen;
 use crate::cuda::{CudaError, stride};
 use crate::nn::{KvFormat, Size, angles, room};
 
+/// Tokens that sampling may ask for, at most.
+pub(crate) const MOST_CANDIDATES: usize = 64;
+
+/// Logits that a block looks through.
+pub(super) const PART: usize = 4096;
+
 /// Memory of a session.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -31,6 +37,9 @@ pub(crate) struct State {
     pub(super) logits: Buffer,
     /// `[batch]`.
     pub(super) best: Buffer,
+    /// The most likely tokens of parts of the vocabulary and their logits, twice: a launch reads what
+    /// another made. `[batch, parts, MOST]` each.
+    pub(super) candidates: [[Buffer; 2]; 2],
     /// `[room, head_dim]`.
     pub(super) angles: Buffer,
     /// `[layers, batch, kv_heads, room, head_dim]`.
@@ -61,6 +70,8 @@ impl State {
         let make = |factors: &[usize]| Buffer::of(device, factors);
         let rows = |width: usize| make(&[size.rows, stride(width), 4]);
         let cache = || make(&[c.layers, size.batch, c.kv_heads, room, c.head_dim, number]);
+        let inputs = c.dim.max(c.q_dim()).max(c.hidden);
+        let of_parts = || make(&[size.batch, c.vocab.div_ceil(PART), MOST_CANDIDATES, 4]);
         let mut frequencies = vec![0.0; c.head_dim / 2];
         c.frequencies(&mut frequencies);
         let mut turns = vec![0.0f32; room * c.head_dim];
@@ -84,11 +95,12 @@ impl State {
             up: rows(c.hidden)?,
             logits: make(&[size.batch, stride(c.vocab), 4])?,
             best: make(&[size.batch, 4])?,
+            candidates: [[of_parts()?, of_parts()?], [of_parts()?, of_parts()?]],
             angles: Buffer::upload(device, &turns)?,
             keys: cache()?,
             values: cache()?,
             overflow: make(&[size.batch, 4])?,
-            chosen: Chosen::new(device, size, c.sites(), max_active)?,
+            chosen: Chosen::new(device, size, c.sites(), inputs, max_active)?,
         })
     }
 

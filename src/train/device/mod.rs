@@ -9,12 +9,14 @@
 //! Which worker takes an item never changes a result: items write only what they own, and nobody
 //! adds up across items here.
 
+mod card;
 mod meta;
 mod pool;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub(crate) use card::Card;
 pub(crate) use meta::Held;
 pub(crate) use pool::{Floats, LINE, Pool, line};
 
@@ -28,17 +30,29 @@ pub(crate) struct Machine<'m> {
     pub(crate) executor: &'m dyn Executor,
     workers: usize,
     pool: &'m Arc<Pool>,
+    /// What has taken over the products with frozen weights, if something has.
+    card: Option<&'m dyn Card>,
 }
 
 impl<'m> Machine<'m> {
     /// The best kernels of this CPU on the workers of `executor`.
     pub(crate) fn new(executor: &'m dyn Executor, pool: &'m Arc<Pool>) -> Self {
-        Self { kernels: kernels(), executor, workers: executor.threads().max(1), pool }
+        Self { kernels: kernels(), executor, workers: executor.threads().max(1), pool, card: None }
     }
 
     /// The meta device, as if it had `workers`; `pool` is one of [`Pool::meta`].
     pub(crate) fn meta(workers: usize, pool: &'m Arc<Pool>) -> Self {
-        Self { kernels: kernels(), executor: &Serial, workers: workers.max(1), pool }
+        Self { kernels: kernels(), executor: &Serial, workers: workers.max(1), pool, card: None }
+    }
+
+    /// This one, with products on a card if there is one.
+    pub(crate) fn with_card(self, card: Option<&'m dyn Card>) -> Self {
+        Self { card, ..self }
+    }
+
+    /// The card, if the layer at a site is there.
+    pub(crate) fn card(&self, site: u32) -> Option<&'m dyn Card> {
+        self.card.filter(|card| card.has(site))
     }
 
     pub(crate) fn is_meta(&self) -> bool {

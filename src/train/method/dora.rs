@@ -102,7 +102,9 @@ impl Parametrization for Decomposed {
         let (rows, rank, s) = (weight.rows(), low.rank, f64::from(low.scale(low.rank)));
         let (a, b) = (&values[low.a.clone()], &values[low.b.clone()]);
         let mut wa = vec![0.0; rank * rows];
-        if let Ok(mut y) = MatMut::new(&mut wa, rows) {
+        if let Some(card) = machine.card(linear.site) {
+            card.forward(&Linear { bias: &[], ..*linear }, a, None, &mut wa);
+        } else if let Ok(mut y) = MatMut::new(&mut wa, rows) {
             let input = Input::new(a, weight.cols());
             machine.kernels.product(weight, &input, &mut Columns::all(&mut y));
         }
@@ -127,16 +129,18 @@ impl Parametrization for Decomposed {
         let (bare, machine) = (Linear { bias: &[], ..*linear }, &step.machine);
         let own = step.dropped(linear.site, x);
         let dropped = own.as_deref().unwrap_or(x);
-        let u = self.factors.down(step, dropped);
         let mut v = machine.unset(y.len());
-        step.frozen(&bare, dropped, &mut v);
+        let mut saved;
         if own.is_some() {
+            saved = vec![self.factors.down(step, dropped)];
+            step.frozen(&bare, dropped, &mut v);
             step.frozen(&bare, x, y);
             machine.compute(|| machine.kernels.axpy(-1.0, &v, y));
+            self.factors.up(step, &saved[0], &mut v);
         } else {
+            saved = self.factors.forward(step, &bare, x, &mut v);
             machine.clear(y);
         }
-        self.factors.up(step, &u, &mut v);
         let gain = self.gain(step, linear.site);
         machine.compute(|| {
             for (y, v) in y.chunks_exact_mut(gain.len()).zip(v.chunks_exact(gain.len())) {
@@ -148,7 +152,8 @@ impl Parametrization for Decomposed {
                 }
             }
         });
-        vec![u, v]
+        saved.push(v);
+        saved
     }
 
     fn backward(&self, step: &Step<'_>, pass: Backward<'_>) {
@@ -164,19 +169,19 @@ impl Parametrization for Decomposed {
             }
         });
         let dv = scaled(machine, dy, &gain, 0.0);
+        if step.dropout.is_none() {
+            let pass = Backward { linear, saved, x, dy: &dv, dx, gradients };
+            return self.factors.backward_all(step, pass);
+        }
         let at = (linear.site, x);
         let du = self.factors.backward_factors(step, at, &saved[0], &dv, gradients);
         let Some(dx) = dx else { return };
-        if step.dropout.is_none() {
-            self.factors.backward_input(step, &du, 1.0, dx);
-            return machine.back_through(&linear.weight, &dv, dx);
-        }
         step.through_dropout(linear.site, dx, |dx, beta| {
             self.factors.backward_input(step, &du, beta, dx);
             let rest = scaled(machine, dy, &gain, -1.0);
-            machine.back_through(&linear.weight, &rest, dx);
+            machine.back_through(linear, &rest, dx);
         });
-        machine.back_through(&linear.weight, dy, dx);
+        machine.back_through(linear, dy, dx);
     }
 
     /// Nothing: embeddings are refused.

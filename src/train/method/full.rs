@@ -85,7 +85,7 @@ impl Parametrization for Whole {
         step.machine.outer(pass.dy, pass.x, linear.weight.rows(), weight);
         ops::sum_rows(&step.machine, pass.dy, &mut pass.gradients[self.bias.clone()]);
         if let Some(dx) = pass.dx {
-            step.machine.back_through(&linear.weight, pass.dy, dx);
+            step.machine.back_through(&linear, pass.dy, dx);
         }
     }
 

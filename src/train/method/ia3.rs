@@ -129,12 +129,12 @@ impl Parametrization for Scale {
         if self.side == Scaled::Output {
             self.learn(machine, dy, &saved[0], gradients);
             if let Some(dx) = dx {
-                machine.back_through(&linear.weight, &self.times(step, dy), dx);
+                machine.back_through(linear, &self.times(step, dy), dx);
             }
             return;
         }
         let mut z = machine.zeros(x.len());
-        machine.back_through(&linear.weight, dy, &mut z);
+        machine.back_through(linear, dy, &mut z);
         self.learn(machine, x, &z, gradients);
         if let Some(dx) = dx {
             ops::add(machine, dx, &self.times(step, &z));

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::{Backward, Layer, Parametrization, Parametrized, Part, Saved, Technique};
 use crate::adapter::{Adapter, Factor, Numbers, Orientation, TargetParts};
-use crate::nn::Linear;
+use crate::nn::{self, FactorGradients, Linear};
 use crate::quant::Format;
 use crate::random;
 use crate::train::TrainError;
@@ -154,6 +154,35 @@ impl Factors {
         du
     }
 
+    /// The numbers of a pass.
+    fn numbers<'s>(&self, step: &Step<'s>) -> nn::Factors<'s> {
+        let rank = self.rank_at(step.rank);
+        let (a, b) = (self.rows(&self.a, rank), self.rows(&self.b, rank));
+        nn::Factors { rank, scale: self.scale(rank), a: &step.values[a], b: &step.values[b] }
+    }
+
+    /// Everything that dy, `[n, out]`, makes of a layer whose input x is not dropped: adds to dA, dB
+    /// and dx, which is dy W and du A.
+    pub(super) fn backward_all(&self, step: &Step<'_>, pass: Backward<'_>) {
+        let Backward { linear, saved, x, dy, dx, gradients } = pass;
+        let u = &saved[0];
+        let Some(card) = step.machine.card(linear.site) else {
+            let du = self.backward_factors(step, (linear.site, x), u, dy, gradients);
+            if let Some(dx) = dx {
+                self.backward_input(step, &du, 1.0, dx);
+                step.machine.back_through(linear, dy, dx);
+            }
+            return;
+        };
+        let factors = self.numbers(step);
+        let (a, b) = (self.rows(&self.a, factors.rank), self.rows(&self.b, factors.rank));
+        // A comes first in the arena.
+        let (until_b, from_b) = gradients.split_at_mut(b.start);
+        let da = (!self.a_frozen).then_some(&mut until_b[a]);
+        let db = &mut from_b[..b.len()];
+        card.backward(linear.site, dy, Some(FactorGradients { factors, x, u, da, db }), dx);
+    }
+
     /// `dx ← du A + β·dx`.
     pub(super) fn backward_input(&self, step: &Step<'_>, du: &[f32], beta: f32, dx: &mut [f32]) {
         let rank = self.rank_at(step.rank);
@@ -197,6 +226,13 @@ impl Parametrization for Factors {
     }
 
     fn forward(&self, step: &Step<'_>, linear: &Linear<'_>, x: &[f32], y: &mut [f32]) -> Saved {
+        let card = step.machine.card(linear.site).filter(|_| step.dropout.is_none());
+        if let Some(card) = card {
+            let factors = self.numbers(step);
+            let mut u = step.machine.unset(x.len() / linear.weight.cols() * factors.rank);
+            card.forward(linear, x, Some((factors, &mut u)), y);
+            return vec![u];
+        }
         let saved = self.save(step, linear, x);
         step.frozen(linear, x, y);
         self.up(step, &saved[0], y);
@@ -209,13 +245,16 @@ impl Parametrization for Factors {
     }
 
     fn backward(&self, step: &Step<'_>, pass: Backward<'_>) {
+        if step.dropout.is_none() {
+            return self.backward_all(step, pass);
+        }
         let Backward { linear, saved, x, dy, dx, gradients } = pass;
         let du = self.backward_factors(step, (linear.site, x), &saved[0], dy, gradients);
         if let Some(dx) = dx {
             step.through_dropout(linear.site, dx, |dx, beta| {
                 self.backward_input(step, &du, beta, dx);
             });
-            step.machine.back_through(&linear.weight, dy, dx);
+            step.machine.back_through(linear, dy, dx);
         }
     }
 

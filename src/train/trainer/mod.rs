@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::TrainError;
 use super::body::Network;
 use super::data::ModelInput;
-use super::device::Pool;
+use super::device::{Card, Pool};
 use super::facts::Facts;
 use super::method::{Part, Technique};
 use super::optimizer::{Group, Optimizer, State};
@@ -101,9 +101,9 @@ pub struct Parameter {
 /// # }
 /// ```
 pub struct Trainer<'a> {
-    network: Box<dyn Network + Send + Sync + 'a>,
-    options: Options,
-    technique: Box<dyn Technique>,
+    pub(super) network: Box<dyn Network + Send + Sync + 'a>,
+    pub(super) options: Options,
+    pub(super) technique: Box<dyn Technique>,
     plan: Plan,
     labels: Vec<String>,
     values: Vec<f32>,
@@ -111,6 +111,8 @@ pub struct Trainer<'a> {
     optimizer: Optimizer,
     /// The buffers of steps.
     pool: Arc<Pool>,
+    /// What computes products with frozen weights, if not the CPU.
+    pub(super) card: Option<Box<dyn Card>>,
     /// Optimizer steps taken.
     steps: u64,
     /// What a run says of itself in the archive.
@@ -168,6 +170,7 @@ impl<'a> Trainer<'a> {
             gradients,
             optimizer,
             pool: Arc::default(),
+            card: None,
             steps: 0,
             facts: Facts::new(),
         })

@@ -9,7 +9,7 @@ use crate::runtime::Executor;
 use crate::train::TrainError;
 use crate::train::body::Back;
 use crate::train::data::{Batch, IGNORE, Targets};
-use crate::train::device::Machine;
+use crate::train::device::{Card, Machine, Pool};
 use crate::train::method::{Parametrization, Update};
 use crate::train::optimizer::clip;
 use crate::train::step::{Dropout, Step};
@@ -61,7 +61,7 @@ impl Trainer<'_> {
         batches.iter().try_for_each(|batch| self.check(batch))?;
         let scored: usize = batches.iter().map(scored).sum();
         let rank = self.technique.rank(&self.options, self.steps);
-        let machine = Machine::new(executor, &self.pool);
+        let machine = machine(executor, &self.pool, &self.card)?;
         let prepared = self.prepare(&machine);
         self.gradients.fill(0.0);
         let weight = 1.0 / scored.max(1) as f32;
@@ -84,6 +84,7 @@ impl Trainer<'_> {
             facts.loss += outcome.loss / scored.max(1) as f64;
             facts.right += outcome.right;
         }
+        check(&self.card)?;
         let gradients = &mut self.gradients;
         facts.loss += self.technique.regularize(&self.options, rank, &self.values, gradients);
         Ok(facts)
@@ -127,7 +128,7 @@ impl Trainer<'_> {
         rank: Option<usize>,
     ) -> Result<StepFacts, TrainError> {
         self.check(batch)?;
-        let machine = Machine::new(executor, &self.pool);
+        let machine = machine(executor, &self.pool, &self.card)?;
         let step = Step {
             machine,
             plan: &self.plan,
@@ -138,6 +139,7 @@ impl Trainer<'_> {
             precision: self.options.precision,
         };
         let outcome = self.network.run(&step, batch, None);
+        check(&self.card)?;
         let loss = outcome.loss / outcome.scored.max(1) as f64;
         Ok(StepFacts { loss, scored: outcome.scored, right: outcome.right, norm: 0.0, rank })
     }
@@ -151,6 +153,21 @@ impl Trainer<'_> {
         };
         self.plan.layers.iter().enumerate().map(of).collect()
     }
+}
+
+/// What passes run on.
+fn machine<'m>(
+    executor: &'m dyn Executor,
+    pool: &'m Arc<Pool>,
+    card: &'m Option<Box<dyn Card>>,
+) -> Result<Machine<'m>, TrainError> {
+    check(card)?;
+    Ok(Machine::new(executor, pool).with_card(card.as_deref()))
+}
+
+/// Refuses to go on with a card that has failed.
+fn check(card: &Option<Box<dyn Card>>) -> Result<(), TrainError> {
+    card.as_ref().map_or(Ok(()), |card| card.check())
 }
 
 /// Everything in a batch that has a target.

@@ -1,6 +1,8 @@
 //! Numbers for tests of kernels, and the way to and from the device.
 #![allow(dead_code, reason = "not every test uses all")]
 
+pub mod matrices;
+
 use std::path::Path;
 
 use softptx::{Launch, Memory, Module, launch};

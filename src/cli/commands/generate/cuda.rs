@@ -17,23 +17,29 @@ use crate::generate::{Arguments, Job, context, continue_prompt, swap};
 use crate::model::Kv;
 use crate::reply::Continues;
 
-/// A session on a device and what that device is called.
+/// A session on a device, the token that it is to read next, and what that device is called. With
+/// the next one asked for, the card can choose among its logits.
 struct Reader<'w, 'm> {
     session: CudaSession<'w, 'm>,
+    next: Option<u32>,
     device: Arc<Device>,
 }
 
 impl Continue for Reader<'_, '_> {
     fn sample(&mut self, sampler: &mut Sampler) -> lowrank::Result<u32> {
-        self.session.sample(0, sampler)
+        let Some(token) = self.next.take() else { return self.session.sample(0, sampler) };
+        let mut chosen = [0];
+        self.session.step_sampled(&[(0, token)], core::slice::from_mut(sampler), &mut chosen)?;
+        Ok(chosen[0])
     }
 
     fn step(&mut self, token: u32) -> lowrank::Result<()> {
-        self.session.step(&[(0, token)])
+        self.next = Some(token);
+        Ok(())
     }
 
     fn is_full(&self) -> bool {
-        self.session.room(0) == Ok(0)
+        self.session.room(0).is_ok_and(|room| room == usize::from(self.next.is_some()))
     }
 }
 
@@ -47,6 +53,7 @@ impl<'m> Continues<'m> for Reader<'_, 'm> {
     }
 
     fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()> {
+        self.next = None;
         self.session.reset(0)?;
         self.session.select(0, set, choices)
     }
@@ -83,7 +90,7 @@ pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure
     let model = Model::upload(&device, llama)?;
     let mut memory = Memory::try_new(CudaSession::need(llama.config(), &limits))?;
     let session = CudaSession::new(&model, &limits, memory.as_mut())?;
-    let mut reader = Reader { session, device };
+    let mut reader = Reader { session, next: None, device };
     let result = if swaps.is_empty() {
         reader.start_over(&set, &attached.choices)?;
         let names: Vec<_> = adapters.iter().map(|adapter| adapter.name.as_str()).collect();
