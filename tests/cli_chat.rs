@@ -102,9 +102,12 @@ fn commands_change_the_system_message_save_and_are_named_when_unknown() {
     let base = folder.base(512, TEMPLATE, None);
     let (file, other) = (folder.file("said.json"), folder.file("notes.txt"));
     std::fs::write(&other, "mine").unwrap();
+    let several = folder.file("several.jsonl");
+    let conversations = "{\"messages\":[]}\n{\"messages\":[]}\n";
+    std::fs::write(&several, conversations).unwrap();
     let text = format!(
         "ab\n/system be brief\n/system\ncd\n/save {file}\n/system off\n/system\n/save {file}\n\
-         /save {other}\n/save {base}\n/save\n/save {}\n/nonsense now\n/adapters x\n/reset it\n\
+         /save {other}\n/save {several}\n/save {base}\n/save\n/save {}\n/nonsense now\n/adapters x\n/reset it\n\
          \x20/slash\n/save {file}\n",
         folder.file("no/where.json")
     );
@@ -116,8 +119,9 @@ fn commands_change_the_system_message_save_and_are_named_when_unknown() {
         "there is no system message",
         "said.json: 5 messages\n",
         "said.json: 4 messages\n",
-        "notes.txt: it exists and is no saved conversation",
-        "base.lrk: it exists and is no saved conversation",
+        "notes.txt: it exists and is not one saved conversation",
+        "several.jsonl: it exists and is not one saved conversation",
+        "base.lrk: it exists and is not one saved conversation",
         "/save FILE: a file is missing",
         "no: make it first",
         "unknown command /nonsense. ",
@@ -152,6 +156,7 @@ fn commands_change_the_system_message_save_and_are_named_when_unknown() {
     let lines = folder.file("said.jsonl");
     std::fs::copy(&file, &lines).unwrap();
     stdout(&[&evaluate[..], &[&lines, "--max-length", "64"]].concat());
+    assert_eq!(std::fs::read_to_string(&several).unwrap(), conversations);
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn what_changes_nothing_is_accepted() {
         ("eva_config", json!({"rho": 2.0})),
         ("loftq_config", json!({"loftq_bits": 4})),
         ("target_modules", json!("all-linear")),
-        ("layers_to_transform", json!([0])),
+        ("layers_to_transform", json!([0, 1])),
         ("layers_pattern", json!("layers")),
         ("exclude_modules", json!(["lm_head"])),
         ("auto_mapping", json!({"base_model_class": "LlamaForCausalLM"})),
@@ -187,6 +187,23 @@ fn what_changes_nothing_is_accepted() {
     ] {
         let mut folder = Folder::golden("tiny-llama/adapters/lora");
         assert_eq!(folder.set(key, value).import(&model).unwrap().targets, plain, "{key}");
+    }
+}
+
+/// PEFT ignores tensors of modules that the configuration leaves out; to apply them would give other
+/// logits.
+#[test]
+fn a_file_with_more_modules_than_its_configuration_names_is_refused() {
+    let archive = tiny();
+    let model = Llama::open(&archive).unwrap();
+    for (key, value, module) in [
+        ("target_modules", json!(["q_proj"]), "model.layers.0.mlp.down_proj"),
+        ("layers_to_transform", json!([0]), "model.layers.1.mlp.down_proj"),
+        ("exclude_modules", json!(["up_proj"]), "model.layers.0.mlp.up_proj"),
+    ] {
+        let mut folder = Folder::golden("tiny-llama/adapters/lora");
+        let result = folder.set(key, value).import(&model);
+        refused(key, result, &["adapter_model.safetensors", module, key]);
     }
 }
 

@@ -95,6 +95,12 @@ pub fn import_peft(
         }
     }
     let has = |site: u32| builder.targets.contains_key(&Place(site));
+    if let Some(path) = peft_targets::unnamed(&json, base, &sites, has) {
+        let reason = "target_modules, exclude_modules or layers_to_transform of adapter_config.json \
+                      leave this module out, and the file has it: PEFT would ignore it; correct the one or \
+                      the other";
+        return Err(FileError::format(&file, path, reason));
+    }
     let notes = peft_targets::missing(&json, base, &sites, builder.classifier.is_some(), has);
     builder.notes.extend(notes);
     Ok(builder)

@@ -18,6 +18,49 @@ use crate::model::bert::{Architecture, Site};
 /// Module paths that a sentence lists.
 const LISTED: usize = 4;
 
+/// Which modules adapter_config.json names.
+struct Stated<'j> {
+    json: &'j Json,
+    targets: &'j Value,
+    prefix: &'static str,
+}
+
+impl<'j> Stated<'j> {
+    fn of(json: &'j Json, base: &dyn Base) -> Option<Self> {
+        let prefix = Architecture::of(base.root()).map_or("", Architecture::prefix);
+        Some(Self { json, targets: json.get("target_modules")?, prefix })
+    }
+
+    fn names(&self, path: &str, is_embedding: bool) -> bool {
+        let is_target = match self.targets.as_str() {
+            Some("all-linear") => !is_embedding,
+            _ => {
+                named(self.targets, path) || named(self.targets, &format!("{}{path}", self.prefix))
+            }
+        };
+        let excluded = self.json.get("exclude_modules");
+        is_target
+            && !excluded.is_some_and(|value| named(value, path))
+            && is_transformed(self.json, path)
+    }
+}
+
+/// A module that is `there` although a list of names leaves it out: PEFT would not apply what the
+/// file has of it. (A regular expression may be about another program's paths.)
+pub(super) fn unnamed<'s>(
+    json: &Json,
+    base: &dyn Base,
+    sites: &'s HashMap<String, u32>,
+    there: impl Fn(u32) -> bool,
+) -> Option<&'s str> {
+    let stated = Stated::of(json, base).filter(|stated| stated.targets.is_array())?;
+    let is_embedding = |site: u32| base.site(site).is_some_and(|(_, _, embedding)| embedding);
+    let left_out = |(path, site): &(&'s String, &u32)| {
+        there(**site) && !stated.names(path, is_embedding(**site))
+    };
+    sites.iter().filter(left_out).map(|(path, _)| path.as_str()).min()
+}
+
 /// A sentence about modules that are named and not `there`, one about names that no module has.
 /// With a `classifier` the base's own output head is no module.
 pub(super) fn missing(
@@ -27,28 +70,17 @@ pub(super) fn missing(
     classifier: bool,
     there: impl Fn(u32) -> bool,
 ) -> Vec<String> {
-    let Some(stated) = json.get("target_modules") else { return Vec::new() };
+    let Some(stated) = Stated::of(json, base) else { return Vec::new() };
     let encoder = Architecture::of(base.root());
-    let prefix = encoder.map_or("", Architecture::prefix);
     let is_embedding = |site: u32| base.site(site).is_some_and(|(_, _, embedding)| embedding);
     let is_unread = |path: &str| {
-        path == "lm_head" && (classifier || stated == "all-linear")
+        path == "lm_head" && (classifier || stated.targets == "all-linear")
             || classifier && encoder.is_some_and(|encoder| is_saved(encoder, path))
     };
-    let is_target = |path: &str, site: u32| match stated.as_str() {
-        Some("all-linear") => !is_embedding(site),
-        _ => named(stated, path) || named(stated, &format!("{prefix}{path}")),
-    };
-    let is_excluded =
-        |path: &str| json.get("exclude_modules").is_some_and(|value| named(value, path));
     let mut modules: Vec<(&u32, &str)> = sites
         .iter()
         .filter(|(path, site)| {
-            is_target(path, **site)
-                && !is_unread(path)
-                && !is_excluded(path)
-                && is_transformed(json, path)
-                && !there(**site)
+            stated.names(path, is_embedding(**site)) && !is_unread(path) && !there(**site)
         })
         .map(|(path, site)| (site, path.as_str()))
         .collect();

@@ -48,7 +48,9 @@ fn a_device_is_written_to_and_its_errors_are_told() {
 #[test]
 fn a_pipe_gets_what_a_file_would_hold() {
     let folder = Folder::new();
-    for words in [folder.train("lora"), folder.logits(), folder.embed()] {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/gguf/tiny-llama.gguf");
+    let import = ["import", source].map(String::from).to_vec();
+    for words in [folder.train("lora"), folder.logits(), folder.embed(), import] {
         let (file, pipe) = (folder.file("out"), folder.path("pipe"));
         works(&[&as_str(&words)[..], &["--force", "-o", &file]].concat());
         let expected = std::fs::read(&file).unwrap();

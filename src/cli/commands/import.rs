@@ -125,7 +125,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let bytes = header.payload + lowrank::archive::HEADER_LEN as u64;
     let (path, fingerprint) = (arguments.output.display(), header.fingerprint);
     written(output, format_args!("{path}: {bytes} bytes, fingerprint {fingerprint}"))?;
-    if header.root == RootKind::LLAMA && !output.is_stdout() {
+    // What went into a pipe or a device cannot be read again.
+    if header.root == RootKind::LLAMA && arguments.output.is_file() {
         check_template(&File::open(&arguments.output)?)?;
     }
     Ok(())

@@ -226,7 +226,7 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
         }
         if !is_free(path) {
             return Err(format!(
-                "{}: it exists and is no saved conversation; choose another name",
+                "{}: it exists and is not one saved conversation; choose another name",
                 path.display()
             )
             .into());
@@ -247,18 +247,20 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
     }
 }
 
-/// Is nothing at `path`, or a conversation that was saved before?
+/// Is nothing at `path`, or one conversation that was saved before? A file of several is somebody's
+/// data.
 fn is_free(path: &Path) -> bool {
-    use std::io::Read;
+    use std::io::{BufRead, BufReader};
     const BEGIN: &[u8] = b"{\"messages\":[";
     match std::fs::metadata(path) {
         // What is a link to nowhere is left to the writer.
         Err(_) => true,
         Ok(facts) if !facts.is_file() => false,
-        Ok(_) => {
-            let mut begin = [0; BEGIN.len()];
-            let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut begin));
-            read.is_ok() && begin == BEGIN
+        Ok(facts) => {
+            let mut line = Vec::new();
+            let read = std::fs::File::open(path)
+                .and_then(|file| BufReader::new(file).read_until(b'\n', &mut line));
+            read.is_ok_and(|read| read as u64 == facts.len()) && line.starts_with(BEGIN)
         }
     }
 }
