@@ -1,4 +1,4 @@
-//! The HTTP server: every reply is the one that the library gives alone, whatever runs beside it;
+//! The HTTP server: with exact products every reply is the one that the library gives alone;
 //! adapters come, go and change; what is asked for and not done is refused in OpenAI's form.
 
 use std::io::{Read, Write};
@@ -13,6 +13,7 @@ use lowrank::archive::ArchiveFile;
 use lowrank::engine::{
     Engine, EngineOptions, Expected, Registry, RegistryOptions, Request, Scheduler,
 };
+use lowrank::kernel::Precision;
 use lowrank::runtime::{Limits, Serial};
 use lowrank::serve::{ServerOptions, serve};
 use serde_json::{Value, json};
@@ -44,6 +45,7 @@ fn start(change: impl FnOnce(&mut ServerOptions, &mut usize)) -> Server {
         batch: 3,
         prefill_chunk: 8,
         max_total_rank: 128,
+        precision: Precision::Exact,
         ..Limits::for_model(model, CONTEXT, executor)
     });
     let scheduler = scheduler.unwrap();
@@ -115,9 +117,14 @@ fn unchunked(mut body: &str) -> String {
     whole
 }
 
+fn engine_options() -> EngineOptions {
+    let precision = Some(Precision::Exact);
+    EngineOptions { context: Some(CONTEXT), threads: 1, precision, ..EngineOptions::default() }
+}
+
 /// What the library answers alone.
 fn alone(adapter: Option<&str>, prompt: &str, tokens: usize) -> String {
-    let options = EngineOptions { context: Some(CONTEXT), threads: 1, ..EngineOptions::default() };
+    let options = engine_options();
     let mut engine = Engine::open(asset("tiny.lrk"), options).unwrap();
     let mut request = Request { tokens, ..Request::text(prompt) };
     if let Some(name) = adapter {
@@ -314,7 +321,7 @@ fn weighted_adapters_of_one_request_add_up() {
     });
     let (status, reply) = server.post("/v1/completions", &body);
     assert_eq!(status, 200, "{reply}");
-    let options = EngineOptions { context: Some(CONTEXT), threads: 1, ..EngineOptions::default() };
+    let options = engine_options();
     let mut engine = Engine::open(asset("tiny.lrk"), options).unwrap();
     for name in ["pirate", "notes"] {
         let file = ArchiveFile::open(asset(&format!("tiny-{name}.lrk"))).unwrap();
