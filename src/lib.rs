@@ -33,6 +33,7 @@
 //! | `import` (default) | bases and adapters of other programs, and back; with `text` | |
 //! | `train` (default) | training, evaluation, estimates of memory; with `text` | |
 //! | `cli` | the `lowrank` program | |
+//! | `serve` | an HTTP server with an adapter per request; with `cli`, `lowrank serve` | |
 //! | `cuda` | Llama-family models and BERT-family encoders on NVIDIA GPUs; training's products | at run time the CUDA driver |
 //! | `capi` | the C interface, `include/lowrank.h`, of what the other features have | |
 //! | `panic-handler` | a panic handler for static C libraries without `std` | no other panic handler |
@@ -88,6 +89,8 @@ pub mod quant;
 #[cfg(feature = "std")]
 pub mod random;
 pub mod runtime;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod tensor;
 #[cfg(feature = "text")]
 pub mod text;

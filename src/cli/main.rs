@@ -10,6 +10,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+#[cfg(feature = "serve")]
+use commands::serve;
 use commands::{
     adapter, bench, chat, classify, compare, completions, embed, evaluate, export, generate,
     import, init, inspect, logits, memory, tokenize, train,
@@ -74,6 +76,9 @@ enum Command {
     /// Tokens per second, bytes per token, and bytes per second beside what this machine's memory
     /// gives
     Bench(bench::Arguments),
+    /// Answer over HTTP in OpenAI's dialect, each request under the adapter that it names
+    #[cfg(feature = "serve")]
+    Serve(serve::Arguments),
     /// Print the script that completes commands and options in a shell
     Completions(completions::Arguments),
 }
@@ -116,6 +121,8 @@ fn run(command: &Command) -> Result<(), Failure> {
         Command::Compare(arguments) => compare::run(arguments),
         Command::Memory(arguments) => memory::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        #[cfg(feature = "serve")]
+        Command::Serve(arguments) => serve::run(arguments),
         Command::Completions(arguments) => completions::run(arguments),
     }
 }

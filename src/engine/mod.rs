@@ -1,12 +1,16 @@
 //! Text in, text out: a base with its tokenizer, adapters by name, and one sequence that remembers
 //! what it has read.
 //!
-//! For programs that answer one request at a time. Many at once share a
-//! [`Session`](crate::runtime::Session) of several sequences, which an [`OwnedSession`] makes easy
-//! to keep; `examples/requests.rs` is such a program.
+//! An [`Engine`] answers one request at a time. A [`Scheduler`] answers many at once, each under
+//! adapters of its own, in shared passes. Who wants neither keeps a
+//! [`Session`](crate::runtime::Session) of several sequences, with what it borrows in an
+//! [`OwnedSession`]; `examples/requests.rs` is such a program.
 
 mod owned;
+mod registry;
 mod reply;
+mod scheduler;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +29,9 @@ use crate::runtime::{KvFormat, Limits, Sampler, SamplerOptions};
 use crate::text::{Message, Tokenizer};
 
 pub use owned::OwnedSession;
+pub use registry::{Expected, Held, Known, Reader, Registry, RegistryError, RegistryOptions};
 pub use reply::{Bounds, Continue, End, Reply, ReplyError, Sequence, write_reply};
+pub use scheduler::{Busy, Event, Job, Listener, Load, Scheduler};
 
 /// How an [`Engine`] runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -310,9 +316,9 @@ fn session(
 }
 
 /// Adapters by their number.
-struct ByNumber {
-    base: Fingerprint,
-    adapters: Vec<Arc<SharedAdapter>>,
+pub(crate) struct ByNumber {
+    pub(crate) base: Fingerprint,
+    pub(crate) adapters: Vec<Arc<SharedAdapter>>,
 }
 
 impl<'a> Resolve<'a> for ByNumber {

@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::runtime::{Sampler, Session};
 use crate::text::{TextError, Tokenizer};
 
+use super::writer::Writer;
+
 /// A sequence that a reply is written to: it has read a prompt and gives a next token.
 pub trait Continue {
     /// Chooses the next token.
@@ -177,117 +179,29 @@ pub fn write_reply(
     bounds: Bounds<'_>,
     piece: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> std::result::Result<Reply, ReplyError> {
-    let (mut stream, mut filter) = (tokenizer.stream(), Filter::new(bounds.stops));
-    let (mut tokens, mut text) = (Vec::new(), String::new());
+    let mut writer = Writer::new(tokenizer, bounds.tokens, bounds.stops.to_vec());
+    let mut text = String::new();
     let mut tell = |new: &str| {
         text.push_str(new);
         piece(new).is_break()
     };
-    let mut end = None;
+    let mut end = writer.before();
     while end.is_none() {
-        if tokens.len() >= bounds.tokens {
-            end = Some(End::Length);
-        } else if !tokens.is_empty() && sequence.is_full() {
+        if let Some(last) = writer.last() {
+            sequence.step(last)?;
+        }
+        let written = writer.push(sequence.sample(sampler)?)?;
+        let interrupted = written.token.is_some() && tell(&written.text);
+        end = written.end.or(interrupted.then_some(End::Interrupted));
+        if end.is_none() && sequence.is_full() {
             end = Some(End::Context);
-        } else {
-            if let Some(&last) = tokens.last() {
-                sequence.step(last)?;
-            }
-            let token = sequence.sample(sampler)?;
-            if tokenizer.is_stop(token) {
-                end = Some(End::Turn);
-            } else {
-                tokens.push(token);
-                let (new, stop) = filter.push(&stream.push(token)?);
-                let interrupted = tell(&new).then_some(End::Interrupted);
-                end = stop.map(End::Stop).or(interrupted);
-            }
         }
     }
-    if !matches!(end, Some(End::Stop(_))) {
-        let (new, stop) = filter.push(&stream.finish());
-        end = stop.map(End::Stop).or(end);
-        let held = if stop.is_none() { filter.held.as_str() } else { "" };
-        tell(&(new + held));
+    let mut end = end.unwrap_or(End::Length);
+    if !matches!(end, End::Stop(_)) {
+        let (rest, stop) = writer.finish();
+        end = stop.map_or(end, End::Stop);
+        tell(&rest);
     }
-    Ok(Reply { tokens, text, end: end.unwrap_or(End::Length) })
-}
-
-/// Finds stop texts across the borders of tokens: what may be the beginning of one is held back.
-#[derive(Debug)]
-struct Filter<'s> {
-    stops: &'s [String],
-    held: String,
-}
-
-impl<'s> Filter<'s> {
-    fn new(stops: &'s [String]) -> Self {
-        Self { stops, held: String::new() }
-    }
-
-    /// Adds text; returns what belongs to no stop text, and the number of the stop text that is
-    /// complete, of several the one that begins first. An empty stop text is never complete.
-    fn push(&mut self, text: &str) -> (String, Option<usize>) {
-        self.held.push_str(text);
-        let stops = || self.stops.iter().filter(|stop| !stop.is_empty());
-        let found = self.stops.iter().enumerate().filter(|(_, stop)| !stop.is_empty());
-        let found = found.filter_map(|(i, stop)| Some((self.held.find(stop.as_str())?, i)));
-        if let Some((at, stop)) = found.min() {
-            self.held.truncate(at);
-            return (std::mem::take(&mut self.held), Some(stop));
-        }
-        // The end of the text is a whole character, so a beginning that it matches is one too.
-        let begun = stops().filter_map(|stop| {
-            let most = self.held.len().min(stop.len() - 1);
-            (1..=most).rev().find(|&n| self.held.as_bytes().ends_with(&stop.as_bytes()[..n]))
-        });
-        let done = self.held.len() - begun.max().unwrap_or(0);
-        let held = self.held.split_off(done);
-        (std::mem::replace(&mut self.held, held), None)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What is told of `parts` in the end, and which stop text ended it.
-    fn filtered(stops: &[&str], parts: &[&str]) -> (String, Option<usize>) {
-        let stops: Vec<String> = stops.iter().map(|&stop| stop.into()).collect();
-        let (mut filter, mut told) = (Filter::new(&stops), String::new());
-        for part in parts {
-            let (new, stop) = filter.push(part);
-            told += &new;
-            if stop.is_some() {
-                return (told, stop);
-            }
-        }
-        (told + &filter.held, None)
-    }
-
-    #[test]
-    fn stop_texts_are_found_wherever_the_text_is_cut() {
-        let text = "naïve: end. And Ende";
-        for (stops, expected) in [
-            (&["."][..], ("naïve: end", Some(0))),
-            (&["end. A"], ("naïve: ", Some(0))),
-            (&["Ende", "ï"], ("na", Some(1))),
-            (&["ve: x", "nd. An"], ("naïve: e", Some(1))),
-            (&["Ende!"], (text, None)),
-            (&[], (text, None)),
-            (&["", "end"], ("naïve: ", Some(1))),
-        ] {
-            for width in 1..=text.chars().count() {
-                let characters: Vec<char> = text.chars().collect();
-                let parts: Vec<String> =
-                    characters.chunks(width).map(|part| part.iter().collect()).collect();
-                let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-                let (told, stop) = filtered(stops, &parts);
-                assert_eq!((told.as_str(), stop), expected, "{stops:?} in parts of {width}");
-            }
-        }
-        // A beginning that comes to nothing is told, also where another one begins inside it.
-        assert_eq!(filtered(&["aab"], &["a", "a", "a", "b", "c"]), ("a".into(), Some(0)));
-        assert_eq!(filtered(&["aab"], &["a", "a", "c"]), ("aac".into(), None));
-    }
+    Ok(Reply { tokens: writer.into_tokens(), text, end })
 }

@@ -146,8 +146,9 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
     /// Appends tokens to several sequences and computes the logits after the last one of each: any
     /// mix of prompts, parts of prompts and single steps. Rows of different sequences share a pass,
     /// as many as the limits' rows at a time (the larger of batch and prefill chunk). What a
-    /// sequence gets does not depend on its neighbours; sequences with the same adapters are
-    /// cheapest side by side.
+    /// sequence gets does not depend on who its neighbours are, only its last bits on whether a
+    /// pass has one row, which is added up in another order, or several. Sequences with the same
+    /// adapters are cheapest side by side.
     ///
     /// # Errors
     /// [`Error::NoSuchSequence`], [`Error::DuplicateSequence`], [`Error::Length`] for no entries,

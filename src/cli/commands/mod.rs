@@ -16,5 +16,7 @@ pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod logits;
 pub(crate) mod memory;
+#[cfg(feature = "serve")]
+pub(crate) mod serve;
 pub(crate) mod tokenize;
 pub(crate) mod train;

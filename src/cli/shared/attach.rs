@@ -63,6 +63,14 @@ pub(crate) struct OpenAdapter {
 }
 
 impl AdapterArgument {
+    /// The name, its file's if none is given, the path and the weight.
+    #[cfg(feature = "serve")]
+    pub(crate) fn parts(&self) -> Result<(String, PathBuf, f32), Failure> {
+        let Parts { name, path, weight } = split(&self.0, &|path| path.exists())?;
+        let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok((name.unwrap_or_else(stem), path, weight))
+    }
+
     fn open(&self) -> Result<OpenAdapter, Failure> {
         let parts = split(&self.0, &|path| path.exists())?;
         let stem = || parts.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,0 +1,231 @@
+//! `lowrank serve`: the library's HTTP server over a base, adapters by name and a folder of them.
+
+use std::net::{IpAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use lowrank::adapter::SharedAdapter;
+use lowrank::archive::ArchiveFile;
+use lowrank::engine::{Expected, Registry, RegistryOptions, Scheduler};
+use lowrank::file::FileError;
+use lowrank::import::{AdapterOptions as PeftOptions, import_peft};
+use lowrank::model::llama::Llama;
+use lowrank::runtime::{Executor, KvFormat, Limits, Serial, Threads};
+use lowrank::serve::{ServerOptions, serve};
+
+use crate::Failure;
+use crate::attach::{AdapterArgument, argument};
+use crate::model::{Kv, ModelOptions};
+use crate::output::{line, note};
+
+const EXAMPLES: &str = r#"Examples:
+  lowrank serve --base base.lrk --adapter pirate=pirate.lrk --adapters adapters/
+  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \
+    -d '{"model": "pirate", "messages": [{"role": "user", "content": "What is tea?"}]}'
+
+Clients for OpenAI's interface work with the address http://127.0.0.1:8080/v1. SIGTERM and Ctrl-C let
+what was asked be answered first; a second Ctrl-C ends at once."#;
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// An adapter that clients name as model (its file's name if none is given); may be repeated
+    #[arg(long = "adapter", value_name = "[NAME=]FILE", value_parser = argument())]
+    adapters: Vec<AdapterArgument>,
+    /// A folder of adapters, archives and PEFT directories, each read when a client first names it;
+    /// clients load from it
+    #[arg(long = "adapters", value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// The base's name for clients [default: its archive's]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS", help_heading = "Server")]
+    host: IpAddr,
+    /// The port; 0 takes a free one
+    #[arg(long, default_value_t = 8080, value_name = "PORT", help_heading = "Server")]
+    port: u16,
+    /// A file with a key on each line: requests must bring one
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    api_key_file: Option<PathBuf>,
+    /// The same for loading and unloading adapters
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    admin_key_file: Option<PathBuf>,
+    /// Requests that are answered side by side
+    #[arg(long, default_value_t = 8, value_name = "N", help_heading = "Limits")]
+    batch: usize,
+    /// Requests that may wait; one more is told to come again
+    #[arg(long, default_value_t = 256, value_name = "N", help_heading = "Limits")]
+    waiting: usize,
+    /// Tokens of prompt and reply [default: 2048, at most what the model takes]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    context: Option<usize>,
+    /// How keys and values are kept [default: f16]
+    #[arg(long, value_enum, help_heading = "Limits")]
+    kv: Option<Kv>,
+    /// Adapters from files in memory at a time
+    #[arg(long, default_value_t = 256, value_name = "N", help_heading = "Limits")]
+    resident: usize,
+    /// The largest rank of an adapter
+    #[arg(long, default_value_t = 64, value_name = "N", help_heading = "Limits")]
+    max_rank: usize,
+}
+
+/// Adapters that one request may combine.
+const ACTIVE: usize = 4;
+/// Tokens of prompts that one pass reads: enough to be fast, and few, since replies wait for them.
+const CHUNK: usize = 64;
+/// Tokens of prompt and reply where none are asked for.
+const CONTEXT: usize = 2048;
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let file = arguments.model.open()?;
+    let name = {
+        let model = file.base()?;
+        let name = arguments.name.as_deref().unwrap_or(model.name());
+        if name.is_empty() { "base".to_owned() } else { name.to_owned() }
+    };
+    let keys = read_keys(arguments.api_key_file.as_deref())?;
+    let admin_keys = read_keys(arguments.admin_key_file.as_deref())?;
+    let base = Arc::new(file.map);
+    let registry = registry(arguments, &base)?;
+    let count = fill(arguments, &registry, &name)?;
+    let executor: Arc<dyn Executor + Send> = match arguments.model.threads {
+        1 => Arc::new(Serial),
+        count => {
+            let threads = Threads::new(count);
+            Arc::new(threads.map_err(|error| format!("--threads {count}: {error}"))?)
+        }
+    };
+    let limits = |model: &Llama<'_>, executor: &dyn Executor| limits(arguments, model, executor);
+    let scheduler = Scheduler::start(Arc::clone(&base), executor, arguments.waiting, limits)
+        .map_err(|error| format!("{}: {error}", file.path.display()))?;
+    let address = (arguments.host, arguments.port);
+    let listener = TcpListener::bind(address)
+        .map_err(|error| format!("{}:{}: {error}", arguments.host, arguments.port))?;
+    if !arguments.host.is_loopback() && keys.is_empty() {
+        note("lowrank: everybody who reaches this machine may ask: --api-key-file asks for a key");
+    }
+    let place = listener.local_addr()?;
+    line(format_args!("http://{place}/v1: {name} and {count} adapters, Ctrl-C ends"))?;
+    let folder = arguments.folder.clone();
+    serve(listener, scheduler, registry, ServerOptions { name, folder, keys, admin_keys }, end())?;
+    Ok(())
+}
+
+fn limits(arguments: &Arguments, model: &Llama<'_>, executor: &dyn Executor) -> Limits {
+    let most = model.config().context;
+    let context = arguments.context.unwrap_or(CONTEXT.min(most));
+    let limits = arguments.model.limits(model, context, executor);
+    Limits {
+        batch: arguments.batch,
+        prefill_chunk: CHUNK.min(context),
+        max_active: ACTIVE,
+        max_total_rank: ACTIVE.saturating_mul(arguments.max_rank),
+        kv_format: arguments.kv.map_or(limits.kv_format, KvFormat::from),
+        ..limits
+    }
+}
+
+fn registry(arguments: &Arguments, base: &Arc<ArchiveFile>) -> Result<Registry, Failure> {
+    let options = RegistryOptions { resident: arguments.resident, max_rank: arguments.max_rank };
+    let of_peft = Arc::clone(base);
+    let reader = move |path: &Path| {
+        let core = |error| FileError::core(path, "", error);
+        if !path.is_dir() {
+            return SharedAdapter::open(ArchiveFile::open(path)?).map_err(core);
+        }
+        let model = Llama::open(&of_peft).map_err(core)?;
+        let builder = import_peft(path, &model, &PeftOptions::default())?;
+        SharedAdapter::open(builder.build(&model).map_err(core)?).map_err(core)
+    };
+    Ok(Registry::with_reader(Arc::clone(base), options, Box::new(reader))?)
+}
+
+/// Gives the adapters of the command line their names, and those of the folder; returns how many.
+fn fill(arguments: &Arguments, registry: &Registry, base: &str) -> Result<usize, Failure> {
+    for typed in &arguments.adapters {
+        let (name, path, weight) = typed.parts()?;
+        if weight != 1.0 {
+            let reason = "a request gives the weight, in its list of adapters";
+            return Err(format!("--adapter {name}: {reason}").into());
+        }
+        if name == base {
+            return Err(
+                format!("--adapter {name}: the base is called so; --name renames it").into()
+            );
+        }
+        registry.load(name, path, Expected::Absent)?;
+    }
+    if let Some(folder) = &arguments.folder {
+        let io = |error| FileError::io(folder, error);
+        let entries = std::fs::read_dir(folder).map_err(io)?;
+        let mut paths = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(io)?;
+        paths.sort();
+        for path in paths.iter().filter(|path| is_adapter(path)) {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            if name == base || registry.register(name.clone(), path).is_err() {
+                let path = path.display();
+                note(format_args!(
+                    "lowrank: {path}: the name \"{name}\" is taken, this one is not served"
+                ));
+            }
+        }
+    }
+    Ok(registry.known().len())
+}
+
+/// An archive or a directory of PEFT; whether it is one of this base is seen when it is asked for.
+fn is_adapter(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "lrk")
+        || path.join("adapter_config.json").is_file()
+}
+
+/// The keys in a file.
+fn read_keys(path: Option<&Path>) -> Result<Vec<String>, Failure> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let text = std::fs::read_to_string(path).map_err(|error| FileError::io(path, error))?;
+    let keys: Vec<String> =
+        text.lines().map(str::trim).filter(|key| !key.is_empty()).map(String::from).collect();
+    if keys.is_empty() {
+        return Err(FileError::format(path, "", "no key is in it: one on each line").into());
+    }
+    Ok(keys)
+}
+
+/// Comes true with SIGTERM or Ctrl-C; a second one ends the program.
+async fn end() {
+    signal().await;
+    tokio::spawn(async {
+        signal().await;
+        std::process::exit(130);
+    });
+}
+
+#[cfg(unix)]
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => drop(signals.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::interrupt()) => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,144 @@
+//! Models as OpenAI lists them, and adapters loaded and unloaded while the server runs, in vLLM's
+//! words, with mistral.rs' generations.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{self, Path as InPath};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::State;
+use super::fields::Fields;
+use super::refusal::Refusal;
+use crate::engine::{Expected, Known};
+
+/// Bytes of an adapter's name.
+const NAME: usize = 128;
+
+/// The base and all adapters.
+pub(super) async fn models(extract::State(state): extract::State<Arc<State>>) -> Json<Value> {
+    let adapters = state.registry.known();
+    let base = base_card(&state);
+    let cards = adapters.iter().map(|known| card(&state, known));
+    Json(
+        json!({ "object": "list", "data": std::iter::once(base).chain(cards).collect::<Vec<_>>() }),
+    )
+}
+
+/// One of them.
+pub(super) async fn model(
+    extract::State(state): extract::State<Arc<State>>,
+    InPath(id): InPath<String>,
+) -> Result<Json<Value>, Refusal> {
+    if id == state.name {
+        return Ok(Json(base_card(&state)));
+    }
+    let known = state.registry.known();
+    let found = known.iter().find(|known| known.name == id);
+    let unknown = || {
+        let message = format!("no model is called \"{id}\"");
+        Refusal::new(StatusCode::NOT_FOUND, "model_not_found", message)
+    };
+    found.map(|known| Json(card(&state, known))).ok_or_else(unknown)
+}
+
+fn base_card(state: &State) -> Value {
+    json!({
+        "id": state.name, "object": "model", "created": state.started, "owned_by": "lowrank",
+        "root": state.name, "parent": null, "max_model_len": state.scheduler.limits().context,
+    })
+}
+
+fn card(state: &State, known: &Known) -> Value {
+    json!({
+        "id": known.name, "object": "model", "created": state.started, "owned_by": "lowrank",
+        "root": known.name, "parent": state.name, "adapter_generation": known.generation,
+    })
+}
+
+/// Names with their generations.
+pub(super) async fn list(extract::State(state): extract::State<Arc<State>>) -> Json<Value> {
+    let one = |known: Known| {
+        json!({
+            "name": known.name, "generation": known.generation, "resident": known.is_resident,
+        })
+    };
+    let adapters: Vec<Value> = state.registry.known().into_iter().map(one).collect();
+    Json(json!({ "object": "list", "data": adapters }))
+}
+
+/// `{lora_name, lora_path, load_inplace?, expected_generation?}`: a name that is taken is replaced
+/// only in place.
+pub(super) async fn load(
+    extract::State(state): extract::State<Arc<State>>,
+    body: Bytes,
+) -> Result<String, Refusal> {
+    let mut fields = Fields::read(&body)?;
+    let name = fields.required("lora_name")?;
+    check_name(&state, &name)?;
+    let path = jailed(state.folder.as_deref(), &fields.required("lora_path")?)?;
+    let in_place = fields.flag("load_inplace")?;
+    let expected = match fields.count("expected_generation", 0..=u64::MAX)? {
+        Some(0) => Expected::Absent,
+        Some(generation) => Expected::Generation(generation),
+        None if in_place => Expected::Any,
+        None => Expected::Absent,
+    };
+    fields.finish()?;
+    let loaded = {
+        let (state, name) = (Arc::clone(&state), name.clone());
+        tokio::task::spawn_blocking(move || state.registry.load(name, path, expected)).await
+    };
+    match loaded {
+        Ok(Ok(_)) => Ok(format!("Success: LoRA adapter '{name}' added successfully.")),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => {
+            let message = "the adapter could not be read";
+            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "load_failed", message))
+        }
+    }
+}
+
+/// `{lora_name, expected_generation?}`.
+pub(super) async fn unload(
+    extract::State(state): extract::State<Arc<State>>,
+    body: Bytes,
+) -> Result<String, Refusal> {
+    let mut fields = Fields::read(&body)?;
+    let name = fields.required("lora_name")?;
+    let expected = fields.count("expected_generation", 0..=u64::MAX)?;
+    fields.take("lora_int_id");
+    fields.finish()?;
+    state.registry.unload(&name, expected.map_or(Expected::Any, Expected::Generation))?;
+    Ok(format!("Success: LoRA adapter '{name}' removed successfully."))
+}
+
+fn check_name(state: &State, name: &str) -> Result<(), Refusal> {
+    let is_good = !name.is_empty() && name.len() <= NAME && !name.chars().any(char::is_control);
+    if is_good && name != state.name {
+        return Ok(());
+    }
+    let reason = format!("lora_name: 1 to {NAME} bytes were expected, and not the base's own name");
+    Err(Refusal::field("lora_name", reason))
+}
+
+/// The place of an adapter: below the folder of adapters, links followed.
+fn jailed(folder: Option<&Path>, path: &str) -> Result<PathBuf, Refusal> {
+    let refused = |reason: &str| Refusal::field("lora_path", format!("lora_path: {reason}"));
+    let Some(folder) = folder else {
+        let reason = "this server has no folder of adapters: start it with --adapters DIR";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "no_adapter_folder", reason));
+    };
+    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    let path = Path::new(path);
+    if !path.components().all(is_plain) && !path.is_absolute() {
+        return Err(refused("a path inside the folder of adapters was expected"));
+    }
+    let outside = || refused("there is no such adapter in the folder of adapters");
+    let root = folder.canonicalize().map_err(|_| outside())?;
+    let found = root.join(path).canonicalize().map_err(|_| outside())?;
+    if found.starts_with(&root) && found != root { Ok(found) } else { Err(outside()) }
+}

@@ -1,0 +1,141 @@
+//! `/v1/chat/completions` and `/v1/completions`: prompts out of requests, replies into objects.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract;
+use axum::response::Response;
+use serde_json::Value;
+use tokio::task::block_in_place;
+
+use super::State;
+use super::ask::Ask;
+use super::fields::Fields;
+use super::refusal::Refusal;
+use super::reply::{Kind, answer};
+use crate::text::{Message, TemplateVariables, TextError};
+
+/// Messages of one conversation.
+const MESSAGES: usize = 4096;
+/// Prompts of one request.
+const PROMPTS: usize = 64;
+/// Tokens of a completion that names no number, as OpenAI has it.
+const COMPLETION: usize = 16;
+
+/// Answers a conversation.
+pub(super) async fn chat(
+    extract::State(state): extract::State<Arc<State>>,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    // An adapter may have to be read, and a long text takes its time.
+    let (ask, prompt) = block_in_place(|| conversation(&state, &body))?;
+    answer(&state, Kind::Chat, &ask, vec![prompt]).await
+}
+
+/// Continues texts.
+pub(super) async fn complete(
+    extract::State(state): extract::State<Arc<State>>,
+    body: Bytes,
+) -> Result<Response, Refusal> {
+    let (ask, prompts) = block_in_place(|| texts(&state, &body))?;
+    answer(&state, Kind::Completion, &ask, prompts).await
+}
+
+/// What a conversation asks for, and its prompt.
+fn conversation(state: &State, body: &[u8]) -> Result<(Ask, Vec<u32>), Refusal> {
+    let mut fields = Fields::read(body)?;
+    let mut ask = Ask::read(&mut fields, state)?;
+    // The newer name of the same number counts.
+    let newer = fields.count("max_completion_tokens", 1..=u64::from(u32::MAX))?;
+    ask.tokens = newer.map(|tokens| tokens as usize).or(ask.tokens);
+    let messages = messages(fields.take("messages"))?;
+    let variables = variables(fields.take("chat_template_kwargs"))?;
+    fields.finish()?;
+    let tokenizer = state.scheduler.tokenizer();
+    let refused = |error: TextError| Refusal::field("messages", error.to_string());
+    let text = tokenizer.render_chat_with(&messages, true, &variables).map_err(refused)?;
+    Ok((ask, tokenizer.encode_prompt(&text).map_err(refused)?))
+}
+
+/// What a request for completions asks for, and its prompts.
+fn texts(state: &State, body: &[u8]) -> Result<(Ask, Vec<Vec<u32>>), Refusal> {
+    let mut fields = Fields::read(body)?;
+    let mut ask = Ask::read(&mut fields, state)?;
+    ask.tokens = Some(ask.tokens.unwrap_or(COMPLETION));
+    let prompts = prompts(state, fields.take("prompt"))?;
+    fields.finish()?;
+    Ok((ask, prompts))
+}
+
+/// The messages of a conversation; a content is a text or a list of parts that are texts.
+pub(super) fn messages(value: Option<Value>) -> Result<Vec<Message>, Refusal> {
+    let wrong = |reason: String| Refusal::field("messages", format!("messages: {reason}"));
+    let items = match value {
+        Some(Value::Array(items)) if !items.is_empty() && items.len() <= MESSAGES => items,
+        _ => return Err(wrong(format!("a list of 1 to {MESSAGES} was expected"))),
+    };
+    let read = |(number, item): (usize, Value)| {
+        let wrong = |reason: &str| wrong(format!("number {number}: {reason}"));
+        let role = item["role"].as_str().ok_or_else(|| wrong("it has no role"))?;
+        let content = match &item["content"] {
+            Value::String(text) => text.clone(),
+            Value::Array(parts) => {
+                let text = |part: &Value| Some(part["text"].as_str()?.to_owned());
+                let texts: Option<Vec<String>> = parts.iter().map(text).collect();
+                texts.ok_or_else(|| wrong("a part of its content is no text"))?.concat()
+            }
+            _ => return Err(wrong("its content is no text")),
+        };
+        Ok(Message::new(role, content))
+    };
+    items.into_iter().enumerate().map(read).collect()
+}
+
+/// What the chat template is told beside the conversation.
+fn variables(value: Option<Value>) -> Result<TemplateVariables, Refusal> {
+    let key = "chat_template_kwargs";
+    let mut variables = TemplateVariables::new();
+    let Some(value) = value else { return Ok(variables) };
+    let Value::Object(fields) = value else {
+        return Err(Refusal::field(key, format!("{key}: an object was expected")));
+    };
+    for (name, value) in fields {
+        variables
+            .set(&name, &value.to_string())
+            .map_err(|error| Refusal::field(key, format!("{key}: {error}")))?;
+    }
+    Ok(variables)
+}
+
+/// One prompt or a list, each a text or token ids.
+fn prompts(state: &State, value: Option<Value>) -> Result<Vec<Vec<u32>>, Refusal> {
+    let wrong = |reason: String| Refusal::field("prompt", format!("prompt: {reason}"));
+    let tokenizer = state.scheduler.tokenizer();
+    let encode = |text: &str| tokenizer.encode_prompt(text).map_err(|e| wrong(e.to_string()));
+    let ids = |items: &[Value]| {
+        let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok());
+        items.iter().map(id).collect::<Option<Vec<u32>>>()
+    };
+    let expected =
+        || wrong(format!("a text, token ids, or a list of up to {PROMPTS} of them was expected"));
+    let prompts = match value {
+        Some(Value::String(text)) => vec![encode(&text)?],
+        Some(Value::Array(items)) if !items.is_empty() => match ids(&items) {
+            Some(ids) => vec![ids],
+            None if items.len() > PROMPTS => return Err(expected()),
+            None => items
+                .iter()
+                .map(|item| match item {
+                    Value::String(text) => encode(text),
+                    Value::Array(items) => ids(items).ok_or_else(expected),
+                    _ => Err(expected()),
+                })
+                .collect::<Result<_, _>>()?,
+        },
+        _ => return Err(expected()),
+    };
+    if prompts.iter().any(Vec::is_empty) {
+        return Err(wrong("it is empty: a reply needs at least one token".to_owned()));
+    }
+    Ok(prompts)
+}

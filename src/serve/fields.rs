@@ -1,0 +1,121 @@
+//! The fields of a request, taken one by one; what is left in the end was asked for and is not done.
+
+use std::ops::RangeInclusive;
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value};
+
+use super::refusal::Refusal;
+
+/// Fields that say nothing about the answer.
+const HARMLESS: [&str; 9] = [
+    "metadata",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "truncate_prompt_tokens",
+    "user",
+];
+
+/// A JSON object of a request.
+#[derive(Debug)]
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    pub(super) fn read(body: &[u8]) -> Result<Self, Refusal> {
+        let wrong = |message| Refusal::new(StatusCode::BAD_REQUEST, "invalid_json", message);
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(_) => Err(wrong("the body is no JSON object".to_owned())),
+            Err(error) => Err(wrong(format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    /// The value of a field; `null` is as good as none.
+    pub(super) fn take(&mut self, key: &str) -> Option<Value> {
+        self.0.remove(key).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, Refusal> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Refusal::field(key, format!("{key}: a string was expected"))),
+        }
+    }
+
+    pub(super) fn required(&mut self, key: &str) -> Result<String, Refusal> {
+        let missing =
+            || Refusal::field(key, format!("{key}: a string was expected, there is none"));
+        self.text(key)?.ok_or_else(missing)
+    }
+
+    pub(super) fn flag(&mut self, key: &str) -> Result<bool, Refusal> {
+        match self.take(key) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(_) => Err(Refusal::field(key, format!("{key}: true or false was expected"))),
+        }
+    }
+
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<f64>,
+    ) -> Result<Option<f32>, Refusal> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.as_f64().filter(|number| range.contains(number)) {
+            Some(number) => Ok(Some(number as f32)),
+            None => Err(Refusal::field(
+                key,
+                format!(
+                    "{key}: {value}, a number from {} to {} was expected",
+                    range.start(),
+                    range.end()
+                ),
+            )),
+        }
+    }
+
+    pub(super) fn count(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Refusal> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        match value.as_u64().filter(|number| range.contains(number)) {
+            Some(number) => Ok(Some(number)),
+            None => Err(Refusal::field(
+                key,
+                format!(
+                    "{key}: {value}, a whole number from {} to {} was expected",
+                    range.start(),
+                    range.end()
+                ),
+            )),
+        }
+    }
+
+    /// Refuses what is left, unless it is harmless or asks for nothing.
+    pub(super) fn finish(self) -> Result<(), Refusal> {
+        let asks = |key: &str, value: &Value| match value {
+            _ if HARMLESS.contains(&key) => false,
+            Value::Null | Value::Bool(false) => false,
+            Value::Number(number) => number.as_f64() != Some(0.0),
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(fields) => {
+                let is_text = fields.get("type").is_some_and(|kind| kind == "text");
+                !fields.is_empty() && !(key == "response_format" && is_text)
+            }
+            Value::String(text) => !matches!(text.as_str(), "" | "none" | "auto"),
+            Value::Bool(true) => true,
+        };
+        match self.0.iter().find(|(key, value)| asks(key, value)) {
+            None => Ok(()),
+            Some((key, _)) => Err(Refusal::unsupported(key)),
+        }
+    }
+}

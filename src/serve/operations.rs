@@ -1,0 +1,186 @@
+//! What surrounds the model: tokens, health, metrics, keys.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{self, Request};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::State;
+use super::chat::messages;
+use super::fields::Fields;
+use super::refusal::Refusal;
+use crate::text::TextError;
+
+/// `{prompt | messages, add_special_tokens?}` into token ids, as vLLM has it.
+pub(super) async fn tokenize(
+    extract::State(state): extract::State<Arc<State>>,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let mut fields = Fields::read(&body)?;
+    fields.take("model");
+    let tokenizer = state.scheduler.tokenizer();
+    let special = fields.take("add_special_tokens") != Some(Value::Bool(false));
+    let encode = |text: &str| match special {
+        true => tokenizer.encode_prompt(text),
+        false => tokenizer.encode(text, true),
+    };
+    let ids = match fields.text("prompt")? {
+        Some(text) => encode(&text).map_err(|error| of_text("prompt", &error))?,
+        None => {
+            let messages = messages(fields.take("messages"))?;
+            let refused = |error| of_text("messages", &error);
+            let text = tokenizer.render_chat(&messages, true).map_err(refused)?;
+            tokenizer.encode_prompt(&text).map_err(refused)?
+        }
+    };
+    fields.finish()?;
+    let context = state.scheduler.limits().context;
+    Ok(Json(json!({ "count": ids.len(), "max_model_len": context, "tokens": ids })))
+}
+
+fn of_text(param: &str, error: &TextError) -> Refusal {
+    Refusal::field(param, error.to_string())
+}
+
+/// `{tokens}` into text.
+pub(super) async fn detokenize(
+    extract::State(state): extract::State<Arc<State>>,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let mut fields = Fields::read(&body)?;
+    fields.take("model");
+    let wrong = || Refusal::field("tokens", "tokens: a list of token ids was expected");
+    let Some(Value::Array(items)) = fields.take("tokens") else { return Err(wrong()) };
+    fields.finish()?;
+    let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids: Vec<u32> = items.iter().map(id).collect::<Option<_>>().ok_or_else(wrong)?;
+    let text = state.scheduler.tokenizer().decode(&ids, true);
+    Ok(Json(json!({ "prompt": text.map_err(|error| of_text("tokens", &error))? })))
+}
+
+/// The process answers.
+pub(super) async fn health() -> StatusCode {
+    StatusCode::OK
+}
+
+/// Requests are taken.
+pub(super) async fn ready(extract::State(state): extract::State<Arc<State>>) -> StatusCode {
+    match state.is_ending.load(Ordering::Relaxed) {
+        false => StatusCode::OK,
+        true => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// Gauges by the names of the Kubernetes Model Server Protocol, as vLLM gives them.
+pub(super) async fn metrics(extract::State(state): extract::State<Arc<State>>) -> Response {
+    let load = state.scheduler.load();
+    let used = load.cached as f64 / load.room.max(1) as f64;
+    let resident = state.registry.known().iter().filter(|known| known.is_resident).count();
+    let mut text = String::new();
+    for (name, help, value) in [
+        ("vllm:num_requests_running", "Requests that are answered now.", load.running as f64),
+        ("vllm:num_requests_waiting", "Requests that wait.", load.waiting as f64),
+        ("vllm:kv_cache_usage_perc", "Share of the cache in use, 0 to 1.", used),
+        ("lowrank:adapters_resident", "Adapters in memory.", resident as f64),
+    ] {
+        let label = state.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        // Writing to a string does not fail.
+        let _ = write!(
+            text,
+            "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{model_name=\"{label}\"}} {value}\n"
+        );
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// The keys that requests must bring: digests, compared as a whole, so that the time says nothing
+/// about the key.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    inference: Vec<[u8; 32]>,
+    admin: Vec<[u8; 32]>,
+}
+
+impl Keys {
+    pub(super) fn new(inference: &[String], admin: &[String]) -> Self {
+        let digests = |keys: &[String]| keys.iter().map(|key| digest(key)).collect();
+        Self { inference: digests(inference), admin: digests(admin) }
+    }
+
+    /// May a request with this key have its wish? An admin's key opens everything; without keys for
+    /// admins, those for inference do.
+    fn allow(&self, request: &Request, is_admin: bool) -> bool {
+        let needed = match is_admin && !self.admin.is_empty() {
+            true => &self.admin,
+            false => &self.inference,
+        };
+        let value = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let given = value.and_then(|value| value.strip_prefix("Bearer ")).map(digest);
+        needed.is_empty()
+            || given.is_some_and(|given| needed.contains(&given) || self.admin.contains(&given))
+    }
+}
+
+fn digest(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
+}
+
+/// Lets through who brings a key for inference.
+pub(super) async fn inference_key(
+    extract::State(state): extract::State<Arc<State>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    guard(&state, request, next, false).await
+}
+
+/// Lets through who brings a key for changes.
+pub(super) async fn admin_key(
+    extract::State(state): extract::State<Arc<State>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    guard(&state, request, next, true).await
+}
+
+async fn guard(state: &State, request: Request, next: Next, is_admin: bool) -> Response {
+    if state.keys.allow(&request, is_admin) {
+        return next.run(request).await;
+    }
+    let message = "a valid key is needed: Authorization: Bearer KEY";
+    Refusal::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message).into_response()
+}
+
+/// Repeats a request's id, and puts what the framework itself refuses (a body too large, a path that
+/// is not there) into the form that clients read.
+pub(super) async fn in_form(request: Request, next: Next) -> Response {
+    let id = request.headers().get("x-request-id").cloned();
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let is_json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if (status.is_client_error() || status.is_server_error()) && !is_json {
+        let (code, message) = match status {
+            StatusCode::NOT_FOUND => ("unknown_url", "there is nothing at this address"),
+            StatusCode::METHOD_NOT_ALLOWED => ("method", "this address takes another method"),
+            StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "the body is too large"),
+            StatusCode::SERVICE_UNAVAILABLE => ("ending", "the server is about to end"),
+            _ => ("invalid_request", "the request is not one that this server understands"),
+        };
+        response = Refusal::new(status, code, message).into_response();
+    }
+    if let Some(id) = id {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    response
+}
