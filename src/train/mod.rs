@@ -2,6 +2,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod body;
+pub(crate) mod calibrate;
 mod checkpoint;
 mod compare;
 mod course;
@@ -33,6 +34,10 @@ mod targets;
 pub(crate) mod trainer;
 
 pub use crate::model::AnyBase;
+pub use calibrate::{
+    CalibrateOptions, CalibrateProgress, Calibrated, LEAST_TOKENS, calibrate, calibration_text,
+    own_text,
+};
 pub use checkpoint::unfinished;
 pub use compare::{Meter, Row, Run, Spread, rows, run_method, smoothed};
 pub use error::TrainError;
