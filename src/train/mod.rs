@@ -1,5 +1,6 @@
 //! Training adapters, and whole models, on the device. Feature `train`.
 
+mod against;
 pub(crate) mod attention;
 pub(crate) mod body;
 pub(crate) mod calibrate;
@@ -34,6 +35,7 @@ mod targets;
 pub(crate) mod trainer;
 
 pub use crate::model::AnyBase;
+pub use against::{Divergence, bits_per_weight, evaluate_against};
 pub use calibrate::{
     CalibrateOptions, CalibrateProgress, Calibrated, LEAST_TOKENS, calibrate, calibration_text,
     own_text,
