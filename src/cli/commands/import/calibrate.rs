@@ -23,7 +23,7 @@ use crate::output::note;
 use crate::progress::Progress;
 
 /// Tokens of text that are enough for most models.
-const TOKENS: usize = 65_536;
+const TOKENS: usize = 32_768;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Calibration")]
@@ -32,7 +32,7 @@ pub(crate) struct Calibration {
     /// the model write it, or a UTF-8 text FILE. Much better text from the same bytes; takes minutes
     #[arg(long, value_name = "self|FILE", conflicts_with = "fit")]
     pub(crate) calibrate: Option<String>,
-    /// Tokens of text to calibrate with, of FILE as many as it has [default: 65536]
+    /// Tokens of text to calibrate with, of FILE as many as it has [default: 32768]
     #[arg(long, value_name = "N", requires = "calibrate")]
     calibration_tokens: Option<usize>,
     /// What the text is written, or its parts are chosen, by: the same seed gives the same archive
