@@ -114,7 +114,9 @@ fn a_base_is_measured_against_its_floats() {
         serde_json::from_str(&stdout(&["evaluate", "--base", &base, "--data", &data, "--json"]))
             .unwrap();
     for key in ["perplexity", "loss", "scored", "examples"] {
-        assert_eq!(rounded[key], plain[key], "{key}");
+        // Several rows meet the head together, which adds up in another order.
+        let [found, expected] = [&rounded, &plain].map(|facts| facts[key].as_f64().unwrap());
+        assert!((found - expected).abs() <= 1e-6 * expected, "{key}: {found} {expected}");
     }
     let number = |key: &str| rounded["against"][key].as_f64().unwrap();
     assert_eq!(rounded["against"]["perplexity"], same["perplexity"]);
