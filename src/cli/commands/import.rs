@@ -49,8 +49,9 @@ const EXAMPLES: &str = r"Examples:
   lowrank import model-directory -o base.lrk --weights f16 --embedding f16
   lowrank import trained.lrk -o base.lrk
 
-The second one takes longer and gives better text, the third one takes minutes and gives the best. The last one brings a
-float archive, as init and full fine-tuning write it, to 4 bits.";
+The second one takes longer and gives better text, the third one takes
+minutes and gives the best. The last one brings a float archive, as init and
+full fine-tuning write it, to 4 bits.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -78,14 +79,14 @@ pub(crate) struct Arguments {
     /// text from the same bytes, read by the same programs; takes longer, needs no data
     #[arg(long)]
     fit: bool,
-    #[command(flatten)]
-    calibration: calibrate::Calibration,
     /// Read no tokenizer: the model alone, with or without one beside it
     #[arg(long)]
     without_tokenizer: bool,
     /// The content version to write into the header
     #[arg(long, default_value_t = 1, value_name = "N")]
     content_version: u64,
+    #[command(flatten)]
+    calibration: calibrate::Calibration,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
