@@ -107,7 +107,10 @@ fn check(hessian: &Hessian, weights: &[f32]) -> Result<()> {
     let (index, value) = weights.iter().enumerate().fold((0, 0.0), larger);
     let most = (0..hessian.size).map(|i| hessian.diagonal(i)).fold(0.0, f32::max);
     let bound = value.abs().max(1.0).powi(2) * most * hessian.size as f32;
-    if bound.is_finite() { Ok(()) } else { Err(Error::Range { index: index as u64, value }) }
+    if value.is_finite() && bound.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Range { index: index as u64, value })
 }
 
 /// The finished matrix.
