@@ -181,12 +181,12 @@ impl<'r, T: Tensors + ?Sized> Reader<'r, T> {
             Some(Tensor::Packed(matrix)) => {
                 let view = matrix.view();
                 self.check_shape(&name, &[view.rows(), view.cols()], &[rows, cols])?;
+                if self.options.scale != BlockScale::Absmax {
+                    let why = "its codes and scales can only be taken over as they are: nothing can be \
+                               fitted to weights that are lost";
+                    return Err(FileError::format(self.source.path(), &name, why));
+                }
                 if matches!(format, Format::Nf4 | Format::Nf4Plain) {
-                    if self.options.scale != BlockScale::Absmax {
-                        let why = "its codes and scales are taken over as they are: nothing can be \
-                                   fitted to weights that are lost";
-                        return Err(FileError::format(self.source.path(), &name, why));
-                    }
                     return Ok(Some(matrix.with_layout(Layout::Split64)));
                 }
                 let read = &mut |first, out: &mut [f32]| view.read_flat(first, out);

@@ -4,12 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::adapter::Base;
-use crate::archive::{Buffer, schema, to_buffer};
+use crate::archive::Buffer;
 use crate::error::Result;
-use crate::model::stored::Parts;
-use crate::model::{AnyBase, Family, Opened, with_family};
-use crate::nn::Linear;
-use crate::quant::{BlockScale, Format, Matrix, OwnedMatrix, Quantization};
+use crate::model::{AnyBase, Family, Opened, converted, rewritten, with_family};
+use crate::quant::{BlockScale, Format, Quantization};
 
 /// A float base as `lowrank import` makes it by default: linear layers in NF4, embedding and output
 /// head in 8 bits; `None` if its linear layers are no floats. `scale` is how NF4 chooses the scale
@@ -25,24 +23,6 @@ pub fn with_nf4(base: &AnyBase<'_>, scale: BlockScale) -> Result<Option<Buffer>>
     with_family!(base, model => requantized(model, scale)).map(Some)
 }
 
-/// A base whose weights at its sites are replaced.
-struct Requantized<'m, F: Family> {
-    model: &'m Opened<'m, F>,
-    weights: BTreeMap<u32, OwnedMatrix>,
-}
-
-impl<F: Family> Parts for Requantized<'_, F> {
-    fn linear(&self, place: u32) -> Option<schema::Linear<'_>> {
-        let Linear { weight, bias, .. } = self.model.own_linear(place)?;
-        let weight = self.weights.get(&place).map_or(weight, OwnedMatrix::view);
-        Some(schema::Linear { weight: weight.into(), bias })
-    }
-
-    fn vector(&self, number: u32) -> &[f32] {
-        self.model.vector(number)
-    }
-}
-
 fn requantized<F: Family>(model: &Opened<'_, F>, scale: BlockScale) -> Result<Buffer> {
     let mut weights = BTreeMap::new();
     for site in 0..model.sites() {
@@ -52,13 +32,5 @@ fn requantized<F: Family>(model: &Opened<'_, F>, scale: BlockScale) -> Result<Bu
             weights.insert(site, converted(weight, &how)?);
         }
     }
-    let stop: Vec<u32> = model.stop_tokens().collect();
-    let parts = Requantized { model, weights };
-    F::with_root(&model.frame(&stop), &parts, |root| to_buffer(root, 1))
-}
-
-/// A matrix in another format.
-fn converted(weight: Matrix<'_>, how: &Quantization) -> Result<OwnedMatrix> {
-    let (rows, cols) = (weight.rows(), weight.cols());
-    OwnedMatrix::quantize_pieces(how, rows, cols, &mut |first, out| weight.read_flat(first, out))
+    rewritten(model, weights, 1)
 }

@@ -7,6 +7,8 @@ pub mod llama;
 pub mod lstm;
 pub mod mlp;
 mod opened;
+#[cfg(feature = "std")]
+mod rewritten;
 #[cfg(feature = "alloc")]
 pub(crate) mod stored;
 
@@ -17,3 +19,5 @@ pub use base::has_fast;
 pub(crate) use base::with_family;
 pub use family::Family;
 pub use opened::Opened;
+#[cfg(feature = "std")]
+pub(crate) use rewritten::{converted, rewritten};

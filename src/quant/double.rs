@@ -46,18 +46,18 @@ fn encode_around(offset: f32, absmax: &[f32], codes: &mut [u8], nested: &mut [f3
     }
 }
 
-/// The code of `value` in -1 to 1: the number of midpoints of the map below the centre of its bin.
+/// The code of `value` in -1 to 1: that of the centre of its bin.
 fn encode_one(value: f32) -> u8 {
     let bin = ((value + 1.0) * 0.5 * 65535.0 + 0.5) as u32;
-    let centre = -1.0 + (2 * bin) as f32 / 65535.0;
+    nearest(-1.0 + (2 * bin) as f32 / 65535.0)
+}
+
+/// The code whose value in the map is nearest: the number of midpoints below `value`.
+pub(crate) fn nearest(value: f32) -> u8 {
     let (mut low, mut high) = (0usize, 255usize);
     while low < high {
         let middle = (low + high) / 2;
-        if 0.5 * (MAP[middle] + MAP[middle + 1]) < centre {
-            low = middle + 1
-        } else {
-            high = middle
-        }
+        if 0.5 * (MAP[middle] + MAP[middle + 1]) < value { low = middle + 1 } else { high = middle }
     }
     low as u8
 }

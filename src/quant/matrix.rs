@@ -106,7 +106,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// The dequantized weights `first ..` of the flattened matrix into `out`.
-    #[cfg(feature = "import")]
+    #[cfg(feature = "std")]
     pub(crate) fn read_flat(&self, first: usize, out: &mut [f32]) {
         assert!(first + out.len() <= self.rows * self.cols);
         self.values.read(first, out);

@@ -6,6 +6,7 @@
 //! classifier on top, computes the loss and starts the backward pass.
 
 use super::TrainError;
+use super::calibrate::Stages;
 use super::data::{Batch, IGNORE, Inputs, ModelInput, Targets};
 use super::device::Floats;
 use super::evaluate::Listener;
@@ -90,6 +91,10 @@ pub(crate) trait Body {
     /// The bytes of [`measure`](Self::measure) beside the archives: no sequence longer than
     /// `longest`, adapters of rank `rank`.
     fn measure_bytes(&self, longest: usize, threads: usize, rank: usize) -> u64;
+    /// The model as stages to be calibrated, if its family can be.
+    fn stages(&self) -> Option<&dyn Stages> {
+        None
+    }
     /// The bytes of what a base of this family holds beside weights: tokenizer and template.
     fn text_bytes(&self) -> u64 {
         0
@@ -169,6 +174,7 @@ pub(crate) trait Network {
     fn run(&self, step: &Step<'_>, batch: &Batch, back: Option<Back<'_>>) -> Outcome;
     fn measure_bytes(&self, longest: usize, threads: usize, rank: usize) -> u64;
     fn text_bytes(&self) -> u64;
+    fn stages(&self) -> Option<&dyn Stages>;
 }
 
 impl<B: Body> Network for B {
@@ -242,6 +248,10 @@ impl<B: Body> Network for B {
 
     fn text_bytes(&self) -> u64 {
         Body::text_bytes(self)
+    }
+
+    fn stages(&self) -> Option<&dyn Stages> {
+        Body::stages(self)
     }
 }
 

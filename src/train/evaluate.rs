@@ -138,7 +138,7 @@ pub fn evaluate<'a>(
 }
 
 /// Sequences that are read and measured at a time.
-const BATCH: usize = 16;
+pub(super) const BATCH: usize = 16;
 
 /// Runs `measure` with the adapters in `archives`, each at its weight, chosen together: the set,
 /// the choices, and the sum of their ranks.

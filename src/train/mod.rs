@@ -1,7 +1,9 @@
 //! Training adapters, and whole models, on the device. Feature `train`.
 
+mod against;
 pub(crate) mod attention;
 pub(crate) mod body;
+pub(crate) mod calibrate;
 #[cfg(feature = "cuda")]
 mod card;
 mod checkpoint;
@@ -35,6 +37,11 @@ mod targets;
 pub(crate) mod trainer;
 
 pub use crate::model::AnyBase;
+pub use against::{Divergence, bits_per_weight, evaluate_against};
+pub use calibrate::{
+    CalibrateOptions, CalibrateProgress, Calibrated, LEAST_TOKENS, calibrate, calibration_text,
+    own_text,
+};
 pub use checkpoint::unfinished;
 pub use compare::{Meter, Row, Run, Spread, rows, run_method, smoothed};
 pub use error::TrainError;

@@ -53,18 +53,29 @@ impl Numbers {
 
 /// A random base in `format`, its embedding and head in `embedding`.
 pub fn base(config: &Config, format: Format, embedding: Format, seed: u64) -> Buffer {
+    scaled_base(config, format, embedding, seed, 1.0)
+}
+
+/// As [`base`], the weights of the layers times `scale`.
+pub fn scaled_base(
+    config: &Config,
+    format: Format,
+    embedding: Format,
+    seed: u64,
+    scale: f32,
+) -> Buffer {
     let mut numbers = Numbers::new(seed);
-    let mut matrix = |format, (rows, cols): (usize, usize)| {
-        let weights = numbers.vec(rows * cols, 2.0 / (cols as f32).sqrt());
+    let mut matrix = |format, (rows, cols): (usize, usize), scale: f32| {
+        let weights = numbers.vec(rows * cols, scale * 2.0 / (cols as f32).sqrt());
         OwnedMatrix::quantize(format, 64, rows, cols, &weights).unwrap()
     };
     let sites: [fn(usize) -> Site; 7] =
         [Site::Q, Site::K, Site::V, Site::O, Site::Gate, Site::Up, Site::Down];
     let layers: Vec<[OwnedMatrix; 7]> = (0..config.layers)
-        .map(|i| sites.map(|site| matrix(format, site(i).shape(config))))
+        .map(|i| sites.map(|site| matrix(format, site(i).shape(config), scale)))
         .collect();
     let [table, head] =
-        [Site::Embedding, Site::Head].map(|site| matrix(embedding, site.shape(config)));
+        [Site::Embedding, Site::Head].map(|site| matrix(embedding, site.shape(config), 1.0));
     let norm = vec![1.0; config.dim];
     fn linear(weight: &OwnedMatrix) -> schema::Linear<'_> {
         schema::Linear { weight: weight.view().into(), bias: &[] }

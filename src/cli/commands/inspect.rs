@@ -156,19 +156,21 @@ fn perceptron(model: &Mlp<'_>) -> Value {
 
 /// Weights, bytes and bits per weight of each format; of nf4 also how its scales were chosen.
 fn weights<'a>(matrices: impl Iterator<Item = Matrix<'a>>) -> serde_json::Map<String, Value> {
-    let mut formats = BTreeMap::<String, (u64, u64, bool)>::new();
+    let mut formats = BTreeMap::<String, (u64, u64, usize)>::new();
     for weight in matrices {
         let entry = formats.entry(weight.format().name().to_owned()).or_default();
         entry.0 += (weight.rows() * weight.cols()) as u64;
         entry.1 += weight.bytes();
-        entry.2 |= matches!(weight.values(), Values::Nf4(nf4) if nf4.is_fitted());
+        if let Values::Nf4(nf4) = weight.values() {
+            entry.2 = entry.2.max(usize::from(nf4.is_fitted()) + usize::from(nf4.is_calibrated()));
+        }
     }
-    let facts = |(format, (weights, bytes, fitted)): (String, (u64, u64, bool))| {
+    let facts = |(format, (weights, bytes, scales)): (String, (u64, u64, usize))| {
         let bits = bytes as f64 * 8.0 / weights as f64;
         let bits = (bits * 1000.0).round() / 1000.0;
         let mut facts = json!({ "weights": weights, "bytes": bytes, "bits_per_weight": bits });
         if format.starts_with("nf4") {
-            facts["scales"] = if fitted { "fitted" } else { "absmax" }.into();
+            facts["scales"] = ["absmax", "fitted", "calibrated"][scales].into();
         }
         (format, facts)
     };

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use lowrank::train::Measures;
 use lowrank::train::data::Dataset;
+use lowrank::train::{Divergence, Measures};
 use serde_json::{Value, json};
 
 use crate::output::note;
@@ -50,4 +50,32 @@ pub(crate) fn measures_text(measures: &Measures) -> String {
             measures.perplexity, measures.loss, measures.examples, measures.scored
         ),
     }
+}
+
+/// The stable names of what `--against` measures; `bits` per weight of the layers between embedding and
+/// output head, and of all weights.
+pub(crate) fn divergence_json(divergence: &Divergence, bits: [f64; 2]) -> Value {
+    json!({
+        "perplexity": divergence.perplexity,
+        "kl_mean": divergence.mean,
+        "kl_p99": divergence.percentile_99,
+        "top1_agreement": divergence.agreement,
+        "bits_per_weight": bits[0],
+        "bits_per_weight_all": bits[1],
+    })
+}
+
+/// The same for people.
+pub(crate) fn divergence_text(reference: &Path, divergence: &Divergence, bits: [f64; 2]) -> String {
+    format!(
+        "against {} (perplexity {:.4}): KL mean {:.5}  99th percentile {:.4}  same first choice {:.4}  \
+         bits per weight {:.3}, with embedding and head {:.3}",
+        reference.display(),
+        divergence.perplexity,
+        divergence.mean,
+        divergence.percentile_99,
+        divergence.agreement,
+        bits[0],
+        bits[1]
+    )
 }

@@ -170,6 +170,9 @@ impl<'a> Nf4<'a> {
     /// negative then; of the largest weights none is, but for what 8 bits round. The first 1,024
     /// blocks are looked at.
     pub fn is_fitted(&self) -> bool {
+        if self.is_calibrated() {
+            return true;
+        }
         let blocks = match self.scales {
             Scales::Plain(scales) => scales.len(),
             Scales::Double { codes, .. } => codes.len(),
@@ -177,6 +180,12 @@ impl<'a> Nf4<'a> {
         let blocks = blocks.min(1024);
         let negative = (0..blocks).filter(|&block| self.scales.get(block) < 0.0).count();
         negative * 8 > blocks
+    }
+
+    /// Were codes and scales chosen for what the layer reads (calibration)? Then the scales of groups
+    /// are negative, which no other way of choosing makes them. Such scales are fitted ones too.
+    pub fn is_calibrated(&self) -> bool {
+        matches!(self.scales, Scales::Double { nested: [first, ..], .. } if *first < 0.0)
     }
 
     /// The code of the flattened weight `index`.

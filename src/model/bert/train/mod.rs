@@ -11,6 +11,7 @@
 
 mod block;
 mod pool;
+mod stages;
 mod vectors;
 
 use std::ops::Range;
@@ -28,6 +29,7 @@ use crate::runtime::{Encode, Encoder, EncoderLimits, Executor, Memory, Texts, en
 use crate::train::TrainError;
 use crate::train::attention::Shape;
 use crate::train::body::{Body, InputSpec, Network};
+use crate::train::calibrate::Stages;
 use crate::train::data::{Batch, Inputs, Targets};
 use crate::train::device::Floats;
 use crate::train::evaluate::{Listener, with_adapters};
@@ -256,6 +258,10 @@ impl Body for BertBody<'_> {
     fn measure_bytes(&self, longest: usize, threads: usize, rank: usize) -> u64 {
         let limits = measure_limits(longest, Precision::Exact, threads, 1, rank);
         encoder_need(self.model.config(), &limits).bytes as u64
+    }
+
+    fn stages(&self) -> Option<&dyn Stages> {
+        Some(self)
     }
 
     fn text_bytes(&self) -> u64 {

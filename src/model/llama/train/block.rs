@@ -264,7 +264,13 @@ impl LlamaBody<'_> {
 }
 
 /// Rotates every row's heads by its turn, or back with `direction` −1.
-fn turn(machine: &Machine<'_>, x: &mut [f32], turns: &[f32], head_dim: usize, direction: f32) {
+pub(super) fn turn(
+    machine: &Machine<'_>,
+    x: &mut [f32],
+    turns: &[f32],
+    head_dim: usize,
+    direction: f32,
+) {
     let rows = turns.len() / head_dim;
     let (width, share) = ((x.len() / rows.max(1)).max(1), machine.share(rows));
     machine.each(x.chunks_mut(share * width).zip(turns.chunks(share * head_dim)), |(x, turns)| {

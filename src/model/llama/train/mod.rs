@@ -7,6 +7,7 @@
 //! the backward pass.
 
 mod block;
+mod stages;
 
 use block::Kept;
 
@@ -20,6 +21,7 @@ use crate::runtime::{Executor, KvFormat, Limits, Memory, Session, need};
 use crate::train::TrainError;
 use crate::train::attention::Shape;
 use crate::train::body::{Body, InputSpec, Network, last_rows};
+use crate::train::calibrate::Stages;
 use crate::train::data::{Batch, Inputs};
 use crate::train::device::Floats;
 use crate::train::evaluate::{Listener, measure_sequences, with_adapters};
@@ -272,6 +274,10 @@ impl Body for LlamaBody<'_> {
     fn measure_bytes(&self, longest: usize, threads: usize, rank: usize) -> u64 {
         let limits = measure_limits(longest, Precision::Exact, threads, 1, rank);
         need(self.model.config(), &limits).bytes as u64
+    }
+
+    fn stages(&self) -> Option<&dyn Stages> {
+        Some(self)
     }
 
     fn text_bytes(&self) -> u64 {
