@@ -25,6 +25,7 @@ use crate::tensor::columns::Columns;
 
 pub(super) static AVX2: Kernels = Kernels {
     name: "avx2",
+    another: [0.35, 0.4],
     product,
     product_fast,
     read_row: tile::read_row,
