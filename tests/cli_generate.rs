@@ -290,18 +290,19 @@ fn prompt_lookup_writes_the_same_and_says_what_it_guessed() {
     let text = "The duck saw the boat. The duck saw the boat. The duck";
     let common = ["generate", "--base", base, "--prompt", text, "--tokens", "60"];
     for more in [
-        &["--threads", "1", "--precision", "exact"][..],
+        &["--threads", "1"][..],
         &["--threads", "2", "--adapter", pirate, "--kv", "int8"],
         &["--temperature", "0.7", "--seed", "3"],
     ] {
-        let arguments = [&common[..], more].concat();
+        let arguments = [&common[..], &["--precision", "exact"], more].concat();
         let plain = facts(&arguments);
         assert_eq!(plain["lookup"], Value::Null);
         let found = facts(&[&arguments[..], &["--lookup", "6"]].concat());
         assert_eq!((&found["tokens"], &found["text"]), (&plain["tokens"], &plain["text"]));
         let count = |name: &str| found["lookup"][name].as_u64().unwrap();
         assert!(count("right") <= count("guessed"), "{found}");
-        if lowrank::kernel::kernels().another(lowrank::kernel::Precision::Fast) < 0.9 {
+        // Where several tokens a pass gain much, some were guessed.
+        if lowrank::kernel::kernels().several(lowrank::kernel::Precision::Exact).0 < 1.5 {
             assert!(count("right") > 0, "{found}");
         }
     }
@@ -309,7 +310,8 @@ fn prompt_lookup_writes_the_same_and_says_what_it_guessed() {
     assert!(told.contains("prompt lookup guessed"), "{told}");
     // One continuation after the other begins anew.
     let swapped = |more: &[&str]| {
-        let text = stdout(&[&common[..], &["--swap", pirate, "--json"], more].concat());
+        let end = ["--swap", pirate, "--json", "--precision", "exact"];
+        let text = stdout(&[&common[..], &end, more].concat());
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.map(|facts| facts["tokens"].clone()).collect::<Vec<_>>()
     };

@@ -112,7 +112,8 @@ fn an_engine_writes_what_a_session_writes_whatever_came_before() {
 #[test]
 fn lookup_writes_the_same_whatever_came_before() {
     let of = |lookup| {
-        let options = EngineOptions { lookup, threads: 1, ..EngineOptions::default() };
+        let precision = Some(Precision::Exact);
+        let options = EngineOptions { lookup, threads: 1, precision, ..EngineOptions::default() };
         let mut engine = Engine::open(asset("tiny.lrk"), options).unwrap();
         engine.attach_file("pirate", asset("tiny-pirate.lrk")).unwrap();
         engine

@@ -10,8 +10,8 @@ use lowrank::kernel::{Precision, kernels};
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
 use lowrank::runtime::{
-    KvFormat, Limits, Lookup, MOST_DRAFT, Memory, Sampler, SamplerOptions, Serial, Session,
-    Threads, need,
+    Candidate, KvFormat, Limits, Lookup, MOST_DRAFT, Memory, Sampler, SamplerOptions, Serial,
+    Session, Threads, need,
 };
 use lowrank::{Error, Field};
 
@@ -150,8 +150,12 @@ fn room_for_drafts_is_exact_and_asked_for_only_where_there_are_some() {
     }
 }
 
-/// What follows `text`, and the right guesses among those that were made.
-fn written(limits: &Limits, sampling: SamplerOptions, adapter: bool) -> (Vec<u32>, u64) {
+/// What `use_it` does with a session over the embedded model that has read a prompt.
+fn with_prompt<T>(
+    limits: &Limits,
+    adapter: bool,
+    use_it: impl FnOnce(&mut Session<'_, '_>) -> T,
+) -> T {
     let model = Llama::open(TINY).unwrap();
     let mut slots = [Slot::EMPTY; 1];
     let mut set = AdapterSet::new(&mut slots, &model);
@@ -165,40 +169,82 @@ fn written(limits: &Limits, sampling: SamplerOptions, adapter: bool) -> (Vec<u32
     let text = b"Duck and boat: the duck saw the boat. The duck saw the boat. The duck";
     let prompt: Vec<u32> = [256].into_iter().chain(text.iter().copied().map(u32::from)).collect();
     session.prefill(0, &prompt).unwrap();
-    let mut sampler = Sampler::new(sampling).unwrap();
-    let mut lookup = Lookup::with_cost(0.2);
-    let mut tokens = Vec::new();
-    while session.room(0).unwrap() > 0 {
-        let token = session.sample(0, &mut sampler).unwrap();
-        tokens.push(token);
-        session.step_by_lookup(0, token, &mut lookup).unwrap();
-    }
-    (tokens, lookup.counts().right)
+    use_it(&mut session)
 }
 
+/// What follows the prompt, with the logits that each token was chosen from, and the right guesses
+/// among those that were made.
+fn written(
+    limits: &Limits,
+    sampling: SamplerOptions,
+    adapter: bool,
+) -> (Vec<u32>, Vec<Vec<f32>>, u64) {
+    with_prompt(limits, adapter, |session| {
+        let mut sampler = Sampler::new(sampling).unwrap();
+        let mut lookup = Lookup::with_cost(0.2);
+        let (mut tokens, mut logits) = (Vec::new(), Vec::new());
+        while session.room(0).unwrap() > 0 {
+            logits.push(session.logits(0).unwrap().to_vec());
+            let token = session.sample(0, &mut sampler).unwrap();
+            tokens.push(token);
+            session.step_by_lookup(0, token, &mut lookup).unwrap();
+        }
+        (tokens, logits, lookup.counts().right)
+    })
+}
+
+const GREEDY: SamplerOptions = SamplerOptions {
+    temperature: 0.0,
+    top_k: 0,
+    top_p: 1.0,
+    min_p: 0.0,
+    repetition_penalty: 1.0,
+    seed: 0,
+};
+const WARM: SamplerOptions = SamplerOptions { temperature: 0.6, top_p: 0.9, seed: 7, ..GREEDY };
+const PENALIZED: SamplerOptions = SamplerOptions { repetition_penalty: 1.1, top_k: 20, ..WARM };
+
 #[test]
-fn lookup_writes_what_is_written_without_it() {
-    let greedy = SamplerOptions::default();
-    let warm = SamplerOptions { temperature: 0.6, top_p: 0.9, seed: 7, ..greedy };
-    let penalized = SamplerOptions { repetition_penalty: 1.1, top_k: 20, ..warm };
-    for precision in [Precision::Exact, Precision::Fast] {
-        for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
-            for (threads, adapter) in [(1, false), (2, true)] {
-                let limits = Limits { precision, kv_format, threads, ..Limits::new(128) };
-                for sampling in [greedy, warm, penalized] {
-                    let (expected, none) = written(&limits, sampling, adapter);
-                    assert_eq!(none, 0, "there is no room for drafts");
-                    let mut all = 0;
-                    for draft in [1, 3, 8] {
-                        let limits = Limits { draft, ..limits };
-                        let (tokens, right) = written(&limits, sampling, adapter);
-                        let name = kernels().name();
-                        assert_eq!(tokens, expected, "{name} {limits:?} {sampling:?}");
-                        all += right;
-                    }
-                    assert!(all > 0, "nothing was guessed: {limits:?} {sampling:?}");
+fn exact_products_write_by_lookup_what_they_write_without() {
+    for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::Int8] {
+        for (threads, adapter) in [(1, false), (2, true)] {
+            let limits = Limits { kv_format, threads, ..Limits::new(128) };
+            for sampling in [GREEDY, WARM, PENALIZED] {
+                let (expected, _, none) = written(&limits, sampling, adapter);
+                assert_eq!(none, 0, "there is no room for drafts");
+                let mut all = 0;
+                for draft in [1, 3, 8] {
+                    let limits = Limits { draft, ..limits };
+                    let (tokens, _, right) = written(&limits, sampling, adapter);
+                    assert_eq!(tokens, expected, "{} {limits:?} {sampling:?}", kernels().name());
+                    all += right;
                 }
+                assert!(all > 0, "nothing was guessed: {limits:?} {sampling:?}");
             }
         }
+    }
+}
+
+/// Activations that are rounded to 8 bits make another number of the last bit of a sum now and then:
+/// logits are near those of steps, and tokens are chosen from them.
+#[test]
+fn fast_products_choose_from_logits_that_are_near_those_of_steps() {
+    let plain = Limits { precision: Precision::Fast, ..Limits::new(128) };
+    for sampling in [GREEDY, WARM] {
+        let (tokens, logits, right) = written(&Limits { draft: 8, ..plain }, sampling, true);
+        assert!(right > 0);
+        let mut sampler = Sampler::new(sampling).unwrap();
+        let mut scratch = vec![Candidate::NONE; logits[0].len()];
+        with_prompt(&plain, true, |session| {
+            for (token, logits) in tokens.into_iter().zip(logits) {
+                let expected = session.logits(0).unwrap();
+                let size = expected.iter().fold(1.0f32, |most, logit| most.max(logit.abs()));
+                for (found, expected) in logits.iter().zip(expected) {
+                    assert!((found - expected).abs() < 0.05 * size, "{found}, {expected}");
+                }
+                assert_eq!(sampler.sample(&logits, &[], &mut scratch), Ok(token));
+                session.step(&[(0, token)]).unwrap();
+            }
+        });
     }
 }

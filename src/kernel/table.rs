@@ -32,8 +32,8 @@ pub struct SoftmaxStep {
 #[derive(Debug)]
 pub struct Kernels {
     pub(super) name: &'static str,
-    /// [`Kernels::another`], exact and fast.
-    pub(super) another: [f32; 2],
+    /// [`Kernels::several`], exact and fast.
+    pub(super) several: [(f32, f32); 2],
     pub(super) product: Product,
     pub(super) product_fast: ProductFast,
     pub(super) read_row: unsafe fn(&Matrix<'_>, usize, &mut [f32]),
@@ -73,11 +73,11 @@ impl Kernels {
         self.name
     }
 
-    /// How much longer a product takes with each further vector, up to about eight, as a share of
-    /// what it takes with one: about, as measured (`benches/kernels.rs`). 1 where nothing is
-    /// gained by several at a time.
-    pub fn another(&self, precision: Precision) -> f32 {
-        self.another[usize::from(precision == Precision::Fast)]
+    /// What a product with 1 + k vectors takes, in products with one: about `start + each · k` for a
+    /// few, `(start, each)`, as measured (`benches/kernels.rs`). `(1, 1)` where nothing is gained by
+    /// several at a time.
+    pub fn several(&self, precision: Precision) -> (f32, f32) {
+        self.several[usize::from(precision == Precision::Fast)]
     }
 
     /// `y[i, r] = Σ_c W[r, c] · x[i, c]` for every vector i and the rows r that `y` owns;

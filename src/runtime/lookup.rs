@@ -4,7 +4,7 @@
 //! Summaries, corrections and code repeat much of what they are about. The guess costs no second
 //! model: it is the text after the longest earlier run of tokens that ends like the text does, the
 //! latest of equally long ones. How much of it is worth reading depends on how often such guesses
-//! were right: a pass of 1 + k tokens takes 1 + c k times as long as one of a single token and gives
+//! were right: a pass of 1 + k tokens takes s + c k times as long as one of a single token and gives
 //! 1 + a + … + aᵏ of them, a being the share of guessed tokens that were right, known for short and
 //! long runs apart. Where no k gains anything there is no guess, but for a token now and then that
 //! finds out whether that is still so.
@@ -28,7 +28,7 @@ const WEIGHTS: [f32; 2] = [4.0, 20.0];
 const GAIN: f32 = 1.05;
 
 /// Of so many steps without a gain, one has a draft of one token.
-const TRIES: u32 = 64;
+const TRIES: u32 = 128;
 
 /// Guesses the next tokens of a sequence from those it has. Feed it to
 /// [`step_by_lookup`](super::Sequences::step_by_lookup), one for each sequence.
@@ -45,8 +45,8 @@ const TRIES: u32 = 64;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    /// What each further token of a pass costs, as a share of the first.
-    cost: f32,
+    /// What a pass of several tokens costs, and each further token, in passes of one.
+    cost: (f32, f32),
     /// The share of tokens that were guessed right, by the kind of run, and of how many.
     rates: [(f32, f32); KINDS],
     /// Steps without a draft since the last one of each kind.
@@ -68,12 +68,16 @@ pub struct LookupCounts {
 impl Lookup {
     /// For a session under `limits`, by what its products take on this machine.
     pub fn new(limits: &Limits) -> Self {
-        Self::with_cost(kernels().another(limits.precision))
+        Self::of(kernels().several(limits.precision))
     }
 
     /// Where each further token of a pass takes `cost` times as long as the first. From 1 on there
     /// is never a guess.
     pub const fn with_cost(cost: f32) -> Self {
+        Self::of((1.0, cost))
+    }
+
+    const fn of(cost: (f32, f32)) -> Self {
         let mut rates = [(0.0, WEIGHTS[0]); KINDS];
         let mut kind = 0;
         while kind < KINDS {
@@ -87,7 +91,7 @@ impl Lookup {
     /// Writes what may follow `tokens` and `next` to `draft`, as much as is worth reading; returns
     /// how many tokens that is.
     pub fn guess(&mut self, tokens: &[u32], next: u32, draft: &mut [u32]) -> usize {
-        if draft.is_empty() || self.cost >= 1.0 {
+        if draft.is_empty() || self.cost.1 >= 1.0 {
             return 0;
         }
         let Some((from, length)) = earlier(tokens, next) else { return 0 };
@@ -122,14 +126,14 @@ impl Lookup {
         self.told
     }
 
-    /// The k up to `most` for which (1 + a + … + aᵏ) / (1 + c k) is largest; 0 if none gains enough.
+    /// The k up to `most` for which (1 + a + … + aᵏ) / (s + c k) is largest; 0 if none gains enough.
     fn worth(&self, rate: f32, most: usize) -> usize {
         let (mut best, mut count) = (GAIN, 0);
         let (mut tokens, mut last) = (1.0, 1.0);
         for k in 1..=most {
             last *= rate;
             tokens += last;
-            let gain = tokens / (1.0 + self.cost * k as f32);
+            let gain = tokens / (self.cost.0 + self.cost.1 * k as f32);
             if gain > best {
                 (best, count) = (gain, k);
             }

@@ -4,7 +4,8 @@
 //! A pass of a few tokens takes little longer than one of a single token, since both read every
 //! weight. What the guess got right need not be computed again; the rest of it is forgotten with the
 //! first token that is another one. Tokens are chosen as ever, from the logits after the tokens
-//! that were really chosen: a guess changes how long they take and nothing else.
+//! that were really chosen. A guess changes how long they take, and at most the last bits of sums,
+//! since products of several vectors may be added up in another order than those of one.
 
 use core::slice::from_ref;
 
@@ -19,7 +20,8 @@ impl<R: Decoder> Sequences<'_, '_, R> {
     /// Appends a token to a sequence like [`step`](Self::step), and reads `draft` along with it: a
     /// guess of the tokens that follow, which are not appended yet. Those that turn out to be
     /// chosen are appended by [`confirm`](Self::confirm) at no cost; whatever else is appended
-    /// ends the draft. Others' drafts end too.
+    /// ends the draft. Others' drafts end too. The logits are those of `step`, but for the order in
+    /// which products of several vectors are added up.
     ///
     /// # Errors
     /// As [`step`](Self::step); [`Error::Length`] if the draft is longer than
@@ -76,8 +78,7 @@ impl<R: Decoder> Sequences<'_, '_, R> {
 
     /// Appends one token to a sequence like [`step`](Self::step), by prompt lookup: if it was
     /// guessed before, nothing is computed; if not, what followed the like of it earlier in the
-    /// sequence is read along with it. The logits are those of `step`
-    /// ([`step_with_draft`](Self::step_with_draft) says how exactly).
+    /// sequence is read along with it.
     ///
     /// # Errors
     /// As [`step`](Self::step).
