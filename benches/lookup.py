@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 import subprocess
+import sys
 
 CODE = '''class Stack:
     def __init__(self):
@@ -56,7 +57,10 @@ def prompts():
 
 
 def run(program, options):
-    found = json.loads(subprocess.run([program, "generate", "--json", *options], check=True, stdout=subprocess.PIPE).stdout)
+    done = subprocess.run([program, "generate", "--json", *options], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    found = json.loads(done.stdout)
     return found, found["timings"]["decode_tokens_per_s"]
 
 
