@@ -34,9 +34,10 @@ fn assert_near(found: &[f32], expected: &[f32]) {
 }
 
 /// The logits after `tokens`, one step after the other.
-fn stepped(model: Llama<'_>, tokens: &[u32]) -> Vec<f32> {
-    let mut memory = Memory::new(need(model.config(), &Limits::new(64)));
-    let mut session = Session::new(model, &Limits::new(64), memory.as_mut(), &Serial).unwrap();
+fn stepped(model: Llama<'_>, kv_format: KvFormat, tokens: &[u32]) -> Vec<f32> {
+    let limits = Limits { kv_format, ..Limits::new(64) };
+    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).unwrap();
     tokens.iter().for_each(|&token| session.step(&[(0, token)]).unwrap());
     session.logits(0).unwrap().to_vec()
 }
@@ -55,15 +56,15 @@ fn what_a_draft_got_right_is_there_and_the_rest_leaves_nothing() {
         // Of the draft nothing counts before it is confirmed.
         assert_eq!(session.tokens(1).unwrap(), [3, 14, 15, 9]);
         assert_eq!((session.position(1), session.room(1)), (Ok(4), Ok(60)));
-        assert_near(session.logits(1).unwrap(), &stepped(model, &[3, 14, 15, 9]));
+        assert_near(session.logits(1).unwrap(), &stepped(model, kv_format, &[3, 14, 15, 9]));
         assert_eq!(session.confirm(1, 5), Ok(false));
         assert_eq!(session.confirm(1, 26), Ok(true));
         assert_eq!(session.tokens(1).unwrap(), [3, 14, 15, 9, 26]);
-        assert_near(session.logits(1).unwrap(), &stepped(model, &[3, 14, 15, 9, 26]));
+        assert_near(session.logits(1).unwrap(), &stepped(model, kv_format, &[3, 14, 15, 9, 26]));
         // Another token than the next of the draft: from here on it never was.
         session.step(&[(1, 7)]).unwrap();
         assert_eq!(session.confirm(1, 35), Ok(false));
-        assert_near(session.logits(1).unwrap(), &stepped(model, &[3, 14, 15, 9, 26, 7]));
+        assert_near(session.logits(1).unwrap(), &stepped(model, kv_format, &[3, 14, 15, 9, 26, 7]));
 
         // Logits of a sequence outlive the draft of another, which ends the one before.
         session.step_with_draft(1, 8, &[1, 2]).unwrap();
@@ -75,7 +76,7 @@ fn what_a_draft_got_right_is_there_and_the_rest_leaves_nothing() {
         assert_eq!(session.confirm(1, 2), Ok(false));
         assert_eq!(session.confirm(0, 6), Ok(true));
         assert_eq!(session.confirm(0, 6), Ok(false), "the draft is used up");
-        assert_near(session.logits(0).unwrap(), &stepped(model, &[4, 4, 5, 6]));
+        assert_near(session.logits(0).unwrap(), &stepped(model, kv_format, &[4, 4, 5, 6]));
 
         // What else begins anew ends a draft too.
         session.step_with_draft(0, 1, &[2, 3]).unwrap();
@@ -146,7 +147,7 @@ fn room_for_drafts_is_exact_and_asked_for_only_where_there_are_some() {
             assert_eq!(session.confirm(0, token), Ok(true));
         }
         let all: Vec<u32> = [90].into_iter().chain(guess).collect();
-        assert_near(session.logits(0).unwrap(), &stepped(model, &all));
+        assert_near(session.logits(0).unwrap(), &stepped(model, limits.kv_format, &all));
     }
 }
 
