@@ -363,6 +363,11 @@ enum {
 #define LOWRANK_DEVICE_CUDA 1
 
 /**
+ * The most that `draft` may be.
+ */
+#define LOWRANK_MOST_DRAFT 32
+
+/**
  * Memory that is enough for a session object, without its workspace, on every target.
  */
 #define LOWRANK_SESSION_BYTES 1536
@@ -907,6 +912,12 @@ typedef struct lowrank_limits {
      * Which card, 0 being the first.
      */
     uint32_t card;
+    /**
+     * Tokens at most that `lowrank_generate` guesses ahead by prompt lookup, up to
+     * `LOWRANK_MOST_DRAFT`: replies that repeat parts of their prompt come faster. 0, the default,
+     * means none; on a card it is 0.
+     */
+    size_t draft;
 } lowrank_limits;
 
 /**

@@ -274,6 +274,7 @@ fields! {
     HiddenSize = "the hidden size",
     Slots = "the number of slots",
     MinP = "min-p",
+    Draft = "the draft length",
 }
 
 /// What an archive's root is: its kind and, for a base, its architecture. The number is stored in

@@ -266,8 +266,10 @@ fn texts_are_generated_scored_and_sampled_from_changed_logits() {
         assert_eq!(lowrank_limits_for_model(base, 64, 3, &mut limits, size, e), 0);
         assert_eq!((limits.context, limits.threads, limits.size), (64, 3, size));
         assert_eq!(lowrank_limits_for_model(base, 64, 3, &mut limits, 5, e), 1017);
-        limits = lowrank_limits_default(64);
-        let mut work = Memory::new(need(model.config(), &Limits::new(64)));
+        // By prompt lookup, which writes what is written without it.
+        limits = lowrank_limits { draft: 4, ..lowrank_limits_default(64) };
+        let drafting = Limits { draft: 4, ..Limits::new(64) };
+        let mut work = Memory::new(need(model.config(), &drafting));
         let work = work.as_mut();
         let (start, len) = (work.as_mut_ptr().cast(), work.len());
         let code =
@@ -296,6 +298,13 @@ fn texts_are_generated_scored_and_sampled_from_changed_logits() {
         assert_eq!(all.len(), 5 + reply.tokens);
         let reply_text: Vec<u8> = all[5..].iter().map(|&token| token as u8).collect();
         assert_eq!(heard.as_bytes(), reply_text);
+        let mut plain = Memory::new(need(model.config(), &Limits::new(64)));
+        let mut plain = Session::new(model, &Limits::new(64), plain.as_mut(), &Serial).unwrap();
+        plain.prefill(0, &all[..5]).unwrap();
+        for &token in &all[5..] {
+            assert_eq!(plain.sample(0, &mut Sampler::greedy()), Ok(token));
+            plain.step(&[(0, token)]).unwrap();
+        }
 
         // What greedy sampling chose is more probable than anything else, whatever was before.
         assert_eq!(lowrank_session_reset(session, 0, e), 0);

@@ -282,3 +282,42 @@ fn a_system_message_that_the_template_leaves_out_is_refused() {
     let said = failure(&[&run[..], &["--system", "be brief"]].concat());
     assert!(said.contains("leaves system messages out"), "{said}");
 }
+
+#[test]
+fn prompt_lookup_writes_the_same_and_says_what_it_guessed() {
+    let base = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny.lrk");
+    let pirate = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tiny-pirate.lrk");
+    let text = "The duck saw the boat. The duck saw the boat. The duck";
+    let common = ["generate", "--base", base, "--prompt", text, "--tokens", "60"];
+    for more in [
+        &["--threads", "1"][..],
+        &["--threads", "2", "--adapter", pirate, "--kv", "int8"],
+        &["--temperature", "0.7", "--seed", "3"],
+    ] {
+        let arguments = [&common[..], &["--precision", "exact"], more].concat();
+        let plain = facts(&arguments);
+        assert_eq!(plain["lookup"], Value::Null);
+        let found = facts(&[&arguments[..], &["--lookup", "6"]].concat());
+        assert_eq!((&found["tokens"], &found["text"]), (&plain["tokens"], &plain["text"]));
+        let count = |name: &str| found["lookup"][name].as_u64().unwrap();
+        assert!(count("right") <= count("guessed"), "{found}");
+        // Where several tokens a pass gain much, some were guessed.
+        if lowrank::kernel::kernels().several(lowrank::kernel::Precision::Exact).0 < 1.5 {
+            assert!(count("right") > 0, "{found}");
+        }
+    }
+    let (_, told) = success(&[&common[..], &["--lookup", "6", "--stats"]].concat());
+    assert!(told.contains("prompt lookup guessed"), "{told}");
+    // One continuation after the other begins anew.
+    let swapped = |more: &[&str]| {
+        let end = ["--swap", pirate, "--json", "--precision", "exact"];
+        let text = stdout(&[&common[..], &end, more].concat());
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|facts| facts["tokens"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(swapped(&["--lookup", "6"]), swapped(&[]));
+    let usage = program::lowrank(&[&common[..], &["--lookup", "33"]].concat());
+    assert_eq!(usage.status.code(), Some(2));
+    let told = String::from_utf8(usage.stderr).unwrap();
+    assert!(told.contains("0 to 32 tokens were expected"), "{told}");
+}

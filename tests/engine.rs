@@ -110,6 +110,29 @@ fn an_engine_writes_what_a_session_writes_whatever_came_before() {
 }
 
 #[test]
+fn lookup_writes_the_same_whatever_came_before() {
+    let of = |lookup| {
+        let precision = Some(Precision::Exact);
+        let options = EngineOptions { lookup, threads: 1, precision, ..EngineOptions::default() };
+        let mut engine = Engine::open(asset("tiny.lrk"), options).unwrap();
+        engine.attach_file("pirate", asset("tiny-pirate.lrk")).unwrap();
+        engine
+    };
+    let (mut plain, mut guessing) = (of(0), of(8));
+    let text = "The duck saw the boat. The duck saw the boat. The duck";
+    let again = format!("{text} saw the sea.");
+    for (text, adapters) in
+        [(text, &[][..]), (&again, &[]), (text, &[("pirate", 1.0)]), (text, &[]), ("A", &[])]
+    {
+        let asked = Request { tokens: 60, ..request(text, adapters) };
+        assert_eq!(reply(&mut guessing, &asked), reply(&mut plain, &asked), "{text}");
+    }
+    let options = EngineOptions { lookup: 33, ..EngineOptions::default() };
+    let error = Engine::open(asset("tiny.lrk"), options).unwrap_err().to_string();
+    assert!(error.contains("tiny.lrk") && error.contains("the draft length"), "{error}");
+}
+
+#[test]
 fn more_adapters_than_there_was_room_for_make_room() {
     let mut engine = engine();
     for name in ["a", "b", "c"] {

@@ -222,6 +222,10 @@ fn limits_are_checked() {
         refuse(Limits { prefill_chunk: 0, ..Limits::new(8) }),
         Error::Limit { field: Field::PrefillChunk, .. }
     ));
+    assert!(matches!(
+        refuse(Limits { draft: 33, ..Limits::new(8) }),
+        Error::Limit { field: Field::Draft, found: 33, most: 32 }
+    ));
     // Sizes beyond the address space saturate instead of wrapping to something small.
     let huge = Config {
         vocab: 1 << 24,

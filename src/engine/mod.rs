@@ -25,7 +25,7 @@ use crate::exec::{Executor, Serial, Threads};
 use crate::file::FileError;
 use crate::kernel::Precision;
 use crate::model::llama::Llama;
-use crate::runtime::{KvFormat, Limits, Sampler, SamplerOptions};
+use crate::runtime::{KvFormat, Limits, Lookup, Sampler, SamplerOptions};
 use crate::text::{Message, Tokenizer};
 
 pub use owned::OwnedSession;
@@ -44,6 +44,9 @@ pub struct EngineOptions {
     pub precision: Option<Precision>,
     /// How keys and values are kept. Default: f16.
     pub kv_format: Option<KvFormat>,
+    /// Tokens at most that are guessed ahead by prompt lookup: replies that repeat parts of their
+    /// prompt come faster. At most [`MOST_DRAFT`](crate::runtime::MOST_DRAFT). Default: 0, off.
+    pub lookup: usize,
 }
 
 /// Tokens of prompt and reply where none are asked for.
@@ -135,6 +138,8 @@ pub struct Engine {
     session: OwnedSession,
     /// What the session has room for: adapters at a time, and the sum of their ranks.
     room: (usize, usize),
+    /// What prompt lookup has learned, if it is on.
+    lookup: Option<Lookup>,
 }
 
 impl fmt::Debug for Engine {
@@ -171,8 +176,10 @@ impl Engine {
         let (base, adapters) = (Bytes::from(file), BTreeMap::new());
         let Limits { max_active, max_total_rank, .. } = Limits::new(1);
         let room = (max_active, max_total_rank);
-        let session = session(&base, &executor, &options, room).map_err(of_file)?;
-        Ok(Self { base, executor, options, tokenizer, adapters, session, room })
+        let mut session = session(&base, &executor, &options, room).map_err(of_file)?;
+        let lookup = session.with(|session| Lookup::new(session.limits()));
+        let lookup = (options.lookup > 0).then_some(lookup);
+        Ok(Self { base, executor, options, tokenizer, adapters, session, room, lookup })
     }
 
     /// Attaches an adapter under `name`, in place of one that had it. Copies no weights; what was
@@ -234,7 +241,7 @@ impl Engine {
         let prompt = self.prompt(&request.prompt)?;
         let (chosen, choices) = self.choose(&request.adapters)?;
         self.make_room(&chosen)?;
-        let tokenizer = &self.tokenizer;
+        let (tokenizer, lookup) = (&self.tokenizer, self.lookup.as_mut());
         let bounds = Bounds { tokens: request.tokens, stops: &request.stops };
         self.session.with(|session| {
             // Choosing what is chosen already keeps what was read.
@@ -251,7 +258,7 @@ impl Engine {
             let known = shared.min(prompt.len() - 1);
             session.rewind(0, known)?;
             session.prefill(0, &prompt[known..])?;
-            let mut sequence = Sequence::new(session, 0)?;
+            let mut sequence = Sequence::new(session, 0)?.with_lookup(lookup);
             write_reply(&mut sequence, tokenizer, &mut sampler, bounds, &mut piece)
         })
     }
@@ -310,6 +317,7 @@ fn session(
             kv_format: options.kv_format.unwrap_or(limits.kv_format),
             max_active,
             max_total_rank,
+            draft: options.lookup,
             ..limits
         }
     })

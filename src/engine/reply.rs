@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
-use crate::runtime::{Sampler, Session};
+use crate::runtime::{Lookup, Sampler, Session};
 use crate::text::{TextError, Tokenizer};
 
 use super::writer::Writer;
@@ -47,6 +47,7 @@ impl<C: Continue + ?Sized> Continue for &mut C {
 pub struct Sequence<'s, 'w, 'm> {
     session: &'s mut Session<'w, 'm>,
     number: usize,
+    lookup: Option<&'s mut Lookup>,
 }
 
 impl<'s, 'w, 'm> Sequence<'s, 'w, 'm> {
@@ -56,7 +57,15 @@ impl<'s, 'w, 'm> Sequence<'s, 'w, 'm> {
     /// [`Error::NoSuchSequence`].
     pub fn new(session: &'s mut Session<'w, 'm>, number: usize) -> Result<Self> {
         session.position(number)?;
-        Ok(Self { session, number })
+        Ok(Self { session, number, lookup: None })
+    }
+
+    /// The same by prompt lookup, where the session has room for drafts
+    /// ([`Limits::draft`](crate::runtime::Limits::draft)).
+    #[must_use]
+    pub fn with_lookup(mut self, lookup: Option<&'s mut Lookup>) -> Self {
+        self.lookup = lookup;
+        self
     }
 }
 
@@ -66,7 +75,10 @@ impl Continue for Sequence<'_, '_, '_> {
     }
 
     fn step(&mut self, token: u32) -> Result<()> {
-        self.session.step(&[(self.number, token)])
+        match &mut self.lookup {
+            Some(lookup) => self.session.step_by_lookup(self.number, token, lookup),
+            None => self.session.step(&[(self.number, token)]),
+        }
     }
 
     fn is_full(&self) -> bool {

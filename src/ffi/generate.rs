@@ -11,7 +11,7 @@ use super::sampler::lowrank_sampler;
 use super::session::lowrank_session;
 use super::text::{lowrank_text, text_of};
 use crate::error::Error;
-use crate::runtime::Sampler;
+use crate::runtime::{Lookup, Sampler};
 use crate::text::Tokenizer;
 
 /// `ended`: with a token that ends a turn.
@@ -105,6 +105,7 @@ impl Generation<'_> {
             _ => tokenizer.encode(prompt, true)?,
         };
         session.prefill(sequence, &ids)?;
+        let mut lookup = Lookup::new(session.limits());
         let mut stream = tokenizer.stream();
         let mut reply =
             lowrank_reply { prompt_tokens: ids.len(), tokens: 0, ended: LOWRANK_ENDED_LENGTH };
@@ -114,7 +115,7 @@ impl Generation<'_> {
                 reply.ended = LOWRANK_ENDED_STOP;
                 break;
             }
-            match session.step(&[(sequence, token)]) {
+            match session.step_by_lookup(sequence, token, &mut lookup) {
                 Err(Error::ContextFull { .. }) => {
                     reply.ended = LOWRANK_ENDED_CONTEXT;
                     break;

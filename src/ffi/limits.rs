@@ -8,7 +8,7 @@ use super::object::{region, share};
 use super::options::{self, Options};
 use crate::exec::Executor;
 use crate::kernel::Precision;
-use crate::runtime::{KvFormat, Limits};
+use crate::runtime::{KvFormat, Limits, MOST_DRAFT};
 
 /// `kv_format`: keys and values take 4 bytes a number.
 pub const LOWRANK_KV_F32: u32 = 0;
@@ -55,7 +55,15 @@ pub struct lowrank_limits {
     pub device: u32,
     /// Which card, 0 being the first.
     pub card: u32,
+    /// Tokens at most that `lowrank_generate` guesses ahead by prompt lookup, up to
+    /// `LOWRANK_MOST_DRAFT`: replies that repeat parts of their prompt come faster. 0, the default,
+    /// means none; on a card it is 0.
+    pub draft: usize,
 }
+
+/// The most that `draft` may be.
+pub const LOWRANK_MOST_DRAFT: usize = 32;
+const _: () = assert!(LOWRANK_MOST_DRAFT == MOST_DRAFT);
 
 /// The size of a workspace.
 #[repr(C)]
@@ -113,6 +121,7 @@ pub(super) fn of(limits: &Limits) -> lowrank_limits {
         precision: number_of(precision),
         device: LOWRANK_DEVICE_CPU,
         card: 0,
+        draft: limits.draft,
     }
 }
 
@@ -132,6 +141,7 @@ pub(super) fn to_limits(c: &lowrank_limits, argument: u32) -> Result<Limits, Ref
         threads: c.threads,
         max_active: c.max_active,
         max_total_rank: c.max_total_rank,
+        draft: c.draft,
     })
 }
 

@@ -21,6 +21,7 @@ pub(super) const SILU_ZERO: f32 = -128.0;
 
 pub(super) static SCALAR: Kernels = Kernels {
     name: "scalar",
+    several: [(1.0, 1.0); 2],
     product,
     product_fast: fast::product,
     read_row: |weights, row, out| weights.read(row, 0, out),

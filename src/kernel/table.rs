@@ -4,7 +4,7 @@
 //! Methods check shapes and are safe; the functions behind them trust their arguments.
 
 use super::fast;
-use super::{GROUP, Input, LayerNorm, Quantized};
+use super::{GROUP, Input, LayerNorm, Precision, Quantized};
 use crate::quant::Matrix;
 use crate::tensor::columns::Columns;
 
@@ -32,6 +32,8 @@ pub struct SoftmaxStep {
 #[derive(Debug)]
 pub struct Kernels {
     pub(super) name: &'static str,
+    /// [`Kernels::several`], exact and fast.
+    pub(super) several: [(f32, f32); 2],
     pub(super) product: Product,
     pub(super) product_fast: ProductFast,
     pub(super) read_row: unsafe fn(&Matrix<'_>, usize, &mut [f32]),
@@ -71,8 +73,15 @@ impl Kernels {
         self.name
     }
 
+    /// What a product with 1 + k vectors takes, in products with one: about `start + each · k` for a
+    /// few, `(start, each)`, as measured (`benches/kernels.rs`). `(1, 1)` where nothing is gained by
+    /// several at a time.
+    pub fn several(&self, precision: Precision) -> (f32, f32) {
+        self.several[usize::from(precision == Precision::Fast)]
+    }
+
     /// `y[i, r] = Σ_c W[r, c] · x[i, c]` for every vector i and the rows r that `y` owns;
-    /// [`Precision::Fast`](super::Precision::Fast) if `input` has integers and `weights` have them too.
+    /// [`Precision::Fast`] if `input` has integers and `weights` have them too.
     ///
     /// # Panics
     /// If the shapes of `weights`, `input` and `y` do not fit each other.

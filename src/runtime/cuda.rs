@@ -3,12 +3,12 @@
 
 use super::runner::Runner;
 use super::sequences::{Books, Sequences};
-use super::session::Decoder;
+use super::session::{Decoder, of};
 use super::{Candidate, Limits, Need, Sampler};
 use crate::adapter::{Classifier, Handle, Selection};
 use crate::archive::Fingerprint;
 use crate::cuda::{CudaError, Model, State};
-use crate::error::{Error, Result};
+use crate::error::{Error, Field, Result};
 use crate::kernel::kernels;
 use crate::model::llama::{Config, Llama};
 use crate::nn::Segment;
@@ -196,23 +196,21 @@ impl<'w, 'm> LlamaCuda<'w, 'm> {
     }
 }
 
-/// The books of a runner for a decoder.
-pub(super) fn of<'w, 'm, R: Decoder>(
-    runner: R,
-    w: &mut Workspace<'w>,
-    limits: &Limits,
-) -> Sequences<'w, 'm, R> {
-    let context = limits.context;
-    Sequences::with(runner, w, &limits.size(), limits.max_active, context, context)
+/// A card has no room for the logits of drafts.
+pub(super) fn check_on_device(config: &Config, limits: &Limits) -> Result<()> {
+    match limits.draft {
+        0 => limits.check(config),
+        found => Err(Error::Limit { field: Field::Draft, found, most: 0 }),
+    }
 }
 
 impl<'w, 'm> CudaSession<'w, 'm> {
     /// The bytes of books that a session over a model with `config` needs under `limits`; keys,
     /// values and activations are on the device.
     pub fn need(config: &Config, limits: &Limits) -> Need {
-        let (outputs, history) = (config.vocab, limits.context);
-        let bytes =
-            Books::bytes(&limits.size(), limits.max_active, outputs, history, Pointers::Here);
+        let (outputs, drafted, history) = (config.vocab, limits.drafted(), limits.context);
+        let (size, active) = (limits.size(), limits.max_active);
+        let bytes = Books::bytes(&size, active, outputs, drafted, history, Pointers::Here);
         Need { bytes, kv_bytes: 0 }
     }
 
@@ -234,7 +232,7 @@ impl<'w, 'm> CudaSession<'w, 'm> {
 
     fn checked_need(model: &Model<'_>, limits: &Limits) -> Result<Need> {
         let config = model.llama().config();
-        limits.check(config)?;
+        check_on_device(config, limits)?;
         Ok(Self::need(config, limits))
     }
 

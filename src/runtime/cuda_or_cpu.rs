@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::cuda::{LlamaCuda, of};
+use super::cuda::{LlamaCuda, check_on_device};
 use super::runner::Runner;
 use super::sequences::Sequences;
-use super::session::{Decoder, LlamaCpu};
+use super::session::{Decoder, LlamaCpu, of};
 use super::{CudaSession, Limits, Need, need};
 use crate::adapter::{Handle, Selection};
 use crate::archive::Fingerprint;
@@ -103,8 +103,12 @@ impl Decoder for LlamaAny<'_, '_> {
 impl<'w, 'm> AnySession<'w, 'm> {
     /// The workspace of such a session; refuses limits that the model does not allow.
     pub(crate) fn need(config: &Config, limits: &Limits, on_device: bool) -> Result<Need> {
+        if on_device {
+            check_on_device(config, limits)?;
+            return Ok(CudaSession::need(config, limits));
+        }
         limits.check(config)?;
-        Ok(if on_device { CudaSession::need(config, limits) } else { need(config, limits) })
+        Ok(need(config, limits))
     }
 
     /// A session on the CPU.

@@ -33,7 +33,14 @@ pub struct Limits {
     pub max_active: usize,
     /// The sum of their ranks. Default: 64.
     pub max_total_rank: usize,
+    /// Tokens of a guess that a step can read along with its own
+    /// ([`step_with_draft`](super::Sequences::step_with_draft)), at most [`MOST_DRAFT`]. Each takes
+    /// room for its logits. Default: 0.
+    pub draft: usize,
 }
+
+/// The longest draft.
+pub const MOST_DRAFT: usize = 32;
 
 impl Limits {
     /// One sequence of `context` tokens with the precision that `model` is served in and all
@@ -59,6 +66,7 @@ impl Limits {
             threads: 1,
             max_active: 2,
             max_total_rank: 64,
+            draft: 0,
         }
     }
 
@@ -69,13 +77,14 @@ impl Limits {
     pub fn check(&self, config: &Config) -> Result<()> {
         within(Field::Context, self.context, config.context)?;
         within(Field::PrefillChunk, self.prefill_chunk, MANY)?;
+        within(Field::Draft, self.draft.max(1), MOST_DRAFT)?;
         check_common(self.batch, self.threads, self.max_active, self.max_total_rank)
     }
 
     /// What passes must have room for.
     pub(super) const fn size(&self) -> Size {
         Size {
-            rows: rows(self.batch, self.prefill_chunk),
+            rows: rows(rows(self.batch, self.prefill_chunk), self.drafted()),
             batch: self.batch,
             context: self.context,
             threads: self.threads,
@@ -83,6 +92,11 @@ impl Limits {
             precision: self.precision,
             kv_format: self.kv_format,
         }
+    }
+
+    /// Rows of logits beside those of the sequences: of a token and its draft.
+    pub(super) const fn drafted(&self) -> usize {
+        if self.draft == 0 { 0 } else { self.draft.saturating_add(1) }
     }
 }
 
@@ -109,7 +123,8 @@ pub const fn need_on_32_bits(config: &Config, limits: &Limits) -> Need {
 
 const fn need_with(config: &Config, limits: &Limits, pointers: Pointers) -> Need {
     let size = limits.size();
-    let books = Books::bytes(&size, limits.max_active, config.vocab, limits.context, pointers);
+    let (active, drafted) = (limits.max_active, limits.drafted());
+    let books = Books::bytes(&size, active, config.vocab, drafted, limits.context, pointers);
     Need {
         bytes: books.saturating_add(forward::Buffers::bytes(config, &size, pointers)),
         kv_bytes: forward::Buffers::kv_bytes(config, &size, pointers),

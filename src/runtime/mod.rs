@@ -43,6 +43,7 @@ mod cuda_or_cpu_encoder;
 mod encoder;
 mod encoder_limits;
 mod limits;
+mod lookup;
 #[cfg(feature = "alloc")]
 mod memory;
 mod predictor;
@@ -64,7 +65,8 @@ pub(crate) use cuda_or_cpu::AnySession;
 pub(crate) use cuda_or_cpu_encoder::AnyEncoder;
 pub use encoder::{BertCpu, Encoder};
 pub use encoder_limits::{EncoderLimits, encoder_need};
-pub use limits::{Limits, Need, need, need_on_32_bits};
+pub use limits::{Limits, MOST_DRAFT, Need, need, need_on_32_bits};
+pub use lookup::{Lookup, LookupCounts};
 #[cfg(feature = "alloc")]
 pub use memory::Memory;
 pub use predictor::{Predictor, PredictorLimits, predictor_need};

@@ -110,7 +110,7 @@ impl<'w, 'm> Recurrent<'w, 'm> {
         let buffers = forward::Buffers::carve(&mut w, config, &size);
         let engine = Engine::new(executor, limits.threads, limits.max_active);
         let runner = LstmCpu { model, limits: *limits, engine, buffers };
-        Ok(Self::with(runner, &mut w, &size, limits.max_active, usize::MAX, 0))
+        Ok(Self::with(runner, &mut w, &size, limits.max_active, 0, (usize::MAX, 0)))
     }
 
     /// Chooses the next token of a sequence; does not feed it. `history` are the tokens that a

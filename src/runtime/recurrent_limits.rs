@@ -81,7 +81,7 @@ impl Default for RecurrentLimits {
 /// one byte less is an error.
 pub const fn recurrent_need(config: &Config, limits: &RecurrentLimits) -> Need {
     let (size, here) = (limits.size(), Pointers::Here);
-    let books = Books::bytes(&size, limits.max_active, config.outputs, 0, here);
+    let books = Books::bytes(&size, limits.max_active, config.outputs, 0, 0, here);
     let bytes = books.saturating_add(forward::Buffers::bytes(config, &size, here));
     Need { bytes, kv_bytes: 0 }
 }

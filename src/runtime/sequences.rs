@@ -5,6 +5,7 @@
 
 use core::slice::from_ref;
 
+mod draft;
 mod rows;
 
 use super::runner::Runner;
@@ -19,16 +20,20 @@ use crate::tensor::workspace::{Workspace, stored, times, workspace};
 pub(super) struct Sequence {
     /// Tokens that the model has read.
     position: usize,
+    /// Tokens of a draft behind them that it has read and nobody has confirmed.
+    ahead: usize,
+    /// Which of the rows its logits are.
+    row: usize,
     has_logits: bool,
     /// Named by the call that is being checked.
     is_named: bool,
 }
 
 impl Sequence {
-    const EMPTY: Self = Self { position: 0, has_logits: false, is_named: false };
+    const EMPTY: Self = Self { position: 0, ahead: 0, row: 0, has_logits: false, is_named: false };
 }
 
-stored! { Sequence: 8; }
+stored! { Sequence: 16; }
 
 workspace! {
     /// The buffers of the books.
@@ -36,6 +41,7 @@ workspace! {
         size: &Size,
         max_active: usize,
         outputs: usize,
+        drafted: usize,
         history: usize
     ) {
         sequences: [Sequence; size.batch] = Sequence::EMPTY,
@@ -47,8 +53,8 @@ workspace! {
         tokens: [u32; size.rows],
         positions: [usize; size.rows],
         segments: [Segment; size.rows] = Segment::default(),
-        /// `[batch, outputs]`.
-        logits: [f32; times(size.batch, outputs)],
+        /// `[batch + drafted, outputs]`: of each sequence, and of a token and its draft.
+        logits: [f32; times(size.batch.saturating_add(drafted), outputs)],
         candidates: [Candidate; outputs] = Candidate::NONE,
     }
 }
@@ -86,17 +92,17 @@ where
 
 #[allow(private_bounds, reason = "runners are the crate's own")]
 impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
-    /// The books of `runner` in `w`, with at most `context` tokens a sequence, which are kept if
-    /// `history` is `context` too.
+    /// The books of `runner` in `w`, with `drafted` rows of logits besides and at most `context`
+    /// tokens a sequence, which are kept if `history` is `context` too.
     pub(super) fn with(
         runner: R,
         w: &mut Workspace<'w>,
         size: &Size,
         max_active: usize,
-        context: usize,
-        history: usize,
+        drafted: usize,
+        (context, history): (usize, usize),
     ) -> Self {
-        let books = Books::carve(w, size, max_active, runner.outputs(), history);
+        let books = Books::carve(w, size, max_active, runner.outputs(), drafted, history);
         Self {
             batch: size.batch,
             context,
@@ -225,11 +231,11 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
     /// [`Error::CacheOverflow`] if they are NaN because the cache could not hold a key or value.
     pub fn logits(&self, sequence: usize) -> Result<&[f32]> {
         let outputs = self.outputs()?;
-        let &Sequence { position, has_logits, .. } = self.sequence(sequence)?;
+        let &Sequence { position, row, has_logits, .. } = self.sequence(sequence)?;
         if !has_logits {
             return Err(Error::NoLogits { sequence });
         }
-        let logits = &self.logits[sequence * outputs..][..outputs];
+        let logits = &self.logits[row * outputs..][..outputs];
         self.runner.check(sequence, position, logits)?;
         Ok(logits)
     }
@@ -244,7 +250,7 @@ impl<'w, 'm, R: Runner> Sequences<'w, 'm, R> {
     ) -> Result<u32> {
         self.logits(sequence)?;
         let (outputs, kept) = (self.runner.outputs(), self.kept(sequence));
-        let logits = &self.logits[sequence * outputs..][..outputs];
+        let logits = &self.logits[self.sequences[sequence].row * outputs..][..outputs];
         sampler.sample(logits, history.unwrap_or(&self.history[kept]), self.candidates)
     }
 

@@ -183,9 +183,18 @@ impl<'w, 'm> Session<'w, 'm> {
         limits.check(config)?;
         let mut w = Workspace::new(memory, need(config, limits).bytes)?;
         let runner = LlamaCpu::carve(model, limits, &mut w, executor);
-        let context = limits.context;
-        Ok(Self::with(runner, &mut w, &limits.size(), limits.max_active, context, context))
+        Ok(of(runner, &mut w, limits))
     }
+}
+
+/// The books of a runner for a decoder.
+pub(super) fn of<'w, 'm, R: Decoder>(
+    runner: R,
+    w: &mut Workspace<'w>,
+    limits: &Limits,
+) -> Sequences<'w, 'm, R> {
+    let (drafted, context) = (limits.drafted(), limits.context);
+    Sequences::with(runner, w, &limits.size(), limits.max_active, drafted, (context, context))
 }
 
 #[allow(private_bounds, reason = "runners are the crate's own")]

@@ -9,13 +9,13 @@ use std::path::Path;
 
 use clap::Args;
 use lowrank::adapter::{AdapterSet, Choice, Slot};
-use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
+use lowrank::runtime::{Limits, Lookup, Memory, Sampler, SamplerOptions, Session, need};
 
 use crate::Failure;
 use crate::attach::{AdapterOptions, OpenAdapter, attach, note_classifiers, open_adapters};
 use crate::model::{Kv, ModelOptions};
 use crate::output::note;
-use crate::sampling::SamplingOptions;
+use crate::sampling::{SamplingOptions, draft};
 use crate::template::TemplateOptions;
 use conversation::Conversation;
 use typed::{Input, Interrupt, Typed};
@@ -75,6 +75,10 @@ pub(crate) struct Arguments {
     tokens: usize,
     #[command(flatten)]
     sampling: SamplingOptions,
+    /// Guess up to N tokens ahead from what stands in prompt and reply (prompt lookup decoding): faster
+    /// where replies repeat parts of them; 0 means off
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = draft)]
+    lookup: usize,
     /// How keys and values are kept
     #[arg(long, value_enum, default_value_t = Kv::F16)]
     kv: Kv,
@@ -124,6 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         kv_format: arguments.kv.into(),
         max_active: adapters.len(),
         max_total_rank: attached.rank,
+        draft: arguments.lookup,
         ..arguments.model.limits(&model, context, executor.as_ref())
     };
     let mut memory = Memory::try_new(need(model.config(), &limits))?;
@@ -136,7 +141,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut conversation = Conversation::new(
         session,
         &tokenizer,
-        (sampler, arguments.tokens),
+        (sampler, (arguments.lookup > 0).then(|| Lookup::new(&limits))),
+        arguments.tokens,
         arguments.system.clone(),
         &interrupt.pressed,
     )

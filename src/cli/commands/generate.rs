@@ -17,7 +17,9 @@ use lowrank::RootKind;
 use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::engine::{Bounds, End, Reply};
 use lowrank::model::llama::Llama;
-use lowrank::runtime::{Limits, Memory, Sampler, SamplerOptions, Session, need};
+use lowrank::runtime::{
+    Limits, Lookup, LookupCounts, Memory, Sampler, SamplerOptions, Session, need,
+};
 use lowrank::text::Tokenizer;
 use serde_json::{Value, json};
 
@@ -32,7 +34,7 @@ use crate::model::{Kv, ModelOptions, with_session};
 use crate::output::{line, note, part};
 use crate::prompt::PromptOptions;
 use crate::reply::{Continues, read_prompt, write_reply};
-use crate::sampling::SamplingOptions;
+use crate::sampling::{SamplingOptions, draft};
 
 const EXAMPLES: &str = r#"Examples:
   lowrank generate --base base.lrk --prompt "Once upon a time" --tokens 50
@@ -42,10 +44,12 @@ const EXAMPLES: &str = r#"Examples:
     --swap pirate=pirate.lrk --swap notes=notes.lrk --stats
   lowrank generate --base base.lrk --prompt-file story.txt \
     --stop "The end" --json
+  lowrank generate --base base.lrk --chat --lookup 8 \
+    --prompt-file "code_to_change.txt" --stats
 
 With --json one object is printed (with --swap one a line): text, tokens
 (ids), stop_reason (end, stop, length or context), prompt_tokens, adapters,
-timings."#;
+timings, and with --lookup how many tokens were guessed and right."#;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -69,6 +73,10 @@ pub(crate) struct Arguments {
     stops: Vec<String>,
     #[command(flatten)]
     sampling: SamplingOptions,
+    /// Guess up to N tokens ahead from what stands in prompt and reply (prompt lookup decoding): faster
+    /// where replies repeat parts of them; 0 means off
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = draft)]
+    pub(crate) lookup: usize,
     /// Tokens there is room for, the prompt's included [default: the prompt's and --tokens, at most
     /// what the model takes]
     #[arg(long, value_name = "N")]
@@ -99,6 +107,8 @@ pub(crate) struct Job<'j> {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) prompt: Vec<u32>,
     sampler: Sampler,
+    /// As every continuation begins with it.
+    lookup: Option<Lookup>,
 }
 
 impl<'j> Job<'j> {
@@ -110,7 +120,7 @@ impl<'j> Job<'j> {
         }
         let tokenizer = arguments.prompt.prepare(base.text()?)?;
         let prompt = arguments.prompt.encode(&tokenizer, &base.path)?;
-        Ok(Self { arguments, tokenizer, prompt, sampler })
+        Ok(Self { arguments, tokenizer, prompt, sampler, lookup: None })
     }
 
     /// The adapters that are active together, and those to swap to.
@@ -138,13 +148,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn decoder(base: &File, arguments: &Arguments) -> Result<(), Failure> {
     let model = base.base()?;
-    let job = Job::new(arguments, base)?;
+    let mut job = Job::new(arguments, base)?;
     let executor = arguments.model.executor()?;
     let context = context(&model, job.prompt.len(), arguments)?;
     let limits = Limits {
         kv_format: arguments.kv.unwrap_or(Kv::F16).into(),
+        draft: arguments.lookup,
         ..arguments.model.limits(&model, context, executor.as_ref())
     };
+    job.lookup = (arguments.lookup > 0).then(|| Lookup::new(&limits));
     let (adapters, swaps) = job.adapters()?;
     if swaps.is_empty() {
         return with_session(model, &adapters, limits, executor.as_ref(), |session, attaching| {
@@ -227,12 +239,17 @@ pub(crate) fn continue_prompt<'m>(
     let bounds = Bounds { tokens: arguments.tokens, stops: &arguments.stops };
     let mut print = |text: &str| if arguments.json { Ok(()) } else { part(text) };
     let start = Instant::now();
-    let mut sampler = job.sampler.clone();
-    let reply = write_reply(session, &job.tokenizer, &mut sampler, bounds, &never, &mut print)?;
+    let (mut sampler, mut lookup) = (job.sampler.clone(), job.lookup.clone());
+    let choosing = (&mut sampler, lookup.as_mut());
+    let reply = write_reply(session, &job.tokenizer, choosing, bounds, &never, &mut print)?;
     let decode = start.elapsed();
     let times = Times { attaching, prefill, decode };
     if arguments.json {
-        line(facts(job, names, &reply, &times))?;
+        let mut facts = facts(job, names, &reply, &times);
+        if let Some(counts) = lookup.as_ref().map(Lookup::counts) {
+            facts["lookup"] = json!({ "guessed": counts.guessed, "right": counts.right });
+        }
+        line(facts)?;
     } else {
         line("")?;
     }
@@ -245,6 +262,9 @@ pub(crate) fn continue_prompt<'m>(
     }
     if arguments.stats {
         report(&session.workspace(), job.prompt.len(), reply.tokens.len(), &times);
+        if let Some(LookupCounts { guessed, right }) = lookup.as_ref().map(Lookup::counts) {
+            note(format_args!("prompt lookup guessed {guessed} tokens, {right} of them right"));
+        }
         if !names.is_empty() && !attaching.is_zero() {
             note(format_args!("adapters attached in {:.1} µs", attaching.as_secs_f64() * 1e6));
         }

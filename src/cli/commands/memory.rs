@@ -9,6 +9,7 @@ use crate::attach::{AdapterOptions, open_adapters};
 use crate::estimate;
 use crate::model::{Kv, ModelOptions};
 use crate::output::line;
+use crate::sampling::draft;
 
 const EXAMPLES: &str = r"Examples:
   lowrank memory --base base.lrk --adapter style.lrk --context 2048
@@ -42,6 +43,10 @@ pub(crate) struct Arguments {
     /// Prompt tokens computed at once
     #[arg(long, default_value_t = 32, value_name = "N", conflicts_with = "method")]
     prefill_chunk: usize,
+    /// Tokens that generate and chat guess ahead
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = draft)]
+    #[arg(conflicts_with = "method")]
+    lookup: usize,
     /// How keys and values are kept
     #[arg(long, value_enum, default_value_t = Kv::F16, conflicts_with = "method")]
     kv: Kv,
@@ -98,6 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         kv_format: arguments.kv.into(),
         max_active: adapters.len(),
         max_total_rank: rank,
+        draft: arguments.lookup,
         ..limits
     };
     // Refuses limits that a session would refuse.

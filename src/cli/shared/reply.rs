@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lowrank::adapter::{AdapterSet, Choice};
 use lowrank::engine::{self, Bounds, Continue, Reply, Sequence};
-use lowrank::runtime::{Sampler, Session, need};
+use lowrank::runtime::{Lookup, Sampler, Session, need};
 use lowrank::text::Tokenizer;
 
 use crate::Failure;
@@ -18,8 +18,9 @@ use crate::progress::Progress;
 pub(crate) trait Continues<'m> {
     /// Reads the prompt.
     fn prefill(&mut self, tokens: &[u32]) -> lowrank::Result<()>;
-    /// What a reply is written to.
-    fn sequence(&mut self) -> lowrank::Result<impl Continue>;
+    /// What a reply is written to, by prompt lookup if there is one.
+    fn sequence<'s>(&'s mut self, lookup: Option<&'s mut Lookup>)
+    -> lowrank::Result<impl Continue>;
     /// Forgets everything and chooses other adapters.
     fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()>;
     /// What it takes, for people.
@@ -31,8 +32,11 @@ impl<'m> Continues<'m> for Session<'_, 'm> {
         self.prefill(0, tokens)
     }
 
-    fn sequence(&mut self) -> lowrank::Result<impl Continue> {
-        Sequence::new(self, 0)
+    fn sequence<'s>(
+        &'s mut self,
+        lookup: Option<&'s mut Lookup>,
+    ) -> lowrank::Result<impl Continue> {
+        Ok(Sequence::new(self, 0)?.with_lookup(lookup))
     }
 
     fn start_over(&mut self, set: &AdapterSet<'_, 'm>, choices: &[Choice]) -> lowrank::Result<()> {
@@ -88,7 +92,7 @@ pub(crate) fn read_prompt<'m>(
 pub(crate) fn write_reply<'m>(
     session: &mut impl Continues<'m>,
     tokenizer: &Tokenizer,
-    sampler: &mut Sampler,
+    (sampler, lookup): (&mut Sampler, Option<&mut Lookup>),
     bounds: Bounds<'_>,
     interrupt: &AtomicBool,
     tell: &mut dyn FnMut(&str) -> std::io::Result<()>,
@@ -103,7 +107,7 @@ pub(crate) fn write_reply<'m>(
             false => ControlFlow::Continue(()),
         }
     };
-    let mut sequence = session.sequence()?;
+    let mut sequence = session.sequence(lookup)?;
     let reply = engine::write_reply(&mut sequence, tokenizer, sampler, bounds, &mut piece);
     told?;
     Ok(reply?)

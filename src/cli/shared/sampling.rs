@@ -1,7 +1,7 @@
 //! The options that say how tokens are chosen; `generate` and `chat` start from other defaults.
 
 use clap::Args;
-use lowrank::runtime::SamplerOptions;
+use lowrank::runtime::{MOST_DRAFT, SamplerOptions};
 
 /// How tokens are chosen.
 #[derive(Debug, Args)]
@@ -27,6 +27,14 @@ pub(crate) struct SamplingOptions {
     /// The same seed gives the same text [default: 0; in chat a random one, which is said]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+}
+
+/// Tokens that may be guessed ahead.
+pub(crate) fn draft(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|draft| *draft <= MOST_DRAFT)
+        .ok_or_else(|| format!("0 to {MOST_DRAFT} tokens were expected"))
 }
 
 impl SamplingOptions {

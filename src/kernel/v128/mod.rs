@@ -101,6 +101,7 @@ trait Simd: Copy + 'static {
 const fn table<S: Simd>(name: &'static str) -> Kernels {
     Kernels {
         name,
+        several: [(1.2, 0.5); 2],
         product: product::<S>,
         product_fast: fast::product::<S>,
         read_row: tile::read_row::<S>,

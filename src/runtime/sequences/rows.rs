@@ -144,7 +144,8 @@ impl<R: Runner> Sequences<'_, '_, R> {
         for segment in &mut *segments {
             let first = segment.first + segment.rows - 1;
             *segment = Segment { first, rows: 1, ..*segment };
-            self.sequences[segment.sequence].has_logits = true;
+            let sequence = &mut self.sequences[segment.sequence];
+            (sequence.row, sequence.has_logits) = (segment.sequence, true);
         }
         while !segments.is_empty() {
             let (some, rest) = segments.split_at_mut(neighbours(segments));

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lowrank::adapter::{AdapterSet, Choice};
 use lowrank::engine::{Bounds, End};
 use lowrank::file::{FileError, write_whole};
-use lowrank::runtime::{Sampler, Session};
+use lowrank::runtime::{Lookup, Sampler, Session};
 use lowrank::text::{Message, Tokenizer};
 use serde_json::json;
 
@@ -27,6 +27,7 @@ pub(crate) struct Conversation<'c, 'w, 'm> {
     /// As it was at the start.
     fresh: Sampler,
     sampler: Sampler,
+    lookup: Option<Lookup>,
     /// The most tokens of a reply.
     tokens: usize,
     system: Option<String>,
@@ -39,14 +40,16 @@ pub(crate) struct Conversation<'c, 'w, 'm> {
 }
 
 impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
-    /// An empty conversation whose replies are drawn by the sampler, with at most so many tokens.
+    /// An empty conversation whose replies are drawn by the sampler, by prompt lookup if there is
+    /// one, with at most so many tokens.
     ///
     /// # Errors
     /// If the chat template has no place for the system message.
     pub(crate) fn new(
         session: Session<'w, 'm>,
         tokenizer: &'c Tokenizer,
-        (sampler, tokens): (Sampler, usize),
+        (sampler, lookup): (Sampler, Option<Lookup>),
+        tokens: usize,
         system: Option<String>,
         interrupt: &'c AtomicBool,
     ) -> Result<Self, Failure> {
@@ -55,6 +58,7 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
             tokenizer,
             fresh: sampler.clone(),
             sampler,
+            lookup,
             tokens,
             system: None,
             messages: Vec::new(),
@@ -143,9 +147,10 @@ impl<'c, 'w, 'm> Conversation<'c, 'w, 'm> {
             return Ok(None);
         }
         let (tokenizer, interrupt) = (self.tokenizer, self.interrupt);
-        let (session, sampler) = (&mut self.session, &mut self.sampler);
+        let choosing = (&mut self.sampler, self.lookup.as_mut());
+        let session = &mut self.session;
         let reply =
-            write_reply(session, tokenizer, sampler, bounds, interrupt, &mut |text| part(text))?;
+            write_reply(session, tokenizer, choosing, bounds, interrupt, &mut |text| part(text))?;
         line("")?;
         match reply.end {
             End::Length => note(format_args!(

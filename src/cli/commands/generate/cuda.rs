@@ -7,7 +7,7 @@ use lowrank::RootKind;
 use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::cuda::{Device, Model};
 use lowrank::engine::Continue;
-use lowrank::runtime::{CudaSession, Limits, Memory, Sampler, Serial};
+use lowrank::runtime::{CudaSession, Limits, Lookup, Memory, Sampler, Serial};
 
 use crate::Failure;
 use crate::attach::attach;
@@ -48,7 +48,7 @@ impl<'m> Continues<'m> for Reader<'_, 'm> {
         self.session.prefill(0, tokens)
     }
 
-    fn sequence(&mut self) -> lowrank::Result<impl Continue> {
+    fn sequence<'s>(&'s mut self, _: Option<&'s mut Lookup>) -> lowrank::Result<impl Continue> {
         Ok(&mut *self)
     }
 
@@ -67,6 +67,9 @@ impl<'m> Continues<'m> for Reader<'_, 'm> {
 pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure> {
     if base.root()? == RootKind::LSTM {
         return Err(format!("{}: LSTM bases run on the CPU only", base.path.display()).into());
+    }
+    if arguments.lookup > 0 {
+        return Err("--lookup: prompt lookup runs on the CPU only".into());
     }
     let llama = base.base()?;
     let job = Job::new(arguments, base)?;

@@ -4,7 +4,7 @@
 use lowrank::adapter::{AdapterSet, Choice, Slot};
 use lowrank::engine::Continue;
 use lowrank::model::lstm::{Head, Lstm};
-use lowrank::runtime::{Memory, Recurrent, RecurrentLimits, Sampler, recurrent_need};
+use lowrank::runtime::{Lookup, Memory, Recurrent, RecurrentLimits, Sampler, recurrent_need};
 
 use crate::Failure;
 use crate::attach::attach;
@@ -42,7 +42,7 @@ impl<'m> Continues<'m> for Reader<'_, 'm> {
         Ok(())
     }
 
-    fn sequence(&mut self) -> lowrank::Result<impl Continue> {
+    fn sequence<'s>(&'s mut self, _: Option<&'s mut Lookup>) -> lowrank::Result<impl Continue> {
         Ok(&mut *self)
     }
 
@@ -70,6 +70,7 @@ pub(crate) fn generate(base: &File, arguments: &Arguments) -> Result<(), Failure
     }
     only_for_decoders("context", arguments.context.is_some(), &base.path)?;
     only_for_decoders("kv", arguments.kv.is_some(), &base.path)?;
+    only_for_decoders("lookup", arguments.lookup > 0, &base.path)?;
     let job = Job::new(arguments, base)?;
     let (adapters, swaps) = job.adapters()?;
     let executor = arguments.model.executor()?;
