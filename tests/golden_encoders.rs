@@ -380,9 +380,13 @@ fn peft_classifiers_of_anything_but_texts_with_one_label_of_several_are_refused(
     assert!(error.contains("multi_label_classification"), "{error}");
     // Full names, as PEFT writes them for all-linear, have the prefix of task models.
     let mut full = config.clone();
-    let names = ["query", "key", "value"]
-        .map(|part| format!("roberta.encoder.layer.0.attention.self.{part}"));
-    full["target_modules"] = json!([names[0], names[1], names[2], "classifier.dense"]);
+    let of_layer = |layer: usize| {
+        ["query", "key", "value"]
+            .map(|part| format!("roberta.encoder.layer.{layer}.attention.self.{part}"))
+    };
+    let mut names: Vec<String> = (0..2).flat_map(of_layer).collect();
+    names.push("classifier.dense".to_owned());
+    full["target_modules"] = json!(names);
     let notes = import(&full, None).unwrap().notes;
     assert!(!notes.iter().any(|note| note.contains("does not have")), "{notes:?}");
 }

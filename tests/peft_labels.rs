@@ -131,20 +131,24 @@ fn modules_that_are_named_and_not_there_are_told() {
     assert!(found[0].contains("modules more") && found[0].ends_with(", …"), "{found:?}");
     // Regular expressions, and what takes modules away.
     let q = r".*layers\.\d\.self_attn\.q_proj";
-    for (key, value, count) in [
-        ("target_modules", json!(q), 1),
-        ("layers_to_transform", json!([0]), 0),
-        ("layers_to_transform", json!(1), 1),
-        ("exclude_modules", json!(["q_proj"]), 0),
-        ("exclude_modules", json!(".*q_proj"), 0),
-        ("target_modules", json!("all-linear"), 1),
+    let one = "layers.1.self_attn.q_proj";
+    for (lacks, key, value, count) in [
+        (&[one][..], "target_modules", json!(q), 1),
+        (&["layers.1."], "layers_to_transform", json!([0]), 0),
+        (&[one, "layers.0."], "layers_to_transform", json!(1), 1),
+        (&["q_proj"], "exclude_modules", json!(["q_proj"]), 0),
+        (&["q_proj"], "exclude_modules", json!(".*q_proj"), 0),
+        (&[one], "target_modules", json!("all-linear"), 1),
     ] {
         let found = notes(&|folder| {
-            without(folder, "layers.1.self_attn.q_proj");
+            lacks.iter().for_each(|part| without(folder, part));
             set(folder, key, value.clone());
         });
         assert_eq!(found.len(), count, "{key} {value}: {found:?}");
     }
-    let found = notes(&|folder| set(folder, "target_modules", json!(["q_proj", "c_attn"])));
+    let found = notes(&|folder| {
+        folder.tensors.retain(|name, _| name.contains("q_proj"));
+        set(folder, "target_modules", json!(["q_proj", "c_attn"]));
+    });
     assert!(found[0].ends_with("target_modules names c_attn, which the base does not have"));
 }

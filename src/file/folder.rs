@@ -57,7 +57,7 @@ const SUFFIX: &str = ".new";
 impl OutputFolder {
     /// Tries the place `path` for a folder of this kind. `inputs` are the files and folders that
     /// are read for it. With `force` it is written into a folder that holds something else, which
-    /// stays, except for files of the same names.
+    /// stays, except for files of the same names and an older one of this kind.
     ///
     /// # Errors
     /// An input is one of the files that would be replaced; something else is there and `force` is
@@ -172,7 +172,8 @@ impl OutputFolder {
             return Ok(if can_swap { Way::Swap } else { Way::Into(true) });
         }
         if force {
-            return Ok(Way::Into(false));
+            // Beside other things, an older one goes as a whole too: no reader takes a mixture.
+            return Ok(Way::Into((self.kind.is_own)(&self.real)));
         }
         let name = self.kind.name;
         let reason = match other {
@@ -231,6 +232,7 @@ impl OutputFolder {
                 Err(_) => error,
             }
         })?;
+        self.keep_modes(temporary.path()).map_err(io)?;
         sync_folder(temporary.path()).map_err(io)?;
         match self.way {
             Way::New => {
@@ -245,6 +247,24 @@ impl OutputFolder {
         drop(lock);
         remove_abandoned(place);
         Ok(value)
+    }
+
+    /// Gives new files the modes and owners of those whose place they take.
+    fn keep_modes(&self, temporary: &Path) -> io::Result<()> {
+        for name in self.kind.files {
+            let new = temporary.join(name);
+            let Ok(old) = self.real.join(name).symlink_metadata() else { continue };
+            if !old.is_file() || !new.exists() {
+                continue;
+            }
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::{MetadataExt, chown};
+                let _ = chown(&new, Some(old.uid()), Some(old.gid()));
+            }
+            std::fs::set_permissions(&new, old.permissions())?;
+        }
+        Ok(())
     }
 
     /// Changes places with the older folder, which goes with the temporary name.

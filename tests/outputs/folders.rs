@@ -72,6 +72,46 @@ fn a_folder_is_written_over_its_like_and_over_nothing_else() {
     }
 }
 
+/// Beside somebody's file, which stays, no file of an older export may stay with the new one.
+#[test]
+fn an_older_export_beside_other_files_goes_as_a_whole() {
+    let folder = Folder::new();
+    let gguf = golden("gguf/tiny-llama.gguf");
+    let gguf = gguf.to_str().unwrap();
+    let [whole, bare] = ["whole.lrk", "bare.lrk"].map(|name| folder.file(name));
+    works(&["import", gguf, "-o", &whole]);
+    works(&["import", gguf, "--without-tokenizer", "-o", &bare]);
+    let export = |base: &str, out: &str, more: &[&str]| {
+        works(&[&["export", base, "--format", "bitsandbytes", "-o", out], more].concat());
+        names(Path::new(out))
+    };
+    let mut expected = export(&bare, &folder.file("fresh"), &[]);
+    let out = folder.file("out");
+    assert!(export(&whole, &out, &[]).len() > expected.len(), "a tokenizer is among the files");
+    std::fs::write(folder.path("out").join("notes.txt"), "mine").unwrap();
+    expected.insert("notes.txt".to_owned());
+    assert_eq!(export(&bare, &out, &["--force"]), expected);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_in_a_folder_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    for (words, file) in commands(&folder) {
+        let out = folder.file("out");
+        let words = [&as_str(&words)[..], &["-o", &out]].concat();
+        works(&words);
+        let path = folder.path("out").join(file);
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, private.clone()).unwrap();
+        works(&words);
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, private.mode() & 0o777, "{words:?}");
+        std::fs::remove_dir_all(folder.path("out")).unwrap();
+    }
+}
+
 #[test]
 fn an_input_inside_the_folder_is_never_lost() {
     let folder = Folder::new();
