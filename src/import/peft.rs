@@ -95,15 +95,19 @@ pub fn import_peft(
         }
     }
     let has = |site: u32| builder.targets.contains_key(&Place(site));
-    if let Some(path) = peft_targets::unnamed(&json, base, &sites, has) {
-        let reason = "target_modules, exclude_modules or layers_to_transform of adapter_config.json \
-                      leave this module out, and the file has it: PEFT would ignore it; correct the one or \
-                      the other";
-        return Err(FileError::format(&file, path, reason));
-    }
+    refuse_left_out(peft_targets::unnamed(&json, base, &sites, has), &file)?;
     let notes = peft_targets::missing(&json, base, &sites, builder.classifier.is_some(), has);
     builder.notes.extend(notes);
     Ok(builder)
+}
+
+/// Refuses a module of the file that its configuration leaves out.
+fn refuse_left_out(path: Option<&str>, file: &Path) -> Result<(), FileError> {
+    let Some(path) = path else { return Ok(()) };
+    let reason = "target_modules, exclude_modules or layers_to_transform of adapter_config.json \
+                  leave this module out, and the file has it: PEFT would ignore it; correct the one \
+                  or the other";
+    Err(FileError::format(file, path, reason))
 }
 
 /// Refuses pickled weights where there are no others.
