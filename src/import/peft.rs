@@ -61,14 +61,7 @@ pub fn import_peft(
     let sites = sites(base);
     let (modules, classifier) = group(&shards, &file, head)?;
     for (module, tensors) in modules {
-        // Task models put their encoder behind a prefix; decoders without head have none.
-        let path = match (Architecture::of(base.root()), base.root()) {
-            (Some(encoder), _) => {
-                module.strip_prefix(encoder.prefix()).unwrap_or(&module).to_owned()
-            }
-            (_, RootKind::LLAMA) if !sites.contains_key(&module) => format!("model.{module}"),
-            _ => module.clone(),
-        };
+        let path = path_of(&module, base, &sites);
         let unknown = "the base has no such linear layer or embedding; was the adapter made for another model?";
         let site = *sites.get(&path).ok_or_else(|| FileError::format(&file, &module, unknown))?;
         let target =
@@ -95,19 +88,20 @@ pub fn import_peft(
         }
     }
     let has = |site: u32| builder.targets.contains_key(&Place(site));
-    refuse_left_out(peft_targets::unnamed(&json, base, &sites, has), &file)?;
-    let notes = peft_targets::missing(&json, base, &sites, builder.classifier.is_some(), has);
-    builder.notes.extend(notes);
+    peft_targets::check(&json, base, &sites, has, &file)?;
+    let is_classifier = builder.classifier.is_some();
+    builder.notes.extend(peft_targets::missing(&json, base, &sites, is_classifier, has));
     Ok(builder)
 }
 
-/// Refuses a module of the file that its configuration leaves out.
-fn refuse_left_out(path: Option<&str>, file: &Path) -> Result<(), FileError> {
-    let Some(path) = path else { return Ok(()) };
-    let reason = "target_modules, exclude_modules or layers_to_transform of adapter_config.json \
-                  leave this module out, and the file has it: PEFT would ignore it; correct the one \
-                  or the other";
-    Err(FileError::format(file, path, reason))
+/// The path in the base of a module of the file: task models put their encoder behind a prefix,
+/// decoders without head have none.
+fn path_of(module: &str, base: &dyn Base, sites: &HashMap<String, u32>) -> String {
+    match (Architecture::of(base.root()), base.root()) {
+        (Some(encoder), _) => module.strip_prefix(encoder.prefix()).unwrap_or(module).to_owned(),
+        (_, RootKind::LLAMA) if !sites.contains_key(module) => format!("model.{module}"),
+        _ => module.to_owned(),
+    }
 }
 
 /// Refuses pickled weights where there are no others.

@@ -6,6 +6,7 @@
 //! `layers_pattern` take away.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use regex::Regex;
 use serde_json::Value;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use super::json::Json;
 use super::peft_classifier::Head;
 use crate::adapter::Base;
+use crate::file::FileError;
 use crate::model::bert::{Architecture, Site};
 
 /// Module paths that a sentence lists.
@@ -45,20 +47,25 @@ impl<'j> Stated<'j> {
     }
 }
 
-/// A module that is `there` although a list of names leaves it out: PEFT would not apply what the
-/// file has of it. (A regular expression may be about another program's paths.)
-pub(super) fn unnamed<'s>(
+/// Refuses a `file` with a module that is `there` although a list of names leaves it out: PEFT would
+/// not apply it. (A regular expression may be about another program's paths.)
+pub(super) fn check(
     json: &Json,
     base: &dyn Base,
-    sites: &'s HashMap<String, u32>,
+    sites: &HashMap<String, u32>,
     there: impl Fn(u32) -> bool,
-) -> Option<&'s str> {
-    let stated = Stated::of(json, base).filter(|stated| stated.targets.is_array())?;
+    file: &Path,
+) -> Result<(), FileError> {
+    let stated = Stated::of(json, base).filter(|stated| stated.targets.is_array());
+    let Some(stated) = stated else { return Ok(()) };
     let is_embedding = |site: u32| base.site(site).is_some_and(|(_, _, embedding)| embedding);
-    let left_out = |(path, site): &(&'s String, &u32)| {
-        there(**site) && !stated.names(path, is_embedding(**site))
-    };
-    sites.iter().filter(left_out).map(|(path, _)| path.as_str()).min()
+    let left_out =
+        |(path, site): &(&String, &u32)| there(**site) && !stated.names(path, is_embedding(**site));
+    let Some((path, _)) = sites.iter().filter(left_out).min() else { return Ok(()) };
+    let reason = "target_modules, exclude_modules or layers_to_transform of adapter_config.json \
+                  leave this module out, and the file has it: PEFT would ignore it; correct the one \
+                  or the other";
+    Err(FileError::format(file, path, reason))
 }
 
 /// A sentence about modules that are named and not `there`, one about names that no module has.

@@ -108,7 +108,7 @@ impl Fields {
             Value::Array(items) => !items.is_empty(),
             Value::Object(fields) => {
                 let is_text = fields.get("type").is_some_and(|kind| kind == "text");
-                !fields.is_empty() && !(key == "response_format" && is_text)
+                !(fields.is_empty() || key == "response_format" && is_text)
             }
             Value::String(text) => !matches!(text.as_str(), "" | "none" | "auto"),
             Value::Bool(true) => true,

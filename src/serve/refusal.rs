@@ -83,7 +83,7 @@ impl From<ReplyError> for Refusal {
             }
             // Not numbers that a request names, but what came of them.
             ReplyError::Session(
-                Error::Device { .. } | Error::CacheOverflow { .. } | Error::NotFinite { .. },
+                Error::Device | Error::CacheOverflow { .. } | Error::NotFinite { .. },
             ) => (StatusCode::INTERNAL_SERVER_ERROR, "model_failed"),
             _ => (StatusCode::BAD_REQUEST, "invalid_value"),
         };
