@@ -16,5 +16,5 @@ fi
 if [ "${1:-}" = --install ]; then exit 0; fi
 target="${CARGO_TARGET_DIR:-target}"
 [ -f "$target/quickstart/pirate.lrk" ] || bash examples/quickstart.sh >/dev/null
-cargo build -q --release --features cli,serve
-"$venv/bin/python" tests/clients/clients.py "$target/release/lowrank" "$target/quickstart"
+cargo build -q --features cli,serve
+"$venv/bin/python" tests/clients/clients.py "$target/debug/lowrank" "$target/quickstart"
