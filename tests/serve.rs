@@ -355,6 +355,18 @@ fn what_is_wrong_is_said_in_openais_form() {
         (json!({ "model": "nobody", "prompt": "a" }), 404, "model_not_found", None),
         (json!({ "prompt": "a", "logprobs": 3 }), 400, "unsupported_parameter", Some("logprobs")),
         (json!({ "prompt": "a", "colour": "red" }), 400, "unsupported_parameter", Some("colour")),
+        (
+            json!({ "prompt": "a", "truncate_prompt_tokens": 1 }),
+            400,
+            "unsupported_parameter",
+            Some("truncate_prompt_tokens"),
+        ),
+        (
+            json!({ "prompt": "a", "stream": true, "stream_options": { "every": 2 } }),
+            400,
+            "unsupported_parameter",
+            Some("every"),
+        ),
         (json!({ "prompt": "a", "temperature": 9 }), 400, "invalid_value", Some("temperature")),
         (json!({ "prompt": "a", "max_tokens": 0 }), 400, "invalid_value", Some("max_tokens")),
         (json!({ "prompt": "a", "n": 1000 }), 400, "invalid_value", Some("n")),

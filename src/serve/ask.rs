@@ -60,14 +60,15 @@ impl Ask {
         };
         let stream = fields.flag("stream")?;
         let mut options = match fields.take("stream_options") {
-            Some(Value::Object(options)) if stream => options,
-            None => serde_json::Map::new(),
+            Some(Value::Object(options)) if stream => Fields::from(options),
+            None => Fields::from(serde_json::Map::new()),
             Some(_) => {
                 let reason = "stream_options: an object is expected, and only with stream: true";
                 return Err(Refusal::field("stream_options", reason));
             }
         };
-        let include_usage = options.remove("include_usage") == Some(Value::Bool(true));
+        let include_usage = options.flag("include_usage")?;
+        options.finish()?;
         Ok(Self {
             model,
             adapters,

@@ -77,6 +77,9 @@ pub(super) fn messages(value: Option<Value>) -> Result<Vec<Message>, Refusal> {
     let read = |(number, item): (usize, Value)| {
         let wrong = |reason: &str| wrong(format!("number {number}: {reason}"));
         let role = item["role"].as_str().ok_or_else(|| wrong("it has no role"))?;
+        if ["tool_calls", "function_call"].iter().any(|key| !item[*key].is_null()) {
+            return Err(wrong("calls of tools are not supported by this server"));
+        }
         let content = match &item["content"] {
             Value::String(text) => text.clone(),
             Value::Array(parts) => {

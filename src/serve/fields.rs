@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::refusal::Refusal;
 
 /// Fields that say nothing about the answer.
-const HARMLESS: [&str; 9] = [
+const HARMLESS: [&str; 8] = [
     "metadata",
     "parallel_tool_calls",
     "prompt_cache_key",
@@ -16,13 +16,18 @@ const HARMLESS: [&str; 9] = [
     "safety_identifier",
     "service_tier",
     "store",
-    "truncate_prompt_tokens",
     "user",
 ];
 
 /// A JSON object of a request.
 #[derive(Debug)]
 pub(super) struct Fields(Map<String, Value>);
+
+impl From<Map<String, Value>> for Fields {
+    fn from(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+}
 
 impl Fields {
     pub(super) fn read(body: &[u8]) -> Result<Self, Refusal> {

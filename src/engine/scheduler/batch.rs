@@ -127,9 +127,14 @@ impl<'t> Batch<'_, '_, '_, 't> {
         if job.prompt.is_empty() {
             return Err(ReplyError::EmptyPrompt);
         }
+        // A pass refuses all of its rows for one that is wrong: others must not suffer for it.
         let context = self.session.limits().context;
         if job.prompt.len() > context {
             return Err(Error::ContextFull { asked: job.prompt.len(), context }.into());
+        }
+        let vocab = self.session.model().config().vocab as u32;
+        if let Some(&token) = job.prompt.iter().find(|&&token| token >= vocab) {
+            return Err(Error::Token { token, vocab }.into());
         }
         let known: Vec<usize> = (0..self.seats.len()).map(|seat| self.known(seat, job)).collect();
         let free = (0..self.seats.len()).filter(|&seat| self.seats[seat].running.is_none());

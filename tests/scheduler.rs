@@ -1,0 +1,183 @@
+//! Many requests on one session: who comes when, what is not read twice, what ends a job.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use lowrank::adapter::SharedAdapter;
+use lowrank::archive::ArchiveFile;
+use lowrank::engine::{Busy, End, Event, Job, Scheduler};
+use lowrank::kernel::Precision;
+use lowrank::runtime::{Limits, SamplerOptions, Serial};
+
+fn open(name: &str) -> ArchiveFile {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    ArchiveFile::open(assets.join(name)).unwrap()
+}
+
+fn start(batch: usize, waiting: usize) -> Scheduler {
+    Scheduler::start(open("tiny.lrk"), Arc::new(Serial), waiting, |model, executor| Limits {
+        batch,
+        prefill_chunk: 8,
+        precision: Precision::Exact,
+        ..Limits::for_model(model, 128, executor)
+    })
+    .unwrap()
+}
+
+fn adapter(name: &str) -> Arc<SharedAdapter> {
+    Arc::new(SharedAdapter::open(open(&format!("tiny-{name}.lrk"))).unwrap())
+}
+
+/// A job whose events come with `number`.
+fn job(
+    scheduler: &Scheduler,
+    prompt: &str,
+    adapter: Option<&Arc<SharedAdapter>>,
+    tokens: usize,
+    (number, events): (usize, &Sender<(usize, Event)>),
+) -> Job {
+    let events = events.clone();
+    Job {
+        prompt: scheduler.tokenizer().encode_prompt(prompt).unwrap(),
+        adapters: adapter.map(|adapter| (Arc::clone(adapter), 1.0)).into_iter().collect(),
+        tokens,
+        stops: Vec::new(),
+        sampling: SamplerOptions::default(),
+        listener: Box::new(move |event| match events.send((number, event)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }),
+    }
+}
+
+/// Text, end and known tokens of the only job.
+fn reply(events: &Receiver<(usize, Event)>) -> (String, End, usize) {
+    let (mut text, mut read) = (String::new(), 0);
+    for (_, event) in events {
+        match event {
+            Event::Started { known } => read = known,
+            Event::Text(new) => text += &new,
+            Event::Ended { end, .. } => return (text, end, read),
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("no end");
+}
+
+const LONG: &str = "Once upon a time there was a duck who had a boat, and the boat was";
+
+#[test]
+fn a_beginning_that_a_busy_sequence_has_read_is_copied() {
+    let scheduler = start(2, 8);
+    let (sender, alone) = channel();
+    let text = format!("{LONG} blue");
+    scheduler.submit(job(&scheduler, &text, None, 20, (0, &sender))).unwrap();
+    let (expected, _, known) = reply(&alone);
+    assert_eq!(known, 0);
+
+    let scheduler = start(2, 8);
+    let (first, busy) = channel();
+    // Told on the scheduler's thread: the second job is there while the first one is written.
+    let (asked, begun) = channel();
+    let mut told = Some(asked);
+    let mut long = job(&scheduler, LONG, None, 80, (0, &first));
+    let mut pass_on = long.listener;
+    long.listener = Box::new(move |event| {
+        if matches!(event, Event::Text(_))
+            && let Some(told) = told.take()
+        {
+            told.send(()).unwrap();
+        }
+        pass_on(event)
+    });
+    scheduler.submit(long).unwrap();
+    begun.recv().unwrap();
+    let (second, copied) = channel();
+    scheduler.submit(job(&scheduler, &text, None, 20, (1, &second))).unwrap();
+    let (found, _, known) = reply(&copied);
+    assert_eq!(found, expected);
+    assert!(known >= 16, "{known} tokens were copied");
+    reply(&busy);
+}
+
+#[test]
+fn a_busy_adapter_does_not_keep_out_another() {
+    let scheduler = start(2, 32);
+    let (pirate, notes) = (adapter("pirate"), adapter("notes"));
+    let (sender, events) = channel();
+    for number in 0..10 {
+        scheduler.submit(job(&scheduler, "Duck", Some(&pirate), 40, (number, &sender))).unwrap();
+    }
+    scheduler.submit(job(&scheduler, "Duck", Some(&notes), 5, (10, &sender))).unwrap();
+    drop(sender);
+    let started: Vec<usize> = events
+        .iter()
+        .filter_map(|(number, event)| matches!(event, Event::Started { .. }).then_some(number))
+        .collect();
+    let place = started.iter().position(|&number| number == 10).unwrap();
+    assert_eq!(started.len(), 11);
+    assert!(place <= 4, "it came as number {place}, ten others had been there before it");
+}
+
+#[test]
+fn who_no_longer_listens_frees_the_place() {
+    let scheduler = start(1, 4);
+    let (sender, events) = channel();
+    drop(events);
+    scheduler.submit(job(&scheduler, "Duck", None, 100, (0, &sender))).unwrap();
+    let (sender, events) = channel();
+    scheduler.submit(job(&scheduler, "Duck", None, 3, (1, &sender))).unwrap();
+    assert_eq!(reply(&events).1, End::Length);
+}
+
+#[test]
+fn jobs_that_cannot_run_are_told_why_and_others_go_on() {
+    let scheduler = start(2, 8);
+    let (sender, events) = channel();
+    let mut empty = job(&scheduler, "Duck", None, 3, (0, &sender));
+    empty.prompt.clear();
+    let mut long = job(&scheduler, "Duck", None, 3, (1, &sender));
+    long.prompt = vec![5; 129];
+    let mut hot = job(&scheduler, "Duck", None, 3, (2, &sender));
+    hot.sampling.temperature = f32::NAN;
+    let mut unknown = job(&scheduler, "Duck", None, 3, (3, &sender));
+    unknown.prompt.push(u32::MAX);
+    let mut many = job(&scheduler, "Duck", None, 3, (4, &sender));
+    many.adapters = vec![(adapter("pirate"), 1.0); 9];
+    for job in [empty, long, hot, unknown, many] {
+        scheduler.submit(job).unwrap();
+    }
+    scheduler.submit(job(&scheduler, "Duck", None, 3, (5, &sender))).unwrap();
+    drop(sender);
+    let mut failed = Vec::new();
+    let mut ended = Vec::new();
+    for (number, event) in &events {
+        match event {
+            Event::Failed(error) => {
+                assert!(!error.to_string().is_empty());
+                failed.push(number);
+            }
+            Event::Ended { .. } => ended.push(number),
+            _ => {}
+        }
+    }
+    failed.sort_unstable();
+    assert_eq!((failed, ended), (vec![0, 1, 2, 3, 4], vec![5]));
+}
+
+#[test]
+fn an_end_answers_what_was_taken_and_takes_no_more() {
+    let scheduler = start(1, 8);
+    let (sender, events) = channel();
+    for number in 0..4 {
+        scheduler.submit(job(&scheduler, "Duck", None, 20, (number, &sender))).unwrap();
+    }
+    let refused = job(&scheduler, "Duck", None, 1, (9, &sender));
+    scheduler.finish();
+    assert_eq!(scheduler.submit(refused), Err(Busy::Ending));
+    drop(sender);
+    let ended = events.iter().filter(|(_, event)| matches!(event, Event::Ended { .. }));
+    assert_eq!(ended.count(), 4);
+}
