@@ -11,12 +11,12 @@ use lowrank::engine::{Expected, Registry, RegistryOptions, Scheduler};
 use lowrank::file::FileError;
 use lowrank::import::{AdapterOptions as PeftOptions, import_peft};
 use lowrank::model::llama::Llama;
-use lowrank::runtime::{Executor, KvFormat, Limits, Serial, Threads};
+use lowrank::runtime::{Executor, KvFormat, Limits};
 use lowrank::serve::{ServerOptions, serve};
 
 use crate::Failure;
 use crate::attach::{AdapterArgument, argument};
-use crate::model::{Kv, ModelOptions};
+use crate::model::{Kv, ModelOptions, executor};
 use crate::output::{line, note};
 
 const EXAMPLES: &str = r#"Examples:
@@ -93,13 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let base = Arc::new(file.map);
     let registry = registry(arguments, &base)?;
     let count = fill(arguments, &registry, &name)?;
-    let executor: Arc<dyn Executor + Send> = match arguments.model.threads {
-        1 => Arc::new(Serial),
-        count => {
-            let threads = Threads::new(count);
-            Arc::new(threads.map_err(|error| format!("--threads {count}: {error}"))?)
-        }
-    };
+    let executor = Arc::from(executor(arguments.model.threads)?);
     let limits = |model: &Llama<'_>, executor: &dyn Executor| limits(arguments, model, executor);
     let scheduler = Scheduler::start(Arc::clone(&base), executor, arguments.waiting, limits)
         .map_err(|error| format!("{}: {error}", file.path.display()))?;

@@ -153,11 +153,7 @@ impl ModelOptions {
     }
 
     pub(crate) fn executor(&self) -> Result<Box<dyn Executor>, Failure> {
-        if self.threads == 1 {
-            return Ok(Box::new(Serial));
-        }
-        let threads = Threads::new(self.threads);
-        Ok(Box::new(threads.map_err(|error| format!("--threads {}: {error}", self.threads))?))
+        Ok(executor(self.threads)?)
     }
 
     /// The precision asked for; for commands whose figures are compared, exact unless told
@@ -195,6 +191,15 @@ impl From<Kv> for KvFormat {
             Kv::Int8 => Self::Int8,
         }
     }
+}
+
+/// What `--threads` asks for.
+pub(crate) fn executor(threads: usize) -> Result<Box<dyn Executor + Send>, Failure> {
+    if threads == 1 {
+        return Ok(Box::new(Serial));
+    }
+    let made = Threads::new(threads);
+    Ok(Box::new(made.map_err(|error| format!("--threads {threads}: {error}"))?))
 }
 
 /// Refuses a forced instruction set that is not there.

@@ -10,7 +10,7 @@ use lowrank::file::{FileError, Output, read_text};
 use lowrank::import::{AnySource, BaseOptions};
 use lowrank::model::AnyBase;
 use lowrank::quant::{BlockScale, Format};
-use lowrank::runtime::{Executor, Serial, Threads};
+use lowrank::runtime::Executor;
 use lowrank::text::{Message, Tokenizer};
 use lowrank::train::{
     CalibrateOptions, CalibrateProgress, Calibrated, LEAST_TOKENS, calibrate, calibration_text,
@@ -19,6 +19,7 @@ use lowrank::train::{
 
 use crate::Failure;
 use crate::files::File;
+use crate::model::executor;
 use crate::output::note;
 use crate::progress::Progress;
 
@@ -68,7 +69,7 @@ const OPENINGS: [&str; 24] = [
     "Photosynthesis is the process by which",
     "In 1969, the",
     "The function returns",
-    "Terms and conditions\n\n1. ",
+    "Minutes of the meeting\n\n1. ",
 ];
 
 /// What a model with a chat template may be asked.
@@ -83,7 +84,7 @@ const QUESTIONS: [&str; 12] = [
     "What is the difference between a virus and a bacterium?",
     "Describe the rules of chess to a beginner.",
     "Solve step by step: a train travels 120 km in 1.5 hours. What is its speed?",
-    "What should a software license say?",
+    "How can I repair a bicycle tyre?",
     "List ten facts about the ocean.",
 ];
 
@@ -248,12 +249,4 @@ fn floats(source: &Source<'_>, options: &BaseOptions, output: &Output) -> Result
     // Where a file that is open can be deleted, it is: then nothing is left behind whatever happens.
     drop(folder);
     Ok(file)
-}
-
-fn executor(threads: usize) -> Result<Box<dyn Executor>, Failure> {
-    if threads == 1 {
-        return Ok(Box::new(Serial));
-    }
-    let threads = Threads::new(threads).map_err(|error| format!("--threads {threads}: {error}"))?;
-    Ok(Box::new(threads))
 }
