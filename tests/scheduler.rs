@@ -102,6 +102,37 @@ fn a_beginning_that_a_busy_sequence_has_read_is_copied() {
     reply(&busy);
 }
 
+/// With the products that round activations too: a reply may not depend on what of its prompt is still
+/// in a cache, nor on where the prompt is cut into passes.
+#[test]
+fn what_was_read_before_changes_no_reply() {
+    let start = |prefill_chunk| {
+        Scheduler::start(open("tiny.lrk"), Arc::new(Serial), 8, |model, executor| Limits {
+            batch: 1,
+            prefill_chunk,
+            precision: Precision::Fast,
+            ..Limits::for_model(model, 128, executor)
+        })
+        .unwrap()
+    };
+    let ask = |scheduler: &Scheduler, prompt: &str| {
+        let (sender, events) = channel();
+        scheduler.submit(job(scheduler, prompt, None, 30, (0, &sender))).unwrap();
+        reply(&events)
+    };
+    let length = LONG.len();
+    for prompt in [LONG, &LONG[..length - 1], &LONG[..length - 2], &LONG[..17], "Du", "D"] {
+        let (expected, ..) = ask(&start(128), prompt);
+        for chunk in [3, 4, 7, 8, 16] {
+            let scheduler = start(chunk);
+            let (first, _, none) = ask(&scheduler, prompt);
+            let (again, _, known) = ask(&scheduler, prompt);
+            assert_eq!((&first, none), (&expected, 0), "{prompt} by {chunk}");
+            assert_eq!(again, expected, "{prompt} by {chunk}, {known} known");
+        }
+    }
+}
+
 #[test]
 fn a_busy_adapter_does_not_keep_out_another() {
     let scheduler = start(2, 32);

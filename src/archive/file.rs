@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Deref;
 use std::path::Path;
 
-use super::write::{Output, Root};
+use super::write::{Buffer, Output, Root};
 use super::{HEADER_LEN, Header};
 use crate::error::{Error, Result};
 use crate::file::{self, FileError, Kind, ToOutput};
@@ -81,6 +81,24 @@ impl ArchiveFile {
         foreign::refuse(path, &map)?;
         Header::parse(&map).map_err(|error| FileError::core(path, "", error))?;
         Ok(Self { map })
+    }
+}
+
+impl Buffer {
+    /// Reads the file at `path` as a whole and checks it against its header, checksum included: for
+    /// small archives, which may then be changed or copied over in place. Only the root is checked
+    /// by whoever opens it.
+    ///
+    /// # Errors
+    /// An I/O error, [`Error::Checksum`] or what [`Header::parse`] says, with the file's name.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let mut bytes = Vec::new();
+        file::open(path)?.read_to_end(&mut bytes).map_err(|error| FileError::io(path, error))?;
+        foreign::refuse(path, &bytes)?;
+        let buffer = Self::from(&bytes[..]);
+        super::verify(&buffer).map_err(|error| FileError::core(path, "", error))?;
+        Ok(buffer)
     }
 }
 

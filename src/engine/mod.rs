@@ -29,7 +29,9 @@ use crate::runtime::{KvFormat, Limits, Lookup, Sampler, SamplerOptions};
 use crate::text::{Message, Tokenizer};
 
 pub use owned::OwnedSession;
-pub use registry::{Expected, Held, Known, Reader, Registry, RegistryError, RegistryOptions};
+pub use registry::{
+    Expected, Held, Known, Reader, Registry, RegistryError, RegistryOptions, read_adapter,
+};
 pub use reply::{Bounds, Continue, End, Reply, ReplyError, Sequence, write_reply};
 pub use scheduler::{Busy, Event, Job, Listener, Load, Scheduler};
 

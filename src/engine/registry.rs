@@ -2,8 +2,9 @@
 //! it last changed.
 //!
 //! A request asks for a name once and holds what it gets: replacing or unloading a name does not
-//! touch who holds its adapter already. An adapter that came from a file is mapped when it is first
-//! asked for and let go of when others were used later; it is mapped again when somebody asks.
+//! touch who holds its adapter already. An adapter that came from a file is read when it is first
+//! asked for and let go of when others were used later; it is read again when somebody asks. Files
+//! are read as a whole, not mapped: whoever copies another one over them disturbs nobody.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::adapter::{Bytes, SharedAdapter, check_fit};
-use crate::archive::ArchiveFile;
+use crate::archive::Buffer;
 use crate::error::Error;
 use crate::file::FileError;
 use crate::model::llama::Llama;
@@ -160,11 +161,7 @@ impl Registry {
     /// # Errors
     /// As [`Llama::open`].
     pub fn new(base: impl Into<Bytes>, options: RegistryOptions) -> Result<Self, Error> {
-        let of_archive = |path: &Path| {
-            SharedAdapter::open(ArchiveFile::open(path)?)
-                .map_err(|error| FileError::core(path, "", error))
-        };
-        Self::with_reader(base, options, Box::new(of_archive))
+        Self::with_reader(base, options, Box::new(read_adapter))
     }
 
     /// [`new`](Self::new), with another way to read an adapter's path.
@@ -239,7 +236,8 @@ impl Registry {
     }
 
     /// The adapter of a name, read now if it is not in memory. A file that was replaced since it
-    /// was read is another generation.
+    /// was read is another generation; that is seen when it is read again, by [`load`](Self::load)
+    /// at once.
     ///
     /// # Errors
     /// [`RegistryError::Unknown`], [`RegistryError::File`].
@@ -340,6 +338,14 @@ impl Registry {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The adapter in an archive, read as a whole and verified by its checksum.
+///
+/// # Errors
+/// A [`FileError`] that names the file.
+pub fn read_adapter(path: &Path) -> Result<SharedAdapter, FileError> {
+    SharedAdapter::open(Buffer::read(path)?).map_err(|error| FileError::core(path, "", error))
 }
 
 /// Is a name as it is expected to be?

@@ -38,11 +38,7 @@ pub(super) async fn model(
     }
     let known = state.registry.known();
     let found = known.iter().find(|known| known.name == id);
-    let unknown = || {
-        let message = format!("no model is called \"{id}\"");
-        Refusal::new(StatusCode::NOT_FOUND, "model_not_found", message)
-    };
-    found.map(|known| Json(card(&state, known))).ok_or_else(unknown)
+    found.map(|known| Json(card(&state, known))).ok_or_else(|| Refusal::unknown_model(&id))
 }
 
 fn base_card(state: &State) -> Value {
@@ -93,7 +89,10 @@ pub(super) async fn load(
         tokio::task::spawn_blocking(move || state.registry.load(name, path, expected)).await
     };
     match loaded {
-        Ok(Ok(_)) => Ok(format!("Success: LoRA adapter '{name}' added successfully.")),
+        Ok(Ok(_)) => {
+            state.unloaded().remove(&name);
+            Ok(format!("Success: LoRA adapter '{name}' added successfully."))
+        }
         Ok(Err(error)) => Err(error.into()),
         Err(_) => {
             let message = "the adapter could not be read";
@@ -113,6 +112,7 @@ pub(super) async fn unload(
     fields.take("lora_int_id");
     fields.finish()?;
     state.registry.unload(&name, expected.map_or(Expected::Any, Expected::Generation))?;
+    state.unloaded().insert(name.clone());
     Ok(format!("Success: LoRA adapter '{name}' removed successfully."))
 }
 

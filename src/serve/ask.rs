@@ -134,7 +134,7 @@ fn adapters(
     model: &str,
     listed: Option<Value>,
 ) -> Result<Vec<(Arc<SharedAdapter>, f32)>, Refusal> {
-    let one = |name: &str, weight| Ok((state.adapter(name)?.adapter, weight));
+    let one = |name: &str, weight: f32| Ok((state.adapter(name)?.adapter, weight));
     let Some(listed) = listed else {
         return if model == state.name { Ok(Vec::new()) } else { Ok(vec![one(model, 1.0)?]) };
     };
@@ -148,15 +148,12 @@ fn adapters(
         return Err(wrong(&format!("{} of them, at most {most} at a time", items.len())));
     }
     let read = |item: Value| {
-        let name = item["name"].as_str().ok_or_else(|| wrong("one has no name"))?;
-        let weight = match &item["weight"] {
-            Value::Null => 1.0,
-            weight => weight
-                .as_f64()
-                .filter(|weight| weight.abs() <= 100.0)
-                .ok_or_else(|| wrong("a weight is a number from -100 to 100"))?,
-        };
-        one(name, weight as f32)
+        let Value::Object(item) = item else { return Err(wrong("one is no object")) };
+        let mut fields = Fields::from(item);
+        let name = fields.required("name")?;
+        let weight = fields.number("weight", -100.0..=100.0)?.unwrap_or(1.0);
+        fields.finish_all()?;
+        one(&name, weight)
     };
     items.into_iter().map(read).collect()
 }

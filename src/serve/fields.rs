@@ -104,6 +104,11 @@ impl Fields {
         }
     }
 
+    /// Refuses whatever is left.
+    pub(super) fn finish_all(self) -> Result<(), Refusal> {
+        self.0.keys().next().map_or(Ok(()), |key| Err(Refusal::unsupported(key)))
+    }
+
     /// Refuses what is left, unless it is harmless or asks for nothing.
     pub(super) fn finish(self) -> Result<(), Refusal> {
         let asks = |key: &str, value: &Value| match value {

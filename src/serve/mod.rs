@@ -20,12 +20,13 @@ mod operations;
 mod refusal;
 mod reply;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -34,6 +35,7 @@ use axum::routing::{get, post};
 
 use crate::engine::{Held, Registry, RegistryError, Scheduler};
 use operations::Keys;
+use refusal::Refusal;
 
 /// Bytes of a request.
 const BODY: usize = 4 << 20;
@@ -61,26 +63,37 @@ struct State {
     started: u64,
     replies: AtomicU64,
     is_ending: AtomicBool,
+    unloaded: Mutex<BTreeSet<String>>,
 }
 
 impl State {
-    /// The adapter of a name; one that came into the folder meanwhile is found there.
-    fn adapter(&self, name: &str) -> Result<Held, RegistryError> {
+    /// The adapter of a name; one that came into the folder meanwhile is found there, unless it was
+    /// unloaded.
+    fn adapter(&self, name: &str) -> Result<Held, Refusal> {
+        let unknown = || Refusal::unknown_model(name);
         match (self.registry.get(name), &self.folder) {
-            (Err(RegistryError::Unknown(_)), Some(folder)) if is_plain(name) => {
+            (Err(RegistryError::Unknown(_)), Some(folder))
+                if is_plain(name) && !self.unloaded().contains(name) =>
+            {
                 let archive = folder.join(format!("{name}.lrk"));
                 let directory = folder.join(name);
                 let path = match directory.join("adapter_config.json").is_file() {
                     true => directory,
                     false if archive.is_file() => archive,
-                    false => return Err(RegistryError::Unknown(name.to_owned())),
+                    false => return Err(unknown()),
                 };
                 // Another request may have been faster.
                 let _ = self.registry.register(name, path);
-                self.registry.get(name)
+                Ok(self.registry.get(name)?)
             }
-            (found, _) => found,
+            (Err(RegistryError::Unknown(_)), _) => Err(unknown()),
+            (found, _) => Ok(found?),
         }
+    }
+
+    /// Names that were unloaded: what the folder has under them is not found again.
+    fn unloaded(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.unloaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A name for a reply.
@@ -117,6 +130,7 @@ pub fn serve(
         started: reply::now(),
         replies: AtomicU64::new(0),
         is_ending: AtomicBool::new(false),
+        unloaded: Mutex::default(),
     });
     // The model has the cores; requests are a few lines of text.
     let runtime =

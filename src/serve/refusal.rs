@@ -34,6 +34,12 @@ impl Refusal {
         Self { code: "unsupported_parameter", ..Self::field(param, message) }
     }
 
+    /// A name that is neither the base's nor an adapter's.
+    pub(super) fn unknown_model(name: &str) -> Self {
+        let message = format!("no model is called \"{name}\": GET /v1/models lists them");
+        Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
+    }
+
     /// The object in which clients look for an error.
     pub(super) fn body(&self) -> Value {
         let kind = match self.status {

@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     sampling: SamplingOptions,
     /// Guess up to N tokens ahead from what stands in prompt and reply (prompt lookup decoding): faster
-    /// where replies repeat parts of them; 0 means off
+    /// where replies repeat parts of them; at most 32, 0 means off
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = draft)]
     pub(crate) lookup: usize,
     /// Tokens there is room for, the prompt's included [default: the prompt's and --tokens, at most

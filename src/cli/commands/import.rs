@@ -75,8 +75,8 @@ pub(crate) struct Arguments {
     /// Weights per block of nf4 and int8: a power of two from 32 to 4096
     #[arg(long, default_value_t = lowrank::quant::BLOCK, value_name = "N")]
     block: usize,
-    /// Choose the scales of nf4 blocks by the error they leave, not by the largest weight: better
-    /// text from the same bytes, read by the same programs; takes longer, needs no data
+    /// Choose the scales of nf4 blocks by the error they leave, not by the largest weight: nearer
+    /// to the floats in the same bytes, read by the same programs; takes longer, needs no data
     #[arg(long)]
     fit: bool,
     /// Read no tokenizer: the model alone, with or without one beside it

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use lowrank::adapter::SharedAdapter;
 use lowrank::archive::ArchiveFile;
-use lowrank::engine::{Expected, Registry, RegistryOptions, Scheduler};
+use lowrank::engine::{Expected, Registry, RegistryOptions, Scheduler, read_adapter};
 use lowrank::file::FileError;
 use lowrank::import::{AdapterOptions as PeftOptions, import_peft};
 use lowrank::model::llama::Llama;
@@ -130,7 +130,7 @@ fn registry(arguments: &Arguments, base: &Arc<ArchiveFile>) -> Result<Registry, 
     let reader = move |path: &Path| {
         let core = |error| FileError::core(path, "", error);
         if !path.is_dir() {
-            return SharedAdapter::open(ArchiveFile::open(path)?).map_err(core);
+            return read_adapter(path);
         }
         let model = Llama::open(&of_peft).map_err(core)?;
         let builder = import_peft(path, &model, &PeftOptions::default())?;

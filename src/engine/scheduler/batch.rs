@@ -16,6 +16,11 @@ use crate::text::Tokenizer;
 /// A prompt's beginning is copied from a busy sequence if that saves at least so many tokens.
 const WORTH_COPYING: usize = 16;
 
+/// A prompt ends with at least so many tokens in one pass, whatever was read before: from so many
+/// rows on, products no longer depend on how many there are, so that a reply does not depend on what
+/// need not be read again.
+const TOGETHER: usize = 3;
+
 /// Adapters by identity, and their weights.
 type Chosen = Vec<(Arc<SharedAdapter>, f32)>;
 
@@ -75,6 +80,12 @@ pub(super) fn serve(
         batch.pass();
         batch.publish();
     }
+}
+
+/// How many of so many tokens a pass reads that has room for `budget`: all, or as many as leave
+/// [`TOGETHER`] for the last.
+fn share(rest: usize, budget: usize) -> usize {
+    if rest <= budget { rest } else { budget.min(rest.saturating_sub(TOGETHER)) }
 }
 
 impl<'t> Batch<'_, '_, '_, 't> {
@@ -158,14 +169,14 @@ impl<'t> Batch<'_, '_, '_, 't> {
     }
 
     /// How many tokens at the beginning of the prompt a sequence has read under the job's adapters.
-    /// The prompt's last token is always read: its logits are those of the reply.
+    /// The prompt's last tokens are always read: the logits after them are those of the reply.
     fn known(&self, seat: usize, job: &Job) -> usize {
         if !same(&self.seats[seat].chosen, &job.adapters) {
             return 0;
         }
         let held = self.session.tokens(seat).unwrap_or(&[]);
         let shared = held.iter().zip(&job.prompt).take_while(|(held, new)| held == new).count();
-        shared.min(job.prompt.len() - 1)
+        shared.min(job.prompt.len().saturating_sub(TOGETHER))
     }
 
     fn select(&mut self, seat: usize, job: &Job) -> Result<()> {
@@ -183,11 +194,19 @@ impl<'t> Batch<'_, '_, '_, 't> {
         Ok(())
     }
 
+    /// Tokens of prompts that fit one pass of the session beside the replies that are written.
+    fn budget(&self) -> usize {
+        let chunk = self.session.limits().prefill_chunk;
+        let is_written =
+            |seat: &&Seat<'_>| seat.running.as_ref().is_some_and(|job| job.writer.last().is_some());
+        let written = self.seats.iter().filter(is_written).count();
+        (chunk.max(self.seats.len()) - written).clamp(TOGETHER, chunk.max(TOGETHER))
+    }
+
     /// One pass for all: the token that each reply chose last, and of prompts as many tokens as one
     /// pass reads, the longest waiting first.
     fn pass(&mut self) {
-        let count = self.seats.len();
-        let mut budget = self.session.limits().prefill_chunk.max(1);
+        let (count, mut budget) = (self.seats.len(), self.budget());
         let mut entries: Vec<(usize, Vec<u32>)> = Vec::new();
         for seat in (self.turn..count).chain(0..self.turn) {
             let Some(running) = &mut self.seats[seat].running else { continue };
@@ -196,7 +215,7 @@ impl<'t> Batch<'_, '_, '_, 't> {
                 continue;
             }
             let rest = &running.job.prompt[running.read..];
-            let next = &rest[..rest.len().min(budget)];
+            let next = &rest[..share(rest.len(), budget)];
             if !next.is_empty() {
                 budget -= next.len();
                 running.read += next.len();

@@ -33,7 +33,8 @@ pub(crate) struct Calibration {
     /// the model write it, or a UTF-8 text FILE. Much better text from the same bytes; takes minutes
     #[arg(long, value_name = "self|FILE", conflicts_with = "fit")]
     pub(crate) calibrate: Option<String>,
-    /// Tokens of text to calibrate with, of FILE as many as it has [default: 32768]
+    /// Tokens of text to calibrate with, of FILE as many as it has; at least 512
+    /// [default: 32768]
     #[arg(long, value_name = "N", requires = "calibrate")]
     calibration_tokens: Option<usize>,
     /// What the text is written, or its parts are chosen, by: the same seed gives the same archive
@@ -116,6 +117,11 @@ pub(super) fn write(
 ) -> Result<Header, Failure> {
     if options.weights != Format::Nf4 {
         return Err("--calibrate has no effect: --weights is not nf4".into());
+    }
+    if let Some(tokens) = calibration.calibration_tokens.filter(|&tokens| tokens < LEAST_TOKENS) {
+        return Err(
+            format!("--calibration-tokens {tokens}: at least {LEAST_TOKENS} are needed").into()
+        );
     }
     let text = if named == "self" { None } else { Some((named, read_text(named)?)) };
     if matches!(&text, Some((_, text)) if text.trim().is_empty()) {
