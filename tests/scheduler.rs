@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use lowrank::adapter::SharedAdapter;
 use lowrank::archive::ArchiveFile;
-use lowrank::engine::{Busy, End, Event, Job, Scheduler};
+use lowrank::engine::{Busy, End, Event, Job, Listener, Scheduler};
 use lowrank::kernel::Precision;
 use lowrank::runtime::{Limits, SamplerOptions, Serial};
 
@@ -90,7 +91,7 @@ fn a_beginning_that_a_busy_sequence_has_read_is_copied() {
         {
             told.send(()).unwrap();
         }
-        pass_on(event)
+        pass_on.hear(event)
     });
     scheduler.submit(long).unwrap();
     begun.recv().unwrap();
@@ -211,4 +212,66 @@ fn an_end_answers_what_was_taken_and_takes_no_more() {
     drop(sender);
     let ended = events.iter().filter(|(_, event)| matches!(event, Event::Ended { .. }));
     assert_eq!(ended.count(), 4);
+}
+
+/// A listener that can be told to be gone; it tells what it hears, and waits to be let on after the
+/// first text.
+struct Client {
+    heard: Sender<Event>,
+    go_on: Option<Receiver<()>>,
+    is_gone: Arc<AtomicBool>,
+}
+
+impl Listener for Client {
+    fn hear(&mut self, event: Event) -> ControlFlow<()> {
+        let is_text = matches!(event, Event::Text(_));
+        self.heard.send(event).unwrap();
+        if is_text && let Some(go_on) = self.go_on.take() {
+            go_on.recv().unwrap();
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn who_is_gone_leaves_the_queue_and_the_sequence() {
+    let scheduler = start(1, 1);
+    let client = |go_on| {
+        let ((heard, hears), is_gone) = (channel(), Arc::new(AtomicBool::new(false)));
+        (Client { heard, go_on, is_gone: Arc::clone(&is_gone) }, hears, is_gone)
+    };
+    let submit = |client: Client, tokens| {
+        let (unused, _) = channel();
+        let job = job(&scheduler, "Duck", None, tokens, (0, &unused));
+        scheduler.submit(Job { listener: Box::new(client), ..job })
+    };
+    let (go_on, wait) = channel();
+    let (busy, busy_hears, busy_is_gone) = client(Some(wait));
+    submit(busy, 100).unwrap();
+    while !matches!(busy_hears.recv().unwrap(), Event::Text(_)) {}
+    let (left, left_hears, left_is_gone) = client(None);
+    submit(left, 100).unwrap();
+    assert!(matches!(submit(client(None).0, 1), Err(Busy::Full { waiting: 1 })));
+    let both = (0..3).map(|number| {
+        let (unused, _) = channel();
+        job(&scheduler, "Duck", None, 1, (number, &unused))
+    });
+    let most = scheduler.submit_all(both.collect());
+    assert_eq!(most, Err(Busy::TooMany { asked: 3, most: 2 }));
+    left_is_gone.store(true, Ordering::Relaxed);
+    busy_is_gone.store(true, Ordering::Relaxed);
+    go_on.send(()).unwrap();
+    // Both listeners are dropped, and heard nothing more.
+    assert!(left_hears.recv().is_err());
+    assert!(busy_hears.recv().is_err());
+    let (last, hears, _) = client(None);
+    submit(last, 3).unwrap();
+    let ended = hears.iter().any(|event| matches!(event, Event::Ended { tokens: 3, .. }));
+    assert!(ended, "there is room again");
+    scheduler.finish();
+    assert_eq!((scheduler.load().running, scheduler.load().waiting), (0, 0));
 }

@@ -40,7 +40,7 @@ pub struct Job {
     /// How tokens are chosen.
     pub sampling: SamplerOptions,
     /// Who is told what comes of it.
-    pub listener: Listener,
+    pub listener: Box<dyn Listener>,
 }
 
 impl fmt::Debug for Job {
@@ -49,9 +49,24 @@ impl fmt::Debug for Job {
     }
 }
 
-/// Is told the events of a job, on the scheduler's thread: it must not wait. Breaking off ends the
-/// job, and nothing more is told.
-pub type Listener = Box<dyn FnMut(Event) -> ControlFlow<()> + Send>;
+/// Is told what comes of a job, on the scheduler's thread: it must not wait. A closure that takes an
+/// [`Event`] is one.
+pub trait Listener: Send {
+    /// Hears an event. Breaking off ends the job, and nothing more is told.
+    fn hear(&mut self, event: Event) -> ControlFlow<()>;
+
+    /// Does nobody wait for this job any more? It ends then, be it still in the queue, and nothing
+    /// more is told.
+    fn is_gone(&self) -> bool {
+        false
+    }
+}
+
+impl<F: FnMut(Event) -> ControlFlow<()> + Send> Listener for F {
+    fn hear(&mut self, event: Event) -> ControlFlow<()> {
+        self(event)
+    }
+}
 
 /// What happens to a job, in this order; `Ended` or `Failed` is the last.
 #[derive(Debug)]
@@ -84,6 +99,13 @@ pub enum Busy {
         /// So many.
         waiting: usize,
     },
+    /// More jobs at once than run and wait together at most: they will never be taken.
+    TooMany {
+        /// So many.
+        asked: usize,
+        /// The most.
+        most: usize,
+    },
     /// The scheduler takes no more jobs.
     Ending,
 }
@@ -94,6 +116,11 @@ impl fmt::Display for Busy {
             Self::Full { waiting } => {
                 write!(f, "{waiting} requests are waiting, no more may: try again later")
             }
+            Self::TooMany { asked, most } => write!(
+                f,
+                "{asked} replies are asked for at once, at most {most} run and wait together: ask \
+                 for fewer"
+            ),
             Self::Ending => f.write_str("no more requests are taken: the program is about to end"),
         }
     }
@@ -117,8 +144,9 @@ pub struct Load {
 /// What scheduler and callers see of each other.
 #[derive(Debug, Default)]
 struct Shared {
+    /// Jobs that were taken and have not ended.
+    taken: AtomicUsize,
     running: AtomicUsize,
-    waiting: AtomicUsize,
     cached: AtomicUsize,
 }
 
@@ -146,7 +174,7 @@ struct Shared {
 ///         tokens: 8,
 ///         stops: Vec::new(),
 ///         sampling: SamplerOptions::default(),
-///         listener: Box::new(move |event| match sender.send(event) {
+///         listener: Box::new(move |event: Event| match sender.send(event) {
 ///             Ok(()) => ControlFlow::Continue(()),
 ///             Err(_) => ControlFlow::Break(()),
 ///         }),
@@ -215,24 +243,36 @@ impl Scheduler {
     /// # Errors
     /// [`Busy`]; the job is dropped then.
     pub fn submit(&self, job: Job) -> std::result::Result<(), Busy> {
+        self.submit_all(vec![job])
+    }
+
+    /// Takes all of these jobs, or none.
+    ///
+    /// # Errors
+    /// [`Busy`]; the jobs are dropped then.
+    pub fn submit_all(&self, new: Vec<Job>) -> std::result::Result<(), Busy> {
+        let (asked, batch) = (new.len(), self.limits.batch);
+        let most = self.most.saturating_add(batch);
+        if asked > most {
+            return Err(Busy::TooMany { asked, most });
+        }
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = jobs.as_ref() else { return Err(Busy::Ending) };
-        let waiting = self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        let free =
-            self.limits.batch - self.shared.running.load(Ordering::Relaxed).min(self.limits.batch);
-        if waiting >= self.most + free {
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(Busy::Full { waiting });
+        let taken = self.shared.taken.fetch_add(asked, Ordering::Relaxed);
+        if taken + asked > most {
+            self.shared.taken.fetch_sub(asked, Ordering::Relaxed);
+            return Err(Busy::Full { waiting: taken.saturating_sub(batch) });
         }
-        sender.send(job).map_err(|_| Busy::Ending)
+        new.into_iter().try_for_each(|job| sender.send(job).map_err(|_| Busy::Ending))
     }
 
     /// How much there is to do now.
     pub fn load(&self) -> Load {
         let number = |of: &AtomicUsize| of.load(Ordering::Relaxed);
+        let running = number(&self.shared.running);
         Load {
-            running: number(&self.shared.running),
-            waiting: number(&self.shared.waiting),
+            running,
+            waiting: number(&self.shared.taken).saturating_sub(running),
             cached: number(&self.shared.cached),
             room: self.limits.batch * self.limits.context,
         }

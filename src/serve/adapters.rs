@@ -1,16 +1,16 @@
 //! Models as OpenAI lists them, and adapters loaded and unloaded while the server runs, in vLLM's
 //! words, with mistral.rs' generations.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{self, Path as InPath};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::State;
+use super::body::Body;
 use super::fields::Fields;
 use super::refusal::Refusal;
 use crate::engine::{Expected, Known};
@@ -70,12 +70,12 @@ pub(super) async fn list(extract::State(state): extract::State<Arc<State>>) -> J
 /// only in place.
 pub(super) async fn load(
     extract::State(state): extract::State<Arc<State>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<String, Refusal> {
     let mut fields = Fields::read(&body)?;
     let name = fields.required("lora_name")?;
     check_name(&state, &name)?;
-    let path = jailed(state.folder.as_deref(), &fields.required("lora_path")?)?;
+    let path = path(&state, &fields.required("lora_path")?)?;
     let in_place = fields.flag("load_inplace")?;
     let expected = match fields.count("expected_generation", 0..=u64::MAX)? {
         Some(0) => Expected::Absent,
@@ -84,27 +84,15 @@ pub(super) async fn load(
         None => Expected::Absent,
     };
     fields.finish()?;
-    let loaded = {
-        let (state, name) = (Arc::clone(&state), name.clone());
-        tokio::task::spawn_blocking(move || state.registry.load(name, path, expected)).await
-    };
-    match loaded {
-        Ok(Ok(_)) => {
-            state.unloaded().remove(&name);
-            Ok(format!("Success: LoRA adapter '{name}' added successfully."))
-        }
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => {
-            let message = "the adapter could not be read";
-            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "load_failed", message))
-        }
-    }
+    state.work(|| state.registry.load(name.as_str(), path, expected)).await?;
+    state.unloaded().remove(&name);
+    Ok(format!("Success: LoRA adapter '{name}' added successfully."))
 }
 
 /// `{lora_name, expected_generation?}`.
 pub(super) async fn unload(
     extract::State(state): extract::State<Arc<State>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<String, Refusal> {
     let mut fields = Fields::read(&body)?;
     let name = fields.required("lora_name")?;
@@ -117,28 +105,26 @@ pub(super) async fn unload(
 }
 
 fn check_name(state: &State, name: &str) -> Result<(), Refusal> {
-    let is_good = !name.is_empty() && name.len() <= NAME && !name.chars().any(char::is_control);
+    let is_good = name.trim() == name
+        && !matches!(name, "" | "." | "..")
+        && name.len() <= NAME
+        && !name.chars().any(char::is_control);
     if is_good && name != state.name {
         return Ok(());
     }
-    let reason = format!("lora_name: 1 to {NAME} bytes were expected, and not the base's own name");
+    let reason = format!(
+        "lora_name: 1 to {NAME} bytes were expected, without space around them, and not the base's \
+         own name"
+    );
     Err(Refusal::field("lora_name", reason))
 }
 
-/// The place of an adapter: below the folder of adapters, links followed.
-fn jailed(folder: Option<&Path>, path: &str) -> Result<PathBuf, Refusal> {
-    let refused = |reason: &str| Refusal::field("lora_path", format!("lora_path: {reason}"));
-    let Some(folder) = folder else {
+/// The place of an adapter in the folder of adapters.
+fn path(state: &State, path: &str) -> Result<PathBuf, Refusal> {
+    let Some(folder) = &state.folder else {
         let reason = "this server has no folder of adapters: start it with --adapters DIR";
         return Err(Refusal::new(StatusCode::FORBIDDEN, "no_adapter_folder", reason));
     };
-    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    let path = Path::new(path);
-    if !path.components().all(is_plain) && !path.is_absolute() {
-        return Err(refused("a path inside the folder of adapters was expected"));
-    }
-    let outside = || refused("there is no such adapter in the folder of adapters");
-    let root = folder.canonicalize().map_err(|_| outside())?;
-    let found = root.join(path).canonicalize().map_err(|_| outside())?;
-    if found.starts_with(&root) && found != root { Ok(found) } else { Err(outside()) }
+    let missing = "lora_path: there is no such adapter in the folder of adapters";
+    folder.inside(path).ok_or_else(|| Refusal::field("lora_path", missing))
 }

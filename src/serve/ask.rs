@@ -2,17 +2,17 @@
 //! the jobs that they become.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use axum::http::StatusCode;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::State;
-use super::fields::Fields;
+use super::fields::{ABOVE_ZERO, Fields};
 use super::refusal::Refusal;
 use crate::adapter::SharedAdapter;
-use crate::engine::{Event, Job};
+use crate::engine::{Event, Job, Listener};
 use crate::runtime::SamplerOptions;
 
 /// Replies to one request.
@@ -48,11 +48,11 @@ impl Ask {
         // OpenAI's own defaults: temperature 1, and another reply every time.
         let sampling = SamplerOptions {
             temperature: fields.number("temperature", 0.0..=2.0)?.unwrap_or(1.0),
-            top_p: fields.number("top_p", f64::MIN_POSITIVE..=1.0)?.unwrap_or(defaults.top_p),
+            top_p: fields.number("top_p", ABOVE_ZERO..=1.0)?.unwrap_or(defaults.top_p),
             top_k: fields.count("top_k", 0..=u64::from(u32::MAX))?.unwrap_or(0) as usize,
             min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(defaults.min_p),
             repetition_penalty: fields
-                .number("repetition_penalty", f64::from(f32::EPSILON)..=10.0)?
+                .number("repetition_penalty", ABOVE_ZERO..=10.0)?
                 .unwrap_or(defaults.repetition_penalty),
             seed: fields
                 .count("seed", 0..=u64::MAX)?
@@ -90,41 +90,51 @@ impl Ask {
     ) -> Result<UnboundedReceiver<(usize, Event)>, Refusal> {
         let (sender, events) = unbounded_channel();
         let context = state.scheduler.limits().context;
-        for (number, prompt) in prompts.iter().enumerate() {
+        let mut jobs = Vec::new();
+        for prompt in prompts {
             // One token at least must come: the prompt's last one gives it without room of its own.
             let room = (context + 1).saturating_sub(prompt.len());
             if room == 0 {
                 let length = prompt.len();
-                return Err(Refusal::new(
-                    StatusCode::BAD_REQUEST,
-                    "context_length_exceeded",
-                    format!("the prompt has {length} tokens, there is room for {context}"),
-                ));
+                return Err(Refusal::context(format!(
+                    "the prompt has {length} tokens, there is room for {context}"
+                )));
             }
-            for reply in 0..self.replies {
-                let place = number * self.replies + reply;
+            for _ in 0..self.replies {
+                let place = jobs.len();
                 let seed = self.sampling.seed.wrapping_add(place as u64);
-                state.scheduler.submit(Job {
+                jobs.push(Job {
                     prompt: prompt.clone(),
                     adapters: self.adapters.clone(),
                     tokens: self.tokens.unwrap_or(room),
                     stops: self.stops.clone(),
                     sampling: SamplerOptions { seed, ..self.sampling },
-                    listener: listener(place, sender.clone()),
-                })?;
+                    listener: Box::new(Client { place, sender: sender.clone() }),
+                });
             }
         }
+        state.scheduler.submit_all(jobs)?;
         Ok(events)
     }
 }
 
-/// Passes events on, until nobody listens any more.
-fn listener(place: usize, sender: UnboundedSender<(usize, Event)>) -> crate::engine::Listener {
-    use std::ops::ControlFlow::{Break, Continue};
-    Box::new(move |event| match sender.send((place, event)) {
-        Ok(()) => Continue(()),
-        Err(_) => Break(()),
-    })
+/// Who waits for a reply, and the reply's number.
+struct Client {
+    place: usize,
+    sender: UnboundedSender<(usize, Event)>,
+}
+
+impl Listener for Client {
+    fn hear(&mut self, event: Event) -> ControlFlow<()> {
+        match self.sender.send((self.place, event)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.sender.is_closed()
+    }
 }
 
 /// The adapters of a request: that of the model's name, or those of the list

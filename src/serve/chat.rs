@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract;
 use axum::response::Response;
 use serde_json::Value;
-use tokio::task::block_in_place;
 
 use super::State;
 use super::ask::Ask;
+use super::body::Body;
 use super::fields::Fields;
 use super::refusal::Refusal;
 use super::reply::{Kind, answer};
@@ -25,19 +24,18 @@ const COMPLETION: usize = 16;
 /// Answers a conversation.
 pub(super) async fn chat(
     extract::State(state): extract::State<Arc<State>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, Refusal> {
-    // An adapter may have to be read, and a long text takes its time.
-    let (ask, prompt) = block_in_place(|| conversation(&state, &body))?;
+    let (ask, prompt) = state.work(|| conversation(&state, &body)).await?;
     answer(&state, Kind::Chat, &ask, vec![prompt]).await
 }
 
 /// Continues texts.
 pub(super) async fn complete(
     extract::State(state): extract::State<Arc<State>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, Refusal> {
-    let (ask, prompts) = block_in_place(|| texts(&state, &body))?;
+    let (ask, prompts) = state.work(|| texts(&state, &body)).await?;
     answer(&state, Kind::Completion, &ask, prompts).await
 }
 
@@ -51,10 +49,21 @@ fn conversation(state: &State, body: &[u8]) -> Result<(Ask, Vec<u32>), Refusal> 
     let messages = messages(fields.take("messages"))?;
     let variables = variables(fields.take("chat_template_kwargs"))?;
     fields.finish()?;
+    Ok((ask, rendered(state, &messages, &variables)?))
+}
+
+/// The tokens of a conversation.
+pub(super) fn rendered(
+    state: &State,
+    messages: &[Message],
+    variables: &TemplateVariables,
+) -> Result<Vec<u32>, Refusal> {
     let tokenizer = state.scheduler.tokenizer();
     let refused = |error: TextError| Refusal::field("messages", error.to_string());
-    let text = tokenizer.render_chat_with(&messages, true, &variables).map_err(refused)?;
-    Ok((ask, tokenizer.encode_prompt(&text).map_err(refused)?))
+    state.check_length("messages", messages.iter().map(|message| message.content.len()).sum())?;
+    let text = tokenizer.render_chat_with(messages, true, variables).map_err(refused)?;
+    state.check_length("messages", text.len())?;
+    tokenizer.encode_prompt(&text).map_err(refused)
 }
 
 /// What a request for completions asks for, and its prompts.
@@ -114,7 +123,10 @@ fn variables(value: Option<Value>) -> Result<TemplateVariables, Refusal> {
 fn prompts(state: &State, value: Option<Value>) -> Result<Vec<Vec<u32>>, Refusal> {
     let wrong = |reason: String| Refusal::field("prompt", format!("prompt: {reason}"));
     let tokenizer = state.scheduler.tokenizer();
-    let encode = |text: &str| tokenizer.encode_prompt(text).map_err(|e| wrong(e.to_string()));
+    let encode = |text: &str| {
+        state.check_length("prompt", text.len())?;
+        tokenizer.encode_prompt(text).map_err(|error| wrong(error.to_string()))
+    };
     let ids = |items: &[Value]| {
         let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok());
         items.iter().map(id).collect::<Option<Vec<u32>>>()

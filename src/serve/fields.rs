@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use axum::http::StatusCode;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::refusal::Refusal;
 
@@ -18,6 +18,33 @@ const HARMLESS: [&str; 8] = [
     "store",
     "user",
 ];
+
+/// The lower end of a range that a number must be above.
+pub(super) const ABOVE_ZERO: f64 = f32::MIN_POSITIVE as f64;
+
+/// Does a field that this server does not know ask for what is done anyway?
+fn asks_nothing(key: &str, value: &Value) -> bool {
+    match key {
+        _ if HARMLESS.contains(&key) => true,
+        "frequency_penalty" | "presence_penalty" | "min_tokens" | "top_logprobs" => {
+            value.as_f64() == Some(0.0)
+        }
+        "echo" | "ignore_eos" | "include_stop_str_in_output" | "logprobs" | "use_beam_search" => {
+            *value == false
+        }
+        "add_generation_prompt" | "skip_special_tokens" | "spaces_between_special_tokens" => {
+            *value == true
+        }
+        "best_of" => *value == 1,
+        "logit_bias" => *value == json!({}),
+        "functions" | "stop_token_ids" | "tools" => *value == json!([]),
+        "function_call" | "tool_choice" => *value == "none" || *value == "auto",
+        "modalities" => *value == json!(["text"]),
+        "response_format" => *value == json!({ "type": "text" }),
+        "suffix" => *value == "",
+        _ => false,
+    }
+}
 
 /// A JSON object of a request.
 #[derive(Debug)]
@@ -74,14 +101,15 @@ impl Fields {
         let Some(value) = self.take(key) else { return Ok(None) };
         match value.as_f64().filter(|number| range.contains(number)) {
             Some(number) => Ok(Some(number as f32)),
-            None => Err(Refusal::field(
-                key,
-                format!(
-                    "{key}: {value}, a number from {} to {} was expected",
-                    range.start(),
-                    range.end()
-                ),
-            )),
+            None => {
+                let from = match *range.start() {
+                    ABOVE_ZERO => "above 0, at most".to_owned(),
+                    start => format!("from {start} to"),
+                };
+                let end = range.end();
+                let message = format!("{key}: {value}, a number {from} {end} was expected");
+                Err(Refusal::field(key, message))
+            }
         }
     }
 
@@ -111,18 +139,7 @@ impl Fields {
 
     /// Refuses what is left, unless it is harmless or asks for nothing.
     pub(super) fn finish(self) -> Result<(), Refusal> {
-        let asks = |key: &str, value: &Value| match value {
-            _ if HARMLESS.contains(&key) => false,
-            Value::Null | Value::Bool(false) => false,
-            Value::Number(number) => number.as_f64() != Some(0.0),
-            Value::Array(items) => !items.is_empty(),
-            Value::Object(fields) => {
-                let is_text = fields.get("type").is_some_and(|kind| kind == "text");
-                !(fields.is_empty() || key == "response_format" && is_text)
-            }
-            Value::String(text) => !matches!(text.as_str(), "" | "none" | "auto"),
-            Value::Bool(true) => true,
-        };
+        let asks = |key: &str, value: &Value| !value.is_null() && !asks_nothing(key, value);
         match self.0.iter().find(|(key, value)| asks(key, value)) {
             None => Ok(()),
             Some((key, _)) => Err(Refusal::unsupported(key)),

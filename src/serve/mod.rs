@@ -14,8 +14,11 @@
 
 mod adapters;
 mod ask;
+mod body;
 mod chat;
 mod fields;
+mod folder;
+mod listen;
 mod operations;
 mod refusal;
 mod reply;
@@ -27,21 +30,26 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
+use tokio::sync::Semaphore;
 
 use crate::engine::{Held, Registry, RegistryError, Scheduler};
+use crate::file::Reason;
+use folder::Folder;
 use operations::Keys;
 use refusal::Refusal;
 
-/// Bytes of a request.
-const BODY: usize = 4 << 20;
+pub use folder::{open_registry, register_folder};
+
+/// Texts and adapters that are read at a time.
+const WORKERS: usize = 4;
 
 /// How a server presents itself, and to whom.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// The base's name, as clients give it in `model`.
     pub name: String,
@@ -51,6 +59,21 @@ pub struct ServerOptions {
     pub keys: Vec<String>,
     /// Keys for loading and unloading adapters; without any, those for requests.
     pub admin_keys: Vec<String>,
+    /// How long a client may take to send a request's head, to send its body, to read what it is
+    /// sent; then its connection ends. Default: 30 s.
+    pub patience: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            folder: None,
+            keys: Vec::new(),
+            admin_keys: Vec::new(),
+            patience: Duration::from_secs(30),
+        }
+    }
 }
 
 /// What all requests share.
@@ -58,11 +81,13 @@ struct State {
     scheduler: Scheduler,
     registry: Registry,
     name: String,
-    folder: Option<PathBuf>,
+    folder: Option<Folder>,
     keys: Keys,
     started: u64,
     replies: AtomicU64,
     is_ending: AtomicBool,
+    workers: Semaphore,
+    patience: Duration,
     unloaded: Mutex<BTreeSet<String>>,
 }
 
@@ -70,25 +95,20 @@ impl State {
     /// The adapter of a name; one that came into the folder meanwhile is found there, unless it was
     /// unloaded.
     fn adapter(&self, name: &str) -> Result<Held, Refusal> {
-        let unknown = || Refusal::unknown_model(name);
-        match (self.registry.get(name), &self.folder) {
-            (Err(RegistryError::Unknown(_)), Some(folder))
-                if is_plain(name) && !self.unloaded().contains(name) =>
-            {
-                let archive = folder.join(format!("{name}.lrk"));
-                let directory = folder.join(name);
-                let path = match directory.join("adapter_config.json").is_file() {
-                    true => directory,
-                    false if archive.is_file() => archive,
-                    false => return Err(unknown()),
-                };
-                // Another request may have been faster.
-                let _ = self.registry.register(name, path);
-                Ok(self.registry.get(name)?)
-            }
-            (Err(RegistryError::Unknown(_)), _) => Err(unknown()),
-            (found, _) => Ok(found?),
+        let mut held = self.registry.get(name);
+        if let (Err(RegistryError::Unknown(_)), Some(folder)) = (&held, &self.folder)
+            && !self.unloaded().contains(name)
+            && let Some(path) = folder.find(name)
+        {
+            // Another request may have been faster.
+            let _ = self.registry.register(name, path);
+            held = self.registry.get(name);
         }
+        held.map_err(|error| match error {
+            RegistryError::Unknown(_) => Refusal::unknown_model(name),
+            RegistryError::File(error) if is_missing(&error.reason) => Refusal::unknown_model(name),
+            error => Refusal::broken_adapter(name, error),
+        })
     }
 
     /// Names that were unloaded: what the folder has under them is not found again.
@@ -103,16 +123,16 @@ impl State {
     }
 }
 
-/// Is this a name of a file, and of nothing beside it?
-fn is_plain(name: &str) -> bool {
-    !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+/// Was the file taken away?
+fn is_missing(reason: &Reason) -> bool {
+    matches!(reason, Reason::Io(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Answers at `listener` until `end` comes true; then it takes no more requests, and returns when
 /// those that it took are answered.
 ///
 /// # Errors
-/// If the runtime cannot be started or the listener fails.
+/// If there is no such folder, or the runtime cannot be started.
 pub fn serve(
     listener: TcpListener,
     scheduler: Scheduler,
@@ -120,7 +140,8 @@ pub fn serve(
     options: ServerOptions,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let ServerOptions { name, folder, keys, admin_keys } = options;
+    let ServerOptions { name, folder, keys, admin_keys, patience } = options;
+    let folder = folder.as_deref().map(Folder::open).transpose()?;
     let state = Arc::new(State {
         scheduler,
         registry,
@@ -130,6 +151,8 @@ pub fn serve(
         started: reply::now(),
         replies: AtomicU64::new(0),
         is_ending: AtomicBool::new(false),
+        workers: Semaphore::new(WORKERS),
+        patience,
         unloaded: Mutex::default(),
     });
     // The model has the cores; requests are a few lines of text.
@@ -138,13 +161,10 @@ pub fn serve(
     listener.set_nonblocking(true)?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let ending = Arc::clone(&state);
-        let shutdown = async move {
-            end.await;
-            ending.is_ending.store(true, Ordering::Relaxed);
-        };
-        axum::serve(listener, router(Arc::clone(&state))).with_graceful_shutdown(shutdown).await
+        listen::listen(listener, router(Arc::clone(&state)), &state, end).await;
+        io::Result::Ok(())
     })?;
+    runtime.shutdown_background();
     state.scheduler.finish();
     Ok(())
 }
@@ -170,7 +190,6 @@ fn router(state: Arc<State>) -> Router {
         .route("/metrics", get(operations::metrics))
         .merge(inference)
         .merge(admin)
-        .layer(DefaultBodyLimit::max(BODY))
         .layer(from_fn(operations::in_form))
         .with_state(state)
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{self, Request};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
@@ -14,36 +13,39 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::State;
-use super::chat::messages;
+use super::body::Body;
+use super::chat::{messages, rendered};
 use super::fields::Fields;
 use super::refusal::Refusal;
-use crate::text::TextError;
+use crate::text::{TemplateVariables, TextError};
 
 /// `{prompt | messages, add_special_tokens?}` into token ids, as vLLM has it.
 pub(super) async fn tokenize(
     extract::State(state): extract::State<Arc<State>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    let mut fields = Fields::read(&body)?;
-    fields.take("model");
-    let tokenizer = state.scheduler.tokenizer();
-    let special = fields.take("add_special_tokens") != Some(Value::Bool(false));
-    let encode = |text: &str| match special {
-        true => tokenizer.encode_prompt(text),
-        false => tokenizer.encode(text, true),
-    };
-    let ids = match fields.text("prompt")? {
-        Some(text) => encode(&text).map_err(|error| of_text("prompt", &error))?,
-        None => {
-            let messages = messages(fields.take("messages"))?;
-            let refused = |error| of_text("messages", &error);
-            let text = tokenizer.render_chat(&messages, true).map_err(refused)?;
-            tokenizer.encode_prompt(&text).map_err(refused)?
-        }
-    };
-    fields.finish()?;
+    let ids = state.work(|| tokens(&state, &body)).await?;
     let context = state.scheduler.limits().context;
     Ok(Json(json!({ "count": ids.len(), "max_model_len": context, "tokens": ids })))
+}
+
+fn tokens(state: &State, body: &[u8]) -> Result<Vec<u32>, Refusal> {
+    let mut fields = Fields::read(body)?;
+    fields.take("model");
+    let tokenizer = state.scheduler.tokenizer();
+    let is_plain = fields.take("add_special_tokens") == Some(Value::Bool(false));
+    let prompt = fields.text("prompt")?;
+    let messages = match prompt {
+        Some(_) => Vec::new(),
+        None => messages(fields.take("messages"))?,
+    };
+    fields.finish()?;
+    let Some(text) = prompt else {
+        return rendered(state, &messages, &TemplateVariables::new());
+    };
+    state.check_length("prompt", text.len())?;
+    let ids = if is_plain { tokenizer.encode(&text, true) } else { tokenizer.encode_prompt(&text) };
+    ids.map_err(|error| of_text("prompt", &error))
 }
 
 fn of_text(param: &str, error: &TextError) -> Refusal {
@@ -53,17 +55,26 @@ fn of_text(param: &str, error: &TextError) -> Refusal {
 /// `{tokens}` into text.
 pub(super) async fn detokenize(
     extract::State(state): extract::State<Arc<State>>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    let mut fields = Fields::read(&body)?;
+    let text = state.work(|| text(&state, &body)).await?;
+    Ok(Json(json!({ "prompt": text })))
+}
+
+fn text(state: &State, body: &[u8]) -> Result<String, Refusal> {
+    let mut fields = Fields::read(body)?;
     fields.take("model");
-    let wrong = || Refusal::field("tokens", "tokens: a list of token ids was expected");
-    let Some(Value::Array(items)) = fields.take("tokens") else { return Err(wrong()) };
+    let tokenizer = state.scheduler.tokenizer();
+    let wrong = |reason: &str| Refusal::field("tokens", format!("tokens: {reason}"));
+    let expected = || wrong("a list of token ids was expected");
+    let Some(Value::Array(items)) = fields.take("tokens") else { return Err(expected()) };
     fields.finish()?;
     let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok());
-    let ids: Vec<u32> = items.iter().map(id).collect::<Option<_>>().ok_or_else(wrong)?;
-    let text = state.scheduler.tokenizer().decode(&ids, true);
-    Ok(Json(json!({ "prompt": text.map_err(|error| of_text("tokens", &error))? })))
+    let ids: Vec<u32> = items.iter().map(id).collect::<Option<_>>().ok_or_else(expected)?;
+    if let Some(id) = ids.iter().find(|&&id| tokenizer.token(id).is_none()) {
+        return Err(wrong(&format!("the vocabulary has no token {id}")));
+    }
+    tokenizer.decode(&ids, true).map_err(|error| of_text("tokens", &error))
 }
 
 /// The process answers.
@@ -123,7 +134,9 @@ impl Keys {
             false => &self.inference,
         };
         let value = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let given = value.and_then(|value| value.strip_prefix("Bearer ")).map(digest);
+        let given = value.and_then(|value| value.split_once(' '));
+        let given = given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"));
+        let given = given.map(|(_, key)| digest(key.trim()));
         needed.is_empty()
             || given.is_some_and(|given| needed.contains(&given) || self.admin.contains(&given))
     }

@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 use crate::engine::{Busy, RegistryError, ReplyError};
 use crate::error::Error;
 
+/// Bytes of a message.
+const LONGEST: usize = 1000;
+
 /// Why a request is not answered.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -18,13 +21,13 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, param: None, message: message.into() }
+        Self { status, code, param: None, message: shortened(message.into()) }
     }
 
     /// A request that asks for something wrong; `param` is the field.
     pub(super) fn field(param: &str, message: impl Into<String>) -> Self {
         let refusal = Self::new(StatusCode::BAD_REQUEST, "invalid_value", message);
-        Self { param: Some(param.to_owned()), ..refusal }
+        Self { param: Some(shortened(param.to_owned())), ..refusal }
     }
 
     /// A field that this server does not know or cannot honour.
@@ -38,6 +41,17 @@ impl Refusal {
     pub(super) fn unknown_model(name: &str) -> Self {
         let message = format!("no model is called \"{name}\": GET /v1/models lists them");
         Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
+    }
+
+    /// A prompt that the context has no room for.
+    pub(super) fn context(message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message)
+    }
+
+    /// An adapter that is served and cannot be: nothing that who asks for a reply can mend.
+    pub(super) fn broken_adapter(name: &str, error: RegistryError) -> Self {
+        let message = format!("the adapter \"{name}\" cannot be used: {}", without_folder(&error));
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "adapter_unusable", message)
     }
 
     /// The object in which clients look for an error.
@@ -74,6 +88,7 @@ impl From<Busy> for Refusal {
     fn from(busy: Busy) -> Self {
         let (status, code) = match busy {
             Busy::Full { .. } => (StatusCode::TOO_MANY_REQUESTS, "queue_full"),
+            Busy::TooMany { .. } => (StatusCode::BAD_REQUEST, "too_many_replies"),
             Busy::Ending => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
         };
         Self::new(status, code, busy.to_string())
@@ -89,7 +104,10 @@ impl From<ReplyError> for Refusal {
             }
             // Not numbers that a request names, but what came of them.
             ReplyError::Session(
-                Error::Device | Error::CacheOverflow { .. } | Error::NotFinite { .. },
+                Error::BadLogits { .. }
+                | Error::CacheOverflow { .. }
+                | Error::Device
+                | Error::NotFinite { .. },
             ) => (StatusCode::INTERNAL_SERVER_ERROR, "model_failed"),
             _ => (StatusCode::BAD_REQUEST, "invalid_value"),
         };
@@ -98,19 +116,33 @@ impl From<ReplyError> for Refusal {
 }
 
 impl From<RegistryError> for Refusal {
-    fn from(mut error: RegistryError) -> Self {
-        // Where a file lies is nothing that clients should learn.
-        if let RegistryError::File(error) = &mut error
-            && let Some(name) = error.path.file_name()
-        {
-            error.path = name.into();
-        }
+    fn from(error: RegistryError) -> Self {
         let (status, code) = match error {
             RegistryError::Unknown(_) => (StatusCode::NOT_FOUND, "model_not_found"),
             RegistryError::Exists(_) => (StatusCode::BAD_REQUEST, "adapter_exists"),
             RegistryError::Stale { .. } => (StatusCode::CONFLICT, "generation_mismatch"),
             _ => (StatusCode::BAD_REQUEST, "invalid_adapter"),
         };
-        Self::new(status, code, error.to_string())
+        Self::new(status, code, without_folder(&error))
     }
+}
+
+/// What is wrong with an adapter, without the place of its files: nothing that clients should learn.
+fn without_folder(error: &RegistryError) -> String {
+    let text = error.to_string();
+    let RegistryError::File(error) = error else { return text };
+    match error.path.parent() {
+        Some(folder) if folder.is_absolute() => text.replace(&format!("{}/", folder.display()), ""),
+        _ => text,
+    }
+}
+
+/// A text that may repeat what a client sent: its beginning, if it is long.
+fn shortened(mut text: String) -> String {
+    let most = text.floor_char_boundary(LONGEST);
+    if most < text.len() {
+        text.truncate(most);
+        text.push('…');
+    }
+    text
 }

@@ -273,6 +273,11 @@ impl Tokenizer {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// The token with this id as the vocabulary has it, `None` if there is none.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
     /// A decoder for tokens that come one by one.
     pub fn stream(&self) -> StreamDecoder<'_> {
         StreamDecoder::new(self)

@@ -1,18 +1,16 @@
 //! `lowrank serve`: the library's HTTP server over a base, adapters by name and a folder of them.
 
-use std::net::{IpAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use lowrank::adapter::SharedAdapter;
-use lowrank::archive::ArchiveFile;
-use lowrank::engine::{Expected, Registry, RegistryOptions, Scheduler, read_adapter};
+use clap::builder::NonEmptyStringValueParser;
+use lowrank::engine::{Expected, Registry, RegistryOptions, ReplyError, Scheduler};
 use lowrank::file::FileError;
-use lowrank::import::{AdapterOptions as PeftOptions, import_peft};
 use lowrank::model::llama::Llama;
 use lowrank::runtime::{Executor, KvFormat, Limits};
-use lowrank::serve::{ServerOptions, serve};
+use lowrank::serve::{ServerOptions, open_registry, register_folder, serve};
 
 use crate::Failure;
 use crate::attach::{AdapterArgument, argument};
@@ -25,7 +23,7 @@ const EXAMPLES: &str = r#"Examples:
     -d '{"model": "pirate", "messages": [{"role": "user", "content": "What is tea?"}]}'
 
 Clients for OpenAI's interface work with the address http://127.0.0.1:8080/v1. SIGTERM and Ctrl-C let
-what was asked be answered first; a second Ctrl-C ends at once."#;
+what was asked be answered first; a second one ends at once, with status 130."#;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -40,37 +38,37 @@ pub(crate) struct Arguments {
     #[arg(long = "adapters", value_name = "DIR")]
     folder: Option<PathBuf>,
     /// The base's name for clients [default: its archive's]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS", help_heading = "Server")]
-    host: IpAddr,
+    host: String,
     /// The port; 0 takes a free one
     #[arg(long, default_value_t = 8080, value_name = "PORT", help_heading = "Server")]
     port: u16,
-    /// A file with a key on each line: requests must bring one
+    /// A file with a key on each line (not those with # in front): requests must bring one
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     api_key_file: Option<PathBuf>,
-    /// The same for loading and unloading adapters
+    /// The same for loading and unloading adapters; without it, the other file's keys do
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     admin_key_file: Option<PathBuf>,
     /// Requests that are answered side by side
-    #[arg(long, default_value_t = 8, value_name = "N", help_heading = "Limits")]
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = positive, help_heading = "Limits")]
     batch: usize,
     /// Requests that may wait; one more is told to come again
     #[arg(long, default_value_t = 256, value_name = "N", help_heading = "Limits")]
     waiting: usize,
     /// Tokens of prompt and reply [default: 2048, at most what the model takes]
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "Limits")]
     context: Option<usize>,
     /// How keys and values are kept [default: f16]
     #[arg(long, value_enum, help_heading = "Limits")]
     kv: Option<Kv>,
     /// Adapters from files in memory at a time
-    #[arg(long, default_value_t = 256, value_name = "N", help_heading = "Limits")]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = positive, help_heading = "Limits")]
     resident: usize,
     /// The largest rank of an adapter
-    #[arg(long, default_value_t = 64, value_name = "N", help_heading = "Limits")]
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = positive, help_heading = "Limits")]
     max_rank: usize,
 }
 
@@ -91,22 +89,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let keys = read_keys(arguments.api_key_file.as_deref())?;
     let admin_keys = read_keys(arguments.admin_key_file.as_deref())?;
     let base = Arc::new(file.map);
-    let registry = registry(arguments, &base)?;
+    let options = RegistryOptions { resident: arguments.resident, max_rank: arguments.max_rank };
+    let registry = open_registry(Arc::clone(&base), options)?;
     let count = fill(arguments, &registry, &name)?;
     let executor = Arc::from(executor(arguments.model.threads)?);
     let limits = |model: &Llama<'_>, executor: &dyn Executor| limits(arguments, model, executor);
     let scheduler = Scheduler::start(Arc::clone(&base), executor, arguments.waiting, limits)
-        .map_err(|error| format!("{}: {error}", file.path.display()))?;
-    let address = (arguments.host, arguments.port);
-    let listener = TcpListener::bind(address)
-        .map_err(|error| format!("{}:{}: {error}", arguments.host, arguments.port))?;
-    if !arguments.host.is_loopback() && keys.is_empty() {
+        .map_err(|error| match error {
+            ReplyError::Text(error) => format!("{}: {error}", file.path.display()),
+            error => error.to_string(),
+        })?;
+    let (host, port) = (arguments.host.as_str(), arguments.port);
+    let listener = TcpListener::bind((host, port))
+        .map_err(|error| format!("--host {host} --port {port}: {error}"))?;
+    let place = listener.local_addr()?;
+    if !place.ip().is_loopback() && keys.is_empty() {
         note("lowrank: everybody who reaches this machine may ask: --api-key-file asks for a key");
     }
-    let place = listener.local_addr()?;
     line(format_args!("http://{place}/v1: {name} and {count} adapters, Ctrl-C ends"))?;
     let folder = arguments.folder.clone();
-    serve(listener, scheduler, registry, ServerOptions { name, folder, keys, admin_keys }, end())?;
+    let options = ServerOptions { name, folder, keys, admin_keys, ..ServerOptions::default() };
+    serve(listener, scheduler, registry, options, end())?;
     Ok(())
 }
 
@@ -122,21 +125,6 @@ fn limits(arguments: &Arguments, model: &Llama<'_>, executor: &dyn Executor) -> 
         kv_format: arguments.kv.map_or(limits.kv_format, KvFormat::from),
         ..limits
     }
-}
-
-fn registry(arguments: &Arguments, base: &Arc<ArchiveFile>) -> Result<Registry, Failure> {
-    let options = RegistryOptions { resident: arguments.resident, max_rank: arguments.max_rank };
-    let of_peft = Arc::clone(base);
-    let reader = move |path: &Path| {
-        let core = |error| FileError::core(path, "", error);
-        if !path.is_dir() {
-            return read_adapter(path);
-        }
-        let model = Llama::open(&of_peft).map_err(core)?;
-        let builder = import_peft(path, &model, &PeftOptions::default())?;
-        SharedAdapter::open(builder.build(&model).map_err(core)?).map_err(core)
-    };
-    Ok(Registry::with_reader(Arc::clone(base), options, Box::new(reader))?)
 }
 
 /// Gives the adapters of the command line their names, and those of the folder; returns how many.
@@ -155,38 +143,44 @@ fn fill(arguments: &Arguments, registry: &Registry, base: &str) -> Result<usize,
         registry.load(name, path, Expected::Absent)?;
     }
     if let Some(folder) = &arguments.folder {
-        let io = |error| FileError::io(folder, error);
-        let entries = std::fs::read_dir(folder).map_err(io)?;
-        let mut paths = entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(io)?;
-        paths.sort();
-        for path in paths.iter().filter(|path| is_adapter(path)) {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            if name == base || registry.register(name.clone(), path).is_err() {
-                let path = path.display();
-                note(format_args!(
-                    "lowrank: {path}: the name \"{name}\" is taken, this one is not served"
-                ));
-            }
+        let left = register_folder(registry, folder, base);
+        for path in left.map_err(|error| FileError::io(folder, error))? {
+            let path = path.display();
+            note(format_args!(
+                "lowrank: {path}: not served: its name is taken or is no text, or it is a link to \
+                 elsewhere"
+            ));
         }
     }
     Ok(registry.known().len())
 }
 
-/// An archive or a directory of PEFT; whether it is one of this base is seen when it is asked for.
-fn is_adapter(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "lrk")
-        || path.join("adapter_config.json").is_file()
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a whole number from 1 on was expected".into()),
+        Ok(number) => Ok(number),
+    }
 }
 
 /// The keys in a file.
 fn read_keys(path: Option<&Path>) -> Result<Vec<String>, Failure> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let text = std::fs::read_to_string(path).map_err(|error| FileError::io(path, error))?;
-    let keys: Vec<String> =
-        text.lines().map(str::trim).filter(|key| !key.is_empty()).map(String::from).collect();
+    let mut keys = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let key = line.trim();
+        if key.is_empty() || key.starts_with('#') {
+            continue;
+        }
+        if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let (place, reason) = (
+                format!("line {number}"),
+                "a key is ASCII letters, digits and signs without spaces: others cannot be sent",
+            );
+            return Err(FileError::format(path, place, reason).into());
+        }
+        keys.push(key.to_owned());
+    }
     if keys.is_empty() {
         return Err(FileError::format(path, "", "no key is in it: one on each line").into());
     }

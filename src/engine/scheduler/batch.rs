@@ -72,13 +72,15 @@ pub(super) fn serve(
     let mut batch = Batch { session, tokenizer, seats, waiting, shared, ended: 0, turn: 0 };
     loop {
         if batch.is_idle() {
+            batch.publish();
             let Ok(job) = jobs.recv() else { return };
             batch.waiting.push_back(job);
         }
         batch.waiting.extend(jobs.try_iter());
+        batch.forget();
         batch.admit();
-        batch.pass();
         batch.publish();
+        batch.pass();
     }
 }
 
@@ -103,20 +105,37 @@ impl<'t> Batch<'_, '_, '_, 't> {
         self.shared.cached.store(cached, Ordering::Relaxed);
     }
 
+    /// Lets go of jobs that nobody waits for any more.
+    fn forget(&mut self) {
+        let before = self.waiting.len();
+        self.waiting.retain(|job| !job.listener.is_gone());
+        let gone = before - self.waiting.len();
+        self.shared.taken.fetch_sub(gone, Ordering::Relaxed);
+        for seat in 0..self.seats.len() {
+            let running = self.seats[seat].running.as_ref();
+            if running.is_some_and(|running| running.job.listener.is_gone()) {
+                self.free(seat);
+            }
+        }
+    }
+
     /// Gives free sequences to jobs that wait.
     fn admit(&mut self) {
         while self.seats.iter().any(|seat| seat.running.is_none()) {
             let Some(mut job) = self.next() else { return };
-            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             match self.seat(&job) {
                 Ok((seat, known, sampler)) => {
-                    if (job.listener)(Event::Started { known }).is_break() {
-                        continue;
-                    }
+                    let wishes = job.listener.hear(Event::Started { known });
                     let writer = Writer::new(self.tokenizer, job.tokens, job.stops.clone());
                     self.seats[seat].running = Some(Running { job, sampler, writer, read: known });
+                    if wishes.is_break() {
+                        self.free(seat);
+                    }
                 }
-                Err(error) => drop((job.listener)(Event::Failed(error))),
+                Err(error) => {
+                    self.shared.taken.fetch_sub(1, Ordering::Relaxed);
+                    let _ = job.listener.hear(Event::Failed(error));
+                }
             }
         }
     }
@@ -253,7 +272,7 @@ impl<'t> Batch<'_, '_, '_, 't> {
                 Err(error) => return self.end(seat, Event::Failed(error)),
             };
             end = written.end;
-            if !written.text.is_empty() && (job.listener)(Event::Text(written.text)).is_break() {
+            if !written.text.is_empty() && job.listener.hear(Event::Text(written.text)).is_break() {
                 return self.free(seat);
             }
             if end.is_none() && self.session.room(seat) == Ok(0) {
@@ -264,7 +283,7 @@ impl<'t> Batch<'_, '_, '_, 't> {
         if !matches!(end, End::Stop(_)) {
             let (rest, stop) = writer.finish();
             end = stop.map_or(end, End::Stop);
-            if !rest.is_empty() && (job.listener)(Event::Text(rest)).is_break() {
+            if !rest.is_empty() && job.listener.hear(Event::Text(rest)).is_break() {
                 return self.free(seat);
             }
         }
@@ -272,17 +291,20 @@ impl<'t> Batch<'_, '_, '_, 't> {
         self.end(seat, Event::Ended { end, tokens });
     }
 
-    /// Tells a job its last event. The sequence keeps what it has read for who asks next.
+    /// Tells a job its last event, when its place is free. The sequence keeps what it has read for
+    /// who asks next.
     fn end(&mut self, seat: usize, event: Event) {
-        if let Some(running) = &mut self.seats[seat].running {
-            let _ = (running.job.listener)(event);
-        }
+        let running = self.seats[seat].running.take();
         self.free(seat);
+        if let Some(mut running) = running {
+            let _ = running.job.listener.hear(event);
+        }
     }
 
     fn free(&mut self, seat: usize) {
         self.ended += 1;
         self.seats[seat].running = None;
         self.seats[seat].freed = self.ended;
+        self.shared.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
