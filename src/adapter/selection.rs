@@ -110,21 +110,30 @@ impl<'w, 'a> Selection<'w, 'a> {
         choices: &[Choice],
     ) -> Result<()> {
         self.check_sequence(sequence)?;
-        let Rules { base, max_active, max_total_rank, .. } = self.rules;
+        let Rules { max_active, max_total_rank, .. } = self.rules;
         if choices.len() > max_active {
             return Err(Error::TooManyActive { asked: choices.len(), most: max_active });
         }
-        if set.base() != base && !choices.is_empty() {
-            return Err(Error::OtherBase { adapter: set.base().short(), base: base.short() });
-        }
         let mut rank = 0;
         for choice in choices {
-            rank += set.resolve(choice)?.active.max_rank();
+            rank += self.resolve(set, choice)?.active.max_rank();
         }
         if rank > max_total_rank {
             return Err(Error::TotalRank { asked: rank, most: max_total_rank });
         }
         Ok(())
+    }
+
+    /// The adapter that `choice` names, if it is one of this base: sets check whether what they hold
+    /// fits theirs, which may be another.
+    fn resolve(&self, set: &impl Resolve<'a>, choice: &Choice) -> Result<Chosen<'a>> {
+        let (chosen, base) = (set.resolve(choice)?, self.rules.base);
+        let adapter = chosen.active.adapter.base();
+        if adapter == base {
+            Ok(chosen)
+        } else {
+            Err(Error::OtherBase { adapter: adapter.short(), base: base.short() })
+        }
     }
 
     /// Would a cache of `sequence` be the same under `choices`?
@@ -137,7 +146,7 @@ impl<'w, 'a> Selection<'w, 'a> {
         let handles = &self.handles[self.places(sequence)];
         let mut same = handles.iter().flatten().count() == choices.len();
         for (handle, choice) in handles.iter().flatten().zip(choices) {
-            same &= handle.same_as(&set.resolve(choice)?.active);
+            same &= handle.same_as(&self.resolve(set, choice)?.active);
         }
         Ok(same)
     }
@@ -150,7 +159,7 @@ impl<'w, 'a> Selection<'w, 'a> {
         choices: &[Choice],
     ) -> Result<()> {
         for (i, place) in self.places(sequence).enumerate() {
-            let chosen = choices.get(i).map(|choice| set.resolve(choice)).transpose()?;
+            let chosen = choices.get(i).map(|choice| self.resolve(set, choice)).transpose()?;
             self.put(place, chosen);
         }
         Ok(())

@@ -183,18 +183,11 @@ pub trait Resolve<'a> {
     /// [`Error::NoSuchSlot`], [`Error::EmptySlot`], [`Error::AdapterWeight`], [`Error::Rank`],
     /// [`Error::RankFixed`].
     fn resolve(&self, choice: &Choice) -> Result<Chosen<'a>>;
-
-    /// The fingerprint of the base that the adapters were checked against.
-    fn base(&self) -> Fingerprint;
 }
 
 impl<'a, R: Resolve<'a> + ?Sized> Resolve<'a> for &R {
     fn resolve(&self, choice: &Choice) -> Result<Chosen<'a>> {
         (**self).resolve(choice)
-    }
-
-    fn base(&self) -> Fingerprint {
-        (**self).base()
     }
 }
 
@@ -364,9 +357,5 @@ impl<'a> Resolve<'a> for AdapterSet<'_, 'a> {
     fn resolve(&self, choice: &Choice) -> Result<Chosen<'a>> {
         let (adapter, _) = self.get(choice.slot)?;
         Chosen::borrowed(adapter.ok_or(Error::EmptySlot { slot: choice.slot })?, choice)
-    }
-
-    fn base(&self) -> Fingerprint {
-        self.base.fingerprint()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::set::{Base, Choice, Generation, Resolve, check_fit};
 use super::{Adapter, Chosen};
-use crate::archive::{ArchiveFile, Buffer, Fingerprint, Header};
+use crate::archive::{ArchiveFile, Buffer, Header};
 use crate::error::{Error, Result};
 
 /// The bytes of an archive, owned. The kinds are those of this crate and plain memory, because an
@@ -174,10 +174,7 @@ impl<B: Base> SharedSet<B> {
             Some(adapter) => Ok((slot, adapter)),
             None => Err(Error::EmptySlot { slot }),
         };
-        Ok(Pinned {
-            base: self.base.fingerprint(),
-            adapters: slots.iter().map(pin).collect::<Result<_>>()?,
-        })
+        Ok(Pinned { adapters: slots.iter().map(pin).collect::<Result<_>>()? })
     }
 
     fn set(
@@ -212,7 +209,6 @@ impl<B: Base> SharedSet<B> {
 /// chose one holds it itself, so this may be dropped.
 #[derive(Debug, Clone)]
 pub struct Pinned {
-    base: Fingerprint,
     adapters: Vec<(u32, Arc<SharedAdapter>)>,
 }
 
@@ -225,9 +221,5 @@ impl<'a> Resolve<'a> for Pinned {
             .find(|(pinned, _)| *pinned == slot)
             .ok_or(Error::EmptySlot { slot })?;
         Chosen::owned(adapter, choice)
-    }
-
-    fn base(&self) -> Fingerprint {
-        self.base
     }
 }

@@ -6,6 +6,8 @@
 //! [`Session`](crate::runtime::Session) of several sequences, with what it borrows in an
 //! [`OwnedSession`]; `examples/requests.rs` is such a program.
 
+mod encoder;
+mod likelihood;
 mod owned;
 mod registry;
 mod reply;
@@ -18,8 +20,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::adapter::{Bytes, Choice, Chosen, Resolve, SharedAdapter, check_fit};
-use crate::archive::{ArchiveFile, Fingerprint};
+use crate::adapter::{Base, Bytes, Choice, Chosen, Resolve, SharedAdapter, check_fit};
+use crate::archive::ArchiveFile;
 use crate::error::{Error, Result};
 use crate::exec::{Executor, Serial, Threads};
 use crate::file::FileError;
@@ -28,6 +30,8 @@ use crate::model::llama::Llama;
 use crate::runtime::{KvFormat, Limits, Lookup, Sampler, SamplerOptions};
 use crate::text::{Message, Tokenizer};
 
+pub use encoder::{Answer, EncoderScheduler, TextJob, TextListener, Wish};
+pub(crate) use likelihood::{negative_log_likelihood, probabilities};
 pub use owned::OwnedSession;
 pub use registry::{
     Expected, Held, Known, Reader, Registry, RegistryError, RegistryOptions, read_adapter,
@@ -281,15 +285,12 @@ impl Engine {
         &self,
         names: &[(String, f32)],
     ) -> std::result::Result<(ByNumber, Vec<Choice>), ReplyError> {
-        let base = Llama::open(self.base.get())?.fingerprint();
         let find = |(name, _): &(String, f32)| {
             let adapter = self.adapters.get(name).cloned();
             adapter.ok_or_else(|| ReplyError::UnknownAdapter(name.clone()))
         };
         let adapters = names.iter().map(find).collect::<std::result::Result<_, _>>()?;
-        let choices =
-            (0..).zip(names).map(|(slot, &(_, weight))| Choice { weight, ..Choice::slot(slot) });
-        Ok((ByNumber { base, adapters }, choices.collect()))
+        Ok((ByNumber { adapters }, choices(names)))
     }
 
     /// Opens a larger session if this one has no room for these adapters.
@@ -325,10 +326,25 @@ fn session(
     })
 }
 
-/// Adapters by their number.
+/// Adapters by their number, all of one base.
 pub(crate) struct ByNumber {
-    pub(crate) base: Fingerprint,
     pub(crate) adapters: Vec<Arc<SharedAdapter>>,
+}
+
+impl ByNumber {
+    /// # Errors
+    /// As [`check_fit`]: whoever hands in adapters may have those of another base.
+    pub(crate) fn new(base: &dyn Base, adapters: &[(Arc<SharedAdapter>, f32)]) -> Result<Self> {
+        adapters.iter().try_for_each(|(adapter, _)| check_fit(&adapter.adapter(), base))?;
+        let adapters = adapters.iter().map(|(adapter, _)| Arc::clone(adapter)).collect();
+        Ok(Self { adapters })
+    }
+}
+
+/// The choices that name adapters by their number, with their weights.
+pub(crate) fn choices<T>(adapters: &[(T, f32)]) -> Vec<Choice> {
+    let choice = |(slot, &(_, weight)): (u32, &(T, f32))| Choice { weight, ..Choice::slot(slot) };
+    (0..).zip(adapters).map(choice).collect()
 }
 
 impl<'a> Resolve<'a> for ByNumber {
@@ -336,9 +352,5 @@ impl<'a> Resolve<'a> for ByNumber {
         let slot = choice.slot;
         let adapter = self.adapters.get(slot as usize).ok_or(Error::EmptySlot { slot })?;
         Chosen::owned(adapter, choice)
-    }
-
-    fn base(&self) -> Fingerprint {
-        self.base
     }
 }

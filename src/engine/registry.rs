@@ -1,4 +1,4 @@
-//! Adapters by name: many are known, some are in memory, each name has a generation that says when
+//! Adapters by name, of one base or several: many are known, some are in memory, each name has a generation that says when
 //! it last changed.
 //!
 //! A request asks for a name once and holds what it gets: replacing or unloading a name does not
@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::adapter::{Bytes, SharedAdapter, check_fit};
-use crate::archive::Buffer;
+use crate::archive::{Buffer, Fingerprint};
 use crate::error::Error;
 use crate::file::FileError;
-use crate::model::llama::Llama;
+use crate::model::AnyBase;
 
 /// What a [`Registry`] keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub enum RegistryError {
         /// The one it has.
         current: u64,
     },
-    /// The file cannot be read, or is no adapter of this base.
+    /// The file cannot be read, or is no adapter of a base that is served.
     File(FileError),
     /// The adapter does not fit.
     Adapter(Error),
@@ -104,14 +104,16 @@ pub struct Known {
     pub generation: u64,
     /// Is the adapter in memory?
     pub is_resident: bool,
+    /// Whose adapter it is, if it was read.
+    pub base: Option<Fingerprint>,
 }
 
 /// Reads what an adapter's path holds.
 pub type Reader = Box<dyn Fn(&Path) -> Result<SharedAdapter, FileError> + Send + Sync>;
 
-/// Adapters of one base by name; see the module. Shared between threads.
+/// Adapters by name; see the module. Shared between threads.
 pub struct Registry {
-    base: Bytes,
+    bases: Vec<Bytes>,
     options: RegistryOptions,
     reader: Reader,
     state: Mutex<State>,
@@ -132,6 +134,8 @@ struct Entry {
     /// Of the file that `adapter` was made from.
     stamp: Option<Stamp>,
     adapter: Option<Arc<SharedAdapter>>,
+    /// Whose adapter it was when it was read last.
+    base: Option<Fingerprint>,
     used: u64,
 }
 
@@ -159,23 +163,27 @@ impl Registry {
     /// No names yet, for adapters of this base, which are read from archives.
     ///
     /// # Errors
-    /// As [`Llama::open`].
+    /// As [`AnyBase::open`].
     pub fn new(base: impl Into<Bytes>, options: RegistryOptions) -> Result<Self, Error> {
-        Self::with_reader(base, options, Box::new(read_adapter))
+        let (bases, reader) = (Vec::new(), Box::new(read_adapter));
+        Self { bases, options, reader, state: Mutex::default() }.with_base(base)
     }
 
-    /// [`new`](Self::new), with another way to read an adapter's path.
+    /// For adapters of this base too.
     ///
     /// # Errors
-    /// As [`Llama::open`].
-    pub fn with_reader(
-        base: impl Into<Bytes>,
-        options: RegistryOptions,
-        reader: Reader,
-    ) -> Result<Self, Error> {
+    /// As [`AnyBase::open`].
+    pub fn with_base(mut self, base: impl Into<Bytes>) -> Result<Self, Error> {
         let base = base.into();
-        Llama::open(base.get())?;
-        Ok(Self { base, options, reader, state: Mutex::default() })
+        AnyBase::open(base.get())?;
+        self.bases.push(base);
+        Ok(self)
+    }
+
+    /// With another way to read an adapter's path.
+    #[must_use]
+    pub fn with_reader(self, reader: Reader) -> Self {
+        Self { reader, ..self }
     }
 
     /// Knows a name for a file without reading it; what is wrong with it is told who asks for it.
@@ -269,6 +277,7 @@ impl Registry {
                     (entry.generation, generation) = (next, next);
                 }
                 (entry.adapter, entry.stamp) = (Some(Arc::clone(&adapter)), stamp);
+                entry.base = Some(adapter.adapter().base());
             }
             state.generation = state.generation.max(generation);
             self.let_go(&mut state);
@@ -282,6 +291,7 @@ impl Registry {
             name: name.clone(),
             generation: entry.generation,
             is_resident: entry.adapter.is_some(),
+            base: entry.base,
         };
         self.lock().entries.iter().map(known).collect()
     }
@@ -299,7 +309,15 @@ impl Registry {
         if asked > most {
             return Err(Error::TotalRank { asked, most });
         }
-        check_fit(&adapter.adapter(), &Llama::open(self.base.get())?)
+        let mut fits = Ok(());
+        for base in &self.bases {
+            fits = check_fit(&adapter.adapter(), AnyBase::open(base.get())?.as_base());
+            // Of several bases, the one that it was made for says what is wrong with it.
+            if !matches!(fits, Err(Error::OtherBase { .. })) {
+                break;
+            }
+        }
+        fits
     }
 
     fn put(
@@ -316,7 +334,8 @@ impl Registry {
         state.clock += 1;
         let (generation, used) = (state.generation, state.clock);
         let is_read = adapter.is_some();
-        state.entries.insert(name, Entry { generation, file, stamp, adapter, used });
+        let base = adapter.as_ref().map(|adapter| adapter.adapter().base());
+        state.entries.insert(name, Entry { generation, file, stamp, adapter, base, used });
         if is_read {
             self.let_go(&mut state);
         }

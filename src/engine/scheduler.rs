@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 
 use super::{End, OwnedSession, ReplyError};
 use crate::adapter::{Bytes, SharedAdapter};
+use crate::archive::Fingerprint;
 use crate::exec::Executor;
 use crate::model::llama::Llama;
 use crate::runtime::{Limits, SamplerOptions};
@@ -190,6 +191,7 @@ pub struct Scheduler {
     thread: Mutex<Option<JoinHandle<()>>>,
     shared: Arc<Shared>,
     tokenizer: Arc<Tokenizer>,
+    fingerprint: Fingerprint,
     limits: Limits,
     most: usize,
 }
@@ -217,7 +219,8 @@ impl Scheduler {
         limits: impl FnOnce(&Llama<'_>, &dyn Executor) -> Limits,
     ) -> std::result::Result<Self, ReplyError> {
         let base = base.into();
-        let tokenizer = Arc::new(Tokenizer::new(&Llama::open(base.get())?)?);
+        let model = Llama::open(base.get())?;
+        let (tokenizer, fingerprint) = (Arc::new(Tokenizer::new(&model)?), model.fingerprint());
         let mut session = OwnedSession::open(base, executor, limits)?;
         let limits = session.with(|session| *session.limits());
         let (sender, jobs) = mpsc::channel();
@@ -233,6 +236,7 @@ impl Scheduler {
             thread: Mutex::new(Some(thread)),
             shared,
             tokenizer,
+            fingerprint,
             limits,
             most: waiting,
         })
@@ -281,6 +285,11 @@ impl Scheduler {
     /// The base's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The base's fingerprint.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 
     /// What the session was made for.

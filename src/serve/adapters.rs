@@ -18,14 +18,12 @@ use crate::engine::{Expected, Known};
 /// Bytes of an adapter's name.
 const NAME: usize = 128;
 
-/// The base and all adapters.
+/// The bases and all adapters.
 pub(super) async fn models(extract::State(state): extract::State<Arc<State>>) -> Json<Value> {
     let adapters = state.registry.known();
-    let base = base_card(&state);
+    let bases = state.bases().map(|(name, context)| base_card(&state, name, context));
     let cards = adapters.iter().map(|known| card(&state, known));
-    Json(
-        json!({ "object": "list", "data": std::iter::once(base).chain(cards).collect::<Vec<_>>() }),
-    )
+    Json(json!({ "object": "list", "data": bases.chain(cards).collect::<Vec<_>>() }))
 }
 
 /// One of them.
@@ -33,25 +31,31 @@ pub(super) async fn model(
     extract::State(state): extract::State<Arc<State>>,
     InPath(id): InPath<String>,
 ) -> Result<Json<Value>, Refusal> {
-    if id == state.name {
-        return Ok(Json(base_card(&state)));
+    if let Some((name, context)) = state.bases().find(|&(name, _)| name == id) {
+        return Ok(Json(base_card(&state, name, context)));
     }
     let known = state.registry.known();
     let found = known.iter().find(|known| known.name == id);
     found.map(|known| Json(card(&state, known))).ok_or_else(|| Refusal::unknown_model(&id))
 }
 
-fn base_card(state: &State) -> Value {
+fn base_card(state: &State, name: &str, context: usize) -> Value {
     json!({
-        "id": state.name, "object": "model", "created": state.started, "owned_by": "lowrank",
-        "root": state.name, "parent": null, "max_model_len": state.scheduler.limits().context,
+        "id": name, "object": "model", "created": state.started, "owned_by": "lowrank",
+        "root": name, "parent": null, "max_model_len": context,
     })
 }
 
+/// The parent is the base. Of two, it is known when the adapter was read.
 fn card(state: &State, known: &Known) -> Value {
+    let mut bases = state.bases().map(|(name, _)| name);
+    let parent = match (bases.next(), bases.next()) {
+        (Some(only), None) => Some(only),
+        _ => state.base_of(known),
+    };
     json!({
         "id": known.name, "object": "model", "created": state.started, "owned_by": "lowrank",
-        "root": known.name, "parent": state.name, "adapter_generation": known.generation,
+        "root": known.name, "parent": parent, "adapter_generation": known.generation,
     })
 }
 
@@ -109,7 +113,7 @@ fn check_name(state: &State, name: &str) -> Result<(), Refusal> {
         && !matches!(name, "" | "." | "..")
         && name.len() <= NAME
         && !name.chars().any(char::is_control);
-    if is_good && name != state.name {
+    if is_good && !state.is_base(name) {
         return Ok(());
     }
     let reason = format!(

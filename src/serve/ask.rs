@@ -27,7 +27,7 @@ pub(super) struct Ask {
     /// The name that the request gave.
     pub(super) model: String,
     /// Adapters with their weights, as they were when the request came.
-    pub(super) adapters: Vec<(Arc<SharedAdapter>, f32)>,
+    pub(super) adapters: Weighted,
     pub(super) sampling: SamplerOptions,
     /// The most tokens of a reply; what there is room for if `None`.
     pub(super) tokens: Option<usize>,
@@ -41,9 +41,10 @@ pub(super) struct Ask {
 impl Ask {
     /// Takes the fields that all requests for text have.
     pub(super) fn read(fields: &mut Fields, state: &State) -> Result<Self, Refusal> {
-        let model = fields.text("model")?.unwrap_or_else(|| state.name.clone());
-        let listed = fields.take("adapters");
-        let adapters = adapters(state, &model, listed)?;
+        let decoder = state.decoder()?;
+        let model = fields.text("model")?.unwrap_or_else(|| decoder.name.clone());
+        let most = decoder.scheduler.limits().max_active;
+        let adapters = adapters(state, (&decoder.name, most), &model, fields.take("adapters"))?;
         let defaults = SamplerOptions::default();
         // OpenAI's own defaults: temperature 1, and another reply every time.
         let sampling = SamplerOptions {
@@ -89,7 +90,8 @@ impl Ask {
         prompts: &[Vec<u32>],
     ) -> Result<UnboundedReceiver<(usize, Event)>, Refusal> {
         let (sender, events) = unbounded_channel();
-        let context = state.scheduler.limits().context;
+        let scheduler = &state.decoder()?.scheduler;
+        let context = scheduler.limits().context;
         let mut jobs = Vec::new();
         for prompt in prompts {
             // One token at least must come: the prompt's last one gives it without room of its own.
@@ -113,7 +115,7 @@ impl Ask {
                 });
             }
         }
-        state.scheduler.submit_all(jobs)?;
+        scheduler.submit_all(jobs)?;
         Ok(events)
     }
 }
@@ -137,23 +139,26 @@ impl Listener for Client {
     }
 }
 
-/// The adapters of a request: that of the model's name, or those of the list
-/// `[{"name", "weight"}]` over the base.
-fn adapters(
+/// Adapters with their weights.
+pub(super) type Weighted = Vec<(Arc<SharedAdapter>, f32)>;
+
+/// The adapters of a request to a base, called so and with room for so many: that of the model's
+/// name, or those of the list `[{"name", "weight"}]` over the base.
+pub(super) fn adapters(
     state: &State,
+    (base, most): (&str, usize),
     model: &str,
     listed: Option<Value>,
-) -> Result<Vec<(Arc<SharedAdapter>, f32)>, Refusal> {
+) -> Result<Weighted, Refusal> {
     let one = |name: &str, weight: f32| Ok((state.adapter(name)?.adapter, weight));
     let Some(listed) = listed else {
-        return if model == state.name { Ok(Vec::new()) } else { Ok(vec![one(model, 1.0)?]) };
+        return if model == base { Ok(Vec::new()) } else { Ok(vec![one(model, 1.0)?]) };
     };
     let wrong = |reason: &str| Refusal::field("adapters", format!("adapters: {reason}"));
-    if model != state.name {
+    if model != base {
         return Err(wrong("a list goes with the base's name as model, not with an adapter's"));
     }
     let Value::Array(items) = listed else { return Err(wrong("a list was expected")) };
-    let most = state.scheduler.limits().max_active;
     if items.len() > most {
         return Err(wrong(&format!("{} of them, at most {most} at a time", items.len())));
     }

@@ -26,7 +26,8 @@ impl FromRequest<Arc<State>> for Body {
 
     async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, Refusal> {
         let (least, each) = BODY;
-        let most = least.max(state.scheduler.limits().context.saturating_mul(each));
+        let context = state.bases().map(|(_, context)| context).max().unwrap_or(0);
+        let most = least.max(context.saturating_mul(each));
         let too_large = || {
             let message = format!("the body is too large: at most {most} bytes are read");
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
@@ -55,18 +56,17 @@ impl State {
         let _place = self.workers.acquire().await;
         block_in_place(work)
     }
+}
 
-    /// Refuses a text that cannot fit the context.
-    pub(super) fn check_length(&self, param: &str, bytes: usize) -> Result<(), Refusal> {
-        let context = self.scheduler.limits().context;
-        let most = context.saturating_mul(TOKEN);
-        if bytes <= most {
-            return Ok(());
-        }
-        let message = format!(
-            "{param}: the text has {bytes} bytes, at most {most} are read for a context of \
-             {context} tokens"
-        );
-        Err(Refusal::context(message))
+/// Refuses a text that cannot fit a context of so many tokens.
+pub(super) fn check_length(param: &str, bytes: usize, context: usize) -> Result<(), Refusal> {
+    let most = context.saturating_mul(TOKEN);
+    if bytes <= most {
+        return Ok(());
     }
+    let message = format!(
+        "{param}: the text has {bytes} bytes, at most {most} are read for a context of {context} \
+         tokens"
+    );
+    Err(Refusal::context(message))
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::State;
 use super::ask::Ask;
-use super::body::Body;
-use super::fields::Fields;
+use super::body::{Body, check_length};
+use super::fields::{Fields, Input, inputs};
 use super::refusal::Refusal;
 use super::reply::{Kind, answer};
 use crate::text::{Message, TemplateVariables, TextError};
@@ -58,11 +58,13 @@ pub(super) fn rendered(
     messages: &[Message],
     variables: &TemplateVariables,
 ) -> Result<Vec<u32>, Refusal> {
-    let tokenizer = state.scheduler.tokenizer();
+    let scheduler = &state.decoder()?.scheduler;
+    let (tokenizer, context) = (scheduler.tokenizer(), scheduler.limits().context);
     let refused = |error: TextError| Refusal::field("messages", error.to_string());
-    state.check_length("messages", messages.iter().map(|message| message.content.len()).sum())?;
+    let bytes = messages.iter().map(|message| message.content.len()).sum();
+    check_length("messages", bytes, context)?;
     let text = tokenizer.render_chat_with(messages, true, variables).map_err(refused)?;
-    state.check_length("messages", text.len())?;
+    check_length("messages", text.len(), context)?;
     tokenizer.encode_prompt(&text).map_err(refused)
 }
 
@@ -119,38 +121,22 @@ fn variables(value: Option<Value>) -> Result<TemplateVariables, Refusal> {
     Ok(variables)
 }
 
-/// One prompt or a list, each a text or token ids.
+/// The tokens of the prompts.
 fn prompts(state: &State, value: Option<Value>) -> Result<Vec<Vec<u32>>, Refusal> {
-    let wrong = |reason: String| Refusal::field("prompt", format!("prompt: {reason}"));
-    let tokenizer = state.scheduler.tokenizer();
+    let scheduler = &state.decoder()?.scheduler;
+    let wrong = |reason: &str| Refusal::field("prompt", format!("prompt: {reason}"));
     let encode = |text: &str| {
-        state.check_length("prompt", text.len())?;
-        tokenizer.encode_prompt(text).map_err(|error| wrong(error.to_string()))
+        check_length("prompt", text.len(), scheduler.limits().context)?;
+        scheduler.tokenizer().encode_prompt(text).map_err(|error| wrong(&error.to_string()))
     };
-    let ids = |items: &[Value]| {
-        let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok());
-        items.iter().map(id).collect::<Option<Vec<u32>>>()
-    };
-    let expected =
-        || wrong(format!("a text, token ids, or a list of up to {PROMPTS} of them was expected"));
-    let prompts = match value {
-        Some(Value::String(text)) => vec![encode(&text)?],
-        Some(Value::Array(items)) if !items.is_empty() => match ids(&items) {
-            Some(ids) => vec![ids],
-            None if items.len() > PROMPTS => return Err(expected()),
-            None => items
-                .iter()
-                .map(|item| match item {
-                    Value::String(text) => encode(text),
-                    Value::Array(items) => ids(items).ok_or_else(expected),
-                    _ => Err(expected()),
-                })
-                .collect::<Result<_, _>>()?,
-        },
-        _ => return Err(expected()),
-    };
+    let prompts = inputs("prompt", value, PROMPTS)?;
+    let prompts = prompts.into_iter().map(|prompt| match prompt {
+        Input::Text(text) => encode(&text),
+        Input::Tokens(ids) => Ok(ids),
+    });
+    let prompts: Vec<Vec<u32>> = prompts.collect::<Result<_, _>>()?;
     if prompts.iter().any(Vec::is_empty) {
-        return Err(wrong("it is empty: a reply needs at least one token".to_owned()));
+        return Err(wrong("a prompt needs at least one token"));
     }
     Ok(prompts)
 }

@@ -46,6 +46,39 @@ fn asks_nothing(key: &str, value: &Value) -> bool {
     }
 }
 
+/// A text of a request, or its tokens.
+#[derive(Debug)]
+pub(super) enum Input {
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+/// One text or a list of up to `most`, each a string or token ids.
+pub(super) fn inputs(key: &str, value: Option<Value>, most: usize) -> Result<Vec<Input>, Refusal> {
+    let expected = || {
+        let reason = format!("a text, token ids, or a list of up to {most} of them was expected");
+        Refusal::field(key, format!("{key}: {reason}"))
+    };
+    let ids = |items: &[Value]| {
+        let id = |item: &Value| item.as_u64().and_then(|id| u32::try_from(id).ok());
+        items.iter().map(id).collect::<Option<Vec<u32>>>()
+    };
+    let one = |item: Value| match item {
+        Value::String(text) => Ok(Input::Text(text)),
+        Value::Array(items) => ids(&items).map(Input::Tokens).ok_or_else(expected),
+        _ => Err(expected()),
+    };
+    match value {
+        Some(text @ Value::String(_)) => Ok(vec![one(text)?]),
+        Some(Value::Array(items)) if !items.is_empty() => match ids(&items) {
+            Some(ids) => Ok(vec![Input::Tokens(ids)]),
+            None if items.len() > most => Err(expected()),
+            None => items.into_iter().map(one).collect(),
+        },
+        _ => Err(expected()),
+    }
+}
+
 /// A JSON object of a request.
 #[derive(Debug)]
 pub(super) struct Fields(Map<String, Value>);

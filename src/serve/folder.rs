@@ -9,7 +9,7 @@ use crate::engine::{Registry, RegistryOptions, read_adapter};
 use crate::error::Error;
 use crate::file::FileError;
 use crate::import::{AdapterOptions, import_peft};
-use crate::model::llama::Llama;
+use crate::model::AnyBase;
 
 /// A folder, links followed.
 #[derive(Debug)]
@@ -56,31 +56,47 @@ fn is_peft(path: &Path) -> bool {
     path.join("adapter_config.json").is_file()
 }
 
-/// A registry that reads archives and directories of PEFT.
+/// A registry for adapters of these bases, one at least, that reads archives and directories of PEFT.
 ///
 /// # Errors
-/// As [`Registry::new`].
-pub fn open_registry(base: impl Into<Bytes>, options: RegistryOptions) -> Result<Registry, Error> {
-    let base = base.into();
-    let of_peft = base.clone();
+/// As [`Registry::new`]; [`Error::Length`] without a base.
+pub fn open_registry(bases: &[Bytes], options: RegistryOptions) -> Result<Registry, Error> {
+    let (first, others) = bases.split_first().ok_or(Error::Length { have: 0, need: 1 })?;
+    let mut registry = Registry::new(first.clone(), options)?;
+    for base in others {
+        registry = registry.with_base(base.clone())?;
+    }
+    let bases = bases.to_vec();
     let reader = move |path: &Path| {
-        let core = |error| FileError::core(path, "", error);
         if !path.is_dir() {
             return read_adapter(path);
         }
-        let model = Llama::open(of_peft.get()).map_err(core)?;
-        let builder = import_peft(path, &model, &AdapterOptions::default())?;
-        SharedAdapter::open(builder.build(&model).map_err(core)?).map_err(core)
+        // A directory of PEFT names its base in words: it is of the first one that takes it.
+        let mut read = bases.iter().map(|base| read_peft(path, base));
+        let first = read.next().unwrap_or_else(|| read_adapter(path));
+        first.or_else(|error| read.find_map(Result::ok).ok_or(error))
     };
-    Registry::with_reader(base, options, Box::new(reader))
+    Ok(registry.with_reader(Box::new(reader)))
+}
+
+/// The adapter in a directory of PEFT.
+fn read_peft(path: &Path, base: &Bytes) -> Result<SharedAdapter, FileError> {
+    let core = |error| FileError::core(path, "", error);
+    let base = AnyBase::open(base.get()).map_err(core)?;
+    let builder = import_peft(path, base.as_base(), &AdapterOptions::default())?;
+    SharedAdapter::open(builder.build(base.as_base()).map_err(core)?).map_err(core)
 }
 
 /// Makes the adapters of a folder known by the names of their files, without reading them. Returns
-/// those that are not served: their name is taken, or is the base's.
+/// those that are not served: their name is taken, or is one of `bases`.
 ///
 /// # Errors
 /// If the folder cannot be read.
-pub fn register_folder(registry: &Registry, folder: &Path, base: &str) -> io::Result<Vec<PathBuf>> {
+pub fn register_folder(
+    registry: &Registry,
+    folder: &Path,
+    bases: &[&str],
+) -> io::Result<Vec<PathBuf>> {
     let within = Folder::open(folder)?;
     let mut entries = std::fs::read_dir(folder)?
         .map(|entry| entry.map(|entry| entry.path()))
@@ -89,7 +105,7 @@ pub fn register_folder(registry: &Registry, folder: &Path, base: &str) -> io::Re
     let mut left = Vec::new();
     for entry in entries.into_iter().filter(|path| is_adapter(path)) {
         let name = if is_peft(&entry) { entry.file_name() } else { entry.file_stem() };
-        let name = name.and_then(|name| name.to_str()).filter(|&name| name != base);
+        let name = name.and_then(|name| name.to_str()).filter(|name| !bases.contains(name));
         let found = name.and_then(|name| Some((name, within.find(name)?)));
         if found.is_none_or(|(name, path)| registry.register(name, path).is_err()) {
             left.push(entry);

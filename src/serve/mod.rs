@@ -1,13 +1,16 @@
-//! An HTTP server in OpenAI's dialect: one base, an adapter per request. Feature `serve`.
+//! An HTTP server in OpenAI's dialect: a decoder, an encoder or both, an adapter per request. Feature
+//! `serve`.
 //!
 //! Requests of different adapters share passes ([`Scheduler`]); adapters are loaded, replaced and
-//! unloaded while it runs ([`Registry`]): `model` names the base or one of them. What a client asks
+//! unloaded while it runs ([`Registry`]): `model` names a base or one of them. What a client asks
 //! for and does not get is refused by name.
 //!
 //! | address | what |
 //! |---|---|
 //! | POST `/v1/chat/completions`, `/v1/completions` | replies, whole or as events |
-//! | GET `/v1/models`, `/v1/models/NAME` | the base and the adapters |
+//! | POST `/v1/embeddings` | vectors of texts, as numbers or base64 |
+//! | POST `/classify` | labels of texts, as vLLM has it |
+//! | GET `/v1/models`, `/v1/models/NAME` | the bases and the adapters |
 //! | POST `/v1/load_lora_adapter`, `/v1/unload_lora_adapter`, GET `/v1/lora_adapters` | vLLM's, with generations |
 //! | POST `/tokenize`, `/detokenize` | vLLM's |
 //! | GET `/health`, `/ready`, `/metrics` | for who runs it; they need no key |
@@ -16,6 +19,7 @@ mod adapters;
 mod ask;
 mod body;
 mod chat;
+mod encode;
 mod fields;
 mod folder;
 mod listen;
@@ -37,7 +41,8 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
-use crate::engine::{Held, Registry, RegistryError, Scheduler};
+use crate::archive::Fingerprint;
+use crate::engine::{EncoderScheduler, Held, Known, Registry, RegistryError, Scheduler};
 use crate::file::Reason;
 use folder::Folder;
 use operations::Keys;
@@ -48,11 +53,27 @@ pub use folder::{open_registry, register_folder};
 /// Texts and adapters that are read at a time.
 const WORKERS: usize = 4;
 
-/// How a server presents itself, and to whom.
+/// A base that is served, and its name: what clients give as `model`.
+#[derive(Debug)]
+pub struct Served<S> {
+    /// The name.
+    pub name: String,
+    /// Who answers.
+    pub scheduler: S,
+}
+
+/// What a server answers with.
+#[derive(Debug, Default)]
+pub struct Models {
+    /// Who writes.
+    pub decoder: Option<Served<Scheduler>>,
+    /// Who makes vectors and labels of texts; its name is another one.
+    pub encoder: Option<Served<EncoderScheduler>>,
+}
+
+/// To whom a server answers.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// The base's name, as clients give it in `model`.
-    pub name: String,
     /// Where adapters that clients load must lie; without it, clients load none.
     pub folder: Option<PathBuf>,
     /// Keys for requests; without any, everybody may ask.
@@ -67,7 +88,6 @@ pub struct ServerOptions {
 impl Default for ServerOptions {
     fn default() -> Self {
         Self {
-            name: String::new(),
             folder: None,
             keys: Vec::new(),
             admin_keys: Vec::new(),
@@ -78,9 +98,8 @@ impl Default for ServerOptions {
 
 /// What all requests share.
 struct State {
-    scheduler: Scheduler,
+    models: Models,
     registry: Registry,
-    name: String,
     folder: Option<Folder>,
     keys: Keys,
     started: u64,
@@ -92,6 +111,37 @@ struct State {
 }
 
 impl State {
+    /// Who writes.
+    fn decoder(&self) -> Result<&Served<Scheduler>, Refusal> {
+        self.models.decoder.as_ref().ok_or_else(|| Refusal::no_model("writes texts"))
+    }
+
+    /// Who makes vectors and labels.
+    fn encoder(&self) -> Result<&Served<EncoderScheduler>, Refusal> {
+        self.models.encoder.as_ref().ok_or_else(|| Refusal::no_model("makes vectors of texts"))
+    }
+
+    /// The bases: name and tokens of context.
+    fn bases(&self) -> impl Iterator<Item = (&str, usize)> {
+        let Models { decoder, encoder } = &self.models;
+        let decoder = decoder.iter().map(|d| (d.name.as_str(), d.scheduler.limits().context));
+        decoder.chain(encoder.iter().map(|e| (e.name.as_str(), e.scheduler.limits().context)))
+    }
+
+    /// The base of an adapter, if that was read.
+    fn base_of(&self, known: &Known) -> Option<&str> {
+        let Models { decoder, encoder } = &self.models;
+        let is_of = |base: Fingerprint| known.base == Some(base);
+        let decoder = decoder.iter().map(|d| (d.name.as_str(), d.scheduler.fingerprint()));
+        let encoder = encoder.iter().map(|e| (e.name.as_str(), e.scheduler.fingerprint()));
+        decoder.chain(encoder).find(|&(_, base)| is_of(base)).map(|(name, _)| name)
+    }
+
+    /// Is this a base's name?
+    fn is_base(&self, name: &str) -> bool {
+        self.bases().any(|(base, _)| base == name)
+    }
+
     /// The adapter of a name; one that came into the folder meanwhile is found there, unless it was
     /// unloaded.
     fn adapter(&self, name: &str) -> Result<Held, Refusal> {
@@ -128,24 +178,23 @@ fn is_missing(reason: &Reason) -> bool {
     matches!(reason, Reason::Io(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
-/// Answers at `listener` until `end` comes true; then it takes no more requests, and returns when
+/// Answers with `models` at `listener` until `end` comes true; then it takes no more requests, and returns when
 /// those that it took are answered.
 ///
 /// # Errors
 /// If there is no such folder, or the runtime cannot be started.
 pub fn serve(
     listener: TcpListener,
-    scheduler: Scheduler,
+    models: Models,
     registry: Registry,
     options: ServerOptions,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let ServerOptions { name, folder, keys, admin_keys, patience } = options;
+    let ServerOptions { folder, keys, admin_keys, patience } = options;
     let folder = folder.as_deref().map(Folder::open).transpose()?;
     let state = Arc::new(State {
-        scheduler,
+        models,
         registry,
-        name,
         folder,
         keys: Keys::new(&keys, &admin_keys),
         started: reply::now(),
@@ -165,7 +214,9 @@ pub fn serve(
         io::Result::Ok(())
     })?;
     runtime.shutdown_background();
-    state.scheduler.finish();
+    let Models { decoder, encoder } = &state.models;
+    decoder.iter().for_each(|decoder| decoder.scheduler.finish());
+    encoder.iter().for_each(|encoder| encoder.scheduler.finish());
     Ok(())
 }
 
@@ -174,6 +225,8 @@ fn router(state: Arc<State>) -> Router {
     let inference = Router::new()
         .route("/v1/chat/completions", post(chat::chat))
         .route("/v1/completions", post(chat::complete))
+        .route("/v1/embeddings", post(encode::embeddings))
+        .route("/classify", post(encode::classify))
         .route("/v1/models", get(adapters::models))
         .route("/v1/models/{*id}", get(adapters::model))
         .route("/v1/lora_adapters", get(adapters::list))

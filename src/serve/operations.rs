@@ -13,26 +13,42 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::State;
-use super::body::Body;
+use super::body::{Body, check_length};
 use super::chat::{messages, rendered};
 use super::fields::Fields;
 use super::refusal::Refusal;
-use crate::text::{TemplateVariables, TextError};
+use crate::text::{TemplateVariables, TextError, Tokenizer};
 
 /// `{prompt | messages, add_special_tokens?}` into token ids, as vLLM has it.
 pub(super) async fn tokenize(
     extract::State(state): extract::State<Arc<State>>,
     Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    let ids = state.work(|| tokens(&state, &body)).await?;
-    let context = state.scheduler.limits().context;
+    let (ids, context) = state.work(|| tokens(&state, &body)).await?;
     Ok(Json(json!({ "count": ids.len(), "max_model_len": context, "tokens": ids })))
 }
 
-fn tokens(state: &State, body: &[u8]) -> Result<Vec<u32>, Refusal> {
+/// The tokenizer of a base, with its context; the decoder's unless the encoder is named, or alone.
+fn tokenizer(state: &State, model: Option<Value>) -> Result<(&Tokenizer, usize), Refusal> {
+    match (&state.models.decoder, &state.models.encoder) {
+        (Some(decoder), encoder)
+            if encoder
+                .as_ref()
+                .is_none_or(|encoder| model != Some(encoder.name.as_str().into())) =>
+        {
+            Ok((decoder.scheduler.tokenizer(), decoder.scheduler.limits().context))
+        }
+        _ => {
+            let scheduler = &state.encoder()?.scheduler;
+            Ok((scheduler.tokenizer(), scheduler.limits().context))
+        }
+    }
+}
+
+/// The ids of a text, and the context of the model that reads it.
+fn tokens(state: &State, body: &[u8]) -> Result<(Vec<u32>, usize), Refusal> {
     let mut fields = Fields::read(body)?;
-    fields.take("model");
-    let tokenizer = state.scheduler.tokenizer();
+    let (tokenizer, context) = tokenizer(state, fields.take("model"))?;
     let is_plain = fields.take("add_special_tokens") == Some(Value::Bool(false));
     let prompt = fields.text("prompt")?;
     let messages = match prompt {
@@ -41,11 +57,15 @@ fn tokens(state: &State, body: &[u8]) -> Result<Vec<u32>, Refusal> {
     };
     fields.finish()?;
     let Some(text) = prompt else {
-        return rendered(state, &messages, &TemplateVariables::new());
+        let ids = rendered(state, &messages, &TemplateVariables::new())?;
+        return Ok((ids, context));
     };
-    state.check_length("prompt", text.len())?;
-    let ids = if is_plain { tokenizer.encode(&text, true) } else { tokenizer.encode_prompt(&text) };
-    ids.map_err(|error| of_text("prompt", &error))
+    check_length("prompt", text.len(), context)?;
+    let ids = match is_plain {
+        true => tokenizer.encode(&text, true),
+        false => tokenizer.encode_for_model(&text),
+    };
+    Ok((ids.map_err(|error| of_text("prompt", &error))?, context))
 }
 
 fn of_text(param: &str, error: &TextError) -> Refusal {
@@ -63,8 +83,7 @@ pub(super) async fn detokenize(
 
 fn text(state: &State, body: &[u8]) -> Result<String, Refusal> {
     let mut fields = Fields::read(body)?;
-    fields.take("model");
-    let tokenizer = state.scheduler.tokenizer();
+    let (tokenizer, _) = tokenizer(state, fields.take("model"))?;
     let wrong = |reason: &str| Refusal::field("tokens", format!("tokens: {reason}"));
     let expected = || wrong("a list of token ids was expected");
     let Some(Value::Array(items)) = fields.take("tokens") else { return Err(expected()) };
@@ -92,22 +111,42 @@ pub(super) async fn ready(extract::State(state): extract::State<Arc<State>>) -> 
 
 /// Gauges by the names of the Kubernetes Model Server Protocol, as vLLM gives them.
 pub(super) async fn metrics(extract::State(state): extract::State<Arc<State>>) -> Response {
-    let load = state.scheduler.load();
-    let used = load.cached as f64 / load.room.max(1) as f64;
+    let label = |name: &str| {
+        let name = name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        format!("{{model_name=\"{name}\"}}")
+    };
+    let (mut running, mut waiting, mut cached) = (Vec::new(), Vec::new(), Vec::new());
+    if let Some(decoder) = &state.models.decoder {
+        let (load, label) = (decoder.scheduler.load(), label(&decoder.name));
+        running.push((label.clone(), load.running as f64));
+        waiting.push((label.clone(), load.waiting as f64));
+        cached.push((label, load.cached as f64 / load.room.max(1) as f64));
+    }
+    if let Some(encoder) = &state.models.encoder {
+        // Texts share passes as they come: none waits for a place.
+        running.push((label(&encoder.name), encoder.scheduler.taken() as f64));
+        waiting.push((label(&encoder.name), 0.0));
+    }
     let resident = state.registry.known().iter().filter(|known| known.is_resident).count();
     let mut text = String::new();
-    for (name, help, value) in [
-        ("vllm:num_requests_running", "Requests that are answered now.", load.running as f64),
-        ("vllm:num_requests_waiting", "Requests that wait.", load.waiting as f64),
-        ("vllm:kv_cache_usage_perc", "Share of the cache in use, 0 to 1.", used),
-        ("lowrank:adapters_resident", "Adapters in memory.", resident as f64),
+    for (name, help, values) in [
+        ("vllm:num_requests_running", "Requests that are answered now.", running),
+        ("vllm:num_requests_waiting", "Requests that wait.", waiting),
+        ("vllm:kv_cache_usage_perc", "Share of the cache in use, 0 to 1.", cached),
+        (
+            "lowrank:adapters_resident",
+            "Adapters in memory.",
+            vec![(String::new(), resident as f64)],
+        ),
     ] {
-        let label = state.name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        if values.is_empty() {
+            continue;
+        }
         // Writing to a string does not fail.
-        let _ = write!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{model_name=\"{label}\"}} {value}\n"
-        );
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n");
+        for (label, value) in values {
+            let _ = writeln!(text, "{name}{label} {value}");
+        }
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

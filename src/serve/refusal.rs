@@ -43,6 +43,12 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
     }
 
+    /// No base of this kind is served.
+    pub(super) fn no_model(what: &str) -> Self {
+        let message = format!("this server has no model that {what}");
+        Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
+    }
+
     /// A prompt that the context has no room for.
     pub(super) fn context(message: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "context_length_exceeded", message)

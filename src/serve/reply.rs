@@ -96,7 +96,7 @@ pub(super) async fn answer(
 }
 
 /// What is said when the scheduler has ended under a request.
-fn gone() -> Refusal {
+pub(super) fn gone() -> Refusal {
     let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
     Refusal::new(status, "model_failed", "the model has stopped: start the server again")
 }

@@ -7,6 +7,7 @@ use super::body::Network;
 use super::data::{Batch, Dataset, IGNORE, Inputs, Targets};
 use super::trainer::{Trainable, sealed::Sealed};
 use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
+use crate::engine::{negative_log_likelihood, probabilities};
 use crate::error::Result;
 use crate::kernel::Precision;
 use crate::runtime::{Executor, Runner, Sequences};
@@ -110,13 +111,6 @@ impl Tally {
         let right = self.confusion[class][class];
         (predicted + actual > 0).then(|| 2.0 * right as f64 / (predicted + actual) as f64)
     }
-}
-
-/// −log softmax(logits)[next], in f64.
-pub(crate) fn negative_log_likelihood(logits: &[f32], next: u32) -> f64 {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f64 = logits.iter().map(|&logit| f64::from(logit - most).exp()).sum();
-    total.ln() - f64::from(logits[next as usize] - most)
 }
 
 /// Measures `base` under the adapter archives in `adapters`, each with its weight (their
@@ -234,8 +228,7 @@ struct Answers(Vec<Vec<f32>>);
 
 impl Listener for Answers {
     fn class(&mut self, logits: &[f32], _: u32) -> Result<(), TrainError> {
-        let probability = |label| (-negative_log_likelihood(logits, label)).exp() as f32;
-        self.0.push((0..logits.len() as u32).map(probability).collect());
+        self.0.push(probabilities(logits));
         Ok(())
     }
 

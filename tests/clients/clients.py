@@ -1,11 +1,12 @@
 """openai-python and langchain-openai talk to `lowrank serve`; what they get is what the command line gives.
 
-Usage: clients.py LOWRANK FOLDER: the program built with the features cli and serve, and what examples/quickstart.sh left (SmolLM2 and
-two adapters). Needs the packages of requirements.txt beside it."""
+Usage: clients.py LOWRANK FOLDER ENCODER: the program built with the features cli and serve, what examples/quickstart.sh left (SmolLM2
+and two adapters), and an encoder's archive. Needs the packages of requirements.txt beside it."""
 
 import json
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import OpenAI
 
 STYLES = Path(__file__).parent.parent.parent / "examples/style"
@@ -81,6 +82,28 @@ def check_chat(client, lowrank, work, base):
     print(f"chat, completions, streams: {len(wanted)} replies as the command line gives them, each several times")
 
 
+def check_vectors(client, url, lowrank, encoder, folder):
+    texts = [*QUESTIONS, "Knives stay sharp on wood. " * 8]
+    words = [lowrank, "embed", "--base", encoder, "-o", folder / "vectors.npy"]
+    subprocess.run([*words, *(word for text in texts for word in ("--text", text))], check=True, capture_output=True)
+    data = (folder / "vectors.npy").read_bytes()
+    numbers = data[10 + struct.unpack("<H", data[8:10])[0] :]
+    dim = len(numbers) // 4 // len(texts)
+    wanted = [list(struct.unpack(f"<{dim}f", numbers[4 * dim * row :][: 4 * dim])) for row in range(len(texts))]
+    # The client asks for base64 unless told otherwise.
+    for more in ({}, {"encoding_format": "float"}):
+        reply = client.embeddings.create(model="encoder", input=texts, **more)
+        found = [[struct.unpack("<f", struct.pack("<f", value))[0] for value in row.embedding] for row in reply.data]
+        assert found == wanted, more
+        assert reply.usage.total_tokens > len(texts)
+    # Without this, the client cuts texts by the tokens of OpenAI's own models.
+    chain = OpenAIEmbeddings(base_url=url, api_key="sk-ask", model="encoder", check_embedding_ctx_length=False)
+    assert chain.embed_query(texts[0]) == client.embeddings.create(model="encoder", input=texts[0]).data[0].embedding
+    assert len(chain.embed_documents(texts)) == len(texts)
+    fails(openai.BadRequestError, lambda: client.embeddings.create(model="encoder", input="word " * 3000))
+    print("embeddings: those of the command line, as numbers and as base64; langchain-openai's too")
+
+
 def check_errors(client, url, base):
     fails(openai.NotFoundError, lambda: ask(client, "nobody", "hello", 4))
     error = fails(openai.BadRequestError, lambda: ask(client, base, "hello", 4, logprobs=True))
@@ -92,10 +115,10 @@ def check_errors(client, url, base):
 
 def check_adapters(client, url, base):
     names = [model.id for model in client.models.list()]
-    assert names == [base, "notes", "peft", "pirate"], names
-    assert client.models.retrieve("notes").parent == base
+    assert names == [base, "encoder", "notes", "peft", "pirate"], names
     same = lambda a, b: ask(client, a, "hello", 8).choices[0].message.content == ask(client, b, "hello", 8).choices[0].message.content
     assert same("peft", "pirate") and not same("notes", "pirate")
+    assert client.models.retrieve("notes").parent == base
     admin = OpenAI(base_url=url, api_key="sk-admin")
     load = lambda client, **body: client.post("/load_lora_adapter", cast_to=str, body=body)
     fails(openai.AuthenticationError, lambda: load(client, lora_name="new", lora_path="notes.lrk"))
@@ -109,11 +132,12 @@ def check_adapters(client, url, base):
     print("adapters: listed, loaded, replaced, unloaded; a PEFT directory serves as it is")
 
 
-def main(lowrank, work):
+def main(lowrank, work, encoder):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         prepare(work, folder)
         words = [lowrank, "serve", "--base", work / "base.lrk", "--name", "smol", "--adapters", folder / "adapters", "--port", "0", "--precision", "exact"]
+        words += ["--embed-base", encoder, "--embed-name", "encoder"]
         words += ["--api-key-file", folder / "keys", "--admin-key-file", folder / "admin"]
         server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         try:
@@ -121,6 +145,7 @@ def main(lowrank, work):
             url = ":".join(url[:3])
             client = OpenAI(base_url=url, api_key="sk-ask")
             check_chat(client, lowrank, work, "smol")
+            check_vectors(client, url, lowrank, encoder, folder)
             check_errors(client, url, "smol")
             check_adapters(client, url, "smol")
             chain = ChatOpenAI(base_url=url, api_key="sk-ask", model="notes", temperature=0, max_tokens=12)
@@ -142,4 +167,4 @@ def main(lowrank, work):
             server.kill()
 
 
-main(sys.argv[1], Path(sys.argv[2]))
+main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

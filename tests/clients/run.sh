@@ -10,4 +10,7 @@ fi
 target="${CARGO_TARGET_DIR:-target}"
 [ -f "$target/quickstart/pirate.lrk" ] || bash examples/quickstart.sh >/dev/null
 cargo build -q --features cli,serve
-"$venv/bin/python" tests/clients/clients.py "$target/debug/lowrank" "$target/quickstart"
+bash tests/minilm_model.sh "$target/minilm"
+encoder="$target/minilm/served.lrk"
+[ -f "$encoder" ] || "$target/debug/lowrank" import "$target/minilm/model" -o "$encoder" >/dev/null 2>&1
+"$venv/bin/python" tests/clients/clients.py "$target/debug/lowrank" "$target/quickstart" "$encoder"

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::thread::{JoinHandle, spawn};
 
 use lowrank::archive::ArchiveFile;
-use lowrank::engine::{Engine, EngineOptions, Expected, RegistryOptions, Request, Scheduler};
+use lowrank::engine::{
+    Engine, EngineOptions, Expected, Registry, RegistryOptions, Request, Scheduler,
+};
 use lowrank::kernel::Precision;
 use lowrank::runtime::{Limits, Serial};
-use lowrank::serve::{ServerOptions, open_registry, register_folder, serve};
+use lowrank::serve::{Models, Served, ServerOptions, open_registry, register_folder, serve};
 use serde_json::{Value, json};
 
 pub const CONTEXT: usize = 128;
@@ -30,16 +32,16 @@ pub struct Server {
 
 /// A server over the embedded model with its two adapters; `change` what it is started with.
 pub fn start(change: impl FnOnce(&mut ServerOptions, &mut usize)) -> Server {
-    let mut options = ServerOptions { name: "tiny".to_owned(), ..ServerOptions::default() };
+    let mut options = ServerOptions::default();
     let mut waiting = 64;
     change(&mut options, &mut waiting);
     let base = Arc::new(ArchiveFile::open(asset("tiny.lrk")).unwrap());
-    let registry = open_registry(Arc::clone(&base), RegistryOptions::default()).unwrap();
+    let registry = open_registry(&[Arc::clone(&base).into()], RegistryOptions::default()).unwrap();
     for name in ["pirate", "notes"] {
         registry.load(name, asset(&format!("tiny-{name}.lrk")), Expected::Absent).unwrap();
     }
     if let Some(folder) = &options.folder {
-        register_folder(&registry, folder, "tiny").unwrap();
+        register_folder(&registry, folder, &["tiny"]).unwrap();
     }
     let scheduler = Scheduler::start(base, Arc::new(Serial), waiting, |model, executor| Limits {
         batch: 3,
@@ -48,14 +50,19 @@ pub fn start(change: impl FnOnce(&mut ServerOptions, &mut usize)) -> Server {
         precision: Precision::Exact,
         ..Limits::for_model(model, CONTEXT, executor)
     });
-    let scheduler = scheduler.unwrap();
+    let decoder = Served { name: "tiny".to_owned(), scheduler: scheduler.unwrap() };
+    run(Models { decoder: Some(decoder), ..Models::default() }, registry, options)
+}
+
+/// A server that answers with these models.
+pub fn run(models: Models, registry: Registry, options: ServerOptions) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let wait = async {
         let _ = ended.await;
     };
-    let thread = spawn(move || serve(listener, scheduler, registry, options, wait));
+    let thread = spawn(move || serve(listener, models, registry, options, wait));
     Server { address, end: Some(end), thread: Some(thread) }
 }
 

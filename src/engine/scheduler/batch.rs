@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 
 use super::super::writer::Writer;
-use super::super::{ByNumber, End, ReplyError};
+use super::super::{ByNumber, End, ReplyError, choices};
 use super::{Event, Job, Shared};
-use crate::adapter::{Choice, SharedAdapter};
+use crate::adapter::SharedAdapter;
 use crate::error::{Error, Result};
 use crate::runtime::{Sampler, Session};
 use crate::text::Tokenizer;
@@ -199,12 +199,8 @@ impl<'t> Batch<'_, '_, '_, 't> {
     }
 
     fn select(&mut self, seat: usize, job: &Job) -> Result<()> {
-        let adapters = job.adapters.iter().map(|(adapter, _)| Arc::clone(adapter)).collect();
-        let set = ByNumber { base: self.session.model().fingerprint(), adapters };
-        let choices: Vec<Choice> = (0..)
-            .zip(&job.adapters)
-            .map(|(slot, &(_, weight))| Choice { weight, ..Choice::slot(slot) })
-            .collect();
+        let set = ByNumber::new(self.session.model(), &job.adapters)?;
+        let choices = choices(&job.adapters);
         if !same(&self.seats[seat].chosen, &job.adapters) {
             self.session.reset(seat)?;
         }
