@@ -36,7 +36,7 @@ pub use owned::OwnedSession;
 pub use registry::{
     Expected, Held, Known, Reader, Registry, RegistryError, RegistryOptions, read_adapter,
 };
-pub use reply::{Bounds, Continue, End, Reply, ReplyError, Sequence, write_reply};
+pub use reply::{Bounds, Continue, End, OpenReply, Reply, ReplyError, Sequence, write_reply};
 pub use scheduler::{Busy, Event, Job, Listener, Load, Scheduler};
 
 /// How an [`Engine`] runs.

@@ -179,8 +179,84 @@ pub struct Bounds<'b> {
     pub stops: &'b [String],
 }
 
+/// A reply that is asked for token by token: whoever calls [`next`](Self::next) decides when. It
+/// belongs to one sequence, which has read a prompt; [`write_reply`] asks until the end.
+#[derive(Debug)]
+pub struct OpenReply<'t> {
+    writer: Writer<'t>,
+    text: String,
+    end: Option<End>,
+}
+
+impl<'t> OpenReply<'t> {
+    /// A reply of which no token is chosen yet.
+    pub fn new(tokenizer: &'t Tokenizer, bounds: Bounds<'_>) -> Self {
+        let writer = Writer::new(tokenizer, bounds.tokens, bounds.stops.to_vec());
+        Self { writer, text: String::new(), end: None }
+    }
+
+    /// Chooses one more token; returns the text that is finished by it, often none, or `None` when
+    /// the reply has ended. The text that was held back comes with the last token.
+    ///
+    /// # Errors
+    /// [`ReplyError::Session`], [`ReplyError::Text`]; the sequence then holds what was read so far.
+    pub fn next(
+        &mut self,
+        sequence: &mut dyn Continue,
+        sampler: &mut Sampler,
+    ) -> std::result::Result<Option<String>, ReplyError> {
+        if self.end.is_some() {
+            return Ok(None);
+        }
+        if let Some(end) = self.writer.before() {
+            self.end = Some(end);
+            return Ok(None);
+        }
+        if let Some(last) = self.writer.last() {
+            sequence.step(last)?;
+        }
+        let written = self.writer.push(sequence.sample(sampler)?)?;
+        let mut text = written.text;
+        self.end = written.end.or(sequence.is_full().then_some(End::Context));
+        match self.end {
+            None | Some(End::Stop(_)) => self.text.push_str(&text),
+            Some(end) => {
+                self.text.push_str(&text);
+                text += &self.finish(end);
+            }
+        }
+        Ok(Some(text))
+    }
+
+    /// Ends it here, unless it has ended; returns the text that was held back.
+    pub fn interrupt(&mut self) -> String {
+        if self.end.is_some() { String::new() } else { self.finish(End::Interrupted) }
+    }
+
+    /// Why it has ended; `None` if it goes on.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// What was written; interrupted if it has not ended.
+    pub fn into_reply(mut self) -> Reply {
+        self.interrupt();
+        let end = self.end.unwrap_or(End::Interrupted);
+        Reply { tokens: self.writer.into_tokens(), text: self.text, end }
+    }
+
+    /// Tells what was held back; it can complete a stop text.
+    fn finish(&mut self, end: End) -> String {
+        let (rest, stop) = self.writer.finish();
+        self.end = Some(stop.map_or(end, End::Stop));
+        self.text.push_str(&rest);
+        rest
+    }
+}
+
 /// Continues `sequence`, which has read a prompt, and tells the text as it comes: `piece` is called
-/// once per token, with an empty text where none is finished yet, and once more at the end.
+/// once per token, with an empty text where none is finished yet, and can end the reply; what was
+/// held back then comes after it.
 ///
 /// # Errors
 /// [`ReplyError::Session`], [`ReplyError::Text`]; the sequence then holds what was read so far.
@@ -191,29 +267,14 @@ pub fn write_reply(
     bounds: Bounds<'_>,
     piece: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> std::result::Result<Reply, ReplyError> {
-    let mut writer = Writer::new(tokenizer, bounds.tokens, bounds.stops.to_vec());
-    let mut text = String::new();
-    let mut tell = |new: &str| {
-        text.push_str(new);
-        piece(new).is_break()
-    };
-    let mut end = writer.before();
-    while end.is_none() {
-        if let Some(last) = writer.last() {
-            sequence.step(last)?;
-        }
-        let written = writer.push(sequence.sample(sampler)?)?;
-        let interrupted = written.token.is_some() && tell(&written.text);
-        end = written.end.or(interrupted.then_some(End::Interrupted));
-        if end.is_none() && sequence.is_full() {
-            end = Some(End::Context);
+    let mut reply = OpenReply::new(tokenizer, bounds);
+    while let Some(text) = reply.next(sequence, sampler)? {
+        if piece(&text).is_break() {
+            let rest = reply.interrupt();
+            if !rest.is_empty() {
+                let _ = piece(&rest);
+            }
         }
     }
-    let mut end = end.unwrap_or(End::Length);
-    if !matches!(end, End::Stop(_)) {
-        let (rest, stop) = writer.finish();
-        end = stop.map_or(end, End::Stop);
-        tell(&rest);
-    }
-    Ok(Reply { tokens: writer.into_tokens(), text, end })
+    Ok(reply.into_reply())
 }

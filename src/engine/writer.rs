@@ -6,8 +6,6 @@ use crate::text::{StreamDecoder, TextError, Tokenizer};
 /// What becomes of a chosen token.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// The token, if it belongs to the reply: the one that ends the turn does not.
-    pub(crate) token: Option<u32>,
     /// Text that is now finished; may be empty.
     pub(crate) text: String,
     /// Why this was the last one.
@@ -47,12 +45,12 @@ impl<'t> Writer<'t> {
     /// What the tokenizer says.
     pub(crate) fn push(&mut self, token: u32) -> Result<Written, TextError> {
         if self.tokenizer.is_stop(token) {
-            return Ok(Written { token: None, text: String::new(), end: Some(End::Turn) });
+            return Ok(Written { text: String::new(), end: Some(End::Turn) });
         }
         self.tokens.push(token);
         let (text, stop) = self.filter.push(&self.stream.push(token)?);
         let full = (self.tokens.len() >= self.most).then_some(End::Length);
-        Ok(Written { token: Some(token), text, end: stop.map(End::Stop).or(full) })
+        Ok(Written { text, end: stop.map(End::Stop).or(full) })
     }
 
     /// What is left when something else than a stop text has ended it; and the number of the stop

@@ -4,6 +4,7 @@ mod bitsandbytes;
 mod peft;
 mod peft_head;
 mod peft_ia3;
+mod peft_tensors;
 mod transformers_text;
 
 use std::path::Path;
@@ -11,7 +12,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 pub use bitsandbytes::{BITSANDBYTES, export_bitsandbytes};
-pub use peft::{PEFT, export_peft};
+pub use peft::{PEFT, PeftState, export_peft, peft_state};
 
 /// Did this crate write the configuration at `path`, and so the folder that it is the key of? PEFT
 /// and transformers sort the keys of what they write, this crate begins with `keys`.

@@ -8,14 +8,13 @@
 //! passes over. (A config.json beside it would make transformers take the directory for a whole
 //! model, and refuse it.)
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
+use std::path::Path;
 
-use safetensors::{Dtype, View};
 use serde_json::{Map, Value, json};
 
-use crate::adapter::{Adapter, Base, Classifier, Factor, FactorValues, LowRank, Scaled, check_fit};
+use crate::adapter::{Adapter, Base, Classifier, LowRank, Scaled, check_fit};
 use crate::error::RootKind;
 use crate::file::{FileError, FolderKind, ToFolder, write_whole};
 use crate::import::peft_classifier::{default_name, has_pooler};
@@ -23,6 +22,7 @@ use crate::model::bert::{Architecture, Site};
 
 use super::peft_head as head;
 use super::peft_ia3 as ia3;
+use super::peft_tensors::{Tensor, tensors};
 
 /// What a PEFT directory is to whoever writes one.
 pub static PEFT: FolderKind = FolderKind {
@@ -51,8 +51,42 @@ pub fn export_peft(
     directory: impl ToFolder,
 ) -> Result<(), FileError> {
     let place = directory.folder(&PEFT)?;
-    check_fit(adapter, base).map_err(|error| FileError::core(place.path(), "", error))?;
-    let refused = |reason: String| FileError::format(place.path(), "", reason);
+    let PeftState { config, weights } = state(adapter, base, place.path())?;
+    place.check_room((weights.len() + config.len()) as u64)?;
+    place.write(|folder| {
+        [(WEIGHTS, &weights[..]), (CONFIG, config.as_bytes())].iter().try_for_each(
+            |(name, bytes)| {
+                let path = folder.join(name);
+                write_whole(&path, |file| {
+                    file.write_all(bytes).map_err(|error| FileError::io(&path, error))
+                })
+            },
+        )
+    })
+}
+
+/// An adapter as PEFT has it, in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeftState {
+    /// What adapter_config.json says: JSON.
+    pub config: String,
+    /// The bytes of adapter_model.safetensors.
+    pub weights: Vec<u8>,
+}
+
+/// `adapter`, made for `base`, as PEFT has it, in memory: what [`export_peft`] writes.
+/// [`import_peft_state`](crate::import::import_peft_state) is the way back.
+///
+/// # Errors
+/// As [`export_peft`], but for files; the error's path is `adapter`.
+pub fn peft_state(adapter: &Adapter<'_>, base: &dyn Base) -> Result<PeftState, FileError> {
+    state(adapter, base, Path::new("adapter"))
+}
+
+/// The same, for the place at `path`.
+fn state(adapter: &Adapter<'_>, base: &dyn Base, path: &Path) -> Result<PeftState, FileError> {
+    check_fit(adapter, base).map_err(|error| FileError::core(path, "", error))?;
+    let refused = |reason: String| FileError::format(path, "", reason);
     let model = Model::new(adapter, base).map_err(refused)?;
     if model.targets.is_empty() {
         return Err(refused(
@@ -69,28 +103,18 @@ pub fn export_peft(
     let config = config.map_err(refused)?;
     let biased = model.targets.iter().any(|(_, target)| !target.bias.is_empty());
     let full = |path: &str| format!("{}{path}", model.prefix);
-    let mut tensors: BTreeMap<String, Tensor> = model
+    let mut all: BTreeMap<String, Tensor> = model
         .targets
         .iter()
         .flat_map(|(path, target)| tensors(&full(path), target, biased))
         .collect();
     if let Some(classifier) = adapter.classifier() {
-        tensors.extend(head::tensors(adapter, &classifier, base));
+        all.extend(head::tensors(adapter, &classifier, base));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let weights = safetensors::serialize(tensors, Some(metadata))
-        .map_err(|error| FileError::format(place.path().join(WEIGHTS), "", error.to_string()))?;
-    place.check_room((weights.len() + config.len()) as u64)?;
-    place.write(|folder| {
-        [(WEIGHTS, &weights[..]), (CONFIG, config.as_bytes())].iter().try_for_each(
-            |(name, bytes)| {
-                let path = folder.join(name);
-                write_whole(&path, |file| {
-                    file.write_all(bytes).map_err(|error| FileError::io(&path, error))
-                })
-            },
-        )
-    })
+    let weights = safetensors::serialize(all, Some(metadata))
+        .map_err(|error| FileError::format(path.join(WEIGHTS), "", error.to_string()))?;
+    Ok(PeftState { config, weights })
 }
 
 /// The adapter beside the model that PEFT will wrap.
@@ -310,86 +334,4 @@ fn patterns(model: &Model<'_>, value: impl Fn(&LowRank<'_>) -> f64) -> (Value, M
 /// Whole numbers without a point: PEFT's r is an integer.
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { (value as i64).into() } else { value.into() }
-}
-
-/// A tensor as safetensors stores it.
-pub(super) struct Tensor {
-    pub(super) dtype: Dtype,
-    pub(super) shape: Vec<usize>,
-    pub(super) bytes: Vec<u8>,
-}
-
-impl View for Tensor {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
-    }
-}
-
-/// A layer's tensors under PEFT's names; with a bias (of zeros, if it has none) where `biased`.
-fn tensors(module: &str, target: &LowRank<'_>, biased: bool) -> Vec<(String, Tensor)> {
-    let name = |part: &str| format!("base_model.model.{module}.{part}");
-    let (rank, inputs, outputs) = (target.rank, target.inputs, target.outputs);
-    if let Some(side) = target.scaled {
-        return vec![(name("ia3_l"), ia3::tensor(side, target.magnitude))];
-    }
-    let b = factor(&target.b, [outputs, rank], |row, col| (col, row));
-    if target.is_embedding {
-        let a = factor(&target.a, [rank, inputs], |row, col| (col, row));
-        return vec![(name("lora_embedding_A"), a), (name("lora_embedding_B"), b)];
-    }
-    let a = factor(&target.a, [rank, inputs], |row, col| (row, col));
-    let mut tensors = vec![(name("lora_A.weight"), a), (name("lora_B.weight"), b)];
-    if biased {
-        let bias = if target.bias.is_empty() { vec![0.0; outputs] } else { target.bias.to_vec() };
-        tensors.push((name("lora_B.bias"), vector(&bias)));
-    }
-    if !target.magnitude.is_empty() {
-        tensors.push((name("lora_magnitude_vector"), vector(target.magnitude)));
-    }
-    tensors
-}
-
-/// f32 numbers.
-pub(super) fn vector(values: &[f32]) -> Tensor {
-    Tensor {
-        dtype: Dtype::F32,
-        shape: vec![values.len()],
-        bytes: bytemuck::cast_slice(values).to_vec(),
-    }
-}
-
-/// The matrix of `shape` whose `[row, col]` is where `place` says in `factor`.
-fn factor(
-    factor: &Factor<'_>,
-    shape: [usize; 2],
-    place: impl Fn(usize, usize) -> (usize, usize),
-) -> Tensor {
-    let [rows, cols] = shape;
-    let places = (0..rows)
-        .flat_map(|row| (0..cols).map(move |col| (row, col)))
-        .map(|(row, col)| place(row, col));
-    let (dtype, bytes) = match factor.values() {
-        FactorValues::F16(bits) => {
-            let bits: Vec<u16> =
-                places.map(|(row, col)| bits[row * factor.width() + col]).collect();
-            (Dtype::F16, bytemuck::cast_slice(&bits).to_vec())
-        }
-        _ => {
-            let values: Vec<f32> = places.map(|(row, col)| factor.get(row, col)).collect();
-            (Dtype::F32, bytemuck::cast_slice(&values).to_vec())
-        }
-    };
-    Tensor { dtype, shape: shape.to_vec(), bytes }
 }

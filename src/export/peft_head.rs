@@ -1,7 +1,7 @@
 //! The classifier of an adapter, and the pooler before it where transformers has that in the head,
 //! as PEFT saves them whole (`modules_to_save`). Low-rank changes of other layers are `peft`'s.
 
-use super::peft::{Tensor, vector};
+use super::peft_tensors::{Tensor, vector};
 use crate::adapter::{Adapter, Base, Classifier};
 use crate::error::RootKind;
 use crate::import::peft_classifier::{Head, bias, weight};

@@ -3,8 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::peft::{Model, Tensor, modules, vector, write_labels};
+use super::peft::{Model, modules, write_labels};
 use super::peft_head as head;
+use super::peft_tensors::{Tensor, vector};
 use crate::adapter::{Adapter, Scaled};
 
 /// adapter_config.json. Layers whose inputs are scaled are in both lists, under the same names.

@@ -12,6 +12,8 @@ use crate::text::without_mark;
 #[derive(Debug, Clone)]
 pub(crate) struct Json {
     pub(crate) path: PathBuf,
+    /// Is there a file, beside which others may lie?
+    is_file: bool,
     /// The keys that lead here, for messages.
     place: String,
     pub(crate) fields: Map<String, Value>,
@@ -19,15 +21,26 @@ pub(crate) struct Json {
 
 impl Json {
     pub(crate) fn read(path: &Path) -> Result<Self, FileError> {
-        let bytes = foreign::read(path)?;
-        let value: Value = serde_json::from_slice(without_mark(&bytes))
+        Ok(Self { is_file: true, ..Self::parse(path, &foreign::read(path)?)? })
+    }
+
+    /// An object in memory, which messages call `path`.
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, FileError> {
+        let value: Value = serde_json::from_slice(without_mark(bytes))
             .map_err(|error| FileError::format(path, "", format!("not valid JSON: {error}")))?;
         match value {
             Value::Object(fields) => {
-                Ok(Self { path: path.to_owned(), place: String::new(), fields })
+                Ok(Self { path: path.to_owned(), is_file: false, place: String::new(), fields })
             }
             _ => Err(FileError::format(path, "", "a JSON object was expected")),
         }
+    }
+
+    /// The file called `name` beside this one, if it is there and can be read: it is another
+    /// program's, and what is wrong with it is no reason to refuse this one.
+    pub(crate) fn beside(&self, name: &str) -> Option<Self> {
+        let path = self.is_file.then(|| self.path.with_file_name(name))?;
+        Self::read_if_there(&path).ok().flatten()
     }
 
     /// The file if it exists.
@@ -37,7 +50,12 @@ impl Json {
 
     /// The file, or an object without keys where there is none.
     pub(crate) fn read_or_empty(path: &Path) -> Result<Self, FileError> {
-        let none = || Self { path: path.to_owned(), place: String::new(), fields: Map::new() };
+        let none = || Self {
+            path: path.to_owned(),
+            is_file: false,
+            place: String::new(),
+            fields: Map::new(),
+        };
         Ok(Self::read_if_there(path)?.unwrap_or_else(none))
     }
 
@@ -94,6 +112,7 @@ impl Json {
             None => Ok(None),
             Some(Value::Object(fields)) => Ok(Some(Self {
                 path: self.path.clone(),
+                is_file: self.is_file,
                 place: format!("{}{key}.", self.place),
                 fields: fields.clone(),
             })),

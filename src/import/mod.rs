@@ -1,7 +1,7 @@
 //! Importing models and adapters from the formats they are published in. Feature `import`.
 //!
-//! [`import()`] takes any model that is supported, and says what it is by itself; [`import_peft`] and
-//! [`import_gguf_adapter`] take adapters. A [`Source`] is a decoder in a foreign format, seen through
+//! [`import()`] takes any model that is supported, and says what it is by itself; [`import_peft`],
+//! [`import_peft_state`] and [`import_gguf_adapter`] take adapters. A [`Source`] is a decoder in a foreign format, seen through
 //! transformers' names; [`write_base`] turns it into an archive.
 
 mod any;
@@ -18,8 +18,10 @@ mod peft;
 pub(crate) mod peft_base;
 pub(crate) mod peft_classifier;
 mod peft_config;
+mod peft_files;
 mod peft_ia3;
 mod peft_names;
+mod peft_state;
 mod peft_targets;
 pub(crate) mod pytorch;
 pub(crate) mod reader;
@@ -37,6 +39,7 @@ pub use fresh::{fresh_to_buffer, write_fresh};
 pub use gguf::{Gguf, GgufAdapter, GgufTarget, import_gguf_adapter};
 pub use huggingface::{HuggingFace, directory_kind};
 pub use peft::{AdapterOptions, import_peft};
+pub use peft_state::import_peft_state;
 pub use pytorch::{PyTorch, pytorch_to_buffer, write_pytorch};
 pub use requantize::with_nf4;
 pub use source::{Pieces, Source, Tensor, TextParts};

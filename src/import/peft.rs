@@ -6,12 +6,13 @@
 //! exactly.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::json::{Json, folder_name};
 use super::peft_base::check_base;
 use super::peft_classifier::{self, Head};
 use super::peft_config::Settings;
+use super::peft_files::{MLX, refuse_pickle, weights};
 use super::peft_names::{Named, Role, named};
 use super::peft_targets;
 use super::safetensors::{Shards, Stored};
@@ -49,48 +50,60 @@ pub fn import_peft(
     if base.root().is_encoder() && !config.exists() && directory.join("config.json").exists() {
         return head::import(directory, base, options);
     }
-    let head = Head::of(base.root());
     let file = weights(directory)?;
     let json = Json::read(&config)?;
-    let settings = Settings::read(&json, head)?;
+    // Before anything is said of weights that are not there.
+    Settings::read(&json, Head::of(base.root()))?;
     refuse_pickle(directory, &file)?;
     let shards = Shards::open(std::slice::from_ref(&file))?;
     let name = options.name.clone().or_else(|| folder_name(directory)).unwrap_or_default();
+    read(&json, &file, &shards, base, name, options.format)
+}
+
+/// The adapter that a configuration and the tensors of `file` say, for `base`.
+pub(super) fn read(
+    json: &Json,
+    file: &Path,
+    shards: &Shards,
+    base: &dyn Base,
+    name: String,
+    format: FactorFormat,
+) -> Result<AdapterBuilder, FileError> {
+    let head = Head::of(base.root());
+    let settings = Settings::read(json, head)?;
     let mut builder = AdapterBuilder::new(name, settings.method());
-    (builder.format, builder.facts) = (options.format, settings.facts.clone());
+    (builder.format, builder.facts) = (format, settings.facts.clone());
     let sites = sites(base);
-    let (modules, classifier) = group(&shards, &file, head)?;
+    let (modules, classifier) = group(shards, file, head)?;
     for (module, tensors) in modules {
         let path = path_of(&module, base, &sites);
         let unknown = "the base has no such linear layer or embedding; was the adapter made for another model?";
-        let site = *sites.get(&path).ok_or_else(|| FileError::format(&file, &module, unknown))?;
+        let site = *sites.get(&path).ok_or_else(|| FileError::format(file, &module, unknown))?;
         let target =
-            Module { file: &file, path: &module, site, tensors, settings: &settings, base }
-                .target()?;
+            Module { file, path: &module, site, tensors, settings: &settings, base }.target()?;
         if builder.targets.insert(Place(site), target).is_some() {
             return Err(FileError::format(
-                &file,
+                file,
                 &module,
                 "the file has this module twice, with and without the model's prefix",
             ));
         }
     }
-    if let Some((classifier, pooler)) = peft_classifier::read(&file, &classifier, &settings, base)?
-    {
+    if let Some((classifier, pooler)) = peft_classifier::read(file, &classifier, &settings, base)? {
         (builder.classifier, builder.pooler) = (Some(classifier), pooler);
     }
-    check_tying(&builder, &settings, base, &file)?;
+    check_tying(&builder, &settings, base, file)?;
     if let Some(classifier) = &mut builder.classifier {
-        match peft_classifier::names(&json, classifier.labels.len()) {
+        match peft_classifier::names(json, classifier.labels.len()) {
             Ok(Some(names)) => classifier.labels = names,
             Ok(None) => {}
             Err(note) => builder.notes.push(note),
         }
     }
     let has = |site: u32| builder.targets.contains_key(&Place(site));
-    peft_targets::check(&json, base, &sites, has, &file)?;
+    peft_targets::check(json, base, &sites, has, file)?;
     let is_classifier = builder.classifier.is_some();
-    builder.notes.extend(peft_targets::missing(&json, base, &sites, is_classifier, has));
+    builder.notes.extend(peft_targets::missing(json, base, &sites, is_classifier, has));
     Ok(builder)
 }
 
@@ -103,50 +116,6 @@ fn path_of(module: &str, base: &dyn Base, sites: &HashMap<String, u32>) -> Strin
         _ => module.to_owned(),
     }
 }
-
-/// Refuses pickled weights where there are no others.
-fn refuse_pickle(directory: &Path, file: &Path) -> Result<(), FileError> {
-    let pickle = directory.join("adapter_model.bin");
-    if pickle.exists() && !file.exists() {
-        let reason = "weights in pickles are not read, because pickles can run code; convert them: \
-                      safetensors.torch.save_file(torch.load(\"adapter_model.bin\", weights_only=True), \
-                      \"adapter_model.safetensors\")";
-        return Err(FileError::format(pickle, "", reason));
-    }
-    Ok(())
-}
-
-/// Where the weights in `directory` are; adapters of another kind or place are named, with what to
-/// do.
-fn weights(directory: &Path) -> Result<PathBuf, FileError> {
-    let file = directory.join("adapter_model.safetensors");
-    if file.exists() {
-        return Ok(file);
-    }
-    let mlx = directory.join("adapters.safetensors");
-    if mlx.exists() {
-        return Err(FileError::format(mlx, "", MLX));
-    }
-    // PEFT keeps each further adapter of a model in a folder of its name.
-    let mut folders: Vec<String> = std::fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().join("adapter_config.json").exists())
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    folders.sort();
-    if !folders.is_empty() {
-        let reason =
-            format!("the adapters are in its folders, give one of them: {}", folders.join(", "));
-        return Err(FileError::format(directory, "", reason));
-    }
-    Ok(file)
-}
-
-const MLX: &str = "an adapter of MLX, which is not read; make it one of PEFT: lora_A.weight is lora_a transposed, \
-                   lora_B.weight is lora_b transposed, and adapter_config.json has peft_type \"LORA\", r, and \
-                   lora_alpha = scale times r";
 
 /// The base's sites by module path.
 fn sites(base: &dyn Base) -> HashMap<String, u32> {

@@ -165,9 +165,7 @@ pub(super) fn check_task(config: &Json) -> Result<(), FileError> {
         let reason = format!("\"{task}\" with a classifier is not supported; \"SEQ_CLS\" is");
         return Err(config.error("task_type", reason));
     }
-    // Another program's file: what else is wrong with it is no reason to refuse the adapter.
-    let beside = Json::read_if_there(&config.path.with_file_name("config.json")).ok().flatten();
-    beside.map_or(Ok(()), |model| check_problem(&model))
+    config.beside("config.json").map_or(Ok(()), |model| check_problem(&model))
 }
 
 /// The same of a model's config.json.
@@ -195,11 +193,9 @@ pub(crate) fn default_name(index: usize) -> String {
 /// The names of `rows` labels that the directory has, if it has some; or a sentence about those it
 /// has and that do not fit.
 pub(crate) fn names(config: &Json, rows: usize) -> Result<Option<Vec<String>>, String> {
-    let beside = config.path.with_file_name("config.json");
     let other = match config.get("id2label") {
         Some(_) => None,
-        // Another program's file: what is wrong with it is no reason to refuse the adapter.
-        None => Json::read_if_there(&beside).ok().flatten(),
+        None => config.beside("config.json"),
     };
     let json = other.as_ref().unwrap_or(config);
     let Some(stated) = json.get("id2label").and_then(|value| value.as_object()) else {

@@ -14,11 +14,29 @@ use crate::archive::map;
 use crate::file::FileError;
 use crate::quant::Format;
 
-/// One mapped file.
+/// Where the bytes of a file are.
+#[derive(Debug)]
+enum Content {
+    Mapped(memmap2::Mmap),
+    Memory(Vec<u8>),
+}
+
+impl std::ops::Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Memory(bytes) => bytes,
+        }
+    }
+}
+
+/// One file.
 #[derive(Debug)]
 struct Shard {
     path: PathBuf,
-    map: memmap2::Mmap,
+    content: Content,
     /// Where tensor data starts.
     data: usize,
 }
@@ -56,18 +74,27 @@ impl Shards {
     pub fn open(files: &[PathBuf]) -> Result<Self, FileError> {
         let mut all = Self { shards: Vec::new(), tensors: BTreeMap::new() };
         for path in files {
-            all.add(path)?;
+            all.add(path, Content::Mapped(map(path)?))?;
         }
         Ok(all)
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), FileError> {
-        let map = map(path)?;
+    /// Reads the header of a file in memory, which messages call `path`.
+    ///
+    /// # Errors
+    /// A damaged header.
+    pub(crate) fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, FileError> {
+        let mut all = Self { shards: Vec::new(), tensors: BTreeMap::new() };
+        all.add(path, Content::Memory(bytes))?;
+        Ok(all)
+    }
+
+    fn add(&mut self, path: &Path, content: Content) -> Result<(), FileError> {
         let damaged = |error| {
             FileError::format(path, "header", format!("not a valid safetensors file: {error}"))
         };
-        SafeTensors::deserialize(&map).map_err(damaged)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(damaged)?;
+        SafeTensors::deserialize(&content).map_err(damaged)?;
+        let (header, metadata) = SafeTensors::read_metadata(&content).map_err(damaged)?;
         for (name, info) in metadata.tensors() {
             let entry = Entry { shard: self.shards.len(), info: info.clone() };
             if self.tensors.insert(name.clone(), entry).is_some() {
@@ -78,7 +105,7 @@ impl Shards {
                 ));
             }
         }
-        self.shards.push(Shard { path: path.to_owned(), map, data: header + 8 });
+        self.shards.push(Shard { path: path.to_owned(), content, data: header + 8 });
         Ok(())
     }
 
@@ -104,8 +131,8 @@ impl Shards {
     pub fn get(&self, name: &str) -> Option<(Stored<'_>, &Path)> {
         let Entry { shard, info } = self.tensors.get(name)?;
         let shard = self.shards.get(*shard)?;
-        let bytes =
-            shard.map.get(shard.data + info.data_offsets.0..shard.data + info.data_offsets.1)?;
+        let (first, end) = info.data_offsets;
+        let bytes = shard.content.get(shard.data + first..shard.data + end)?;
         Some((Stored { dtype: info.dtype, shape: &info.shape, bytes }, &shard.path))
     }
 }

@@ -61,6 +61,45 @@ impl EncoderLimits {
         }
     }
 
+    /// For these texts, of token ids, and no others: exact, on all threads of `executor`, and with no
+    /// room for adapters. [`batches`](Self::batches) are those that fit at once.
+    pub fn for_texts<T: AsRef<[u32]>>(
+        model: &Bert<'_>,
+        texts: &[T],
+        executor: &dyn Executor,
+    ) -> Self {
+        let lengths = || texts.iter().map(|text| text.as_ref().len());
+        let (longest, limits) = (lengths().max().unwrap_or(1), Self::for_model(model, executor));
+        Self {
+            context: longest,
+            batch: limits.batch.min(texts.len()),
+            tokens: lengths().sum::<usize>().min(limits.tokens).max(longest),
+            max_active: 0,
+            max_total_rank: 0,
+            ..limits
+        }
+    }
+
+    /// Consecutive texts that fit into an encoder together, in their order; none is longer than
+    /// [`tokens`](Self::tokens).
+    pub fn batches<'t, T: AsRef<[u32]>>(
+        &self,
+        texts: &'t [T],
+    ) -> impl Iterator<Item = &'t [T]> + use<'t, T> {
+        let (mut left, Self { batch, tokens, .. }) = (texts, *self);
+        core::iter::from_fn(move || {
+            let mut together = 0;
+            let fits = |text: &&T| {
+                together += text.as_ref().len();
+                together <= tokens
+            };
+            let count = left.iter().take(batch).take_while(fits).count();
+            let (now, rest) = left.split_at(count);
+            left = rest;
+            Some(now).filter(|now| !now.is_empty())
+        })
+    }
+
     /// Checks the limits against the model's.
     ///
     /// # Errors

@@ -2,10 +2,10 @@
 //! training validates with, in `Exact`, and what `lowrank evaluate` prints), and the labels of
 //! texts without.
 
-use super::TrainError;
 use super::body::Network;
 use super::data::{Batch, Dataset, IGNORE, Inputs, Targets};
 use super::trainer::{Trainable, sealed::Sealed};
+use super::{AnyBase, TrainError};
 use crate::adapter::{Adapter, AdapterSet, Base, Choice, Slot};
 use crate::engine::{negative_log_likelihood, probabilities};
 use crate::error::Result;
@@ -233,6 +233,29 @@ impl Listener for Answers {
     }
 
     fn next(&mut self, _: &[f32], _: u32) {}
+}
+
+/// The names of the labels that [`classify`] and [`evaluate`] tell apart: those of the last of
+/// `adapters` that brings a classifier, else the base's own.
+///
+/// # Errors
+/// [`TrainError::Options`] if there is no classifier.
+pub fn labels<'a>(
+    base: &AnyBase<'_>,
+    adapters: impl IntoIterator<Item = Adapter<'a>>,
+) -> Result<Vec<String>, TrainError> {
+    let brought = adapters.into_iter().filter_map(|adapter| adapter.classifier()).last();
+    let labels = brought.map_or_else(
+        || base.labels(),
+        |classifier| classifier.labels().map(str::to_owned).collect(),
+    );
+    if labels.is_empty() {
+        return Err(TrainError::options(
+            "neither the base nor an adapter brings a classifier: train one with lowrank train \
+             --task classify",
+        ));
+    }
+    Ok(labels)
 }
 
 /// The probability of every label, for every text in `texts` (token ids as

@@ -45,7 +45,7 @@ pub use calibrate::{
 pub use checkpoint::unfinished;
 pub use compare::{Meter, Row, Run, Spread, rows, run_method, smoothed};
 pub use error::TrainError;
-pub use evaluate::{Measures, classify, evaluate};
+pub use evaluate::{Measures, classify, evaluate, labels};
 pub use memory::{Estimate, Workload, estimate};
 pub use method::{Method, Part};
 #[cfg(feature = "cuda")]

@@ -5,12 +5,11 @@ use clap::Args;
 #[cfg(feature = "cuda")]
 use lowrank::train::DeviceBase;
 use lowrank::train::data::{DataOptions, Tokenize};
-use lowrank::train::{AnyBase, classify};
+use lowrank::train::{AnyBase, classify, labels};
 use serde_json::{Map, Value, json};
 
 use crate::Failure;
-use crate::attach::{AdapterOptions, archives, open_adapters};
-use crate::evaluate::labels;
+use crate::attach::{AdapterOptions, archives, open_adapters, opened};
 use crate::model::ModelOptions;
 use crate::output::{line, note, printable};
 use crate::tokenize::TextOptions;
@@ -55,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let tokenizer = base.text()?;
     let max_length = max_length(arguments, &model)?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
-    let labels = labels(&model, &adapters)?;
+    let labels = labels(&model, opened(&adapters)?)?;
     let archives = archives(&adapters);
     let executor = arguments.model.executor()?;
     #[cfg(feature = "cuda")]

@@ -71,14 +71,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let executor = arguments.model.executor()?;
     let dim = model.config().dim;
     output.check_room(4 * ids.len() as u64 * dim as u64)?;
-    let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
-    let limits = EncoderLimits::for_model(&model, executor.as_ref());
     let limits = EncoderLimits {
-        context: longest,
-        batch: limits.batch.min(ids.len()),
-        tokens: ids.iter().map(Vec::len).sum::<usize>().min(limits.tokens).max(longest),
         precision: arguments.model.exact_precision(),
-        ..limits
+        ..EncoderLimits::for_texts(&model, &ids, executor.as_ref())
     };
     let pooling = arguments.pooling.map(|name| match name {
         PoolingName::Mean => Pooling::Mean,
@@ -86,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         PoolingName::Pooler => Pooling::Pooler,
     });
     let embed =
-        |embed: &mut Embed<'_>| write(&output, &[ids.len(), dim], batches(&ids, &limits), embed);
+        |embed: &mut Embed<'_>| write(&output, &[ids.len(), dim], limits.batches(&ids), embed);
     match arguments.model.card()? {
         #[cfg(feature = "cuda")]
         Some(card) => crate::card::with_encoder(&card, model, &adapters, limits, |encoder| {
@@ -184,25 +179,6 @@ fn tokenize(
         ));
     }
     Ok(ids)
-}
-
-/// Consecutive texts that fit into an encoder together.
-fn batches<'i>(
-    ids: &'i [Vec<u32>],
-    limits: &EncoderLimits,
-) -> impl Iterator<Item = &'i [Vec<u32>]> {
-    let (mut left, EncoderLimits { batch, tokens, .. }) = (ids, *limits);
-    std::iter::from_fn(move || {
-        let mut together = 0;
-        let fits = |text: &&Vec<u32>| {
-            together += text.len();
-            together <= tokens
-        };
-        let count = left.iter().take(batch).take_while(fits).count();
-        let (now, rest) = left.split_at(count);
-        left = rest;
-        Some(now).filter(|now| !now.is_empty())
-    })
 }
 
 /// Calls `use_it` with an encoder in which `adapters` (with weights) are active in every sequence.

@@ -14,10 +14,12 @@ use lowrank::runtime::Executor;
 #[cfg(feature = "cuda")]
 use lowrank::train::DeviceBase;
 use lowrank::train::data::{DataOptions, Dataset, Tokenize};
-use lowrank::train::{AnyBase, Divergence, Measures, bits_per_weight, evaluate, evaluate_against};
+use lowrank::train::{
+    AnyBase, Divergence, Measures, bits_per_weight, evaluate, evaluate_against, labels,
+};
 
 use crate::Failure;
-use crate::attach::{AdapterOptions, OpenAdapter, archives, note_classifiers, open_adapters};
+use crate::attach::{AdapterOptions, archives, note_classifiers, open_adapters, opened};
 use crate::files::File;
 use crate::model::ModelOptions;
 use crate::output::{line, note};
@@ -71,7 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let tokenizer = arguments.template.apply_to(base.text().ok())?;
     let adapters = open_adapters(&arguments.adapters.adapters)?;
     let labels = match arguments.task {
-        TaskName::Classify => Some(labels(&model, &adapters)?),
+        TaskName::Classify => Some(labels(&model, opened(&adapters)?)?),
         TaskName::Lm if matches!(model, AnyBase::Bert(_)) => {
             let path = base.path.display();
             return Err(format!("{path}: an encoder predicts no text: --task classify").into());
@@ -182,21 +184,4 @@ fn against(
     progress.finish();
     let paths = (base.path.display(), reference.path.display());
     Ok(measured.map_err(|error| format!("{} against {}: {error}", paths.0, paths.1))?)
-}
-
-/// The label names: the last adapter's that brings a classifier, else the base's own.
-pub(crate) fn labels(
-    model: &AnyBase<'_>,
-    adapters: &[OpenAdapter],
-) -> Result<Vec<String>, Failure> {
-    let mut labels = model.labels();
-    for adapter in adapters {
-        if let Some(classifier) = adapter.file.adapter()?.classifier() {
-            labels = classifier.labels().map(String::from).collect();
-        }
-    }
-    if labels.is_empty() {
-        return Err("neither the base nor an adapter brings a classifier: train one with lowrank train --task classify".into());
-    }
-    Ok(labels)
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use lowrank::adapter::{AdapterSet, Choice};
+use lowrank::adapter::{Adapter, AdapterSet, Choice};
 use lowrank::file::FileError;
 
 use crate::Failure;
@@ -110,6 +110,11 @@ pub(crate) fn archives(adapters: &[OpenAdapter]) -> Vec<(&[u8], f32)> {
     adapters.iter().map(|adapter| (&adapter.file.map[..], adapter.weight)).collect()
 }
 
+/// The adapters in the files; an error names the file.
+pub(crate) fn opened(adapters: &[OpenAdapter]) -> Result<Vec<Adapter<'_>>, FileError> {
+    adapters.iter().map(|adapter| adapter.file.adapter()).collect()
+}
+
 /// Splits an argument; `exists` says which paths there are.
 fn split(typed: &OsString, exists: &dyn Fn(&Path) -> bool) -> Result<Parts, String> {
     // Names and weights are text: what is none is a path as a whole.
@@ -168,8 +173,7 @@ pub(crate) fn attach<'m>(
     set: &mut AdapterSet<'_, 'm>,
     adapters: &'m [OpenAdapter],
 ) -> Result<Attached, FileError> {
-    let opened =
-        adapters.iter().map(|adapter| adapter.file.adapter()).collect::<Result<Vec<_>, _>>()?;
+    let opened = opened(adapters)?;
     let weights = adapters.iter().map(|adapter| adapter.weight);
     let start = Instant::now();
     let choices = set.attach_all(opened.iter().copied().zip(weights));
