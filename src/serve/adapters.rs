@@ -76,10 +76,15 @@ pub(super) async fn load(
     extract::State(state): extract::State<Arc<State>>,
     Body(body): Body,
 ) -> Result<String, Refusal> {
-    let mut fields = Fields::read(&body)?;
+    let name = state.work(move |state| load_now(state, &body)).await?;
+    Ok(format!("Success: LoRA adapter '{name}' added successfully."))
+}
+
+fn load_now(state: &State, body: &[u8]) -> Result<String, Refusal> {
+    let mut fields = Fields::read(body)?;
     let name = fields.required("lora_name")?;
-    check_name(&state, &name)?;
-    let path = path(&state, &fields.required("lora_path")?)?;
+    check_name(state, &name)?;
+    let path = path(state, &fields.required("lora_path")?)?;
     let in_place = fields.flag("load_inplace")?;
     let expected = match fields.count("expected_generation", 0..=u64::MAX)? {
         Some(0) => Expected::Absent,
@@ -88,9 +93,9 @@ pub(super) async fn load(
         None => Expected::Absent,
     };
     fields.finish()?;
-    state.work(|| state.registry.load(name.as_str(), path, expected)).await?;
+    state.registry.load(name.as_str(), path, expected)?;
     state.unloaded().remove(&name);
-    Ok(format!("Success: LoRA adapter '{name}' added successfully."))
+    Ok(name)
 }
 
 /// `{lora_name, expected_generation?}`.

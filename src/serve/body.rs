@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
-use tokio::task::block_in_place;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::State;
@@ -49,12 +49,19 @@ impl FromRequest<Arc<State>> for Body {
 }
 
 impl State {
-    /// Does what takes its time and memory: reads a text into tokens, or an adapter. Few do so at
-    /// once, others wait.
-    pub(super) async fn work<T>(&self, work: impl FnOnce() -> T) -> T {
-        // The semaphore is never closed.
-        let _place = self.workers.acquire().await;
-        block_in_place(work)
+    /// Does what takes its time and memory, reads a text into tokens or an adapter, on one of the few
+    /// threads for that; others wait.
+    pub(super) async fn work<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let state = Arc::clone(self);
+        let done = spawn_blocking(move || work(&state)).await;
+        // A panic was printed.
+        done.unwrap_or_else(|_| {
+            let message = "the request could not be read";
+            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "request_failed", message))
+        })
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn chat(
     extract::State(state): extract::State<Arc<State>>,
     Body(body): Body,
 ) -> Result<Response, Refusal> {
-    let (ask, prompt) = state.work(|| conversation(&state, &body)).await?;
+    let (ask, prompt) = state.work(move |state| conversation(state, &body)).await?;
     answer(&state, Kind::Chat, &ask, vec![prompt]).await
 }
 
@@ -35,7 +35,7 @@ pub(super) async fn complete(
     extract::State(state): extract::State<Arc<State>>,
     Body(body): Body,
 ) -> Result<Response, Refusal> {
-    let (ask, prompts) = state.work(|| texts(&state, &body)).await?;
+    let (ask, prompts) = state.work(move |state| texts(state, &body)).await?;
     answer(&state, Kind::Completion, &ask, prompts).await
 }
 

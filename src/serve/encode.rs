@@ -39,7 +39,7 @@ pub(super) async fn embeddings(
     extract::State(state): extract::State<Arc<State>>,
     Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    let read = || {
+    let read = move |state: &State| {
         let mut fields = Fields::read(&body)?;
         let as_bytes = match fields.text("encoding_format")?.as_deref() {
             None | Some("float") => false,
@@ -49,7 +49,7 @@ pub(super) async fn embeddings(
                 return Err(Refusal::field("encoding_format", reason));
             }
         };
-        Ok((texts(&state, fields)?, as_bytes))
+        Ok((texts(state, fields)?, as_bytes))
     };
     let (asked, as_bytes) = state.work(read).await?;
     let (model, tokens) = (asked.model.clone(), asked.tokens());
@@ -74,7 +74,7 @@ pub(super) async fn classify(
     extract::State(state): extract::State<Arc<State>>,
     Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    let asked = state.work(|| texts(&state, Fields::read(&body)?)).await?;
+    let asked = state.work(move |state| texts(state, Fields::read(&body)?)).await?;
     let (model, tokens) = (asked.model.clone(), asked.tokens());
     let classifier = asked.adapters.iter().find_map(|(adapter, _)| {
         let labels = adapter.adapter().classifier()?.labels().map(str::to_owned).collect();

@@ -39,7 +39,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-use tokio::sync::Semaphore;
 
 use crate::archive::Fingerprint;
 use crate::engine::{EncoderScheduler, Held, Known, Registry, RegistryError, Scheduler};
@@ -105,7 +104,6 @@ struct State {
     started: u64,
     replies: AtomicU64,
     is_ending: AtomicBool,
-    workers: Semaphore,
     patience: Duration,
     unloaded: Mutex<BTreeSet<String>>,
 }
@@ -200,13 +198,15 @@ pub fn serve(
         started: reply::now(),
         replies: AtomicU64::new(0),
         is_ending: AtomicBool::new(false),
-        workers: Semaphore::new(WORKERS),
         patience,
         unloaded: Mutex::default(),
     });
-    // The model has the cores; requests are a few lines of text.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // The model has the cores; requests are a few lines of text. Each thread keeps what it once needed.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(WORKERS)
+        .enable_all()
+        .build()?;
     listener.set_nonblocking(true)?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;

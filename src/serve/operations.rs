@@ -24,7 +24,7 @@ pub(super) async fn tokenize(
     extract::State(state): extract::State<Arc<State>>,
     Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    let (ids, context) = state.work(|| tokens(&state, &body)).await?;
+    let (ids, context) = state.work(move |state| tokens(state, &body)).await?;
     Ok(Json(json!({ "count": ids.len(), "max_model_len": context, "tokens": ids })))
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn detokenize(
     extract::State(state): extract::State<Arc<State>>,
     Body(body): Body,
 ) -> Result<Json<Value>, Refusal> {
-    let text = state.work(|| text(&state, &body)).await?;
+    let text = state.work(move |state| text(state, &body)).await?;
     Ok(Json(json!({ "prompt": text })))
 }
 

@@ -14,3 +14,4 @@ bash tests/minilm_model.sh "$target/minilm"
 encoder="$target/minilm/served.lrk"
 [ -f "$encoder" ] || "$target/debug/lowrank" import "$target/minilm/model" -o "$encoder" >/dev/null 2>&1
 "$venv/bin/python" tests/clients/clients.py "$target/debug/lowrank" "$target/quickstart" "$encoder"
+python3 tests/clients/bad.py "$target/debug/lowrank" "$target/quickstart/base.lrk" "$target/quickstart/pirate.lrk" 25
