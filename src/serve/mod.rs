@@ -6,6 +6,7 @@
 //!
 //! | address | what |
 //! |---|---|
+//! | GET `/` | a page to try all this in a browser; it needs no key, what it asks for does |
 //! | POST `/v1/chat/completions`, `/v1/completions` | replies, whole or as events |
 //! | GET `/v1/models`, `/v1/models/NAME` | the base and the adapters |
 //! | POST `/v1/load_lora_adapter`, `/v1/unload_lora_adapter`, GET `/v1/lora_adapters` | vLLM's, with generations |
@@ -20,6 +21,7 @@ mod fields;
 mod folder;
 mod listen;
 mod operations;
+mod page;
 mod refusal;
 mod reply;
 
@@ -190,6 +192,7 @@ fn router(state: Arc<State>) -> Router {
         .route("/metrics", get(operations::metrics))
         .merge(inference)
         .merge(admin)
+        .merge(page::routes())
         .layer(from_fn(operations::in_form))
         .with_state(state)
 }
