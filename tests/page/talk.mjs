@@ -114,6 +114,7 @@ export async function stops({ page, address }) {
     for (const stop of [() => page.keyboard.press("Escape"), () => page.click("#stop")]) {
         await send(page, "Once upon a time there was");
         await page.waitForFunction(() => [...document.querySelectorAll(".reply .text")].at(-1)?.textContent.length > 1);
+        assert.equal(await page.locator(".edit:visible").count(), 0);
         // A thought meanwhile stays where it is.
         await send(page, "and now");
         await stop();

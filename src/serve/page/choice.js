@@ -31,15 +31,13 @@ function refill(select, names, extra, chosen) {
 export class Choice {
   #base = "";
   #names = [];
-  #changed;
   #select = element("select", { className: "who" });
   #rows = element("div", { className: "rows" });
   #add = element("button", { type: "button", className: "add", textContent: "Add an adapter" });
   #mix = element("div", { className: "mix", hidden: true }, this.#rows, this.#add);
 
-  /** In the fieldset `root`; `changed()` is called when another one answers. */
-  constructor(root, changed) {
-    this.#changed = changed;
+  /** In the fieldset `root`, whose legend is its label. */
+  constructor(root) {
     this.#select.setAttribute("aria-label", root.querySelector("legend").textContent);
     root.append(this.#select, this.#mix);
     this.#select.addEventListener("change", () => {
@@ -121,10 +119,7 @@ export class Choice {
       remove.setAttribute("aria-label", `Remove ${select.value}`);
     };
     show();
-    row.addEventListener("input", () => {
-      show();
-      this.#changed();
-    });
+    row.addEventListener("input", show);
     remove.addEventListener("click", () => {
       row.remove();
       this.#update();
@@ -137,6 +132,5 @@ export class Choice {
   #update() {
     this.#mix.hidden = this.#select.value !== MIX;
     this.#add.disabled = this.#rows.childElementCount >= MOST;
-    this.#changed();
   }
 }

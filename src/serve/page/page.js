@@ -5,7 +5,8 @@ import { Choice } from "/page/choice.js";
 import { fill, typed, withSettings } from "/page/settings.js";
 import { Reply, Talk } from "/page/talk.js";
 
-const SAVED = "lowrank.talk";
+/** The number changes with what is saved: another version of the page starts anew. */
+const SAVED = "lowrank.talk.1";
 /** Milliseconds between looks at the server's load. */
 const LOOK = 2000;
 /** Milliseconds of a reply below which its rate is chance. */
@@ -20,8 +21,8 @@ let isChat = null;
 let writing = null;
 
 const talk = new Talk(get("log"), get("empty"), takeBack);
-const first = new Choice(get("first"), () => {});
-const second = new Choice(get("second"), () => {});
+const first = new Choice(get("first"));
+const second = new Choice(get("second"));
 
 /** For who listens. */
 function say(text) {
@@ -33,7 +34,7 @@ function showTrouble(text) {
   get("trouble").hidden = text === "";
 }
 
-/** Asks what there is to choose from; says whether the server answered. */
+/** Asks what there is to choose from; null if the server does not say. */
 async function refresh() {
   try {
     const cards = await models();
@@ -64,6 +65,8 @@ async function send() {
   if (writing) return say("A reply is being written: Escape stops it.");
   if (text.trim() === "") return say("The message is empty.");
   if (isChat === null && !(await refresh())) return;
+  // Sent twice while the server was asked.
+  if (writing) return;
   const choices = chosen();
   const replies = choices.map(({ by }) => new Reply(by));
   talk.ask(text, replies);
@@ -271,17 +274,22 @@ function listen() {
   addEventListener("pagehide", save);
 }
 
+/** Brings back what this tab had; says whether there was something. */
+function restore() {
+  const before = restored();
+  fill(before?.settings);
+  if (!before) return false;
+  talk.restore(before.talk);
+  message.value = before.draft;
+  get("both").checked = before.both;
+  first.restore(before.choices[0]);
+  second.restore(before.choices[1]);
+  return true;
+}
+
 async function start() {
   onKeyNeeded(askKey);
-  const before = restored();
-  fill(before?.settings, () => {});
-  if (before) {
-    talk.restore(before.talk);
-    message.value = before.draft;
-    get("both").checked = before.both;
-    first.restore(before.choices[0]);
-    second.restore(before.choices[1]);
-  }
+  const isBack = restore();
   listen();
   showBoth();
   grow();
@@ -289,7 +297,7 @@ async function start() {
   watch();
   const found = await refresh();
   // Two that differ.
-  if (!before && found?.names.length > 0) second.choose(found.names[0]);
+  if (!isBack && found?.names.length > 0) second.choose(found.names[0]);
 }
 
 start();

@@ -42,16 +42,13 @@ export function typed() {
   return Object.fromEntries(Object.keys(FIRST).map((name) => [name, field(name).value]));
 }
 
-/** Fills the fields, those of `values` as they were, and tells of every change. */
-export function fill(values, changed) {
+/** Fills the fields, those of `values` as they were. */
+export function fill(values) {
   for (const [name, first] of Object.entries(FIRST)) {
     field(name).value = values?.[name] ?? first;
   }
   summarize();
-  document.getElementById("settings").addEventListener("input", () => {
-    summarize();
-    changed();
-  });
+  document.getElementById("settings").addEventListener("input", summarize);
 }
 
 /** The settings in a line, for when their fields are folded away. */
