@@ -7,6 +7,7 @@
 //!
 //! | address | what |
 //! |---|---|
+//! | GET `/` | a page to try all this in a browser; it needs no key, what it asks for does |
 //! | POST `/v1/chat/completions`, `/v1/completions` | replies, whole or as events |
 //! | POST `/v1/embeddings` | vectors of texts, as numbers or base64 |
 //! | POST `/classify` | labels of texts, as vLLM has it |
@@ -24,6 +25,7 @@ mod fields;
 mod folder;
 mod listen;
 mod operations;
+mod page;
 mod refusal;
 mod reply;
 
@@ -243,6 +245,7 @@ fn router(state: Arc<State>) -> Router {
         .route("/metrics", get(operations::metrics))
         .merge(inference)
         .merge(admin)
+        .merge(page::routes())
         .layer(from_fn(operations::in_form))
         .with_state(state)
 }

@@ -34,8 +34,9 @@ const EXAMPLES: &str = r#"Examples:
   curl http://127.0.0.1:8080/v1/embeddings -H 'Content-Type: application/json' \
     -d '{"input": ["Knives stay sharp on wood", "How do I sharpen a knife?"]}'
 
-Clients for OpenAI's interface work with the address http://127.0.0.1:8080/v1. SIGTERM and Ctrl-C let
-what was asked be answered first; a second one ends at once, with status 130."#;
+Clients for OpenAI's interface work with the address http://127.0.0.1:8080/v1; a browser shows a page
+to try it at http://127.0.0.1:8080/. SIGTERM and Ctrl-C let what was asked be answered first; a
+second one ends at once, with status 130."#;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
