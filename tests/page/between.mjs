@@ -1,5 +1,5 @@
 // What may stand between a browser and the server: a slow line that cuts bytes anywhere, an error amid a reply, a reply with
-// markup in it, a line that breaks.
+// markup in it, a line that breaks, one that ends in good order before the reply does.
 
 import http from "node:http";
 
@@ -9,7 +9,7 @@ const EVENTS = 5;
 
 const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
-/** Listens in front of `upstream`; `way.kind` is "plain", "slow", "error", "markup" or "cut". */
+/** Listens in front of `upstream`; `way.kind` is "plain", "slow", "error", "markup", "cut" or "short". */
 export async function between(upstream, way) {
     const server = http.createServer((request, response) => {
         const { method, url, headers } = request;
@@ -44,6 +44,7 @@ async function trickle(answer, response, way) {
         for (const event of events) {
             count += 1;
             if (count > EVENTS && kind === "cut") return response.destroy();
+            if (count > EVENTS && kind === "short") return response.end();
             if (count === EVENTS && kind === "error") {
                 await piecewise(response, 'data: {"error": {"message": "the model lost its thread"}}\r\n\r\n');
             }

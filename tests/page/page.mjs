@@ -89,6 +89,7 @@ async function overTiny(browser, folder) {
     await behind("what a model writes is text", "markup", talk.isText);
     await behind("an error amid a reply", "error", talk.failsAmid);
     await behind("a line that breaks", "cut", talk.breaks, failed);
+    await behind("a line that ends too early", "short", talk.breaks);
     await on("another adapter in mid-conversation, again, clear", talk.switches);
     await on("adapters with weights", talk.mixes);
     await on("a refusal is the server's sentence, and what was typed comes back", talk.refusal, failed);
