@@ -42,7 +42,6 @@ from lowrank._types import (
     EvaluateOptions,
     GenerateOptions,
     Measures,
-    Message,
     TrainOptions,
 )
 
@@ -60,7 +59,6 @@ __all__ = [
     "GenerateOptions",
     "InputError",
     "Measures",
-    "Message",
     "OtherBaseError",
     "OutOfMemoryError",
     "Reply",

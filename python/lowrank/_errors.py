@@ -44,6 +44,9 @@ class BusyError(Error, RuntimeError):
 
 
 # Users see `lowrank.FormatError`, whichever file it is in.
-for _name in __all__:
-    globals()[_name].__module__ = "lowrank"
-del _name
+def _show_as(module: str) -> None:
+    for name in __all__:
+        globals()[name].__module__ = module
+
+
+_show_as("lowrank")

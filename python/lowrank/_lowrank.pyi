@@ -16,12 +16,28 @@ from lowrank._types import (
     EvaluateOptions,
     GenerateOptions,
     Measures,
-    Message,
     TrainOptions,
 )
 
+__all__ = [
+    "Adapter",
+    "Base",
+    "Reply",
+    "Session",
+    "Stream",
+    "Tokenizer",
+    "Training",
+    "classify",
+    "compare",
+    "embed",
+    "evaluate",
+    "memory",
+    "train",
+    "train_memory",
+]
+
 _Path: TypeAlias = str | os.PathLike[str]
-_Prompt: TypeAlias = str | Sequence[Message] | Sequence[int] | npt.NDArray[np.integer[Any]]
+_Prompt: TypeAlias = str | Sequence[Mapping[str, object]] | Sequence[int] | npt.NDArray[np.integer[Any]]
 _Ids: TypeAlias = Iterable[int] | npt.NDArray[np.integer[Any]]
 _Weights: TypeAlias = Literal["nf4", "int8", "f16", "f32"]
 _Factors: TypeAlias = Literal["as-is", "f32", "f16", "int8"]
@@ -103,7 +119,7 @@ class Tokenizer:
     def decode(self, ids: _Ids, *, skip_special_tokens: bool = True) -> str: ...
     def render_chat(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Mapping[str, object]],
         *,
         add_generation_prompt: bool = True,
         **variables: Any,

@@ -19,21 +19,13 @@ __all__ = [
     "EvaluateOptions",
     "GenerateOptions",
     "Measures",
-    "Message",
     "TrainOptions",
 ]
 
 
-class Message(TypedDict):
-    """One message of a conversation."""
-
-    role: str
-    content: str
-
-
 # An adapter, one with its weight, or several whose contributions add up.
 Adapters = Union[
-    "Adapter", "tuple[Adapter, float]", "list[Adapter | tuple[Adapter, float]]", None
+    "Adapter", "tuple[Adapter, float]", "Sequence[Adapter | tuple[Adapter, float]]", None
 ]
 
 # A file, or examples in memory.

@@ -9,6 +9,7 @@ use lowrank::export::{PEFT, PeftState, export_peft, peft_state};
 use lowrank::file::{FileError, Kind, Output, OutputFolder};
 use lowrank::import::{AdapterOptions, import_gguf_adapter, import_peft, import_peft_state};
 use lowrank::model::AnyBase;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
 
@@ -342,31 +343,42 @@ impl PyAdapter {
 }
 
 /// The adapters that an argument says, with their weights: none, one, a pair of one and its weight,
-/// or a list of those.
+/// or a sequence of those.
 pub(crate) fn adapters(given: Option<&Bound<'_, PyAny>>) -> Outcome<Vec<(Held, f32)>> {
     let Some(given) = given.filter(|given| !given.is_none()) else { return Ok(Vec::new()) };
-    if let Ok(list) = given.cast::<PyList>() {
-        return list.iter().map(|item| weighted(&item)).collect();
+    if let Some(one) = weighted(given)? {
+        return Ok(vec![one]);
     }
-    Ok(vec![weighted(given)?])
+    let wrong = |found: &Bound<'_, PyAny>| -> Outcome<(Held, f32)> {
+        let kind = found.get_type().name()?.to_string();
+        Err(PyTypeError::new_err(format!(
+            "an Adapter, a pair (Adapter, weight) or a list of them was expected, found {kind}"
+        ))
+        .into())
+    };
+    if !(given.is_instance_of::<PyList>() || given.is_instance_of::<PyTuple>()) {
+        return Ok(vec![wrong(given)?]);
+    }
+    let each = |item: PyResult<Bound<'_, PyAny>>| {
+        let item = item?;
+        weighted(&item)?.map_or_else(|| wrong(&item), Ok)
+    };
+    given.try_iter()?.map(each).collect()
 }
 
-fn weighted(given: &Bound<'_, PyAny>) -> Outcome<(Held, f32)> {
+/// An adapter, or a pair of one and a number.
+fn weighted(given: &Bound<'_, PyAny>) -> Outcome<Option<(Held, f32)>> {
     if let Ok(adapter) = given.cast::<PyAdapter>() {
-        return Ok((adapter.get().0.clone(), 1.0));
+        return Ok(Some((adapter.get().0.clone(), 1.0)));
     }
-    let pair = given.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
-    if let Some(pair) = pair {
-        let (adapter, weight) = (pair.get_item(0)?, pair.get_item(1)?);
-        if let Ok(adapter) = adapter.cast::<PyAdapter>() {
-            return Ok((adapter.get().0.clone(), weight.extract()?));
-        }
+    let Some(pair) = given.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2) else {
+        return Ok(None);
+    };
+    let (first, weight) = (pair.get_item(0)?, pair.get_item(1)?);
+    match (first.cast::<PyAdapter>(), weight.extract::<f32>()) {
+        (Ok(adapter), Ok(weight)) => Ok(Some((adapter.get().0.clone(), weight))),
+        _ => Ok(None),
     }
-    let kind = given.get_type().name()?.to_string();
-    Err(pyo3::exceptions::PyTypeError::new_err(format!(
-        "an Adapter, a pair (Adapter, weight) or a list of them was expected, found {kind}"
-    ))
-    .into())
 }
 
 /// Archives and weights, as the library's measures take them.

@@ -62,8 +62,7 @@ fn example(number: usize, item: &Bound<'_, PyAny>) -> Outcome<Example> {
     let keys: Vec<String> = fields.keys().extract().map_err(|_| wrong())?;
     let mut keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     keys.sort_unstable();
-    let get =
-        |key: &str| -> Outcome<Bound<'_, PyAny>> { Ok(fields.get_item(key)?.ok_or_else(wrong)?) };
+    let get = |key: &str| -> Outcome<Bound<'_, PyAny>> { fields.get_item(key)?.ok_or_else(wrong) };
     let of_type =
         |key: &str, error: PyErr| Fault::format(format!("example {number}: {key}: {error}"));
     let text = |key: &str| -> Outcome<String> {

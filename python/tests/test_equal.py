@@ -209,7 +209,7 @@ def test_embed(cli: Cli, encoder: Path, tmp_path: Path) -> None:
         out = tmp_path / f"{pooling}.npy"
         arguments = [] if pooling is None else ["--pooling", pooling]
         cli("embed", "--base", encoder, "--file", lines, *arguments, "-o", out)
-        found = lowrank.embed(base, texts, pooling=pooling)  # type: ignore[arg-type]
+        found = lowrank.embed(base, texts, pooling=pooling)
         expected = np.load(out)
         assert found.shape == expected.shape == (50, 64)
         assert found.tobytes() == expected.tobytes()

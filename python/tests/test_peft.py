@@ -38,9 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def base(folder: Path) -> lowrank.Base:
+def base(folder: Path, tmp_path: Path) -> lowrank.Base:
     return lowrank.Base.import_(
-        folder, folder / "base.lrk", weights="f32", embedding="f32", without_tokenizer=True
+        folder, tmp_path / "base.lrk", weights="f32", embedding="f32", without_tokenizer=True
     )
 
 
