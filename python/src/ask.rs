@@ -9,7 +9,8 @@ use lowrank::text::{Message, TemplateVariables, Tokenizer};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use crate::adapter::{Held, adapters};
+use crate::adapter::Held;
+use crate::adapters::adapters;
 use crate::error::{Fault, Outcome};
 use crate::named::{Keywords, ids};
 use crate::tokenizer::{messages, variables};

@@ -16,7 +16,7 @@ use lowrank::text::Tokenizer;
 
 use crate::ask::{How, Prompt, PyReply};
 use crate::error::{Fault, Outcome};
-use crate::session::Options;
+use crate::machine::Options;
 use crate::watch::Watch;
 
 /// The most rows that wait.

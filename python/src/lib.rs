@@ -5,12 +5,14 @@
 //! (`watch`). Objects are frozen: what changes in them stands behind a lock of its own.
 
 mod adapter;
+mod adapters;
 mod ask;
 mod base;
 mod batch;
 mod data;
 mod error;
 mod json;
+mod machine;
 mod measure;
 mod named;
 mod options;

@@ -13,15 +13,16 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value, json};
 
-use crate::adapter::{Held, adapters, archives};
+use crate::adapter::Held;
+use crate::adapters::{adapters, archives};
 use crate::ask::executor;
 use crate::base::{Opened, PyBase};
 use crate::data::{self, Source};
 use crate::error::{Fault, Outcome};
 use crate::json::dictionary;
+use crate::machine::{NOT_FINITE, precision};
 use crate::named::{Keywords, named};
 use crate::options::{data_options, tokenizer};
-use crate::session::{NOT_FINITE, precision};
 use crate::tokenizer::variables;
 use crate::watch::Watch;
 

@@ -18,8 +18,8 @@ use pyo3::types::{PyBool, PyDict, PyString};
 use crate::base::Opened;
 use crate::data;
 use crate::error::{Fault, Outcome};
+use crate::machine::precision;
 use crate::named::{Keywords, named};
-use crate::session::precision;
 use crate::tokenizer::variables;
 
 /// What is said of training, before a method is chosen.

@@ -17,15 +17,15 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value, json};
 
-use crate::adapter::adapters;
+use crate::adapters::adapters;
 use crate::ask::executor;
 use crate::base::{Opened, PyBase};
 use crate::data::Source;
 use crate::error::{Fault, Outcome};
 use crate::json::dictionary;
+use crate::machine::{kv, precision};
 use crate::named::Keywords;
 use crate::options::{Settings, method};
-use crate::session::{kv, precision};
 use crate::train::{Listeners, of_method};
 use crate::watch::Watch;
 

@@ -10,7 +10,7 @@ use self_cell::self_cell;
 
 use crate::ask::{How, PyReply};
 use crate::error::{Fault, Outcome};
-use crate::session::{Inner, opened};
+use crate::machine::{Inner, opened};
 use crate::watch::{Watch, lock};
 
 type Open<'t> = OpenReply<'t>;

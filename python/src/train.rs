@@ -13,7 +13,8 @@ use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::adapter::{Held, PyAdapter, stem};
+use crate::adapter::{Held, PyAdapter};
+use crate::adapters::stem;
 use crate::ask::executor;
 use crate::base::{Opened, PyBase};
 use crate::data::Source;
