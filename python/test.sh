@@ -26,11 +26,15 @@ PYTHONPATH="$lent" "$fresh/bin/python" -P -m pytest -q -p no:cacheprovider
 cd ../..
 
 echo "-- types"
-(cd python && "$tools/bin/mypy" --strict --python-executable "$fresh/bin/python" tests ../examples/python)
-(cd "$target" && "$tools/bin/mypy" --strict --python-executable "$fresh/bin/python" -p lowrank)
-PYTHONPATH="$("$fresh/bin/python" -P -c 'import lowrank, pathlib; print(pathlib.Path(lowrank.__file__).parent.parent)')" \
-    "$tools/bin/stubtest" lowrank --ignore-missing-stub
-"$tools/bin/basedpyright" --level error --pythonpath "$fresh/bin/python" --project python
+types="$target/wheel-types"
+rm -rf "$types"
+"$tools/bin/python" -m zipfile -e "$target"/wheels/lowrank-*.whl "$types"
+export MYPYPATH="$types" PYTHONPATH="$types"
+"$tools/bin/mypy" --config-file python/pyproject.toml -p lowrank
+"$tools/bin/mypy" --config-file python/pyproject.toml python/tests examples/python benches/python.py
+"$tools/bin/stubtest" lowrank --mypy-config-file python/pyproject.toml
+"$tools/bin/basedpyright" --level error --pythonpath "$tools/bin/python" --project python
+unset MYPYPATH PYTHONPATH
 
 echo "-- the example"
 "$fresh/bin/python" examples/python/quickstart.py
