@@ -9,8 +9,10 @@ if [ -z "$venv" ]; then
     echo "SKIPPED: the wheel: the packages of python/requirements.txt could not be installed"
     exit 0
 fi
-# One target folder with the crate: what is compiled for the command line is compiled for the wheel.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
+# No folder of the machine that builds it is in the wheel.
+home="${CARGO_HOME:-$HOME/.cargo}"
+export CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$PWD=lowrank"$'\x1f'"--remap-path-prefix=$home=cargo"
 out="$CARGO_TARGET_DIR/wheels"
 rm -rf "$out"
 "$venv/bin/maturin" build --quiet --release --locked --manifest-path python/Cargo.toml --interpreter "$venv/bin/python" \
@@ -18,4 +20,9 @@ rm -rf "$out"
 wheel=$(echo "$out"/lowrank-*.whl)
 bytes=$(stat -c %s "$wheel")
 echo "$wheel: $bytes bytes"
+if "$venv/bin/python" -m zipfile -e "$wheel" "$out/content" && grep -rqF -e "$PWD" -e "$home" "$out/content"; then
+    echo "FAIL: the wheel names a folder of this machine" >&2
+    exit 1
+fi
+rm -rf "$out/content"
 [ "$bytes" -lt 12000000 ] || { echo "FAIL: the wheel has $bytes bytes, less than 12,000,000 was promised" >&2; exit 1; }

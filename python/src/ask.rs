@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lowrank::engine::{Bounds, End};
 use lowrank::runtime::{Executor, Sampler, SamplerOptions, Serial, Threads};
 use lowrank::text::{Message, TemplateVariables, Tokenizer};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -25,10 +26,15 @@ pub(crate) enum Prompt {
 impl Prompt {
     /// A string, a list of messages, or token ids.
     pub(crate) fn read(given: &Bound<'_, PyAny>) -> Outcome<Self> {
-        if let Ok(text) = given.cast::<PyString>() {
-            return Ok(Self::Text(text.to_string()));
+        if given.is_instance_of::<PyString>() {
+            return Ok(Self::Text(given.extract()?));
         }
-        let first = given.try_iter().ok().and_then(|mut items| items.next()).transpose()?;
+        let mut items = given.try_iter().map_err(|_| {
+            PyTypeError::new_err(
+                "the prompt: a string, a list of messages or one of token ids was expected",
+            )
+        })?;
+        let first = items.next().transpose()?;
         match first {
             Some(first) if first.is_instance_of::<PyDict>() => Ok(Self::Chat(messages(given)?)),
             Some(_) => Ok(Self::Tokens(ids("prompt", given)?)),

@@ -130,6 +130,11 @@ except lowrank.OutOfMemoryError as error:
 def test_requests_that_cannot_be(session: lowrank.Session, pirate: lowrank.Adapter) -> None:
     with pytest.raises(lowrank.InputError, match="prompt is empty"):
         session.generate([])
+    for nothing in (None, 5):
+        with pytest.raises(TypeError, match="a string, a list of messages or one of token ids"):
+            session.generate(nothing)  # type: ignore[arg-type]
+    with pytest.raises(UnicodeEncodeError):
+        session.generate("\ud800")
     with pytest.raises(lowrank.InputError, match="the prompt has 301 tokens, the session has room"):
         session.generate("x" * 300)
     with pytest.raises(lowrank.InputError, match="prompt 1: the prompt has 301 tokens"):
