@@ -41,8 +41,12 @@ def fits(expression, allowed):
     return either()
 
 
-command = ["cargo", "metadata", "--format-version", "1", "--all-features", "--locked"]
-packages = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["packages"]
+packages = []
+# The crate, and the extension module of the Python wheel.
+for manifest in ["Cargo.toml", "python/Cargo.toml"]:
+    command = ["cargo", "metadata", "--format-version", "1", "--all-features", "--locked"]
+    command += ["--manifest-path", manifest]
+    packages += json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["packages"]
 wrong = [
     f"{p['name']} {p['version']}: {p['license']}"
     for p in packages

@@ -10,7 +10,9 @@ use std::path::Path;
 use common::{CONFIG, adapter, all_linear, base};
 use lowrank::adapter::{Adapter, AdapterSet, Choice, SharedAdapter, Slot};
 use lowrank::archive::Buffer;
-use lowrank::engine::{End, Engine, EngineOptions, Prompt, Reply, ReplyError, Request};
+use lowrank::engine::{
+    Bounds, End, Engine, EngineOptions, OpenReply, Prompt, Reply, ReplyError, Request, Sequence,
+};
 use lowrank::kernel::Precision;
 use lowrank::model::llama::Llama;
 use lowrank::quant::Format;
@@ -169,6 +171,44 @@ fn a_reply_ends_where_it_should() {
     let interrupted = interrupted.unwrap();
     assert_eq!((interrupted.end, interrupted.tokens.len()), (End::Interrupted, 3));
     assert_eq!(interrupted.tokens, free.tokens[..3]);
+}
+
+#[test]
+fn a_reply_that_is_asked_for_token_by_token_is_the_same_and_can_be_left() {
+    let file = lowrank::archive::ArchiveFile::open(asset("tiny.lrk")).unwrap();
+    let model = Llama::open(&file).unwrap();
+    let tokenizer = Tokenizer::new(&model).unwrap();
+    let limits = Limits::new(128);
+    let mut memory = Memory::new(need(model.config(), &limits));
+    let mut session = Session::new(model, &limits, memory.as_mut(), &Serial).unwrap();
+    let whole = written("Duck and boat:", &[], SamplerOptions::default());
+    // A stop text that begins in the reply and never comes holds its beginning back.
+    let held = tokenizer.decode(&whole[4..5], false).unwrap() + "never";
+    let stops = [held.clone()];
+    for asked in [0, 1, 5, 6, 24] {
+        session.reset(0).unwrap();
+        session.prefill(0, &tokenizer.encode_prompt("Duck and boat:").unwrap()).unwrap();
+        let mut reply = OpenReply::new(&tokenizer, Bounds { tokens: 24, stops: &stops });
+        let (mut told, mut sampler) = (String::new(), Sampler::greedy());
+        for _ in 0..asked {
+            let mut sequence = Sequence::new(&mut session, 0).unwrap();
+            told += &reply.next(&mut sequence, &mut sampler).unwrap().unwrap();
+        }
+        let ended = if asked == 24 { Some(End::Length) } else { None };
+        assert_eq!(reply.end(), ended);
+        if asked == 5 {
+            assert!(!held.starts_with(told.chars().next_back().unwrap()), "{told} holds it back");
+        }
+        told += &reply.interrupt();
+        assert_eq!(reply.interrupt(), "", "it is told once");
+        let mut sequence = Sequence::new(&mut session, 0).unwrap();
+        assert_eq!(reply.next(&mut sequence, &mut sampler).unwrap(), None);
+        let reply = reply.into_reply();
+        assert_eq!(reply.end, ended.unwrap_or(End::Interrupted));
+        assert_eq!(reply.tokens, whole[..asked]);
+        assert_eq!(reply.text, tokenizer.decode(&whole[..asked], false).unwrap());
+        assert_eq!(told, reply.text);
+    }
 }
 
 #[test]
