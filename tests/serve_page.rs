@@ -92,7 +92,10 @@ fn every_file_of_the_page_is_there_with_its_type_and_names_no_other_host() {
 fn the_page_tells_without_a_key_whether_there_is_a_template_and_nothing_else() {
     let server = start(|options, _| options.keys = vec!["sk-ask".to_owned()]);
     let (status, told) = server.get("/page/base.json");
-    assert_eq!((status, told), (200, json!({ "has_chat_template": false })));
+    assert_eq!(
+        (status, told),
+        (200, json!({ "writes": "tiny", "reads": null, "has_chat_template": false }))
+    );
     for path in ["/v1/models", "/v1/lora_adapters"] {
         let (status, refusal) = server.get(path);
         assert_eq!((status, &refusal["error"]["code"]), (401, &Value::from("invalid_api_key")));

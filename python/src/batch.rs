@@ -158,7 +158,7 @@ fn job(number: usize, row: &Row, sender: Sender<(usize, Event)>, is_over: &Arc<A
         tokens: how.tokens,
         stops: how.stops,
         sampling: how.sampling,
-        listener: Box::new(move |event| {
+        listener: Box::new(move |event: Event| {
             let is_told = sender.send((number, event)).is_ok();
             match is_told && !is_over.load(Ordering::Relaxed) {
                 true => ControlFlow::Continue(()),

@@ -10,7 +10,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::State;
+use super::{Models, Served, State};
+use crate::engine::Scheduler;
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -41,9 +42,15 @@ pub(super) fn routes() -> Router<Arc<State>> {
     })
 }
 
-/// Whether the page holds a conversation or lets texts be continued.
+/// The bases by what they do, and whether the one that writes holds conversations or continues texts.
 async fn base(extract::State(state): extract::State<Arc<State>>) -> Json<Value> {
-    Json(json!({ "has_chat_template": state.scheduler.tokenizer().has_template() }))
+    let Models { decoder, encoder } = &state.models;
+    let has = |decoder: &Served<Scheduler>| decoder.scheduler.tokenizer().has_template();
+    Json(json!({
+        "writes": decoder.as_ref().map(|decoder| &decoder.name),
+        "reads": encoder.as_ref().map(|encoder| &encoder.name),
+        "has_chat_template": decoder.as_ref().is_some_and(has),
+    }))
 }
 
 fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {

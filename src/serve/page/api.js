@@ -69,9 +69,9 @@ export async function models() {
   return (await (await request("/v1/models")).json()).data;
 }
 
-/** Does the base take conversations? Else it continues texts. */
-export async function hasChat() {
-  return (await (await request("/page/base.json")).json()).has_chat_template;
+/** `{writes, reads, has_chat_template}`: the names of the bases, null for one that is not there. Without a template a base continues texts. */
+export async function bases() {
+  return (await request("/page/base.json")).json();
 }
 
 /** What the server has to do: `{running, waiting, used}`, the last as a share of the cache. */

@@ -1,6 +1,6 @@
 // The page of `lowrank serve`: binds the parts together. Nothing here leaves for another host.
 
-import { ServerError, chunks, hasChat, load, models, onKeyNeeded } from "/page/api.js";
+import { ServerError, chunks, bases, load, models, onKeyNeeded } from "/page/api.js";
 import { Choice } from "/page/choice.js";
 import { fill, typed, withSettings } from "/page/settings.js";
 import { Reply, Talk } from "/page/talk.js";
@@ -38,13 +38,15 @@ function showTrouble(text) {
 async function refresh() {
   try {
     const cards = await models();
-    const base = cards.find((card) => card.parent === null)?.id ?? cards[0].id;
-    const names = cards.map((card) => card.id).filter((id) => id !== base);
+    const { writes: base, reads, has_chat_template } = await bases();
+    if (base === null) throw new Error("This server has no model that writes: it makes vectors and labels of texts.");
+    const isElse = ({ id, parent }) => id === base || (reads !== null && (id === reads || parent === reads));
+    const names = cards.filter((card) => !isElse(card)).map((card) => card.id);
     first.offer(base, names);
     second.offer(base, names);
     get("base").textContent = base;
     document.title = `${base} · lowrank`;
-    isChat = await hasChat();
+    isChat = has_chat_template;
     get("note").hidden = isChat;
     showTrouble("");
     say(`${names.length} adapters are listed.`);
