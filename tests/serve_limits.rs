@@ -160,6 +160,19 @@ fn a_key_is_read_as_the_standard_says() {
     server.finish();
 }
 
+#[test]
+fn a_page_of_another_place_is_refused() {
+    let server = start(|_, _| ());
+    let ask = |origin: &str| {
+        let headers = format!("origin: {origin}\r\n");
+        let body = json!({ "lora_name": "pirate" }).to_string();
+        server.raw("POST", "/v1/unload_lora_adapter", &headers, body.as_bytes()).0
+    };
+    assert_eq!((ask("http://evil.example"), ask("null")), (403, 403));
+    assert_eq!(server.post("/v1/completions", &json!({ "model": "pirate", "prompt": "a" })).0, 200);
+    server.finish();
+}
+
 #[cfg(unix)]
 #[test]
 fn the_folder_serves_what_lies_in_it_and_nothing_else() {

@@ -25,6 +25,7 @@ mod fields;
 mod folder;
 mod listen;
 mod operations;
+mod origin;
 mod page;
 mod refusal;
 mod reply;
@@ -246,6 +247,7 @@ fn router(state: Arc<State>) -> Router {
         .merge(inference)
         .merge(admin)
         .merge(page::routes())
+        .layer(from_fn_with_state(with(&state), origin::same_origin))
         .layer(from_fn(operations::in_form))
         .with_state(state)
 }
