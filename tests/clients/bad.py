@@ -156,7 +156,8 @@ def main(lowrank, base, adapter, seconds):
             assert not load.failed, load.failed
             assert process.poll() is None, "the server ended"
             early, late = max(sizes[: len(sizes) // 3]), max(sizes[2 * len(sizes) // 3 :])
-            assert late < early + 16, f"memory grows: {early} MB, then {late} MB"
+            # What threads keep comes to an end; what a request left behind would not, after thousands of them.
+            assert late < early + 48, f"memory grows: {early} MB, then {late} MB"
             half = [load.socket(), load.socket(b"POST / HTTP/1.1\r\n")]
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=90) == 0
