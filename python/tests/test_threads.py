@@ -139,7 +139,10 @@ INTERRUPTED = {
 }
 
 
+# Who starts the tests in the background has its children ignore the signal.
 PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import lowrank
 base = lowrank.Base.open({base!r})
 session = lowrank.Session(base)
