@@ -1,5 +1,5 @@
-//! Adapters by name, of one base or several: many are known, some are in memory, each name has a generation that says when
-//! it last changed.
+//! Adapters by name, of one base or several: many are known, some are in memory, each name has a
+//! generation that says when it last changed.
 //!
 //! A request asks for a name once and holds what it gets: replacing or unloading a name does not
 //! touch who holds its adapter already. An adapter that came from a file is read when it is first

@@ -6,7 +6,8 @@
 //! token of every reply that is being written and some tokens of the prompts that are being read.
 //!
 //! What a request gets does not depend on who its neighbours are, nor on what of its prompt was read
-//! before. That there are no neighbours changes the last bits: a product with one vector adds in another order than one with several. With
+//! before. That there are no neighbours changes the last bits: a product with one vector adds in
+//! another order than one with several. With
 //! [`Precision::Exact`](crate::kernel::Precision::Exact) no text was seen to change by it; with
 //! `Fast`, which rounds activations, a greedy reply can take another turn.
 
