@@ -11,7 +11,7 @@ use lowrank::model::AnyBase;
 use lowrank::quant::BlockScale;
 use lowrank::runtime::{Limits, need};
 use lowrank::train::data::{Dataset, Task, Tokenize};
-use lowrank::train::{Meter, Method, Row, Run, RunOptions, Workload, estimate, rows, run_method};
+use lowrank::train::{Meter, Method, Run, RunOptions, Workload, estimate, rows, run_method};
 use peak_alloc::PeakAlloc;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -253,7 +253,7 @@ pub(crate) fn compare<'py>(
     let data = [Source::read(data)?, Source::read(validation)?];
     let contest = Contest { base: Arc::clone(&base.0), data, settings, listeners, on_run };
     let runs = py.detach(|| contest.run_all(&each, seeds))?;
-    rows(&runs).iter().map(|row| object(py, row_facts(row))).collect()
+    rows(&runs).iter().map(|row| object(py, row.facts())).collect()
 }
 
 /// Everything that runs share.
@@ -333,31 +333,6 @@ impl Contest {
         let run = run.map_err(|error| of_method(method, seed, error))?;
         run.ok_or_else(|| Fault::busy("the comparison was stopped"))
     }
-}
-
-/// The stable names of a line of the table.
-fn row_facts(row: &Row) -> Value {
-    let mut facts = json!({
-        "method": row.method.name(),
-        "runs": row.runs,
-        "loss": row.loss.mean,
-        "loss_deviation": row.loss.deviation,
-        "perplexity": row.perplexity.mean,
-        "trainable_parameters": row.trainable_parameters,
-        "adapter_bytes": row.adapter_bytes,
-        "peak_bytes": row.peak_bytes,
-        "seconds": row.seconds.mean,
-        "training_loss": row.training_loss.mean,
-        "steps_to_loss": row.steps_to_loss.map(|steps| steps.mean),
-        "reached": row.reached,
-        "diverged": row.diverged,
-    });
-    if let (Some(accuracy), Some(f1)) = (row.accuracy, row.f1) {
-        facts["accuracy"] = json!(accuracy.mean);
-        facts["accuracy_deviation"] = json!(accuracy.deviation);
-        facts["f1"] = json!(f1.mean);
-    }
-    facts
 }
 
 fn object(py: Python<'_>, facts: Value) -> Outcome<Bound<'_, PyDict>> {

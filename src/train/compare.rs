@@ -9,6 +9,8 @@
 
 use std::time::Instant;
 
+use serde_json::{Value, json};
+
 use super::data::Dataset;
 use super::evaluate::Measures;
 use super::method::Method;
@@ -91,6 +93,33 @@ pub struct Row {
     pub reached: usize,
     /// How many exploded.
     pub diverged: usize,
+}
+
+impl Row {
+    /// The numbers as one JSON object, under the names that `lowrank compare --json` prints.
+    pub fn facts(&self) -> Value {
+        let mut facts = json!({
+            "method": self.method.name(),
+            "runs": self.runs,
+            "loss": self.loss.mean,
+            "loss_deviation": self.loss.deviation,
+            "perplexity": self.perplexity.mean,
+            "trainable_parameters": self.trainable_parameters,
+            "adapter_bytes": self.adapter_bytes,
+            "peak_bytes": self.peak_bytes,
+            "seconds": self.seconds.mean,
+            "training_loss": self.training_loss.mean,
+            "steps_to_loss": self.steps_to_loss.map(|steps| steps.mean),
+            "reached": self.reached,
+            "diverged": self.diverged,
+        });
+        if let (Some(accuracy), Some(f1)) = (self.accuracy, self.f1) {
+            facts["accuracy"] = json!(accuracy.mean);
+            facts["accuracy_deviation"] = json!(accuracy.deviation);
+            facts["f1"] = json!(f1.mean);
+        }
+        facts
+    }
 }
 
 /// Trains and measures one method. `mapped` are the bytes of a base that is not on the heap.

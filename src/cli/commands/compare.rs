@@ -168,7 +168,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     report.write(&folder)?;
     if arguments.json {
-        let table: Vec<Value> = rows.iter().map(Report::row_json).collect();
+        let table: Vec<Value> = rows.iter().map(lowrank::train::Row::facts).collect();
         line(
             json!({ "task": if report.classifies { "classify" } else { "lm" }, "seeds": arguments.seeds, "methods": table }),
         )?;

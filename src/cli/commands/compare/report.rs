@@ -5,7 +5,6 @@ use std::fmt::Write;
 
 use lowrank::file::{FileError, FolderKind, OutputFolder, read_text, write_whole};
 use lowrank::train::{Row, Run, Spread, smoothed};
-use serde_json::{Value, json};
 
 use super::plot;
 use crate::Failure;
@@ -287,31 +286,6 @@ impl Report<'_> {
             )?;
         }
         Ok(String::from_utf8(csv.into_inner()?)?)
-    }
-
-    /// The stable names of a line of the table.
-    pub(crate) fn row_json(row: &Row) -> Value {
-        let mut facts = json!({
-            "method": row.method.name(),
-            "runs": row.runs,
-            "loss": row.loss.mean,
-            "loss_deviation": row.loss.deviation,
-            "perplexity": row.perplexity.mean,
-            "trainable_parameters": row.trainable_parameters,
-            "adapter_bytes": row.adapter_bytes,
-            "peak_bytes": row.peak_bytes,
-            "seconds": row.seconds.mean,
-            "training_loss": row.training_loss.mean,
-            "steps_to_loss": row.steps_to_loss.map(|steps| steps.mean),
-            "reached": row.reached,
-            "diverged": row.diverged,
-        });
-        if let (Some(accuracy), Some(f1)) = (row.accuracy, row.f1) {
-            facts["accuracy"] = json!(accuracy.mean);
-            facts["accuracy_deviation"] = json!(accuracy.deviation);
-            facts["f1"] = json!(f1.mean);
-        }
-        facts
     }
 }
 
